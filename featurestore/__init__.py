@@ -1,0 +1,19 @@
+"""A feature store: typed feature definitions, training frames correct to the point in time, and fast online look-up."""
+
+from featurestore.spec.entity import Entity
+from featurestore.spec.feature import Feature
+from featurestore.spec.service import FeatureService
+from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
+from featurestore.spec.view import FeatureView
+
+__all__ = [
+    "CSVSource",
+    "DeltaSource",
+    "Entity",
+    "Feature",
+    "FeatureService",
+    "FeatureView",
+    "FrameSource",
+    "ParquetSource",
+    "SQLSource",
+]

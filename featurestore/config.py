@@ -1,0 +1,86 @@
+"""Settings: ``featurestore.toml``, overridden by ``FEATURESTORE_*`` variables, then by keywords."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from featurestore.errors import ConfigError, did_you_mean
+
+FILE_NAME = "featurestore.toml"
+
+
+class Settings(BaseSettings):
+    """The settings of one project, each with its default.
+
+    Relative paths in them start at ``root``, the project's folder.
+
+    Example:
+        >>> load_settings(".", project="flights").online
+        'lmdb:.featurestore/online'
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FEATURESTORE_", extra="forbid", frozen=True)
+
+    root: Path = Field(default=Path(), description="The project's folder.")
+    project: str = Field(default="default", description="The name under which registry and stores keep the project.")
+    definitions: str = Field(default="definitions", description="The folder of definition modules.")
+    registry: str = Field(default="sqlite:///.featurestore/registry.db", description="A SQLite or postgresql+psycopg address.")
+    offline: str = Field(default=".featurestore/offline", description="The folder, or s3:// address, of the history.")
+    online: str = Field(
+        default="lmdb:.featurestore/online", description="lmdb:folder, redis://, rediss://, redis+cluster:// or unix://."
+    )
+    engine: str = Field(default="local", description="What runs training frames: local.")
+    memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
+    threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
+    chunk_rows: int = Field(default=2_000_000, gt=0, description="The rows of a source that materialize holds at once.")
+    refresh_seconds: float = Field(default=2.0, gt=0, description="How often a reader looks whether another process applied.")
+
+    @field_validator("project")
+    @classmethod
+    def _plain_project(cls, value: str) -> str:
+        if not value.replace("_", "").replace("-", "").isalnum():
+            raise ValueError("a project's name is made of letters, digits, - and _")
+        return value
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - documented by pydantic-settings
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        root = Path(init_settings().get("root", "."))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=root / FILE_NAME)
+
+
+def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
+    """Returns the settings of the project in a folder.
+
+    Args:
+        root: the project's folder; it needs no ``featurestore.toml``.
+        overrides: settings by name, which win over the file and the environment. A None is as if it were not given.
+
+    Raises:
+        ConfigError: the folder is not there, the file is not TOML, or a setting is unknown or of the wrong form.
+    """
+    folder = Path(root).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"The project's folder {str(folder)!r} is not there. Run: featurestore init {folder.name}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(root=folder, **given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from error
+    except ValueError as error:  # tomllib.TOMLDecodeError
+        raise ConfigError(f"{folder / FILE_NAME} is not valid TOML: {error}") from error
+
+
+def _explain(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {did_you_mean(name, Settings.model_fields)}"
+    return f"The setting {name!r} is {fault['input']!r}: {fault['msg']}."

@@ -1,0 +1,204 @@
+"""Every error this package raises on purpose, in one tree.
+
+    FeatureStoreError
+    ├── ConfigError                 a setting is missing, unknown or of the wrong form
+    │   └── MissingExtraError       an optional dependency is not installed
+    ├── DefinitionError             a definition is wrong; knows its file and line
+    │   └── DefinitionErrors        several of them, told all at once
+    ├── NotFoundError               a name that nothing answers to ("did you mean …?")
+    ├── NameClashError              two columns of one name in a result (S13)
+    ├── RequestError                the rows, spine or arguments of a call are wrong
+    ├── RegistryError               the registry cannot be reached or read
+    │   ├── ConcurrentApplyError    another apply came first
+    │   └── BreakingChangeError     an apply would break a feature service
+    ├── SourceError                 a source is missing, lacks a column or changed a type
+    ├── MaterializeError            a run could not be completed
+    │   └── RejectedRowsError       rows were rejected and the view says ``on_reject="fail"``
+    └── StoreError                  a store cannot be reached or read
+        ├── OfflineStoreError
+        └── OnlineStoreError
+
+A message says what failed, what was found and what to do next. Errors of the libraries underneath are translated where
+they occur, in the adapter, so a caller needs to catch nothing but this tree.
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class FeatureStoreError(Exception):
+    """The root of the tree: catch it to catch everything the feature store raises on purpose."""
+
+
+class ConfigError(FeatureStoreError):
+    """A setting is missing, unknown or of the wrong form."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: what needs the dependency, as the user knows it (``"an online store at redis://…"``).
+        extra: the extra of this package that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an optional dependency that is not installed. Run: pip install 'featurestore[{extra}]'")
+
+
+class DefinitionError(FeatureStoreError):
+    """A definition is wrong.
+
+    Args:
+        problem: what is wrong, what was found, what to do.
+        place: where, as ``"definitions/flights.py:12"``; empty where there is no file (a notebook).
+    """
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        self.problem = problem
+        self.place = place
+        super().__init__(f"{place}: {problem}" if place else problem)
+
+
+class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that there are several
+    """Several definitions are wrong; all of them are told at once.
+
+    Args:
+        faults: one error a fault, in the order of the files.
+    """
+
+    def __init__(self, faults: Sequence[DefinitionError]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        head = "1 fault in the definitions:" if count == 1 else f"{count} faults in the definitions:"
+        lines = "\n".join(f"  - {fault}" for fault in self.faults)
+        super().__init__(f"{head}\n{lines}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
+
+    Example:
+        >>> did_you_mean("wether", ["weather", "planes"])
+        "Did you mean 'weather'?"
+        >>> did_you_mean("x", [])
+        'There are none yet.'
+    """
+    names = sorted(set(known))
+    if not names:
+        return "There are none yet."
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(repr(each) for each in near)}?"
+    shown = ", ".join(repr(each) for each in names[:10])
+    return f"There is {shown}{' …' if len(names) > 10 else ''}."
+
+
+class NotFoundError(FeatureStoreError, LookupError):
+    """A name that nothing answers to.
+
+    Args:
+        kind: what was looked for (``"feature view"``).
+        name: the name given.
+        known: the names there are; the nearest are suggested.
+        hint: what to do next, when it is not a misspelling.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        tail = f" {hint}" if hint else ""
+        super().__init__(f"No {kind} is named {name!r}. {did_you_mean(name, known)}{tail}")
+
+
+class NameClashError(FeatureStoreError):
+    """Two columns of a result would have one name (S13).
+
+    Args:
+        column: the name.
+        first: what has the name already.
+        second: what would have it too.
+    """
+
+    def __init__(self, column: str, first: str, second: str) -> None:
+        self.column = column
+        super().__init__(
+            f"Two columns would be named {column!r}: {first} and {second}. "
+            f'Rename a feature with .alias("…"), or all of a view\'s with .prefix("…_").'
+        )
+
+
+class RequestError(FeatureStoreError, ValueError):
+    """The rows, spine or arguments of a call are wrong."""
+
+
+class RegistryError(FeatureStoreError):
+    """The registry cannot be reached, or what it holds cannot be read."""
+
+
+class ConcurrentApplyError(RegistryError):
+    """Another apply came first; nothing of this one was written.
+
+    Args:
+        changed: what the other one changed, a line each.
+    """
+
+    def __init__(self, changed: Sequence[str]) -> None:
+        self.changed = tuple(changed)
+        lines = "".join(f"\n  - {line}" for line in self.changed)
+        super().__init__(f"Someone else applied first, so nothing was written. Look at the plan again. They changed:{lines}")
+
+
+class BreakingChangeError(RegistryError):
+    """An apply would take away what a feature service uses; nothing was written.
+
+    Args:
+        broken: a line for each service: its name and what it would miss.
+    """
+
+    def __init__(self, broken: Sequence[str]) -> None:
+        self.broken = tuple(broken)
+        lines = "".join(f"\n  - {line}" for line in self.broken)
+        super().__init__(
+            f"This would break feature services, so nothing was written:{lines}\n"
+            "Change the services too, or say allow_breaking=True (--allow-breaking)."
+        )
+
+
+class SourceError(FeatureStoreError):
+    """A source is not there, lacks a column, changed a type, or cannot be read."""
+
+
+class MaterializeError(FeatureStoreError):
+    """A run could not be completed. What it had staged is kept, and the next run resumes there."""
+
+
+class RejectedRowsError(MaterializeError):
+    """Rows were rejected, and their view says ``on_reject="fail"``; nothing of the run was written.
+
+    Args:
+        view: the view.
+        reasons: how many rows were rejected, by reason.
+        kept: where the rejected rows can be looked at.
+    """
+
+    def __init__(self, view: str, reasons: dict[str, int], kept: str) -> None:
+        self.reasons = reasons
+        told = "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
+        super().__init__(
+            f'{sum(reasons.values())} rows of {view!r} were rejected ({told}) and the view says on_reject="fail", so nothing was '
+            f'written. The rows are kept in {kept}: mend the source, or drop on_reject="fail" to go on without them.'
+        )
+
+
+class StoreError(FeatureStoreError):
+    """A store cannot be reached, or what it holds cannot be read."""
+
+
+class OfflineStoreError(StoreError):
+    """The offline store cannot be reached, or a table in it cannot be read."""
+
+
+class OnlineStoreError(StoreError):
+    """The online store cannot be reached, or a value in it cannot be read."""

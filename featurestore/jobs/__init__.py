@@ -1,0 +1,1 @@
+"""Jobs: what brings rows into the stores."""

@@ -1,0 +1,1 @@
+"""Plans: what to compute, as pure functions of specs and requests."""

@@ -1,0 +1,1 @@
+"""The registry: specs by kind, name and version, and the ledger of runs."""

@@ -1,0 +1,1 @@
+"""Sources: readers of rows since a cursor."""

@@ -1,0 +1,82 @@
+"""The port of sources: what a run may ask of a place that has rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import polars as pl
+
+from featurestore.spec.source import Source
+
+Chunk = Mapping[str, Any]
+"""A part of a span, in plain JSON values: where its rows are. Only the reader that made it understands it."""
+
+Cursor = Mapping[str, Any]
+"""How far a view has read its source, in plain JSON values. Only the reader that made it understands it."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What one run reads: pinned once, so that a repeated run reads the same rows.
+
+    Args:
+        chunks: the parts, each of about ``chunk_rows`` rows at the most, in the order they are to be read.
+        cursor: how far the view will have read once the run is done.
+        rows: how many rows the chunks hold at the most, where the source can tell cheaply.
+    """
+
+    chunks: tuple[Chunk, ...]
+    cursor: Cursor
+    rows: int | None = None
+
+
+class SourceReader(Protocol):
+    """Reads one source. Opening it does no I/O; the source may not even be there yet.
+
+    Every frame it gives has the source's columns under their names after ``rename=``, and its time columns as
+    ``Datetime("us", "UTC")`` (S1).
+    """
+
+    @property
+    def spec(self) -> Source:
+        """The source's definition."""
+
+    def schema(self) -> pl.Schema:
+        """Returns the columns and their dtypes.
+
+        Raises:
+            SourceError: the source is not there, cannot be read, lacks a column that its definition names, or has a time
+                column that is no time.
+        """
+
+    def sample(self, rows: int) -> pl.DataFrame:
+        """Returns some rows, at most so many; none where the source is empty. Raises like ``schema``."""
+
+    def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
+        """Pins what a run reads: the rows since the cursor that are available by ``end``, inclusive (S18).
+
+        A row's effective available time is the later of its available and its event time (S2). Rows that become
+        available after ``end`` are left to a later run, whose cursor remembers that they are there. Rows whose time is
+        null are read with the rows around them, for they must be rejected and counted (S19). Rows near the cursor may be
+        read again; the history keeps them once (S17).
+
+        Args:
+            cursor: how far earlier runs have read; None at first.
+            start: read from this available time on, inclusive, whatever the cursor says, and leave the cursor where it is
+                (the span's cursor is then the one given, or empty).
+            end: read up to this available time, inclusive.
+            chunk_rows: about how many rows a chunk may have.
+
+        Raises:
+            SourceError: as ``schema``.
+        """
+
+    def read(self, chunk: Chunk) -> pl.DataFrame:
+        """Returns the rows of a chunk.
+
+        Reading a chunk again gives the same rows as long as the source keeps them.
+
+        Raises:
+            SourceError: the rows are no longer there, or a column changed its type.
+        """

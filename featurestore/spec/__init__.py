@@ -1,0 +1,1 @@
+"""What users write: frozen values that do no I/O."""

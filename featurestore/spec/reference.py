@@ -1,0 +1,115 @@
+"""References: how a service or a call names features, renames them, and says which spine columns hold the keys."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+from featurestore.errors import RequestError
+
+
+@dataclass(frozen=True)
+class ViewReference:
+    """All features of a view, perhaps with a prefix, perhaps joined by other columns than its own keys.
+
+    Example:
+        >>> ViewReference("weather").on(origin="dest").prefix("dest_")
+        weather.on(origin='dest').prefix('dest_')
+    """
+
+    view: str
+    name_prefix: str = ""
+    key_columns: tuple[tuple[str, str], ...] = ()
+
+    def prefix(self, prefix: str) -> "ViewReference":
+        """Returns the same features, each named with this before its name."""
+        return replace(self, name_prefix=prefix)
+
+    def on(self, **columns: str) -> "ViewReference":
+        """Returns the same features joined by other columns: ``on(join_key="column of the spine")``."""
+        return replace(self, key_columns=tuple(columns.items()))
+
+    def __repr__(self) -> str:
+        return self.view + _said(self.key_columns, self.name_prefix)
+
+
+@dataclass(frozen=True)
+class FeatureReference:
+    """One feature of a view, perhaps under another name, perhaps joined by other columns than its view's own keys.
+
+    Example:
+        >>> FeatureReference("weather", "temp").alias("t")
+        weather.temp.alias('t')
+    """
+
+    view: str
+    feature: str
+    new_name: str | None = None
+    name_prefix: str = ""
+    key_columns: tuple[tuple[str, str], ...] = ()
+    label: str = ""
+
+    def alias(self, name: str) -> "FeatureReference":
+        """Returns the same feature under another name."""
+        return replace(self, new_name=name, label="")
+
+    def prefix(self, prefix: str) -> "FeatureReference":
+        """Returns the same feature, named with this before its name."""
+        return replace(self, name_prefix=prefix, label="")
+
+    def on(self, **columns: str) -> "FeatureReference":
+        """Returns the same feature joined by other columns: ``on(join_key="column of the spine")``."""
+        return replace(self, key_columns=tuple(columns.items()), label="")
+
+    @property
+    def column(self) -> str:
+        """The column's name in a result."""
+        return self.name_prefix + (self.new_name or self.feature)
+
+    def __repr__(self) -> str:
+        if self.label:
+            return self.label
+        renamed = f".alias({self.new_name!r})" if self.new_name else ""
+        return f"{self.view}.{self.feature}" + renamed + _said(self.key_columns, self.name_prefix)
+
+
+def _said(key_columns: tuple[tuple[str, str], ...], prefix: str) -> str:
+    on = f".on({', '.join(f'{key}={column!r}' for key, column in key_columns)})" if key_columns else ""
+    return on + (f".prefix({prefix!r})" if prefix else "")
+
+
+Reference = ViewReference | FeatureReference
+
+
+@runtime_checkable
+class Referable(Protocol):
+    """What stands for references of its own: a feature view's class, a feature service."""
+
+    def __references__(self) -> tuple[Reference, ...]:
+        """Returns the references it stands for."""
+
+
+def parse_references(given: Any, *, where: str = "features") -> tuple[Reference, ...]:
+    """Returns the references that a view, feature, service, ``"view"``, ``"view.feature"`` or a list of these names.
+
+    Whether the names exist is the registry's to say; here they are only taken apart.
+
+    Raises:
+        RequestError: something given is none of these.
+
+    Example:
+        >>> parse_references(["weather.temp", "planes"])
+        (weather.temp, planes)
+    """
+    if isinstance(given, (ViewReference, FeatureReference)):
+        return (given,)
+    if isinstance(given, str):
+        view, dot, feature = given.partition(".")
+        return (FeatureReference(view, feature) if dot else ViewReference(view),)
+    if isinstance(given, Referable):
+        return given.__references__()
+    if isinstance(given, Iterable):
+        return tuple(each for item in given for each in parse_references(item, where=where))
+    raise RequestError(
+        f"{given!r} is no feature ({where}). Name features by attribute (Weather.temp), by view (Weather), "
+        'by string ("weather.temp", "weather"), by a FeatureService, or by a list of these.'
+    )

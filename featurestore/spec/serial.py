@@ -1,0 +1,134 @@
+"""Specs as JSON and back: the one codec of definitions, used where they enter and leave the registry."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from featurestore.clock import format_duration, parse_duration
+from featurestore.dtypes import as_dtype, dtype_from_name, dtype_name
+from featurestore.errors import RegistryError
+from featurestore.spec.entity import Entity
+from featurestore.spec.feature import FeatureSpec
+from featurestore.spec.reference import FeatureReference, ViewReference
+from featurestore.spec.service import FeatureService
+from featurestore.spec.source import SOURCE_TYPES, FrameSource, Source
+from featurestore.spec.view import ViewSpec, without_words
+
+Spec = Entity | Source | ViewSpec | FeatureService
+
+KINDS: dict[str, type] = {"entity": Entity, "source": Source, "view": ViewSpec, "service": FeatureService}
+"""The kinds of spec the registry keeps, in the order in which one refers to another."""
+
+
+def kind_of(spec: Spec) -> str:
+    """Returns a spec's kind, as the registry names it."""
+    return next(kind for kind, cls in KINDS.items() if isinstance(spec, cls))
+
+
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """Returns a spec as plain values: what JSON can say, defaults left out."""
+    if isinstance(spec, Entity):
+        keys = {key: dtype_name(dtype) for key, dtype in spec.keys.items()}
+        return _without_defaults({"name": spec.name, "keys": keys, "description": spec.description, "owner": spec.owner})
+    if isinstance(spec, Source):
+        return _plain_source(spec)
+    if isinstance(spec, FeatureService):
+        references = [_without_defaults({**_plain_fields(each), "label": ""}) for each in spec.references]
+        return _without_defaults({**_plain_fields(spec), "references": references})
+    plain = _plain_fields(spec)
+    plain["entity"] = to_plain(spec.entity)
+    plain["source"] = to_plain(spec.source)
+    plain["features"] = [_without_defaults({**_plain_fields(each), "dtype": dtype_name(each.dtype)}) for each in spec.features]
+    return _without_defaults(plain)
+
+
+def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
+    """Returns the spec that ``to_plain`` took apart.
+
+    Raises:
+        RegistryError: the values are not those of such a spec, as when a newer version of featurestore wrote them.
+    """
+    values = dict(plain)
+    try:
+        if kind == "entity":
+            keys: dict[str, Any] = {key: dtype_from_name(name) for key, name in values.pop("keys").items()}
+            return Entity(values.pop("name"), **values, **keys)
+        if kind == "source":
+            return _source(values)
+        if kind == "service":
+            references = tuple(_reference(each) for each in values.pop("references"))
+            return FeatureService(values.pop("name"), references, **values)
+        values["entity"] = from_plain("entity", values["entity"])
+        values["source"] = from_plain("source", values["source"])
+        values["features"] = tuple(_feature(each) for each in values["features"])
+        return ViewSpec(**values)
+    except (KeyError, TypeError) as error:
+        raise RegistryError(
+            f"The registry holds a {kind} that this version of featurestore cannot read ({error}). Was it written by a newer one?"
+        ) from error
+
+
+def to_json(spec: Spec) -> str:
+    """Returns a spec as JSON text, the same for equal specs."""
+    return msgspec.json.encode(to_plain(spec), order="sorted").decode()
+
+
+def from_json(kind: str, text: str) -> Spec:
+    """Returns the spec that ``to_json`` wrote."""
+    return from_plain(kind, msgspec.json.decode(text))
+
+
+def data_digest(view: ViewSpec) -> str:
+    """Returns a digest of all that a view's stored values depend on: a change of it means recomputing them."""
+    return hashlib.sha256(to_json(without_words(view)).encode()).hexdigest()
+
+
+def _plain_fields(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value) if each.name not in ("place", "_")}
+
+
+def _without_defaults(plain: dict[str, Any]) -> dict[str, Any]:
+    # NOTE: not `value not in ("", False, …)`: a bound of 0 equals False.
+    return {
+        name: value
+        for name, value in plain.items()
+        if value is not None and value is not False and not (isinstance(value, (str, dict, list, tuple)) and not value)
+    }
+
+
+def _plain_source(source: Source) -> dict[str, Any]:
+    plain = _plain_fields(source)
+    if isinstance(source, FrameSource):
+        # The rows of a frame stay in the process; the registry knows only their columns.
+        plain["frame"] = {name: str(dtype) for name, dtype in source.frame.schema.items()}
+    if isinstance(source.lateness, timedelta | str):
+        plain["lateness"] = format_duration(parse_duration(source.lateness))
+    if "columns" in plain:
+        plain["columns"] = {name: dtype_name(as_dtype(dtype)) for name, dtype in plain["columns"].items()}
+    return {"kind": source.kind, **_without_defaults({**plain, "rename": dict(source.rename)})}
+
+
+def _source(values: dict[str, Any]) -> Source:
+    cls = SOURCE_TYPES[values.pop("kind")]
+    if cls is FrameSource:
+        values["frame"] = pl.DataFrame()
+    if "columns" in values:
+        values["columns"] = {name: dtype_from_name(dtype) for name, dtype in values["columns"].items()}
+    if "null_values" in values:
+        values["null_values"] = tuple(values["null_values"])
+    return cls(**values, place="registry")
+
+
+def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
+    values = {**values, "key_columns": tuple((key, column) for key, column in values.get("key_columns", ()))}
+    return FeatureReference(**values) if "feature" in values else ViewReference(**values)
+
+
+def _feature(values: dict[str, Any]) -> FeatureSpec:
+    one_of = values.get("one_of")
+    return FeatureSpec(**{**values, "dtype": dtype_from_name(values["dtype"]), "one_of": None if one_of is None else tuple(one_of)})

@@ -1,0 +1,70 @@
+"""Feature services: the features that one model uses, under one name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from featurestore.errors import DefinitionError, RequestError
+from featurestore.spec.entity import check_name
+from featurestore.spec.faults import caller_place, report
+from featurestore.spec.reference import Reference, parse_references
+
+
+@dataclass(frozen=True, init=False)
+class FeatureService:
+    """The features that one model uses, in their order, under one name.
+
+    Args:
+        name: the service's name, by which a training job and a server ask for the same features.
+        features: feature views, features and strings, as wherever features are named.
+        description: what it serves.
+        owner: who answers for it.
+        tags: anything else, by name.
+
+    Raises:
+        DefinitionError: something in ``features`` is no feature.
+
+    Example:
+        >>> FeatureService("delay_model", ["weather.temp", "planes"], owner="ops-ml")
+        FeatureService('delay_model', [weather.temp, planes])
+    """
+
+    name: str
+    references: tuple[Reference, ...]
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[Any],
+        *,
+        description: str = "",
+        owner: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        place = caller_place()
+        faults = check_name("feature service", name, place)
+        references: tuple[Reference, ...] = ()
+        try:
+            references = parse_references(features, where=f"in the service {name!r}")
+        except RequestError as error:
+            faults.append(DefinitionError(str(error), place))
+        if not references and not faults:
+            faults.append(DefinitionError(f"service {name!r} has no features; list some.", place))
+        values = {"name": name, "references": references, "description": description, "owner": owner,
+                  "tags": dict(tags or {}), "place": place}  # fmt: skip
+        for attribute, value in values.items():
+            object.__setattr__(self, attribute, value)
+        report(faults)
+
+    def __references__(self) -> tuple[Reference, ...]:
+        return self.references
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"FeatureService({self.name!r}, [{', '.join(repr(each) for each in self.references)}])"

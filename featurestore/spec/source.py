@@ -1,0 +1,177 @@
+"""Sources: where rows come from, and which of their columns tell time."""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from featurestore.clock import parse_duration
+from featurestore.errors import DefinitionError
+from featurestore.spec.entity import check_name
+from featurestore.spec.faults import caller_place, report
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all sources share: a name, and which columns tell time.
+
+    Args:
+        name: the source's name; a transform's first parameter usually bears it.
+        event_time: the column that tells when a row became true (S2).
+        available_time: the column that tells when this system could first have known the row; without one, a row is
+            known when it is true (S2).
+        event_id: the column that tells events apart; rows of one key and event id are one event (S9).
+        rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
+            the transform, uses the names here.
+        lateness: for a source that can tell what is new by its event time alone: how much later than that a row may
+            still arrive (S18).
+        description: what it is.
+        owner: who answers for it.
+    """
+
+    name: str
+    _: KW_ONLY
+    event_time: str
+    available_time: str | None = None
+    event_id: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    lateness: str | timedelta | None = None
+    description: str = ""
+    owner: str = ""
+    place: str = field(default="", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        place = self.place or caller_place()
+        object.__setattr__(self, "place", place)
+        faults = check_name("source", self.name, place)
+        if self.available_time is not None and self.available_time == self.event_time:
+            faults.append(
+                DefinitionError(
+                    f"source {self.name!r} names {self.event_time!r} as both event time and available time; leave available_time "
+                    "out if rows are known as soon as they are true.",
+                    place,
+                )
+            )
+        try:
+            if self.lateness is not None:
+                parse_duration(self.lateness)
+        except DefinitionError as error:
+            faults.append(DefinitionError(f"lateness of source {self.name!r}: {error.problem}", place))
+        report(faults)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def kind(self) -> str:
+        """The kind of source, as the registry names it: ``"parquet"``."""
+        return type(self).__name__.removesuffix("Source").lower()
+
+    @property
+    def lateness_micros(self) -> int:
+        """The lateness in microseconds; 0 where none is declared."""
+        return 0 if self.lateness is None else parse_duration(self.lateness)
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """The columns that tell time: the event time, and the available time where there is one."""
+        return (self.event_time,) if self.available_time is None else (self.event_time, self.available_time)
+
+
+@dataclass(frozen=True)
+class ParquetSource(Source):
+    """Rows in Parquet files. New and changed files are what is new; inside them, the available time where there is one.
+
+    Args:
+        path: a file, a glob (``"data/*.parquet"``, ``"data/**/*.parquet"``) or a folder, whose hive partitions
+            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder.
+
+    Example:
+        >>> ParquetSource("observations", "data/weather/*.parquet", event_time="observed_at").kind
+        'parquet'
+    """
+
+    path: str
+
+    __hash__ = Source.__hash__
+
+
+@dataclass(frozen=True)
+class CSVSource(Source):
+    """Rows in CSV files with a header line. New and changed files are what is new.
+
+    Args:
+        path: a file, a glob or a folder. A relative path starts at the project's folder.
+        columns: the type of each column that shall not be guessed from the first rows, by its name in the file.
+        separator: what stands between two fields.
+        null_values: the texts that mean null, beside the empty field.
+    """
+
+    path: str
+    _: KW_ONLY
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    separator: str = ","
+    null_values: tuple[str, ...] = ()
+
+    __hash__ = Source.__hash__
+
+
+@dataclass(frozen=True)
+class DeltaSource(Source):
+    """Rows in a Delta table. The files that its versions since the last run added are what is new.
+
+    Args:
+        path: the table's folder or address. A relative path starts at the project's folder.
+    """
+
+    path: str
+
+    __hash__ = Source.__hash__
+
+
+@dataclass(frozen=True)
+class SQLSource(Source):
+    """The rows of a query. New rows are found by the available time; without one by the event time less ``lateness``.
+
+    Args:
+        query: a SELECT, without a semicolon. DuckDB runs it over files (``select * from 'data/*.parquet'``, paths
+            starting at the project's folder) or over ``database``.
+        database: a DuckDB file, or a ``postgresql://`` address, whose server then runs the query.
+    """
+
+    query: str
+    _: KW_ONLY
+    database: str | None = None
+
+    __hash__ = Source.__hash__
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSource(Source):
+    """Rows in memory, for notebooks and tests. Every run reads all of them; those known already are not written again.
+
+    Args:
+        frame: the rows: a Polars frame, or any object that speaks Arrow (pandas, PyArrow).
+    """
+
+    frame: Any
+
+    __hash__ = Source.__hash__
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frame, pl.DataFrame):
+            frame = self.frame.collect() if isinstance(self.frame, pl.LazyFrame) else pl.DataFrame(self.frame)
+            object.__setattr__(self, "frame", frame)
+        super().__post_init__()
+
+
+SOURCE_TYPES: dict[str, type[Source]] = {
+    "parquet": ParquetSource,
+    "csv": CSVSource,
+    "delta": DeltaSource,
+    "sql": SQLSource,
+    "frame": FrameSource,
+}
+"""Every kind of source, by the name the registry keeps it under."""

@@ -1,0 +1,266 @@
+"""Feature views: typed classes, each a table of features about one entity from one source."""
+
+import ast
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+
+from featurestore.clock import check_schedule, format_duration, parse_duration
+from featurestore.dtypes import read_annotation
+from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.spec.entity import RESERVED_COLUMNS, Entity, check_name
+from featurestore.spec.faults import caller_place, member_place, report
+from featurestore.spec.feature import FeatureField, FeatureSpec, make_feature
+from featurestore.spec.reference import FeatureReference, Reference, ViewReference
+from featurestore.spec.source import Source
+
+OnReject = Literal["keep", "fail"]
+Transform = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A feature view as the registry keeps it: what its values depend on, and the words about it.
+
+    ``transform`` is the source text of the transform, for people to read; ``transform_digest`` is a digest of its syntax
+    tree, which comments and layout do not change. The function itself is never stored: it comes from the definitions.
+    """
+
+    name: str
+    entity: Entity
+    source: Source
+    features: tuple[FeatureSpec, ...]
+    ttl: int | None = None
+    schedule: str | None = None
+    on_reject: OnReject = "keep"
+    transform: str = ""
+    transform_digest: str = ""
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features, in their order."""
+        return tuple(each.name for each in self.features)
+
+    def feature(self, name: str) -> FeatureSpec | None:
+        """Returns the feature of a name, or None."""
+        return next((each for each in self.features if each.name == name), None)
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The dtype of each feature, by name, in their order."""
+        return {each.name: each.dtype for each in self.features}
+
+
+class FeatureViewMeta(type):
+    """Makes a view's class say helpful things about features it does not have, and print well."""
+
+    __view__: ViewSpec
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__") or "__view__" not in cls.__dict__:
+            raise AttributeError(name)
+        raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__view__.feature_names)}")
+
+    def __references__(cls) -> tuple[Reference, ...]:
+        return (ViewReference(cls.__view__.name),)
+
+    def __repr__(cls) -> str:
+        if "__view__" not in cls.__dict__:
+            return cls.__name__
+        view = cls.__view__
+        head = f"{cls.__name__}: {view.entity.name} from {view.source.name}"
+        ttl = f", ttl {format_duration(view.ttl)}" if view.ttl else ""
+        lines = "".join(f"\n  {each.name}: {each.type_name}" for each in view.features)
+        return head + ttl + lines
+
+
+_OPTIONS = ("entity", "source", "ttl", "schedule", "on_reject", "owner", "tags", "name")
+_METHODS = frozenset({"prefix", "on", "transform"})
+
+
+class FeatureView(metaclass=FeatureViewMeta):
+    """The base of every feature view. A subclass is the definition; it is never instantiated.
+
+    The class's annotations are the features, its docstring the description, its name in snake case the view's name. A
+    static method ``transform`` may turn the source's rows into the features' columns: Polars in, Polars out, row-local
+    (S20). It must keep the join keys and the source's time columns.
+
+    Args:
+        entity: what the features are about.
+        source: where the rows come from.
+        ttl: how long after its event time a row may be served (S3); None for always.
+        schedule: how often it is materialized: an interval (``"15m"``) or a cron line.
+        on_reject: ``"keep"`` to go on without rejected rows, which are kept and counted (S19); ``"fail"`` to stop.
+        owner: who answers for it.
+        tags: anything else, by name.
+        name: the view's name, where it is not to be the class's.
+
+    Raises:
+        DefinitionError: the definition is wrong; the message says where and what to do.
+
+    Example:
+        >>> from featurestore import Entity, FeatureView, ParquetSource
+        >>> class Weather(
+        ...     FeatureView,
+        ...     entity=Entity("airport", origin=str),
+        ...     source=ParquetSource("observations", "data/*.parquet", event_time="observed_at"),
+        ...     ttl="6h",
+        ... ):
+        ...     temp: float | None
+        >>> Weather
+        Weather: airport from observations, ttl 6h
+          temp: float | None
+    """
+
+    __view__: ClassVar[ViewSpec]
+    __transform__: ClassVar[Transform | None]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__()
+        place = caller_place()
+        faults: list[DefinitionError] = []
+
+        def fault(problem: str, where: str = place) -> None:
+            faults.append(DefinitionError(f"view {cls.__name__}: {problem}", where))
+
+        for unknown in options.keys() - set(_OPTIONS):
+            fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
+        entity, source = options.get("entity"), options.get("source")
+        if not isinstance(entity, Entity):
+            fault(f"entity= must be an Entity; it is {entity!r}.")
+        if not isinstance(source, Source):
+            fault(f"source= must be a source such as ParquetSource(…); it is {source!r}.")
+        transform = _read_transform(cls, fault)
+        features = _read_features(cls, entity if isinstance(entity, Entity) else None, place, faults)
+        name = options.get("name") or snake_case(cls.__name__)
+        faults.extend(check_name("feature view", name, place))
+        ttl = _checked(parse_duration, options.get("ttl"), "ttl", fault)
+        schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
+        on_reject = options.get("on_reject", "keep")
+        if on_reject not in ("keep", "fail"):
+            fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
+        if not faults:
+            text, digest = _digest(transform)
+            cls.__transform__ = staticmethod(transform) if transform else None
+            cls.__view__ = ViewSpec(
+                name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
+                inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
+            )  # fmt: skip
+        for feature in features:
+            label = f"{cls.__name__}.{feature.name}"
+            setattr(cls, feature.name, FeatureReference(name, feature.name, label=label))
+        report(faults)
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise TypeError(f"{name} is a definition and is not instantiated; name its features as {name}.feature.")
+
+    @classmethod
+    def prefix(cls, prefix: str) -> ViewReference:
+        """Returns the view's features, each named with this before its name."""
+        return ViewReference(cls.__view__.name).prefix(prefix)
+
+    @classmethod
+    def on(cls, **columns: str) -> ViewReference:
+        """Returns the view's features joined by other columns: ``on(join_key="column of the spine")``."""
+        return ViewReference(cls.__view__.name).on(**columns)
+
+
+def snake_case(name: str) -> str:
+    """Returns a class's name as a view's.
+
+    Example:
+        >>> snake_case("CarrierDelays"), snake_case("HTTPErrors7d")
+        ('carrier_delays', 'http_errors7d')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option: str, fault: Callable[[str], None]) -> Any:
+    if value is None:
+        return None
+    try:
+        return check(value)
+    except DefinitionError as error:
+        fault(f"{option}: {error.problem}")
+        return None
+
+
+def _read_features(cls: type, entity: Entity | None, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
+    annotations = inspect.get_annotations(cls)
+    features = []
+    for name, annotation in annotations.items():
+        said = cls.__dict__.get(name, FeatureField())
+        try:
+            if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
+                raise DefinitionError("the name is the store's own; choose another.")
+            if entity is not None and name in entity.keys:
+                raise DefinitionError(f"it is a join key of {entity.name!r}; keys are there without being declared.")
+            if not isinstance(said, FeatureField):
+                raise DefinitionError(f"its value is {said!r}; say more of a feature with Feature(description=…).")
+            dtype, nullable = read_annotation(annotation)
+            features.append(make_feature(name, dtype, said, nullable=nullable))
+        except DefinitionError as error:
+            where = member_place(place, cls.__name__, name)
+            faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
+    for name, value in cls.__dict__.items():
+        if isinstance(value, FeatureField) and name not in annotations:
+            where = member_place(place, cls.__name__, name)
+            problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = Feature(…)."
+            faults.append(DefinitionError(problem, where))
+    if not annotations:
+        problem = f"view {cls.__name__} has no features; annotate some, as in `temp: float | None`."
+        faults.append(DefinitionError(problem, place))
+    return features
+
+
+def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None:
+    given = cls.__dict__.get("transform")
+    if given is None:
+        return None
+    if not isinstance(given, staticmethod):
+        fault("transform must be a @staticmethod: def transform(rows: pl.LazyFrame) -> pl.LazyFrame.")
+        return None
+    function: Transform = given.__func__
+    if len(inspect.signature(function).parameters) != 1:
+        fault("transform takes one parameter, the source's rows as a pl.LazyFrame.")
+        return None
+    return function
+
+
+def _digest(transform: Transform | None) -> tuple[str, str]:
+    """Returns a transform's source text, and a digest of its meaning that comments and layout do not change."""
+    if transform is None:
+        return "", ""
+    try:
+        text = textwrap.dedent(inspect.getsource(transform))
+        meaning = ast.dump(ast.parse(text))
+    except (OSError, SyntaxError):  # typed into a console: only the compiled code is there to tell versions apart
+        text, meaning = "", repr((transform.__code__.co_code, transform.__code__.co_consts, transform.__code__.co_names))
+    return text, hashlib.sha256(meaning.encode()).hexdigest()
+
+
+def without_words(view: ViewSpec) -> ViewSpec:
+    """Returns a view without what its stored values do not depend on: words, schedule, ttl (enforced at the read)."""
+    features = tuple(replace(each, description="", unit="", owner="", tags={}) for each in view.features)
+    keys: dict[str, Any] = view.entity.keys
+    entity = Entity(view.entity.name, **keys)
+    source = replace(view.source, description="", owner="")
+    return replace(
+        view, features=features, entity=entity, source=source, ttl=None, schedule=None, on_reject="keep", transform="",
+        description="", owner="", tags={},
+    )  # fmt: skip
