@@ -1,7 +1,7 @@
 """References: how a service or a call names features, renames them, and says which spine columns hold the keys."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from featurestore.errors import RequestError
@@ -46,7 +46,7 @@ class FeatureReference:
     new_name: str | None = None
     name_prefix: str = ""
     key_columns: tuple[tuple[str, str], ...] = ()
-    label: str = ""
+    label: str = field(default="", compare=False)
 
     def alias(self, name: str) -> "FeatureReference":
         """Returns the same feature under another name."""

@@ -3,17 +3,16 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from featurestore.clock import format_duration, parse_duration
-from featurestore.dtypes import as_dtype, dtype_from_name, dtype_name
+from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.errors import RegistryError
 from featurestore.spec.entity import Entity
-from featurestore.spec.feature import FeatureSpec
+from featurestore.spec.feature import ORDER_CONSTRAINTS, FeatureSpec
 from featurestore.spec.reference import FeatureReference, ViewReference
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import SOURCE_TYPES, FrameSource, Source
@@ -33,7 +32,8 @@ def kind_of(spec: Spec) -> str:
 def to_plain(spec: Spec) -> dict[str, Any]:
     """Returns a spec as plain values: what JSON can say, defaults left out."""
     if isinstance(spec, Entity):
-        keys = {key: dtype_name(dtype) for key, dtype in spec.keys.items()}
+        # Pairs, not an object: the order of the keys is part of what they mean, and objects are written sorted.
+        keys = [(key, dtype_name(dtype)) for key, dtype in spec.keys.items()]
         return _without_defaults({"name": spec.name, "keys": keys, "description": spec.description, "owner": spec.owner})
     if isinstance(spec, Source):
         return _plain_source(spec)
@@ -43,7 +43,7 @@ def to_plain(spec: Spec) -> dict[str, Any]:
     plain = _plain_fields(spec)
     plain["entity"] = to_plain(spec.entity)
     plain["source"] = to_plain(spec.source)
-    plain["features"] = [_without_defaults({**_plain_fields(each), "dtype": dtype_name(each.dtype)}) for each in spec.features]
+    plain["features"] = [_plain_feature(each) for each in spec.features]
     return _without_defaults(plain)
 
 
@@ -56,7 +56,7 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
     values = dict(plain)
     try:
         if kind == "entity":
-            keys: dict[str, Any] = {key: dtype_from_name(name) for key, name in values.pop("keys").items()}
+            keys: dict[str, Any] = {key: dtype_from_name(name) for key, name in values.pop("keys")}
             return Entity(values.pop("name"), **values, **keys)
         if kind == "source":
             return _source(values)
@@ -101,15 +101,17 @@ def _without_defaults(plain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _plain_feature(feature: FeatureSpec) -> dict[str, Any]:
+    # JSON has no infinity: such a bound is written as text and read back by the feature's type.
+    bounds = {name: str(value) for name, value in feature.constraints.items() if isinstance(value, float) and not isfinite(value)}
+    return _without_defaults({**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)})
+
+
 def _plain_source(source: Source) -> dict[str, Any]:
     plain = _plain_fields(source)
-    if isinstance(source, FrameSource):
-        # The rows of a frame stay in the process; the registry knows only their columns.
-        plain["frame"] = {name: str(dtype) for name, dtype in source.frame.schema.items()}
-    if isinstance(source.lateness, timedelta | str):
-        plain["lateness"] = format_duration(parse_duration(source.lateness))
+    plain.pop("frame", None)  # the rows of a frame stay in the process
     if "columns" in plain:
-        plain["columns"] = {name: dtype_name(as_dtype(dtype)) for name, dtype in plain["columns"].items()}
+        plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
     return {"kind": source.kind, **_without_defaults({**plain, "rename": dict(source.rename)})}
 
 
@@ -130,5 +132,7 @@ def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
 
 
 def _feature(values: dict[str, Any]) -> FeatureSpec:
-    one_of = values.get("one_of")
-    return FeatureSpec(**{**values, "dtype": dtype_from_name(values["dtype"]), "one_of": None if one_of is None else tuple(one_of)})
+    dtype, one_of = dtype_from_name(values["dtype"]), values.get("one_of")
+    infinite = [name for name in ORDER_CONSTRAINTS if dtype.is_float() and isinstance(values.get(name), str)]
+    bounds = {name: float(values[name]) for name in infinite}
+    return FeatureSpec(**{**values, **bounds, "dtype": dtype, "one_of": None if one_of is None else tuple(one_of)})

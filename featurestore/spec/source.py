@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import parse_duration
+from featurestore.clock import format_duration, parse_duration
+from featurestore.dtypes import as_dtype
 from featurestore.errors import DefinitionError
 from featurestore.spec.entity import check_name
 from featurestore.spec.faults import caller_place, report
@@ -56,7 +57,7 @@ class Source:
             )
         try:
             if self.lateness is not None:
-                parse_duration(self.lateness)
+                object.__setattr__(self, "lateness", format_duration(parse_duration(self.lateness)))
         except DefinitionError as error:
             faults.append(DefinitionError(f"lateness of source {self.name!r}: {error.problem}", place))
         report(faults)
@@ -116,6 +117,19 @@ class CSVSource(Source):
     null_values: tuple[str, ...] = ()
 
     __hash__ = Source.__hash__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        faults: list[DefinitionError] = []
+        types: dict[str, pl.DataType] = {}
+        for column, given in self.columns.items():
+            try:
+                types[column] = as_dtype(given)
+            except DefinitionError as error:
+                faults.append(DefinitionError(f"column {column!r} of source {self.name!r}: {error.problem}", self.place))
+        object.__setattr__(self, "columns", types)
+        object.__setattr__(self, "null_values", tuple(self.null_values))
+        report(faults)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class FeatureViewMeta(type):
     """Makes a view's class say helpful things about features it does not have, and print well."""
 
     __view__: ViewSpec
+    __view_name__: str
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__") or "__view__" not in cls.__dict__:
@@ -76,7 +77,7 @@ class FeatureViewMeta(type):
         raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__view__.feature_names)}")
 
     def __references__(cls) -> tuple[Reference, ...]:
-        return (ViewReference(cls.__view__.name),)
+        return (ViewReference(cls.__view_name__),)
 
     def __repr__(cls) -> str:
         if "__view__" not in cls.__dict__:
@@ -127,6 +128,7 @@ class FeatureView(metaclass=FeatureViewMeta):
     """
 
     __view__: ClassVar[ViewSpec]
+    __view_name__: ClassVar[str]
     __transform__: ClassVar[Transform | None]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -160,9 +162,11 @@ class FeatureView(metaclass=FeatureViewMeta):
                 name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
                 inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
             )  # fmt: skip
-        for feature in features:
-            label = f"{cls.__name__}.{feature.name}"
-            setattr(cls, feature.name, FeatureReference(name, feature.name, label=label))
+        # Of a faulty view too, so that a service that names it while faults are collected is not a second fault.
+        cls.__view_name__ = name
+        for feature in inspect.get_annotations(cls):
+            if feature not in _METHODS and not feature.startswith("_"):
+                setattr(cls, feature, FeatureReference(name, feature, label=f"{cls.__name__}.{feature}"))
         report(faults)
 
     def __init__(self) -> None:
@@ -172,12 +176,12 @@ class FeatureView(metaclass=FeatureViewMeta):
     @classmethod
     def prefix(cls, prefix: str) -> ViewReference:
         """Returns the view's features, each named with this before its name."""
-        return ViewReference(cls.__view__.name).prefix(prefix)
+        return ViewReference(cls.__view_name__).prefix(prefix)
 
     @classmethod
     def on(cls, **columns: str) -> ViewReference:
         """Returns the view's features joined by other columns: ``on(join_key="column of the spine")``."""
-        return ViewReference(cls.__view__.name).on(**columns)
+        return ViewReference(cls.__view_name__).on(**columns)
 
 
 def snake_case(name: str) -> str:
