@@ -5,6 +5,7 @@ from featurestore.spec.feature import Feature
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
 from featurestore.spec.view import FeatureView
+from featurestore.store import FeatureStore
 
 __all__ = [
     "CSVSource",
@@ -12,6 +13,7 @@ __all__ = [
     "Entity",
     "Feature",
     "FeatureService",
+    "FeatureStore",
     "FeatureView",
     "FrameSource",
     "ParquetSource",

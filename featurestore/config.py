@@ -82,5 +82,6 @@ def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
 def _explain(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {did_you_mean(name, Settings.model_fields)}"
+        near = did_you_mean(name, Settings.model_fields)
+        return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {near}"
     return f"The setting {name!r} is {fault['input']!r}: {fault['msg']}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -55,8 +55,12 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
         unit: what it is measured in.
         owner: who answers for it, where that is not the view's owner.
         tags: anything else, by name.
-        ge, gt, le, lt: bounds of numbers, dates and times: ≥, >, ≤, <. A NaN breaks any of them.
-        min_length, max_length: bounds of the length of text (characters), bytes or a list (elements).
+        ge: the least a number, date or time may be. A NaN breaks any bound.
+        gt: what a number, date or time must be greater than.
+        le: the most a number, date or time may be.
+        lt: what a number, date or time must be less than.
+        min_length: the least length of text (characters), bytes or a list (elements).
+        max_length: the greatest length of text (characters), bytes or a list (elements).
         pattern: a regular expression (Rust's dialect) to be found in the text; anchor it with ^ and $.
         one_of: the values there may be.
 
@@ -152,7 +156,7 @@ def _applies(constraint: str, dtype: pl.DataType) -> bool:
 def _bound(value: Any, dtype: pl.DataType) -> Bound:
     """Returns a constraint's value as the registry keeps it."""
     if isinstance(dtype, pl.Datetime) and isinstance(value, (date, str)):
-        moment = value if isinstance(value, (datetime, str)) else datetime(value.year, value.month, value.day)
+        moment = value if isinstance(value, (datetime, str)) else datetime(value.year, value.month, value.day, tzinfo=UTC)
         return parse_instant(moment).isoformat()
     if isinstance(dtype, pl.Date) and isinstance(value, date):
         return value.isoformat()

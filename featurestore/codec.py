@@ -1,0 +1,239 @@
+r"""The row codec: a row of features as bytes, the same for every online store, and the order that decides ties (S4).
+
+A value is two MessagePack objects, one after the other, so that a service in any language can read it:
+
+1. ``bin`` of 16 bytes: the event time, then the effective available time, each as microseconds since the epoch plus
+   2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one.
+2. ``array`` of the view's features, in their order. Dates are days, times of day nanoseconds, durations and timestamps
+   microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its elements,
+   little-endian; everything else is MessagePack's own.
+
+A whole value, compared as unsigned bytes, therefore orders by event time, available time and then by the values: the one
+total order of S4 and S15. A key is ``project/view/version/{entity}``, where ``entity`` is the join keys, each as one
+MessagePack object; the braces make a Redis Cluster keep all views of one entity together.
+"""
+
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from struct import Struct
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from featurestore.clock import from_micros, to_micros
+from featurestore.errors import OnlineStoreError
+
+BIAS = 1 << 63
+"""Added to a time, so that its unsigned big-endian bytes order as the times do, those before the epoch included."""
+
+HEADER_SIZE = 18
+MISSING = b"\xc4\x00\xc0"
+"""What stands for a value that is not there, when many are decoded at once: an empty header and nil for a row."""
+
+_HEADER = Struct(">2sQQ")
+_TIMES = Struct(">QQ")
+_BOUND = Struct(">Q")
+_BIN16 = b"\xc4\x10"
+_ARRAY32 = b"\xdd"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+_ELEMENTS: dict[Any, str] = {
+    pl.Float32: "f", pl.Float64: "d", pl.Int8: "b", pl.Int16: "h", pl.Int32: "i", pl.Int64: "q",
+    pl.UInt8: "B", pl.UInt16: "H", pl.UInt32: "I", pl.UInt64: "Q",
+}  # fmt: skip
+"""The ``array`` type code of each dtype whose vectors are packed as bytes."""
+
+
+def _vector_code(dtype: pl.DataType) -> str | None:
+    return _ELEMENTS.get(dtype.inner.base_type()) if isinstance(dtype, pl.Array) else None
+
+
+def wire_dtype(dtype: pl.DataType) -> pl.DataType:
+    """Returns the dtype in which a column's values are written.
+
+    Example:
+        >>> wire_dtype(pl.List(pl.Date))
+        List(Int32)
+    """
+    if isinstance(dtype, (pl.Datetime, pl.Duration, pl.Time)):
+        return pl.Int64()
+    if isinstance(dtype, pl.Date):
+        return pl.Int32()
+    if isinstance(dtype, pl.Decimal):
+        return pl.String()
+    if isinstance(dtype, (pl.List, pl.Array)):
+        inner = dtype.inner
+        return pl.List(wire_dtype(inner if isinstance(inner, pl.DataType) else inner()))
+    return dtype
+
+
+def _wire_column(column: pl.Series) -> pl.Series | list[Any]:
+    """Returns a column as it is written: its values in the wire's dtype, vectors as bytes."""
+    code = _vector_code(column.dtype)
+    if code is None:
+        return column.cast(wire_dtype(column.dtype))
+    width = column.dtype.size * array(code).itemsize  # type: ignore[attr-defined]  # an Array has a size
+    numbers = array(code, column.drop_nulls().explode().to_list())
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    packed = numbers.tobytes()
+    rows = iter(range(0, len(packed), width))
+    return [packed[(start := next(rows)) : start + width] if there else None for there in column.is_not_null().to_list()]
+
+
+def _wire_rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    columns = [_wire_column(column) for column in frame.get_columns()]
+    if not columns:
+        return [()] * frame.height
+    if all(isinstance(column, pl.Series) for column in columns):
+        return pl.DataFrame(columns).rows()
+    return list(zip(*(column if isinstance(column, list) else column.to_list() for column in columns), strict=True))
+
+
+def pack_rows(frame: pl.DataFrame) -> list[bytes]:
+    """Returns each row's values packed, without the header: what decides between rows of one key and time (S4)."""
+    return [_encode(row) for row in _wire_rows(frame)]
+
+
+def pack_values(frame: pl.DataFrame, features: Sequence[str]) -> list[bytes]:
+    """Returns the online value of each row.
+
+    Args:
+        frame: the columns ``event_time``, ``available_time`` (effective) and the features.
+        features: the view's features, in their order.
+    """
+    events = frame["event_time"].to_physical().to_list()
+    available = frame["available_time"].to_physical().to_list()
+    pack = _HEADER.pack
+    rows = _wire_rows(frame.select(features))
+    return [pack(_BIN16, e + BIAS, a + BIAS) + _encode(row) for e, a, row in zip(events, available, rows, strict=True)]
+
+
+def unpack_values(values: Sequence[bytes | None]) -> list[Any]:
+    """Returns headers and rows in turn, ``[header, row, header, row, …]``; an empty header and None for a missing value.
+
+    All values are decoded in one call, which costs a third of as many calls.
+
+    Raises:
+        OnlineStoreError: a value is not what this codec writes.
+    """
+    joined = b"".join([value if value is not None else MISSING for value in values])
+    try:
+        decoded: list[Any] = _decode(_ARRAY32 + (2 * len(values)).to_bytes(4, "big") + joined)
+    except msgspec.DecodeError as error:
+        raise OnlineStoreError(
+            f"A value in the online store is not one that featurestore wrote ({error}). Does something else write under its keys?"
+        ) from error
+    return decoded
+
+
+def unpack_times(header: bytes) -> tuple[int, int]:
+    """Returns the event time and the available time of a header, in microseconds."""
+    event, available = _TIMES.unpack(header)
+    return event - BIAS, available - BIAS
+
+
+def oldest_header(micros: int) -> bytes:
+    """Returns the bound below which a header's event time lies before an instant: ``header < bound`` tells it is older."""
+    return _BOUND.pack(min(max(micros, -BIAS), BIAS - 1) + BIAS)
+
+
+def to_python(dtype: pl.DataType) -> Callable[[Any], Any] | None:
+    """Returns what turns a column's wire values into Python's, or None where they are that already.
+
+    Example:
+        >>> to_python(pl.Date())(0)
+        datetime.date(1970, 1, 1)
+        >>> to_python(pl.Float64()) is None
+        True
+    """
+    code = _vector_code(dtype)
+    if code is not None:
+        return lambda value: _vector(code, value)
+    if isinstance(dtype, (pl.List, pl.Array)):
+        inner = to_python(dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner())
+        return None if inner is None else lambda value: [None if each is None else inner(each) for each in value]
+    return _TO_PYTHON.get(dtype.base_type())
+
+
+def _vector(code: str, value: bytes) -> list[Any]:
+    numbers = array(code, value)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
+
+
+def _time_of_day(nanos: int) -> time:
+    return (from_micros(0) + timedelta(microseconds=nanos // 1000)).time()
+
+
+_TO_PYTHON: dict[Any, Callable[[Any], Any]] = {
+    pl.Datetime: from_micros,
+    pl.Date: lambda days: date.fromordinal(days + date(1970, 1, 1).toordinal()),
+    pl.Time: _time_of_day,
+    pl.Duration: lambda micros: timedelta(microseconds=micros),
+    pl.Decimal: Decimal,
+}
+
+
+def to_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """Returns a column from its wire values."""
+    code = _vector_code(dtype)
+    if code is not None:
+        return pl.Series(name, [None if value is None else _vector(code, value) for value in values], dtype=dtype)
+    return pl.Series(name, values, dtype=wire_dtype(dtype)).cast(dtype)
+
+
+_KEY_TYPES: Mapping[Any, tuple[type, ...]] = {
+    pl.String: (str,),
+    pl.Binary: (bytes,),
+    pl.Boolean: (bool,),
+    pl.Date: (date,),
+    pl.Datetime: (datetime,),
+}
+
+
+def _day_number(day: date) -> int:
+    return day.toordinal() - date(1970, 1, 1).toordinal()
+
+
+def key_type(dtype: pl.DataType) -> type:
+    """Returns the Python type that a join key of a dtype has in a request.
+
+    Example:
+        >>> key_type(pl.Int32())
+        <class 'int'>
+    """
+    return _KEY_TYPES.get(dtype.base_type(), (int,))[0]
+
+
+def key_encoder(dtype: pl.DataType) -> Callable[[Any], bytes]:
+    """Returns what encodes one join key of a dtype, given as ``key_type`` says."""
+    if isinstance(dtype, pl.Datetime):
+        return lambda value: _encode(to_micros(value))
+    if isinstance(dtype, pl.Date):
+        return lambda value: _encode(_day_number(value))
+    return _encode
+
+
+def encode_keys(frame: pl.DataFrame) -> list[bytes]:
+    """Returns each row's join keys, encoded; the columns are the keys in the entity's order."""
+    columns = [column.cast(wire_dtype(column.dtype)).to_list() for column in frame.get_columns()]
+    if len(columns) == 1:
+        return [_encode(value) for value in columns[0]]
+    return [b"".join([_encode(value) for value in values]) for values in zip(*columns, strict=True)]
+
+
+def key_prefix(project: str, view: str, data_version: int) -> bytes:
+    """Returns what the keys of one version of a view begin with.
+
+    Example:
+        >>> key_prefix("flights", "weather", 1)
+        b'flights/weather/1/'
+    """
+    return f"{project}/{view}/{data_version}/".encode()

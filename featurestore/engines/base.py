@@ -1,0 +1,24 @@
+"""The port of engines: what runs the tasks of a plan."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+import polars as pl
+
+from featurestore.plan.training import JoinTask
+
+T = TypeVar("T", bound=JoinTask)
+
+
+class Engine(Protocol):
+    """Runs tasks, here or elsewhere. Tasks are independent of one another and can be pickled."""
+
+    def run(self, tasks: Iterable[T]) -> Iterator[tuple[T, pl.DataFrame]]:
+        """Runs each task once and gives its result as it comes, in any order.
+
+        Tasks are drawn as there is room: those under way weigh no more together than the engine's memory allows, but one
+        always runs. The first error of a task is raised, and no further task begun.
+        """
+
+    def close(self) -> None:
+        """Gives back threads and connections. Closing twice is no error."""

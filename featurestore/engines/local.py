@@ -1,0 +1,50 @@
+"""The local engine: tasks in threads of this process, within a memory bound."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import polars as pl
+
+from featurestore.engines.base import T
+
+
+class LocalEngine:
+    """Runs tasks in threads; Polars lets them run at once.
+
+    Args:
+        threads: how many tasks run at once.
+        memory: how many bytes the tasks under way may take together, as they estimate it.
+    """
+
+    def __init__(self, threads: int, memory: int) -> None:
+        self._threads = threads
+        self._memory = memory
+
+    def run(self, tasks: Iterable[T]) -> Iterator[tuple[T, pl.DataFrame]]:
+        """See ``Engine.run``."""
+        under_way: dict[Future[pl.DataFrame], T] = {}
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="featurestore") as pool:
+            try:
+                for task in tasks:
+                    while under_way and not self._room_for(task, under_way.values()):
+                        yield from _finished(under_way)
+                    under_way[pool.submit(task.run)] = task
+                while under_way:
+                    yield from _finished(under_way)
+            finally:
+                for future in under_way:
+                    future.cancel()
+
+    def _room_for(self, task: T, others: Iterable[T]) -> bool:
+        weights = [other.weight for other in others]
+        return len(weights) < self._threads and sum(weights) + task.weight <= self._memory
+
+    def close(self) -> None:
+        """See ``Engine.close``; nothing is held between runs."""
+
+
+def _finished(under_way: dict[Future[pl.DataFrame], T]) -> Iterator[tuple[T, pl.DataFrame]]:
+    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+    for future in done:
+        task = under_way.pop(future)
+        yield task, future.result()

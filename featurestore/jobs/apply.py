@@ -1,0 +1,84 @@
+"""Applying definitions: checked against their sources, compared with what is applied, and written in one step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError
+from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
+from featurestore.plan.rows import check_columns, run_transform
+from featurestore.registry.definitions import Definitions
+from featurestore.registry.diff import Plan, diff
+from featurestore.registry.specs import SpecRegistry
+from featurestore.sources.base import SourceReader
+from featurestore.spec.catalog import Catalog
+from featurestore.spec.source import Source
+from featurestore.spec.view import FeatureView
+
+
+@dataclass(frozen=True)
+class Applier:
+    """Plans and applies definitions.
+
+    Args:
+        registry: where specs are kept.
+        open_source: opens a source's reader.
+        count_rows: tells how many rows a view's history holds, for the plan's estimate of what is to be recomputed.
+    """
+
+    registry: SpecRegistry
+    open_source: Callable[[Source], SourceReader]
+    count_rows: Callable[[Catalog, str], int | None]
+
+    def plan(self, definitions: Definitions, *, partial: bool) -> Plan:
+        """Returns what applying the definitions would change.
+
+        Raises:
+            DefinitionErrors: views do not fit their sources or have transforms that are wrong; all of them are told.
+        """
+        catalog = self.registry.load()
+        plan = diff(catalog, definitions, partial=partial, rows=lambda view: self.count_rows(catalog, view))
+        faults: list[DefinitionError] = []
+        warnings: list[str] = []
+        for view in definitions.views.values():
+            try:
+                warnings += self._check(view)
+            except DefinitionError as error:
+                faults.append(error)
+        if faults:
+            raise DefinitionErrors(faults)
+        return replace(plan, warnings=(*plan.warnings, *warnings))
+
+    def apply(self, definitions: Definitions, *, partial: bool, allow_breaking: bool) -> tuple[Plan, Catalog]:
+        """Applies the definitions; returns what changed, and the catalog as it then is.
+
+        Raises:
+            DefinitionErrors: as ``plan``.
+            BreakingChangeError: services would lose features they use, and that is not allowed.
+            ConcurrentApplyError: somebody else applied meanwhile.
+        """
+        plan = self.plan(definitions, partial=partial)
+        if plan.broken and not allow_breaking:
+            raise BreakingChangeError(plan.broken)
+        if plan.is_empty:
+            return plan, self.registry.load()
+        return plan, self.registry.commit(plan.base_revision, plan.puts(), plan.deletes())
+
+    def _check(self, defined: type[FeatureView]) -> list[str]:
+        """Checks a view against its source; returns what could not be checked because there is no source yet."""
+        view = defined.__view__
+        reader = self.open_source(view.source)
+        try:
+            schema = reader.schema()
+        except SourceError as error:
+            return [f"view {view.name!r} could not be checked against its source: {error}"]
+        transform = defined.__transform__
+        if transform is not None:
+            schema = run_transform(pl.LazyFrame(schema=schema), view, transform).collect_schema()
+        problems = check_columns(view, schema)
+        if problems:
+            raise DefinitionErrors([DefinitionError(problem, view.place) for problem in problems])
+        if transform is not None:
+            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
+        return []

@@ -1,0 +1,270 @@
+"""Materialization: source rows since the cursor, through the transform and the checks, into both stores.
+
+A run is a row of the ledger. It pins what it reads before it reads anything, so everything it does follows from that row
+and may be done again, or by two processes at once, with one result (S17):
+
+1. **claim**: the run's number and span are inserted; who comes second joins the run that is there.
+2. **stage**: each chunk of the span is read, shaped and checked; its good rows are staged where no reader sees them, its
+   rejected rows are kept with their reasons, and the chunk is noted in the ledger. Chunks noted already are passed over.
+3. **commit**: the staged rows that the history lacks become visible at once, in one commit that bears the run's number.
+4. **write online**: each entity's greatest row of the run is written, where the online store has no greater one.
+5. **finish**: the run is done, and its cursor is where the next run begins.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from featurestore.clock import Clock, to_micros
+from featurestore.errors import DefinitionError, FeatureStoreError, RejectedRowsError, SourceError
+from featurestore.jobs.progress import Progress, Silence
+from featurestore.offline.base import OfflineStore, Table
+from featurestore.online.base import Entry, OnlineStore
+from featurestore.plan.history import sort_history
+from featurestore.plan.online import online_entries
+from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
+from featurestore.plan.rows import REASON, Shaped, shape_rows
+from featurestore.registry.ledger import Ledger, Run
+from featurestore.sources.base import SourceReader, Span
+from featurestore.spec.catalog import AppliedView
+from featurestore.spec.source import Source
+from featurestore.spec.view import Transform
+
+_ONLINE_BATCH = 50_000
+
+
+@dataclass(frozen=True)
+class ViewSummary:
+    """What materializing one view did.
+
+    Args:
+        view: the view.
+        data_version: the version of its stored values.
+        rows_read: the source's rows that were read.
+        rows_written: the rows that the history did not hold before.
+        rows_rejected: the rows that failed a check.
+        rows_online: the online values that became newer.
+        reasons: how many rows were rejected for each reason.
+        seconds: how long it took.
+        resumed: whether it took up a run that was interrupted.
+    """
+
+    view: str
+    data_version: int
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_rejected: int = 0
+    rows_online: int = 0
+    reasons: Mapping[str, int] | None = None
+    seconds: float = 0.0
+    resumed: bool = False
+
+    def plus(self, other: "ViewSummary") -> "ViewSummary":
+        """Returns the sum of two summaries of one view."""
+        reasons = dict(self.reasons or {})
+        for reason, count in (other.reasons or {}).items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        return ViewSummary(
+            self.view,
+            self.data_version,
+            self.rows_read + other.rows_read,
+            self.rows_written + other.rows_written,
+            self.rows_rejected + other.rows_rejected,
+            self.rows_online + other.rows_online,
+            reasons,
+            self.seconds + other.seconds,
+            self.resumed or other.resumed,
+        )
+
+
+class Materializer:
+    """Materializes views.
+
+    Args:
+        project: whose views.
+        ledger: the ledger of runs.
+        offline: where the history goes.
+        online: where the latest values go.
+        open_source: opens a source's reader.
+        clock: tells the present.
+        chunk_rows: about how many of a source's rows are held at once.
+        progress: is told how it gets on.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        ledger: Ledger,
+        offline: OfflineStore,
+        online: OnlineStore,
+        open_source: Callable[[Source], SourceReader],
+        *,
+        clock: Clock,
+        chunk_rows: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self._project = project
+        self._ledger = ledger
+        self._offline = offline
+        self._online = online
+        self._open_source = open_source
+        self._clock = clock
+        self._chunk_rows = chunk_rows
+        self._progress = progress or Silence()
+
+    def materialize(
+        self, applied: AppliedView, transform: Transform | None, *, start: datetime | None, end: datetime, dry_run: bool = False
+    ) -> ViewSummary:
+        """Brings all that is new in a view's source into both stores; first completes a run that was interrupted.
+
+        Args:
+            applied: the view, its source as the definitions have it.
+            transform: its transform.
+            start: read from this available time on, whatever was read before; None for what is new.
+            end: read what is available by this instant, inclusive.
+            dry_run: read and check, and write nothing.
+
+        Raises:
+            SourceError: the source is not there, or not what the definition says.
+            DefinitionError: the transform fails or is not row-local (S20).
+            RejectedRowsError: rows were rejected, and the view says ``on_reject="fail"``.
+            StoreError: a store cannot be reached; the next run goes on where this one stopped.
+        """
+        view = applied.spec
+        reader = self._open_source(view.source)
+        reader.schema()
+        if transform is not None:
+            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
+        if dry_run:
+            return self._try(applied, transform, reader, start, end)
+        summary = ViewSummary(view.name, applied.data_version)
+        latest = self._ledger.latest(view.name, applied.data_version)
+        while latest is not None and latest.state in ("running", "committed"):
+            run = self._ledger.update(latest, attempts=latest.attempts + 1)
+            summary = summary.plus(replace(self._complete(run, applied, transform, reader), resumed=True))
+            latest = self._ledger.latest(view.name, applied.data_version)
+        span = self._pin(applied, reader, start, end)
+        if not span.chunks:
+            return summary
+        body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
+        run = self._ledger.begin(view.name, applied.data_version, latest.seq + 1 if latest else 1, body)
+        return summary.plus(self._complete(run, applied, transform, reader))
+
+    def _pin(self, applied: AppliedView, reader: SourceReader, start: datetime | None, end: datetime) -> Span:
+        # A failed run counts for nothing: the cursor is that of the last run that was done.
+        done = self._ledger.last_done(applied.spec.name, applied.data_version)
+        return reader.span(done.span["cursor"] if done else None, start, end, self._chunk_rows)
+
+    def _complete(self, run: Run, applied: AppliedView, transform: Transform | None, reader: SourceReader) -> ViewSummary:
+        """Does what is left of a run, whoever began it."""
+        began = time.perf_counter()
+        table = Table.of(self._project, applied)
+        try:
+            if run.state == "running":
+                run = self._stage_and_commit(run, table, applied, transform, reader)
+            online = self._write_online(run, table, applied)
+        except (SourceError, DefinitionError, RejectedRowsError) as error:
+            self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
+            raise
+        except FeatureStoreError as error:
+            self._ledger.update(run, error=str(error))
+            raise
+        run = self._ledger.update(run, state="done", rows_online=online, finished_at=self._clock(), error="")
+        return ViewSummary(
+            run.view,
+            run.data_version,
+            run.rows_read,
+            run.rows_written,
+            run.rows_rejected,
+            online,
+            run.reasons,
+            time.perf_counter() - began,
+        )
+
+    def _stage_and_commit(
+        self, run: Run, table: Table, applied: AppliedView, transform: Transform | None, reader: SourceReader
+    ) -> Run:
+        chunks = run.span["chunks"]
+        staged = self._ledger.staged(run)
+        for index, chunk in enumerate(chunks):
+            self._progress.step(run.view, "read", index, len(chunks))
+            if index not in staged:
+                staged[index] = self._ledger.stage(run, index, self._stage(run, index, chunk, table, applied, transform, reader))
+        self._progress.step(run.view, "read", len(chunks), len(chunks))
+        bodies = [staged[index] for index in range(len(chunks))]
+        reasons: dict[str, int] = {}
+        for body in bodies:
+            for reason, count in body["reasons"].items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        rejected = sum(reasons.values())
+        read = sum(body["read"] for body in bodies)
+        if rejected and applied.spec.on_reject == "fail":
+            self._ledger.update(run, rows_read=read, rows_rejected=rejected, reasons=reasons)
+            raise RejectedRowsError(run.view, reasons, next(body["kept"] for body in bodies if body["kept"]))
+        self._progress.step(run.view, "write history", 0, 1)
+        written = self._offline.commit(table, run.seq, [body["staged"] for body in bodies])
+        self._progress.step(run.view, "write history", 1, 1)
+        return self._ledger.update(
+            run, state="committed", rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons
+        )
+
+    def _stage(
+        self,
+        run: Run,
+        index: int,
+        chunk: Mapping[str, Any],
+        table: Table,
+        applied: AppliedView,
+        transform: Transform | None,
+        reader: SourceReader,
+    ) -> dict[str, Any]:
+        rows = reader.read(chunk)
+        shaped = shape_rows(rows, applied.spec, transform)
+        kept = ""
+        if shaped.rejected:
+            kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
+        staged = self._offline.stage(table, run.seq, index, shaped.rows)
+        return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
+
+    def _write_online(self, run: Run, table: Table, applied: AppliedView) -> int:
+        parts = self._offline.committed(table, run.seq)
+        written = 0
+        for done, part in enumerate(parts):
+            self._progress.step(run.view, "write online", done, len(parts))
+            frames = part.read()
+            history = frames[0] if len(frames) == 1 else sort_history(pl.concat(frames), list(table.keys), list(table.features))
+            written += self._write_entries(online_entries(self._project, applied, history, to_micros(self._clock())))
+        if parts:
+            self._progress.step(run.view, "write online", len(parts), len(parts))
+            self._online.sweep()
+        return written
+
+    def _write_entries(self, entries: list[Entry]) -> int:
+        batches = (entries[first : first + _ONLINE_BATCH] for first in range(0, len(entries), _ONLINE_BATCH))
+        return sum(self._online.write(batch) for batch in batches)
+
+    def _try(
+        self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime
+    ) -> ViewSummary:
+        began = time.perf_counter()
+        view = applied.spec
+        span = self._pin(applied, reader, start, end)
+        summary = ViewSummary(view.name, applied.data_version)
+        for index, chunk in enumerate(span.chunks):
+            self._progress.step(view.name, "read", index, len(span.chunks))
+            rows = reader.read(chunk)
+            shaped = shape_rows(rows, view, transform)
+            rejected = sum(shaped.reasons.values())
+            found = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)
+            summary = summary.plus(found)
+        self._progress.step(view.name, "read", len(span.chunks), len(span.chunks))
+        return replace(summary, seconds=time.perf_counter() - began)
+
+
+def _rejects(shaped: Shaped) -> pl.DataFrame:
+    frame = pl.concat(shaped.rejected, how="diagonal_relaxed")
+    return frame.select(pl.exclude(REASON), REASON)

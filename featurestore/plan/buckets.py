@@ -1,0 +1,70 @@
+"""Buckets: which part of a history an entity's rows lie in, the same on every machine and for ever.
+
+A bucket is a node of a binary tree over the hash of the join keys: node 1 holds everything, the children of node ``n`` are
+``2n`` and ``2n + 1``. A history of ``2**bits`` buckets uses the nodes from ``2**bits`` on. A node says by itself how deep
+it lies, so a history can be split further as it grows without a word stored elsewhere.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import polars as pl
+import polars_hash  # noqa: F401 - registers the `nchash` namespace: hashes with a published definition, unlike Polars' own
+
+ROOT = 1
+ROWS_PER_BUCKET = 1_000_000
+"""About how many rows a bucket may have: the unit of memory and of work."""
+_SEPARATOR = "\x1f"
+
+
+def bits_for(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
+    """Returns how many bits of the hash a history of so many rows is split by.
+
+    Example:
+        >>> bits_for(10_000), bits_for(10_000_000)
+        (0, 4)
+    """
+    return max(0, (rows - 1) // rows_per_bucket).bit_length()
+
+
+def bits_of(node: int) -> int:
+    """Returns how deep a node lies."""
+    return node.bit_length() - 1
+
+
+def key_hash(keys: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Returns an expression for the hash of the join keys: XXH64 of their text, null where a key is null.
+
+    Args:
+        keys: the columns and the dtypes they have.
+    """
+    texts = [_text(pl.col(name), dtype) for name, dtype in keys.items()]
+    joined = texts[0] if len(texts) == 1 else pl.concat_str(texts, separator=_SEPARATOR)
+    return cast("pl.Expr", cast("Any", joined).nchash.xxhash64())
+
+
+def bucket(keys: Mapping[str, pl.DataType], bits: int) -> pl.Expr:
+    """Returns an expression for the bucket of each row, among ``2**bits``; null where a key is null."""
+    if bits == 0:
+        known = pl.all_horizontal(pl.col(name).is_not_null() for name in keys)
+        return pl.when(known).then(pl.lit(ROOT, pl.UInt32))
+    return node_of(key_hash(keys), bits)
+
+
+def node_of(hashed: pl.Expr, bits: int) -> pl.Expr:
+    """Returns an expression for the node that a hash falls in, ``bits`` deep: its leading bits, after a 1."""
+    if bits == 0:
+        return pl.when(hashed.is_not_null()).then(pl.lit(ROOT, pl.UInt32))
+    return (hashed // (1 << (64 - bits))).cast(pl.UInt32) + (1 << bits)
+
+
+def _text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.String):
+        return column
+    if isinstance(dtype, pl.Binary):
+        return column.bin.encode("hex")
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        return column.to_physical().cast(pl.String)
+    if isinstance(dtype, pl.Boolean):
+        return column.cast(pl.Int8).cast(pl.String)
+    return column.cast(pl.String)

@@ -1,0 +1,63 @@
+"""What a history is, as functions of frames: the set of the distinct rows, in one total order.
+
+The columns are the join keys, ``event_time``, ``available_time`` (the effective one, S2) and the features. The order is by
+keys, event time, available time, and where all of these are equal by the row codec's bytes (S4), so the last row of an
+entity is always the one that wins.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from featurestore.codec import pack_rows
+
+EVENT = "event_time"
+AVAILABLE = "available_time"
+_TIE = "_tie"
+
+
+def same_as_before(columns: Sequence[str]) -> pl.Expr:
+    """Returns an expression that tells whether a row agrees with the one before it in some columns."""
+    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns) & (pl.int_range(pl.len()) > 0)
+
+
+def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
+    """Returns the distinct rows of a history in their total order.
+
+    Args:
+        frame: rows in any order, perhaps repeated.
+        keys: the join keys.
+        features: all features of the view, in the view's order: the bytes of a tie depend on it.
+    """
+    order = [*keys, EVENT, AVAILABLE]
+    frame = frame.sort(order)
+    same = frame.select(same_as_before(order)).to_series()
+    if not same.any():
+        return frame
+    tied = same | same.shift(-1, fill_value=False)
+    ties = frame.filter(tied)
+    ties = ties.with_columns(pl.Series(_TIE, pack_rows(ties.select(features)), dtype=pl.Binary))
+    ties = ties.sort([*order, _TIE]).filter(~same_as_before([*order, _TIE]))
+    return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
+
+
+def without_known(new: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
+    """Returns the rows that a history does not hold yet, in their order (S17)."""
+    if known.is_empty() or new.is_empty():
+        return new
+    order = [*keys, EVENT, AVAILABLE]
+    met = new.select(order).with_row_index("_row").join(known.select(order).unique(), on=order, how="semi")
+    if met.is_empty():
+        return new
+    maybe = new.with_row_index("_row").join(met.select("_row"), on="_row", how="semi", maintain_order="left")
+    rivals = known.join(maybe.select(order).unique(), on=order, how="semi")
+    maybe = maybe.with_columns(pl.Series(_TIE, pack_rows(maybe.select(features)), dtype=pl.Binary))
+    rivals = rivals.with_columns(pl.Series(_TIE, pack_rows(rivals.select(features)), dtype=pl.Binary))
+    repeated = maybe.join(rivals, on=[*order, _TIE], how="semi").select("_row")
+    return new.with_row_index("_row").join(repeated, on="_row", how="anti", maintain_order="left").drop("_row")
+
+
+def last_rows(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Returns each entity's greatest row (S4), of a history in its total order."""
+    is_last = ~pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift(-1)) for key in keys)
+    return frame.filter(is_last | (pl.int_range(pl.len()) == pl.len() - 1))

@@ -1,0 +1,68 @@
+"""Row-locality: whether a transform gives the same rows however its input is split (S20)."""
+
+import polars as pl
+
+from featurestore.errors import DefinitionError
+from featurestore.plan.rows import run_transform
+from featurestore.spec.view import Transform, ViewSpec
+
+SAMPLE_ROWS = 256
+_HINT = (
+    "A transform may select, filter, derive, explode and join to a static table, but not sort, group or window over rows: "
+    "a backfill, an hourly run and a pushed row would disagree. To aggregate over rows, use a windowed feature."
+)
+
+
+def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) -> None:
+    """Tries a transform on a sample, whole and split in several ways, and refuses it where the results differ.
+
+    Args:
+        view: the view.
+        transform: its transform.
+        sample: rows of the source; of none, nothing can be told.
+
+    Raises:
+        DefinitionError: the parts' results together are not the result of the whole; names the columns that differ.
+    """
+    if sample.is_empty():
+        return
+    half = sample.head(SAMPLE_ROWS // 2)
+    rows = pl.concat([half, half])  # each row twice, so that a group or a unique() over distinct rows is found out too
+    whole = run_transform(rows.lazy(), view, transform).collect()
+    if "SORT" in run_transform(rows.lazy(), view, transform).explain(optimized=False):
+        raise DefinitionError(f"the transform of view {view.name!r} sorts its rows (S20). {_HINT}", view.place)
+    every = pl.int_range(pl.len())
+    splits = [every < pl.len() // 2, every % 2 == 0, every % 3 == 0, every == 0]
+    for split in splits:
+        parts = [run_transform(rows.lazy().filter(part), view, transform).collect() for part in (split, ~split)]
+        _compare(view, whole, pl.concat(parts, how="vertical_relaxed"), "two parts")
+    singles = [run_transform(rows[index : index + 1].lazy(), view, transform).collect() for index in range(min(rows.height, 32))]
+    first = run_transform(rows.head(32).lazy(), view, transform).collect()
+    _compare(view, first, pl.concat(singles, how="vertical_relaxed"), "single rows")
+
+
+def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: str) -> None:
+    if whole.height != parts.height:
+        raise DefinitionError(
+            f"the transform of view {view.name!r} is not row-local (S20): it makes {whole.height} rows of a sample at once, but "
+            f"{parts.height} of the same sample in {split}. {_HINT}",
+            view.place,
+        )
+    differing = [name for name in whole.columns if _bag(whole[name]) != _bag(parts[name])]
+    if not differing and _bag_of_rows(whole) != _bag_of_rows(parts):
+        differing = whole.columns
+    if differing:
+        names = ", ".join(repr(name) for name in differing)
+        raise DefinitionError(
+            f"the transform of view {view.name!r} is not row-local (S20): {names} differ when a sample is given in {split}. {_HINT}",
+            view.place,
+        )
+
+
+def _bag(column: pl.Series) -> list[str]:
+    """Returns a column's values, in an order that does not depend on the rows'."""
+    return sorted(repr(value) for value in column.to_list())
+
+
+def _bag_of_rows(frame: pl.DataFrame) -> list[str]:
+    return sorted(repr(row) for row in frame.rows())

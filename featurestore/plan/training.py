@@ -1,0 +1,123 @@
+"""The plan of a training frame: one point-in-time look-up for each join and bucket."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import polars as pl
+
+from featurestore.clock import INSTANT, instants
+from featurestore.dtypes import fits
+from featurestore.errors import RequestError, did_you_mean
+from featurestore.plan.buckets import bucket
+from featurestore.plan.point_in_time import TIME, PointInTime, latest_as_of, merge_files
+from featurestore.plan.selection import Join, Selection
+
+ROW = "_row"
+BUCKET = "_bucket"
+
+
+class Rows(Protocol):
+    """A history's rows that can be read where the task runs."""
+
+    def read(self, columns: Sequence[str] | None = None) -> list[pl.DataFrame]:
+        """Returns the rows of each file, each in the total order."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The files."""
+
+
+class SpinePart(Protocol):
+    """A bucket of the spine that can be read where the task runs."""
+
+    def read(self) -> pl.DataFrame:
+        """Returns the columns ``_row``, ``_time`` and the join keys."""
+
+
+@dataclass(frozen=True)
+class JoinTask:
+    """The look-ups of one join in one bucket: what an engine runs. It can be pickled.
+
+    Args:
+        join: which of the selection's joins it is for.
+        plan: what to look up.
+        spine: the bucket's spine rows.
+        history: the bucket's history; None where it has none.
+        names: the features' names in the result, in the order of ``plan.features``.
+        dtypes: their dtypes.
+        weight: about how many bytes of memory it takes.
+    """
+
+    join: int
+    plan: PointInTime
+    spine: SpinePart
+    history: Rows | None
+    names: tuple[str, ...]
+    dtypes: tuple[pl.DataType, ...]
+    weight: int
+
+    def run(self) -> pl.DataFrame:
+        """Returns the column ``_row`` and the features, in the order of the bucket's spine rows."""
+        spine = self.spine.read()
+        if self.history is None or spine.is_empty():
+            found = pl.DataFrame(schema=dict(zip(self.plan.features, self.dtypes, strict=True))).clear(spine.height)
+        else:
+            found = latest_as_of(spine, self._history(self.history), self.plan)
+        found.columns = list(self.names)
+        return spine.select(ROW).hstack(found)
+
+    def _history(self, history: Rows) -> pl.DataFrame:
+        # Several files may hold rows of one key and time, whose order all of the view's values decide.
+        columns = self.plan.columns if len(history.paths) == 1 else self.plan.all_columns
+        return merge_files(history.read(columns), self.plan)
+
+
+def plan_join(join: Join, *, as_known: bool) -> PointInTime:
+    """Returns what a join looks up for each spine row."""
+    view = join.applied.spec
+    return PointInTime(
+        keys=view.entity.key_names,
+        features=tuple(column.feature.name for column in join.columns),
+        view_features=view.feature_names,
+        ttl=view.ttl,
+        as_known=as_known,
+        late=view.source.available_time is not None,
+    )
+
+
+def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
+    """Refuses a spine that lacks a column or has one of a type that cannot be a key or a time.
+
+    Raises:
+        RequestError: it does; the message names the column and what to do.
+    """
+    for name in (time, *selection.needed):
+        if name not in schema:
+            what = "time column" if name == time else "join key column"
+            raise RequestError(f"The spine has no {what} {name!r}. {did_you_mean(name, schema)}")
+    if not isinstance(schema[time], (pl.Datetime, pl.Date)):
+        raise RequestError(
+            f"The spine's time column {time!r} is {schema[time]}, not a time. Parse it first: pl.col({time!r}).str.to_datetime()."
+        )
+    for join in selection.joins:
+        for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
+            if not fits(schema[column], dtype) or schema[column].is_float():
+                raise RequestError(
+                    f"The spine's column {column!r} is {schema[column]}, but the join key {key!r} of entity "
+                    f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype})."
+                )
+
+
+def spine_columns(schema: pl.Schema, time: str, join: Join) -> list[pl.Expr]:
+    """Returns expressions for what a join needs of the spine: its keys under their own names and dtypes, and ``_time``."""
+    keys = [
+        (instants(pl.col(column), schema[column]) if dtype == INSTANT else pl.col(column).cast(dtype, strict=False)).alias(key)
+        for (key, dtype), column in zip(join.keys.items(), join.on, strict=True)
+    ]
+    return [*keys, instants(pl.col(time), schema[time]).alias(TIME)]
+
+
+def spine_bucket(join: Join, bits: int) -> pl.Expr:
+    """Returns an expression for the bucket of a spine row's keys; null where one is null."""
+    return bucket(join.keys, bits).alias(BUCKET)

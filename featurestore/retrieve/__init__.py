@@ -1,0 +1,1 @@
+"""Retrieval: training frames and online rows, from the ports alone."""

@@ -1,0 +1,182 @@
+"""Online reads: the latest values of a selection's features, in one round trip for all rows and views."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from featurestore.clock import Clock, parse_instant, to_micros
+from featurestore.errors import NameClashError, RequestError, did_you_mean
+from featurestore.online.base import OnlineStore
+from featurestore.plan.online import OnlineJoin, OnlinePlan, compile_online
+from featurestore.plan.selection import Selection
+from featurestore.retrieve.rows import OnlineRows
+
+Row = Mapping[str, Any]
+_PLANS_KEPT = 1024
+
+
+class OnlineReader:
+    """Reads features online. A request's plan is compiled once and kept for as long as the catalog stays the same.
+
+    Args:
+        project: whose features.
+        store: where they lie.
+        clock: tells the present.
+    """
+
+    def __init__(self, project: str, store: OnlineStore, clock: Clock) -> None:
+        self._project = project
+        self._store = store
+        self._clock = clock
+        self._plans: dict[Any, OnlinePlan] = {}
+
+    def forget_plans(self) -> None:
+        """Drops the compiled plans, once another catalog is applied."""
+        self._plans = {}
+
+    def plan(self, features: Any, select: Callable[[Any], Selection]) -> OnlinePlan:
+        """Returns the compiled plan of a request's features, from those kept where it is there."""
+        name = tuple(features) if type(features) is list else features
+        try:
+            return self._plans[name]
+        except KeyError:
+            pass
+        except TypeError:  # a list in a list cannot be looked up; it is compiled each time
+            return compile_online(self._project, select(features))
+        plan = compile_online(self._project, select(features))
+        if len(self._plans) < _PLANS_KEPT:
+            self._plans[name] = plan
+        return plan
+
+    def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
+        """Returns the features of some rows."""
+        given = rows if type(rows) is list else as_rows(rows)
+        keys, places = store_keys(plan, given)
+        now = to_micros(self._clock() if at is None else parse_instant(at))
+        return OnlineRows(given, plan, _spread(self._store.read(keys), places), now, as_of=at is not None)
+
+    async def read_async(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
+        """Returns the same, without blocking the event loop while the store answers."""
+        given = rows if type(rows) is list else as_rows(rows)
+        keys, places = store_keys(plan, given)
+        now = to_micros(self._clock() if at is None else parse_instant(at))
+        return OnlineRows(given, plan, _spread(await self._store.read_async(keys), places), now, as_of=at is not None)
+
+
+def as_rows(given: Any) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries, from a list of them, a mapping of columns, or a frame.
+
+    Raises:
+        RequestError: they are none of these.
+    """
+    if isinstance(given, Mapping):
+        if any(not isinstance(column, (list, tuple)) for column in given.values()):
+            raise RequestError(f"One row is given as a list of one: store.online(features, [{dict(given)!r}]).")
+        return pl.DataFrame(given).to_dicts()
+    if isinstance(given, pl.DataFrame):
+        return given.to_dicts()
+    if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
+        return pl.DataFrame(given).to_dicts()
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        rows = list(given)
+        if all(isinstance(row, Mapping) for row in rows):
+            return rows
+    raise RequestError(
+        f'{given!r} are no rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
+    )
+
+
+def store_keys(plan: OnlinePlan, rows: Sequence[Row]) -> tuple[list[bytes], list[int | None] | None]:
+    """Returns the store keys of a request, join by join, each in the order of the rows.
+
+    Also returns, where a row's key is null, each value's place among the keys (None: no key, so no value).
+
+    Raises:
+        RequestError: a row lacks a key, has one of the wrong type, or has a column named like a feature.
+    """
+    keys: list[bytes] = []
+    absent: list[int] = []
+    encoded: dict[tuple[str, ...], list[bytes | None]] = {}
+    for join in plan.joins:
+        entities = encoded.get(join.on)
+        if entities is None:
+            entities = encoded[join.on] = _entities(join, rows)
+        prefix = join.prefix
+        if None in entities:
+            absent += [len(keys) + place for place, entity in enumerate(entities) if entity is None]
+        keys += [prefix + entity if entity is not None else b"" for entity in entities]
+    _check_names(plan, rows)
+    if not absent:
+        return keys, None
+    gone = set(absent)
+    there = [place for place in range(len(keys)) if place not in gone]
+    number = {place: index for index, place in enumerate(there)}
+    return [keys[place] for place in there], [number.get(place) for place in range(len(keys))]
+
+
+def _entities(join: OnlineJoin, rows: Sequence[Row]) -> list[bytes | None]:
+    if len(join.on) == 1:
+        column, wanted, encode = join.on[0], join.key_types[0], join.encoders[0]
+        try:
+            values = [row[column] for row in rows]
+        except (KeyError, TypeError):
+            raise _lacking(join, rows) from None
+        if set(map(type, values)) <= {wanted}:
+            return [encode(value) + b"}" for value in values]
+        return [_entity(join, (value,), number) for number, value in enumerate(values)]
+    try:
+        composite = [tuple(row[column] for column in join.on) for row in rows]
+    except (KeyError, TypeError):
+        raise _lacking(join, rows) from None
+    return [_entity(join, values, number) for number, values in enumerate(composite)]
+
+
+def _entity(join: OnlineJoin, values: Sequence[Any], number: int) -> bytes | None:
+    parts = []
+    for value, column, wanted, encode in zip(values, join.on, join.key_types, join.encoders, strict=True):
+        if value is None:
+            return None
+        if type(value) is not wanted:
+            value = _converted(value, wanted, column, number)
+        parts.append(encode(value))
+    return b"".join(parts) + b"}"
+
+
+def _converted(value: Any, wanted: type, column: str, number: int) -> Any:
+    """Returns a key in the type wanted, where that changes nothing of it (a NumPy integer, a subclass)."""
+    if wanted is int and hasattr(value, "__index__") and not isinstance(value, bool):
+        return value.__index__()
+    if wanted is not int and isinstance(value, wanted) and not (wanted is date and isinstance(value, datetime)):
+        return value
+    if wanted is bool and type(value).__name__ in ("bool_", "bool"):
+        return bool(value)
+    raise RequestError(
+        f"Row {number}: the key {column!r} is {value!r}, of type {type(value).__name__}; it must be {wanted.__name__} (or None)."
+    )
+
+
+def _lacking(join: OnlineJoin, rows: Sequence[Row]) -> RequestError:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            return RequestError(f"Row {number} is {row!r}, not a dictionary of columns.")
+        for column in join.on:
+            if column not in row:
+                return RequestError(
+                    f"Row {number} has no key {column!r}, by which {join.label!r} is joined. {did_you_mean(column, map(str, row))}"
+                )
+    return RequestError(f"The rows have no key {join.on}.")
+
+
+def _check_names(plan: OnlinePlan, rows: Sequence[Row]) -> None:
+    free = plan.taken.isdisjoint
+    for row in rows:
+        if not free(row):
+            name = next(name for name in plan.names if name in row)
+            label = next(join.label for join in plan.joins if name in join.names)
+            raise NameClashError(name, f"the rows' column {name!r}", f"feature {name!r} of {label!r}")
+
+
+def _spread(values: list[bytes | None], places: list[int | None] | None) -> list[bytes | None]:
+    return values if places is None else [None if place is None else values[place] for place in places]

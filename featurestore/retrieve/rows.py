@@ -1,0 +1,145 @@
+"""Online rows: the answer to an online read."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+import polars as pl
+
+from featurestore.clock import from_micros
+from featurestore.codec import oldest_header, to_series, unpack_times, unpack_values
+from featurestore.plan.online import OnlineJoin, OnlinePlan
+
+Status = Literal["present", "null", "expired", "missing"]
+
+
+class OnlineRows:
+    """The rows that were asked about, with their features: nothing is decoded before it is looked at.
+
+    A feature is null where there is no row to serve; ``status`` says why (S14). Iterating gives dictionaries, as
+    ``to_dicts()`` does.
+
+    Args:
+        given: the rows asked about.
+        plan: the plan they were read by.
+        values: the store's values, join by join, each in the order of the rows.
+        now: the instant of the read, in microseconds.
+        as_of: whether the instant was asked for, so that what the store learned after it must not be shown.
+    """
+
+    __slots__ = ("__dict__", "_as_of", "_given", "_now", "_plan", "_values")
+
+    def __init__(
+        self, given: Sequence[Mapping[str, Any]], plan: OnlinePlan, values: Sequence[bytes | None], now: int, *, as_of: bool
+    ) -> None:
+        self._given = given
+        self._plan = plan
+        self._values = values
+        self._now = now
+        self._as_of = as_of
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Returns the rows given, each with its features after its own values, as Python values.
+
+        Timestamps are aware and in UTC; a list or vector is a list.
+        """
+        parts = [self._python(join, rows) for join, (_, rows) in zip(self._plan.joins, self._served, strict=True)]
+        names, order = self._plan.names, self._plan.order
+        result = []
+        for given, *values in zip(self._given, *parts, strict=True):
+            row = dict(given)
+            cells = values[0] if len(values) == 1 else [cell for part in values for cell in part]
+            row.update(zip(names, cells if order is None else [cells[place] for place in order], strict=True))
+            result.append(row)
+        return result
+
+    def to_polars(self) -> pl.DataFrame:
+        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
+        given = pl.DataFrame(list(self._given), infer_schema_length=None)
+        features = {}
+        for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
+            columns = zip(*(join.blank if row is None else row for row in rows), strict=True) if rows else ([] for _ in join.names)
+            for name, dtype, column in zip(join.names, join.dtypes, columns, strict=True):
+                features[name] = to_series(name, list(column), dtype)
+        return given.with_columns(features[name] for name in self._plan.names)
+
+    @property
+    def status(self) -> dict[str, list[Status]]:
+        """For each feature and row, why it has its value (S14).
+
+        ``present``; ``null``: the row holds a null; ``expired``: there is a row but for the ttl; ``missing``: no row of
+        that entity.
+        """
+        found: dict[str, list[Status]] = {}
+        for join, (headers, rows) in zip(self._plan.joins, self._served, strict=True):
+            absent: list[Status | None] = [
+                None if row is not None else "expired" if header else "missing" for header, row in zip(headers, rows, strict=True)
+            ]
+            for place, name in enumerate(join.names):
+                found[name] = [
+                    gone or ("present" if row is not None and row[place] is not None else "null")
+                    for gone, row in zip(absent, rows, strict=True)
+                ]
+        return {name: found[name] for name in self._plan.names}
+
+    @property
+    def event_time(self) -> dict[str, list[datetime | None]]:
+        """For each view and row: the event time of the row that is served or expired; None where one is missing."""
+        return {
+            join.label: [from_micros(unpack_times(header)[0]) if header else None for header in headers]
+            for join, (headers, _) in zip(self._plan.joins, self._served, strict=True)
+        }
+
+    @cached_property
+    def _served(self) -> list[tuple[list[bytes], list[Any]]]:
+        """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
+        decoded = unpack_values(self._values)
+        rows = len(self._given)
+        served = []
+        for number, join in enumerate(self._plan.joins):
+            part = decoded[2 * number * rows : 2 * (number + 1) * rows]
+            headers, values = part[::2], part[1::2]
+            if self._as_of:
+                headers, values = self._known(headers, values)
+            if join.ttl is not None:
+                bound = oldest_header(self._now - join.ttl)
+                values = [None if header < bound else row for header, row in zip(headers, values, strict=True)]
+            if join.picks is not None:
+                picks = join.picks
+                values = [None if row is None else [row[place] for place in picks] for row in values]
+            served.append((headers, values))
+        return served
+
+    def _known(self, headers: list[bytes], values: list[Any]) -> tuple[list[bytes], list[Any]]:
+        """Takes out what became available after the instant asked for."""
+        known = [bool(header) and max(unpack_times(header)) <= self._now for header in headers]
+        return (
+            [header if there else b"" for header, there in zip(headers, known, strict=True)],
+            [row if there else None for row, there in zip(values, known, strict=True)],
+        )
+
+    def _python(self, join: OnlineJoin, rows: list[Any]) -> list[Any]:
+        if not join.conversions:
+            return [join.blank if row is None else row for row in rows] if None in rows else rows
+        converted = []
+        for row in rows:
+            cells = list(join.blank if row is None else row)
+            for place, convert in join.conversions:
+                if cells[place] is not None:
+                    cells[place] = convert(cells[place])
+            converted.append(cells)
+        return converted
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.to_dicts())
+
+    def __repr__(self) -> str:
+        count = len(self)
+        return f"OnlineRows: {count} {'row' if count == 1 else 'rows'} at {from_micros(self._now).isoformat()}\n{self.to_polars()}"
+
+    def _repr_html_(self) -> str:
+        return self.to_polars()._repr_html_()

@@ -1,0 +1,557 @@
+"""FeatureStore: the one facade, and the one place that picks adapters."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import polars as pl
+
+from featurestore.clock import Clock, parse_instant, utc_now
+from featurestore.config import Settings, load_settings
+from featurestore.errors import ConfigError, DefinitionError, NotFoundError
+from featurestore.plan.selection import Selection, select
+from featurestore.retrieve.rows import OnlineRows
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.reference import parse_references
+from featurestore.spec.serial import data_digest
+from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
+from featurestore.spec.view import Transform
+
+if TYPE_CHECKING:
+    from featurestore.engines.base import Engine
+    from featurestore.jobs.materialize import ViewSummary
+    from featurestore.jobs.progress import Progress
+    from featurestore.offline.base import OfflineStore
+    from featurestore.online.base import OnlineStore
+    from featurestore.registry.definitions import Definitions
+    from featurestore.registry.diff import Plan
+    from featurestore.registry.ledger import Ledger, Run
+    from featurestore.registry.specs import SpecRegistry
+    from featurestore.registry.watch import CatalogWatch
+    from featurestore.retrieve.online import OnlineReader
+    from featurestore.retrieve.training import TrainingReader
+    from featurestore.sources.base import SourceReader
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """How a view stands.
+
+    Args:
+        view: the view's name.
+        version: the version of its definition.
+        data_version: the version of its stored values.
+        rows: the rows in its history.
+        latest: the greatest event time in its history; None without rows.
+        last_run: its last run; None before the first.
+        schedule: how often it is to be materialized.
+    """
+
+    view: str
+    version: int
+    data_version: int
+    rows: int
+    latest: datetime | None
+    last_run: "Run | None"
+    schedule: str | None
+
+
+class FeatureStore:
+    """A project's feature store: define, apply, materialize, fetch training frames, look features up.
+
+    Nothing is opened before it is used. One store may be used by several threads; ``close()`` it, or use it in a ``with``
+    block, where it is not to live as long as the process.
+
+    Args:
+        root: the project's folder. Settings come from its ``featurestore.toml``, if there is one, then from
+            ``FEATURESTORE_*`` variables, then from the keywords here.
+        project, definitions, registry, offline, online, engine: the settings of these names.
+        clock: tells the present; a replay or a test brings its own.
+        settings: any other setting, by name.
+
+    Raises:
+        ConfigError: the folder is not there, or a setting is unknown or of the wrong form.
+
+    Example:
+        >>> store = FeatureStore(".", project="flights")
+        >>> store.settings.online
+        'lmdb:.featurestore/online'
+    """
+
+    def __init__(
+        self,
+        root: str | Path = ".",
+        *,
+        project: str | None = None,
+        definitions: str | None = None,
+        registry: str | None = None,
+        offline: str | None = None,
+        online: str | None = None,
+        engine: str | None = None,
+        clock: Clock = utc_now,
+        **settings: Any,
+    ) -> None:
+        self.settings: Settings = load_settings(
+            root,
+            project=project,
+            definitions=definitions,
+            registry=registry,
+            offline=offline,
+            online=online,
+            engine=engine,
+            **settings,
+        )
+        self._clock = clock
+        self._defined: Definitions | None = None
+
+    # -- definitions ---------------------------------------------------------------------------------------------------
+
+    def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
+        """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
+
+        Args:
+            objects: definitions to apply by themselves; None for the project's definitions folder.
+
+        Raises:
+            DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
+        """
+        definitions = self._load(objects)
+        return self._applier.plan(definitions, partial=objects is not None)
+
+    def apply(self, objects: Iterable[Any] | None = None, *, allow_breaking: bool = False) -> "Plan":
+        """Makes definitions take effect: all of it or, on any error, nothing. Returns what changed.
+
+        Args:
+            objects: definitions to apply by themselves (``[Weather, delay_model]``), removing none; None for the project's
+                definitions folder, when what is no longer defined is removed.
+            allow_breaking: whether services may lose features they use.
+
+        Raises:
+            DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
+            BreakingChangeError: a service would lose features it uses.
+            ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
+        """
+        definitions = self._load(objects)
+        plan, catalog = self._applier.apply(definitions, partial=objects is not None, allow_breaking=allow_breaking)
+        self._watch.use(catalog)
+        return plan
+
+    @property
+    def catalog(self) -> Catalog:
+        """All that is applied: entities, sources, views and services by name."""
+        return self._watch.refresh()
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def materialize(
+        self,
+        views: Iterable[Any] | None = None,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        dry_run: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "MaterializeSummary":
+        """Brings what is new in the views' sources into the history and the online store.
+
+        A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17).
+
+        Args:
+            views: the views, as classes or names; None for all that are applied.
+            start: read from this available time on, inclusive, even what was read before; None for what is new.
+            end: read what is available by this instant, inclusive; None for now.
+            dry_run: read and check only, and write nothing.
+            progress: is told how it gets on.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: a view is not applied.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            SourceError: a source is not there, or not what its definition says.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
+            StoreError: a store cannot be reached; the next call goes on where this one stopped.
+        """
+        from featurestore.jobs.materialize import Materializer
+
+        until = self._clock() if end is None else parse_instant(end)
+        since = None if start is None else parse_instant(start)
+        job = Materializer(
+            self.settings.project,
+            self._ledger,
+            self._offline,
+            self._online,
+            self._open_source,
+            clock=self._clock,
+            chunk_rows=self.settings.chunk_rows,
+            progress=progress,
+        )
+        chosen = [self._definition(applied) for applied in self._views(views)]
+        return MaterializeSummary(
+            [job.materialize(applied, transform, start=since, end=until, dry_run=dry_run) for applied, transform in chosen]
+        )
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    @overload
+    def training_frame(
+        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: None = ...
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def training_frame(
+        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: str | Path
+    ) -> pl.LazyFrame: ...
+
+    def training_frame(
+        self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
+    ) -> pl.DataFrame | pl.LazyFrame:
+        """Returns a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
+
+        Args:
+            spine: the rows to train on: a Polars frame (eager or lazy), pandas, Arrow, a Parquet path, or a SELECT over the
+                views' history. It has a time column and the join keys' columns.
+            features: a service, views and features, or a list of these, by object or by name.
+            time: the spine's time column; naive times are taken as UTC.
+            as_known: whether a row counts only once it was available. False trains on corrected history (S6), which the
+                online store could not have served.
+            sink: a Parquet file to write instead of returning a frame, for a spine or a result larger than memory.
+
+        Returns:
+            The spine's rows in their order, its columns unchanged, the features after them; nulls where an entity had no
+            row to see. With ``sink``, a lazy frame over the file.
+
+        Raises:
+            NotFoundError: something asked for is not applied ("did you mean").
+            NameClashError: two columns would have one name (S13).
+            RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
+        """
+        from featurestore.retrieve.spine import read_spine
+
+        selection = self._select(self._watch.refresh(), features)
+        rows = read_spine(spine, self.settings.root, self.sql)
+        if sink is not None:
+            path = self.settings.root / Path(sink).expanduser()
+            self._training.sink(rows, selection, path, time=time, as_known=as_known)
+            return pl.scan_parquet(path)
+        frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+        return self._training.frame(frame, selection, time=time, as_known=as_known)
+
+    def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
+        """Looks features up: the values that a training frame would have for this instant (S14, S16).
+
+        Args:
+            features: a service, views and features, or a list of these, by object or by name.
+            rows: a list of dictionaries with the join keys (other columns are passed through), a mapping of columns, or a
+                frame.
+            at: read as of this instant instead of now. The store keeps only each entity's newest row, so an older row
+                that was replaced since is ``missing``.
+
+        Returns:
+            The rows given with the features after them; ``to_dicts()``, ``to_polars()``, ``status``, ``event_time``.
+
+        Raises:
+            NotFoundError: something asked for is not applied ("did you mean").
+            NameClashError: a feature is named like a column of the rows (S13).
+            RequestError: a row lacks a join key, or has one of the wrong type.
+            OnlineStoreError: the store cannot be reached.
+        """
+        reader = self._reader
+        return reader.read(reader.plan(features, self._select_current), rows, at)
+
+    async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
+        """Looks features up like ``online``, without blocking the event loop while the store answers."""
+        reader = self._reader
+        return await reader.read_async(reader.plan(features, self._select_current), rows, at)
+
+    def sql(self, query: str) -> pl.DataFrame:
+        """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
+
+        The tables have the join keys, ``event_time``, ``available_time`` and the features. DuckDB runs the query.
+
+        Raises:
+            NotFoundError: the query names a table that is no view.
+            RequestError: the query is refused; the message is DuckDB's.
+        """
+        from featurestore.offline.sql import query_history
+
+        catalog = self._watch.refresh()
+        tables = {name: self._table(applied) for name, applied in catalog.views.items()}
+        return query_history(query, tables, self._offline)
+
+    def status(self) -> list[ViewStatus]:
+        """Returns how each view stands: its versions, rows, latest event and last run."""
+        from featurestore.clock import from_micros
+
+        standing = []
+        for name, applied in sorted(self._watch.refresh().views.items()):
+            snapshot = self._offline.snapshot(self._table(applied))
+            latest = None if snapshot.spans is None else from_micros(snapshot.spans[1])
+            run = self._ledger.latest(name, applied.data_version)
+            standing.append(
+                ViewStatus(name, applied.version, applied.data_version, snapshot.rows, latest, run, applied.spec.schedule)
+            )
+        return standing
+
+    def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
+        """Returns the latest runs, the newest first, of one view or of all."""
+        return self._ledger.runs(None if view is None else parse_references(view)[0].view, limit)
+
+    def rejected(self, view: Any) -> pl.DataFrame:
+        """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
+        [applied] = self._views([view])
+        return self._offline.rejected(self._table(applied))
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Gives back files, connections and threads. Closing twice is no error."""
+        for part in ("_watch", "_engine", "_online", "_ledger", "_registry"):
+            if part in self.__dict__:
+                self.__dict__[part].close()
+
+    def __enter__(self) -> "FeatureStore":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        settings = self.settings
+        return f"FeatureStore({str(settings.root)!r}, project={settings.project!r}, online={settings.online!r})"
+
+    # -- parts, each made when it is first needed ----------------------------------------------------------------------
+
+    @cached_property
+    def _registry(self) -> "SpecRegistry":
+        from featurestore.registry.specs import SpecRegistry
+
+        return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self._clock)
+
+    @cached_property
+    def _ledger(self) -> "Ledger":
+        from featurestore.registry.ledger import Ledger
+
+        return Ledger(self.settings.registry, self.settings.project, self.settings.root, self._clock)
+
+    @cached_property
+    def _watch(self) -> "CatalogWatch":
+        from featurestore.registry.watch import CatalogWatch
+
+        return CatalogWatch(self._registry, self.settings.refresh_seconds, self._forget_plans)
+
+    @cached_property
+    def _applier(self) -> Any:
+        from featurestore.jobs.apply import Applier
+
+        return Applier(self._registry, self._open_source, self._count_rows)
+
+    @cached_property
+    def _offline(self) -> "OfflineStore":
+        return open_offline(self.settings, self._clock)
+
+    @cached_property
+    def _online(self) -> "OnlineStore":
+        return open_online(self.settings, self._clock)
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        return open_engine(self.settings)
+
+    @cached_property
+    def _reader(self) -> "OnlineReader":
+        from featurestore.retrieve.online import OnlineReader
+
+        return OnlineReader(self.settings.project, self._online, self._clock)
+
+    @cached_property
+    def _training(self) -> "TrainingReader":
+        from featurestore.retrieve.training import TrainingReader
+
+        return TrainingReader(self.settings.project, self._offline, self._engine)
+
+    def _open_source(self, source: Source) -> "SourceReader":
+        return open_source(source, self.settings.root)
+
+    def _forget_plans(self) -> None:
+        if "_reader" in self.__dict__:
+            self._reader.forget_plans()
+
+    def _select(self, catalog: Catalog, features: Any) -> Selection:
+        return select(catalog, parse_references(features))
+
+    def _select_current(self, features: Any) -> Selection:
+        return self._select(self._watch.current, features)
+
+    def _table(self, applied: AppliedView) -> Any:
+        from featurestore.offline.base import Table
+
+        return Table.of(self.settings.project, applied)
+
+    def _count_rows(self, catalog: Catalog, view: str) -> int | None:
+        applied = catalog.views.get(view)
+        return None if applied is None else self._offline.snapshot(self._table(applied)).rows
+
+    def _load(self, objects: Iterable[Any] | None) -> "Definitions":
+        from featurestore.registry.definitions import collect_definitions, load_definitions
+
+        if objects is None:
+            loaded = load_definitions(self.settings.root / self.settings.definitions)
+        else:
+            loaded = collect_definitions(objects)
+        self._defined = loaded if self._defined is None or objects is None else merge(self._defined, loaded)
+        return loaded
+
+    def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
+        catalog = self._watch.refresh()
+        if views is None:
+            return list(catalog.views.values())
+        names = dict.fromkeys(reference.view for reference in parse_references(views, where="views"))
+        for name in names:
+            if name not in catalog.views:
+                raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect with store.apply().")
+        return [catalog.views[name] for name in names]
+
+    def _definition(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
+        """Returns a view with the definitions' source and transform, once they are known to be those applied."""
+        view = applied.spec
+        if self._defined is None and (self.settings.root / self.settings.definitions).is_dir():
+            self._load(None)
+        defined = self._defined.views.get(view.name) if self._defined is not None else None
+        if defined is None:
+            if view.transform_digest or isinstance(view.source, FrameSource):
+                what = "transform" if view.transform_digest else "frame"
+                raise DefinitionError(
+                    f"view {view.name!r} has a {what}, which lives in its definition, and the definition is not here. Run this where "
+                    f"the definitions are ({self.settings.root / self.settings.definitions}), or apply it in this process first."
+                )
+            return applied, None
+        if data_digest(defined.__view__) != data_digest(view):
+            raise DefinitionError(
+                f"view {view.name!r} is defined otherwise than it was applied. Look at store.plan(), then store.apply().",
+                defined.__view__.place,
+            )
+        return replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__
+
+
+class MaterializeSummary(Sequence["ViewSummary"]):
+    """What materializing did, a summary a view; prints as a table.
+
+    Args:
+        views: the summaries.
+    """
+
+    def __init__(self, views: Sequence["ViewSummary"]) -> None:
+        self._views = list(views)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._views[index]
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Returns the summaries as plain values."""
+        return [dict(vars(each)) for each in self._views]
+
+    def __repr__(self) -> str:
+        lines = [f"{'view':<20} {'read':>12} {'written':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"]
+        for each in self._views:
+            lines.append(
+                f"{each.view:<20} {each.rows_read:>12,} {each.rows_written:>12,} {each.rows_rejected:>9,} {each.rows_online:>10,} "
+                f"{each.seconds:>8.2f}"
+            )
+            lines += [f"    rejected {count:,}: {reason}" for reason, count in (each.reasons or {}).items()]
+        return "\n".join(lines)
+
+
+def open_source(source: Source, root: Path) -> "SourceReader":
+    """Returns the reader of a source."""
+    if isinstance(source, ParquetSource):
+        from featurestore.sources.parquet import ParquetReader
+
+        return ParquetReader(source, root)
+    if isinstance(source, CSVSource):
+        from featurestore.sources.csv import CSVReader
+
+        return CSVReader(source, root)
+    if isinstance(source, DeltaSource):
+        from featurestore.sources.delta import DeltaReader
+
+        return DeltaReader(source, root)
+    if isinstance(source, SQLSource):
+        from featurestore.sources.sql import SQLReader
+
+        return SQLReader(source, root)
+    if isinstance(source, FrameSource):
+        from featurestore.sources.frame import FrameReader
+
+        return FrameReader(source, root)
+    raise ConfigError(f"There is no reader for a {type(source).__name__}.")
+
+
+def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
+    """Returns the online store of a project's settings.
+
+    Raises:
+        ConfigError: the address names no kind of store.
+    """
+    scheme, _, rest = settings.online.partition(":")
+    if scheme == "lmdb":
+        from featurestore.online.lmdb import LMDBStore
+
+        return LMDBStore(settings.root / Path(rest).expanduser(), clock=clock)
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+        from featurestore.online.redis import RedisStore
+
+        return RedisStore(settings.online)
+    raise ConfigError(
+        f"online={settings.online!r} names no online store. Use lmdb:folder, redis://host:port, rediss://…, redis+cluster://… "
+        "or unix:///socket."
+    )
+
+
+def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
+    """Returns the offline store of a project's settings.
+
+    Raises:
+        ConfigError: the address names no kind of store.
+    """
+    if "://" in settings.offline:
+        raise ConfigError(
+            f"offline={settings.offline!r} is not a folder. This version keeps the history in a folder of a file system."
+        )
+    from featurestore.offline.delta import DeltaStore
+
+    return DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock)
+
+
+def open_engine(settings: Settings) -> "Engine":
+    """Returns the engine of a project's settings.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    if settings.engine != "local":
+        raise ConfigError(f"engine={settings.engine!r} names no engine. There is 'local'.")
+    import os
+
+    from featurestore.engines.local import LocalEngine
+
+    return LocalEngine(settings.threads or os.cpu_count() or 1, int(settings.memory_gib * 2**30))
+
+
+def merge(known: "Definitions", more: "Definitions") -> "Definitions":
+    """Returns definitions in which those given later take the place of earlier ones of the same name."""
+    return replace(
+        known,
+        entities={**known.entities, **more.entities},
+        sources={**known.sources, **more.sources},
+        views={**known.views, **more.views},
+        services={**known.services, **more.services},
+    )

@@ -1,0 +1,49 @@
+"""The kernel against the oracle: S3-S6, on frames alone."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featurestore.plan.history import sort_history
+from featurestore.plan.point_in_time import PointInTime, latest_as_of
+from tests.oracle import Row, latest
+
+INSTANT = pl.Datetime("us", "UTC")
+KEYS = st.sampled_from(["a", "b", "c"])
+TIMES = st.integers(-3, 12)
+VALUES = st.none() | st.sampled_from([0.0, 1.5, -2.0, float("inf")])
+
+
+def rows_of() -> st.SearchStrategy[list[Row]]:
+    row = st.builds(
+        lambda key, event, late, value: Row((key,), event, event + late, (value,)), KEYS, TIMES, st.integers(-2, 6), VALUES
+    )
+    return st.lists(row, max_size=25)
+
+
+def history_of(rows: list[Row]) -> pl.DataFrame:
+    data = [(row.key[0], row.event, row.known, row.values[0]) for row in rows]
+    schema = {"k": pl.String, "event_time": pl.Int64, "available_time": pl.Int64, "x": pl.Float64}
+    frame = pl.DataFrame(data, schema=schema, orient="row").with_columns(pl.col("event_time", "available_time").cast(INSTANT))
+    return sort_history(frame, ["k"], ["x"])
+
+
+@pytest.mark.parametrize("as_known", [True, False])
+@pytest.mark.parametrize("ttl", [None, 1, 3])
+@given(rows=rows_of(), spine=st.lists(st.tuples(KEYS, TIMES), max_size=12))
+def test_s3_s4_s5_s6_kernel_equals_oracle(rows: list[Row], spine: list[tuple[str, int]], ttl: int | None, as_known: bool) -> None:
+    frame = pl.DataFrame(spine, schema={"k": pl.String, "_time": pl.Int64}, orient="row").with_columns(
+        pl.col("_time").cast(INSTANT)
+    )
+    plan = PointInTime(("k",), ("x",), ("x",), ttl=ttl, as_known=as_known, late=True)
+    found = latest_as_of(frame, history_of(rows), plan)["x"].to_list()
+    expected = [latest(rows, (key,), t, ttl=ttl, as_known=as_known) for key, t in spine]
+    assert found == [None if values is None else values[0] for values in expected]
+
+
+@given(rows=rows_of())
+def test_s4_history_is_the_sorted_set_of_distinct_rows(rows: list[Row]) -> None:
+    twice = history_of(rows + rows[::-1])
+    assert twice.equals(history_of(rows), null_equal=True)
+    assert twice.height == len({(row.key, row.event, row.known, row.values) for row in rows})
