@@ -271,7 +271,7 @@ class DeltaStore:
             low = (node << shift) - (1 << 64)
             within = pl.col(_HASH).is_between(pl.lit(low, pl.UInt64), pl.lit(low + (1 << shift) - 1, pl.UInt64))
             parts = [part.filter(within) for part in parts]
-        new = pl.concat([part.select(_columns(table)) for part in parts]).collect()
+        new = pl.concat([part.select(*_columns(table)) for part in parts]).collect()
         new = sort_history(new, keys, features)
         if new.is_empty():
             return new
