@@ -189,7 +189,10 @@ class DeltaStore:
 
     def _create(self, table: Table) -> DeltaTable:
         self.path(table).mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(str(self.path(table)), schema=_delta_schema(table), mode="ignore", partition_by=[_BUCKET])
+        try:
+            return DeltaTable.create(str(self.path(table)), schema=_delta_schema(table), mode="ignore", partition_by=[_BUCKET])
+        except CommitFailedError:  # another process created it at this moment
+            return DeltaTable(str(self.path(table)))
 
     def _files(self, delta: DeltaTable) -> list[_File]:
         actions: Any = pl.DataFrame(delta.get_add_actions(flatten=True))
