@@ -1,0 +1,144 @@
+"""The registry's database: transactions, tables made on first use, and its errors in words that help."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from time import sleep
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from featurestore.errors import RegistryError
+from featurestore.registry import tables
+from featurestore.registry.tables import BUSY_SECONDS, METADATA, open_engine
+
+_ADVISORY_LOCK = 0x66656174  # any number will do, if it is always the same one
+_TRIES = 1_000
+_WRITING = "BEGIN IMMEDIATE"  # SQLite's: as a reader that turns into a writer a transaction could fail half-way
+
+
+class Database:
+    """The database behind ``SpecRegistry`` and ``Ledger``. Thread-safe; opening it does no I/O.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+        root: the folder at which a relative path starts.
+
+    Raises:
+        ConfigError: the address is of another form.
+        MissingExtraError: the database's driver is not installed.
+    """
+
+    tables = tables
+
+    def __init__(self, url: str, root: Path) -> None:
+        self._engine = open_engine(url, root)
+        self._is_file = self._engine.dialect.name == "sqlite"
+        self._lock = Lock()
+        self._prepared = False
+        self._process = os.getpid()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Opens a transaction that only reads."""
+        self._ready()
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Opens a transaction, which commits at the block's end and rolls back where the block raises."""
+        self._ready()
+        with self._transaction(_WRITING) as connection:
+            yield connection
+
+    def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Inserts a row unless one with its primary key is there; tells whether it did."""
+        insert = sqlite.insert if self._is_file else postgresql.insert
+        return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+    def close(self) -> None:
+        """Closes the connections. Closing twice is no error, and a later use opens them again."""
+        self._engine.dispose()
+
+    @property
+    def address(self) -> str:
+        """Where the database is, for people to read: without password and options."""
+        url = self._engine.url
+        return str(url.database) if self._is_file else url.set(query={}).render_as_string(hide_password=True)
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect().execution_options(begin=begin) as connection, connection.begin():
+            yield connection
+
+    def _ready(self) -> None:
+        """Makes the file and the tables, where they are not there yet; several processes may do so at once."""
+        with self._lock:
+            if self._process != os.getpid():
+                # A fork got its parent's connections; closing them here would close the parent's.
+                self._engine.dispose(close=False)
+                self._process = os.getpid()
+            if self._prepared:
+                return
+            if self._is_file:
+                self._prepare_file(Path(str(self._engine.url.database)))
+            with self._transaction(_WRITING) as connection:
+                if not self._is_file:
+                    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                METADATA.create_all(connection)
+            self._prepared = True
+
+    def _prepare_file(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RegistryError(f"The registry's folder {str(path.parent)!r} cannot be made: {error.strerror}.") from error
+        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                except OperationalError as error:
+                    # NOTE: for this change of mode SQLite does not wait, whatever its timeout says.
+                    if not (_busy(error) and tries_left):
+                        raise
+                    sleep(BUSY_SECONDS / _TRIES)
+                else:
+                    return
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise RegistryError(self._explain(error)) from error
+
+    def _explain(self, error: SQLAlchemyError) -> str:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0].rstrip(".")
+        password = self._engine.url.password
+        if password:
+            reason = reason.replace(str(password), "***")
+        if _busy(error):
+            return (
+                f"The registry {self.address} is busy: another process has been writing to it for more than {BUSY_SECONDS} s. "
+                "Try again, or use PostgreSQL (registry=) where many write at once."
+            )
+        if isinstance(error, DBAPIError) and (error.statement is None or error.connection_invalidated):
+            advice = (
+                "Can its folder be written to?"
+                if self._is_file
+                else "Does the server run, and is its address in featurestore.toml (registry=) or FEATURESTORE_REGISTRY right?"
+            )
+            return f"The registry {self.address} cannot be reached: {reason}. {advice}"
+        return f"The registry {self.address} cannot be used: {reason}. Is it one of this version of featurestore?"
+
+
+def _busy(error: SQLAlchemyError) -> bool:
+    """Tells whether SQLite gave up waiting for another process."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,0 +1,209 @@
+"""The plan of an apply: what definitions would change of what is applied, and what that means recomputing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Literal
+
+from featurestore.registry.definitions import Definitions, check
+from featurestore.registry.details import details
+from featurestore.registry.services import service_problems
+from featurestore.registry.specs import Put, applied_specs
+from featurestore.spec.catalog import Catalog
+from featurestore.spec.serial import KINDS, Spec, data_digest, to_json
+from featurestore.spec.service import FeatureService
+from featurestore.spec.view import ViewSpec
+
+Action = Literal["add", "change", "remove"]
+
+_SYMBOLS: dict[Action, str] = {"add": "+", "change": "~", "remove": "-"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one definition.
+
+    Args:
+        action: whether it is added, changed or removed.
+        kind: ``entity``, ``source``, ``view`` or ``service``.
+        name: its name.
+        details: what changed, a line each.
+        recompute: whether a view's stored values have to be computed anew.
+        rows: how many rows of history that is, where it is known.
+        version: the version it will have.
+        data_version: of a view, the version of its stored values.
+        spec: the new definition; None for one that is removed.
+    """
+
+    action: Action
+    kind: str
+    name: str
+    details: tuple[str, ...] = ()
+    recompute: bool = False
+    rows: int | None = None
+    version: int = 1
+    data_version: int | None = None
+    spec: Spec | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{_SYMBOLS[self.action]} {self.kind} {self.name}", *(f"    {line}" for line in self.details)]
+        if self.recompute:
+            lines.append(f"    to recompute: {_rows(self.rows)}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the change in plain JSON values, without the definition itself."""
+        return {
+            "action": self.action, "kind": self.kind, "name": self.name, "version": self.version,
+            "data_version": self.data_version, "details": list(self.details), "recompute": self.recompute, "rows": self.rows,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an apply would do. Print it.
+
+    Args:
+        base_revision: the revision of the registry that the plan starts from.
+        changes: what changes: entities, sources, views, services, each kind by name.
+        unchanged: how many definitions are as they are applied.
+        broken: a line for each thing that a service which remains would lose.
+        warnings: what is worth knowing beside that.
+    """
+
+    base_revision: int
+    changes: tuple[Change, ...] = ()
+    unchanged: int = 0
+    broken: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.changes
+
+    @property
+    def summary(self) -> str:
+        """The plan in one line."""
+        if self.is_empty:
+            count = "1 definition is" if self.unchanged == 1 else f"{self.unchanged} definitions are"
+            return f"Nothing to do: {count} as applied (revision {self.base_revision})."
+        counts = [sum(change.action == action for change in self.changes) for action in _SYMBOLS]
+        line = "{} to add, {} to change, {} to remove".format(*counts)
+        again = [change for change in self.changes if change.recompute]
+        if again:
+            rows = None if any(change.rows is None for change in again) else sum(change.rows or 0 for change in again)
+            line += f"; {len(again)} view{'s' if len(again) > 1 else ''} to recompute ({_rows(rows)})"
+        return line
+
+    def puts(self) -> tuple[Put, ...]:
+        """Returns the versions to write, for ``SpecRegistry.commit``."""
+        return tuple(Put(change.spec, change.version, change.data_version) for change in self.changes if change.spec is not None)
+
+    def deletes(self) -> tuple[tuple[str, str], ...]:
+        """Returns the (kind, name) of what is to be removed, for ``SpecRegistry.commit``."""
+        return tuple((change.kind, change.name) for change in self.changes if change.action == "remove")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plan in plain JSON values."""
+        return {
+            "base_revision": self.base_revision, "changes": [change.to_dict() for change in self.changes],
+            "unchanged": self.unchanged, "broken": list(self.broken), "warnings": list(self.warnings), "summary": self.summary,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        broken = [f"! breaks: {line}" for line in self.broken]
+        warnings = [f"! {line}" for line in self.warnings]
+        return "\n".join([*(str(change) for change in self.changes), *broken, *warnings, self.summary])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Callable[[str], int | None]) -> Plan:
+    """Returns what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` does.
+
+    Args:
+        catalog: what is applied.
+        definitions: what is defined.
+        partial: whether the definitions are some of the project's, so that what is not among them stays; else it goes.
+        rows: tells how many rows a view's history holds; None where that is not known.
+
+    Raises:
+        DefinitionErrors: a service among the definitions uses what is neither defined nor, in a partial apply, applied.
+
+    Example:
+        >>> from featurestore.registry.definitions import collect_definitions
+        >>> from featurestore.spec.entity import Entity
+        >>> airport = Entity("airport", origin=str)
+        >>> print(diff(Catalog(), collect_definitions([airport]), partial=True, rows=lambda view: None))
+        + entity airport
+        1 to add, 0 to change, 0 to remove
+    """
+    check(definitions, catalog if partial else Catalog())
+    applied, defined = applied_specs(catalog), _defined(definitions)
+    changes: list[Change] = []
+    unchanged = 0
+    for kind in KINDS:
+        gone = [] if partial else [name for name in applied[kind] if name not in defined[kind]]
+        for name in sorted([*defined[kind], *gone]):
+            change = _change(catalog, kind, name, applied[kind].get(name), defined[kind].get(name), rows)
+            if change is None:
+                unchanged += 1
+            else:
+                changes.append(change)
+    remaining = {kind: {**(applied[kind] if partial else {}), **defined[kind]} for kind in KINDS}
+    return Plan(
+        catalog.revision, tuple(changes), unchanged, tuple(_broken(applied, remaining)), tuple(_left_behind(remaining, changes))
+    )
+
+
+def _defined(definitions: Definitions) -> dict[str, dict[str, Spec]]:
+    views = {name: view.__view__ for name, view in definitions.views.items()}
+    services = {**definitions.services}
+    return {"entity": {**definitions.entities}, "source": {**definitions.sources}, "view": {**views}, "service": {**services}}
+
+
+def _change(
+    catalog: Catalog, kind: str, name: str, old: Spec | None, new: Spec | None, rows: Callable[[str], int | None]
+) -> Change | None:
+    """Returns what becomes of a definition; None where it stays as it is."""
+    version = catalog.versions.get((kind, name), 0) + 1
+    if new is None:
+        return Change("remove", kind, name, version=version)
+    if old is None:
+        return Change("add", kind, name, version=version, data_version=version if kind == "view" else None, spec=new)
+    if to_json(old) == to_json(new):
+        return None
+    told = details(old, new)
+    if not (isinstance(old, ViewSpec) and isinstance(new, ViewSpec)):
+        return Change("change", kind, name, told, version=version, spec=new)
+    if data_digest(old) == data_digest(new):
+        return Change("change", kind, name, told, version=version, data_version=catalog.views[name].data_version, spec=new)
+    return Change("change", kind, name, told, recompute=True, rows=rows(name), version=version, data_version=version, spec=new)
+
+
+def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, Spec]]) -> Iterator[str]:
+    """Tells what services that remain as they are would lose; what they lack already is no news."""
+    before, after = _views(applied), _views(remaining)
+    for name, service in remaining["service"].items():
+        if isinstance(service, FeatureService) and name in applied["service"]:
+            known = service_problems(service, before)
+            yield from (problem for problem in service_problems(service, after) if problem not in known)
+
+
+def _views(specs: dict[str, dict[str, Spec]]) -> dict[str, ViewSpec]:
+    return {name: view for name, view in specs["view"].items() if isinstance(view, ViewSpec)}
+
+
+def _left_behind(remaining: dict[str, dict[str, Spec]], changes: list[Change]) -> Iterator[str]:
+    """Tells of views which a partial apply leaves with an entity or source that it changes."""
+    changed = {(change.kind, change.name) for change in changes}
+    for name, view in _views(remaining).items():
+        for kind, part in (("entity", view.entity), ("source", view.source)):
+            if (kind, part.name) in changed and ("view", name) not in changed:
+                yield f"view {name!r} keeps the {kind} {part.name!r} as it was, for it is not among what is applied. Apply it too."
+
+
+def _rows(count: int | None) -> str:
+    return "rows not known" if count is None else "1 row" if count == 1 else f"{count:,} rows"

@@ -1,0 +1,206 @@
+"""The registry of definitions: every version of each, and what is applied now."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.serial import KINDS, Spec, from_json, kind_of, to_json
+from featurestore.spec.view import ViewSpec
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+
+@dataclass(frozen=True)
+class Put:
+    """A version of a definition to write.
+
+    Args:
+        spec: the definition.
+        version: one more than the newest version there ever was of this kind and name.
+        data_version: of a view, the version at which its stored values last had to be computed anew; else None.
+    """
+
+    spec: Spec
+    version: int
+    data_version: int | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a definition, as the history tells it; ``deleted`` where it is the removal."""
+
+    version: int
+    data_version: int | None
+    applied_at: datetime
+    deleted: bool
+
+
+class SpecRegistry:
+    """The definitions of one project, kept in a SQL database. Thread-safe; making one does no I/O.
+
+    Every change writes new versions and raises the project's revision by one; nothing is ever overwritten. A removal is a
+    version too, so that version numbers go on rising when a name returns.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+        project: the project's name; a database holds many projects.
+        root: the project's folder, at which a relative path starts.
+        clock: tells when a version is applied.
+
+    Raises:
+        ConfigError: the address is of another form.
+        MissingExtraError: the database's driver is not installed.
+
+    Every method raises ``RegistryError`` where the database cannot be reached or holds what cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from featurestore.clock import utc_now
+        >>> from featurestore.spec.entity import Entity
+        >>> registry = SpecRegistry("sqlite:///registry.db", "flights", Path(tempfile.mkdtemp()), utc_now)
+        >>> registry.commit(0, [Put(Entity("airport", origin=str), version=1)], []).revision
+        1
+        >>> registry.load().entities
+        {'airport': Entity('airport', origin=String)}
+        >>> registry.close()
+    """
+
+    def __init__(self, url: str, project: str, root: Path, clock: Clock) -> None:
+        # SQLAlchemy takes a fifth of a second to import, which who only defines features need not wait for.
+        from featurestore.registry.database import Database
+
+        self.database = Database(url, root)
+        self.project = project
+        self.clock = clock
+
+    def load(self) -> Catalog:
+        """Returns what is applied now, as one consistent snapshot; an empty catalog before the first apply."""
+        with self.database.reading() as connection:
+            return self._load(connection)
+
+    def revision(self) -> int:
+        """Returns the project's revision, cheaply: it tells whether a catalog loaded earlier is still the newest."""
+        project = self.database.tables.project
+        with self.database.reading() as connection:
+            row = connection.execute(project.select().where(project.c.project == self.project)).first()
+        return 0 if row is None else int(row.revision)
+
+    def commit(self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]]) -> Catalog:
+        """Writes and removes definitions, all or none, if the project is still at a revision.
+
+        Args:
+            base_revision: the revision of the catalog from which the changes were worked out.
+            puts: the versions to write.
+            deletes: the (kind, name) of each definition to remove.
+
+        Returns:
+            The new catalog. Without puts and deletes nothing is written, and it is the present one.
+
+        Raises:
+            ConcurrentApplyError: the project is at another revision; the error tells what changed since.
+            NotFoundError: a definition to remove is not applied.
+        """
+        if not puts and not deletes:
+            return self.load()
+        now = to_micros(self.clock())
+        with self.database.writing() as connection:
+            self._claim(connection, base_revision)
+            catalog = self._load(connection)
+            before = applied_specs(catalog)
+            rows = [
+                {"kind": kind_of(put.spec), "name": put.spec.name, "version": put.version, "body": to_json(put.spec),
+                 "data_version": put.data_version, "deleted": False}
+                for put in puts
+            ]  # fmt: skip
+            for kind, name in deletes:
+                if name not in before.get(kind, ()):
+                    raise NotFoundError(kind, name, before.get(kind, ()), hint="Only what is applied can be removed.")
+                version = catalog.versions[kind, name] + 1
+                rows.append({"kind": kind, "name": name, "version": version, "body": "", "data_version": None, "deleted": True})
+            shared = {"project": self.project, "applied_at": now, "revision": base_revision + 1}
+            connection.execute(self.database.tables.spec.insert(), [{**row, **shared} for row in rows])
+            return self._load(connection)
+
+    def history(self, kind: str, name: str) -> list[Version]:
+        """Returns all versions of a definition, the oldest first; none where nothing ever had that name."""
+        spec = self.database.tables.spec
+        mine = (spec.c.project == self.project) & (spec.c.kind == kind) & (spec.c.name == name)
+        with self.database.reading() as connection:
+            rows = connection.execute(spec.select().where(mine).order_by(spec.c.version)).all()
+        return [Version(row.version, row.data_version, from_micros(row.applied_at), row.deleted) for row in rows]
+
+    def close(self) -> None:
+        """Closes the connections to the database. Closing twice is no error."""
+        self.database.close()
+
+    def _claim(self, connection: "Connection", base_revision: int) -> None:
+        """Raises the project's revision by one, if it is what it should be; of two who do so at once one comes first."""
+        project = self.database.tables.project
+        self.database.insert_new(connection, project, {"project": self.project, "revision": 0})
+        expected = (project.c.project == self.project) & (project.c.revision == base_revision)
+        if connection.execute(project.update().where(expected).values(revision=base_revision + 1)).rowcount == 1:
+            return
+        spec = self.database.tables.spec
+        newer = (spec.c.project == self.project) & (spec.c.revision > base_revision)
+        rows = connection.execute(spec.select().where(newer).order_by(spec.c.revision, spec.c.kind, spec.c.name)).all()
+        raise ConcurrentApplyError(_told(rows) or [f"the registry is not at revision {base_revision}: it was made anew"])
+
+    def _load(self, connection: "Connection") -> Catalog:
+        rows = connection.execute(self.database.tables.newest_specs(self.project)).all()
+        applied: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        for row in rows:
+            if row.kind is not None and not row.deleted:
+                spec = _read(row)
+                if isinstance(spec, ViewSpec):
+                    applied[row.kind][row.name] = AppliedView(spec, row.version, row.data_version)
+                else:
+                    applied[row.kind][row.name] = spec
+        return Catalog(
+            revision=rows[0].revision if rows else 0,
+            entities=applied["entity"],
+            sources=applied["source"],
+            views=applied["view"],
+            services=applied["service"],
+            versions={(row.kind, row.name): row.version for row in rows if row.kind is not None},
+        )
+
+
+def applied_specs(catalog: Catalog) -> dict[str, dict[str, Spec]]:
+    """Returns what is applied, by kind and name.
+
+    Example:
+        >>> applied_specs(Catalog())["view"]
+        {}
+    """
+    views = {name: view.spec for name, view in catalog.views.items()}
+    return {"entity": {**catalog.entities}, "source": {**catalog.sources}, "view": {**views}, "service": {**catalog.services}}
+
+
+def _read(row: "Row[Any]") -> Spec:
+    """Returns the definition in a row of the database."""
+    try:
+        if row.kind not in KINDS or (row.kind == "view" and row.data_version is None):
+            raise ValueError(f"kind {row.kind!r}, data version {row.data_version}")
+        return from_json(row.kind, row.body)
+    except (FeatureStoreError, msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
+        raise RegistryError(
+            f"The registry's {row.kind} {row.name!r} (version {row.version}) cannot be read ({error}). "
+            "Was it written by a newer version of featurestore? Else restore the registry from a backup."
+        ) from error
+
+
+def _told(rows: "Iterable[Row[Any]]") -> list[str]:
+    """Returns a line for each definition among rows of changes, the oldest first: what became of it in the end."""
+    lines = {}
+    for row in rows:
+        what = "was removed" if row.deleted else "was added" if row.version == 1 else f"changed (version {row.version})"
+        lines[row.kind, row.name] = f"{row.kind} {row.name!r} {what}"
+    return list(lines.values())

@@ -1,0 +1,166 @@
+"""The registry's tables, and the engine of the database that holds them.
+
+With ``database.py`` the only module that imports SQLAlchemy, which takes a fifth of a second: ``specs.py`` and
+``ledger.py`` get both through the ``Database`` they open.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from featurestore.errors import ConfigError, MissingExtraError
+
+METADATA = MetaData()
+
+project = Table(
+    "featurestore_project",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+"""A row for each project: its revision, which rises by one with every apply that changes something."""
+
+spec = Table(
+    "featurestore_spec",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("data_version", Integer),
+    Column("applied_at", BigInteger, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+"""A row for each version of each definition, never changed once written. A removal is a version too, without a body."""
+
+run = Table(
+    "featurestore_run",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("data_version", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("state", String, nullable=False),
+    Column("span", Text, nullable=False),
+    Column("rows_read", BigInteger, nullable=False),
+    Column("rows_written", BigInteger, nullable=False),
+    Column("rows_rejected", BigInteger, nullable=False),
+    Column("rows_online", BigInteger, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+)
+"""A row for each materialization run. Instants, here and above, are microseconds since the epoch."""
+
+Index("featurestore_run_started", run.c.project, run.c.started_at)
+
+chunk = Table(
+    "featurestore_chunk",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("data_version", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+)
+"""What a run that is not done yet has staged of each chunk."""
+
+BUSY_SECONDS = 30
+"""How long a SQLite registry waits for another process to finish writing."""
+
+_CONNECT_SECONDS = 10
+
+
+def newest_specs(project_name: str) -> Select[Any]:
+    """Returns the query of a project's revision and the newest version of each of its definitions.
+
+    One statement, so that it is one snapshot on every database. A project without definitions is one row of nulls.
+    """
+    place = func.row_number().over(partition_by=(spec.c.kind, spec.c.name), order_by=spec.c.version.desc())
+    ranked = select(spec, place.label("place")).where(spec.c.project == project_name).subquery()
+    newest = ranked.c.kind, ranked.c.name, ranked.c.version, ranked.c.body, ranked.c.data_version, ranked.c.deleted
+    return (
+        select(project.c.revision, *newest)
+        .select_from(project.outerjoin(ranked, (ranked.c.project == project.c.project) & (ranked.c.place == 1)))
+        .where(project.c.project == project_name)
+        .order_by(ranked.c.kind, ranked.c.name)
+    )
+
+
+def open_engine(url: str, root: Path) -> Engine:
+    """Returns the engine of a registry's address. It does not connect, and makes no file yet.
+
+    Args:
+        url: ``sqlite:///path``, whose relative path starts at ``root``, or ``postgresql+psycopg://…``.
+        root: the project's folder.
+
+    Raises:
+        ConfigError: the address is of another form.
+        MissingExtraError: the database's driver is not installed.
+    """
+    address = _parse(url)
+    if address.get_backend_name() == "sqlite":
+        path = root / (address.database or "")
+        engine = create_engine(
+            address.set(drivername="sqlite+pysqlite", database=str(path)),
+            # NOTE: with an isolation level the driver begins transactions by itself, late, and never IMMEDIATE.
+            connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+    try:
+        return create_engine(
+            address.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS},
+        )
+    except ImportError as error:
+        raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error
+
+
+def _parse(url: str) -> URL:
+    forms = "Write sqlite:///.featurestore/registry.db, or postgresql+psycopg://user:password@host/database."
+    try:
+        address = make_url(url)
+        backend = address.get_backend_name()
+        known = address.drivername in ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(f"The setting 'registry' is not an address of a database. {forms}") from error
+    if not known:
+        raise ConfigError(f"The setting 'registry' names a database of the kind {address.drivername!r}. {forms}")
+    if backend == "sqlite" and address.database in (None, "", ":memory:"):
+        raise ConfigError(f"The setting 'registry' names a SQLite database in memory, which no other process could read. {forms}")
+    return address
+
+
+def _begin(connection: Connection) -> None:
+    """Begins a SQLite transaction as the connection's ``begin`` option says; None is for what must be outside of one."""
+    begin = connection.get_execution_options().get("begin", "BEGIN")
+    if begin is not None:
+        connection.exec_driver_sql(begin)
