@@ -311,7 +311,7 @@ class FeatureStore:
 
     def close(self) -> None:
         """Gives back files, connections and threads. Closing twice is no error."""
-        for part in ("_watch", "_engine", "_online", "_ledger", "_registry"):
+        for part in ("_watch", "_engine", "_online", "_registry"):
             if part in self.__dict__:
                 self.__dict__[part].close()
 
@@ -337,7 +337,7 @@ class FeatureStore:
     def _ledger(self) -> "Ledger":
         from featurestore.registry.ledger import Ledger
 
-        return Ledger(self.settings.registry, self.settings.project, self.settings.root, self._clock)
+        return Ledger(self._registry)
 
     @cached_property
     def _watch(self) -> "CatalogWatch":

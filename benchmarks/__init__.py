@@ -1,0 +1,1 @@
+"""Measurements: ours, the floor of the same run, and the ratio. Run them with scripts/bench."""

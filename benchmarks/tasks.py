@@ -1,0 +1,57 @@
+"""Tasks that run in a process of their own, so that their memory is theirs: ``python -m benchmarks.tasks NAME ARGUMENTS``."""
+
+import json
+import sys
+import time
+
+import polars as pl
+
+from benchmarks.measure import tell
+
+
+def join_asof(spine: str, *histories: str) -> None:
+    """The floor of a training frame: a bare as-of join for each history, its rows in one sorted Parquet file."""
+    began = time.perf_counter()
+    frame = pl.scan_parquet(spine).sort("event_time")
+    for history in histories:
+        frame = frame.join_asof(pl.scan_parquet(history), on="event_time", by="entity", check_sortedness=False)
+    rows = frame.collect()
+    tell(time.perf_counter() - began)
+    assert rows.height
+
+
+def training(folder: str, spine: str, features: str, sink: str = "") -> None:
+    """Our training frame over a store that is materialized."""
+    from benchmarks.project import store
+
+    opened = store(folder)
+    began = time.perf_counter()
+    if sink:
+        opened.training_frame(spine, json.loads(features), sink=sink)
+    else:
+        rows = opened.training_frame(spine, json.loads(features))
+        assert rows.height
+    tell(time.perf_counter() - began)
+
+
+def rewrite(source: str, target: str) -> None:
+    """The floor of a materialization: Polars reads the rows, sorts them and writes them as Parquet."""
+    began = time.perf_counter()
+    pl.read_parquet(f"{source}/*.parquet").sort("entity", "event_time").write_parquet(target)
+    tell(time.perf_counter() - began)
+
+
+def materialize(folder: str, name: str, rows: str, entities: str, prefix: str) -> None:
+    """Our materialization of one view, into the history and the embedded online store."""
+    from benchmarks.project import store, view
+
+    opened = store(folder)
+    opened.apply([view(name, int(rows), int(entities), prefix)])
+    began = time.perf_counter()
+    summary = opened.materialize(end="1971-01-01")
+    tell(time.perf_counter() - began)
+    assert summary[0].rows_written == int(rows)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,51 @@
+"""Training frames against bare as-of joins over the same rows."""
+
+import json
+from collections.abc import Iterator
+
+from benchmarks import data
+from benchmarks.measure import DATA, Line, in_process
+from benchmarks.project import materialized, view
+
+SPINE, ENTITIES = 1_000_000, 100_000
+VIEWS = (("big", 10_000_000, "f"), ("middle", 1_000_000, "g"), ("small", 100_000, "h"))
+
+
+def lines(*, full: bool) -> Iterator[Line]:
+    """Measures one view, three views, and (in full) a history of 100M rows."""
+    spine = data.spine(SPINE, ENTITIES)
+    views = [view(name, rows, ENTITIES, prefix) for name, rows, prefix in VIEWS]
+    materialized("training", views).close()
+    folders = [data.source(name, rows, ENTITIES, prefix) for name, rows, prefix in VIEWS]
+    yield _line("1 view: 1M spine × 10M rows × 10 features", str(spine), ["big"], folders[:1], 1.0, 1536)
+    yield _line("3 views: 10M, 1M, 100k rows; 30 features", str(spine), ["big", "middle", "small"], folders, 1.0, 2048)
+    if full:
+        materialized("huge", [view("huge", 100_000_000, ENTITIES, "f")]).close()
+        sink = str(DATA / "huge.parquet")
+        small = in_process("training", "training", str(spine), json.dumps(["big"]), sink, runs=3)
+        huge = in_process("training", "huge", str(spine), json.dumps(["huge"]), sink)
+        ratio = huge.seconds / small.seconds
+        yield Line(
+            "1 view: 1M spine × 100M rows, sink=",
+            f"{huge.seconds:.1f} s, {huge.peak_mib:,} MiB",
+            f"{small.seconds:.2f} s (10M, sink=)",
+            f"{ratio:.1f}×",
+            "≤ 13×, ≤ 6,144 MiB",
+            ratio <= 13 and huge.peak_mib <= 6144,
+        )
+
+
+def _line(what: str, spine: str, names: list[str], folders: list, reach: float, peak: int) -> Line:  # type: ignore[type-arg]
+    # The floor is the faster of the two orders that a user might keep the rows in.
+    floors = [in_process("join_asof", spine, *(str(data.sorted_file(folder, by)) for folder in folders), runs=3) for by in ("time", "entity")]
+    floor = min(floors, key=lambda each: each.seconds)
+    ours = in_process("training", "training", spine, json.dumps(names), runs=3)
+    ratio = ours.seconds / floor.seconds
+    return Line(
+        what,
+        f"{ours.seconds:.2f} s, {ours.peak_mib:,} MiB",
+        f"{floor.seconds:.2f} s, {floor.peak_mib:,} MiB (join_asof)",
+        f"{ratio:.2f}×",
+        f"≤ {reach:.1f}×, ≤ {peak:,} MiB",
+        ratio <= reach and ours.peak_mib <= peak,
+    )
