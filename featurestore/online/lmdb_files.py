@@ -1,0 +1,255 @@
+"""The files of an LMDB store as one process has them open: shared, grown when full, safe across a fork."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import lmdb
+
+from featurestore.errors import OnlineStoreError
+
+_T = TypeVar("_T")
+
+_READERS = 1024
+_READER_PAUSE = 0.0001
+
+
+class Files:
+    """One LMDB environment, which all stores of its folder in this process share.
+
+    LMDB must not open a file twice in one process, must not remake its map while a transaction of the process is open, and
+    must not be used in a forked child. So there is one instance a file, counted; a change of the map or a fork waits for
+    the readers, of which each is a mark in ``_readers``, and keeps new ones waiting meanwhile; a child opens the files
+    anew.
+    """
+
+    _all: ClassVar[dict[tuple[int, int], "Files"]] = {}
+    _all_lock: ClassVar[threading.RLock] = threading.RLock()
+    _forgotten: ClassVar[list["Files"]] = []
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        self._path = path
+        self._map_size = map_size
+        self._users = 0
+        self._lock = threading.RLock()  # held by whoever writes or changes the map
+        self._open_to_readers = threading.Event()
+        # NOTE: a list, because its append and pop are atomic and cost less than a lock.
+        self._readers: list[None] = []
+        self._environment: lmdb.Environment | None = None
+        self._open()
+
+    @classmethod
+    def of(cls, path: Path, map_size: int) -> "Files":
+        """Returns the files in a folder, opened if this process has not yet; ``release`` gives them back.
+
+        Raises:
+            OnlineStoreError: the folder cannot be made or opened, or holds something else.
+        """
+        with cls._all_lock:
+            while cls._forgotten:
+                cls._forgotten.pop().release()
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                # NOTE: by what the file is, not by its path, which may have been deleted and made anew meanwhile.
+                data = path / "data.mdb"
+                files = cls._all.get(_identity(data)) if data.exists() else None
+                if files is None:
+                    files = cls(path.resolve(), map_size)
+                    cls._all[_identity(data)] = files
+            except (lmdb.Error, OSError) as error:
+                raise explain(error, path, "opened") from error
+            files._users += 1
+            return files
+
+    def release(self) -> None:
+        """Gives the files back, which closes them when nobody else uses them."""
+        with Files._all_lock:
+            self._users -= 1
+            if self._users:
+                return
+            for identity in [identity for identity, files in Files._all.items() if files is self]:
+                del Files._all[identity]
+            self._pause()
+            try:
+                if self._environment is not None:
+                    self._environment.close()
+                    self._environment = None
+            finally:
+                self._resume()
+
+    def release_later(self) -> None:
+        """Gives the files back the next time any are opened: for a finalizer, which may run where a lock is held."""
+        Files._forgotten.append(self)
+
+    def begin(self) -> "lmdb.Transaction[bytes]":
+        """Returns a read transaction; ``end`` it soon."""
+        while True:
+            self._readers.append(None)
+            grown = False
+            try:
+                if self._open_to_readers.is_set() and (environment := self._environment) is not None:
+                    return _begin(environment)
+            except lmdb.MapResizedError:
+                grown = True
+            except BaseException:
+                self._readers.pop()
+                raise
+            self._readers.pop()
+            self._settle(grown)
+
+    def end(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Ends a read transaction."""
+        transaction.abort()
+        self._readers.pop()
+
+    def change(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
+        """Returns what some work in a write transaction returns. It is done again when the map was too small for it."""
+        with self._lock:
+            while True:
+                environment = self._opened()
+                try:
+                    with environment.begin(write=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapResizedError:
+                    self._remap(0)
+                except lmdb.MapFullError:
+                    # A reader that was killed keeps its pages from being used again, until someone notices.
+                    environment.reader_check()
+                    self._remap(2 * environment.info()["map_size"])
+
+    def forget_dead_readers(self) -> None:
+        """Frees what readers that were killed still hold."""
+        with self._lock:
+            self._opened().reader_check()
+
+    def _opened(self) -> lmdb.Environment:
+        if self._environment is not None:
+            return self._environment
+        if not self._users:
+            raise OnlineStoreError(f"The online store in {self._path} was closed.")
+        return self._open()
+
+    def _open(self) -> lmdb.Environment:
+        # NOTE: no spare transactions: a child would inherit their place in the table of readers.
+        self._environment = lmdb.open(str(self._path), map_size=self._map_size, max_readers=_READERS, max_spare_txns=0, mode=0o755)
+        self._environment.reader_check()
+        self._open_to_readers.set()
+        return self._environment
+
+    def _remap(self, size: int) -> None:
+        """Makes the map of a size, or with 0 as large as another process has made the file."""
+        self._pause()
+        try:
+            if self._environment is not None:
+                self._environment.set_mapsize(size)
+        finally:
+            self._resume()
+
+    def _settle(self, grown: bool) -> None:
+        """Waits until readers may go on, after doing what keeps them from it."""
+        if grown:
+            with self._lock:
+                self._remap(0)
+        elif self._environment is None:
+            with self._lock:
+                self._opened()
+        else:
+            self._open_to_readers.wait()
+
+    def _pause(self) -> None:
+        """Waits until no transaction is open, and lets none begin until ``_resume``."""
+        self._lock.acquire()
+        self._open_to_readers.clear()
+        while self._readers:
+            time.sleep(_READER_PAUSE)
+
+    def _resume(self) -> None:
+        self._open_to_readers.set()
+        self._lock.release()
+
+    def _leave_to_parent(self) -> None:
+        """Lets go of the files in a forked child, which opens them anew when it needs them."""
+        if self._environment is not None:
+            # Nothing is open, so this touches nothing but the child's own copies of the map and the file descriptors.
+            self._environment.close()
+            self._environment = None
+        self._lock = threading.RLock()
+        self._open_to_readers = threading.Event()
+        self._readers = []
+
+
+def _begin(environment: lmdb.Environment) -> "lmdb.Transaction[bytes]":
+    try:
+        return environment.begin()
+    except lmdb.ReadersFullError:
+        if environment.reader_check():  # readers that were killed held a place
+            return environment.begin()
+        raise
+
+
+def _identity(data: Path) -> tuple[int, int]:
+    status = data.stat()
+    return status.st_dev, status.st_ino
+
+
+def _before_fork() -> None:
+    Files._all_lock.acquire()
+    for files in Files._all.values():
+        files._pause()
+
+
+def _after_fork_in_parent() -> None:
+    for files in Files._all.values():
+        files._resume()
+    Files._all_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for files in Files._all.values():
+        files._leave_to_parent()
+    Files._all_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+_DAMAGED = "The files are damaged: delete the folder and materialize again."
+_ADVICE: dict[type[Exception], str] = {
+    lmdb.InvalidError: "What is there is not an LMDB file: give the online store a folder of its own.",
+    lmdb.VersionMismatchError: "Another version of LMDB wrote the files: delete the folder and materialize again.",
+    lmdb.CorruptedError: _DAMAGED,
+    lmdb.PageNotFoundError: _DAMAGED,
+    lmdb.PanicError: _DAMAGED,
+    lmdb.ReadersFullError: f"More than {_READERS} readers at once: read from fewer processes and threads.",
+    lmdb.ReadonlyError: "Give this user the right to write in it.",
+}
+_ADVICE_BY_CODE = {
+    errno.ENOSPC: "The disk is full: make room, or name a folder on another disk.",
+    errno.EDQUOT: "The quota of the disk is used up: make room, or name a folder on another disk.",
+    errno.EACCES: "Give this user the right to read and write it, or name another folder.",
+    errno.EPERM: "Give this user the right to read and write it, or name another folder.",
+    errno.EROFS: "The disk can only be read: name a folder on another disk.",
+    errno.ENOTDIR: "A file is in the way: name a folder.",
+    errno.EEXIST: "A file is in the way: name a folder.",
+    errno.ENOMEM: "There is no address space left for the map: see ulimit -v.",
+    errno.EMFILE: "Too many files are open: see ulimit -n.",
+    errno.EIO: "The disk fails, or is a network file system, which LMDB cannot use.",
+}
+
+
+def explain(error: lmdb.Error | OSError, path: Path, what: str) -> OnlineStoreError:
+    """Returns the error to raise for one of LMDB or of the file system.
+
+    Args:
+        error: the foreign error.
+        path: the folder.
+        what: what could not be done: ``"opened"``, ``"read"``, ``"written"``.
+    """
+    code = error.errno if isinstance(error, OSError) else error.code
+    advice = _ADVICE.get(type(error)) or _ADVICE_BY_CODE.get(code or 0) or "Look at the folder and at the disk it is on."
+    return OnlineStoreError(f"The online store in {path} could not be {what}: {error}. {advice}")

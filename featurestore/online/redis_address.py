@@ -1,0 +1,42 @@
+"""The address of an online store on a server, as a user writes it."""
+
+import re
+from urllib.parse import urlsplit
+
+
+def hide_password(url: str) -> str:
+    """Returns an address as it may be shown.
+
+    Example:
+        >>> hide_password("rediss://user:secret@db:6379/0?ssl_password=secret")
+        'rediss://user:***@db:6379/0?ssl_password=***'
+    """
+    # Up to the last @, so that a password with a / or ? in it, which is a mistake, is not shown either.
+    url = re.sub(r"(?<=://)([^/?@:]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?<=password=)[^&]*", "***", url)
+
+
+def is_cluster(url: str) -> bool:
+    """Returns whether an address names a Cluster."""
+    return url.partition("://")[0].endswith("+cluster")
+
+
+def split_hosts(url: str) -> tuple[str, list[tuple[str, int]]]:
+    """Returns the address with the first host only, as redis-py takes it, and the other hosts.
+
+    Raises:
+        ValueError: a port is not a number.
+
+    Example:
+        >>> split_hosts("rediss+cluster://user:secret@a:7000,b:7001?socket_timeout=2")
+        ('rediss://user:secret@a:7000?socket_timeout=2', [('b', 7001)])
+    """
+    scheme, _, rest = url.partition("://")
+    if not is_cluster(url):
+        return url, []
+    place, options = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]  # matches all
+    user, at, hosts = place.rpartition("@")
+    first, *others = hosts.split(",")
+    parts = [urlsplit(f"//{other}") for other in others]
+    plain = f"{scheme.removesuffix('+cluster')}://{user}{at}{first}{options}"
+    return plain, [(part.hostname or "localhost", part.port or 6379) for part in parts]
