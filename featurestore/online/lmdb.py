@@ -146,7 +146,7 @@ class LMDBStore:
         return self._files
 
     def _now(self) -> int:
-        return to_micros(self._clock()) // 1000
+        return max(0, to_micros(self._clock()) // 1000)  # a replay's clock may stand before the epoch
 
     def _change(self, done: str, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
         try:
