@@ -1,0 +1,51 @@
+"""What the commands share: their common options, and the store they talk to."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featurestore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--project-dir", "-C", metavar="DIR", help="The project's folder, if not this one; paths start there."),
+]
+Flag = partial(typer.Option, metavar="")
+Json = Annotated[bool, Flag("--json", help="Print JSON, for a script to read.")]
+
+
+def examples(*commands: str) -> str:
+    """Returns the end of a command's help."""
+    word = "Example" if len(commands) == 1 else "Examples"
+    lines = "\n".join(f"[dim]$[/dim] [cyan]{command}[/cyan]" for command in commands)
+    return f"[bold]{word}[/bold]\n{lines}"
+
+
+def project_folder(ctx: typer.Context, folder: Path | None) -> Path:
+    """Returns the project's folder: the one given to the command, or before it, or the one we are in."""
+    return folder if folder is not None else ctx.ensure_object(Path)
+
+
+def open_store(ctx: typer.Context, folder: Path | None) -> "FeatureStore":
+    """Returns the store of the project in a folder.
+
+    Raises:
+        ConfigError: there is no project, so that nothing is written where a command was run by mistake.
+    """
+    import os
+
+    from featurestore.store import FeatureStore
+
+    store = FeatureStore(project_folder(ctx, folder))
+    root, definitions = store.settings.root, store.settings.definitions
+    if not ((root / "featurestore.toml").exists() or (root / definitions).is_dir() or "FEATURESTORE_REGISTRY" in os.environ):
+        raise ConfigError(
+            f"There is no project in {root}: it has neither a featurestore.toml nor a folder {definitions!r}. "
+            "Name the project's folder with -C DIR, or make a project: featurestore init"
+        )
+    return store

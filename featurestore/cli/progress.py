@@ -1,0 +1,53 @@
+"""Progress bars of a materialization."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from featurestore.cli.terminal import err
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
+
+    from featurestore.jobs.progress import Progress
+
+
+class Bars:
+    """Draws one bar a view, which begins anew with each stage.
+
+    Args:
+        display: what draws them.
+    """
+
+    def __init__(self, display: "Display") -> None:
+        self._display = display
+        self._bars: dict[str, TaskID] = {}
+        self._stages: dict[str, str] = {}
+
+    def step(self, view: str, stage: str, done: int, total: int) -> None:
+        """See ``featurestore.jobs.progress.Progress.step``."""
+        if view not in self._bars:
+            self._bars[view] = self._display.add_task(view, total=total, stage=stage)
+        elif self._stages[view] != stage:
+            self._display.reset(self._bars[view], total=total, stage=stage)
+        self._stages[view] = stage
+        self._display.update(self._bars[view], completed=done, total=max(total, 1) if done == total else total, stage=stage)
+        if done == total:
+            self._display.update(self._bars[view], completed=max(total, 1))
+
+
+@contextmanager
+def bars(*, wanted: bool = True) -> "Iterator[Progress | None]":
+    """Shows bars on standard error inside the block; none, and None given, where that is no terminal."""
+    if not wanted or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Display
+
+    columns = (TextColumn("[bold]{task.description}"), TextColumn("{task.fields[stage]}", style="dim"), BarColumn(),
+               MofNCompleteColumn(), TimeElapsedColumn())  # fmt: skip
+    with Display(*columns, console=err(), transient=True) as display:
+        yield Bars(display)

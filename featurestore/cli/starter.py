@@ -1,0 +1,115 @@
+"""The project that ``init`` makes: files from the template, and data whose times lead up to the present."""
+
+import re
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+
+from featurestore.cli.terminal import called
+from featurestore.clock import utc_now
+from featurestore.errors import ConfigError
+
+_FILES = {
+    "featurestore.toml": ("featurestore.toml", "settings, each with its default"),
+    "definitions/shop.py": ("definitions/shop.py.txt", "an entity, two sources, two views, a service"),
+    "README.md": ("README.md", "what to do with it"),
+    ".gitignore": ("gitignore", "leaves the stores out"),
+}
+_DATA = {
+    "data/orders.parquet": "600 orders, each loaded some minutes later",
+    "data/accounts.parquet": "the accounts of 100 customers",
+    "spine.parquet": "200 moments to train on",
+}
+_SPARED = ("README.md", ".gitignore")
+_CUSTOMERS = 100
+_ORDERS = 600
+
+
+def make_project(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Makes a project in a folder; returns the files written, with what each is for, and those left as they were.
+
+    Raises:
+        ConfigError: there is a project already, or a file is in the way; then nothing is written.
+    """
+    root = root.absolute()
+    if (root / "featurestore.toml").exists():
+        raise ConfigError(f"There is a project in {root} already, and init does not overwrite it. Name another folder.")
+    taken = [name for name in (*_FILES, *_DATA) if name not in _SPARED and (root / name).exists()]
+    if taken:
+        raise ConfigError(f"init would overwrite {', '.join(taken)} in {root}. Name another folder, or move them away.")
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file; a project needs a folder.")
+    project = re.sub(r"[^A-Za-z0-9_-]+", "_", root.name).strip("_") or "shop"
+    kept = [name for name in _SPARED if (root / name).exists()]
+    template = files("featurestore") / "templates" / "shop"
+    written = {}
+    try:
+        for name in ("definitions", "data"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        for name, (source, what) in _FILES.items():
+            if name not in kept:
+                text = (template / source).read_text(encoding="utf-8")
+                if not name.endswith((".py", ".gitignore")):
+                    text = text.format(project=project)
+                (root / name).write_text(text, encoding="utf-8")
+                written[name] = what
+        _write_data(root)
+    except OSError as error:
+        raise ConfigError(f"The project cannot be written to {root}: {error.strerror}.") from error
+    return {**written, **_DATA}, kept
+
+
+def next_steps(folder: Path | None) -> list[tuple[str, str]]:
+    """Returns the commands to go on with, each with what it does."""
+    program = called()
+    steps = [] if folder is None or folder == Path() else [(f"cd {folder}", "where the project is")]
+    return [
+        *steps,
+        (f"{program} apply", "make the definitions take effect"),
+        (f"{program} materialize", "bring the rows into the history and the online store"),
+        (f"{program} online churn_model customer_id=1001", "look features up, as a service would"),
+        (f"{program} train spine.parquet churn_model --time asked_at --out train.parquet", "fetch a training frame"),
+    ]
+
+
+def _write_data(root: Path) -> None:
+    """Writes orders, accounts and a spine; only the hour they are counted back from differs from day to day."""
+    import polars as pl
+
+    now = utc_now().replace(minute=0, second=0, microsecond=0)
+    order = pl.int_range(_ORDERS, eager=True)
+    ordered = [now - timedelta(minutes=137 * number + 60) for number in range(_ORDERS)]
+    items = order * 7 % 5 + 1
+    orders = pl.DataFrame(
+        {
+            "order_id": order + 1,
+            "customer_id": order * 37 % _CUSTOMERS + 1001,
+            "ordered_at": ordered,
+            "loaded_at": [at + timedelta(minutes=3 + number % 17) for number, at in enumerate(ordered)],
+            "amount": ((order * 7919 % 9500 + 1995) / 100 * items).round(2),
+            "items": items,
+            "channel": [("web", "app", "store")[number * number % 7 % 3] for number in order],
+            "coupon": [f"SAVE{number % 4 * 5 + 5}" if number % 4 < 3 else None for number in order],
+        }
+    )
+    customer = pl.int_range(_CUSTOMERS, eager=True)
+    accounts = pl.DataFrame(
+        {
+            "customer_id": customer + 1001,
+            "updated_at": [now - timedelta(days=90 + number * 3) for number in customer],
+            "tier": [("basic", "basic", "silver", "gold")[number % 4] for number in customer],
+            "newsletter": [number % 3 != 0 for number in customer],
+        }
+    )
+    asked = pl.int_range(200, eager=True)
+    spine = pl.DataFrame(
+        {
+            "customer_id": asked * 13 % _CUSTOMERS + 1001,
+            "asked_at": [now - timedelta(hours=5 * number + 1) for number in asked],
+            "churned": [number % 6 == 0 for number in asked],
+        }
+    )
+    # Files of a source are read from the oldest row on.
+    orders.sort("ordered_at").write_parquet(root / "data" / "orders.parquet")
+    accounts.sort("updated_at").write_parquet(root / "data" / "accounts.parquet")
+    spine.sort("asked_at").write_parquet(root / "spine.parquet")

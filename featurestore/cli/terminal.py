@@ -1,0 +1,159 @@
+"""What is printed: results to standard output, bars and errors to standard error."""
+
+import dataclasses
+import math
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from featurestore.clock import utc_now
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_LONGEST_CELL = 40
+
+
+def out() -> Console:
+    """Returns the console of standard output, as it is now."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Returns the console of standard error, as it is now."""
+    return Console(stderr=True, highlight=False)
+
+
+def fail(message: str) -> None:
+    """Tells an error."""
+    # Places and addresses are to be clicked and copied, so no line of them is broken.
+    err().print(Text.assemble(("Error: ", "bold red"), (message, "red")), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON: times as ISO 8601, NaN and infinities, which JSON lacks, as null."""
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
+    """Returns an empty table.
+
+    Args:
+        columns: the headers.
+        right: the headers of columns of numbers, which stand at the right.
+        title: what stands above it.
+    """
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+    return made
+
+
+def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:
+    """Returns a value as it stands in a table."""
+    if value is None:
+        return Text("null", style="dim")
+    if isinstance(value, datetime):
+        return Text(instant(value))
+    if isinstance(value, bool):
+        return Text(str(value).lower())
+    text = "NaN" if isinstance(value, float) and math.isnan(value) else str(value)
+    return Text(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def instant(value: datetime | None) -> str:
+    """Returns a time in UTC without the zeros at its end; empty for none."""
+    if value is None:
+        return ""
+    text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def ago(value: datetime | None) -> str:
+    """Returns how long ago a time was, in its largest unit."""
+    if value is None:
+        return ""
+    passed = utc_now() - value
+    for name, unit in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
+        if passed >= unit:
+            return f"{passed // unit} {name} ago"
+    return "just now"
+
+
+def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
+    """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
+    shown = frame.head(rows)
+    cells = [[cell(value) for value in column.to_list()] for column in shown.get_columns()]
+    widths = [max([len(name), *(each.cell_len for each in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
+    fitting = 0
+    while fitting < len(widths) and sum(widths[: fitting + 1]) <= width - (3 if fitting + 1 < len(widths) else 0):
+        fitting += 1
+    fitting = max(fitting, 1)
+    numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
+    made = table(*frame.columns[:fitting], right=numbers)
+    hidden = frame.width - fitting
+    if hidden:
+        made.add_column("…")
+    for row in zip(*cells[:fitting], strict=True):
+        made.add_row(*row, *(["…"] if hidden else []))
+    told = [f"{frame.height:,} {'row' if frame.height == 1 else 'rows'}"]
+    if frame.height > rows:
+        told.append(f"the first {rows} are shown")
+    if hidden:
+        told.append(f"{hidden} more columns: {', '.join(frame.columns[fitting:])}")
+    made.caption, made.caption_justify = "; ".join(told), "left"
+    return made
+
+
+def head_table(frame: "pl.DataFrame", spine: Sequence[str], rows: int = 3) -> Table:
+    """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
+    made = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
+    for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):
+        last = name == (list(spine) or [""])[-1]
+        made.add_row(Text(name, style="cyan" if name not in spine else ""), Text(_type(column.dtype), style="dim"),
+                     *(cell(value, 24) for value in column.to_list()), end_section=last)  # fmt: skip
+    return made
+
+
+def _type(dtype: "pl.DataType") -> str:
+    return str(dtype).replace("(time_unit='us', time_zone='UTC')", "")
+
+
+def shown_path(path: Path) -> str:
+    """Returns a path as one would type it here: relative where that is shorter."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def called(root: Path | None = None) -> str:
+    """Returns how to call this program from here, for the project in a folder."""
+    elsewhere = root is not None and root.resolve() != Path.cwd().resolve()
+    return f"{_program()} -C {shlex.quote(shown_path(root.absolute()))}" if root is not None and elsewhere else _program()
+
+
+def _program() -> str:
+    """Returns the program's name where the shell would find it, else where it lies."""
+    found = shutil.which("featurestore")
+    this = Path(sys.argv[0])
+    if this.name != "featurestore" or (found and os.path.realpath(found) == os.path.realpath(this)):
+        return "featurestore"
+    return shlex.quote(shown_path(this.absolute()))

@@ -1,0 +1,1 @@
+"""The demo on real data: its project, its data, and the proof that training and serving agree."""
