@@ -9,7 +9,7 @@ from threading import Lock
 from time import sleep
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
@@ -88,11 +88,18 @@ class Database:
                 return
             if self._is_file:
                 self._prepare_file(Path(str(self._engine.url.database)))
-            with self._transaction(_WRITING) as connection:
-                if not self._is_file:
-                    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-                METADATA.create_all(connection)
+            with self._transaction("BEGIN") as connection:
+                complete = METADATA.tables.keys() <= set(inspect(connection).get_table_names())
+            if not complete:
+                self._make_tables()
             self._prepared = True
+
+    def _make_tables(self) -> None:
+        with self._transaction(_WRITING) as connection:
+            if not self._is_file:
+                # PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two do it at once.
+                connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            METADATA.create_all(connection)
 
     def _prepare_file(self, path: Path) -> None:
         try:

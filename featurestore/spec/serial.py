@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any
 
@@ -23,6 +23,9 @@ Spec = Entity | Source | ViewSpec | FeatureService
 KINDS: dict[str, type] = {"entity": Entity, "source": Source, "view": ViewSpec, "service": FeatureService}
 """The kinds of spec the registry keeps, in the order in which one refers to another."""
 
+_NOT_WRITTEN = frozenset({"place", "label", "frame", "_"})
+"""Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
+
 
 def kind_of(spec: Spec) -> str:
     """Returns a spec's kind, as the registry names it."""
@@ -34,17 +37,16 @@ def to_plain(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, Entity):
         # Pairs, not an object: the order of the keys is part of what they mean, and objects are written sorted.
         keys = [(key, dtype_name(dtype)) for key, dtype in spec.keys.items()]
-        return _without_defaults({"name": spec.name, "keys": keys, "description": spec.description, "owner": spec.owner})
+        return {**_plain_fields(spec), "keys": keys}
     if isinstance(spec, Source):
         return _plain_source(spec)
     if isinstance(spec, FeatureService):
-        references = [_without_defaults({**_plain_fields(each), "label": ""}) for each in spec.references]
-        return _without_defaults({**_plain_fields(spec), "references": references})
+        return {**_plain_fields(spec), "references": [_plain_fields(each) for each in spec.references]}
     plain = _plain_fields(spec)
     plain["entity"] = to_plain(spec.entity)
     plain["source"] = to_plain(spec.source)
     plain["features"] = [_plain_feature(each) for each in spec.features]
-    return _without_defaults(plain)
+    return plain
 
 
 def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
@@ -89,30 +91,30 @@ def data_digest(view: ViewSpec) -> str:
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value) if each.name not in ("place", "_")}
-
-
-def _without_defaults(plain: dict[str, Any]) -> dict[str, Any]:
-    # NOTE: not `value not in ("", False, …)`: a bound of 0 equals False.
-    return {
-        name: value
-        for name, value in plain.items()
-        if value is not None and value is not False and not (isinstance(value, (str, dict, list, tuple)) and not value)
-    }
+    """Returns the fields of a definition that differ from their defaults, but for those that stay in the process."""
+    plain = {}
+    for each in fields(value):
+        if each.name not in _NOT_WRITTEN:
+            given = getattr(value, each.name)
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if given != default:
+                plain[each.name] = given
+    return plain
 
 
 def _plain_feature(feature: FeatureSpec) -> dict[str, Any]:
     # JSON has no infinity: such a bound is written as text and read back by the feature's type.
     bounds = {name: str(value) for name, value in feature.constraints.items() if isinstance(value, float) and not isfinite(value)}
-    return _without_defaults({**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)})
+    return {**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)}
 
 
 def _plain_source(source: Source) -> dict[str, Any]:
     plain = _plain_fields(source)
-    plain.pop("frame", None)  # the rows of a frame stay in the process
     if "columns" in plain:
         plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
-    return {"kind": source.kind, **_without_defaults({**plain, "rename": dict(source.rename)})}
+    if "rename" in plain:
+        plain["rename"] = dict(plain["rename"])
+    return {"kind": source.kind, **plain}
 
 
 def _source(values: dict[str, Any]) -> Source:
