@@ -37,7 +37,10 @@ def lines(*, full: bool) -> Iterator[Line]:
 
 def _line(what: str, spine: str, names: list[str], folders: list, reach: float, peak: int) -> Line:  # type: ignore[type-arg]
     # The floor is the faster of the two orders that a user might keep the rows in.
-    floors = [in_process("join_asof", spine, *(str(data.sorted_file(folder, by)) for folder in folders), runs=3) for by in ("time", "entity")]
+    floors = [
+        in_process("join_asof", spine, *(str(data.sorted_file(folder, by)) for folder in folders), runs=3)
+        for by in ("time", "entity")
+    ]
     floor = min(floors, key=lambda each: each.seconds)
     ours = in_process("training", "training", spine, json.dumps(names), runs=3)
     ratio = ours.seconds / floor.seconds

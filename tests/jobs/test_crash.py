@@ -1,0 +1,148 @@
+"""S17 under fire: processes killed at any point, two at once, servers that go away. What is left is what one quiet run leaves."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from featurestore.errors import OnlineStoreError
+from tests.jobs.worker import KEYS, store_of
+from tests.oracle import Row
+from tests.projects import frame_of
+from tests.servers.valkey import ValkeyServer
+
+ENTITIES = [f"e{number}" for number in range(40)]
+ROOT = Path(__file__).parents[2]
+SEED = 20130101
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with source files of 600 rows: late ones, ties, repeated ones, and some to be rejected."""
+    folder = tmp_path_factory.mktemp("crash")
+    (folder / "data").mkdir()
+    draw = random.Random(SEED)
+    rows = [
+        Row(
+            (draw.choice(ENTITIES),),
+            event := draw.randrange(300),
+            event + draw.randrange(-5, 50),
+            (draw.choice([None, 1.5, 2.5]), draw.choice([1, 2, None])),
+        )
+        for _ in range(600)
+    ]
+    frame = frame_of(rows, dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})
+    for number in range(5):
+        frame[number::5].write_parquet(folder / "data" / f"{number}.parquet")
+    frame[:50].write_parquet(folder / "data" / "5.parquet")
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    """A server that keeps what it has acknowledged, through a kill."""
+    with ValkeyServer("--appendonly", "yes", "--appendfsync", "always") as started:
+        yield started
+
+
+def left(folder: Path, online: str | None) -> dict[str, Any]:
+    """All that a project's stores hold: the history's rows, the online values, the rejected rows."""
+    found: dict[str, Any] = {}
+    with store_of(folder, online) as store:
+        for view in ("v", "w"):
+            found[view] = store.sql(f"from {view}").sort(pl.all(), nulls_last=True).rows()
+            found[f"{view} rejected"] = sorted(map(repr, store.rejected(view).drop("_run").rows()))
+            rows = store.online(view, [{"k": key} for key in ENTITIES])
+            found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
+        found["runs"] = {(run.view, run.state, run.rows_read, run.rows_rejected) for run in store.runs()}
+    return found
+
+
+def start(folder: Path, online: str, point: int) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.jobs.worker", str(folder), online, str(point)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def quiet(data: Path) -> tuple[dict[str, Any], int]:
+    """What an undisturbed run leaves, and how many calls it makes."""
+    calls = int(finish(start(data / "quiet", "", 0)))
+    expected = left(data / "quiet", None)
+    assert expected["v rejected"]
+    assert len(expected["v"]) > 300
+    return expected, calls
+
+
+def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: int) -> None:
+    """Kills runs at so many random points, two in turn in one project, then lets them finish; compares what is left."""
+    expected, calls = quiet
+    draw = random.Random(SEED + points + len(online))
+    for number in range(points // 2):
+        folder = data / f"{'valkey' if online else 'lmdb'}-{points}-{number}"
+        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
+            killed = start(folder, online, point)
+            killed.communicate(timeout=120)
+            assert killed.returncode in (-signal.SIGKILL, 0)
+        finish(start(folder, online, 0))
+        assert left(folder, online or None) == expected
+
+
+def test_s17_a_killed_run_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
+    survive(data, quiet, "", 4)
+
+
+@pytest.mark.slow
+def test_s17_killed_at_fifty_points_lmdb(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
+    survive(data, quiet, "", 50)
+
+
+@pytest.mark.slow
+def test_s17_killed_at_fifty_points_valkey(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
+    survive(data, quiet, valkey_url, 50)
+
+
+def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
+    for number, online in enumerate(("", valkey_url)):
+        folder = data / f"twice-{number}"
+        folder.mkdir()
+        store_of(folder, online or None).close()
+        for process in [start(folder, online, 0), start(folder, online, 0)]:
+            finish(process)
+        assert left(folder, online or None) == quiet[0]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 3])
+def test_s17_an_online_server_that_goes_away_half_way(
+    batch: int, data: Path, quiet: tuple[dict[str, Any], int], server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurestore.jobs.materialize._ONLINE_BATCH", 15)
+    folder = data / f"gone-{batch}"
+    folder.mkdir()
+    with store_of(folder, server.url) as store:
+        write, batches = store._online.write, iter(range(100))
+
+        def interrupted(entries: Any) -> int:
+            if next(batches) == batch:
+                server.stop(kill=True)
+            return write(entries)
+
+        monkeypatch.setattr(store._online, "write", interrupted)
+        with pytest.raises(OnlineStoreError):
+            store.materialize()
+        server.start()
+        summary = store.materialize()
+        assert any(each.resumed for each in summary)
+    assert left(folder, server.url) == quiet[0]
