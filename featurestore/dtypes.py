@@ -67,33 +67,33 @@ def as_dtype(given: Any) -> pl.DataType:
     """
     if isinstance(given, type) and given in PYTHON_TYPES:
         return PYTHON_TYPES[given]
-    dtype = given
-    if isinstance(dtype, type) and issubclass(dtype, pl.DataType):
-        if dtype is pl.Decimal:
-            return PYTHON_TYPES[Decimal]
-        if dtype in (pl.List, pl.Array):
-            raise DefinitionError(
-                f"{dtype.__name__} needs the type of its elements: pl.List(pl.Float64), pl.Array(pl.Float32, 384)."
-            )
-        dtype = dtype()
     if get_origin(given) is list:
         return pl.List(as_dtype(get_args(given)[0]))
-    if isinstance(dtype, pl.Datetime):
-        return INSTANT
-    if isinstance(dtype, pl.Duration):
-        return pl.Duration("us")
-    if isinstance(dtype, pl.Decimal) and dtype.precision is None:
-        return pl.Decimal(38, dtype.scale)
-    if isinstance(dtype, pl.List):
-        return pl.List(as_dtype(dtype.inner))
-    if isinstance(dtype, pl.Array):
-        return pl.Array(as_dtype(dtype.inner), dtype.size)
+    if given in (pl.List, pl.Array):
+        raise DefinitionError(f"{given.__name__} needs the type of its elements: pl.List(pl.Float64), pl.Array(pl.Float32, 384).")
+    dtype = given() if isinstance(given, type) and issubclass(given, pl.DataType) and given is not pl.Decimal else given
+    if given is pl.Decimal:
+        return PYTHON_TYPES[Decimal]
+    if isinstance(dtype, (pl.Datetime, pl.Duration, pl.Decimal, pl.List, pl.Array)):
+        return _with_parameters(dtype)
     if isinstance(dtype, pl.DataType) and _supported(dtype):
         return dtype
     raise DefinitionError(
         f"{given!r} is not a type a column can have. Use bool, int, float, str, bytes, datetime, date, Decimal, list[…], "
         "or a Polars dtype as in Annotated[int, pl.Int32]."
     )
+
+
+def _with_parameters(dtype: pl.Datetime | pl.Duration | pl.Decimal | pl.List | pl.Array) -> pl.DataType:
+    if isinstance(dtype, pl.Datetime):
+        return INSTANT
+    if isinstance(dtype, pl.Duration):
+        return pl.Duration("us")
+    if isinstance(dtype, pl.List):
+        return pl.List(as_dtype(dtype.inner))
+    if isinstance(dtype, pl.Array):
+        return pl.Array(as_dtype(dtype.inner), dtype.size)
+    return dtype if dtype.precision is not None else pl.Decimal(38, dtype.scale)
 
 
 def read_annotation(annotation: Any) -> tuple[pl.DataType, bool]:

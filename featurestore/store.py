@@ -23,9 +23,10 @@ from featurestore.spec.view import Transform
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
+    from featurestore.jobs.apply import Applier
     from featurestore.jobs.materialize import ViewSummary
     from featurestore.jobs.progress import Progress
-    from featurestore.offline.base import OfflineStore
+    from featurestore.offline.base import OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.registry.definitions import Definitions
     from featurestore.registry.diff import Plan
@@ -346,7 +347,7 @@ class FeatureStore:
         return CatalogWatch(self._registry, self.settings.refresh_seconds, self._forget_plans)
 
     @cached_property
-    def _applier(self) -> Any:
+    def _applier(self) -> "Applier":
         from featurestore.jobs.apply import Applier
 
         return Applier(self._registry, self._open_source, self._count_rows)
@@ -388,7 +389,7 @@ class FeatureStore:
     def _select_current(self, features: Any) -> Selection:
         return self._select(self._watch.current, features)
 
-    def _table(self, applied: AppliedView) -> Any:
+    def _table(self, applied: AppliedView) -> "Table":
         from featurestore.offline.base import Table
 
         return Table.of(self.settings.project, applied)
@@ -427,8 +428,8 @@ class FeatureStore:
             if view.transform_digest or isinstance(view.source, FrameSource):
                 what = "transform" if view.transform_digest else "frame"
                 raise DefinitionError(
-                    f"view {view.name!r} has a {what}, which lives in its definition, and the definition is not here. Run this where "
-                    f"the definitions are ({self.settings.root / self.settings.definitions}), or apply it in this process first."
+                    f"view {view.name!r} has a {what}, which lives in its definition, and that is not here. Run this where the "
+                    f"definitions are ({self.settings.root / self.settings.definitions}), or apply it in this process first."
                 )
             return applied, None
         if data_digest(defined.__view__) != data_digest(view):

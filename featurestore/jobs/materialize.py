@@ -19,13 +19,12 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import Clock, to_micros
-from featurestore.errors import DefinitionError, FeatureStoreError, RejectedRowsError, SourceError
+from featurestore.clock import Clock
+from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError, RejectedRowsError, SourceError
+from featurestore.jobs.latest import write_latest
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.offline.base import OfflineStore, Table
-from featurestore.online.base import Entry, OnlineStore
-from featurestore.plan.history import sort_history
-from featurestore.plan.online import online_entries
+from featurestore.online.base import OnlineStore
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import REASON, Shaped, shape_rows
 from featurestore.registry.ledger import Ledger, Run
@@ -33,8 +32,6 @@ from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 from featurestore.spec.view import Transform
-
-_ONLINE_BATCH = 50_000
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,10 @@ class Materializer:
             return summary
         body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
         run = self._ledger.begin(view.name, applied.data_version, latest.seq + 1 if latest else 1, body)
-        return summary.plus(self._complete(run, applied, transform, reader))
+        if run.state == "failed":
+            raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
+        # A run that another process began and has done already leaves nothing to do.
+        return summary if run.state == "done" else summary.plus(self._complete(run, applied, transform, reader))
 
     def _pin(self, applied: AppliedView, reader: SourceReader, start: datetime | None, end: datetime) -> Span:
         # A failed run counts for nothing: the cursor is that of the last run that was done.
@@ -166,7 +166,8 @@ class Materializer:
         try:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
-            online = self._write_online(run, table, applied)
+            parts = self._offline.committed(table, run.seq)
+            online = write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
         except (SourceError, DefinitionError, RejectedRowsError) as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise
@@ -229,23 +230,6 @@ class Materializer:
             kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
         return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
-
-    def _write_online(self, run: Run, table: Table, applied: AppliedView) -> int:
-        parts = self._offline.committed(table, run.seq)
-        written = 0
-        for done, part in enumerate(parts):
-            self._progress.step(run.view, "write online", done, len(parts))
-            frames = part.read()
-            history = frames[0] if len(frames) == 1 else sort_history(pl.concat(frames), list(table.keys), list(table.features))
-            written += self._write_entries(online_entries(self._project, applied, history, to_micros(self._clock())))
-        if parts:
-            self._progress.step(run.view, "write online", len(parts), len(parts))
-            self._online.sweep()
-        return written
-
-    def _write_entries(self, entries: list[Entry]) -> int:
-        batches = (entries[first : first + _ONLINE_BATCH] for first in range(0, len(entries), _ONLINE_BATCH))
-        return sum(self._online.write(batch) for batch in batches)
 
     def _try(
         self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime

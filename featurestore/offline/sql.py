@@ -36,7 +36,8 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
             result = connection.sql(query)
             if result is None:
                 raise RequestError("The statement returns no rows; give a SELECT.")
-            return result.pl()
+            frame: pl.DataFrame = result.pl()
+            return frame
         except duckdb.CatalogException as error:
             missing = re.search(r"Table with name (\S+) does not exist", str(error))
             if missing:
@@ -50,7 +51,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, paths: Sequence[str]) -> None:
     if paths:
-        connection.read_parquet(list(paths), hive_partitioning=False).create_view(name)  # type: ignore[arg-type]  # takes a list too
+        connection.read_parquet(list(paths), hive_partitioning=False).create_view(name)
         return
     instant = pl.Datetime("us", "UTC")
     empty = pl.DataFrame(schema={**table.keys, "event_time": instant, "available_time": instant, **table.features})

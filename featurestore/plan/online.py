@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -54,13 +55,13 @@ class OnlinePlan:
     Args:
         joins: how each join is read.
         names: the columns of the result, in the order asked for.
-        order: the place of each of them among the joins' columns; None where it is that order already.
+        order: brings the joins' values into that order; None where they are in it already.
         taken: the same names as a set.
     """
 
     joins: tuple[OnlineJoin, ...]
     names: tuple[str, ...]
-    order: tuple[int, ...] | None
+    order: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None
     taken: frozenset[str]
 
 
@@ -68,7 +69,7 @@ def compile_online(project: str, selection: Selection) -> OnlinePlan:
     """Returns the plan of a selection's online reads."""
     joins = tuple(_join(project, join) for join in selection.joins)
     grouped = [name for join in joins for name in join.names]
-    order = None if tuple(grouped) == selection.names else tuple(grouped.index(name) for name in selection.names)
+    order = None if tuple(grouped) == selection.names else itemgetter(*(grouped.index(name) for name in selection.names))
     return OnlinePlan(joins, selection.names, order, frozenset(selection.names))
 
 

@@ -54,7 +54,7 @@ def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: st
     if differing:
         names = ", ".join(repr(name) for name in differing)
         raise DefinitionError(
-            f"the transform of view {view.name!r} is not row-local (S20): {names} differ when a sample is given in {split}. {_HINT}",
+            f"the transform of view {view.name!r} is not row-local (S20): {names} differ when a sample comes in {split}. {_HINT}",
             view.place,
         )
 

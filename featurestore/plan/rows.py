@@ -1,6 +1,6 @@
 """From a source's rows to a history's: the transform, and the checks that every row must pass (S1, S2, S19)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,7 +12,7 @@ from featurestore.clock import INSTANT, instants
 from featurestore.dtypes import as_dtype, fits, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.history import AVAILABLE, EVENT
-from featurestore.spec.feature import FeatureSpec
+from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.view import Transform, ViewSpec
 
 REASON = "_reason"
@@ -163,20 +163,24 @@ def _broken(feature: FeatureSpec, found: pl.DataType) -> list[tuple[pl.Expr, str
     breaks = []
     for name, bound in feature.constraints.items():
         value = _literals(bound, feature.dtype) if name == "one_of" else _literal(bound, feature.dtype)
-        broken = {
-            "ge": lambda v: column < v,
-            "gt": lambda v: column <= v,
-            "le": lambda v: column > v,
-            "lt": lambda v: column >= v,
-            "min_length": lambda v: lengths < v,
-            "max_length": lambda v: lengths > v,
-            "pattern": lambda v: ~column.str.contains(v),
-            "one_of": lambda v: ~column.is_in(v),
-        }[name](value)
+        broken: pl.Expr = _BREAKS[name](lengths if name in LENGTH_CONSTRAINTS else column, value)
         if found.is_float() and name in ("ge", "gt"):
             broken = broken | column.is_nan()  # Polars orders NaN above every number
         breaks.append((broken, f"{feature.name} breaks {name}={bound!r}"))
     return breaks
+
+
+_BREAKS: dict[str, Callable[[pl.Expr, Any], Any]] = {
+    "ge": lambda column, bound: column < bound,
+    "gt": lambda column, bound: column <= bound,
+    "le": lambda column, bound: column > bound,
+    "lt": lambda column, bound: column >= bound,
+    "min_length": lambda length, bound: length < bound,
+    "max_length": lambda length, bound: length > bound,
+    "pattern": lambda column, bound: ~column.str.contains(bound),
+    "one_of": lambda column, bound: ~column.is_in(bound),
+}
+"""For each constraint, the expression of its being broken: of the column, or of its length."""
 
 
 def _literal(bound: Any, dtype: pl.DataType) -> Any:

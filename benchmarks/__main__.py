@@ -1,0 +1,36 @@
+"""Runs the benchmarks and prints one table: ``python -m benchmarks [NAME …] [--full]``."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import materialize, online, training, writes
+
+SUITES = {"training": training, "online": online, "writes": writes, "materialize": materialize}
+
+
+def main() -> int:
+    """Runs the suites named, or all; returns 1 where a reach does not hold."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures ours, the floor of the same run, and the ratio.")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"any of: {', '.join(SUITES)} (all by default)")
+    parser.add_argument("--full", action="store_true", help="also the history of 100M rows (30 GB of disk, some minutes)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.suites) - set(SUITES)
+    if unknown:
+        parser.error(f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table("what", "ours", "floor", "ratio", "reach", "holds", title="ours against the floor of the same run")
+    holds = True
+    for name in arguments.suites or SUITES:
+        for line in SUITES[name].lines(full=arguments.full):
+            console.print(f"[dim]{line.what}: {line.ratio}[/dim]")
+            table.add_row(line.what, line.ours, line.floor, line.ratio, line.reach, "yes" if line.holds else "[red]no[/red]")
+            holds = holds and line.holds
+    console.print(table)
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
