@@ -178,7 +178,7 @@ _BREAKS: dict[str, Callable[[pl.Expr, Any], Any]] = {
     "min_length": lambda length, bound: length < bound,
     "max_length": lambda length, bound: length > bound,
     "pattern": lambda column, bound: ~column.str.contains(bound),
-    "one_of": lambda column, bound: ~column.is_in(bound),
+    "one_of": lambda column, bound: ~column.is_in(bound.implode()),
 }
 """For each constraint, the expression of its being broken: of the column, or of its length."""
 
