@@ -4,10 +4,9 @@ One table says which Python type is which Polars dtype. Where that is too coarse
 ``Annotated[int, pl.Int32]``, ``Annotated[list[float], pl.Array(pl.Float32, 384)]``.
 """
 
-import re
 import types
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -25,6 +24,8 @@ PYTHON_TYPES: dict[type, pl.DataType] = {
     datetime: INSTANT,
     date: pl.Date(),
     Decimal: pl.Decimal(38, 9),
+    time: pl.Time(),
+    timedelta: pl.Duration("us"),
 }
 """The Polars dtype of each Python type an annotation may name."""
 
@@ -37,20 +38,12 @@ SIMPLE_TYPES: dict[str, pl.DataType] = {
 }  # fmt: skip
 """The dtypes without parameters that a feature may have, by their name."""
 
+_BARE = frozenset(type(dtype) for dtype in SIMPLE_TYPES.values()) | {pl.Datetime, pl.Duration}
+"""The dtype classes that may be written without parentheses."""
+
 KEY_TYPES = (pl.String, pl.Binary, pl.Boolean, pl.Date, pl.Datetime, pl.Int8, pl.Int16, pl.Int32, pl.Int64,
              pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)  # fmt: skip
 """The dtypes a join key may have: those whose equality is beyond doubt (no floats)."""
-
-_INTEGER_BITS = re.compile(r"^(U?)Int(\d+)$")
-
-
-def _supported(dtype: pl.DataType) -> bool:
-    if isinstance(dtype, (pl.List, pl.Array)):
-        inner = dtype.inner
-        return _supported(inner if isinstance(inner, pl.DataType) else inner())
-    if isinstance(dtype, pl.Datetime):
-        return dtype == INSTANT
-    return isinstance(dtype, (pl.Decimal, pl.Duration)) or str(dtype) in SIMPLE_TYPES
 
 
 def as_dtype(given: Any) -> pl.DataType:
@@ -69,18 +62,18 @@ def as_dtype(given: Any) -> pl.DataType:
         return PYTHON_TYPES[given]
     if get_origin(given) is list:
         return pl.List(as_dtype(get_args(given)[0]))
-    if given in (pl.List, pl.Array):
+    if given is pl.List or given is pl.Array:  # NOTE: not `in`: every list type equals the class pl.List
         raise DefinitionError(f"{given.__name__} needs the type of its elements: pl.List(pl.Float64), pl.Array(pl.Float32, 384).")
-    dtype = given() if isinstance(given, type) and issubclass(given, pl.DataType) and given is not pl.Decimal else given
     if given is pl.Decimal:
         return PYTHON_TYPES[Decimal]
+    dtype = given() if isinstance(given, type) and given in _BARE else given
     if isinstance(dtype, (pl.Datetime, pl.Duration, pl.Decimal, pl.List, pl.Array)):
         return _with_parameters(dtype)
-    if isinstance(dtype, pl.DataType) and _supported(dtype):
+    if isinstance(dtype, pl.DataType) and str(dtype) in SIMPLE_TYPES:
         return dtype
     raise DefinitionError(
-        f"{given!r} is not a type a column can have. Use bool, int, float, str, bytes, datetime, date, Decimal, list[…], "
-        "or a Polars dtype as in Annotated[int, pl.Int32]."
+        f"{given!r} is not a type a column can have. Use bool, int, float, str, bytes, datetime, date, time, "
+        "timedelta, Decimal, list[…], or a Polars dtype as in Annotated[int, pl.Int32]."
     )
 
 
