@@ -1,0 +1,86 @@
+"""What users may rely on: the public names, what importing them costs, and the tree of errors."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+import featurestore
+from featurestore import errors
+
+PUBLIC = [
+    "CSVSource",
+    "DeltaSource",
+    "Entity",
+    "Feature",
+    "FeatureService",
+    "FeatureStore",
+    "FeatureView",
+    "FrameSource",
+    "ParquetSource",
+    "SQLSource",
+]
+
+HEAVY = [
+    "adbc_driver_manager", "apscheduler", "deltalake", "duckdb", "hiredis", "lmdb", "numpy", "pandas", "psycopg", "pyarrow",
+    "redis", "rich", "sqlalchemy", "starlette", "typer",
+]  # fmt: skip
+
+
+def test_the_public_names_are_these() -> None:
+    assert featurestore.__all__ == sorted(featurestore.__all__) == PUBLIC
+    assert all(hasattr(featurestore, name) for name in PUBLIC)
+
+
+def test_the_root_defines_nothing_else() -> None:
+    """Submodules appear as attributes once they are imported; nothing else may."""
+    named = {name for name, value in vars(featurestore).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert named == set(PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import featurestore",
+        "from featurestore import FeatureStore; FeatureStore('.')",
+        "from featurestore import Entity, FeatureView, ParquetSource; "
+        "type('V', (FeatureView,), {'__annotations__': {'x': float}}, entity=Entity('e', k=str), "
+        "source=ParquetSource('s', 'x.parquet', event_time='t'))",
+    ],
+    ids=["import", "a store", "a definition"],
+)
+def test_importing_and_defining_loads_nothing_heavy(code: str) -> None:
+    report = f"import sys; {code}; print(*sorted({{*sys.modules}} & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def error_tree() -> dict[str, str]:
+    """Each error's name in the tree that the module's docstring draws, with the name it hangs from."""
+    parents: dict[str, str] = {}
+    branch: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        drawn = re.match(r"^( {4}[│ ]*(?:[├└]── )?)([A-Z]\w+Error\w*)", line)
+        if drawn:
+            depth, name = len(drawn[1]), drawn[2]
+            branch = [(known, above) for known, above in branch if known < depth]
+            parents[name] = branch[-1][1] if branch else "Exception"
+            branch.append((depth, name))
+    return parents
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    defined = {
+        name: value
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+    assert error_tree() == {name: value.__bases__[0].__name__ for name, value in defined.items()}
+    assert error_tree()["FeatureStoreError"] == "Exception"
+
+
+def test_every_error_is_documented() -> None:
+    for name in error_tree():
+        assert inspect.getdoc(getattr(errors, name))
