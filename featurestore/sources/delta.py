@@ -1,0 +1,203 @@
+"""Reads Delta tables: the files that are new in the current version, as the table's log describes them.
+
+A Delta table's files never change, so a file is either new or known. One that ``OPTIMIZE`` wrote is new, and its rows are
+read again. A chunk names the version it was pinned in besides its parts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from featurestore.clock import instants
+from featurestore.errors import SourceError
+from featurestore.sources.base import Chunk
+from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
+from featurestore.sources.paths import SourceFile, absolute_path
+from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
+from featurestore.spec.source import DeltaSource
+
+ADVICE = "Write it as a timestamp."
+ERRORS = (pl.exceptions.PolarsError, DeltaError, OSError)
+
+_READABLE = frozenset({"deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint", "vacuumProtocolCheck", "variantType"})
+_MILLISECOND = 1_000
+_ROW = "__row"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A version of a table.
+
+    Args:
+        version: its number.
+        root: the address its files' names begin at.
+        columns: its columns.
+        files: what the log says of each file, by its name: size, rows, least and greatest values, partition values.
+        deleted: for files with a deletion vector, by their address, the numbers of the deleted rows.
+    """
+
+    version: int
+    root: str
+    columns: pl.Schema
+    files: Mapping[str, Mapping[str, Any]]
+    deleted: Mapping[str, pl.Series]
+
+    def location(self, name: str) -> str:
+        """Returns where a file is opened."""
+        return name if "://" in name else self.root + name
+
+
+class DeltaReader(FilesReader[DeltaSource]):
+    """The ``SourceReader`` of Delta tables.
+
+    The table's schema tells the columns; a file from before a column was added has nulls there.
+
+    Args:
+        spec: the source's definition.
+        root: the project's folder, where a relative path starts.
+    """
+
+    _snapshot: Snapshot | None = None
+
+    def files(self) -> list[SourceFile]:
+        """Returns the files of the table's newest version, the oldest first."""
+        snapshot = self._at(None)
+        files = [
+            SourceFile(name, snapshot.location(name), told["size_bytes"], told["modification_time"] * 1_000_000)
+            for name, told in snapshot.files.items()
+        ]
+        return sorted(files, key=lambda file: (file.modified, file.name))
+
+    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
+        """Returns the columns of the version that the files were listed from."""
+        return checked(self._spec, self._listed().columns, f"table {self._address}", ADVICE)
+
+    def missing(self) -> None:
+        """A table without files is empty; one that is not there was an error before."""
+        return
+
+    def pinned(self) -> Mapping[str, Any]:
+        """Returns the version whose files were listed last."""
+        return {"version": self._listed().version}
+
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
+        """Cuts a file by rows, by what the table's log tells of it."""
+        snapshot = self._listed()
+        told = snapshot.files[file.name]
+        whole = Part(file.name, 0, -1, None, True, None)
+        count = told["num_records"]
+        if count is None:
+            count = self.collect(pl.scan_parquet(file.location, glob=False).select(pl.len()), file.name).item()
+        bounds = self._bounds(snapshot, told)
+        if bounds is None:
+            bounds = self.collect(extent(self._spec, self._scan(snapshot, whole)), file.name).row(0)
+        earliest, latest, nulls = bounds
+        for _, first, rows in pieces_of_rows([count], chunk_rows):
+            yield Piece(first, rows, rows, earliest, latest, nulls, stamp=None)
+
+    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+        """Returns the rows of a part, as they were in the version it was pinned in."""
+        return self._scan(self._at(chunk["version"]), part)
+
+    def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
+        """Collects rows of a file."""
+        with translated(self._spec, f"file {file} of table {self._address}", *ERRORS, advice=_GONE):
+            return rows.collect()
+
+    @property
+    def _address(self) -> str:
+        return self._spec.path if "://" in self._spec.path else str(absolute_path(self._spec.path, self._root))
+
+    def _listed(self) -> Snapshot:
+        return self._snapshot or self._at(None)
+
+    def _at(self, version: int | None) -> Snapshot:
+        known = self._snapshot
+        if known is None or version is None or known.version != version:
+            try:
+                with translated(self._spec, f"Delta table {self._address}", *ERRORS):
+                    known = self._opened(version)
+            except SourceError as error:
+                if isinstance(error.__cause__, TableNotFoundError):
+                    raise SourceError(
+                        f"Source {self._spec.name!r}: there is no Delta table at {self._address}. Check path= (a relative one "
+                        "starts at the project's folder), or write the table first."
+                    ) from error
+                raise
+            self._snapshot = known
+        return known
+
+    def _opened(self, version: int | None) -> Snapshot:
+        table = DeltaTable(self._address, version=version)
+        features = set(table.protocol().reader_features or ())
+        mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+        if mapping != "none":
+            raise SourceError(
+                f"Source {self._spec.name!r}: Delta table {self._address} maps its columns to other names in its files "
+                f"(delta.columnMapping.mode = {mapping}), which is not supported. Rewrite it without."
+            )
+        if not features <= _READABLE | {"columnMapping"}:
+            raise SourceError(
+                f"Source {self._spec.name!r}: Delta table {self._address} uses {', '.join(sorted(features - _READABLE))}, which is "
+                "not supported. Drop the feature (ALTER TABLE … DROP FEATURE), or rewrite the table without it."
+            )
+        columns = pl.Schema(table.schema())
+        actions = pl.DataFrame(table.get_add_actions(flatten=True))
+        files = {unquote(told["path"]): told for told in actions.iter_rows(named=True)}
+        deleted: dict[str, pl.Series] = {}
+        if "deletionVectors" in features:
+            vectors = pl.DataFrame(table.deletion_vectors())
+            kept = zip(vectors["filepath"], vectors["selection_vector"], strict=True)
+            deleted = {_plain(path): (~keep).arg_true() for path, keep in kept}
+        return Snapshot(table.version(), _plain(table.table_uri), columns, files, deleted)
+
+    def _bounds(self, snapshot: Snapshot, told: Mapping[str, Any]) -> tuple[int | None, int | None, bool] | None:
+        lows, highs, nulls = [], [], False
+        for name in raw_time_columns(self._spec):
+            least, greatest, missing = (told.get(f"{word}.{name}") for word in ("min", "max", "null_count"))
+            if f"partition.{name}" in told:
+                least = greatest = told[f"partition.{name}"]
+                missing = told["num_records"] if least is None else 0
+            if missing is None or told["num_records"] is None:
+                return None
+            nulls = nulls or missing > 0
+            if missing == told["num_records"]:
+                return None, None, True
+            if least is None or greatest is None:
+                return None
+            dtype = snapshot.columns[name]
+            micros = pl.Series([least, greatest], dtype=dtype).to_frame("t").select(instants(pl.col("t"), dtype).to_physical())
+            # NOTE: Delta writers cut the microseconds off the log's timestamps, not all of them downwards before the epoch.
+            slack = 0 if isinstance(dtype, pl.Date) else _MILLISECOND
+            lows.append(micros.item(0, 0) - slack)
+            highs.append(micros.item(1, 0) + slack)
+        # A row's effective time is the later of the two (S2), so both bounds are the greater ones.
+        return max(lows), max(highs), nulls
+
+    def _scan(self, snapshot: Snapshot, part: Part) -> pl.LazyFrame:
+        location = snapshot.location(part.file)
+        with translated(self._spec, f"file {location}", *ERRORS, advice=_GONE):
+            rows = pl.scan_parquet(location, glob=False, hive_partitioning=False)
+            there = rows.collect_schema()
+        if part.count >= 0:
+            rows = rows.slice(part.first, part.count)
+        if location in snapshot.deleted:
+            gone = pl.col(_ROW).is_in(snapshot.deleted[location].implode())
+            rows = rows.with_row_index(_ROW, offset=part.first).filter(~gone).drop(_ROW)
+        told = snapshot.files[part.file]
+        added = {name: dtype for name, dtype in snapshot.columns.items() if name not in there}
+        there = pl.Schema({**there, **added})
+        missing = {name: pl.lit(told.get(f"partition.{name}"), dtype=dtype) for name, dtype in added.items()}
+        return rows.with_columns(**missing).select(normalised(self._spec, there, snapshot.columns))
+
+
+_GONE = "If a VACUUM removed it, begin the run anew: it reads the table as it is now."
+
+
+def _plain(address: str) -> str:
+    return address.removeprefix("file://")

@@ -1,0 +1,76 @@
+"""Reads rows in memory. Every run reads all of them; the history keeps each once (S17).
+
+A cursor is ``{"through": the greatest end read so far}``; a chunk names the span, and which of its rows it holds:
+``{"after": …, "until": …, "nulls": …, "first": …, "rows": …}``. All times are microseconds since the epoch.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from featurestore.clock import to_micros
+from featurestore.errors import SourceError
+from featurestore.sources.base import Chunk, Cursor, Span
+from featurestore.sources.files import pieces_of_rows
+from featurestore.sources.times import checked, normalised, wanted
+from featurestore.spec.source import FrameSource
+
+_ADVICE = 'Convert it first: frame.with_columns(pl.col("t").str.to_datetime()), or pl.from_epoch("t") for a number.'
+
+
+class FrameReader:
+    """The ``SourceReader`` of rows in memory.
+
+    Args:
+        spec: the source's definition, with its rows.
+        root: the project's folder; a frame needs none.
+    """
+
+    def __init__(self, spec: FrameSource, root: Path) -> None:
+        self._spec = spec
+        self._root = root
+
+    @property
+    def spec(self) -> FrameSource:
+        """The source's definition."""
+        return self._spec
+
+    def schema(self) -> pl.Schema:
+        """See ``SourceReader.schema``."""
+        frame: pl.DataFrame = self._spec.frame
+        if not frame.columns:
+            raise SourceError(
+                f"Source {self._spec.name!r}: its frame is not in this process; a frame lives only in the process that defined it. "
+                "Apply and materialize from there, or keep the rows in a file and use a ParquetSource."
+            )
+        return checked(self._spec, frame.schema, "the frame", _ADVICE)
+
+    def sample(self, rows: int) -> pl.DataFrame:
+        """See ``SourceReader.sample``."""
+        return self._rows().head(rows).collect()
+
+    def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
+        """See ``SourceReader.span``."""
+        until = to_micros(end)
+        through: int | None = (cursor or {}).get("through")
+        if start is None and through is not None and until < through:
+            return Span((), dict(cursor or {}), 0)
+        bounds = {"after": None if start is None else to_micros(start), "until": until, "nulls": start is None}
+        rows = self._within(bounds).select(pl.len()).collect().item()
+        chunks = tuple({**bounds, "first": first, "rows": count} for _, first, count in pieces_of_rows([rows], chunk_rows))
+        return Span(chunks, {"through": until} if start is None else dict(cursor or {}), rows)
+
+    def read(self, chunk: Chunk) -> pl.DataFrame:
+        """See ``SourceReader.read``."""
+        return self._within(chunk).slice(chunk["first"], chunk["rows"]).collect()
+
+    def _rows(self) -> pl.LazyFrame:
+        self.schema()
+        frame: pl.DataFrame = self._spec.frame
+        return frame.lazy().select(normalised(self._spec, frame.schema))
+
+    def _within(self, bounds: Mapping[str, Any]) -> pl.LazyFrame:
+        return self._rows().filter(wanted(self._spec, bounds["after"], bounds["until"], bounds["nulls"]))

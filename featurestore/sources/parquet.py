@@ -1,0 +1,187 @@
+"""Reads Parquet files: one, a glob of them, or a folder with hive partitions."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featurestore.errors import SourceError, did_you_mean
+from featurestore.sources.base import Chunk
+from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
+from featurestore.sources.hive import Partition, partition_texts, partitions
+from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
+from featurestore.sources.times import checked, extent, is_time, normalised, raw_time_columns, translated
+from featurestore.sources.widen import widened
+from featurestore.spec.source import ParquetSource
+
+ENDINGS = (".parquet", ".parq", ".pq")
+ADVICE = (
+    "Write it as a timestamp, or cast it in a query: "
+    "SQLSource(…, \"select * replace (cast(t as timestamp) as t) from 'data/*.parquet'\", …)."
+)
+ERRORS = (pl.exceptions.PolarsError, pa.ArrowException, OSError)
+
+Extent = tuple[int | None, int | None, bool]
+"""The earliest and latest effective available time, in microseconds, and whether there may be rows without a time."""
+
+_DAY = 86_400_000_000
+_TO_MICROS = {"milliseconds": (1_000, 1), "microseconds": (1, 1), "nanoseconds": (1, 1_000)}
+
+
+class ParquetReader(FilesReader[ParquetSource]):
+    """The ``SourceReader`` of Parquet files.
+
+    The columns are those of the first file: what others have besides is left out, and one that lacks a column is an error.
+    Where types differ, the narrowest that holds the values of all is taken.
+
+    Args:
+        spec: the source's definition.
+        root: the project's folder, where a relative path starts.
+    """
+
+    # What described() found: the columns by the source's own names, the partition columns, and each file's own columns.
+    _columns: pl.Schema = pl.Schema()
+    _partitions: dict[str, Partition] = {}  # noqa: RUF012 - replaced as a whole, never changed
+    _own: dict[str, tuple[list[int], pl.Schema]] = {}  # noqa: RUF012 - likewise
+
+    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
+        """Returns the columns that the files have in common; their footers tell."""
+        self._partitions = partitions(file.name for file in files)
+        self._own = {file.name: (file.stamp, self._own_columns(file)) for file in files}
+        self._columns = self._common_columns(files)
+        return checked(self._spec, self._columns, f"file {files[0].location}", ADVICE)
+
+    def files(self) -> list[SourceFile]:
+        """Returns the files there are now."""
+        return find_files(self._spec, self._spec.path, self._root, ENDINGS)
+
+    def missing(self) -> SourceError:
+        """Returns the error that tells where no file was found."""
+        return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
+
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
+        """Cuts a file along its row groups, and those that are too large by rows."""
+        with translated(self._spec, f"file {file.location}", *ERRORS):
+            footer = pq.read_metadata(file.location)
+        times = raw_time_columns(self._spec)
+        extents = None if set(times) & set(self._partitions) else footer_extents(footer, times)
+        if extents is None:
+            scanned: Extent = self.collect(extent(self._spec, self._scan(file)), file.name).row(0)
+            extents = [scanned] * footer.num_row_groups
+        counts = [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
+        for index, first, rows in pieces_of_rows(counts, chunk_rows):
+            earliest, latest, nulls = extents[index]
+            yield Piece(first, rows, rows, earliest, latest, nulls, stamp=file.stamp)
+
+    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+        """Returns the rows of a part; raises if the file was replaced after they were pinned."""
+        location = absolute_path(part.file, self._root)
+        try:
+            file = source_file(location, self._root)
+        except OSError as error:
+            raise SourceError(f"Source {self._spec.name!r}: the rows pinned in {location} are no longer there: {error}") from error
+        if file.stamp != part.stamp:
+            raise SourceError(
+                f"Source {self._spec.name!r}: {location} was replaced after a run had pinned rows of it, which are no longer "
+                "there. Begin the run anew: it reads the new file."
+            )
+        # NOTE: Polars skips the row groups outside the slice; measured, that is no slower than reading them with PyArrow.
+        return self._scan(file, part)
+
+    def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
+        """Collects rows of a file."""
+        with translated(self._spec, f"file {absolute_path(file, self._root)}", *ERRORS):
+            return rows.collect()
+
+    def _scan(self, file: SourceFile, part: Part | None = None) -> pl.LazyFrame:
+        if self._own.get(file.name, (None,))[0] != file.stamp:
+            self.schema()
+        if file.name not in self._own:
+            raise SourceError(f"Source {self._spec.name!r}: {file.location} is no longer among the files of {self._spec.path}.")
+        _, own = self._own[file.name]
+        rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
+        if part is not None:
+            rows = rows.slice(part.first, part.count)
+        told = {name: self._partitions[name].literal(text) for name, text in partition_texts(file.name).items()}
+        return rows.with_columns(**told).select(normalised(self._spec, own, self._columns))
+
+    def _own_columns(self, file: SourceFile) -> pl.Schema:
+        stamp, known = self._own.get(file.name, (None, None))
+        if known is None or stamp != file.stamp:
+            with translated(self._spec, f"file {file.location}", *ERRORS):
+                known = pl.scan_parquet(file.location, glob=False, hive_partitioning=False).collect_schema()
+        # What the path tells goes before what the file says, as in Polars.
+        return pl.Schema({**known, **{name: self._partitions[name].dtype for name in partition_texts(file.name)}})
+
+    def _common_columns(self, files: Sequence[SourceFile]) -> pl.Schema:
+        first, times = files[0], raw_time_columns(self._spec)
+        columns = dict(self._own[first.name][1])
+        for file in files[1:]:
+            _, own = self._own[file.name]
+            if own == self._own[first.name][1]:
+                continue
+            for name, dtype in columns.items():
+                if name not in own:
+                    raise SourceError(
+                        f"Source {self._spec.name!r}: file {file.location} has no column {name!r}, which {first.location} has. "
+                        f"{did_you_mean(name, own)} Write the file anew with that column, null where it is not known."
+                    )
+                common = dtype if name in times and is_time(dtype) and is_time(own[name]) else widened(dtype, own[name])
+                if common is None:
+                    raise SourceError(
+                        f"Source {self._spec.name!r}: column {name!r} changed type: it is {own[name]} in {file.location} but "
+                        f"{dtype} in {first.location}, and no type holds the values of both without loss. Write one of them "
+                        "anew with the other's type."
+                    )
+                columns[name] = common
+        return pl.Schema(columns)
+
+
+def footer_extents(footer: pq.FileMetaData, times: Sequence[str]) -> list[Extent] | None:
+    """Returns the extent of each row group, from the statistics in a file's footer; None where they do not tell.
+
+    Args:
+        footer: the file's footer.
+        times: the time columns' names in the file.
+    """
+    paths = [footer.schema.column(index).path for index in range(footer.num_columns)]
+    columns = [paths.index(name) for name in times if name in paths]
+    if len(columns) < len(times):
+        return None
+    extents: list[Extent] = []
+    for index in range(footer.num_row_groups):
+        bounds = [_column_extent(footer, index, column) for column in columns]
+        if None in bounds:
+            return None
+        known = [bound for bound in bounds if bound is not None]
+        lows = [low for low, _, _ in known if low is not None]
+        highs = [high for _, high, _ in known if high is not None]
+        some = len(lows) == len(columns)
+        # A row's effective time is the later of the two (S2), so both bounds are the greater ones.
+        extents.append((max(lows) if some else None, max(highs) if some else None, any(nulls for _, _, nulls in known)))
+    return extents
+
+
+def _column_extent(footer: pq.FileMetaData, group: int, column: int) -> Extent | None:
+    rows = footer.row_group(group)
+    statistics = rows.column(column).statistics
+    if statistics is None or not statistics.has_null_count:
+        return None
+    if statistics.null_count == rows.num_rows:
+        return None, None, True
+    scale = _scale(footer.schema.column(column))
+    if not statistics.has_min_max or scale is None:
+        return None
+    times, by = scale
+    return statistics.min_raw * times // by, statistics.max_raw * times // by, statistics.null_count > 0
+
+
+def _scale(column: pq.ColumnSchema) -> tuple[int, int] | None:
+    if column.physical_type not in ("INT32", "INT64"):
+        return None
+    logical = json.loads(column.logical_type.to_json())
+    if logical["Type"] == "Date":
+        return _DAY, 1
+    return _TO_MICROS.get(logical.get("timeUnit", "")) if logical["Type"] == "Timestamp" else None
