@@ -197,6 +197,8 @@ def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
     """
     if found == wanted or isinstance(found, pl.Null):
         return True
+    if isinstance(wanted, pl.Array) and isinstance(found, pl.Array) and found.size != wanted.size:
+        return False
     if isinstance(wanted, (pl.List, pl.Array)):
         return isinstance(found, (pl.List, pl.Array)) and fits(_inner(found), _inner(wanted))
     if isinstance(wanted, pl.Datetime):

@@ -130,7 +130,9 @@ def _fitted(name: str, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr
     """Returns an expression for a column in the dtype wanted, and one that tells which values do not fit it (S19)."""
     column = pl.col(name)
     if isinstance(wanted, pl.Array):
-        value = column.cast(wanted, strict=False) if found != wanted else column
+        # NOTE: a list of another length makes the whole cast fail, strict or not.
+        sized = pl.when(column.list.len() == wanted.size).then(column) if isinstance(found, pl.List) else column
+        value = sized.cast(wanted, strict=False) if found != wanted else column
         holes = value.arr.to_list().list.eval(pl.element().is_null()).list.any()
         return value, (value.is_null() & column.is_not_null()) | holes
     if found == wanted:
