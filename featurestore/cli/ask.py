@@ -8,9 +8,11 @@ from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.request import parse_pairs, read_rows, selection_of, split_features
-from featurestore.cli.terminal import cell, frame_table, head_table, instant, out, print_json, shown_path, table
+from featurestore.cli.terminal import cell, frame_table, head_table, instant, out, print_json, row_count, shown_path, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from featurestore.plan.selection import Selection
     from featurestore.retrieve.rows import OnlineRows
 
@@ -58,7 +60,7 @@ def train(
         return
     console = out()
     console.print(head_table(head, [name for name in names if name not in added]))
-    console.print(f"{rows:,} rows of {len(names)} columns, {len(added)} of them features", highlight=False)
+    console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
     if path is not None:
         console.print(Text.assemble("written to ", (shown_path(path), "bold")), soft_wrap=True)
 
@@ -94,7 +96,7 @@ def online(
     if json:
         print_json({"rows": values, "status": found.status, "event_time": found.event_time})
     else:
-        show_rows(selection, values, found)
+        show_rows(out(), selection, values, found)
 
 
 def sql(
@@ -118,9 +120,8 @@ def sql(
         console.print(frame_table(frame, console.width, limit))
 
 
-def show_rows(selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:
+def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:
     """Prints a table a row: each feature with its value, why it has it, and since when it is so."""
-    console = out()
     labels = {column.name: join.label for join in selection.joins for column in join.columns}
     status, times = found.status, found.event_time
     for number, row in enumerate(values):

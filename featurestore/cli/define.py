@@ -8,9 +8,11 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store, project_folder
-from featurestore.cli.terminal import err, out, print_json
+from featurestore.cli.terminal import out, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from featurestore.registry.diff import Change, Plan
 
 _STYLES = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
@@ -29,7 +31,7 @@ def init(
     root = project_folder(ctx, project_dir) / (folder or Path())
     written, kept = make_project(root)
     console = out()
-    console.print(f"Made a feature store project in [bold]{root}[/bold]:\n")
+    console.print(f"Made a feature store project in [bold]{root.absolute()}[/bold]:\n", soft_wrap=True)
     for path, what in written.items():
         console.print(Text.assemble("  ", (f"{path:<26}", "cyan"), what))
     for path in kept:
@@ -52,7 +54,7 @@ def plan(
     if json:
         print_json(found.to_dict())
     else:
-        show_plan(found)
+        show_plan(out(), found)
     if exit_code and not found.is_empty:
         raise typer.Exit(2)
 
@@ -73,7 +75,7 @@ def apply(
     with open_store(ctx, project_dir) as store:
         if not json:
             found = store.plan()
-            show_plan(found)
+            show_plan(out(), found)
             if found.is_empty:
                 return
             grave = any(change.action == "remove" or change.recompute for change in found.changes)
@@ -87,15 +89,14 @@ def apply(
         out().print(f"[green]Applied[/green] as revision {revision}.")
 
 
-def show_plan(plan: "Plan") -> None:
-    """Prints a plan, its warnings to standard error."""
-    console = out()
+def show_plan(console: "Console", plan: "Plan") -> None:
+    """Prints a plan."""
     for change in plan.changes:
         console.print(_change(change))
     for line in plan.broken:
         console.print(Text(f"! breaks: {line}", style="bold red"), soft_wrap=True)
     for line in plan.warnings:
-        err().print(Text(f"Warning: {line}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=True)
     console.print(plan.summary, style="bold" if plan.changes else "")
 
 

@@ -37,7 +37,7 @@ def parse_pairs(pairs: Iterable[str], keys: Mapping[str, "pl.DataType"]) -> list
         keys: the keys that are asked for, and their dtypes.
 
     Raises:
-        RequestError: a key is unknown, a value is not of its type, or two lists differ in length.
+        RequestError: a key is unknown or missing, a value is not of its type, or two lists differ in length.
     """
     columns: dict[str, list[Any]] = {}
     for pair in pairs:
@@ -45,6 +45,11 @@ def parse_pairs(pairs: Iterable[str], keys: Mapping[str, "pl.DataType"]) -> list
         if name not in keys:
             raise RequestError(f"{pair!r}: these features have no key {name!r}. {did_you_mean(name, keys)}")
         columns[name] = [_converted(each, name, keys[name]) for each in text.split(",")]
+    missing = [name for name in keys if name not in columns]
+    if missing:
+        raise RequestError(
+            f"These features are looked up by {', '.join(keys)}. Say {' '.join(f'{name}=…' for name in missing)} too."
+        )
     lengths = {name: len(column) for name, column in columns.items() if len(column) > 1}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {length}" for name, length in lengths.items())

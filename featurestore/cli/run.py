@@ -9,6 +9,8 @@ from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.terminal import ago, called, frame_table, instant, out, print_json, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from featurestore.registry.ledger import Run
     from featurestore.store import FeatureStore, MaterializeSummary
 
@@ -39,12 +41,11 @@ def materialize(
     if json:
         print_json(summary.to_dicts())
     else:
-        show_summary(summary, called(store.settings.root), dry_run=dry_run)
+        show_summary(out(), summary, called(store.settings.root), dry_run=dry_run)
 
 
-def show_summary(summary: "MaterializeSummary", program: str, *, dry_run: bool = False) -> None:
+def show_summary(console: "Console", summary: "MaterializeSummary", program: str, *, dry_run: bool = False) -> None:
     """Prints what a materialization did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
-    console = out()
     if not len(summary):
         console.print(f"There are no views to materialize. Apply some: {program} apply")
         return
@@ -60,7 +61,7 @@ def show_summary(summary: "MaterializeSummary", program: str, *, dry_run: bool =
         for reason, count in (each.reasons or {}).items():
             console.print(Text(f"  {each.view}: {count:,} rejected: {reason}", style="yellow"))
         if each.rows_rejected and not dry_run:
-            console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"))
+            console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"), soft_wrap=True)
         if each.resumed:
             console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
 
@@ -104,14 +105,14 @@ def _show_views(store: "FeatureStore", *, json: bool) -> None:
     if not standing:
         console.print(f"No views are applied yet: {called(settings.root)} apply")
         return
-    made = table("view", "version", "rows", "latest event, UTC", "last run", "", "schedule", right=("version", "rows"))
+    made = table("view", "v", "rows", "latest event", "last run", "schedule", right=("rows",))
     for each in standing:
         run = each.last_run
-        state = Text("never run", style="dim") if run is None else Text(run.state, style=_STATES[run.state])
-        made.add_row(
-            Text(each.view, style="cyan"), str(each.version), f"{each.rows:,}", instant(each.latest),
-            "" if run is None else ago(run.finished_at or run.started_at), state, each.schedule or "",
-        )  # fmt: skip
+        last = Text("never", style="dim")
+        if run is not None:
+            last = Text.assemble((run.state, _STATES[run.state]), " ", ago(run.finished_at or run.started_at))
+        latest = instant(each.latest)[:16]
+        made.add_row(Text(each.view, style="cyan"), str(each.version), f"{each.rows:,}", latest, last, each.schedule or "")
     console.print(made)
 
 

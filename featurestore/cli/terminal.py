@@ -63,8 +63,9 @@ def table(*columns: str, right: Iterable[str] = (), title: str | None = None) ->
         title: what stands above it.
     """
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
+    for place, column in enumerate(columns):
+        # The first column names the line; rather the others are broken.
+        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold", no_wrap=place == 0)
     return made
 
 
@@ -78,6 +79,11 @@ def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:
         return Text(str(value).lower())
     text = "NaN" if isinstance(value, float) and math.isnan(value) else str(value)
     return Text(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def row_count(rows: int) -> str:
+    """Returns a number of rows in words."""
+    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def instant(value: datetime | None) -> str:
@@ -115,7 +121,7 @@ def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
         made.add_column("…")
     for row in zip(*cells[:fitting], strict=True):
         made.add_row(*row, *(["…"] if hidden else []))
-    told = [f"{frame.height:,} {'row' if frame.height == 1 else 'rows'}"]
+    told = [row_count(frame.height)]
     if frame.height > rows:
         told.append(f"the first {rows} are shown")
     if hidden:
@@ -135,7 +141,7 @@ def head_table(frame: "pl.DataFrame", spine: Sequence[str], rows: int = 3) -> Ta
 
 
 def _type(dtype: "pl.DataType") -> str:
-    return str(dtype).replace("(time_unit='us', time_zone='UTC')", "")
+    return str(dtype.base_type()) if dtype.is_temporal() else str(dtype)
 
 
 def shown_path(path: Path) -> str:

@@ -1,5 +1,7 @@
 """The demo's tour: prepare, plan, apply, materialize, look up, train, compare; told as it goes, step by step."""
 
+import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +66,7 @@ class Tour:
     def _define(self, store: FeatureStore) -> None:
         with self._step("Plan", f"what {shown_path((self._folder / 'definitions' / 'flights.py').absolute())} asks for"):
             plan = store.plan()
-        show_plan(plan)
+        show_plan(self._console, plan)
         with self._step("Apply", "the definitions take effect, all or none"):
             store.apply()
 
@@ -76,14 +78,14 @@ class Tour:
             bars() as progress,
         ):
             summary = store.materialize(end=now, progress=progress)
-        show_summary(summary, called(self._folder))
+        show_summary(self._console, summary, called(self._folder))
         with self._step("Look up online", "what a service asks before the next flight leaves"):
             rows = store.online(_SERVICE, [flight], at=now)
             values = rows.to_dicts()
-        show_rows(selection_of(store, [_SERVICE]), values, rows)
+        show_rows(self._console, selection_of(store, [_SERVICE]), values, rows)
         with self._step("Materialize again", "only what came since then is read"), bars() as progress:
             summary = store.materialize(progress=progress)
-        show_summary(summary, called(self._folder))
+        show_summary(self._console, summary, called(self._folder))
 
     def _train(self, store: FeatureStore, prepared: Prepared) -> None:
         with self._step("Train", "every flight with what could be known when it was scheduled to leave"):
@@ -122,14 +124,14 @@ class Tour:
             "select carrier, count(*) as flights, round(avg(dep_delay), 1) as mean_delay from last_departure group by 1 order by 3"
         )
         for command, what in (
-            (f"{program} online {_SERVICE} {keys} --at {prepared.end:%Y-%m-%dT%H:%M}",
+            (f"{_given()}{program} online {_SERVICE} {keys} --at {prepared.end:%Y-%m-%dT%H:%M}",
              "the same flight's features when the data ends; the weather is too old by then"),
             (f'{program} sql "{query}"', "how late each carrier's flights left"),
             (f"{program} train spine.parquet {_SERVICE} --time scheduled_at --out train.parquet",
              "the training frame as a file, made in bounded memory"),
         ):  # fmt: skip
             self._console.print(Text.assemble("  ", (command, "bold")), soft_wrap=True)
-            self._console.print(Padding(Text(what, style="dim"), (0, 0, 0, 6)))
+            self._console.print(Padding(Text(what, style="dim"), (0, 0, 0, 6), expand=False))
 
     @contextmanager
     def _step(self, name: str, what: str) -> Iterator[None]:
@@ -143,3 +145,9 @@ class Tour:
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text))
+
+
+def _given() -> str:
+    """Returns what stands before a command so that it asks the online store this was run with; no secret is repeated."""
+    address = os.environ.get("FEATURESTORE_ONLINE", "")
+    return f"FEATURESTORE_ONLINE={shlex.quote(address)} " if address and "@" not in address else ""

@@ -1,0 +1,168 @@
+"""Every command on the starter project: what it prints for people, and for scripts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.clock import utc_now
+from tests.cli.conftest import Invoke
+
+SERVICE = ["amount", "items", "channel", "coupon", "item_price", "tier", "newsletter"]
+
+
+def test_init_leaves_a_readme_that_was_there(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    told = invoke("-C", tmp_path, "init").stdout
+    assert "was there" in told
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert (tmp_path / "definitions" / "shop.py").exists()
+
+
+def test_init_names_the_project_after_its_folder(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("init", tmp_path / "my shop!")
+    assert FeatureStore(tmp_path / "my shop!").settings.project == "my_shop"
+
+
+def test_plan(invoke: Invoke, shop: Path) -> None:
+    assert invoke("plan", "-C", shop, "--exit-code").stdout == "Nothing to do: 6 definitions are as applied (revision 1).\n"
+    definitions = shop / "definitions" / "shop.py"
+    definitions.write_text(
+        definitions.read_text().replace('ttl="60d"', 'ttl="30d"').replace('unit="EUR", ge=0', 'unit="EUR", ge=1')
+    )
+    told = invoke("plan", "-C", shop, "--exit-code", code=2).stdout
+    assert "~ view    last_order" in told
+    assert "to recompute: 600 rows" in told
+    found = json.loads(invoke("plan", "-C", shop, "--json").stdout)
+    [change] = found["changes"]
+    assert (change["name"], change["action"], change["recompute"], change["rows"]) == ("last_order", "change", True, 600)
+
+
+def test_apply(invoke: Invoke, shop: Path) -> None:
+    definitions = shop / "definitions" / "shop.py"
+    definitions.write_text(definitions.read_text().replace('ttl="60d"', 'ttl="30d"'))
+    done = json.loads(invoke("-C", shop, "apply", "--json").stdout)
+    assert (done["revision"], len(done["changes"])) == (2, 1)
+    assert invoke("-C", shop, "apply").stdout.startswith("Nothing to do")
+
+
+def test_materialize(invoke: Invoke, shop: Path) -> None:
+    again = json.loads(invoke("-C", shop, "materialize", "--json").stdout)
+    assert {each["view"]: each["rows_written"] for each in again} == {"account": 0, "last_order": 0}
+    tried = json.loads(invoke("-C", shop, "materialize", "last_order", "--start", "2000-01-01", "--dry-run", "--json").stdout)
+    assert [(each["view"], each["rows_read"], each["rows_written"]) for each in tried] == [("last_order", 600, 0)]
+
+
+def test_rejected_rows_are_told_and_shown(invoke: Invoke, shop: Path) -> None:
+    file = shop / "data" / "orders.parquet"
+    orders = pl.read_parquet(file)
+    wrong = orders.tail(3).with_columns(amount=pl.lit(-1.0), loaded_at=pl.lit(utc_now(), orders.schema["loaded_at"]))
+    file.unlink()
+    pl.concat([orders, wrong]).write_parquet(file)
+    told = invoke("-C", shop, "materialize", "last_order").stdout
+    assert "last_order: 3 rejected: amount breaks ge=0" in told
+    assert f"-C {shop} status last_order --rejected" in told.replace("\n", "")
+    shown = invoke("-C", shop, "status", "last_order", "--rejected").stdout
+    assert "amount breaks ge=0" in shown
+    assert len(json.loads(invoke("-C", shop, "status", "last_order", "--rejected", "--json").stdout)) == 3
+    assert "No row of 'account' was rejected" in invoke("-C", shop, "status", "account", "--rejected").stdout
+
+
+@pytest.mark.parametrize("features", [["churn_model"], ["last_order", "account"], ["last_order.amount"]])
+def test_train(invoke: Invoke, made_shop: Path, tmp_path: Path, features: list[str]) -> None:
+    file = tmp_path / "frame.parquet"
+    told = invoke("-C", made_shop, "train", "spine.parquet", *features, "--time", "asked_at", "--out", file).stdout
+    assert f"written to {file}" in told
+    expected = FeatureStore(made_shop).training_frame(made_shop / "spine.parquet", features, time="asked_at")
+    assert pl.read_parquet(file).equals(expected)
+
+
+def test_train_without_a_file_shows_the_head(invoke: Invoke, made_shop: Path) -> None:
+    query = "select customer_id, available_time as t from last_order"
+    found = json.loads(invoke("-C", made_shop, "train", query, "account", "--time", "t", "--json").stdout)
+    assert found == {
+        "rows": 600,
+        "columns": ["customer_id", "t", "tier", "newsletter"],
+        "features": ["tier", "newsletter"],
+        "file": None,
+    }
+    assert "600 rows of 4 columns, 2 of them features" in invoke("-C", made_shop, "train", query, "account", "--time", "t").stdout
+
+
+def test_train_on_corrected_history_sees_rows_before_they_were_available(invoke: Invoke, made_shop: Path, tmp_path: Path) -> None:
+    """S6."""
+    query = "select customer_id, min(event_time) as t, count(*) as n from last_order group by customer_id"
+    known, corrected = tmp_path / "known.parquet", tmp_path / "corrected.parquet"
+    invoke("-C", made_shop, "train", query, "last_order.amount", "--time", "t", "--out", known)
+    invoke("-C", made_shop, "train", query, "last_order.amount", "--time", "t", "--out", corrected, "--corrected")
+    assert pl.read_parquet(known)["amount"].null_count() == 100
+    assert pl.read_parquet(corrected)["amount"].null_count() == 0
+
+
+def test_online(invoke: Invoke, made_shop: Path) -> None:
+    told = invoke("-C", made_shop, "online", "churn_model", "customer_id=1001,7").stdout
+    assert "customer_id=1001" in told
+    assert "missing" in told
+    found = json.loads(invoke("-C", made_shop, "online", "churn_model", "customer_id=1001,7,", "--json").stdout)
+    assert [row["customer_id"] for row in found["rows"]] == [1001, 7, None]
+    assert list(found["rows"][0])[1:] == SERVICE
+    assert found["status"]["amount"] == ["present", "missing", "missing"]
+    assert found["event_time"]["last_order"][0].endswith("Z")
+    assert found["event_time"]["last_order"][1:] == [None, None]
+
+
+def test_online_as_of_a_time(invoke: Invoke, made_shop: Path) -> None:
+    found = json.loads(invoke("-C", made_shop, "online", "last_order", "customer_id=1001", "--at", "2013-01-01", "--json").stdout)
+    assert found["status"]["amount"] == ["missing"]
+    found = json.loads(invoke("-C", made_shop, "online", "last_order", "customer_id=1001", "--at", "2100-01-01", "--json").stdout)
+    assert found["status"]["amount"] == ["expired"]
+
+
+@pytest.mark.parametrize("given", [[{"customer_id": 1001, "note": "kept"}], {"customer_id": 1001, "note": "kept"}])
+def test_online_with_rows_from_a_file(invoke: Invoke, made_shop: Path, tmp_path: Path, given: Any) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(given))
+    [row] = json.loads(invoke("-C", made_shop, "online", "account.tier", "--rows", file, "--json").stdout)["rows"]
+    assert row == {"customer_id": 1001, "note": "kept", "tier": "basic"}
+
+
+def test_sql(invoke: Invoke, made_shop: Path) -> None:
+    query = "select channel, count(*) as orders from last_order group by channel order by channel"
+    rows = json.loads(invoke("-C", made_shop, "sql", query, "--json").stdout)
+    assert [row["channel"] for row in rows] == ["app", "store", "web"]
+    assert sum(row["orders"] for row in rows) == 600
+    told = invoke("-C", made_shop, "sql", "select * from last_order", "--limit", "2").stdout
+    assert "600 rows; the first 2 are shown" in " ".join(told.split())
+    assert max(len(line) for line in told.splitlines()) <= 80
+
+
+def test_json_has_no_nan(invoke: Invoke, made_shop: Path) -> None:
+    told = invoke(
+        "-C", made_shop, "sql", "select 'nan'::double as a, 1.5::decimal(9,2) as b, date '2013-07-01' as c", "--json"
+    ).stdout
+    assert json.loads(told) == [{"a": None, "b": "1.50", "c": "2013-07-01"}]
+
+
+def test_status(invoke: Invoke, made_shop: Path) -> None:
+    told = invoke("-C", made_shop, "status").stdout
+    assert "last_order" in told
+    assert "done just now" in told
+    standing = json.loads(invoke("-C", made_shop, "status", "--json").stdout)
+    assert {view["view"]: view["last_run"]["state"] for view in standing} == {"account": "done", "last_order": "done"}
+
+
+def test_status_of_a_view(invoke: Invoke, made_shop: Path) -> None:
+    told = invoke("-C", made_shop, "status", "last_order").stdout
+    assert "last_order version 1 · customer (customer_id: Int64) from orders" in told
+    assert "ge=1 le=100" in told
+    [run] = json.loads(invoke("-C", made_shop, "status", "last_order", "--json").stdout)
+    assert (run["rows_read"], run["rows_written"], run["state"]) == (600, 600, "done")
+
+
+def test_before_anything_is_applied(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("init", tmp_path / "shop")
+    assert "featurestore -C" in invoke("-C", tmp_path / "shop", "status").stdout
+    assert "There are no views to materialize" in invoke("-C", tmp_path / "shop", "materialize").stdout

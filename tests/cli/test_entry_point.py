@@ -1,0 +1,100 @@
+"""The console script itself: what init says works as it says, and how the process ends."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("featurestore")
+ENVIRONMENT = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
+
+
+def call(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def test_what_init_suggests_works(tmp_path: Path) -> None:
+    made = call("init", "shop", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    commands = re.findall(r"^  ((?:cd|featurestore) .*)$", made.stdout.partition("Next:")[2], re.MULTILINE)
+    assert [command.split()[1] for command in commands] == ["shop", "apply", "materialize", "online", "train"]
+
+    done = subprocess.run(
+        " && ".join(commands), shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "6 to add" in done.stdout
+    assert re.search(r"amount +\d+\.\d+ +present", done.stdout)
+    assert "missing" not in done.stdout
+    assert "expired" not in done.stdout
+    assert (tmp_path / "shop" / "train.parquet").stat().st_size > 1000
+    status = json.loads(call("-C", "shop", "status", "--json", folder=tmp_path).stdout)
+    assert {view["view"]: view["rows"] for view in status} == {"account": 100, "last_order": 600}
+
+
+def test_an_error_ends_with_1_and_says_so_on_standard_error(tmp_path: Path) -> None:
+    failed = call("-C", "nowhere", "plan", folder=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert failed.stderr.startswith("Error: ")
+    assert "featurestore init nowhere" in failed.stderr
+
+
+def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
+    failed = call("plann", folder=tmp_path)
+    assert failed.returncode == 2
+    assert "Did you mean 'plan'?" in failed.stderr
+
+
+def test_help_loads_no_engine(tmp_path: Path) -> None:
+    heavy = ("duckdb", "deltalake", "sqlalchemy", "redis", "lmdb", "pyarrow")
+    code = f"import sys; from featurestore.cli import main; sys.exit(repr([name for name in {heavy!r} if name in sys.modules]))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert loaded.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(("answer", "code", "version"), [("n\n", 1, 1), ("y\n", 0, 2)])
+def test_a_terminal_is_asked_before_rows_are_computed_anew(shop: Path, answer: str, code: int, version: int) -> None:
+    definitions = shop / "definitions" / "shop.py"
+    definitions.write_text(definitions.read_text().replace('unit="EUR", ge=0', 'unit="EUR", ge=1'))
+    ended, told = in_terminal("apply", folder=shop, typed=answer)
+    assert "Apply this?" in told
+    assert ended == code, told
+    assert {view["view"]: view["version"] for view in json.loads(call("status", "--json", folder=shop).stdout)}[
+        "last_order"
+    ] == version
+
+
+def test_a_terminal_is_not_asked_with_yes_and_sees_bars(shop: Path) -> None:
+    definitions = shop / "definitions" / "shop.py"
+    definitions.write_text(definitions.read_text().replace('unit="EUR", ge=0', 'unit="EUR", ge=1'))
+    ended, told = in_terminal("apply", "--yes", folder=shop)
+    assert (ended, "Apply this?" in told) == (0, False)
+    ended, told = in_terminal("materialize", folder=shop)
+    assert ended == 0
+    assert "write history" in told
+    assert "━" in told
+
+
+def in_terminal(*words: str, folder: Path, typed: str = "") -> tuple[int, str]:
+    """Runs the program in a pseudo-terminal; returns how it ended and all it wrote there."""
+    ours, theirs = pty.openpty()
+    environment = {**ENVIRONMENT, "TERM": "xterm"}
+    with subprocess.Popen([PROGRAM, *words], cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        told = b""
+        try:
+            while part := os.read(ours, 4096):
+                told += part
+        except OSError:  # Linux says so when the other end is closed
+            pass
+    os.close(ours)
+    return process.returncode, told.decode()

@@ -1,0 +1,59 @@
+"""Rows of a request, from what was typed."""
+
+import re
+from datetime import UTC, date, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+
+from featurestore.cli.request import parse_pairs, split_features
+from featurestore.errors import RequestError
+
+KEYS: dict[str, pl.DataType] = {"origin": pl.String(), "gate": pl.Int16()}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "value"),
+    [
+        (pl.String(), "7", "7"),
+        (pl.Int64(), "-7", -7),
+        (pl.UInt8(), "7", 7),
+        (pl.Boolean(), "True", True),
+        (pl.Boolean(), "false", False),
+        (pl.Binary(), "é", "é".encode()),
+        (pl.Date(), "2013-07-01", date(2013, 7, 1)),
+        (pl.Datetime("us", "UTC"), "2013-07-01T12:00", datetime(2013, 7, 1, 12, tzinfo=UTC)),
+        (pl.Int64(), "", None),
+    ],
+)
+def test_a_value_gets_the_type_of_its_key(dtype: pl.DataType, text: str, value: Any) -> None:
+    [row] = parse_pairs([f"key={text}"], {"key": dtype})
+    assert (row["key"], type(row["key"])) == (value, type(value))
+
+
+def test_lists_make_rows_and_single_values_go_into_each() -> None:
+    rows = parse_pairs(["origin=JFK,LGA", "gate=7"], KEYS)
+    assert rows == [{"origin": "JFK", "gate": 7}, {"origin": "LGA", "gate": 7}]
+
+
+def test_a_value_may_hold_the_sign() -> None:
+    assert parse_pairs(["origin=a=b", "gate=1"], KEYS) == [{"origin": "a=b", "gate": 1}]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (["origin=JFK,LGA", "gate=1,2,3"], "equally long: origin has 2, gate has 3"),
+        (["origin=JFK", "gate=B"], "gate='B': the key 'gate' is Int16"),
+        (["origin=JFK", "gat=1"], "Did you mean 'gate'?"),
+        (["origin=JFK"], "Say gate=… too"),
+    ],
+)
+def test_what_does_not_fit_is_told(pairs: list[str], told: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(told)):
+        parse_pairs(pairs, KEYS)
+
+
+def test_features_are_told_from_keys() -> None:
+    assert split_features(["weather", "origin=JFK", "plane.seats"]) == (["weather", "plane.seats"], ["origin=JFK"])
