@@ -56,11 +56,13 @@ class LMDBStore:
         OnlineStoreError: the folder cannot be made or opened, or holds something else.
 
     Example:
-        >>> store = LMDBStore(Path(folder))
-        >>> store.write([Entry(b"weather:JFK", b"2"), Entry(b"weather:JFK", b"1")])
+        >>> from tempfile import mkdtemp
+        >>> store = LMDBStore(Path(mkdtemp()))
+        >>> store.write([Entry(b"weather/JFK", b"2"), Entry(b"weather/JFK", b"1")])
         1
-        >>> store.read([b"weather:JFK", b"weather:LGA"])
+        >>> store.read([b"weather/JFK", b"weather/LGA"])
         [b'2', None]
+        >>> store.close()
     """
 
     def __init__(self, path: Path, *, clock: Clock = utc_now, map_size: int = 1 << 30) -> None:

@@ -112,14 +112,28 @@ class Files:
             while True:
                 environment = self._opened()
                 try:
-                    with environment.begin(write=True) as transaction:
-                        return work(transaction)
+                    return self._transact(environment, work)
                 except lmdb.MapResizedError:
                     self._remap(0)
                 except lmdb.MapFullError:
                     # A reader that was killed keeps its pages from being used again, until someone notices.
                     environment.reader_check()
                     self._remap(2 * environment.info()["map_size"])
+
+    def _transact(self, environment: lmdb.Environment, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
+        transaction = environment.begin(write=True)
+        try:
+            done = work(transaction)
+            transaction.commit()
+        except BaseException:
+            # NOTE: py-lmdb's abort waits for a moment in which no thread reads. With busy readers that comes after minutes.
+            self._pause()
+            try:
+                transaction.abort()
+            finally:
+                self._resume()
+            raise
+        return done
 
     def forget_dead_readers(self) -> None:
         """Frees what readers that were killed still hold."""

@@ -2,8 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
+
+_closing: dict[int, Any] = {}
+"""Clients that are to be closed, when their loop comes to it: nothing else keeps them, or the tasks that do it."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    client: Any
+    free: asyncio.Semaphore
+    keeper: AsyncGenerator[Any, None] = field(repr=False)
 
 
 class PerLoop:
@@ -21,9 +32,7 @@ class PerLoop:
     def __init__(self, connect: Callable[[], Any], most: int) -> None:
         self._connect = connect
         self._most = most
-        self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, asyncio.Semaphore, AsyncGenerator[Any, None]]]
-        self._kept = WeakKeyDictionary()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
 
     async def client(self) -> tuple[Any, asyncio.Semaphore]:
         """Returns the running loop's client, and what to hold while using it: there are only so many connections."""
@@ -33,23 +42,29 @@ class PerLoop:
             for other in [other for other in self._kept if other.is_closed()]:
                 del self._kept[other]
             keeper = self._keep()
-            kept = self._kept[loop] = (await anext(keeper), asyncio.Semaphore(self._most), keeper)
-        return kept[0], kept[1]
+            kept = self._kept[loop] = _Kept(await anext(keeper), asyncio.Semaphore(self._most), keeper)
+        return kept.client, kept.free
 
     def close(self) -> None:
         """Closes the clients of all loops: at once, or as soon as a loop that runs comes to it."""
-        for loop, (_, _, keeper) in list(self._kept.items()):
-            closing = self._end(keeper)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        for loop, kept in list(self._kept.items()):
             if loop.is_closed():
-                closing.close()
-            elif not loop.is_running():
-                loop.run_until_complete(closing)
-            elif asyncio._get_running_loop() is loop:
-                task = loop.create_task(closing)
-                self._closing.add(task)  # a loop itself does not keep its tasks
-                task.add_done_callback(self._closing.discard)
+                continue
+            if not loop.is_running():
+                loop.run_until_complete(self._end(kept))
+                continue
+            # Kept until it is closed: the loop may end before it comes to the task, and then closes the generator.
+            _closing[id(kept.client)] = kept
+            if loop is here:
+                task = loop.create_task(self._end(kept))
+                _closing[id(task)] = task
+                task.add_done_callback(lambda task: _closing.pop(id(task), None))
             else:
-                asyncio.run_coroutine_threadsafe(closing, loop)
+                asyncio.run_coroutine_threadsafe(self._end(kept), loop)
         self._kept.clear()
 
     async def _keep(self) -> AsyncGenerator[Any, None]:
@@ -58,8 +73,14 @@ class PerLoop:
             yield client
         finally:
             self._kept.pop(asyncio.get_running_loop(), None)
-            await client.aclose()
+            try:
+                await client.aclose()
+            except asyncio.CancelledError:
+                await client.aclose()  # a loop that ends cancels its tasks once, and waits for them
+                raise
+            finally:
+                _closing.pop(id(client), None)
 
     @staticmethod
-    async def _end(keeper: AsyncGenerator[Any, None]) -> None:
-        await keeper.aclose()
+    async def _end(kept: _Kept) -> None:
+        await kept.keeper.aclose()

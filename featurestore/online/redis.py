@@ -50,11 +50,12 @@ class RedisStore:
         MissingExtraError: redis-py or hiredis is not installed.
 
     Example:
-        >>> store = RedisStore(url)
-        >>> store.write([Entry(b"weather:JFK", b"2"), Entry(b"weather:JFK", b"1", ttl_ms=60_000)])
+        >>> store = RedisStore("redis://localhost:6379/0?socket_timeout=2")
+        >>> store.write([Entry(b"weather/JFK", b"2"), Entry(b"weather/JFK", b"1", ttl_ms=60_000)])  # doctest: +SKIP
         1
-        >>> store.read([b"weather:JFK", b"weather:LGA"])
+        >>> store.read([b"weather/JFK", b"weather/LGA"])  # doctest: +SKIP
         [b'2', None]
+        >>> store.close()
     """
 
     def __init__(self, url: str) -> None:

@@ -34,7 +34,8 @@ def split_hosts(url: str) -> tuple[str, list[tuple[str, int]]]:
     scheme, _, rest = url.partition("://")
     if not is_cluster(url):
         return url, []
-    place, options = re.fullmatch(r"([^/?]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]  # matches all
+    place = re.split(r"[/?]", rest, maxsplit=1)[0]
+    options = rest[len(place) :]
     user, at, hosts = place.rpartition("@")
     first, *others = hosts.split(",")
     parts = [urlsplit(f"//{other}") for other in others]

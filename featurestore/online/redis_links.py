@@ -138,7 +138,8 @@ class Server(Connections):
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None where there is none."""
-        return self.ask(b"MGET", *keys)  # type: ignore[no-any-return]
+        values: list[bytes | None] = self.ask(b"MGET", *keys)
+        return values
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop."""
@@ -172,7 +173,8 @@ class Server(Connections):
         connection = await pool.get_connection()
         try:
             await connection.send_packed_command(packed)
-            return await connection.read_response()  # type: ignore[no-any-return]
+            values: list[bytes | None] = await connection.read_response()
+            return values
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -191,13 +193,15 @@ class Cluster:
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None where there is none."""
-        return self._connected().mget_nonatomic(keys)  # type: ignore[no-any-return]
+        values: list[bytes | None] = self._connected().mget_nonatomic(keys)
+        return values
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop."""
         client, free = await self._loops.client()
         async with free:
-            return await client.mget_nonatomic(keys)  # type: ignore[no-any-return]
+            values: list[bytes | None] = await client.mget_nonatomic(keys)
+            return values
 
     def rounds(self, entries: Iterable[Entry]) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
@@ -215,7 +219,8 @@ class Cluster:
         for script in scripts:
             # NOTE: without the node, redis-py asks the server which of the arguments are keys.
             pipeline.execute_command("EVALSHA", *script[1:], target_nodes=[client.get_node_from_key(script[3])])
-        return pipeline.execute(raise_on_error=False)  # type: ignore[no-any-return]
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
 
     def servers(self) -> list[Connections]:
         """Returns the primaries."""

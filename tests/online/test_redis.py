@@ -1,0 +1,438 @@
+"""RedisStore: the contract on every kind of server, and what is Redis' own."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import redis
+
+from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
+from featurestore.online.base import Entry
+from featurestore.online.redis import RedisStore
+from featurestore.online.redis_address import hide_password, split_hosts
+from featurestore.online.redis_links import SCRIPT
+from tests.online.contract import Make, OnlineStoreContract
+from tests.servers.valkey import ValkeyServer, free_port
+
+
+def client_of(url: str) -> redis.Redis | redis.RedisCluster:
+    """Returns a client of our own at the address of a store, to look at what the store did."""
+    first, others = split_hosts(url)
+    return redis.RedisCluster.from_url(first) if others else redis.Redis.from_url(first)
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    """A server of this test alone, which it may stop."""
+    with ValkeyServer() as server:
+        yield server
+
+
+class RedisContract(OnlineStoreContract):
+    @pytest.fixture
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def make(self, url: str) -> Make:
+        self.url_of_store = url
+        return partial(RedisStore, url)
+
+    def remaining_ms(self, store: RedisStore, key: bytes) -> int | None:
+        with client_of(self.url_of_store) as client:
+            remaining = client.pttl(key)
+        return None if remaining == -1 else remaining
+
+    def test_a_key_expires_by_itself(self, store: RedisStore, prefix: bytes) -> None:
+        assert store.write([Entry(prefix + b"gone", b"1", 0), Entry(prefix + b"here", b"1", 60_000)]) == 2
+        with client_of(self.url_of_store) as client:
+            assert client.pttl(prefix + b"gone") in (1, 0, -2)
+        assert store.read([prefix + b"here"]) == [b"1"]
+        assert store.sweep() == 0
+
+    def test_the_script_was_forgotten(self, store: RedisStore, prefix: bytes) -> None:
+        entries = [Entry(prefix + b"%d" % number, b"1") for number in range(1200)]
+        with client_of(self.url_of_store) as client:
+            for version in (b"1", b"2"):
+                client.script_flush()
+                assert store.write([Entry(entry.key, version) for entry in entries]) == len(entries)
+        assert store.read([entry.key for entry in entries]) == [b"2"] * len(entries)
+
+
+class TestValkey(RedisContract):
+    @pytest.fixture
+    def url(self, valkey_url: str) -> str:
+        return valkey_url
+
+
+class TestValkeyOverUnixSocket(RedisContract):
+    @pytest.fixture
+    def url(self, valkey_unix_url: str) -> str:
+        return valkey_unix_url
+
+
+class TestRedisServer(RedisContract):
+    @pytest.fixture
+    def url(self, redis_server_url: str) -> str:
+        return redis_server_url
+
+
+class TestTLS(RedisContract):
+    @pytest.fixture
+    def url(self, valkey_tls_url: str) -> str:
+        return valkey_tls_url
+
+    def test_a_wrong_password(self, url: str) -> None:
+        store = RedisStore(url.replace("s3cret", "guess"))
+        with pytest.raises(OnlineStoreError, match="Look at the user and the password") as raised:
+            store.read([b"a"])
+        assert "guess" not in str(raised.value)
+        with pytest.raises(OnlineStoreError, match="Look at the user and the password"):
+            asyncio.run(store.read_async([b"a"]))
+        store.close()
+
+    def test_a_certificate_that_nobody_vouches_for(self, url: str) -> None:
+        store = RedisStore(url.partition("?")[0])
+        with pytest.raises(OnlineStoreError, match="certificate verify failed"):
+            store.read([b"a"])
+        store.close()
+        trusting = RedisStore(url.partition("?")[0] + "?ssl_cert_reqs=none&ssl_check_hostname=false")
+        assert trusting.read([b"a"]) == [None]
+        trusting.close()
+
+
+class TestCluster(RedisContract):
+    @pytest.fixture
+    def url(self, valkey_cluster_url: str) -> str:
+        return valkey_cluster_url
+
+    def test_entries_go_to_all_nodes(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        entries = [Entry(prefix + b"%d" % number, b"1") for number in range(300)]
+        store.write(entries)
+        with client_of(url) as client:
+            sizes = [client.get_redis_connection(node).dbsize() for node in client.get_primaries()]
+        assert len(sizes) == 3
+        assert all(sizes)
+        assert store.check().endswith(", cluster of 3")
+
+    def test_a_hash_tag_keeps_an_entity_together(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        keys = [prefix + b"%d/{JFK}" % number for number in range(20)]
+        assert store.write([Entry(key, b"1") for key in keys]) == 20
+        assert store.read(keys) == [b"1"] * 20
+        with client_of(url) as client:
+            assert len({client.keyslot(key) for key in keys}) == 1
+
+    def test_taken_for_a_single_server(self, url: str) -> None:
+        store = RedisStore(split_hosts(url)[0])
+        keys = [b"a", b"b", b"c", b"d"]
+        with pytest.raises(OnlineStoreError, match=r"take redis\+cluster://"):
+            store.read(keys)
+        with pytest.raises(OnlineStoreError, match=r"take redis\+cluster://"):
+            store.write([Entry(key, b"1") for key in keys])
+        store.close()
+
+    def test_a_slot_that_moved(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        key = prefix + b"{moving}"
+        store.write([Entry(key, b"1")])
+        with client_of(url) as client:
+            slot = client.keyslot(key)
+            source = client.get_node_from_key(key).name
+            target = next(node for node in client.get_primaries() if node.name != source)
+            client.delete(key)  # a node does not give away a slot that still holds keys
+            name = client.get_redis_connection(target).execute_command("CLUSTER MYID")
+            for node in client.get_primaries():
+                client.get_redis_connection(node).execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+        assert store.read([key]) == [None]
+        assert asyncio.run(store.read_async([key])) == [None]
+        assert store.write([Entry(key, b"2")]) == 1
+        assert store.read([key]) == [b"2"]
+
+    def test_no_node_is_up(self) -> None:
+        store = RedisStore(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
+        with pytest.raises(OnlineStoreError, match="Is it running"):
+            store.read([b"a"])
+        with pytest.raises(OnlineStoreError, match="Is it running"):
+            asyncio.run(store.read_async([b"a"]))
+        with pytest.raises(OnlineStoreError, match="Is it running"):
+            store.write([Entry(b"a", b"1")])
+        store.close()
+
+
+class TestFaults:
+    @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
+    def test_down_and_up_again(self, server: ValkeyServer, kill: bool) -> None:
+        store = RedisStore(server.url)
+        store.write([Entry(b"a", b"1")])
+        server.stop(kill=kill)
+        entries = [Entry(b"a", b"1")]
+        for use in (partial(store.read, [b"a"]), partial(store.write, entries), partial(store.delete, b"a"), store.check):
+            with pytest.raises(OnlineStoreError, match=rf"127\.0\.0\.1:{server.port} failed.*Is it running"):
+                use()
+        with pytest.raises(OnlineStoreError, match="Is it running"):
+            asyncio.run(store.read_async([b"a"]))
+        server.start()
+        assert store.read([b"a"]) == [None]
+        assert store.write([Entry(b"a", b"1")]) == 1
+        assert asyncio.run(store.read_async([b"a"])) == [b"1"]
+        store.close()
+
+    def test_a_restart_between_two_calls_goes_unnoticed(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+
+        async def read_across_a_restart() -> list[bytes | None]:
+            await store.read_async([b"a"])
+            server.restart(kill=True)
+            return await store.read_async([b"a"])
+
+        store.read([b"a"])
+        server.restart(kill=True)
+        assert store.read([b"a"]) == [None]
+        server.restart(kill=True)
+        assert store.write([Entry(b"a", b"1")]) == 1
+        assert asyncio.run(read_across_a_restart()) == [None]
+        store.close()
+
+    def test_connections_dropped_while_many_read(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        store.write([Entry(b"a", b"1")])
+        stop = threading.Event()
+        wrong: list[object] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    if store.read([b"a"]) != [b"1"]:
+                        wrong.append("another answer")
+                except OnlineStoreError as error:
+                    wrong.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        with redis.Redis(port=server.port) as killer:
+            for _ in range(20):
+                killer.client_kill_filter(_type="normal", skipme=True)
+        stop.set()
+        for reader in readers:
+            reader.join()
+        # One that was dropped twice in a row may fail; none may read what another one asked for.
+        assert "another answer" not in wrong
+        assert store.read([b"a"]) == [b"1"]
+        store.close()
+
+    def test_no_answer(self, server: ValkeyServer) -> None:
+        store = RedisStore(f"{server.url}?socket_timeout=0.2")
+        store.read([b"a"])
+        os.kill(server.pid, signal.SIGSTOP)
+        uses: list[Callable[[], object]] = [
+            lambda: store.read([b"a"]),
+            lambda: asyncio.run(store.read_async([b"a"])),
+            lambda: store.write([Entry(b"a", b"1")]),
+        ]
+        for use in uses:
+            with pytest.raises(OnlineStoreError, match=r"raise \?socket_timeout"):
+                use()
+        os.kill(server.pid, signal.SIGCONT)
+        # NOTE: the answer that came too late must not be taken for this one's.
+        assert store.write([Entry(b"b", b"1")]) == 1
+        assert store.read([b"b", b"c"]) == [b"1", None]
+        store.close()
+
+    def test_a_cancelled_read(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        store.write([Entry(b"a", b"1"), Entry(b"b", b"2")])
+
+        async def cancel_often() -> None:
+            for _ in range(50):
+                task = asyncio.create_task(store.read_async([b"a"]))
+                await asyncio.sleep(0)
+                task.cancel()
+                assert await store.read_async([b"b"]) == [b"2"]
+
+        asyncio.run(cancel_often())
+        store.close()
+
+    def test_more_callers_than_connections(self, server: ValkeyServer) -> None:
+        store = RedisStore(f"{server.url}?max_connections=2")
+        store.write([Entry(b"a", b"1")])
+        answers: list[list[bytes | None]] = []
+        callers = [threading.Thread(target=lambda: answers.append(store.read([b"a"]))) for _ in range(12)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+
+        async def read_often() -> list[list[bytes | None]]:
+            return await asyncio.gather(*[store.read_async([b"a"]) for _ in range(50)])
+
+        assert answers + asyncio.run(read_often()) == [[b"1"]] * 62
+        with redis.Redis(port=server.port) as client:
+            assert client.info("clients")["maxclients"] > 2
+            assert client.info("stats")["total_connections_received"] < 12
+        store.close()
+
+    def test_a_forked_child_has_connections_of_its_own(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        store.write([Entry(b"a", b"1"), Entry(b"b", b"2")])
+        child = os.fork()
+        if not child:
+            done = False
+            try:
+                done = all(store.read([b"b"]) == [b"2"] for _ in range(200))
+            finally:
+                os._exit(0 if done else 1)
+        assert all(store.read([b"a"]) == [b"1"] for _ in range(200))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        store.close()
+
+    def test_memory_used_up(self) -> None:
+        with ValkeyServer("--maxmemory", "3mb", "--maxmemory-policy", "noeviction") as server:
+            store = RedisStore(server.url)
+            entries = [Entry(b"%d" % number, b"x" * 1_000_000) for number in range(10)]
+            with pytest.raises(OnlineStoreError, match="Raise its maxmemory"):
+                store.write(entries)
+            assert store.read([b"x"]) == [None]
+            store.close()
+
+    def test_a_user_without_the_rights(self, server: ValkeyServer) -> None:
+        with redis.Redis(port=server.port) as client:
+            client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"], commands=["+mget", "+ping"])
+        store = RedisStore(f"redis://reader:pw@127.0.0.1:{server.port}")
+        assert store.read([b"a"]) == [None]
+        with pytest.raises(OnlineStoreError, match="Give its user the commands"):
+            store.write([Entry(b"a", b"1")])
+        store.close()
+
+    def test_a_replica(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        with redis.Redis(port=server.port) as client:
+            client.replicaof("127.0.0.1", free_port())
+            with pytest.raises(OnlineStoreError, match="take the primary's address"):
+                store.write([Entry(b"a", b"1")])
+        store.close()
+
+    def test_something_else_answers(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as stranger:
+            port = stranger.getsockname()[1]
+
+            def greet() -> None:
+                for _ in range(2):
+                    connection, _ = stranger.accept()
+                    with connection:
+                        connection.recv(100)
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+            thread = threading.Thread(target=greet)
+            thread.start()
+            store = RedisStore(f"redis://127.0.0.1:{port}")
+            with pytest.raises(OnlineStoreError, match=f"127.0.0.1:{port} failed"):
+                store.read([b"a"])
+            store.close()
+            with socket.create_connection(("127.0.0.1", port), 1):
+                pass
+            thread.join(5)
+
+
+class TestLoops:
+    def test_closed_while_a_loop_runs(self, server: ValkeyServer) -> None:
+        async def read_and_close() -> None:
+            store = RedisStore(server.url)
+            await store.read_async([b"a"])
+            store.close()
+
+        asyncio.run(read_and_close())
+
+    def test_closed_between_two_runs_of_a_loop(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.read_async([b"a"]))
+        store.close()
+        loop.close()
+
+    def test_closed_by_another_thread(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        asyncio.run_coroutine_threadsafe(store.read_async([b"a"]), loop).result(10)
+        store.close()
+        asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def test_connections_of_a_loop_that_ended_are_closed(self, server: ValkeyServer) -> None:
+        store = RedisStore(server.url)
+        with redis.Redis(port=server.port) as client:
+            before = len(client.client_list())
+            for _ in range(5):
+                asyncio.run(store.read_async([b"a"]))
+            while len(client.client_list()) > before:  # the server notices in its own time
+                pass
+        store.close()
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("redis://host:port", "is not the address of an online store"),
+            ("redis://host?socket_timeout=soon", "Invalid value for 'socket_timeout'"),
+            ("redis://host?sokcet_timeout=1", "sokcet_timeout"),
+            ("redis://host?decode_responses=true", "must not set decode_responses"),
+            ("redis+cluster://host:6379/3", "database 0 only"),
+            ("http://host", "is not the address of an online store"),
+        ],
+    )
+    def test_of_another_form(self, url: str, problem: str) -> None:
+        with pytest.raises(ConfigError, match=problem):
+            RedisStore(url)
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("redis://host:1/0", "redis://host:1/0"),
+            ("redis://:pw@host", "redis://:***@host"),
+            ("redis://user:p@w/d@host:1", "redis://user:***@host:1"),
+            ("redis+cluster://u:pw@a:1,b:2/?socket_timeout=1", "redis+cluster://u:***@a:1,b:2/?socket_timeout=1"),
+            ("unix:///run/s?password=pw&db=1", "unix:///run/s?password=***&db=1"),
+        ],
+    )
+    def test_is_shown_without_the_password(self, url: str, shown: str) -> None:
+        assert hide_password(url) == shown
+
+    def test_hosts_of_a_cluster(self) -> None:
+        assert split_hosts("redis+cluster://a:1,b,[::1]:3") == ("redis://a:1", [("b", 6379), ("::1", 3)])
+        assert split_hosts("rediss+cluster://u:pw@a:1?x=1,2") == ("rediss://u:pw@a:1?x=1,2", [])
+
+    def test_another_database(self, server: ValkeyServer) -> None:
+        stores = [RedisStore(f"{server.url}/{number}") for number in (0, 1)]
+        stores[1].write([Entry(b"a", b"1")])
+        assert [store.read([b"a"]) for store in stores] == [[None], [b"1"]]
+        for store in stores:
+            store.close()
+
+    @pytest.mark.parametrize("missing", ["redis", "hiredis"])
+    def test_the_extra_is_missing(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(MissingExtraError, match=r"rediss:// needs .* pip install 'featurestore\[redis\]'"):
+            RedisStore("rediss://host")
+
+
+def test_the_script_compares_without_the_locale(valkey_url: str) -> None:
+    """The locale of this server orders z before t, unless there was none to compile."""
+    values = sorted(bytes([first]) + tail for first in range(256) for tail in (b"", b"z"))
+    with redis.Redis.from_url(valkey_url) as client:
+        key = b"test/locale"
+        for smaller, greater in pairwise(values):
+            client.set(key, smaller)
+            assert client.eval(SCRIPT, 1, key, greater) == 1
+            assert client.eval(SCRIPT, 1, key, smaller) == 0
+        client.delete(key)
