@@ -61,7 +61,7 @@ def make_project(root: Path) -> tuple[dict[str, str], list[str]]:
 
 def next_steps(folder: Path | None) -> list[tuple[str, str]]:
     """Returns the commands to go on with, each with what it does."""
-    program = called()
+    program = called(anywhere=True)
     steps = [] if folder is None or folder == Path() else [(f"cd {folder}", "where the project is")]
     return [
         *steps,

@@ -150,16 +150,12 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def called(root: Path | None = None) -> str:
-    """Returns how to call this program from here, for the project in a folder."""
+def called(root: Path | None = None, *, anywhere: bool = False) -> str:
+    """Returns how to call this program, for the project in a folder: from here or, where that is said, from anywhere."""
     elsewhere = root is not None and root.resolve() != Path.cwd().resolve()
-    return f"{_program()} -C {shlex.quote(shown_path(root.absolute()))}" if root is not None and elsewhere else _program()
-
-
-def _program() -> str:
-    """Returns the program's name where the shell would find it, else where it lies."""
-    found = shutil.which("featurestore")
+    chosen = f" -C {shlex.quote(shown_path(root.absolute()))}" if root is not None and elsewhere else ""
     this = Path(sys.argv[0])
+    found = shutil.which("featurestore")
     if this.name != "featurestore" or (found and os.path.realpath(found) == os.path.realpath(this)):
-        return "featurestore"
-    return shlex.quote(shown_path(this.absolute()))
+        return f"featurestore{chosen}"
+    return shlex.quote(str(this.absolute()) if anywhere else shown_path(this.absolute())) + chosen
