@@ -97,18 +97,23 @@ def test_s11_a_sink_holds_the_same_rows_in_the_same_order(
         )
 
 
-def stores() -> list[Any]:
-    return ["lmdb", "valkey"]
+ADDRESSES = {"lmdb": None, "valkey": "valkey_url", "redis": "redis_server_url", "cluster": "valkey_cluster_url"}
 
 
-@pytest.mark.parametrize("online", stores())
+def address_of(online: str, request: pytest.FixtureRequest) -> str | None:
+    """The address of a real online store of a kind; the test is skipped where there can be none."""
+    fixture = ADDRESSES[online]
+    return None if fixture is None else request.getfixturevalue(fixture)
+
+
+@pytest.mark.parametrize("online", ADDRESSES)
 @FEW
 @given(rows=rows_strategy, ttl=ttls, instants=st.lists(moment, min_size=1, max_size=4), files=st.integers(1, 3))
 def test_s14_s16_replayed_online_reads_equal_the_training_frame(
     rows: list[Row], ttl: int | None, instants: list[int], files: int, online: str, request: pytest.FixtureRequest
 ) -> None:
     """The rows available by each instant are written, and nothing else; then every entity is read at that instant."""
-    address = None if online == "lmdb" else request.getfixturevalue("valkey_url")
+    address = address_of(online, request)
     asked = [(k, n) for k in ("a", "b", "", "never", None) for n in (0, -1, None)]
     with project(rows, ttl, address, files=files) as (store, view, clock):
         for t in sorted(instants):
@@ -132,14 +137,14 @@ def test_s14_s16_replayed_online_reads_equal_the_training_frame(
                 assert event == (None if expected is None else from_micros(expected.event or 0))
 
 
-@pytest.mark.parametrize("online", stores())
+@pytest.mark.parametrize("online", ADDRESSES)
 @FEW
 @given(rows=rows_strategy, order=st.randoms(use_true_random=False), parts=st.integers(1, 4))
 def test_s15_any_order_and_repetition_of_writes_leaves_the_same(
     rows: list[Row], order: Any, parts: int, online: str, request: pytest.FixtureRequest
 ) -> None:
     """Files arrive one by one in any order, some twice; the online store and the history end as one run leaves them."""
-    address = None if online == "lmdb" else request.getfixturevalue("valkey_url")
+    address = address_of(online, request)
     shuffled = order.sample(rows, len(rows)) + order.sample(rows, len(rows) // 2)
     with project(rows, None, address) as (once, view, _):
         once.materialize()
