@@ -266,4 +266,4 @@ def explain(error: lmdb.Error | OSError, path: Path, what: str) -> OnlineStoreEr
     """
     code = error.errno if isinstance(error, OSError) else error.code
     advice = _ADVICE.get(type(error)) or _ADVICE_BY_CODE.get(code or 0) or "Look at the folder and at the disk it is on."
-    return OnlineStoreError(f"The online store in {path} could not be {what}: {error}. {advice}")
+    return OnlineStoreError(f"The online store in {path} could not be {what}: {str(error).rstrip('.')}. {advice}")

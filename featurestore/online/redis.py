@@ -152,7 +152,7 @@ class RedisStore:
         return written
 
     def _explain(self, error: Exception) -> OnlineStoreError:
-        return OnlineStoreError(f"The online store at {self._address} failed: {error}. {self._advice(error)}")
+        return OnlineStoreError(f"The online store at {self._address} failed: {str(error).rstrip('.')}. {self._advice(error)}")
 
     def _advice(self, error: Exception) -> str:
         errors = self._errors
@@ -164,10 +164,14 @@ class RedisStore:
             (errors.OutOfMemoryError, "Raise its maxmemory, delete views, or give them a ttl."),
             ((errors.MovedError, errors.ClusterCrossSlotError), "This is a node of a Cluster: take redis+cluster:// for redis://."),
             ((errors.ClusterDownError, errors.SlotNotCoveredError), "Wait until all its nodes are up (CLUSTER INFO)."),
-            (errors.MaxConnectionsError, "Raise ?max_connections=… in the address."),
             (errors.TimeoutError, "Look at its load and at the network, or raise ?socket_timeout=… (seconds) in the address."),
             ((errors.ConnectionError, errors.RedisClusterException, OSError), "Is it running, and is the address right?"),
         ]
+        # These two redis-py tells apart by their text only.
+        if "Cluster mode is not enabled" in str(error):
+            return "This is a single server: take redis:// for redis+cluster://."
+        if "No connection available" in str(error):
+            return "All connections were in use: raise ?max_connections=… in the address."
         return next((text for kind, text in advice if isinstance(error, kind)), "Look at the server's log.")
 
 
