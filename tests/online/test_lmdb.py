@@ -20,6 +20,9 @@ from featurestore.online.base import Entry
 from featurestore.online.lmdb import LMDBStore
 from tests.online.contract import Make, OnlineStoreContract, version_of, versioned
 
+# From Python 3.12 on, a fork beside other threads warns. Services do fork (gunicorn), so the tests do.
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*use of fork\(\):DeprecationWarning")
+
 TINY = 1 << 16
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.online import redis as adapter
 from featurestore.online.base import Entry
 from featurestore.online.redis import RedisStore
-from tests.servers.valkey import ValkeyServer, free_port
+from tests.servers.valkey import ValkeyServer, free_port, wait_until
 
 
 class TestFaults:
@@ -160,6 +160,7 @@ class TestFaults:
             asyncio.run(store.read_async([b"a"]))
         store.close()
 
+    @pytest.mark.filterwarnings(r"ignore:.*use of fork\(\):DeprecationWarning")
     def test_a_forked_child_has_connections_of_its_own(self, server: ValkeyServer) -> None:
         store = RedisStore(server.url)
         store.write([Entry(b"a", b"1"), Entry(b"b", b"2")])
@@ -256,6 +257,5 @@ class TestLoops:
             before = len(client.client_list())
             for _ in range(5):
                 asyncio.run(store.read_async([b"a"]))
-            while len(client.client_list()) > before:  # the server notices in its own time
-                pass
+            wait_until(lambda: len(client.client_list()) <= before, "connections stay open")
         store.close()
