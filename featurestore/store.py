@@ -1,7 +1,6 @@
-"""FeatureStore: the one facade, and the one place that picks adapters."""
+"""FeatureStore: the one facade."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -10,22 +9,22 @@ from typing import TYPE_CHECKING, Any, overload
 
 import polars as pl
 
-from featurestore.clock import Clock, parse_instant, utc_now
+from featurestore.adapters import open_engine, open_offline, open_online, open_source, run_sql
+from featurestore.clock import Clock, from_micros, parse_instant, utc_now
 from featurestore.config import Settings, load_settings
-from featurestore.errors import ConfigError, DefinitionError, NotFoundError
+from featurestore.errors import NotFoundError
 from featurestore.plan.selection import Selection, select
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
-from featurestore.spec.serial import data_digest
-from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
+from featurestore.spec.source import Source
 from featurestore.spec.view import Transform
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.jobs.apply import Applier
-    from featurestore.jobs.materialize import ViewSummary
     from featurestore.jobs.progress import Progress
+    from featurestore.jobs.summary import MaterializeSummary, StatusReport
     from featurestore.offline.base import OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.registry.definitions import Definitions
@@ -36,29 +35,6 @@ if TYPE_CHECKING:
     from featurestore.retrieve.online import OnlineReader
     from featurestore.retrieve.training import TrainingReader
     from featurestore.sources.base import SourceReader
-
-
-@dataclass(frozen=True)
-class ViewStatus:
-    """How a view stands.
-
-    Args:
-        view: the view's name.
-        version: the version of its definition.
-        data_version: the version of its stored values.
-        rows: the rows in its history.
-        latest: the greatest event time in its history; None without rows.
-        last_run: its last run; None before the first.
-        schedule: how often it is to be materialized.
-    """
-
-    view: str
-    version: int
-    data_version: int
-    rows: int
-    latest: datetime | None
-    last_run: "Run | None"
-    schedule: str | None
 
 
 class FeatureStore:
@@ -108,8 +84,6 @@ class FeatureStore:
         )
         self._clock = clock
         self._defined: Definitions | None = None
-
-    # -- definitions ---------------------------------------------------------------------------------------------------
 
     def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
         """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
@@ -179,6 +153,7 @@ class FeatureStore:
             StoreError: a store cannot be reached; the next call goes on where this one stopped.
         """
         from featurestore.jobs.materialize import Materializer
+        from featurestore.jobs.summary import MaterializeSummary
 
         until = self._clock() if end is None else parse_instant(end)
         since = None if start is None else parse_instant(start)
@@ -279,15 +254,12 @@ class FeatureStore:
             NotFoundError: the query names a table that is no view.
             RequestError: the query is refused; the message is DuckDB's.
         """
-        from featurestore.offline.sql import query_history
+        tables = {name: self._table(applied) for name, applied in self._watch.refresh().views.items()}
+        return run_sql(query, tables, self._offline)
 
-        catalog = self._watch.refresh()
-        tables = {name: self._table(applied) for name, applied in catalog.views.items()}
-        return query_history(query, tables, self._offline)
-
-    def status(self) -> list[ViewStatus]:
-        """Returns how each view stands: its versions, rows, latest event and last run."""
-        from featurestore.clock import from_micros
+    def status(self) -> "StatusReport":
+        """Returns how each view stands: its versions, rows, latest event and last run; print it."""
+        from featurestore.jobs.summary import StatusReport, ViewStatus
 
         standing = []
         for name, applied in sorted(self._watch.refresh().views.items()):
@@ -297,7 +269,7 @@ class FeatureStore:
             standing.append(
                 ViewStatus(name, applied.version, applied.data_version, snapshot.rows, latest, run, applied.spec.schedule)
             )
-        return standing
+        return StatusReport(standing)
 
     def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
         """Returns the latest runs, the newest first, of one view or of all."""
@@ -307,8 +279,6 @@ class FeatureStore:
         """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
         [applied] = self._views([view])
         return self._offline.rejected(self._table(applied))
-
-    # -- life ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Gives back files, connections and threads. Closing twice is no error."""
@@ -402,10 +372,10 @@ class FeatureStore:
         from featurestore.registry.definitions import collect_definitions, load_definitions
 
         if objects is None:
-            loaded = load_definitions(self.settings.root / self.settings.definitions)
+            loaded = load_definitions(self.settings.root / self.settings.definitions, self.settings.root)
         else:
             loaded = collect_definitions(objects)
-        self._defined = loaded if self._defined is None or objects is None else merge(self._defined, loaded)
+        self._defined = loaded if self._defined is None or objects is None else self._defined.merged(loaded)
         return loaded
 
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
@@ -420,139 +390,9 @@ class FeatureStore:
 
     def _definition(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
         """Returns a view with the definitions' source and transform, once they are known to be those applied."""
-        view = applied.spec
-        if self._defined is None and (self.settings.root / self.settings.definitions).is_dir():
+        from featurestore.registry.definitions import Definitions
+
+        folder = self.settings.root / self.settings.definitions
+        if self._defined is None and folder.is_dir():
             self._load(None)
-        defined = self._defined.views.get(view.name) if self._defined is not None else None
-        if defined is None:
-            if view.transform_digest or isinstance(view.source, FrameSource):
-                what = "transform" if view.transform_digest else "frame"
-                raise DefinitionError(
-                    f"view {view.name!r} has a {what}, which lives in its definition, and that is not here. Run this where the "
-                    f"definitions are ({self.settings.root / self.settings.definitions}), or apply it in this process first."
-                )
-            return applied, None
-        if data_digest(defined.__view__) != data_digest(view):
-            raise DefinitionError(
-                f"view {view.name!r} is defined otherwise than it was applied. Look at store.plan(), then store.apply().",
-                defined.__view__.place,
-            )
-        return replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__
-
-
-class MaterializeSummary(Sequence["ViewSummary"]):
-    """What materializing did, a summary a view; prints as a table.
-
-    Args:
-        views: the summaries.
-    """
-
-    def __init__(self, views: Sequence["ViewSummary"]) -> None:
-        self._views = list(views)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._views[index]
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns the summaries as plain values."""
-        return [dict(vars(each)) for each in self._views]
-
-    def __repr__(self) -> str:
-        lines = [f"{'view':<20} {'read':>12} {'written':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"]
-        for each in self._views:
-            lines.append(
-                f"{each.view:<20} {each.rows_read:>12,} {each.rows_written:>12,} {each.rows_rejected:>9,} {each.rows_online:>10,} "
-                f"{each.seconds:>8.2f}"
-            )
-            lines += [f"    rejected {count:,}: {reason}" for reason, count in (each.reasons or {}).items()]
-        return "\n".join(lines)
-
-
-def open_source(source: Source, root: Path) -> "SourceReader":
-    """Returns the reader of a source."""
-    if isinstance(source, ParquetSource):
-        from featurestore.sources.parquet import ParquetReader
-
-        return ParquetReader(source, root)
-    if isinstance(source, CSVSource):
-        from featurestore.sources.csv import CSVReader
-
-        return CSVReader(source, root)
-    if isinstance(source, DeltaSource):
-        from featurestore.sources.delta import DeltaReader
-
-        return DeltaReader(source, root)
-    if isinstance(source, SQLSource):
-        from featurestore.sources.sql import SQLReader
-
-        return SQLReader(source, root)
-    if isinstance(source, FrameSource):
-        from featurestore.sources.frame import FrameReader
-
-        return FrameReader(source, root)
-    raise ConfigError(f"There is no reader for a {type(source).__name__}.")
-
-
-def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
-    """Returns the online store of a project's settings.
-
-    Raises:
-        ConfigError: the address names no kind of store.
-    """
-    scheme, _, rest = settings.online.partition(":")
-    if scheme == "lmdb":
-        from featurestore.online.lmdb import LMDBStore
-
-        return LMDBStore(settings.root / Path(rest).expanduser(), clock=clock)
-    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
-        from featurestore.online.redis import RedisStore
-
-        return RedisStore(settings.online)
-    raise ConfigError(
-        f"online={settings.online!r} names no online store. Use lmdb:folder, redis://host:port, rediss://…, redis+cluster://… "
-        "or unix:///socket."
-    )
-
-
-def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
-    """Returns the offline store of a project's settings.
-
-    Raises:
-        ConfigError: the address names no kind of store.
-    """
-    if "://" in settings.offline:
-        raise ConfigError(
-            f"offline={settings.offline!r} is not a folder. This version keeps the history in a folder of a file system."
-        )
-    from featurestore.offline.delta import DeltaStore
-
-    return DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock)
-
-
-def open_engine(settings: Settings) -> "Engine":
-    """Returns the engine of a project's settings.
-
-    Raises:
-        ConfigError: there is no such engine.
-    """
-    if settings.engine != "local":
-        raise ConfigError(f"engine={settings.engine!r} names no engine. There is 'local'.")
-    import os
-
-    from featurestore.engines.local import LocalEngine
-
-    return LocalEngine(settings.threads or os.cpu_count() or 1, int(settings.memory_gib * 2**30))
-
-
-def merge(known: "Definitions", more: "Definitions") -> "Definitions":
-    """Returns definitions in which those given later take the place of earlier ones of the same name."""
-    return replace(
-        known,
-        entities={**known.entities, **more.entities},
-        sources={**known.sources, **more.sources},
-        views={**known.views, **more.views},
-        services={**known.services, **more.services},
-    )
+        return (self._defined or Definitions()).of(applied, folder)

@@ -11,8 +11,9 @@ from featurestore.cli.terminal import ago, called, frame_table, instant, out, pr
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from featurestore.jobs.summary import MaterializeSummary
     from featurestore.registry.ledger import Run
-    from featurestore.store import FeatureStore, MaterializeSummary
+    from featurestore.store import FeatureStore
 
 _STATES = {"done": "green", "running": "yellow", "committed": "yellow", "failed": "red"}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from featurestore.store import FeatureStore, open_online
+from featurestore.adapters import open_online
+from featurestore.store import FeatureStore
 
 _UNKNOWN = {"origin": ["BOS", None], "carrier": ["ZZ", None], "tailnum": ["N00000", None]}
 """An entity that no row is about, and null keys."""

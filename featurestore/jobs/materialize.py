@@ -13,7 +13,7 @@ and may be done again, or by two processes at once, with one result (S17):
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from featurestore.clock import Clock
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError, RejectedRowsError, SourceError
 from featurestore.jobs.latest import write_latest
 from featurestore.jobs.progress import Progress, Silence
+from featurestore.jobs.summary import ViewSummary
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
@@ -32,50 +33,6 @@ from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 from featurestore.spec.view import Transform
-
-
-@dataclass(frozen=True)
-class ViewSummary:
-    """What materializing one view did.
-
-    Args:
-        view: the view.
-        data_version: the version of its stored values.
-        rows_read: the source's rows that were read.
-        rows_written: the rows that the history did not hold before.
-        rows_rejected: the rows that failed a check.
-        rows_online: the online values that became newer.
-        reasons: how many rows were rejected for each reason.
-        seconds: how long it took.
-        resumed: whether it took up a run that was interrupted.
-    """
-
-    view: str
-    data_version: int
-    rows_read: int = 0
-    rows_written: int = 0
-    rows_rejected: int = 0
-    rows_online: int = 0
-    reasons: Mapping[str, int] | None = None
-    seconds: float = 0.0
-    resumed: bool = False
-
-    def plus(self, other: "ViewSummary") -> "ViewSummary":
-        """Returns the sum of two summaries of one view."""
-        reasons = dict(self.reasons or {})
-        for reason, count in (other.reasons or {}).items():
-            reasons[reason] = reasons.get(reason, 0) + count
-        return ViewSummary(
-            self.view,
-            self.data_version,
-            self.rows_read + other.rows_read,
-            self.rows_written + other.rows_written,
-            self.rows_rejected + other.rows_rejected,
-            self.rows_online + other.rows_online,
-            reasons,
-            self.seconds + other.seconds,
-            self.resumed or other.resumed,
-        )
 
 
 class Materializer:

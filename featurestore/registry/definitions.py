@@ -1,19 +1,20 @@
 """Definitions: what users wrote, gathered from a folder of modules or from a list of objects, and checked."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from featurestore.errors import DefinitionError, DefinitionErrors
 from featurestore.registry.modules import import_folder
 from featurestore.registry.services import service_problems
-from featurestore.spec.catalog import Catalog
+from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.entity import Entity
 from featurestore.spec.faults import collect_faults
+from featurestore.spec.serial import data_digest
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import FrameSource, Source
-from featurestore.spec.view import FeatureView, FeatureViewMeta, ViewSpec
+from featurestore.spec.view import FeatureView, FeatureViewMeta, Transform, ViewSpec
 
 _Item = TypeVar("_Item", Entity, Source, FeatureService, type[FeatureView])
 
@@ -26,6 +27,43 @@ class Definitions:
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, type[FeatureView]] = field(default_factory=dict)
     services: dict[str, FeatureService] = field(default_factory=dict)
+
+    def merged(self, later: "Definitions") -> "Definitions":
+        """Returns these definitions, with later ones in the place of those of the same name."""
+        return Definitions(
+            {**self.entities, **later.entities},
+            {**self.sources, **later.sources},
+            {**self.views, **later.views},
+            {**self.services, **later.services},
+        )
+
+    def of(self, applied: AppliedView, folder: Path) -> tuple[AppliedView, Transform | None]:
+        """Returns a view as applied, with the source and the transform that its definition has.
+
+        Args:
+            applied: the view.
+            folder: where definitions are looked for, for the message.
+
+        Raises:
+            DefinitionError: the definition is another than the one applied; or it is not here, and the view cannot do
+                without it: a transform and a frame live in the definition alone.
+        """
+        view = applied.spec
+        defined = self.views.get(view.name)
+        if defined is None:
+            if view.transform_digest or isinstance(view.source, FrameSource):
+                what = "transform" if view.transform_digest else "frame"
+                raise DefinitionError(
+                    f"view {view.name!r} has a {what}, which lives in its definition, and that is not here. Run this where the "
+                    f"definitions are ({folder}), or apply it in this process first."
+                )
+            return applied, None
+        if data_digest(defined.__view__) != data_digest(view):
+            raise DefinitionError(
+                f"view {view.name!r} is defined otherwise than it was applied. Look at store.plan(), then store.apply().",
+                defined.__view__.place,
+            )
+        return replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__
 
 
 def load_definitions(folder: Path, root: Path | None = None) -> Definitions:

@@ -182,7 +182,8 @@ class TestFaults:
             "definitions/d_view.py:5: view Weather: ttl: '6 hours' is not a duration. Write it as '6h', '15m' or '1d12h' "
             "(units: us ms s m h d w), or as a timedelta.",
             "definitions/d_view.py:10: feature Weather.where: <class 'object'> is not a type a column can have. Use bool, int, "
-            "float, str, bytes, datetime, date, Decimal, list[…], or a Polars dtype as in Annotated[int, pl.Int32].",
+            "float, str, bytes, datetime, date, time, timedelta, Decimal, list[…], or a Polars dtype as in "
+            "Annotated[int, pl.Int32].",
             "definitions/e_exit.py:1: the module cannot be imported: SystemExit: 3",
             "definitions/f_raise.py:3: 'soon' is not a duration. Write it as '6h', '15m' or '1d12h' (units: us ms s m h d w), or "
             "as a timedelta.",

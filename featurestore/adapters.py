@@ -1,0 +1,100 @@
+"""Adapters: which one a setting or a source calls for. The only place that names them, and imports each when it is needed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from featurestore.clock import Clock
+from featurestore.config import Settings
+from featurestore.errors import ConfigError
+from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
+
+if TYPE_CHECKING:
+    from featurestore.engines.base import Engine
+    from featurestore.offline.base import OfflineStore, Table
+    from featurestore.online.base import OnlineStore
+    from featurestore.sources.base import SourceReader
+
+
+def open_source(source: Source, root: Path) -> "SourceReader":
+    """Returns the reader of a source."""
+    if isinstance(source, ParquetSource):
+        from featurestore.sources.parquet import ParquetReader
+
+        return ParquetReader(source, root)
+    if isinstance(source, CSVSource):
+        from featurestore.sources.csv import CSVReader
+
+        return CSVReader(source, root)
+    if isinstance(source, DeltaSource):
+        from featurestore.sources.delta import DeltaReader
+
+        return DeltaReader(source, root)
+    if isinstance(source, SQLSource):
+        from featurestore.sources.sql import SQLReader
+
+        return SQLReader(source, root)
+    if isinstance(source, FrameSource):
+        from featurestore.sources.frame import FrameReader
+
+        return FrameReader(source, root)
+    raise ConfigError(f"There is no reader for a {type(source).__name__}.")
+
+
+def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
+    """Returns the online store of a project's settings.
+
+    Raises:
+        ConfigError: the address names no kind of store.
+    """
+    scheme, _, rest = settings.online.partition(":")
+    if scheme == "lmdb":
+        from featurestore.online.lmdb import LMDBStore
+
+        return LMDBStore(settings.root / Path(rest).expanduser(), clock=clock)
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+        from featurestore.online.redis import RedisStore
+
+        return RedisStore(settings.online)
+    raise ConfigError(
+        f"online={settings.online!r} names no online store. Use lmdb:folder, redis://host:port, rediss://…, redis+cluster://… "
+        "or unix:///socket."
+    )
+
+
+def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
+    """Returns the offline store of a project's settings.
+
+    Raises:
+        ConfigError: the address names no kind of store.
+    """
+    if "://" in settings.offline:
+        raise ConfigError(
+            f"offline={settings.offline!r} is not a folder. This version keeps the history in a folder of a file system."
+        )
+    from featurestore.offline.delta import DeltaStore
+
+    return DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock)
+
+
+def open_engine(settings: Settings) -> "Engine":
+    """Returns the engine of a project's settings.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    if settings.engine != "local":
+        raise ConfigError(f"engine={settings.engine!r} names no engine. There is 'local'.")
+    from featurestore.engines.local import LocalEngine
+
+    return LocalEngine(settings.threads or os.cpu_count() or 1, int(settings.memory_gib * 2**30))
+
+
+def run_sql(query: str, tables: "Mapping[str, Table]", store: "OfflineStore") -> pl.DataFrame:
+    """Returns the result of a SELECT in which every view's history is a table of its name."""
+    from featurestore.offline.sql import query_history
+
+    return query_history(query, tables, store)

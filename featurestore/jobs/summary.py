@@ -1,0 +1,131 @@
+"""What jobs tell at their end, and how views stand: values that print as tables."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from featurestore.registry.ledger import Run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ViewSummary:
+    """What materializing one view did.
+
+    Args:
+        view: the view.
+        data_version: the version of its stored values.
+        rows_read: the source's rows that were read.
+        rows_written: the rows that the history did not hold before.
+        rows_rejected: the rows that failed a check.
+        rows_online: the online values that became newer.
+        reasons: how many rows were rejected for each reason.
+        seconds: how long it took.
+        resumed: whether it took up a run that was interrupted.
+    """
+
+    view: str
+    data_version: int
+    rows_read: int = 0
+    rows_written: int = 0
+    rows_rejected: int = 0
+    rows_online: int = 0
+    reasons: Mapping[str, int] | None = None
+    seconds: float = 0.0
+    resumed: bool = False
+
+    def plus(self, other: "ViewSummary") -> "ViewSummary":
+        """Returns the sum of two summaries of one view."""
+        reasons = dict(self.reasons or {})
+        for reason, count in (other.reasons or {}).items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        return ViewSummary(
+            self.view,
+            self.data_version,
+            self.rows_read + other.rows_read,
+            self.rows_written + other.rows_written,
+            self.rows_rejected + other.rows_rejected,
+            self.rows_online + other.rows_online,
+            reasons,
+            self.seconds + other.seconds,
+            self.resumed or other.resumed,
+        )
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """How a view stands.
+
+    Args:
+        view: the view's name.
+        version: the version of its definition.
+        data_version: the version of its stored values.
+        rows: the rows in its history.
+        latest: the greatest event time in its history; None without rows.
+        last_run: its last run; None before the first.
+        schedule: how often it is to be materialized.
+    """
+
+    view: str
+    version: int
+    data_version: int
+    rows: int
+    latest: datetime | None
+    last_run: Run | None
+    schedule: str | None
+
+
+class Report(Sequence[T], Generic[T], ABC):
+    """Values that print as a table, one a line.
+
+    Args:
+        values: the values.
+    """
+
+    def __init__(self, values: Sequence[T]) -> None:
+        self._values = tuple(values)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._values[place]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Returns each value as a dictionary."""
+        return [asdict(value) for value in self._values]  # type: ignore[call-overload]  # they are dataclasses
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    @abstractmethod
+    def _lines(self) -> Iterator[str]:
+        """Returns the lines of the table."""
+
+
+class MaterializeSummary(Report[ViewSummary]):
+    """What materializing did, a ``ViewSummary`` a view; prints as a table."""
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{'view':<20} {'read':>12} {'written':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"
+        for each in self._values:
+            counts = f"{each.rows_read:>12,} {each.rows_written:>12,} {each.rows_rejected:>9,} {each.rows_online:>10,}"
+            yield f"{each.view:<20} {counts} {each.seconds:>8.2f}"
+            for reason, count in (each.reasons or {}).items():
+                yield f"    rejected {count:,}: {reason}"
+
+
+class StatusReport(Report[ViewStatus]):
+    """How the views stand, a ``ViewStatus`` a view; prints as a table."""
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{'view':<20} {'version':>7} {'rows':>12}  {'latest event':<26} {'last run':<10}"
+        for each in self._values:
+            latest = each.latest.isoformat(sep=" ", timespec="seconds") if each.latest else "-"
+            run = each.last_run.state if each.last_run else "never"
+            yield f"{each.view:<20} {each.version:>7} {each.rows:>12,}  {latest:<26} {run:<10}"
+            if each.last_run is not None and each.last_run.error:
+                yield f"    {each.last_run.error}"
