@@ -98,7 +98,7 @@ def status(
 def _show_views(store: "FeatureStore", *, json: bool) -> None:
     standing = store.status()
     if json:
-        print_json(standing)
+        print_json(list(standing))
         return
     console = out()
     settings = store.settings
