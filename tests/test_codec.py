@@ -1,0 +1,66 @@
+"""The row codec: what is written is read back, and its bytes order as S4 and S15 say."""
+
+import math
+from struct import unpack
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featurestore.codec import encode_keys, key_encoder, oldest_header, pack_values, unpack_times, unpack_values
+from featurestore.errors import OnlineStoreError
+
+INSTANT = pl.Datetime("us", "UTC")
+MICROS = st.integers(-(2**62), 2**62)
+VALUES = st.tuples(st.none() | st.floats(), st.none() | st.text(max_size=5), st.none() | st.integers(-(2**63), 2**63 - 1))
+SCHEMA = {"event_time": pl.Int64, "available_time": pl.Int64, "x": pl.Float64, "s": pl.String, "i": pl.Int64}
+
+
+def packed(rows: list[tuple[Any, ...]]) -> list[bytes]:
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(pl.col("event_time", "available_time").cast(INSTANT))
+    return pack_values(frame, ["x", "s", "i"])
+
+
+@given(st.lists(st.tuples(MICROS, MICROS, VALUES), max_size=8))
+def test_what_is_written_is_read_back(rows: list[tuple[int, int, tuple[Any, ...]]]) -> None:
+    values = packed([(event, available, *given) for event, available, given in rows])
+    decoded = unpack_values([*values, None])
+    assert decoded[-2:] == [b"", None]
+    for header, row, (event, available, row_given) in zip(decoded[:-2:2], decoded[1:-2:2], rows, strict=True):
+        assert unpack_times(header) == (event, available)
+        assert all(one == other or (math.isnan(one) and math.isnan(other)) for one, other in zip(row, row_given, strict=True))
+
+
+@given(st.tuples(MICROS, MICROS, VALUES), st.tuples(MICROS, MICROS, VALUES))
+def test_s4_s15_bytes_order_by_event_then_available_time_then_values(one: Any, other: Any) -> None:
+    first, second = packed([(*one[:2], *one[2]), (*other[:2], *other[2])])
+    expected = (one[0], one[1], msgspec.msgpack.encode(one[2])) > (other[0], other[1], msgspec.msgpack.encode(other[2]))
+    assert (first > second) is expected
+
+
+@given(MICROS, MICROS)
+def test_s3_the_bound_of_a_ttl_is_inclusive(event: int, bound: int) -> None:
+    header = unpack_values(packed([(event, event, None, None, None)]))[0]
+    assert (header < oldest_header(bound)) is (event < bound)
+
+
+def test_a_service_in_any_language_can_read_it() -> None:
+    """The value is two MessagePack objects: the times as biased big-endian numbers, and the row."""
+    [value] = packed([(1, 2, 1.5, "a", -1)])
+    assert value.hex() == "c4108000000000000001800000000000000293cb3ff8000000000000a161ff"
+    assert [number - 2**63 for number in unpack(">QQ", value[2:18])] == [1, 2]
+    assert msgspec.msgpack.decode(value[18:]) == [1.5, "a", -1]
+
+
+def test_keys_are_message_pack_and_never_run_together() -> None:
+    frame = pl.DataFrame({"a": ["x", "xy"], "b": ["yz", "z"]})
+    assert encode_keys(frame) == [b"\xa1x\xa2yz", b"\xa2xy\xa1z"]
+    assert encode_keys(frame.select("a"))[0] == key_encoder(pl.String())("x") == b"\xa1x"
+
+
+def test_foreign_bytes_are_told() -> None:
+    with pytest.raises(OnlineStoreError, match="Does something else write under its keys"):
+        unpack_values([b"\x93\x01"])
