@@ -1,0 +1,313 @@
+"""The house holds: what may import what, who may use which library, where the time is read, how large things may grow.
+
+The modules stand in rows, and a module imports only from its own row and from the rows above it. Imports inside functions
+and for annotations count as well. Where a row is narrower than that, the test that says so is below.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "featurestore"
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "ground": ("errors", "dtypes", "clock", "config", "codec"),
+    "spec": ("spec", "spec.*"),
+    "plan": ("plan", "plan.*"),
+    "ports and registry": ("engines", "offline", "online", "sources", "*.base", "registry", "registry.*"),
+    "adapters": ("engines.*", "offline.*", "online.*", "sources.*"),
+    "retrieve and jobs": ("retrieve", "retrieve.*", "jobs", "jobs.*"),
+    "store": ("adapters", "store", ""),
+    "cli and demo": ("cli", "cli.*", "demo", "demo.*"),
+}
+"""The rows from top to bottom, each with its modules' names inside the package; the first pattern that fits counts."""
+
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "sqlalchemy": ("registry.*",),
+    "duckdb": ("offline.sql", "sources.databases"),
+    "deltalake": ("offline.delta", "sources.delta"),
+    "redis": ("online.redis*",),
+    "hiredis": ("online.redis*",),
+    "lmdb": ("online.lmdb*",),
+    "adbc_driver_manager": ("sources.databases",),
+    "adbc_driver_postgresql": ("sources.databases",),
+    "polars_hash": ("plan.buckets",),
+    "pydantic": ("config",),
+    "pydantic_settings": ("config",),
+    "typer": ("cli.*",),
+    "rich": ("cli.*", "demo.*"),
+    "msgspec": ("codec", "spec.serial", "registry.*", "cli.*"),
+    "pyarrow": ("retrieve.sink", "sources.parquet", "sources.databases"),
+    "polars": ("*",),
+}
+"""Which modules may import which library; a library that is not here may be imported by none."""
+
+TIME_READERS = {"now", "utcnow", "today"}
+TIME_FUNCTIONS = {"perf_counter", "sleep"}
+"""What may be taken from the module ``time``: a stopwatch, and waiting."""
+
+LONGEST = 400
+PUBLIC_METHODS = 7
+VAGUE = {"utils", "util", "common", "core", "helpers", "helper", "manager", "managers", "misc"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: the module it is in (for one of ours without the package), and where."""
+
+    module: str
+    name: str
+    line: int
+    for_types: bool
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name inside it; the package itself is the empty name."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+
+
+def row_of(module: str) -> int:
+    for number, patterns in enumerate(ROWS.values()):
+        if any(fnmatchcase(module, pattern) for pattern in patterns):
+            return number
+    raise AssertionError(f"featurestore.{module} stands in no row: put it into one of tests/test_architecture.py's ROWS")
+
+
+def row_name(module: str) -> str:
+    return list(ROWS)[row_of(module)]
+
+
+@cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    tree = tree_of(module)
+    typing_only = {
+        id(each)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for statement in node.body
+        for each in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [Import(each.name, "", node.lineno, id(node) in typing_only) for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: a relative import"
+            found += [Import(node.module or "", each.name, node.lineno, id(node) in typing_only) for each in node.names]
+    return tuple(found)
+
+
+def ours(module: str) -> Iterator[Import]:
+    """The imports of our own modules."""
+    for each in imports_of(module):
+        if each.module.split(".")[0] == "featurestore":
+            inner = each.module.removeprefix("featurestore").removeprefix(".")
+            below = f"{inner}.{each.name}".strip(".")
+            target, name = (below, "") if each.name and below in modules() else (inner, each.name)
+            yield Import(target, name, each.line, each.for_types)
+
+
+def in_row(name: str) -> list[str]:
+    return [module for module in modules() if row_name(module) == name]
+
+
+def family(module: str) -> str:
+    """The folder that a module is in."""
+    return module.split(".")[0]
+
+
+def is_port(module: str) -> bool:
+    return module.endswith(".base")
+
+
+def class_of(module: str, name: str) -> ast.ClassDef:
+    return next(node for node in tree_of(module).body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def test_a_module_imports_only_from_its_row_and_those_above() -> None:
+    wrong = [
+        f"{module} ({row_name(module)}), line {each.line}: {each.module} ({row_name(each.module)})"
+        for module in modules()
+        for each in ours(module)
+        if row_of(each.module) > row_of(module) and not (row_name(module) == "plan" and is_port(each.module))
+    ]
+    assert not wrong
+
+
+def test_a_plan_takes_only_values_from_a_port() -> None:
+    """What a plan makes for a port it makes in the port's own words: a frozen value, never a protocol to call."""
+    wrong = []
+    for module in in_row("plan"):
+        for each in ours(module):
+            if is_port(each.module):
+                made = class_of(each.module, each.name)
+                frozen = any("dataclass(frozen=True" in ast.unparse(decorator) for decorator in made.decorator_list)
+                if made.bases or not frozen:
+                    wrong.append(f"{module}, line {each.line}: {each.name} of {each.module} is no frozen value")
+    assert not wrong
+
+
+def test_an_adapter_knows_no_other_family_and_no_registry() -> None:
+    wrong = [
+        f"{module}, line {each.line}: {each.module}"
+        for module in in_row("adapters")
+        for each in ours(module)
+        if row_of(each.module) >= row_of("registry") and family(each.module) != family(module)
+    ]
+    assert not wrong
+
+
+def test_retrieve_and_jobs_know_ports_and_never_an_adapter() -> None:
+    wrong = [
+        f"{module}, line {each.line}: {each.module}; take the port, and let adapters.py pick"
+        for module in in_row("retrieve and jobs")
+        for each in ours(module)
+        if row_name(each.module) == "adapters"
+    ]
+    assert not wrong
+
+
+def test_one_module_alone_picks_adapters() -> None:
+    users = {
+        module
+        for module in modules()
+        for each in ours(module)
+        if row_name(each.module) == "adapters" and family(each.module) != family(module)
+    }
+    assert users == {"adapters"}
+
+
+def test_the_command_line_and_the_demo_talk_to_the_store() -> None:
+    """Names of other rows may be used for annotations; at run time only what is pure."""
+    hidden = {"ports and registry", "adapters", "retrieve and jobs"}
+    wrong = [
+        f"{module}, line {each.line}: {each.module}; ask the store"
+        for module in in_row("cli and demo")
+        for each in ours(module)
+        if not each.for_types and row_name(each.module) in hidden
+    ]
+    assert not wrong
+
+
+def test_there_are_no_cycles() -> None:
+    graph = {module: {each.module for each in ours(module)} - {module} for module in modules()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a cycle: {' → '.join([*path[path.index(module) :], module])}"
+        if module not in done:
+            for target in sorted(graph[module]):
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_nobody_imports_the_root() -> None:
+    """Inside the package a name is imported from the module that defines it."""
+    assert not [f"{module}, line {each.line}" for module in modules() for each in ours(module) if each.module == ""]
+
+
+def test_a_library_is_imported_in_its_own_adapter_alone() -> None:
+    wrong = []
+    for module in modules():
+        for each in imports_of(module):
+            library = each.module.split(".")[0]
+            if library not in sys.stdlib_module_names and library != "featurestore":
+                allowed = LIBRARIES.get(library, ())
+                if not any(fnmatchcase(module, pattern) for pattern in allowed):
+                    wrong.append(f"{module}, line {each.line}: {library}, which is allowed in {allowed or 'none'}")
+    assert not wrong
+
+
+def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
+    """Every library that is imported is one that pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["redis"], *extras["postgres"]]
+    names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
+    # pytz is DuckDB's to import, psycopg SQLAlchemy's.
+    assert set(LIBRARIES) == names - {"pytz", "psycopg"}
+
+
+def test_time_is_read_in_the_clock_alone() -> None:
+    assert not [reading for module in modules() if module != "clock" for reading in time_readings(module)]
+
+
+def time_readings(module: str) -> Iterator[str]:
+    taken = imports_of(module)
+    yield from (f"{module}, line {each.line}: time.{each.name}" for each in taken if each.module == "time" and each.name
+                and each.name not in TIME_FUNCTIONS)  # fmt: skip
+    has_time = any(each.module == "time" and not each.name for each in taken)
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            of_dates = node.attr in TIME_READERS and owner.split(".")[-1] in ("datetime", "date")
+            if of_dates or (has_time and owner == "time" and node.attr not in TIME_FUNCTIONS):
+                yield f"{module}, line {node.lineno}: {owner}.{node.attr}; take the time from a Clock"
+
+
+def long_modules() -> dict[str, int]:
+    lengths = {module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in modules().items()}
+    return {module: lines for module, lines in lengths.items() if lines > LONGEST}
+
+
+def test_a_module_is_short() -> None:
+    assert not long_modules()
+
+
+def test_a_name_says_what_is_in_it() -> None:
+    assert not [module for module in modules() if VAGUE & set(module.split("."))]
+
+
+def ports() -> list[tuple[str, str]]:
+    return [
+        (module, node.name)
+        for module in modules()
+        if is_port(module)
+        for node in tree_of(module).body
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("Protocol") for base in node.bases)
+    ]
+
+
+def test_every_family_has_a_port() -> None:
+    assert {module for module, _ in ports()} == {"engines.base", "offline.base", "online.base", "sources.base"}
+
+
+@pytest.mark.parametrize(("module", "port"), ports())
+def test_a_port_is_small_and_says_what_its_methods_promise(module: str, port: str) -> None:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    methods = [node for node in class_of(module, port).body if isinstance(node, functions) and not node.name.startswith("_")]
+    assert len(methods) <= PUBLIC_METHODS, [node.name for node in methods]
+    assert not [node.name for node in methods if not ast.get_docstring(node)]
+
+
+def test_what_is_switched_off_says_why() -> None:
+    wrong = []
+    for file in [*modules().values(), *sorted((ROOT / "docs").glob("*.py"))]:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            ignored = "# type: ignore" in line and not re.search(r"# type: ignore\[[\w, -]+\]  # \w", line)
+            silenced = "# noqa" in line and not re.search(r"# noqa: [A-Z]+\d+(, [A-Z]+\d+)* - \w", line)
+            if ignored or silenced:
+                wrong.append(f"{file.relative_to(ROOT)}:{number}")
+    assert not wrong
