@@ -54,9 +54,11 @@ class FeatureStore:
         ConfigError: the folder is not there, or a setting is unknown or of the wrong form.
 
     Example:
+        >>> from featurestore import Entity
         >>> store = FeatureStore(".", project="flights")
-        >>> store.settings.online
-        'lmdb:.featurestore/online'
+        >>> store.apply([Entity("airport", origin=str)]).summary
+        '1 to add, 0 to change, 0 to remove'
+        >>> store.close()
     """
 
     def __init__(

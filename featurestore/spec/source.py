@@ -23,7 +23,7 @@ class Source:
         event_time: the column that tells when a row became true (S2).
         available_time: the column that tells when this system could first have known the row; without one, a row is
             known when it is true (S2).
-        event_id: the column that tells events apart; rows of one key and event id are one event (S9).
+        event_id: the column that tells events apart. It must be there; the latest value of a feature does not depend on it.
         rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
             the transform, uses the names here.
         lateness: for a source that can tell what is new by its event time alone: how much later than that a row may
@@ -108,6 +108,11 @@ class CSVSource(Source):
         columns: the type of each column that shall not be guessed from the first rows, by its name in the file.
         separator: what stands between two fields.
         null_values: the texts that mean null, beside the empty field.
+
+    Example:
+        >>> readings = CSVSource("readings", "data/*.csv", event_time="at", columns={"sensor": str}, null_values=["NA"])
+        >>> readings.columns
+        {'sensor': String}
     """
 
     path: str
@@ -138,6 +143,10 @@ class DeltaSource(Source):
 
     Args:
         path: the table's folder or address. A relative path starts at the project's folder.
+
+    Example:
+        >>> DeltaSource("trips", "lake/trips", event_time="ended_at", rename={"dropoff": "ended_at"}).time_columns
+        ('ended_at',)
     """
 
     path: str
@@ -153,6 +162,11 @@ class SQLSource(Source):
         query: a SELECT, without a semicolon. DuckDB runs it over files (``select * from 'data/*.parquet'``, paths
             starting at the project's folder) or over ``database``.
         database: a DuckDB file, or a ``postgresql://`` address, whose server then runs the query.
+
+    Example:
+        >>> orders = SQLSource("orders", "select * from 'data/orders/*.parquet'", event_time="ordered_at", lateness="90m")
+        >>> orders.lateness
+        '1h30m'
     """
 
     query: str
@@ -168,6 +182,12 @@ class FrameSource(Source):
 
     Args:
         frame: the rows: a Polars frame, or any object that speaks Arrow (pandas, PyArrow).
+
+    Example:
+        >>> from datetime import datetime
+        >>> rows = pl.DataFrame({"origin": ["JFK"], "observed_at": [datetime(2013, 7, 1)], "temp": [79.0]})
+        >>> FrameSource("observations", rows, event_time="observed_at").frame.height
+        1
     """
 
     frame: Any

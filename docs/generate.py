@@ -1,0 +1,300 @@
+"""Writes the reference: the Python API from the docstrings, the command line from its own help.
+
+``python docs/generate.py`` writes ``docs/reference/*.md``. With ``--check`` it writes nothing, and ends with 1 where one of them is
+not what it would write.
+"""
+
+import argparse
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.text import Text
+
+import featurestore
+from featurestore import errors
+from featurestore.cli.app import app
+from featurestore.jobs.progress import Progress
+from featurestore.jobs.summary import MaterializeSummary, StatusReport, ViewStatus, ViewSummary
+from featurestore.registry.diff import Change, Plan
+from featurestore.registry.ledger import Run
+from featurestore.retrieve.rows import OnlineRows
+from featurestore.spec.reference import FeatureReference, ViewReference
+from featurestore.spec.source import Source
+
+REFERENCE = Path(__file__).parent / "reference"
+NOTICE = "<!-- Written by docs/generate.py; change the docstrings and run it again. -->"
+WIDTH = 110
+
+GROUPS: dict[str, list[Any]] = {
+    "The store": [featurestore.FeatureStore],
+    "Definitions": [featurestore.Entity, featurestore.FeatureView, featurestore.Feature, featurestore.FeatureService],
+    "Sources": [
+        Source,
+        featurestore.ParquetSource,
+        featurestore.CSVSource,
+        featurestore.DeltaSource,
+        featurestore.SQLSource,
+        featurestore.FrameSource,
+    ],
+    "References": [ViewReference, FeatureReference],
+    "Results": [OnlineRows, MaterializeSummary, ViewSummary, StatusReport, ViewStatus, Run, Plan, Change, Progress],
+}
+"""What the page on Python tells of, in its order. The errors follow."""
+
+NOT_CALLED = (featurestore.FeatureView, OnlineRows, MaterializeSummary, StatusReport, Progress)
+"""Those that users never make by a call."""
+
+SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")
+
+
+def api() -> str:
+    """Returns the page on Python."""
+    lines = [
+        "# Python",
+        "",
+        NOTICE,
+        "",
+        "What `import featurestore` has, what its calls return, and every error. Names of other modules are imported from "
+        "where the heading says.",
+    ]
+    for title, things in GROUPS.items():
+        lines += ["", f"## {title}"]
+        for thing in things:
+            lines += ["", *thing_lines(thing)]
+    tree = inspect.cleandoc(errors.__doc__ or "").split("\n\n")[1]
+    lines += ["", "## Errors", "", "From `featurestore.errors`.", "", "```", inspect.cleandoc(tree), "```"]
+    for name in re.findall(r"[A-Z]\w+Errors?\b", tree):
+        lines += ["", f"### {name}", "", *doc_lines(getattr(errors, name))]
+    return "\n".join(lines) + "\n"
+
+
+def thing_lines(thing: Any) -> Iterator[str]:
+    """Yields what is told of a class or function: its signature, its docstring, its members."""
+    name = thing.__name__
+    public = name in featurestore.__all__
+    yield f"### {name}"
+    yield ""
+    if not public:
+        yield f"From `{thing.__module__}`."
+        yield ""
+    if thing not in NOT_CALLED:
+        yield from signature_lines(name, thing)
+        yield ""
+    made = thing not in NOT_CALLED or thing is featurestore.FeatureView
+    yield from doc_lines(thing, without=() if made else ("Args",))
+    if inspect.isclass(thing):
+        for member, value in members(thing):
+            yield ""
+            yield f"#### {name}.{member}"
+            yield ""
+            if not isinstance(value, property):
+                yield from signature_lines(member, value)
+                yield ""
+            yield from doc_lines(value.fget if isinstance(value, property) else value)
+
+
+def members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yields the public methods and properties of a class, those of bases that the page does not tell of too, in their order."""
+    told = {each for things in GROUPS.values() for each in things} - {cls}
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("featurestore") and base not in told:
+            for name, value in vars(base).items():
+                plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+                if not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)):
+                    found[name] = plain
+    yield from found.items()
+
+
+def signature_lines(name: str, thing: Callable[..., Any]) -> Iterator[str]:
+    """Yields a call's signature, as code."""
+    signature = inspect.signature(thing)
+    parts: list[str] = []
+    named_only = False
+    for parameter in signature.parameters.values():
+        if parameter.name in ("self", "cls", "place"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not named_only:
+            named_only = True
+            parts.append("*")
+        parts.append(parameter_text(parameter))
+    result = "" if inspect.isclass(thing) else f" -> {type_text(signature.return_annotation)}"
+    prefix = "await " if inspect.iscoroutinefunction(thing) else ""
+    line = f"{prefix}{name}({', '.join(parts)}){result}"
+    yield "```"
+    if len(line) <= WIDTH:
+        yield line
+    else:
+        yield f"{prefix}{name}("
+        yield from (f"    {part}," for part in parts)
+        yield f"){result}"
+    yield "```"
+
+
+def parameter_text(parameter: inspect.Parameter) -> str:
+    """Returns a parameter with its type and default."""
+    text = str(parameter).partition(":")[0].partition("=")[0]
+    if parameter.annotation is not parameter.empty:
+        text += f": {type_text(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        default = getattr(parameter.default, "__name__", None) or repr(parameter.default)
+        text += f" = {'…' if default == '<factory>' else default}"
+    return text
+
+
+def type_text(annotation: Any) -> str:
+    """Returns an annotation as one would write it, without the modules' names."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = re.sub(r"\bpolars\.[\w.]*\b(DataFrame|LazyFrame|DataType)\b", r"pl.\1", text)
+    return re.sub(r"\b(?!pl\.)(?:\w+\.)+(\w+)", r"\1", text)
+
+
+def doc_lines(thing: Any, without: Sequence[str] = ()) -> Iterator[str]:
+    """Yields a docstring as Markdown, some sections left out."""
+    for title, body in sections(inspect.getdoc(thing) or ""):
+        if title in without:
+            continue
+        if title == "Example":
+            yield ""
+            yield "```pycon"
+            yield body
+            yield "```"
+        elif title in ("Args", "Raises"):
+            yield ""
+            yield f"**{title}**"
+            yield ""
+            for names, text in entries(body):
+                yield f"- {', '.join(f'`{name}`' for name in names.split(', '))}: {as_markdown(text)}"
+        elif title:
+            yield ""
+            yield f"**{title}** {as_markdown(body)}"
+        else:
+            yield as_markdown(body)
+
+
+def sections(doc: str) -> Iterator[tuple[str, str]]:
+    """Yields a docstring's sections, ``("", text)`` for what is outside of any."""
+    for part in re.split(rf"^(?=(?:{'|'.join(SECTIONS)}):$)", doc, flags=re.MULTILINE):
+        title, _, rest = part.partition(":\n")
+        if title not in SECTIONS:
+            yield "", part.strip()
+            continue
+        # A section ends where the indentation does.
+        inside = re.match(r"(?:(?: {4}.*)?(?:\n|$))*", rest)
+        end = inside.end() if inside else 0
+        yield title, textwrap.dedent(rest[:end]).strip()
+        if rest[end:].strip():
+            yield "", "\n" + rest[end:].strip()
+
+
+def entries(body: str) -> Iterator[tuple[str, str]]:
+    """Yields the names and texts of a section's entries, whose further lines are indented."""
+    for entry in re.split(r"\n(?! )", body):
+        name, _, text = entry.partition(": ")
+        first, *further = text.split("\n")
+        yield name.replace(":", ""), "\n".join([first, *(f"  {line.strip()}" if line.strip() else "" for line in further)])
+
+
+def as_markdown(text: str) -> str:
+    """Returns docstring text with code marked as Markdown does."""
+    return text.replace("``", "`")
+
+
+def cli() -> str:
+    """Returns the page on the command line."""
+    group: Any = typer.main.get_command(app)
+    lines = [
+        "# Command line",
+        "",
+        NOTICE,
+        "",
+        *command_lines("featurestore", group),
+        "",
+        "0 is success, 1 an error, 2 wrong usage, 130 an interruption. Results go to standard output, progress bars, warnings and "
+        "errors to standard error. `--json` prints what a script would read.",
+        "",
+        "| command | does |",
+        "| --- | --- |",
+        *(f"| [`{name}`](#featurestore-{name}) | {summary(command)} |" for name, command in group.commands.items()),
+    ]
+    for name, command in group.commands.items():
+        lines += ["", f"## featurestore {name}", "", *command_lines(f"featurestore {name}", command)]
+    return "\n".join(lines) + "\n"
+
+
+def summary(command: Any) -> str:
+    """Returns the first sentence of a command's help."""
+    return str(command.help).split("\n", 1)[0].strip()
+
+
+def command_lines(name: str, command: Any) -> Iterator[str]:
+    """Yields a command's usage, help, arguments, options and examples."""
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and "completion" not in each.name]
+    words = [argument_word(each) for each in arguments] or (["COMMAND"] if hasattr(command, "commands") else [])
+    yield "```"
+    yield " ".join([name, "[OPTIONS]", *words])
+    yield "```"
+    yield ""
+    yield inspect.cleandoc(command.help)
+    if arguments or options:
+        yield ""
+        yield "| | |"
+        yield "| --- | --- |"
+        for each in arguments:
+            yield f"| `{argument_word(each).replace('|', chr(92) + '|')}` | {plain(each.help)} |"
+        for each in options:
+            value = "" if each.is_flag else f" {each.metavar or 'N'}"
+            names = ", ".join(f"`{opt}{value if opt.startswith('--') else ''}`" for opt in sorted(each.opts, key=len, reverse=True))
+            default = "" if each.default in (None, False) or callable(each.default) else f" Default: `{each.default}`."
+            yield f"| {names} | {plain(each.help)}{default} |"
+    shown = [line for line in Text.from_markup(command.epilog or "").plain.splitlines() if line.startswith("$")]
+    if shown:
+        yield ""
+        yield "```sh"
+        yield from shown
+        yield "```"
+
+
+def argument_word(argument: Any) -> str:
+    """Returns an argument as a usage line has it."""
+    word = f"{argument.metavar}{'...' if argument.nargs == -1 else ''}"
+    return word if argument.required else f"[{word}]"
+
+
+def plain(help_text: str | None) -> str:
+    """Returns help without rich's markup, fit for a table's cell."""
+    return Text.from_markup(help_text or "").plain.replace("|", "\\|")
+
+
+PAGES = {"api.md": api, "cli.md": cli}
+
+
+def main() -> int:
+    """Writes or checks the pages; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Writes the reference from docstrings and from the command line's help.")
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where a page is stale")
+    check = parser.parse_args().check
+    stale = []
+    for name, write in PAGES.items():
+        path, text = REFERENCE / name, write()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    if check and stale:
+        print(f"Stale: {', '.join(stale)}. Run: python docs/generate.py", file=sys.stderr)
+        return 1
+    print("The reference is current." if not stale else f"Written: {', '.join(stale)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
