@@ -260,11 +260,10 @@ def time_readings(module: str) -> Iterator[str]:
                 and each.name not in TIME_FUNCTIONS)  # fmt: skip
     has_time = any(each.module == "time" and not each.name for each in taken)
     for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.Attribute):
-            owner = ast.unparse(node.value)
-            of_dates = node.attr in TIME_READERS and owner.split(".")[-1] in ("datetime", "date")
-            if of_dates or (has_time and owner == "time" and node.attr not in TIME_FUNCTIONS):
-                yield f"{module}, line {node.lineno}: {owner}.{node.attr}; take the time from a Clock"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, name = ast.unparse(node.func.value), node.func.attr
+            if name in TIME_READERS or (has_time and owner == "time" and name not in TIME_FUNCTIONS):
+                yield f"{module}, line {node.lineno}: {owner}.{name}(); take the time from a Clock"
 
 
 def long_modules() -> dict[str, int]:
