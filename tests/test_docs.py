@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "project"
     folder.mkdir()
     for name in list(os.environ):
-        if name.startswith("FEATURESTORE_"):
+        if name.startswith("FEATURESTORE_") or name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(folder)
@@ -45,6 +45,25 @@ def page_name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_examples_of_a_page_run_as_shown(page: Path, project: Path) -> None:
     run_page(page, project)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```python\nprint(1)\n```\nprose\n```text\n2\n```\n",
+        "```python\n>>> 1\n2\n\n```\n",
+        "```python\nassert False\n```\n",
+        "<!-- python\nassert False\n-->\n",
+        "```python excerpt pyproject.toml\n[project]\n[build-system]\n```\n",
+        "```console\n$ featurestore status\n```\n",
+        "```console\n$ featurestore --version\nfeaturestore nought\n```\n",
+    ],
+)
+def test_a_page_that_is_wrong_is_noticed(page: str, project: Path) -> None:
+    path = project / "page.md"
+    path.write_text(page, encoding="utf-8")
+    with pytest.raises(AssertionError):
+        run_page(path, project)
 
 
 @pytest.mark.parametrize("module", MODULES)
