@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     project: str = Field(default="default", description="The name under which registry and stores keep the project.")
     definitions: str = Field(default="definitions", description="The folder of definition modules.")
     registry: str = Field(default="sqlite:///.featurestore/registry.db", description="A SQLite or postgresql+psycopg address.")
-    offline: str = Field(default=".featurestore/offline", description="The folder, or s3:// address, of the history.")
+    offline: str = Field(default=".featurestore/offline", description="The folder of the history.")
     online: str = Field(
         default="lmdb:.featurestore/online", description="lmdb:folder, redis://, rediss://, redis+cluster:// or unix://."
     )

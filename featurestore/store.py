@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import polars as pl
 
 from featurestore.adapters import open_engine, open_offline, open_online, open_source, run_sql
-from featurestore.clock import Clock, from_micros, parse_instant, utc_now
+from featurestore.clock import Clock, parse_instant, utc_now
 from featurestore.config import Settings, load_settings
 from featurestore.errors import NotFoundError
 from featurestore.plan.selection import Selection, select
@@ -23,6 +23,7 @@ from featurestore.spec.view import Transform
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.jobs.apply import Applier
+    from featurestore.jobs.materialize import Materializer
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.summary import MaterializeSummary, StatusReport
     from featurestore.offline.base import OfflineStore, Table
@@ -154,25 +155,21 @@ class FeatureStore:
             RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next call goes on where this one stopped.
         """
-        from featurestore.jobs.materialize import Materializer
         from featurestore.jobs.summary import MaterializeSummary
 
         until = self._clock() if end is None else parse_instant(end)
         since = None if start is None else parse_instant(start)
-        job = Materializer(
-            self.settings.project,
-            self._ledger,
-            self._offline,
-            self._online,
-            self._open_source,
-            clock=self._clock,
-            chunk_rows=self.settings.chunk_rows,
-            progress=progress,
-        )
         chosen = [self._definition(applied) for applied in self._views(views)]
-        return MaterializeSummary(
-            [job.materialize(applied, transform, start=since, end=until, dry_run=dry_run) for applied, transform in chosen]
-        )
+        job = self._materializer(progress)
+        return MaterializeSummary(job.materialize_all(chosen, start=since, end=until, dry_run=dry_run))
+
+    def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
+        """Writes the latest values of the whole history online, for an online store that is new or was lost.
+
+        What is online and newer stays. Returns for each view how many values were written.
+        """
+        job = self._materializer(progress)
+        return {applied.spec.name: job.rebuild_online(applied) for applied in self._views(views)}
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -261,16 +258,10 @@ class FeatureStore:
 
     def status(self) -> "StatusReport":
         """Returns how each view stands: its versions, rows, latest event and last run; print it."""
-        from featurestore.jobs.summary import StatusReport, ViewStatus
+        from featurestore.jobs.summary import StatusReport, view_status
 
-        standing = []
-        for name, applied in sorted(self._watch.refresh().views.items()):
-            snapshot = self._offline.snapshot(self._table(applied))
-            latest = None if snapshot.spans is None else from_micros(snapshot.spans[1])
-            run = self._ledger.latest(name, applied.data_version)
-            standing.append(
-                ViewStatus(name, applied.version, applied.data_version, snapshot.rows, latest, run, applied.spec.schedule)
-            )
+        applied = [each for _, each in sorted(self._watch.refresh().views.items())]
+        standing = [view_status(each, self._offline.snapshot(self._table(each)), self._ledger) for each in applied]
         return StatusReport(standing)
 
     def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
@@ -347,6 +338,12 @@ class FeatureStore:
         from featurestore.retrieve.training import TrainingReader
 
         return TrainingReader(self.settings.project, self._offline, self._engine)
+
+    def _materializer(self, progress: "Progress | None") -> "Materializer":
+        from featurestore.jobs.materialize import Materializer
+
+        stores = (self.settings.project, self._ledger, self._offline, self._online, self._open_source)
+        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, progress=progress)
 
     def _open_source(self, source: Source) -> "SourceReader":
         return open_source(source, self.settings.root)

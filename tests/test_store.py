@@ -12,6 +12,7 @@ from featurestore.errors import (
     BreakingChangeError,
     ConfigError,
     DefinitionError,
+    MaterializeError,
     NotFoundError,
     RejectedRowsError,
     RequestError,
@@ -301,3 +302,50 @@ def test_two_projects_on_one_store_do_not_meet(tmp_path: Path, clock: Hand, valk
     for project, x in (("one", 1.0), ("two", 2.0)):
         with store_at(tmp_path / "shared", clock, online=valkey_url, project=project) as opened:
             assert values(opened)[0] == x
+
+
+def test_a_registry_that_is_lost_loses_no_rows(store: FeatureStore, source: Any, tmp_path: Path, clock: Hand) -> None:
+    view = view_of(source, KEYS, FEATURES)
+    store.apply([view])
+    store.materialize()
+    store.close()
+    (store.settings.root / ".featurestore" / "registry.db").unlink()
+    clock.micros = 20
+    more = [Row(("c",), 15, 15, (15.0, 1))]
+    frame_of(more, POLARS_KEYS, POLARS).write_parquet(tmp_path / "data" / "1.parquet")
+    with store_at(store.settings.root, clock) as anew:
+        anew.apply([view])
+        assert anew.materialize()[0].rows_written == 1
+        assert anew.status()[0].rows == 4
+        assert [row["x"] for row in anew.online("v", [{"k": "a"}, {"k": "c"}])] == [5.0, 15.0]
+        assert [run.seq for run in anew.runs()] == [2]
+
+
+def test_a_new_online_store_is_filled_from_the_history(store: FeatureStore, source: Any, clock: Hand) -> None:
+    store.apply([view_of(source, KEYS, FEATURES)])
+    store.materialize()
+    with store_at(store.settings.root, clock, online="lmdb:other") as other:
+        assert values(other) == [None, None]
+        assert other.rebuild_online() == {"v": 2}
+        assert other.rebuild_online(["v"]) == {"v": 0}
+        assert values(other) == values(store) == [5.0, None]
+
+
+def test_a_view_that_fails_does_not_keep_the_others_from_being_done(store: FeatureStore, source: Any, tmp_path: Path) -> None:
+    gone = parquet_of(tmp_path / "gone", [frame_of(ROWS, POLARS_KEYS, POLARS)], name="gone")
+    bad = [view_of(gone, KEYS, FEATURES, name="a"), view_of(gone, KEYS, FEATURES, name="b")]
+    store.apply([*bad, view_of(source, KEYS, FEATURES)])
+    (tmp_path / "gone" / "0.parquet").unlink()
+    with pytest.raises(SourceError, match="gone"):
+        store.materialize(["a", "v"])
+    assert values(store) == [5.0, None]
+    with pytest.raises(MaterializeError, match=r"(?s)2 of 3 views failed; the others are done\..*gone.*gone"):
+        store.materialize()
+
+
+def test_a_repeated_run_with_nothing_new_writes_nothing_online(store: FeatureStore) -> None:
+    store.apply([view_of(memory_of(frame_of(ROWS, POLARS_KEYS, POLARS)), KEYS, FEATURES)])
+    assert store.materialize()[0].rows_online == 2
+    store._online.write = None  # type: ignore[assignment,method-assign]  # is not called
+    [again] = store.materialize()
+    assert (again.rows_read, again.rows_written, again.rows_online) == (3, 0, 0)

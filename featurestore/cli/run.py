@@ -28,6 +28,9 @@ def materialize(
     ] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Read what is available by this time, if not now.")] = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Read and check only; write nothing.")] = False,
+    rebuild: Annotated[
+        bool, Flag("--rebuild-online", help="Read no source; write the history's latest values online, if that store is new.")
+    ] = False,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
@@ -37,12 +40,28 @@ def materialize(
     """
     from featurestore.cli.progress import bars
 
+    if rebuild and (start or end or dry_run):
+        raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end and --dry-run.")
     with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:
+        if rebuild:
+            show_rebuilt(store.rebuild_online(views or None, progress=progress), json=json)
+            return
         summary = store.materialize(views or None, start=start, end=end, dry_run=dry_run, progress=progress)
     if json:
         print_json(summary.to_dicts())
     else:
         show_summary(out(), summary, called(store.settings.root), dry_run=dry_run)
+
+
+def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
+    """Prints how many values were written online, a line a view."""
+    if json:
+        print_json(written)
+        return
+    made = table("view", "online", right=("online",))
+    for view, values in written.items():
+        made.add_row(Text(view, style="cyan"), f"{values:,}")
+    out().print(made)
 
 
 def show_summary(console: "Console", summary: "MaterializeSummary", program: str, *, dry_run: bool = False) -> None:

@@ -12,7 +12,7 @@ and may be done again, or by two processes at once, with one result (S17):
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,9 @@ from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 from featurestore.spec.view import Transform
+
+_OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError)
+"""The errors that one view's source, transform or rows give cause to."""
 
 
 class Materializer:
@@ -70,6 +73,28 @@ class Materializer:
         self._chunk_rows = chunk_rows
         self._progress = progress or Silence()
 
+    def materialize_all(
+        self, chosen: Sequence[tuple[AppliedView, Transform | None]], *, start: datetime | None, end: datetime, dry_run: bool
+    ) -> list[ViewSummary]:
+        """Materializes views one after the other; a view that fails does not keep the others from being done.
+
+        Raises:
+            MaterializeError: several views failed; it tells of each.
+            FeatureStoreError: one view failed, with its own error; or a store cannot be reached, which ends it at once.
+        """
+        summaries, failed = [], []
+        for applied, transform in chosen:
+            try:
+                summaries.append(self.materialize(applied, transform, start=start, end=end, dry_run=dry_run))
+            except _OF_ONE_VIEW as error:
+                failed.append(error)
+        if len(failed) == 1:
+            raise failed[0]
+        if failed:
+            told = "".join(f"\n  - {error}" for error in failed)
+            raise MaterializeError(f"{len(failed)} of {len(chosen)} views failed; the others are done.{told}")
+        return summaries
+
     def materialize(
         self, applied: AppliedView, transform: Transform | None, *, start: datetime | None, end: datetime, dry_run: bool = False
     ) -> ViewSummary:
@@ -96,6 +121,8 @@ class Materializer:
         if dry_run:
             return self._try(applied, transform, reader, start, end)
         summary = ViewSummary(view.name, applied.data_version)
+        # NOTE: the history is asked before the ledger, which may have been restored from before the history's last run.
+        taken = self._offline.snapshot(Table.of(self._project, applied)).last_run
         latest = self._ledger.latest(view.name, applied.data_version)
         while latest is not None and latest.state in ("running", "committed"):
             run = self._ledger.update(latest, attempts=latest.attempts + 1)
@@ -105,7 +132,8 @@ class Materializer:
         if not span.chunks:
             return summary
         body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
-        run = self._ledger.begin(view.name, applied.data_version, latest.seq + 1 if latest else 1, body)
+        number = max(taken, latest.seq if latest else 0) + 1
+        run = self._ledger.begin(view.name, applied.data_version, number, body)
         if run.state == "failed":
             raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
         # A run that another process began and has done already leaves nothing to do.
@@ -125,7 +153,7 @@ class Materializer:
                 run = self._stage_and_commit(run, table, applied, transform, reader)
             parts = self._offline.committed(table, run.seq)
             online = write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
-        except (SourceError, DefinitionError, RejectedRowsError) as error:
+        except _OF_ONE_VIEW as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise
         except FeatureStoreError as error:
@@ -187,6 +215,11 @@ class Materializer:
             kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
         return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
+
+    def rebuild_online(self, applied: AppliedView) -> int:
+        """Writes the latest values of a view's whole history online, and returns how many became newer."""
+        parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
+        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
 
     def _try(
         self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime

@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from featurestore.registry.ledger import Run
+from featurestore.clock import from_micros
+from featurestore.offline.base import Snapshot
+from featurestore.registry.ledger import Ledger, Run
+from featurestore.spec.catalog import AppliedView
 
 T = TypeVar("T")
 
@@ -76,6 +79,14 @@ class ViewStatus:
     latest: datetime | None
     last_run: Run | None
     schedule: str | None
+
+
+def view_status(applied: AppliedView, snapshot: Snapshot, ledger: Ledger) -> ViewStatus:
+    """Returns how a view stands, by its history and the ledger."""
+    view = applied.spec
+    latest = None if snapshot.spans is None else from_micros(snapshot.spans[1])
+    run = ledger.latest(view.name, applied.data_version)
+    return ViewStatus(view.name, applied.version, applied.data_version, snapshot.rows, latest, run, view.schedule)
 
 
 class Report(Sequence[T], Generic[T], ABC):

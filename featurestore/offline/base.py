@@ -104,7 +104,10 @@ class OfflineStore(Protocol):
         """
 
     def committed(self, table: Table, run: int) -> list[History]:
-        """Returns what a committed run added, a part for each bucket; all of the table where that can't be told any more."""
+        """Returns what a committed run added, a part for each bucket; nothing where it added nothing.
+
+        Where a later run has split the table and with it rewritten these rows, that run's parts hold them.
+        """
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """Keeps a chunk's rejected rows with their reasons, replacing what an earlier attempt kept; returns where (S19)."""

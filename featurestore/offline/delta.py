@@ -103,10 +103,9 @@ class DeltaStore:
         """See ``OfflineStore.stage``."""
         path = self.path(table) / "_staging" / f"{run:08d}" / f"{index:06d}-{uuid4().hex}.parquet"
         with _translated("write", str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             # Sorted by hash, so that a bucket of any depth is one stretch of the file.
             hashed = frame.with_columns(key_hash(table.keys).alias(_HASH)).sort(_HASH)
-            hashed.write_parquet(path, compression=_COMPRESSION, row_group_size=131_072)
+            _write_in_new_folder(hashed, path)
         return {"path": str(path.relative_to(self.path(table))), "rows": frame.height}
 
     def commit(self, table: Table, run: int, staged: Sequence[Staged]) -> int:
@@ -116,6 +115,7 @@ class DeltaStore:
                 delta = self._open(table) or self._create(table)
                 snapshot = self._snapshot(table, delta)
                 if snapshot.last_run >= run:
+                    self._unstage(table, run)
                     return 0
                 try:
                     added, removed, rows = self._merge(table, run, delta, snapshot, staged)
@@ -154,7 +154,7 @@ class DeltaStore:
                 return []
             files = self._files(delta)
         own = [file for file in files if Path(file.path).name.startswith(f"run-{run:08d}-")]
-        return list(self._by_bucket(table, own or files).values())
+        return list(self._by_bucket(table, own).values())
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""
@@ -315,6 +315,18 @@ class DeltaStore:
             if int(folder.name) <= run:
                 # Another process may be at the same run and clear the same folder.
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_in_new_folder(frame: pl.DataFrame, path: Path) -> None:
+    """Writes a file in a folder that another process at the same run may clear away at any moment."""
+    for attempt in range(_ATTEMPTS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return frame.write_parquet(path, compression=_COMPRESSION, row_group_size=131_072)
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    return None
 
 
 def _columns(table: Table) -> dict[str, pl.DataType]:

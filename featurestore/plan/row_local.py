@@ -9,7 +9,7 @@ from featurestore.spec.view import Transform, ViewSpec
 SAMPLE_ROWS = 256
 _HINT = (
     "A transform may select, filter, derive, explode and join to a static table, but not sort, group or window over rows: "
-    "a backfill, an hourly run and a pushed row would disagree. To aggregate over rows, use a windowed feature."
+    "a backfill and an hourly run would disagree. What aggregates over rows is a windowed feature."
 )
 
 

@@ -1,6 +1,6 @@
 """The plan of an apply: what definitions would change of what is applied, and what that means recomputing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from featurestore.registry.details import details
 from featurestore.registry.services import service_problems
 from featurestore.registry.specs import Put, applied_specs
 from featurestore.spec.catalog import Catalog
+from featurestore.spec.reference import ViewReference
 from featurestore.spec.serial import KINDS, Spec, data_digest, to_json
 from featurestore.spec.service import FeatureService
 from featurestore.spec.view import ViewSpec
@@ -190,6 +191,18 @@ def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, 
         if isinstance(service, FeatureService) and name in applied["service"]:
             known = service_problems(service, before)
             yield from (problem for problem in service_problems(service, after) if problem not in known)
+            if service == applied["service"][name]:
+                yield from _shrunk(service, before, after)
+
+
+def _shrunk(service: FeatureService, before: Mapping[str, ViewSpec], after: Mapping[str, ViewSpec]) -> Iterator[str]:
+    """Tells which features a service would lose without a word that uses views as a whole."""
+    whole = dict.fromkeys(reference.view for reference in service.references if isinstance(reference, ViewReference))
+    for view in whole:
+        if view in before and view in after:
+            for feature in before[view].feature_names:
+                if after[view].feature(feature) is None:
+                    yield f"service {service.name!r} would lose {view}.{feature}, which it uses with all of {view!r}."
 
 
 def _views(specs: dict[str, dict[str, Spec]]) -> dict[str, ViewSpec]:

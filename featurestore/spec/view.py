@@ -1,13 +1,11 @@
 """Feature views: typed classes, each a table of features about one entity from one source."""
 
-import ast
-import hashlib
 import inspect
 import re
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import FunctionType
 from typing import Any, ClassVar, Literal
 
 import polars as pl
@@ -18,6 +16,7 @@ from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.spec.entity import RESERVED_COLUMNS, Entity, check_name
 from featurestore.spec.faults import caller_place, member_place, report
 from featurestore.spec.feature import FeatureField, FeatureSpec, make_feature
+from featurestore.spec.meaning import meaning_digest, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
 from featurestore.spec.source import Source
 
@@ -29,8 +28,8 @@ Transform = Callable[[pl.LazyFrame], pl.LazyFrame]
 class ViewSpec:
     """A feature view as the registry keeps it: what its values depend on, and the words about it.
 
-    ``transform`` is the source text of the transform, for people to read; ``transform_digest`` is a digest of its syntax
-    tree, which comments and layout do not change. The function itself is never stored: it comes from the definitions.
+    ``transform`` is the source text of the transform, for people to read; ``transform_digest`` is a digest of what
+    it means, which comments and layout do not change. The function itself is never stored: it comes from the definitions.
     """
 
     name: str
@@ -156,7 +155,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         if on_reject not in ("keep", "fail"):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
         if not faults:
-            text, digest = _digest(transform)
+            text, digest = (source_text(transform), meaning_digest(transform)) if isinstance(transform, FunctionType) else ("", "")
             cls.__transform__ = staticmethod(transform) if transform else None
             cls.__view__ = ViewSpec(
                 name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
@@ -240,22 +239,13 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
         fault("transform must be a @staticmethod: def transform(rows: pl.LazyFrame) -> pl.LazyFrame.")
         return None
     function: Transform = given.__func__
+    if not isinstance(function, FunctionType):
+        fault("transform must be a function written in Python.")
+        return None
     if len(inspect.signature(function).parameters) != 1:
         fault("transform takes one parameter, the source's rows as a pl.LazyFrame.")
         return None
     return function
-
-
-def _digest(transform: Transform | None) -> tuple[str, str]:
-    """Returns a transform's source text, and a digest of its meaning that comments and layout do not change."""
-    if transform is None:
-        return "", ""
-    try:
-        text = textwrap.dedent(inspect.getsource(transform))
-        meaning = ast.dump(ast.parse(text))
-    except (OSError, SyntaxError):  # typed into a console: only the compiled code is there to tell versions apart
-        text, meaning = "", repr((transform.__code__.co_code, transform.__code__.co_consts, transform.__code__.co_names))
-    return text, hashlib.sha256(meaning.encode()).hexdigest()
 
 
 def without_words(view: ViewSpec) -> ViewSpec:

@@ -59,7 +59,7 @@ def test_s20_row_local_transforms_pass(transform: Any) -> None:
 def test_s20_others_are_refused_by_the_columns_that_differ(transform: Any, message: str) -> None:
     with pytest.raises(DefinitionError, match=message) as caught:
         check(transform)
-    assert "use a windowed feature" in str(caught.value)
+    assert "is a windowed feature" in str(caught.value)
 
 
 def test_s20_a_group_over_distinct_rows_is_found_out() -> None:

@@ -169,6 +169,15 @@ def test_a_service_that_loses_what_it_uses_is_broken(tmp_path: Path) -> None:
     assert "! breaks: service 'delay_model' uses weather.temp" in str(plan)
 
 
+def test_a_service_that_uses_a_view_as_a_whole_would_lose_its_feature(tmp_path: Path) -> None:
+    catalog = applied([Weather, FeatureService("all", [Weather])], tmp_path)
+    plan = plan_of(catalog, [weather({"temp": float | None})()], partial=True)
+    assert plan.broken == (
+        "service 'all' would lose weather.wind, which it uses with all of 'weather'.",
+        "service 'all' would lose weather.gusty, which it uses with all of 'weather'.",
+    )
+
+
 def test_a_service_whose_columns_would_clash_is_broken(tmp_path: Path) -> None:
     planes = weather({"seats": int})(name="planes")
     catalog = applied([Weather, planes, FeatureService("both", [Weather, planes])], tmp_path)
