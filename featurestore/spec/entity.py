@@ -48,7 +48,7 @@ class Entity:
         if not keys:
             faults.append(DefinitionError(f"entity {name!r} has no join key; name one: Entity({name!r}, {name}_id=str).", place))
         for key, given in keys.items():
-            if key in RESERVED_COLUMNS:
+            if key in RESERVED_COLUMNS or key.startswith("_"):
                 faults.append(
                     DefinitionError(f"entity {name!r} cannot have a join key named {key!r}: the store uses that name.", place)
                 )
@@ -86,4 +86,7 @@ def check_name(kind: str, name: str, place: str) -> list[DefinitionError]:
     """Returns the fault of a name that no attribute, file or SQL view can have; else nothing."""
     if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_"):
         return []
-    return [DefinitionError(f"{name!r} cannot be the name of a {kind}: use letters, digits and _, beginning with a letter.", place)]
+    article = "an" if kind[0] in "aeiou" else "a"
+    return [
+        DefinitionError(f"{name!r} is no name for {article} {kind}: use letters, digits and _, beginning with a letter.", place)
+    ]
