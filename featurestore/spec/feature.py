@@ -1,5 +1,6 @@
 """Features: one typed column of a view, with its constraints."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime
@@ -165,5 +166,7 @@ def _bound(value: Any, dtype: pl.DataType) -> Bound:
     if isinstance(dtype, pl.String) and isinstance(value, str):
         return value
     if (dtype.is_numeric() or isinstance(dtype, pl.Boolean)) and isinstance(value, (int, float)):
-        return value
+        # Nothing is ordered beside NaN, and an integer is never infinite: such a bound is a slip.
+        if not isinstance(value, float) or math.isfinite(value) or (math.isinf(value) and dtype.is_float()):
+            return value
     raise DefinitionError(f"{value!r} cannot bound a column of type {dtype}.")

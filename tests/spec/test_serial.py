@@ -1,6 +1,7 @@
 """The codec of definitions: whatever can be defined is read as it was written."""
 
 import keyword
+import math
 from datetime import UTC, date, timedelta
 from typing import Any
 
@@ -46,7 +47,9 @@ def bounds_of(draw: st.DrawFn, dtype: pl.DataType) -> Any:
         return draw(st.dates())
     if isinstance(dtype, pl.Boolean):
         return draw(st.booleans())
-    return draw(TEXTS if isinstance(dtype, pl.String) else NUMBERS)
+    if isinstance(dtype, pl.String):
+        return draw(TEXTS)
+    return draw(NUMBERS if dtype.is_float() else NUMBERS.filter(math.isfinite))
 
 
 @st.composite
