@@ -165,8 +165,8 @@ def _bound(value: Any, dtype: pl.DataType) -> Bound:
         return str(Decimal(str(value)))
     if isinstance(dtype, pl.String) and isinstance(value, str):
         return value
-    if (dtype.is_numeric() or isinstance(dtype, pl.Boolean)) and isinstance(value, (int, float)):
-        # Nothing is ordered beside NaN, and an integer is never infinite: such a bound is a slip.
-        if not isinstance(value, float) or math.isfinite(value) or (math.isinf(value) and dtype.is_float()):
-            return value
+    # Nothing is ordered beside NaN, and an integer is never infinite: such a bound is a slip.
+    sound = not isinstance(value, float) or math.isfinite(value) or (math.isinf(value) and dtype.is_float())
+    if (dtype.is_numeric() or isinstance(dtype, pl.Boolean)) and isinstance(value, (int, float)) and sound:
+        return value
     raise DefinitionError(f"{value!r} cannot bound a column of type {dtype}.")
