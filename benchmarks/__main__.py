@@ -26,8 +26,9 @@ def main() -> int:
     for name in arguments.suites or SUITES:
         for line in SUITES[name].lines(full=arguments.full):
             console.print(f"[dim]{line.what}: {line.ratio}[/dim]")
-            table.add_row(line.what, line.ours, line.floor, line.ratio, line.reach, "yes" if line.holds else "[red]no[/red]")
-            holds = holds and line.holds
+            told = {True: "yes", False: "[red]no[/red]", None: "-"}[line.holds]
+            table.add_row(line.what, line.ours, line.floor, line.ratio, line.reach, told)
+            holds = holds and line.holds is not False
     console.print(table)
     return 0 if holds else 1
 

@@ -23,14 +23,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table."""
+    """One line of the table; ``holds`` is None where there is no reach to hold, and the figure is there to be known."""
 
     what: str
     ours: str
     floor: str
     ratio: str
     reach: str
-    holds: bool
+    holds: bool | None
 
 
 def in_process(task: str, *arguments: str, runs: int = 1) -> Measured:
