@@ -27,7 +27,7 @@ from featurestore.jobs.summary import ViewSummary
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
-from featurestore.plan.rows import REASON, Shaped, shape_rows
+from featurestore.plan.rows import REASON, Shaped, shape_rows, stack_rejects
 from featurestore.registry.ledger import Ledger, Run
 from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
@@ -240,5 +240,5 @@ class Materializer:
 
 
 def _rejects(shaped: Shaped) -> pl.DataFrame:
-    frame = pl.concat(shaped.rejected, how="diagonal_relaxed")
+    frame = stack_rejects(shaped.rejected)
     return frame.select(pl.exclude(REASON), REASON)

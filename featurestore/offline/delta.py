@@ -21,6 +21,7 @@ from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import History, Snapshot, Staged, Table
 from featurestore.plan.buckets import ROOT, ROWS_PER_BUCKET, bits_for, bits_of, key_hash, node_of
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history, without_known
+from featurestore.plan.rows import stack_rejects
 
 _BUCKET = "_bucket"
 _HASH = "_hash"
@@ -173,7 +174,7 @@ class DeltaStore:
             frames = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
         if not frames:
             return pl.DataFrame(schema={"_reason": pl.String(), "_run": pl.Int64()})
-        return pl.concat(frames, how="diagonal_relaxed")
+        return stack_rejects(frames)
 
     def drop(self, table: Table) -> None:
         """See ``OfflineStore.drop``."""
@@ -299,7 +300,9 @@ class DeltaStore:
             pl.col(AVAILABLE).min().alias("c"),
             pl.col(AVAILABLE).max().alias("d"),
         ).row(0)
-        first, last, known_first, known_last = (moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for moment in spans)
+        first, last, known_first, known_last = (
+            moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans
+        )
         stats = {
             "numRecords": frame.height,
             "minValues": {EVENT: first, AVAILABLE: known_first},

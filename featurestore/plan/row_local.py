@@ -3,7 +3,7 @@
 import polars as pl
 
 from featurestore.errors import DefinitionError
-from featurestore.plan.rows import run_transform
+from featurestore.plan.rows import collect_transform, run_transform
 from featurestore.spec.view import Transform, ViewSpec
 
 SAMPLE_ROWS = 256
@@ -28,16 +28,16 @@ def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) 
         return
     half = sample.head(SAMPLE_ROWS // 2)
     rows = pl.concat([half, half])  # each row twice, so that a group or a unique() over distinct rows is found out too
-    whole = run_transform(rows.lazy(), view, transform).collect()
+    whole = collect_transform(rows, view, transform)
     if "SORT" in run_transform(rows.lazy(), view, transform).explain(optimized=False):
         raise DefinitionError(f"the transform of view {view.name!r} sorts its rows (S20). {_HINT}", view.place)
     every = pl.int_range(pl.len())
     splits = [every < pl.len() // 2, every % 2 == 0, every % 3 == 0, every == 0]
     for split in splits:
-        parts = [run_transform(rows.lazy().filter(part), view, transform).collect() for part in (split, ~split)]
+        parts = [collect_transform(rows.filter(part), view, transform) for part in (split, ~split)]
         _compare(view, whole, pl.concat(parts, how="vertical_relaxed"), "two parts")
-    singles = [run_transform(rows[index : index + 1].lazy(), view, transform).collect() for index in range(min(rows.height, 32))]
-    first = run_transform(rows.head(32).lazy(), view, transform).collect()
+    singles = [collect_transform(rows[index : index + 1], view, transform) for index in range(min(rows.height, 32))]
+    first = collect_transform(rows.head(32), view, transform)
     _compare(view, first, pl.concat(singles, how="vertical_relaxed"), "single rows")
 
 

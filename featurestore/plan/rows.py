@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -16,6 +16,10 @@ from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.view import Transform, ViewSpec
 
 REASON = "_reason"
+_UNFIT = "_unfit "
+_DAY = 86_400_000_000
+_YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+"""The first microsecond of year 1, and the last of year 9999."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,10 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
     Raises:
         DefinitionError: the transform fails, or returns other columns or dtypes than the view declares.
     """
-    rejected = []
-    timeless = pl.any_horizontal(pl.col(name).is_null() for name in view.source.time_columns)
-    if any(rows[name].null_count() for name in view.source.time_columns):
-        reasons = [pl.when(pl.col(name).is_null()).then(pl.lit(f"{name} is null")) for name in view.source.time_columns]
-        rejected.append(rows.filter(timeless).with_columns(pl.coalesce(reasons).alias(REASON)))
-        rows = rows.filter(~timeless)
+    rows, rejected = _with_times(rows, view)
     if transform is not None:
-        rows = run_transform(rows.lazy(), view, transform).collect()
+        rows, again = _with_times(collect_transform(rows, view, transform), view)
+        rejected += again
     faults = check_columns(view, rows.schema)
     if faults:
         raise DefinitionError("\n".join(faults), view.place)
@@ -66,27 +66,67 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
         **{key: (dtype, False) for key, dtype in view.entity.keys.items()},
         **{f.name: (f.dtype, f.nullable) for f in view.features},
     }
-    breaks: list[tuple[pl.Expr, str]] = []
-    values: list[pl.Expr] = []
-    for name, (dtype, nullable) in wanted.items():
-        value, unfit = _fitted(name, rows.schema[name], dtype)
-        values.append(value.alias(name))
-        if unfit is not None:
-            breaks.append((unfit, f"{name} does not fit {python_name(dtype, nullable=False)}"))
-        if not nullable and rows[name].null_count():
-            breaks.append((pl.col(name).is_null(), f"{name} is null"))
-    for feature in view.features:
-        breaks += _broken(feature, rows.schema[feature.name])
-    if breaks:
-        bad = rows.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
-        if bad.any():
-            reason = pl.coalesce(pl.when(broken.fill_null(value=False)).then(pl.lit(text)) for broken, text in breaks)
-            rejected.append(rows.filter(bad).with_columns(reason.alias(REASON)))
-            rows = rows.filter(~bad)
-    keys, features = values[: len(view.entity.keys)], values[len(view.entity.keys) :]
     event = pl.col(view.source.event_time)
     available = event if view.source.available_time is None else pl.max_horizontal(event, pl.col(view.source.available_time))
-    return Shaped(rows.select(*keys, event.alias(EVENT), available.alias(AVAILABLE), *features), tuple(rejected))
+    fits_of = {name: fitted(pl.col(name), rows.schema[name], dtype) for name, (dtype, _) in wanted.items()}
+    made = rows.select(
+        *(value.alias(name) for name, (value, _) in fits_of.items()), event.alias(EVENT), available.alias(AVAILABLE),
+        *(unfit.fill_null(value=False).alias(_UNFIT + name) for name, (_, unfit) in fits_of.items() if unfit is not None),
+    )  # fmt: skip
+    breaks: list[tuple[pl.Expr, str]] = []
+    for name, (dtype, nullable) in wanted.items():
+        if fits_of[name][1] is not None:
+            breaks.append((pl.col(_UNFIT + name), f"{name} does not fit {python_name(dtype, nullable=False)}"))
+        if not nullable and made[name].null_count():
+            breaks.append((pl.col(name).is_null(), f"{name} is null"))
+    for feature in view.features:
+        breaks += _broken(feature)
+    if breaks:
+        bad = made.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
+        if bad.any():
+            reason = pl.coalesce(pl.when(broken.fill_null(value=False)).then(pl.lit(text)) for broken, text in breaks)
+            rejected.append(rows.filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series()))
+            made = made.filter(~bad)
+    return Shaped(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.feature_names), tuple(rejected))
+
+
+def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Takes out the rows without a time, or with one that no calendar of Python's has (S1)."""
+    names = [name for name in view.source.time_columns if name in rows.columns and rows.schema[name] == INSTANT]
+    reasons = []
+    for name in names:
+        times = rows[name].to_physical()
+        if times.null_count():
+            reasons.append(pl.when(pl.col(name).is_null()).then(pl.lit(f"{name} is null")))
+        if not times.drop_nulls().is_between(*_YEARS).all():
+            outside = ~pl.col(name).to_physical().is_between(*_YEARS)
+            reasons.append(pl.when(outside).then(pl.lit(f"{name} lies outside the years 1 to 9999")))
+    if not reasons:
+        return rows, []
+    marked = rows.with_columns(pl.coalesce(reasons).alias(REASON))
+    return marked.filter(pl.col(REASON).is_null()).drop(REASON), [marked.filter(pl.col(REASON).is_not_null())]
+
+
+def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Returns rejected rows of different shapes as one frame; a column whose types cannot meet becomes text."""
+    try:
+        return pl.concat(frames, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError:
+        types: dict[str, set[str]] = {}
+        for frame in frames:
+            for name, dtype in frame.schema.items():
+                types.setdefault(name, set()).add(str(dtype))
+        mixed = {name for name, found in types.items() if len(found) > 1}
+        return pl.concat([_as_text(frame, mixed) for frame in frames], how="diagonal_relaxed")
+
+
+def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
+    texts = [
+        pl.Series(name, [None if value is None else str(value) for value in frame[name].to_list()], dtype=pl.String)
+        for name in frame.columns
+        if name in names
+    ]
+    return frame.with_columns(texts)
 
 
 def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> pl.LazyFrame:
@@ -99,13 +139,30 @@ def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> p
         result = transform(rows)
         schema = result.collect_schema() if isinstance(result, pl.LazyFrame) else None
     except Exception as error:
-        raise DefinitionError(f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place) from error
+        raise _failing(view, error) from error
     if schema is None:
         raise DefinitionError(
             f"the transform of view {view.name!r} returns {type(result).__name__}; it takes a pl.LazyFrame and must return one.",
             view.place,
         )
     return result
+
+
+def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:
+    """Returns the rows that a transform makes of some.
+
+    Raises:
+        DefinitionError: it fails, or returns something else than a LazyFrame.
+    """
+    made = run_transform(rows.lazy(), view, transform)
+    try:
+        return made.collect()
+    except Exception as error:
+        raise _failing(view, error) from error
+
+
+def _failing(view: ViewSpec, error: Exception) -> DefinitionError:
+    return DefinitionError(f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place)
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
@@ -126,24 +183,30 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
     return faults
 
 
-def _fitted(name: str, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
-    """Returns an expression for a column in the dtype wanted, and one that tells which values do not fit it (S19)."""
-    column = pl.col(name)
-    if isinstance(wanted, pl.Array):
-        # NOTE: a list of another length makes the whole cast fail, strict or not.
-        sized = pl.when(column.list.len() == wanted.size).then(column) if isinstance(found, pl.List) else column
-        value = sized.cast(wanted, strict=False) if found != wanted else column
-        holes = value.arr.to_list().list.eval(pl.element().is_null()).list.any()
-        return value, (value.is_null() & column.is_not_null()) | holes
+def fitted(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
+    """Returns a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19).
+
+    A number fits where it stays the number it is; a fraction may be rounded to the precision of a float or a decimal. A
+    list fits where its elements do, a vector where it has the length wanted besides, and no holes.
+    """
+    if isinstance(found, pl.Null):
+        return column.cast(wanted), None
+    if isinstance(wanted, (pl.List, pl.Array)):
+        return _fitted_list(column, found, wanted)
+    if isinstance(wanted, pl.Datetime):
+        value = instants(column, found)
+        return value, ~value.to_physical().is_between(*_YEARS) | (value.is_null() & column.is_not_null())
+    if isinstance(wanted, pl.Date):
+        return column, ~column.to_physical().is_between(_YEARS[0] // _DAY, _YEARS[1] // _DAY)
     if found == wanted:
         return column, None
-    if wanted == INSTANT:
-        return instants(column, found), None
-    value = column.cast(wanted, strict=False)
-    if isinstance(wanted, pl.List) and isinstance(found, (pl.List, pl.Array)):
-        elements = column.arr.to_list() if isinstance(found, pl.Array) else column
-        lost = value.list.eval(pl.element().is_null()).list.sum() > elements.list.eval(pl.element().is_null()).list.sum()
-        return value, lost
+    given = column
+    if isinstance(wanted, pl.Decimal):
+        # NOTE: a number too large makes the whole cast fail, strict or not.
+        given = pl.when(column.cast(pl.Float64).abs() < 10.0 ** ((wanted.precision or 38) - wanted.scale)).then(column)
+        if found.is_float():
+            given = pl.when(column.is_finite()).then(given)
+    value = given.cast(wanted, strict=False)
     unfit = value.is_null() & column.is_not_null()
     if wanted.is_float() and found.is_float():
         unfit = unfit | (value.is_infinite() & column.is_finite())
@@ -152,21 +215,41 @@ def _fitted(name: str, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr
     return value, unfit
 
 
-def _broken(feature: FeatureSpec, found: pl.DataType) -> list[tuple[pl.Expr, str]]:
-    """Returns the conditions under which a value breaks a feature's constraints, each with its reason."""
-    column = instants(pl.col(feature.name), found) if feature.dtype == INSTANT else pl.col(feature.name)
+def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array) -> tuple[pl.Expr, pl.Expr | None]:
+    if isinstance(found, pl.Array):
+        column, found = column.arr.to_list(), pl.List(found.inner)
+    assert isinstance(found, pl.List), "dtypes.fits lets nothing else come here"
+    inner, inner_unfit = fitted(pl.element(), as_dtype_of(found.inner), as_dtype_of(wanted.inner))
+    value = column if found.inner == wanted.inner else column.list.eval(inner)
+    unfit = None if inner_unfit is None else column.list.eval(inner_unfit.fill_null(value=False)).list.any()
+    if isinstance(wanted, pl.Array):
+        # NOTE: a list of another length makes the whole cast fail, strict or not.
+        value = pl.when(column.list.len() == wanted.size).then(value).cast(wanted)
+        holes = (column.list.len() != wanted.size) | column.list.eval(pl.element().is_null()).list.any()
+        unfit = holes if unfit is None else holes | unfit
+    return value.cast(wanted), unfit
+
+
+def as_dtype_of(inner: Any) -> pl.DataType:
+    """Returns the dtype of a list's elements, which Polars may give as a class."""
+    return inner if isinstance(inner, pl.DataType) else cast("pl.DataType", inner())
+
+
+def _broken(feature: FeatureSpec) -> list[tuple[pl.Expr, str]]:
+    """Returns the conditions under which a value, in the feature's own dtype, breaks its constraints, with the reasons."""
+    column = pl.col(feature.name)
     lengths = column
-    if isinstance(found, pl.String):
+    if isinstance(feature.dtype, pl.String):
         lengths = column.str.len_chars()
-    elif isinstance(found, pl.Binary):
+    elif isinstance(feature.dtype, pl.Binary):
         lengths = column.bin.size()
-    elif isinstance(found, pl.List):
+    elif isinstance(feature.dtype, pl.List):
         lengths = column.list.len()
     breaks = []
     for name, bound in feature.constraints.items():
         value = _literals(bound, feature.dtype) if name == "one_of" else _literal(bound, feature.dtype)
         broken: pl.Expr = _BREAKS[name](lengths if name in LENGTH_CONSTRAINTS else column, value)
-        if found.is_float() and name in ("ge", "gt"):
+        if feature.dtype.is_float() and name in ("ge", "gt"):
             broken = broken | column.is_nan()  # Polars orders NaN above every number
         breaks.append((broken, f"{feature.name} breaks {name}={bound!r}"))
     return breaks
