@@ -12,13 +12,12 @@ import polars as pl
 from featurestore.adapters import open_engine, open_offline, open_online, open_source, run_sql
 from featurestore.clock import Clock, parse_instant, utc_now
 from featurestore.config import Settings, load_settings
-from featurestore.errors import NotFoundError
+from featurestore.errors import NotFoundError, RequestError
 from featurestore.plan.selection import Selection, select
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
-from featurestore.spec.view import Transform
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from featurestore.jobs.summary import MaterializeSummary, StatusReport
     from featurestore.offline.base import OfflineStore, Table
     from featurestore.online.base import OnlineStore
-    from featurestore.registry.definitions import Definitions
+    from featurestore.registry.at_hand import AtHand
     from featurestore.registry.diff import Plan
     from featurestore.registry.ledger import Ledger, Run
     from featurestore.registry.specs import SpecRegistry
@@ -86,7 +85,6 @@ class FeatureStore:
             **settings,
         )
         self._clock = clock
-        self._defined: Definitions | None = None
 
     def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
         """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
@@ -97,7 +95,7 @@ class FeatureStore:
         Raises:
             DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
         """
-        definitions = self._load(objects)
+        definitions = self._at_hand.load(objects)
         return self._applier.plan(definitions, partial=objects is not None)
 
     def apply(self, objects: Iterable[Any] | None = None, *, allow_breaking: bool = False) -> "Plan":
@@ -113,9 +111,10 @@ class FeatureStore:
             BreakingChangeError: a service would lose features it uses.
             ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
         """
-        definitions = self._load(objects)
+        definitions = self._at_hand.load(objects)
         plan, catalog = self._applier.apply(definitions, partial=objects is not None, allow_breaking=allow_breaking)
         self._watch.use(catalog)
+        self._at_hand.take(definitions, partial=objects is not None)
         return plan
 
     @property
@@ -158,8 +157,12 @@ class FeatureStore:
         from featurestore.jobs.summary import MaterializeSummary
 
         until = self._clock() if end is None else parse_instant(end)
+        if until > self._clock():
+            raise RequestError(
+                f"end={end!s} lies in the future, when more may come to be known. Leave it out: it is now by itself."
+            )
         since = None if start is None else parse_instant(start)
-        chosen = [self._definition(applied) for applied in self._views(views)]
+        chosen = [self._at_hand.of(applied) for applied in self._views(views)]
         job = self._materializer(progress)
         return MaterializeSummary(job.materialize_all(chosen, start=since, end=until, dry_run=dry_run))
 
@@ -292,6 +295,12 @@ class FeatureStore:
     # -- parts, each made when it is first needed ----------------------------------------------------------------------
 
     @cached_property
+    def _at_hand(self) -> "AtHand":
+        from featurestore.registry.at_hand import AtHand
+
+        return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
+
+    @cached_property
     def _registry(self) -> "SpecRegistry":
         from featurestore.registry.specs import SpecRegistry
 
@@ -367,16 +376,6 @@ class FeatureStore:
         applied = catalog.views.get(view)
         return None if applied is None else self._offline.snapshot(self._table(applied)).rows
 
-    def _load(self, objects: Iterable[Any] | None) -> "Definitions":
-        from featurestore.registry.definitions import collect_definitions, load_definitions
-
-        if objects is None:
-            loaded = load_definitions(self.settings.root / self.settings.definitions, self.settings.root)
-        else:
-            loaded = collect_definitions(objects)
-        self._defined = loaded if self._defined is None or objects is None else self._defined.merged(loaded)
-        return loaded
-
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
         catalog = self._watch.refresh()
         if views is None:
@@ -386,12 +385,3 @@ class FeatureStore:
             if name not in catalog.views:
                 raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect with store.apply().")
         return [catalog.views[name] for name in names]
-
-    def _definition(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
-        """Returns a view with the definitions' source and transform, once they are known to be those applied."""
-        from featurestore.registry.definitions import Definitions
-
-        folder = self.settings.root / self.settings.definitions
-        if self._defined is None and folder.is_dir():
-            self._load(None)
-        return (self._defined or Definitions()).of(applied, folder)

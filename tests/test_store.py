@@ -18,6 +18,7 @@ from featurestore.errors import (
     RequestError,
     SourceError,
 )
+from featurestore.registry.definitions import Definitions
 from featurestore.spec.reference import ViewReference
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, memory_of, parquet_of, store_at, view_of
@@ -122,10 +123,11 @@ def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read
 
 def test_a_definition_that_changed_since_the_apply_is_told(store: FeatureStore, source: Any) -> None:
     store.apply([view_of(source, KEYS, FEATURES, transform=lambda rows: rows.with_columns(x=pl.col("x") + 1))])
-    store._defined = None
+    store._at_hand._given = Definitions()
     with pytest.raises(DefinitionError, match="has a transform, which lives in its definition, and that is not here"):
         store.materialize()
-    store.plan([view_of(source, KEYS, FEATURES, transform=lambda rows: rows.with_columns(x=pl.col("x") + 2))])
+    changed = view_of(source, KEYS, FEATURES, transform=lambda rows: rows.with_columns(x=pl.col("x") + 2))
+    store._at_hand.take(store._at_hand.load([changed]), partial=True)
     with pytest.raises(DefinitionError, match="is defined otherwise than it was applied"):
         store.materialize()
 

@@ -44,6 +44,8 @@ class Applier:
         for view in definitions.views.values():
             try:
                 warnings += self._check(view)
+            except DefinitionErrors as error:
+                faults += error.faults
             except DefinitionError as error:
                 faults.append(error)
         if faults:

@@ -300,9 +300,9 @@ class DeltaStore:
             pl.col(AVAILABLE).min().alias("c"),
             pl.col(AVAILABLE).max().alias("d"),
         ).row(0)
-        first, last, known_first, known_last = (
-            moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans
-        )
+        # NOTE: not strftime, which writes year 1 as "1" on some systems, and then nobody reads it back.
+        told = [moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans]
+        first, last, known_first, known_last = told
         stats = {
             "numRecords": frame.height,
             "minValues": {EVENT: first, AVAILABLE: known_first},

@@ -150,6 +150,11 @@ def _join_columns(applied: AppliedView, reference: Reference) -> tuple[str, ...]
 def _labels(
     places: Sequence[tuple[str, tuple[str, ...]]], prefixes: Mapping[tuple[str, tuple[str, ...]], str]
 ) -> dict[tuple[str, tuple[str, ...]], str]:
-    labels = {place: prefixes[place] + place[0] for place in places}
-    taken = list(labels.values())
-    return {(view, on): label if taken.count(label) == 1 else f"{label}[{', '.join(on)}]" for (view, on), label in labels.items()}
+    labels: dict[tuple[str, tuple[str, ...]], str] = {}
+    plain = [prefixes[place] + place[0] for place in places]
+    for place, label in zip(places, plain, strict=True):
+        name = label if plain.count(label) == 1 else f"{label}[{', '.join(place[1])}]"
+        while name in labels.values():
+            name += "'"
+        labels[place] = name
+    return labels

@@ -6,15 +6,16 @@ from typing import Protocol
 
 import polars as pl
 
-from featurestore.clock import INSTANT, instants
+from featurestore.clock import instants
 from featurestore.dtypes import fits
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.buckets import bucket
 from featurestore.plan.point_in_time import TIME, PointInTime, latest_as_of, merge_files
+from featurestore.plan.rows import fitted
 from featurestore.plan.selection import Join, Selection
 
-ROW = "_row"
-BUCKET = "_bucket"
+ROW = "featurestore row"
+BUCKET = "featurestore bucket"
 
 
 class Rows(Protocol):
@@ -44,8 +45,8 @@ class JoinTask:
         plan: what to look up.
         spine: the bucket's spine rows.
         history: the bucket's history; None where it has none.
-        names: the features' names in the result, in the order of ``plan.features``.
-        dtypes: their dtypes.
+        columns: the name of each column of the result, and the feature it shows.
+        dtypes: the dtypes of ``plan.features``.
         weight: about how many bytes of memory it takes.
     """
 
@@ -53,7 +54,7 @@ class JoinTask:
     plan: PointInTime
     spine: SpinePart
     history: Rows | None
-    names: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
     dtypes: tuple[pl.DataType, ...]
     weight: int
 
@@ -64,8 +65,7 @@ class JoinTask:
             found = pl.DataFrame(schema=dict(zip(self.plan.features, self.dtypes, strict=True))).clear(spine.height)
         else:
             found = latest_as_of(spine, self._history(self.history), self.plan)
-        found.columns = list(self.names)
-        return spine.select(ROW).hstack(found)
+        return spine.select(ROW).hstack(found.select(pl.col(feature).alias(name) for name, feature in self.columns))
 
     def _history(self, history: Rows) -> pl.DataFrame:
         # Several files may hold rows of one key and time, whose order all of the view's values decide.
@@ -78,7 +78,7 @@ def plan_join(join: Join, *, as_known: bool) -> PointInTime:
     view = join.applied.spec
     return PointInTime(
         keys=view.entity.key_names,
-        features=tuple(column.feature.name for column in join.columns),
+        features=tuple(dict.fromkeys(column.feature.name for column in join.columns)),
         view_features=view.feature_names,
         ttl=view.ttl,
         as_known=as_known,
@@ -102,7 +102,7 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
         )
     for join in selection.joins:
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
-            if not fits(schema[column], dtype) or schema[column].is_float():
+            if not fits(schema[column], dtype) or schema[column].is_float() or schema[column].is_decimal():
                 raise RequestError(
                     f"The spine's column {column!r} is {schema[column]}, but the join key {key!r} of entity "
                     f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype})."
@@ -112,7 +112,7 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
 def spine_columns(schema: pl.Schema, time: str, join: Join) -> list[pl.Expr]:
     """Returns expressions for what a join needs of the spine: its keys under their own names and dtypes, and ``_time``."""
     keys = [
-        (instants(pl.col(column), schema[column]) if dtype == INSTANT else pl.col(column).cast(dtype, strict=False)).alias(key)
+        fitted(pl.col(column), schema[column], dtype)[0].alias(key)
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True)
     ]
     return [*keys, instants(pl.col(time), schema[time]).alias(TIME)]

@@ -86,13 +86,13 @@ class TrainingReader:
         self, number: int, join: Join, snapshot: Snapshot, parts: Iterable[tuple[int, SpinePart, int]], *, as_known: bool
     ) -> Iterator[JoinTask]:
         plan = plan_join(join, as_known=as_known)
-        names = tuple(column.name for column in join.columns)
-        dtypes = tuple(column.feature.dtype for column in join.columns)
+        columns = tuple((column.name, column.feature.name) for column in join.columns)
+        dtypes = tuple(join.applied.spec.schema[name] for name in plan.features)
         width = 8 * (3 + len(plan.keys)) + sum(_NESTED_WIDTH if dtype.is_nested() else 12 for dtype in dtypes)
         for node, part, rows in parts:
             history = snapshot.buckets.get(node)
             held = history.rows if history is not None else 0
-            yield JoinTask(number, plan, part, history, names, dtypes, 3 * width * (held + rows))
+            yield JoinTask(number, plan, part, history, columns, dtypes, 3 * width * (held + rows))
 
     def _spill(
         self, spine: pl.DataFrame | pl.LazyFrame, schema: pl.Schema, selection: Selection, time: str, work: Path

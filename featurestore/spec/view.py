@@ -149,6 +149,8 @@ class FeatureView(metaclass=FeatureViewMeta):
         features = _read_features(cls, entity if isinstance(entity, Entity) else None, place, faults)
         name = options.get("name") or snake_case(cls.__name__)
         faults.extend(check_name("feature view", name, place))
+        if name != name.lower():
+            fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
         ttl = _checked(parse_duration, options.get("ttl"), "ttl", fault)
         schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
         on_reject = options.get("on_reject", "keep")
@@ -206,6 +208,7 @@ def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option:
 def _read_features(cls: type, entity: Entity | None, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
     annotations = inspect.get_annotations(cls)
     features = []
+    taken = {key.lower(): key for key in (*RESERVED_COLUMNS, *(entity.keys if entity else ()))}
     for name, annotation in annotations.items():
         said = cls.__dict__.get(name, FeatureField())
         try:
@@ -213,6 +216,11 @@ def _read_features(cls: type, entity: Entity | None, place: str, faults: list[De
                 raise DefinitionError("the name is the store's own; choose another.")
             if entity is not None and name in entity.keys:
                 raise DefinitionError(f"it is a join key of {entity.name!r}; keys are there without being declared.")
+            if name.lower() in taken:
+                raise DefinitionError(
+                    f"it differs from {taken[name.lower()]!r} in capitals alone, which SQL and Delta do not tell apart."
+                )
+            taken[name.lower()] = name
             if not isinstance(said, FeatureField):
                 raise DefinitionError(f"its value is {said!r}; say more of a feature with Feature(description=…).")
             dtype, nullable = read_annotation(annotation)

@@ -8,7 +8,7 @@ import pytest
 
 from featurestore.engines.base import Engine
 from featurestore.plan.point_in_time import PointInTime
-from featurestore.plan.training import JoinTask
+from featurestore.plan.training import ROW, JoinTask
 from featurestore.retrieve.spine import FramePart
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -31,9 +31,9 @@ def task(number: int, rows: int = 10, weight: int = 1) -> JoinTask:
     history = pl.DataFrame(
         {"k": [f"k{i:03}" for i in range(rows)], "event_time": times, "x": [number * 100 + i for i in range(rows)]}
     )
-    spine = pl.DataFrame({"_row": range(rows), "k": history["k"], "_time": times}, schema_overrides={"_row": pl.UInt32})
+    spine = pl.DataFrame({ROW: range(rows), "k": history["k"], "_time": times}, schema_overrides={ROW: pl.UInt32})
     plan = PointInTime(("k",), ("x",), ("x",))
-    return JoinTask(number, plan, FramePart(spine), Rows(history), ("x",), (pl.Int64(),), weight)
+    return JoinTask(number, plan, FramePart(spine), Rows(history), (("x", "x"),), (pl.Int64(),), weight)
 
 
 class Broken(FramePart):
@@ -56,7 +56,7 @@ class EngineContract:
         assert sorted(found) == list(range(20))
         for number, frame in found.items():
             assert frame["x"].to_list() == [number * 100 + i for i in range(10)]
-            assert frame.columns == ["_row", "x"]
+            assert frame.columns == [ROW, "x"]
 
     def test_no_tasks_no_results(self, engine: Engine) -> None:
         assert list(engine.run([])) == []
@@ -71,7 +71,11 @@ class EngineContract:
             for number in range(1000):
                 drawn.append(number)
                 good = task(number)
-                yield good if number != 3 else JoinTask(number, good.plan, Broken(pl.DataFrame()), None, ("x",), (pl.Int64(),), 1)
+                yield (
+                    good
+                    if number != 3
+                    else JoinTask(number, good.plan, Broken(pl.DataFrame()), None, (("x", "x"),), (pl.Int64(),), 1)
+                )
 
         with pytest.raises(RuntimeError, match="no such part"):
             list(engine.run(tasks()))
@@ -79,9 +83,9 @@ class EngineContract:
 
     def test_a_bucket_without_history_gives_nulls_of_the_right_dtype(self, engine: Engine) -> None:
         good = task(1)
-        bare = JoinTask(1, good.plan, good.spine, None, ("x",), (pl.Int64(),), 1)
+        bare = JoinTask(1, good.plan, good.spine, None, (("x", "x"),), (pl.Int64(),), 1)
         [(_, frame)] = engine.run([bare])
-        assert frame.schema == pl.Schema({"_row": pl.UInt32, "x": pl.Int64})
+        assert frame.schema == pl.Schema({ROW: pl.UInt32, "x": pl.Int64})
         assert frame["x"].null_count() == 10
 
     def test_closing_twice_is_no_error(self, engine: Engine) -> None:

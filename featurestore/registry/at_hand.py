@@ -1,0 +1,48 @@
+"""The definitions at hand in a process: those of the project's folder, and those applied by themselves."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from featurestore.registry.definitions import Definitions, collect_definitions, load_definitions
+from featurestore.spec.catalog import AppliedView
+from featurestore.spec.view import Transform
+
+
+class AtHand:
+    """Knows where a view's transform is, which the registry does not keep.
+
+    Only what was applied counts, and the folder where nothing was: a plan that is looked at changes nothing here.
+
+    Args:
+        folder: the project's definitions.
+        root: the project's folder.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder = folder
+        self._root = root
+        self._loaded: Definitions | None = None
+        self._given = Definitions()
+
+    def load(self, objects: Iterable[Any] | None) -> Definitions:
+        """Returns the definitions among some objects; of None, those of the folder, read anew.
+
+        Raises:
+            DefinitionErrors: they are wrong.
+        """
+        return load_definitions(self._folder, self._root) if objects is None else collect_definitions(objects)
+
+    def take(self, definitions: Definitions, *, partial: bool) -> None:
+        """Is told what was applied: the whole folder, or objects by themselves."""
+        if partial:
+            self._given = self._given.merged(definitions)
+        else:
+            self._loaded, self._given = definitions, Definitions()
+
+    def of(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
+        """Returns a view with its definition's source and transform. Raises as ``Definitions.of`` and ``load``."""
+        if self._loaded is None and applied.spec.name not in self._given.views and self._folder.is_dir():
+            self._loaded = self.load(None)
+        known = self._given if self._loaded is None else self._loaded.merged(self._given)
+        return known.of(applied, self._folder)
