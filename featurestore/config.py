@@ -1,5 +1,6 @@
 """Settings: ``featurestore.toml``, overridden by ``FEATURESTORE_*`` variables, then by keywords."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from featurestore.errors import ConfigError, did_you_mean
 
 FILE_NAME = "featurestore.toml"
+_PREFIX = "FEATURESTORE_"
+_OF_SCRIPTS = frozenset({"FEATURESTORE_VENV", "FEATURESTORE_PYTHON"})
+"""Variables that the scripts of this repository read, and the package does not."""
 
 
 class Settings(BaseSettings):
@@ -21,7 +25,7 @@ class Settings(BaseSettings):
         'lmdb:.featurestore/online'
     """
 
-    model_config = SettingsConfigDict(env_prefix="FEATURESTORE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     root: Path = Field(default=Path(), description="The project's folder.")
     project: str = Field(default="default", description="The name under which registry and stores keep the project.")
@@ -71,6 +75,7 @@ def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
     if not folder.is_dir():
         raise ConfigError(f"The project's folder {str(folder)!r} is not there. Run: featurestore init {folder.name}")
     given = {name: value for name, value in overrides.items() if value is not None}
+    _check_variables()
     try:
         return Settings(root=folder, **given)
     except ValidationError as error:
@@ -79,9 +84,21 @@ def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
         raise ConfigError(f"{folder / FILE_NAME} is not valid TOML: {error}") from error
 
 
+def _check_variables() -> None:
+    """Refuses variables that look like settings and are none, which would otherwise be passed over."""
+    for variable in os.environ:
+        name = variable.removeprefix(_PREFIX).lower()
+        if variable.startswith(_PREFIX) and variable not in _OF_SCRIPTS and (name == "root" or name not in Settings.model_fields):
+            raise ConfigError(f"The variable {variable} names no setting. {did_you_mean(name, _names())}")
+
+
+def _names() -> list[str]:
+    return [name for name in Settings.model_fields if name != "root"]
+
+
 def _explain(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = did_you_mean(name, Settings.model_fields)
+        near = did_you_mean(name, _names())
         return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {near}"
     return f"The setting {name!r} is {fault['input']!r}: {fault['msg']}."

@@ -11,7 +11,8 @@
     ├── RegistryError               the registry cannot be reached or read
     │   ├── ConcurrentApplyError    another apply came first
     │   └── BreakingChangeError     an apply would break a feature service
-    ├── SourceError                 a source is missing, lacks a column or changed a type
+    ├── SourceError                 a source is missing or cannot be read
+    │   └── SourceShapeError        it lacks a column that its definition names, or has one of the wrong type
     ├── MaterializeError            a run could not be completed
     │   └── RejectedRowsError       rows were rejected and the view says ``on_reject="fail"``
     └── StoreError                  a store cannot be reached or read
@@ -168,6 +169,10 @@ class BreakingChangeError(RegistryError):
 
 class SourceError(FeatureStoreError):
     """A source is not there, lacks a column, changed a type, or cannot be read."""
+
+
+class SourceShapeError(SourceError):
+    """A source lacks a column that its definition names, or has one of the wrong type: one of the two is to be mended."""
 
 
 class MaterializeError(FeatureStoreError):

@@ -98,13 +98,16 @@ class FeatureStore:
         definitions = self._at_hand.load(objects)
         return self._applier.plan(definitions, partial=objects is not None)
 
-    def apply(self, objects: Iterable[Any] | None = None, *, allow_breaking: bool = False) -> "Plan":
+    def apply(
+        self, objects: Iterable[Any] | None = None, *, allow_breaking: bool = False, expected: "Plan | None" = None
+    ) -> "Plan":
         """Makes definitions take effect: all of it or, on any error, nothing. Returns what changed.
 
         Args:
             objects: definitions to apply by themselves (``[Weather, delay_model]``), removing none; None for the project's
                 definitions folder, when what is no longer defined is removed.
             allow_breaking: whether services may lose features they use.
+            expected: the plan that was looked at; if somebody applied since, nothing is written.
 
         Raises:
             DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
@@ -112,7 +115,8 @@ class FeatureStore:
             ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
         """
         definitions = self._at_hand.load(objects)
-        plan, catalog = self._applier.apply(definitions, partial=objects is not None, allow_breaking=allow_breaking)
+        options = {"partial": objects is not None, "allow_breaking": allow_breaking}
+        plan, catalog = self._applier.apply(definitions, **options, expected=expected)
         self._watch.use(catalog)
         self._at_hand.take(definitions, partial=objects is not None)
         return plan
@@ -162,9 +166,9 @@ class FeatureStore:
                 f"end={end!s} lies in the future, when more may come to be known. Leave it out: it is now by itself."
             )
         since = None if start is None else parse_instant(start)
-        chosen = [self._at_hand.of(applied) for applied in self._views(views)]
         job = self._materializer(progress)
-        return MaterializeSummary(job.materialize_all(chosen, start=since, end=until, dry_run=dry_run))
+        done = job.materialize_all(self._views(views), self._at_hand.of, start=since, end=until, dry_run=dry_run)
+        return MaterializeSummary(done)
 
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
         """Writes the latest values of the whole history online, for an online store that is new or was lost.

@@ -1,5 +1,7 @@
 """The facade: applying, materializing, versions, and several processes on one project."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from featurestore import FeatureService, FeatureStore
 from featurestore.clock import from_micros
 from featurestore.errors import (
     BreakingChangeError,
+    ConcurrentApplyError,
     ConfigError,
     DefinitionError,
     MaterializeError,
@@ -351,3 +354,67 @@ def test_a_repeated_run_with_nothing_new_writes_nothing_online(store: FeatureSto
     store._online.write = None  # type: ignore[assignment,method-assign]  # is not called
     [again] = store.materialize()
     assert (again.rows_read, again.rows_written, again.rows_online) == (3, 0, 0)
+
+
+def test_a_variable_that_names_no_setting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATURESTORE_CHUNK_ROW", "3")
+    with pytest.raises(ConfigError, match=r"FEATURESTORE_CHUNK_ROW names no setting\. Did you mean 'chunk_rows'"):
+        FeatureStore(tmp_path)
+
+
+def test_a_plan_agreed_to_is_not_applied_after_another(store: FeatureStore, source: Any) -> None:
+    view = view_of(source, KEYS, FEATURES)
+    plan = store.plan([view])
+    store.apply([FeatureService("svc", ["v.x"]), view])
+    with pytest.raises(ConcurrentApplyError, match="view 'v'"):
+        store.apply([view_of(source, KEYS, {"x": float | None}), FeatureService("svc", ["v.x"])], expected=plan)
+    assert store.catalog.revision == 1
+
+
+def test_a_source_of_the_wrong_shape_is_a_fault_at_apply(store: FeatureStore, source: Any) -> None:
+    wrong = replace(source, event_time="evnt")
+    with pytest.raises(DefinitionError, match=r"evnt.*Did you mean 'event'"):
+        store.apply([view_of(wrong, KEYS, FEATURES)])
+
+
+def test_one_view_that_differs_from_what_is_applied_does_not_stop_the_others(store: FeatureStore, source: Any) -> None:
+    one, other = view_of(source, KEYS, FEATURES), view_of(source, KEYS, FEATURES, name="w")
+    store.apply([one, other])
+    store._at_hand.take(store._at_hand.load([view_of(source, KEYS, {"x": float | None})]), partial=True)
+    with pytest.raises(DefinitionError, match="is defined otherwise"):
+        store.materialize()
+    assert {each.view: each.rows for each in store.status()} == {"v": 0, "w": 3}
+
+
+def test_a_plan_that_is_only_looked_at_changes_nothing(store: FeatureStore, source: Any) -> None:
+    store.apply([view_of(source, KEYS, FEATURES)])
+    store.plan([view_of(source, KEYS, {"x": float | None})])
+    assert store.materialize()[0].rows_written == 3
+
+
+def test_an_end_in_the_future_is_refused(store: FeatureStore, source: Any) -> None:
+    store.apply([view_of(source, KEYS, FEATURES)])
+    with pytest.raises(RequestError, match="lies in the future"):
+        store.materialize(end=from_micros(11))
+
+
+def test_a_feature_may_be_asked_for_twice(store: FeatureStore, source: Any) -> None:
+    view = view_of(source, KEYS, FEATURES)
+    store.apply([view])
+    store.materialize()
+    features = [view.x, view.x.alias("y"), view.prefix("p_"), view.x.alias("_row")]
+    frame = store.training_frame(pl.DataFrame({"k": ["a"], "t": [from_micros(9)]}), features, time="t")
+    online = store.online(features, [{"k": "a"}]).to_polars()
+    assert frame.drop("t").equals(online)
+    assert frame.row(0)[2:] == (5.0, 5.0, 5.0, 5, 5.0)
+
+
+def test_event_times_at_the_ends_of_the_calendar(store: FeatureStore) -> None:
+    moments = [datetime(1, 1, 1, tzinfo=UTC), datetime(999, 1, 1, tzinfo=UTC), from_micros(1)]
+    frame = pl.DataFrame({"k": ["a", "b", "c"], "event": moments, "x": [1.0, 2.0, 3.0], "n": [1, 2, 3]})
+    beyond = frame[:1].with_columns(pl.lit(-(10**17)).cast(pl.Datetime("us", "UTC")).alias("event"))
+    store.apply([view_of(memory_of(pl.concat([frame, beyond]), late=False), KEYS, FEATURES)])
+    for _ in range(2):
+        assert store.materialize()[0].reasons == {"event lies outside the years 1 to 9999": 1}
+    assert store.status()[0].rows == 3
+    assert values(store) == [1.0, 2.0]

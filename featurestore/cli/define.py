@@ -73,6 +73,7 @@ def apply(
     Shows the plan. Where it removes or recomputes something, and this is a terminal, it asks first.
     """
     with open_store(ctx, project_dir) as store:
+        found = None
         if not json:
             found = store.plan()
             show_plan(out(), found)
@@ -81,7 +82,7 @@ def apply(
             grave = any(change.action == "remove" or change.recompute for change in found.changes)
             if grave and not yes and sys.stdin.isatty() and sys.stdout.isatty():
                 typer.confirm("Apply this?", abort=True)
-        done = store.apply(allow_breaking=allow_breaking)
+        done = store.apply(allow_breaking=allow_breaking, expected=found)
         revision = store.catalog.revision
     if json:
         print_json({**done.to_dict(), "revision": revision})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError
+from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError, SourceShapeError
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
 from featurestore.registry.definitions import Definitions
@@ -52,8 +52,16 @@ class Applier:
             raise DefinitionErrors(faults)
         return replace(plan, warnings=(*plan.warnings, *warnings))
 
-    def apply(self, definitions: Definitions, *, partial: bool, allow_breaking: bool) -> tuple[Plan, Catalog]:
+    def apply(
+        self, definitions: Definitions, *, partial: bool, allow_breaking: bool, expected: Plan | None
+    ) -> tuple[Plan, Catalog]:
         """Applies the definitions; returns what changed, and the catalog as it then is.
+
+        Args:
+            definitions: the definitions.
+            partial: whether they are some of the project's.
+            allow_breaking: whether services may lose features they use.
+            expected: the plan that somebody agreed to; nothing is written if somebody else applied since it was made.
 
         Raises:
             DefinitionErrors: as ``plan``.
@@ -65,7 +73,8 @@ class Applier:
             raise BreakingChangeError(plan.broken)
         if plan.is_empty:
             return plan, self.registry.load()
-        return plan, self.registry.commit(plan.base_revision, plan.puts(), plan.deletes())
+        base = plan.base_revision if expected is None else expected.base_revision
+        return plan, self.registry.commit(base, plan.puts(), plan.deletes())
 
     def _check(self, defined: type[FeatureView]) -> list[str]:
         """Checks a view against its source; returns what could not be checked because there is no source yet."""
@@ -73,6 +82,8 @@ class Applier:
         reader = self.open_source(view.source)
         try:
             schema = reader.schema()
+        except SourceShapeError as error:
+            raise DefinitionError(str(error), view.place) from error
         except SourceError as error:
             return [f"view {view.name!r} could not be checked against its source: {error}"]
         transform = defined.__transform__

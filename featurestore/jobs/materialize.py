@@ -74,17 +74,31 @@ class Materializer:
         self._progress = progress or Silence()
 
     def materialize_all(
-        self, chosen: Sequence[tuple[AppliedView, Transform | None]], *, start: datetime | None, end: datetime, dry_run: bool
+        self,
+        views: Sequence[AppliedView],
+        define: Callable[[AppliedView], tuple[AppliedView, Transform | None]],
+        *,
+        start: datetime | None,
+        end: datetime,
+        dry_run: bool,
     ) -> list[ViewSummary]:
         """Materializes views one after the other; a view that fails does not keep the others from being done.
+
+        Args:
+            views: the views as applied.
+            define: returns a view with its definition's source and transform.
+            start: as ``materialize``.
+            end: as ``materialize``.
+            dry_run: as ``materialize``.
 
         Raises:
             MaterializeError: several views failed; it tells of each.
             FeatureStoreError: one view failed, with its own error; or a store cannot be reached, which ends it at once.
         """
         summaries, failed = [], []
-        for applied, transform in chosen:
+        for view in views:
             try:
+                applied, transform = define(view)
                 summaries.append(self.materialize(applied, transform, start=start, end=end, dry_run=dry_run))
             except _OF_ONE_VIEW as error:
                 failed.append(error)
@@ -92,7 +106,7 @@ class Materializer:
             raise failed[0]
         if failed:
             told = "".join(f"\n  - {error}" for error in failed)
-            raise MaterializeError(f"{len(failed)} of {len(chosen)} views failed; the others are done.{told}")
+            raise MaterializeError(f"{len(failed)} of {len(views)} views failed; the others are done.{told}")
         return summaries
 
     def materialize(
@@ -116,8 +130,6 @@ class Materializer:
         view = applied.spec
         reader = self._open_source(view.source)
         reader.schema()
-        if transform is not None:
-            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
         if dry_run:
             return self._try(applied, transform, reader, start, end)
         summary = ViewSummary(view.name, applied.data_version)
@@ -131,6 +143,8 @@ class Materializer:
         span = self._pin(applied, reader, start, end)
         if not span.chunks:
             return summary
+        if transform is not None:
+            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
         body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
         number = max(taken, latest.seq if latest else 0) + 1
         run = self._ledger.begin(view.name, applied.data_version, number, body)

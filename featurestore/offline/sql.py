@@ -8,6 +8,7 @@ import polars as pl
 
 from featurestore.errors import NotFoundError, OfflineStoreError, RequestError, did_you_mean
 from featurestore.offline.base import OfflineStore, Table
+from featurestore.offline.delta import storage_dtype
 
 _WORD = re.compile(r"\w+")
 
@@ -22,22 +23,21 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
 
     Raises:
         NotFoundError: the query names a table that is no view.
-        RequestError: DuckDB refuses the query; its message is passed on.
+        RequestError: DuckDB refuses the query, and its message is passed on; the result has a type that Polars has not; or
+            views whose names differ only in case are meant alike.
     """
-    words = {word.lower() for word in _WORD.findall(query)}
+    words = set(_WORD.findall(query))
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute("set enable_progress_bar = false")
-        for name, table in tables.items():
-            if name.lower() in words:
-                paths = [path for history in store.snapshot(table).buckets.values() for path in history.paths]
-                _create_view(connection, name, table, paths)
+        for name in _named(words, tables):
+            paths = [path for history in store.snapshot(tables[name]).buckets.values() for path in history.paths]
+            _create_view(connection, name, tables[name], paths)
         try:
             result = connection.sql(query)
             if result is None:
                 raise RequestError("The statement returns no rows; give a SELECT.")
-            frame: pl.DataFrame = result.pl()
-            return frame
+            return _to_polars(result)
         except duckdb.CatalogException as error:
             missing = re.search(r"Table with name (\S+) does not exist", str(error))
             if missing:
@@ -54,9 +54,41 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
         connection.read_parquet(list(paths), hive_partitioning=False).create_view(name)
         return
     instant = pl.Datetime("us", "UTC")
-    empty = pl.DataFrame(schema={**table.keys, "event_time": instant, "available_time": instant, **table.features})
+    columns = {**table.keys, "event_time": instant, "available_time": instant, **table.features}
+    # As the files have them, so that a query does not change its meaning with the first run.
+    empty = pl.DataFrame(schema={name: storage_dtype(dtype) for name, dtype in columns.items()})
     connection.from_arrow(empty.to_arrow()).create_view(name)
 
 
+def _named(words: set[str], tables: Mapping[str, Table]) -> list[str]:
+    """Returns the views that a query's words name, each as it is written or, where that is plain, in another case."""
+    alike: dict[str, list[str]] = {}
+    for name in tables:
+        alike.setdefault(name.lower(), []).append(name)
+    named = []
+    for lower in {word.lower() for word in words} & set(alike):
+        chosen = [name for name in alike[lower] if name in words] or alike[lower]
+        if len(chosen) > 1:
+            raise RequestError(
+                f"The views {' and '.join(map(repr, sorted(chosen)))} differ only in case, which SQL does not tell apart. "
+                "Name one of them, as it is written, in a query."
+            )
+        named += chosen
+    return named
+
+
+def _to_polars(result: duckdb.DuckDBPyRelation) -> pl.DataFrame:
+    try:
+        frame: pl.DataFrame = result.pl()
+    # A type that Polars has not is a panic where it is in a list, and a panic is no Exception.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        types = ", ".join(f"{name} {kind}" for name, kind in zip(result.columns, result.types, strict=True))
+        raise RequestError(
+            f"A column of the result has a type that a frame cannot hold. The columns are: {types}. Cast it in the query: "
+            "cast(… as varchar), or an interval to seconds: epoch(…)."
+        ) from error
+    return frame
+
+
 def _hint(words: set[str], tables: Mapping[str, Table]) -> str:
-    return "" if words & {name.lower() for name in tables} else did_you_mean("", tables)
+    return "" if {word.lower() for word in words} & {name.lower() for name in tables} else did_you_mean("", tables)

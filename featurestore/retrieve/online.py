@@ -12,6 +12,7 @@ from featurestore.online.base import OnlineStore
 from featurestore.plan.online import OnlineJoin, OnlinePlan, compile_online
 from featurestore.plan.selection import Selection
 from featurestore.retrieve.rows import OnlineRows
+from featurestore.retrieve.spine import to_frame, told_lengths
 
 Row = Mapping[str, Any]
 _PLANS_KEPT = 1024
@@ -38,16 +39,18 @@ class OnlineReader:
 
     def plan(self, features: Any, select: Callable[[Any], Selection]) -> OnlinePlan:
         """Returns the compiled plan of a request's features, from those kept where it is there."""
+        # NOTE: taken before the catalog is read. A plan of the catalog before goes into the dictionary that was dropped with it.
+        plans = self._plans
         name = tuple(features) if type(features) is list else features
         try:
-            return self._plans[name]
+            return plans[name]
         except KeyError:
             pass
         except TypeError:  # a list in a list cannot be looked up; it is compiled each time
             return compile_online(self._project, select(features))
         plan = compile_online(self._project, select(features))
-        if len(self._plans) < _PLANS_KEPT:
-            self._plans[name] = plan
+        if len(plans) < _PLANS_KEPT:
+            plans[name] = plan
         return plan
 
     def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
@@ -69,16 +72,19 @@ def as_rows(given: Any) -> list[dict[str, Any]]:
     """Returns rows as dictionaries, from a list of them, a mapping of columns, or a frame.
 
     Raises:
-        RequestError: they are none of these.
+        RequestError: they are none of these, or columns differ in length.
     """
     if isinstance(given, Mapping):
         if any(not isinstance(column, (list, tuple)) for column in given.values()):
             raise RequestError(f"One row is given as a list of one: store.online(features, [{dict(given)!r}]).")
-        return pl.DataFrame(given).to_dicts()
+        lengths = {name: len(column) for name, column in given.items()}
+        if len(set(lengths.values())) > 1:
+            raise RequestError(f"The rows' columns must be equally long: {told_lengths(lengths)}.")
+        return [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
     if isinstance(given, pl.DataFrame):
         return given.to_dicts()
     if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
-        return pl.DataFrame(given).to_dicts()
+        return to_frame(given, "request").to_dicts()
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         rows = list(given)
         if all(isinstance(row, Mapping) for row in rows):
@@ -124,7 +130,10 @@ def _entities(join: OnlineJoin, rows: Sequence[Row]) -> list[bytes | None]:
         except (KeyError, TypeError):
             raise _lacking(join, rows) from None
         if set(map(type, values)) <= {wanted}:
-            return [encode(value) + b"}" for value in values]
+            try:
+                return [encode(value) + b"}" for value in values]
+            except (OverflowError, UnicodeEncodeError):
+                pass  # one of them; told below, with its row
         return [_entity(join, (value,), number) for number, value in enumerate(values)]
     try:
         composite = [tuple(row[column] for column in join.on) for row in rows]
@@ -140,14 +149,28 @@ def _entity(join: OnlineJoin, values: Sequence[Any], number: int) -> bytes | Non
             return None
         if type(value) is not wanted:
             value = _converted(value, wanted, column, number)
-        parts.append(encode(value))
+        try:
+            parts.append(encode(value))
+        except OverflowError as error:
+            raise RequestError(f"Row {number}: the key {column!r} is {value!r}, which is beyond 64 bits.") from error
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"Row {number}: the key {column!r} is {value!r}, which is no text of Unicode ({error.reason}). Decode it anew."
+            ) from error
     return b"".join(parts) + b"}"
 
 
 def _converted(value: Any, wanted: type, column: str, number: int) -> Any:
     """Returns a key in the type wanted, where that changes nothing of it (a NumPy integer, a subclass)."""
     if wanted is int and hasattr(value, "__index__") and not isinstance(value, bool):
-        return value.__index__()
+        try:
+            return value.__index__()
+        except TypeError:
+            pass  # an array, which is an integer only if it holds one
+    if wanted is str and isinstance(value, str):
+        return str.__str__(value)
+    if wanted is bytes and isinstance(value, bytes):
+        return bytes(value)
     if wanted is not int and isinstance(value, wanted) and not (wanted is date and isinstance(value, datetime)):
         return value
     if wanted is bool and type(value).__name__ in ("bool_", "bool"):

@@ -1,18 +1,29 @@
 """Online rows: the answer to an online read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Literal
 
 import polars as pl
 
 from featurestore.clock import from_micros
 from featurestore.codec import oldest_header, to_series, unpack_times, unpack_values
+from featurestore.errors import RequestError
 from featurestore.plan.online import OnlineJoin, OnlinePlan
+from featurestore.retrieve.spine import to_frame
 
 Status = Literal["present", "null", "expired", "missing"]
+
+CLOCK_SKEW = 1_000_000
+"""By how much a row may lie after a live read, in microseconds.
+
+A writer's clock may run a little ahead of the reader's, and what was written is known. A read as of an instant allows none.
+"""
+_AVAILABLE: Callable[[bytes], bytes] = itemgetter(slice(8, None))
+"""A header's available time, which is never before its event time (S2)."""
 
 
 class OnlineRows:
@@ -26,7 +37,7 @@ class OnlineRows:
         plan: the plan they were read by.
         values: the store's values, join by join, each in the order of the rows.
         now: the instant of the read, in microseconds.
-        as_of: whether the instant was asked for, so that what the store learned after it must not be shown.
+        as_of: whether the instant was asked for, and is not a clock's, which allows for ``CLOCK_SKEW``.
     """
 
     __slots__ = ("__dict__", "_as_of", "_given", "_now", "_plan", "_values")
@@ -57,8 +68,14 @@ class OnlineRows:
         ]
 
     def to_polars(self) -> pl.DataFrame:
-        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
-        given = pl.DataFrame(list(self._given), infer_schema_length=None)
+        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12).
+
+        A column passed through whose values have no dtype in common is one of Python objects.
+
+        Raises:
+            RequestError: two columns of the rows have one name once the names are text.
+        """
+        given = _given_frame(self._given)
         features = {}
         for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
             columns = zip(*(join.blank if row is None else row for row in rows), strict=True) if rows else ([] for _ in join.names)
@@ -71,7 +88,7 @@ class OnlineRows:
         """For each feature and row, why it has its value (S14).
 
         ``present``; ``null``: the row holds a null; ``expired``: there is a row but for the ttl; ``missing``: no row of
-        that entity.
+        that entity, or one that lies after the read.
         """
         found: dict[str, list[Status]] = {}
         for join, (headers, rows) in zip(self._plan.joins, self._served, strict=True):
@@ -98,12 +115,17 @@ class OnlineRows:
         """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
         decoded = unpack_values(self._values)
         rows = len(self._given)
+        latest = oldest_header(self._now if self._as_of else self._now + CLOCK_SKEW)
+        # One look at all of them: hardly ever does a row lie after the read.
+        some_later = max(map(_AVAILABLE, decoded[::2]), default=b"") > latest
         served = []
         for number, join in enumerate(self._plan.joins):
             part = decoded[2 * number * rows : 2 * (number + 1) * rows]
             headers, values = part[::2], part[1::2]
-            if self._as_of:
-                headers, values = self._known(headers, values)
+            if some_later:
+                known = [_AVAILABLE(header) <= latest for header in headers]
+                headers = [header if there else b"" for header, there in zip(headers, known, strict=True)]
+                values = [row if there else None for row, there in zip(values, known, strict=True)]
             if join.ttl is not None:
                 bound = oldest_header(self._now - join.ttl)
                 values = [None if header < bound else row for header, row in zip(headers, values, strict=True)]
@@ -112,14 +134,6 @@ class OnlineRows:
                 values = [None if row is None else [row[place] for place in picks] for row in values]
             served.append((headers, values))
         return served
-
-    def _known(self, headers: list[bytes], values: list[Any]) -> tuple[list[bytes], list[Any]]:
-        """Takes out what became available after the instant asked for."""
-        known = [bool(header) and max(unpack_times(header)) <= self._now for header in headers]
-        return (
-            [header if there else b"" for header, there in zip(headers, known, strict=True)],
-            [row if there else None for row, there in zip(values, known, strict=True)],
-        )
 
     def _python(self, join: OnlineJoin, rows: list[Any]) -> list[Any]:
         if not join.conversions:
@@ -145,3 +159,23 @@ class OnlineRows:
 
     def _repr_html_(self) -> str:
         return self.to_polars()._repr_html_()
+
+
+def _given_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    try:
+        return to_frame(list(rows), "request")
+    except RequestError:
+        columns: dict[str, pl.Series] = {}
+        for column in dict.fromkeys(chain.from_iterable(rows)):
+            name = str(column)
+            if name in columns:
+                raise RequestError(f"Two columns of the rows are named {name!r}, as text and otherwise. Rename one.") from None
+            columns[name] = _given_column(name, [row.get(column) for row in rows])
+        return pl.DataFrame(columns)
+
+
+def _given_column(name: str, values: list[Any]) -> pl.Series:
+    try:
+        return to_frame([{name: value} for value in values], "request").to_series()
+    except RequestError:
+        return pl.Series(name, values, dtype=pl.Object)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from featurestore.clock import INSTANT
-from featurestore.errors import SourceError, did_you_mean
+from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.sources.widen import cast
 from featurestore.spec.source import Source
 
@@ -67,20 +67,23 @@ def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
     """
     for old in spec.rename:
         if old not in raw:
-            raise SourceError(_missing(spec, old, "rename", where, raw))
+            raise SourceShapeError(_missing(spec, old, "rename", where, raw))
     schema: dict[str, pl.DataType] = {}
     for column, dtype in raw.items():
         name = spec.rename.get(column, column)
         if name in schema:
-            raise SourceError(f"Source {spec.name!r}: rename= would give {where} two columns named {name!r}. Choose another name.")
+            told = f"rename= would give {where} two columns named {name!r}. Choose another name."
+            raise SourceShapeError(f"Source {spec.name!r}: {told}")
+                f"Source {spec.name!r}: rename= would give {where} two columns named {name!r}. Choose another name."
+            )
         schema[name] = dtype
     named = {"event_time": spec.event_time, "available_time": spec.available_time, "event_id": spec.event_id}
     for argument, name_given in named.items():
         if name_given is not None and name_given not in schema:
-            raise SourceError(_missing(spec, name_given, argument, where, schema))
+            raise SourceShapeError(_missing(spec, name_given, argument, where, schema))
     for column in spec.time_columns:
         if not is_time(schema[column]):
-            raise SourceError(
+            raise SourceShapeError(
                 f"Source {spec.name!r}: its time column {column!r} is {schema[column]} in {where}, not a time. {advice}"
             )
         schema[column] = INSTANT

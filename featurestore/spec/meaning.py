@@ -7,7 +7,7 @@ or a library, is known by name alone.
 
 import ast
 import hashlib
-import inspect
+import linecache
 import textwrap
 from collections.abc import Iterator
 from types import CodeType, FunctionType
@@ -17,29 +17,45 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 def source_text(function: FunctionType) -> str:
-    """Returns a function's source, or nothing where it was typed into a console."""
-    try:
-        return textwrap.dedent(inspect.getsource(function))
-    except OSError:
-        return ""
+    """Returns a function's source, or nothing where there is none, as for one typed into a bare console."""
+    text, node = _source(function)
+    return textwrap.dedent(ast.get_source_segment(text, node, padded=True) or "") if node is not None else ""
 
 
 def meaning_digest(function: FunctionType) -> str:
     """Returns a digest of what a function means.
 
     Example:
-        >>> meaning_digest(parse) == meaning_digest(parse)
-        True
+        >>> meaning_digest(source_text) == meaning_digest(meaning_digest)
+        False
     """
     return hashlib.sha256("\n".join(_meanings(function, set())).encode()).hexdigest()
 
 
-def parse(text: str) -> ast.Module | None:
-    """Returns the syntax tree of a function's source; None where that is no statement by itself (some lambdas)."""
+def _source(function: FunctionType) -> tuple[str, ast.FunctionDef | ast.Lambda | None]:
+    """Returns the text of a function's file, and its node there; None where it cannot be told."""
+    code = function.__code__
+    # NOTE: not inspect.getsource, whose piece is no statement where a line of a text in it begins at the margin.
+    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
     try:
-        return ast.parse(text)
-    except SyntaxError:
-        return None
+        tree = ast.parse(text)
+    except SyntaxError:  # the file was changed since, and is half-way
+        return text, None
+    found: list[ast.FunctionDef | ast.Lambda] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            lines = {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}
+            if node.name == code.co_name and code.co_firstlineno in lines:
+                found.append(node)
+        elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == code.co_firstlineno:
+            found.append(node)
+    return text, found[0] if len(found) == 1 else None
+
+
+def _code_meaning(code: CodeType) -> str:
+    """Returns what compiled code does, without the addresses and lines that its own text would name."""
+    constants = [_code_meaning(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return repr((code.co_code, constants, code.co_names))
 
 
 def _meanings(function: FunctionType, seen: set[Any]) -> Iterator[str]:
@@ -47,9 +63,9 @@ def _meanings(function: FunctionType, seen: set[Any]) -> Iterator[str]:
     if code in seen:
         return
     seen.add(code)
-    tree = parse(source_text(function))
+    _, node = _source(function)
     # NOTE: ast.dump differs between versions of Python; the text that a tree stands for does not.
-    yield ast.unparse(_without_docstrings(tree)) if tree and tree.body else repr((code.co_code, code.co_consts, code.co_names))
+    yield ast.unparse(_bare(node)) if node is not None else _code_meaning(code)
     for name, value in _used(function):
         if isinstance(value, FunctionType) and _is_users(value, function):
             yield from _meanings(value, seen)
@@ -71,11 +87,14 @@ def _used(function: FunctionType) -> Iterator[tuple[str, Any]]:
     yield from sorted(around.items(), key=lambda item: item[0])
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+def _bare(function: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef | ast.Lambda:
+    """Takes the docstrings out of a function, and what decorates it."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.FunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            node.decorator_list = []
+    return function
 
 
 def _is_users(value: FunctionType, function: FunctionType) -> bool:

@@ -44,6 +44,7 @@ def digest_of(text: str, tmp_path: Path) -> str:
         ("def doubled(column):", 'def doubled(column):\n    """Twice."""\n    # why'),
         ("    return rows.with", "\n\n    return rows.with"),
         ("import polars as pl", "import os\nimport polars as pl\nOTHER = 5"),
+        ("def transform(rows):", "def ignored(function):\n    return function\n\n@ignored\ndef transform(rows):"),
     ],
 )
 def test_comments_docstrings_layout_and_strangers_change_nothing(old: str, new: str, tmp_path: Path) -> None:
@@ -55,6 +56,11 @@ def test_comments_docstrings_layout_and_strangers_change_nothing(old: str, new: 
 )
 def test_what_it_does_and_what_it_uses_change_it(old: str, new: str, tmp_path: Path) -> None:
     assert digest_of(BASE.replace(old, new), tmp_path) != digest_of(BASE, tmp_path)
+
+
+def test_a_text_at_the_margin_and_a_function_inside_are_no_hindrance(tmp_path: Path) -> None:
+    text = BASE.replace("    return rows", '    query = """\nselect 1\n"""\n    inner = lambda: query\n    return rows')
+    assert digest_of(text, tmp_path) == digest_of(text + "\n# more", tmp_path) != digest_of(BASE, tmp_path)
 
 
 def test_a_value_it_closes_over_changes_it() -> None:
