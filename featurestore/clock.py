@@ -6,7 +6,7 @@ microseconds since the epoch, which orders, subtracts and packs exactly.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
@@ -30,6 +30,8 @@ _UNITS = {
     "us": 1,
 }
 _PART = re.compile(r"(\d+)(us|ms|w|d|h|m|s)")
+_LONGEST = 100_000 * _UNITS["d"]
+_LONGEST_TEXT = 100
 _CRON_FIELD = re.compile(r"^[\d*/,\-a-zA-Z#?L]+$")
 
 
@@ -59,11 +61,11 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def parse_instant(value: datetime | str) -> datetime:
-    """Returns an instant in UTC from a datetime or an ISO 8601 string; naive ones are taken as UTC (S1).
+def parse_instant(value: date | str) -> datetime:
+    """Returns an instant in UTC from a datetime, a date (its midnight) or an ISO 8601 string; naive ones are taken as UTC (S1).
 
     Raises:
-        RequestError: the string is not an ISO 8601 date or time.
+        RequestError: it is none of these, or its year in UTC is not one of 1 to 9999.
 
     Example:
         >>> parse_instant("2013-07-01T12:00").isoformat()
@@ -74,7 +76,16 @@ def parse_instant(value: datetime | str) -> datetime:
             value = datetime.fromisoformat(value)
         except ValueError as error:
             raise RequestError(f"{value!r} is not a time. Write it as 2013-07-01 or 2013-07-01T12:30:00+00:00.") from error
-    return from_micros(to_micros(value))
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time(), UTC)
+    if not isinstance(value, datetime) or value != value:  # pandas' NaT is a datetime that equals nothing
+        raise RequestError(
+            f"{value!r} is not a time but {type(value).__name__}. Give a datetime, a date, or text as 2013-07-01T12:30:00+00:00."
+        )
+    try:
+        return from_micros(to_micros(value))
+    except OverflowError as error:
+        raise RequestError(f"{value.isoformat()} is out of range: in UTC its year must be one of 1 to 9999.") from error
 
 
 def parse_duration(value: str | timedelta) -> int:
@@ -83,7 +94,7 @@ def parse_duration(value: str | timedelta) -> int:
     The units are ``us ms s m h d w``; a day is 24 hours. Months and years have no fixed length and are refused.
 
     Raises:
-        DefinitionError: the string is of another form, or the duration is not positive.
+        DefinitionError: it is of another form, is not positive, or is longer than 100,000 days.
 
     Example:
         >>> parse_duration("1h30m")
@@ -92,7 +103,7 @@ def parse_duration(value: str | timedelta) -> int:
     if isinstance(value, timedelta):
         micros = value // _MICROSECOND
     else:
-        parts = _PART.findall(value)
+        parts = _PART.findall(value) if isinstance(value, str) and len(value) <= _LONGEST_TEXT else []
         if not parts or "".join(number + unit for number, unit in parts) != value:
             raise DefinitionError(
                 f"{value!r} is not a duration. Write it as '6h', '15m' or '1d12h' (units: us ms s m h d w), or as a timedelta."
@@ -100,6 +111,8 @@ def parse_duration(value: str | timedelta) -> int:
         micros = sum(int(number) * _UNITS[unit] for number, unit in parts)
     if micros <= 0:
         raise DefinitionError(f"A duration must be longer than nothing; {value!r} is not.")
+    if micros > _LONGEST:
+        raise DefinitionError(f"A duration is 100,000 days at most; {value!r} is longer. For always, leave ttl= out.")
     return micros
 
 
