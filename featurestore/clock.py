@@ -172,6 +172,9 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         # NOTE: a cast from ns to us truncates towards zero; only the integer division floors.
         micros = column.to_physical() // 1000
     else:
-        micros = column.to_physical() * (1000 if dtype.time_unit == "ms" else 1)
+        micros = column.to_physical()
+        if dtype.time_unit == "ms":
+            # Beyond this the product would wrap; there is no such time.
+            micros = pl.when(micros.is_between(-(2**53), 2**53)).then(micros * 1000)
     # The physical value of an aware column is already UTC, that of a naive one is taken as UTC.
     return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

@@ -213,7 +213,7 @@ class FeatureStore:
             NameClashError: two columns would have one name (S13).
             RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
         """
-        from featurestore.retrieve.spine import read_spine
+        from featurestore.retrieve.spine import read_spine, reading_spine
 
         selection = self._select(self._watch.refresh(), features)
         rows = read_spine(spine, self.settings.root, self.sql)
@@ -221,7 +221,8 @@ class FeatureStore:
             path = self.settings.root / Path(sink).expanduser()
             self._training.sink(rows, selection, path, time=time, as_known=as_known)
             return pl.scan_parquet(path)
-        frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
+        with reading_spine("The lazy spine"):
+            frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
         return self._training.frame(frame, selection, time=time, as_known=as_known)
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:

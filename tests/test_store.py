@@ -418,3 +418,23 @@ def test_event_times_at_the_ends_of_the_calendar(store: FeatureStore) -> None:
         assert store.materialize()[0].reasons == {"event lies outside the years 1 to 9999": 1}
     assert store.status()[0].rows == 3
     assert values(store) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("ttl", [None, "1000d"])
+@pytest.mark.parametrize("online", ["lmdb:.featurestore/online", "valkey"])
+def test_s16_a_ttl_that_became_longer_reaches_what_is_online(
+    ttl: str | None, online: str, tmp_path: Path, clock: Hand, request: pytest.FixtureRequest
+) -> None:
+    """Once the history is written online again, as the plan says; until then what expired may be gone."""
+    address = request.getfixturevalue("valkey_url") if online == "valkey" else online
+    source = parquet_of(tmp_path / "data", [frame_of(ROWS, POLARS_KEYS, POLARS)])
+    with store_at(tmp_path / "project", clock, online=address, project=f"ttl{ttl}") as opened:
+        opened.apply([view_of(source, KEYS, FEATURES, ttl="1s")])
+        opened.materialize()
+        plan = opened.apply([view_of(source, KEYS, FEATURES, ttl=ttl)])
+        assert "rebuild" in str(plan)
+        opened.rebuild_online()
+        clock.micros = 10 * 86_400_000_000
+        opened._online.sweep()
+        assert values(opened) == [5.0, None]
+        assert opened.online("v", [{"k": "a"}]).status["x"] == ["present"]

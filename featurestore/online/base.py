@@ -37,7 +37,8 @@ class OnlineStore(Protocol):
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
         Each key changes atomically, whatever other writers do; of two entries with one key the greater wins. Writing
-        again what is there changes nothing, its expiry included. A batch that fails half-way may be written again.
+        again what is there changes nothing, but that a longer ttl keeps it for longer; a shorter one never takes it away
+        sooner. A batch that fails half-way may be written again.
         """
 
     def delete(self, prefix: bytes) -> int:

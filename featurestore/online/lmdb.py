@@ -200,12 +200,18 @@ def _put(batch: list[Entry], now: int, transaction: "lmdb.Transaction[bytes]") -
     for entry in batch:
         key, value, ttl_ms = entry.key, entry.value, entry.ttl_ms
         place = _place(key)
-        old = _value(key, get(place))
-        if old is not None and old >= value:
+        kept = get(place)
+        old = _value(key, kept)
+        if old is not None and old > value:
             continue
         record = _NEVER if ttl_ms is None else max(1, now + ttl_ms).to_bytes(8, "big")
         if place is not key:
             record += len(key).to_bytes(4, "big") + key
+        if old == value and kept is not None:
+            # A ttl that has become longer keeps what is there for longer; nothing is ever forgotten sooner.
+            if kept[:8] != _NEVER and (record[:8] == _NEVER or record[:8] > kept[:8]):
+                put(place, record + value)
+            continue
         put(place, record + value)
         written += 1
     return written

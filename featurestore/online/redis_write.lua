@@ -36,9 +36,12 @@ local written = 0
 local forever = {}
 
 for i = 1, count do
-  if outdoes(ARGV[i], held[i]) then
-    local ttl = ''
-    if ttls == 1 then ttl = ARGV[count + 1] elseif ttls > 1 then ttl = ARGV[count + i] end
+  local ttl = ''
+  if ttls == 1 then ttl = ARGV[count + 1] elseif ttls > 1 then ttl = ARGV[count + i] end
+  if held[i] == ARGV[i] then
+    -- A ttl that has become longer keeps what is there for longer; nothing is ever forgotten sooner.
+    if ttl == '' then redis.call('PERSIST', KEYS[i]) else redis.call('PEXPIRE', KEYS[i], ttl, 'GT') end
+  elseif outdoes(ARGV[i], held[i]) then
     if ttl == '' then
       forever[#forever + 1] = KEYS[i]
       forever[#forever + 1] = ARGV[i]

@@ -180,6 +180,8 @@ def _change(
     if not (isinstance(old, ViewSpec) and isinstance(new, ViewSpec)):
         return Change("change", kind, name, told, version=version, spec=new)
     if data_digest(old) == data_digest(new):
+        if old.ttl is not None and (new.ttl is None or new.ttl > old.ttl):
+            told = (*told, "what expired online returns with materialize --rebuild-online (store.rebuild_online())")
         return Change("change", kind, name, told, version=version, data_version=catalog.views[name].data_version, spec=new)
     return Change("change", kind, name, told, recompute=True, rows=rows(name), version=version, data_version=version, spec=new)
 

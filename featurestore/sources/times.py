@@ -74,8 +74,6 @@ def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
         if name in schema:
             told = f"rename= would give {where} two columns named {name!r}. Choose another name."
             raise SourceShapeError(f"Source {spec.name!r}: {told}")
-                f"Source {spec.name!r}: rename= would give {where} two columns named {name!r}. Choose another name."
-            )
         schema[name] = dtype
     named = {"event_time": spec.event_time, "available_time": spec.available_time, "event_id": spec.event_id}
     for argument, name_given in named.items():

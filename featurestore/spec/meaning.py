@@ -19,7 +19,10 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 def source_text(function: FunctionType) -> str:
     """Returns a function's source, or nothing where there is none, as for one typed into a bare console."""
     text, node = _source(function)
-    return textwrap.dedent(ast.get_source_segment(text, node, padded=True) or "") if node is not None else ""
+    if node is None:
+        return ""
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    return textwrap.dedent("".join(text.splitlines(keepends=True)[first - 1 : node.end_lineno]))
 
 
 def meaning_digest(function: FunctionType) -> str:

@@ -161,15 +161,26 @@ class OnlineStoreContract:
 
     def test_repetition_changes_nothing(self, store: OnlineStore, prefix: bytes) -> None:
         keys = [prefix + b"ttl", prefix + b"none"]
-        assert store.write([Entry(keys[0], b"2", 60_000), Entry(keys[1], b"2")]) == 2
-        for value in (b"2", b"1"):
-            assert store.write([Entry(keys[0], value, 900_000), Entry(keys[1], value, 900_000)]) == 0
-            assert store.write([Entry(keys[0], value)]) == 0
+        assert store.write([Entry(keys[0], b"2", 600_000), Entry(keys[1], b"2")]) == 2
+        for _ in range(2):
+            assert store.write([Entry(keys[0], b"2", 60_000), Entry(keys[1], b"2", 60_000)]) == 0
+            assert store.write([Entry(keys[0], b"1"), Entry(keys[1], b"1", 60_000)]) == 0
         assert store.read(keys) == [b"2", b"2"]
         remaining = self.remaining_ms(store, keys[0])
         assert remaining is not None
-        assert 0 < remaining <= 60_000
+        assert 500_000 < remaining <= 600_000
         assert self.remaining_ms(store, keys[1]) is None
+
+    def test_a_ttl_that_became_longer_keeps_what_is_there_for_longer(self, store: OnlineStore, prefix: bytes) -> None:
+        key = prefix + b"key"
+        store.write([Entry(key, b"2", 60_000)])
+        assert store.write([Entry(key, b"2", 600_000)]) == 0
+        remaining = self.remaining_ms(store, key)
+        assert remaining is not None
+        assert 500_000 < remaining <= 600_000
+        assert store.write([Entry(key, b"2")]) == 0
+        assert self.remaining_ms(store, key) is None
+        assert store.read([key]) == [b"2"]
 
     def test_a_write_brings_its_own_expiry(self, store: OnlineStore, prefix: bytes) -> None:
         key = prefix + b"key"
