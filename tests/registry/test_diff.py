@@ -111,7 +111,8 @@ def test_a_change_that_needs_no_new_values_keeps_the_data_version(tmp_path: Path
     assert str(plan) == (
         "~ view weather\n    ttl: 6h → 12h\n    schedule: none → 15m\n    on_reject: keep → fail\n    description changed\n"
         "    owner: me → you\n    tag team: none → ops\n"
-        "    what expired online returns with materialize --rebuild-online (store.rebuild_online())\n0 to add, 1 to change, 0 to remove"
+        "    what expired online returns with materialize --rebuild-online (store.rebuild_online())\n"
+        "0 to add, 1 to change, 0 to remove"
     )
     assert plan.puts() == (Put(after.__view__, 2, 1),)
 
