@@ -77,7 +77,9 @@ def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
         )
     from featurestore.offline.delta import DeltaStore
 
-    return DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock)
+    return DeltaStore(
+        settings.root / Path(settings.offline).expanduser(), clock=clock, threads=settings.threads or os.cpu_count() or 1
+    )
 
 
 def open_engine(settings: Settings) -> "Engine":

@@ -388,5 +388,5 @@ class FeatureStore:
         names = dict.fromkeys(reference.view for reference in parse_references(views, where="views"))
         for name in names:
             if name not in catalog.views:
-                raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect with store.apply().")
+                raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect once they are applied.")
         return [catalog.views[name] for name in names]

@@ -121,7 +121,7 @@ def _expanded(catalog: Catalog, references: Iterable[Reference]) -> Iterable[Ref
 def _view(catalog: Catalog, name: str) -> AppliedView:
     if name not in catalog.views:
         known = [*catalog.views, *catalog.services]
-        raise NotFoundError("applied feature view or service", name, known, "Definitions take effect with store.apply().")
+        raise NotFoundError("applied feature view or service", name, known, "Definitions take effect once they are applied.")
     return catalog.views[name]
 
 

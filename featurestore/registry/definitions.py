@@ -60,7 +60,7 @@ class Definitions:
             return applied, None
         if data_digest(defined.__view__) != data_digest(view):
             raise DefinitionError(
-                f"view {view.name!r} is defined otherwise than it was applied. Look at store.plan(), then store.apply().",
+                f"view {view.name!r} is defined otherwise than it was applied. Look at the plan (featurestore plan), and apply it.",
                 defined.__view__.place,
             )
         return replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__

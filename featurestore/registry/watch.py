@@ -67,8 +67,10 @@ class CatalogWatch:
         return catalog
 
     def use(self, catalog: Catalog) -> Catalog:
-        """Takes a catalog that is known to be the newest, and returns it."""
+        """Takes a catalog unless a newer one is known, and returns the one that counts."""
         with self._lock:
+            if self._catalog is not None and self._catalog.revision > catalog.revision:
+                return self._catalog  # a look that took long has been overtaken by an apply here
             self._catalog = catalog
         self._changed()
         return catalog

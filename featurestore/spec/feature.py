@@ -78,7 +78,7 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
     """
     given = {
         "ge": ge, "gt": gt, "le": le, "lt": lt, "min_length": min_length, "max_length": max_length, "pattern": pattern,
-        "one_of": None if one_of is None else tuple(one_of),
+        "one_of": (one_of,) if isinstance(one_of, str) else None if one_of is None else tuple(one_of),
     }  # fmt: skip
     constraints = {name: value for name, value in given.items() if value is not None}
     return FeatureField(description, unit, owner, dict(tags or {}), constraints)
@@ -130,6 +130,10 @@ def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable:
     for constraint, value in said.constraints.items():
         if not _applies(constraint, dtype):
             raise DefinitionError(f"{constraint}={value!r} does not go with the type {python_name(dtype, nullable=nullable)}.")
+        if (constraint in LENGTH_CONSTRAINTS and type(value) is not int) or (
+            constraint == "pattern" and not isinstance(value, str)
+        ):
+            raise DefinitionError(f"{constraint}={value!r} is no {'text' if constraint == 'pattern' else 'whole number'}.")
         if constraint in ORDER_CONSTRAINTS:
             constraints[constraint] = _bound(value, dtype)
         elif constraint == "one_of":
