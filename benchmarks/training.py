@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks import data
 from benchmarks.measure import DATA, Line, in_process
@@ -35,7 +36,7 @@ def lines(*, full: bool) -> Iterator[Line]:
         )
 
 
-def _line(what: str, spine: str, names: list[str], folders: list, reach: float, peak: int) -> Line:  # type: ignore[type-arg]
+def _line(what: str, spine: str, names: list[str], folders: list[Path], reach: float, peak: int) -> Line:
     # The floor is the faster of the two orders that a user might keep the rows in.
     floors = [
         in_process("join_asof", spine, *(str(data.sorted_file(folder, by)) for folder in folders), runs=3)

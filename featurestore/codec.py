@@ -25,6 +25,7 @@ import msgspec
 import polars as pl
 
 from featurestore.clock import from_micros, to_micros
+from featurestore.dtypes import inner_dtype
 from featurestore.errors import OnlineStoreError
 
 BIAS = 1 << 63
@@ -67,8 +68,7 @@ def wire_dtype(dtype: pl.DataType) -> pl.DataType:
     if isinstance(dtype, pl.Decimal):
         return pl.String()
     if isinstance(dtype, (pl.List, pl.Array)):
-        inner = dtype.inner
-        return pl.List(wire_dtype(inner if isinstance(inner, pl.DataType) else inner()))
+        return pl.List(wire_dtype(inner_dtype(dtype)))
     return dtype
 
 
@@ -156,7 +156,7 @@ def to_python(dtype: pl.DataType) -> Callable[[Any], Any] | None:
     if code is not None:
         return lambda value: _vector(code, value)
     if isinstance(dtype, (pl.List, pl.Array)):
-        inner = to_python(dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner())
+        inner = to_python(inner_dtype(dtype))
         return None if inner is None else lambda value: [None if each is None else inner(each) for each in value]
     return _TO_PYTHON.get(dtype.base_type())
 

@@ -200,7 +200,7 @@ def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
     if isinstance(wanted, pl.Array) and isinstance(found, pl.Array) and found.size != wanted.size:
         return False
     if isinstance(wanted, (pl.List, pl.Array)):
-        return isinstance(found, (pl.List, pl.Array)) and fits(_inner(found), _inner(wanted))
+        return isinstance(found, (pl.List, pl.Array)) and fits(inner_dtype(found), inner_dtype(wanted))
     if isinstance(wanted, pl.Datetime):
         return isinstance(found, (pl.Datetime, pl.Date))
     if isinstance(wanted, pl.String):
@@ -210,6 +210,12 @@ def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
     return found.is_numeric() and wanted.is_numeric()
 
 
-def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
+def inner_dtype(dtype: pl.List | pl.Array) -> pl.DataType:
+    """Returns the dtype of a list's or vector's elements, which Polars may hold as a class.
+
+    Example:
+        >>> inner_dtype(pl.List(pl.Int8))
+        Int8
+    """
     inner = dtype.inner
     return inner if isinstance(inner, pl.DataType) else inner()

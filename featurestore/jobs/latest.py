@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import polars as pl
-
 from featurestore.clock import Clock, to_micros
 from featurestore.jobs.progress import Progress
 from featurestore.offline.base import History
 from featurestore.online.base import OnlineStore
-from featurestore.plan.history import sort_history
+from featurestore.plan.history import merge_files
 from featurestore.plan.online import online_entries
 from featurestore.spec.catalog import AppliedView
 
@@ -38,8 +36,7 @@ def write_latest(
     written = 0
     for done, part in enumerate(parts):
         progress.step(view.name, "write online", done, len(parts))
-        frames = part.read()
-        history = frames[0] if len(frames) == 1 else sort_history(pl.concat(frames), view.entity.key_names, view.feature_names)
+        history = merge_files(part.read(), view.entity.key_names, view.feature_names)
         entries = online_entries(project, applied, history, to_micros(clock()))
         written += sum(online.write(entries[first : first + _BATCH]) for first in range(0, len(entries), _BATCH))
     if parts:

@@ -12,6 +12,7 @@ and may be done again, or by two processes at once, with one result (S17):
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -140,11 +141,9 @@ class Materializer:
             run = self._ledger.update(latest, attempts=latest.attempts + 1)
             summary = summary.plus(replace(self._complete(run, applied, transform, reader), resumed=True))
             latest = self._ledger.latest(view.name, applied.data_version)
-        span = self._pin(applied, reader, start, end)
+        span = self._pin(applied, transform, reader, start, end)
         if not span.chunks:
             return summary
-        if transform is not None:
-            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
         body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
         number = max(taken, latest.seq if latest else 0) + 1
         run = self._ledger.begin(view.name, applied.data_version, number, body)
@@ -153,10 +152,16 @@ class Materializer:
         # A run that another process began and has done already leaves nothing to do.
         return summary if run.state == "done" else summary.plus(self._complete(run, applied, transform, reader))
 
-    def _pin(self, applied: AppliedView, reader: SourceReader, start: datetime | None, end: datetime) -> Span:
+    def _pin(
+        self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime
+    ) -> Span:
+        """Pins what a run, or a dry one, reads; where that is something, the transform is tried first (S20)."""
         # A failed run counts for nothing: the cursor is that of the last run that was done.
         done = self._ledger.last_done(applied.spec.name, applied.data_version)
-        return reader.span(done.span["cursor"] if done else None, start, end, self._chunk_rows)
+        span = reader.span(done.span["cursor"] if done else None, start, end, self._chunk_rows)
+        if span.chunks and transform is not None:
+            check_row_local(applied.spec, transform, reader.sample(SAMPLE_ROWS))
+        return span
 
     def _complete(self, run: Run, applied: AppliedView, transform: Transform | None, reader: SourceReader) -> ViewSummary:
         """Does what is left of a run, whoever began it."""
@@ -196,10 +201,7 @@ class Materializer:
                 staged[index] = self._ledger.stage(run, index, self._stage(run, index, chunk, table, applied, transform, reader))
         self._progress.step(run.view, "read", len(chunks), len(chunks))
         bodies = [staged[index] for index in range(len(chunks))]
-        reasons: dict[str, int] = {}
-        for body in bodies:
-            for reason, count in body["reasons"].items():
-                reasons[reason] = reasons.get(reason, 0) + count
+        reasons = dict(sum((Counter(body["reasons"]) for body in bodies), Counter[str]()))
         rejected = sum(reasons.values())
         read = sum(body["read"] for body in bodies)
         if rejected and applied.spec.on_reject == "fail":
@@ -240,7 +242,7 @@ class Materializer:
     ) -> ViewSummary:
         began = time.perf_counter()
         view = applied.spec
-        span = self._pin(applied, reader, start, end)
+        span = self._pin(applied, transform, reader, start, end)
         summary = ViewSummary(view.name, applied.data_version)
         for index, chunk in enumerate(span.chunks):
             self._progress.step(view.name, "read", index, len(span.chunks))

@@ -1,6 +1,7 @@
 """What jobs tell at their end, and how views stand: values that print as tables."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -42,9 +43,7 @@ class ViewSummary:
 
     def plus(self, other: "ViewSummary") -> "ViewSummary":
         """Returns the sum of two summaries of one view."""
-        reasons = dict(self.reasons or {})
-        for reason, count in (other.reasons or {}).items():
-            reasons[reason] = reasons.get(reason, 0) + count
+        reasons = dict(Counter(self.reasons or {}) + Counter(other.reasons or {}))
         return ViewSummary(
             self.view,
             self.data_version,

@@ -114,12 +114,11 @@ class DeltaStore:
         with _translated("write", str(self.path(table))):
             for _ in range(_ATTEMPTS):
                 delta = self._open(table) or self._create(table)
-                snapshot = self._snapshot(table, delta)
-                if snapshot.last_run >= run:
+                if _last_run(delta) >= run:
                     self._unstage(table, run)
                     return 0
                 try:
-                    added, removed, rows = self._merge(table, run, delta, snapshot, staged)
+                    added, removed, rows = self._merge(table, run, self._files(delta), staged)
                 except FileNotFoundError:
                     if self.snapshot(table).last_run >= run:  # another process at the same run was done first and cleared up
                         return 0
@@ -209,8 +208,8 @@ class DeltaStore:
         files = self._files(delta)
         wanted = [file for file in files if (since is None or file.until >= since) and (until is None or file.since <= until)]
         spans = (min(file.since for file in files), max(file.until for file in files)) if files else None
-        last_run = delta.transaction_version(_APPLICATION) or 0
-        return Snapshot(delta.version(), self._by_bucket(table, wanted), sum(file.rows for file in files), last_run, spans)
+        rows = sum(file.rows for file in files)
+        return Snapshot(delta.version(), self._by_bucket(table, wanted), rows, _last_run(delta), spans)
 
     def _by_bucket(self, table: Table, files: Sequence[_File]) -> dict[int, History]:
         dtypes = _columns(table)
@@ -228,14 +227,13 @@ class DeltaStore:
         }
 
     def _merge(
-        self, table: Table, run: int, delta: DeltaTable, snapshot: Snapshot, staged: Sequence[Staged]
+        self, table: Table, run: int, files: Sequence[_File], staged: Sequence[Staged]
     ) -> tuple[list[AddAction], list[RemoveAction], int]:
         """Writes the new rows as one sorted file a bucket; splits the buckets first where the table outgrows them."""
-        files = self._files(delta)
-        rows = sum(each["rows"] for each in staged)
-        bits = snapshot.bits if files else bits_for(rows)
-        needed = bits_for(snapshot.rows + rows)
-        split = bool(files) and needed > bits and snapshot.rows + rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
+        rows = sum(file.rows for file in files) + sum(each["rows"] for each in staged)
+        needed = bits_for(rows)
+        bits = bits_of(max(file.node for file in files)) if files else needed
+        split = needed > bits and rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
         parts = [pl.scan_parquet(self.path(table) / each["path"], glob=False) for each in staged if each["rows"]]
         with ThreadPoolExecutor(self._threads) as threads:
             if split:
@@ -330,6 +328,10 @@ def _write_in_new_folder(frame: pl.DataFrame, path: Path) -> None:
             if attempt == _ATTEMPTS - 1:
                 raise
     return None
+
+
+def _last_run(delta: DeltaTable) -> int:
+    return delta.transaction_version(_APPLICATION) or 0
 
 
 def _columns(table: Table) -> dict[str, pl.DataType]:

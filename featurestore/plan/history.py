@@ -41,6 +41,11 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
     return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
 
 
+def merge_files(parts: Sequence[pl.DataFrame], keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
+    """Returns one history of several files' rows, each in the total order; of one file, it is that already."""
+    return parts[0] if len(parts) == 1 else sort_history(pl.concat(parts), keys, features)
+
+
 def without_known(new: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
     """Returns the rows that a history does not hold yet, in their order (S17)."""
     if known.is_empty() or new.is_empty():

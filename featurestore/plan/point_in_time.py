@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from featurestore.clock import INSTANT
-from featurestore.plan.history import AVAILABLE, EVENT, same_as_before, sort_history
+from featurestore.plan.history import AVAILABLE, EVENT, same_as_before
 
 TIME = "_time"
 _ROW = "_row"
@@ -95,10 +95,3 @@ def _last_of_equals(steps: pl.DataFrame, keys: Sequence[str], clock: str) -> pl.
     # NOTE: with several rows of one key and instant an as-of join takes any of them; only the last may be left.
     superseded = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in [*keys, clock])
     return steps.filter(~superseded | (pl.int_range(pl.len()) == pl.len() - 1))
-
-
-def merge_files(parts: Sequence[pl.DataFrame], plan: PointInTime) -> pl.DataFrame:
-    """Returns one history in its total order from several files' rows, each with ``plan.all_columns``."""
-    if len(parts) == 1:
-        return parts[0]
-    return sort_history(pl.concat(parts), plan.keys, plan.view_features)

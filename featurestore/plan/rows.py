@@ -1,15 +1,16 @@
 """From a source's rows to a history's: the transform, and the checks that every row must pass (S1, S2, S19)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
 from featurestore.clock import INSTANT, instants
-from featurestore.dtypes import as_dtype, fits, python_name
+from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
@@ -135,11 +136,9 @@ def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> p
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
     """
-    try:
+    with _users_code(view):
         result = transform(rows)
         schema = result.collect_schema() if isinstance(result, pl.LazyFrame) else None
-    except Exception as error:
-        raise _failing(view, error) from error
     if schema is None:
         raise DefinitionError(
             f"the transform of view {view.name!r} returns {type(result).__name__}; it takes a pl.LazyFrame and must return one.",
@@ -155,14 +154,17 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
         DefinitionError: it fails, or returns something else than a LazyFrame.
     """
     made = run_transform(rows.lazy(), view, transform)
-    try:
+    with _users_code(view):
         return made.collect()
+
+
+@contextmanager
+def _users_code(view: ViewSpec) -> Iterator[None]:
+    """Translates what a view's transform raises. It is the user's code, so that may be anything."""
+    try:
+        yield
     except Exception as error:
-        raise _failing(view, error) from error
-
-
-def _failing(view: ViewSpec, error: Exception) -> DefinitionError:
-    return DefinitionError(f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place)
+        raise DefinitionError(f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place) from error
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
@@ -219,7 +221,7 @@ def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array
     if isinstance(found, pl.Array):
         column, found = column.arr.to_list(), pl.List(found.inner)
     assert isinstance(found, pl.List), "dtypes.fits lets nothing else come here"
-    inner, inner_unfit = fitted(pl.element(), as_dtype_of(found.inner), as_dtype_of(wanted.inner))
+    inner, inner_unfit = fitted(pl.element(), inner_dtype(found), inner_dtype(wanted))
     value = column if found.inner == wanted.inner else column.list.eval(inner)
     unfit = None if inner_unfit is None else column.list.eval(inner_unfit.fill_null(value=False)).list.any()
     if isinstance(wanted, pl.Array):
@@ -228,11 +230,6 @@ def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array
         holes = (column.list.len() != wanted.size) | column.list.eval(pl.element().is_null()).list.any()
         unfit = holes if unfit is None else holes | unfit
     return value.cast(wanted), unfit
-
-
-def as_dtype_of(inner: Any) -> pl.DataType:
-    """Returns the dtype of a list's elements, which Polars may give as a class."""
-    return inner if isinstance(inner, pl.DataType) else cast("pl.DataType", inner())
 
 
 def _broken(feature: FeatureSpec) -> list[tuple[pl.Expr, str]]:
@@ -279,4 +276,4 @@ def _literal(bound: Any, dtype: pl.DataType) -> Any:
 
 
 def _literals(bounds: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    return pl.Series([_literal(bound, dtype) for bound in bounds], dtype=as_dtype(dtype))
+    return pl.Series([_literal(bound, dtype) for bound in bounds], dtype=dtype)

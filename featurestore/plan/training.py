@@ -10,7 +10,8 @@ from featurestore.clock import instants
 from featurestore.dtypes import fits
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.buckets import bucket
-from featurestore.plan.point_in_time import TIME, PointInTime, latest_as_of, merge_files
+from featurestore.plan.history import merge_files
+from featurestore.plan.point_in_time import TIME, PointInTime, latest_as_of
 from featurestore.plan.rows import fitted
 from featurestore.plan.selection import Join, Selection
 
@@ -70,7 +71,7 @@ class JoinTask:
     def _history(self, history: Rows) -> pl.DataFrame:
         # Several files may hold rows of one key and time, whose order all of the view's values decide.
         columns = self.plan.columns if len(history.paths) == 1 else self.plan.all_columns
-        return merge_files(history.read(columns), self.plan)
+        return merge_files(history.read(columns), self.plan.keys, self.plan.view_features)
 
 
 def plan_join(join: Join, *, as_known: bool) -> PointInTime:

@@ -3,6 +3,7 @@
 import polars as pl
 
 from featurestore.clock import INSTANT, instants
+from featurestore.dtypes import inner_dtype
 
 _SIGNED: dict[pl.DataType, int] = {pl.Int8(): 8, pl.Int16(): 16, pl.Int32(): 32, pl.Int64(): 64}
 _UNSIGNED: dict[pl.DataType, int] = {pl.UInt8(): 8, pl.UInt16(): 16, pl.UInt32(): 32, pl.UInt64(): 64}
@@ -27,10 +28,10 @@ def widened(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
     if both is not None:
         return both
     if isinstance(first, pl.List) and isinstance(second, pl.List):
-        inner = widened(_inner(first), _inner(second))
+        inner = widened(inner_dtype(first), inner_dtype(second))
         return None if inner is None else pl.List(inner)
     if isinstance(first, pl.Array) and isinstance(second, pl.Array) and first.shape == second.shape:
-        inner = widened(_inner(first), _inner(second))
+        inner = widened(inner_dtype(first), inner_dtype(second))
         return None if inner is None else pl.Array(inner, first.size)
     return None
 
@@ -73,7 +74,3 @@ def _texts_and_times(first: pl.DataType, second: pl.DataType) -> pl.DataType | N
     if isinstance(first, pl.Duration) and isinstance(second, pl.Duration):
         return pl.Duration("us")
     return None
-
-
-def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
-    return dtype.inner if isinstance(dtype.inner, pl.DataType) else dtype.inner()
