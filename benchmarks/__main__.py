@@ -6,9 +6,12 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import materialize, online, training, writes
+from benchmarks import computed, materialize, online, push, serving, training, windows, writes
 
-SUITES = {"training": training, "online": online, "writes": writes, "materialize": materialize}
+SUITES = {
+    "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
+    "computed": computed, "serving": serving,
+}  # fmt: skip
 
 
 def main() -> int:

@@ -7,7 +7,8 @@ import polars as pl
 from benchmarks.measure import DATA
 
 INSTANT = pl.Datetime("us", "UTC")
-YEAR = 365 * 86_400_000_000
+DAY = 86_400_000_000
+YEAR = 365 * DAY
 FEATURES = 10
 _FILE_ROWS = 5_000_000
 
@@ -22,8 +23,8 @@ def _mixed(seed: int) -> pl.Expr:
     return ((pl.col("n") + seed * 7_919) * 6_364_136_223_846_793_005 // (1 << 20)) % (1 << 31)
 
 
-def source(name: str, rows: int, entities: int, prefix: str, *, files: int | None = None) -> Path:
-    """Returns a folder of Parquet files with so many rows in no order of entity; event times spread over a year."""
+def source(name: str, rows: int, entities: int, prefix: str, *, features: int = FEATURES, span: int = YEAR) -> Path:
+    """Returns a folder of Parquet files with so many rows in no order of entity; event times spread over a span, a year."""
     folder = DATA / f"source-{name}-{rows}-{entities}"
     if (folder / "done").exists():
         return folder
@@ -33,23 +34,26 @@ def source(name: str, rows: int, entities: int, prefix: str, *, files: int | Non
         base = pl.select(n=pl.int_range(start, min(start + each, rows), dtype=pl.UInt64))
         frame = base.select(
             entity="user_" + (_mixed(1) % entities).cast(pl.String),
-            event_time=(pl.col("n") * (YEAR // rows) + _mixed(2) % 1_000).cast(pl.Int64).cast(INSTANT),
-            **{feature: _mixed(3 + place).cast(pl.Float64) / 1_000 for place, feature in enumerate(feature_names(prefix))},
+            event_time=(pl.col("n") * (span // rows) + _mixed(2) % 1_000).cast(pl.Int64).cast(INSTANT),
+            **{
+                feature: _mixed(3 + place).cast(pl.Float64) / 1_000
+                for place, feature in enumerate(feature_names(prefix)[:features])
+            },
         )
         frame.write_parquet(folder / f"part-{number:03}.parquet")
     (folder / "done").touch()
     return folder
 
 
-def spine(rows: int, entities: int) -> Path:
-    """Returns a Parquet file of entities and instants in no order."""
-    path = DATA / f"spine-{rows}-{entities}.parquet"
+def spine(rows: int, entities: int, *, span: int = YEAR) -> Path:
+    """Returns a Parquet file of entities and instants in no order, in the last nine tenths of a span, a year."""
+    path = DATA / f"spine-{rows}-{entities}-{span // DAY}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         base = pl.select(n=pl.int_range(rows, dtype=pl.UInt64))
         base.select(
             entity="user_" + (_mixed(101) % entities).cast(pl.String),
-            event_time=(YEAR // 10 + (_mixed(102).cast(pl.Int64) * 13_221) % (YEAR - YEAR // 10)).cast(INSTANT),
+            event_time=(span // 10 + (_mixed(102).cast(pl.Int64) * 13_221) % (span - span // 10)).cast(INSTANT),
         ).write_parquet(path)
     return path
 

@@ -50,6 +50,7 @@ def lines(*, full: bool) -> Iterator[Line]:
         made = views()
         opened.apply(made)
         opened.materialize(start="1970-01-01")
+        opened.rebuild_online()  # the history may be of an earlier run, the server is new
         raw = redis.Redis.from_url(server.url)
         [key] = keys_of(opened, made[0], one)
         keys = keys_of(opened, made, hundred)
@@ -69,6 +70,7 @@ def lines(*, full: bool) -> Iterator[Line]:
         made = views()
         opened.apply(made)
         opened.materialize(start="1970-01-01")
+        opened.rebuild_online()  # the history may be of an earlier run, the server is new
         yield from _lmdb(opened, made, one, hundred)
 
 

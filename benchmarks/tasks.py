@@ -20,6 +20,29 @@ def join_asof(spine: str, *histories: str) -> None:
     assert rows.height
 
 
+def range_windows(spine: str, events: str) -> None:
+    """The floor of windowed features: DuckDB's RANGE windows over the union of the spine and the events."""
+    import duckdb
+
+    values = ", ".join(
+        f"sum(x0) over {name} as total_{name}, count(x0) over {name} as events_{name}, "
+        f"avg(x0) over {name} as average_{name}, max(x0) over {name} as greatest_{name}"
+        for name in ("w1", "w2", "w3")
+    )
+    windows = ", ".join(
+        f"{name} as (partition by entity order by event_time range between interval {span} preceding and current row)"
+        for name, span in (("w1", "1 hour"), ("w2", "1 day"), ("w3", "7 day"))
+    )
+    began = time.perf_counter()
+    query = (
+        f"select entity, event_time, {values} from (select entity, event_time, x0, false as asked from '{events}' union all "  # noqa: S608 - our own names
+        f"select entity, event_time, null, true from '{spine}') window {windows} qualify asked"
+    )
+    rows = duckdb.sql(query).to_arrow_table()
+    tell(time.perf_counter() - began)
+    assert rows.num_rows
+
+
 def training(folder: str, spine: str, features: str, sink: str = "") -> None:
     """Our training frame over a store that is materialized."""
     from benchmarks.project import store

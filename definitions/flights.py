@@ -5,7 +5,7 @@
 
 import polars as pl
 
-from featurestore import Entity, Feature, FeatureService, FeatureView, ParquetSource
+from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, ParquetSource, Request, count, max_, mean
 
 airport = Entity("airport", origin=pl.String, description="An airport that flights leave from.")
 carrier = Entity("carrier", carrier=pl.String, description="An airline, by its two-letter code.")
@@ -59,4 +59,42 @@ class Plane(FeatureView, entity=plane, source=planes, schedule="1d"):
     engine: str = Feature(one_of=["4 Cycle", "Reciprocating", "Turbo-fan", "Turbo-jet", "Turbo-prop", "Turbo-shaft"])
 
 
-delay_model = FeatureService("delay_model", [Weather, LastDeparture.prefix("last_"), Plane], owner="ops-ml")
+class CarrierDelays(FeatureView, entity=carrier, source=departures, schedule="*/5 * * * *"):
+    """How late a carrier's flights have lately been."""
+
+    mean_delay: float | None = mean("dep_delay").over("1h", "1d", "7d", unit="min")  # mean_delay_1h, …_1d, …_7d
+    worst_delay: float | None = max_("dep_delay").over("1d", tile="1h", unit="min")  # one window: worst_delay
+    departures: int = count().over("1h", "1d")
+
+
+class AirportTraffic(FeatureView, entity=airport, source=departures, schedule="*/5 * * * *"):
+    """What has lately left from an airport, and how late."""
+
+    departures: int = count().over("1h", description="Departures in the last hour")
+    mean_delay: float | None = mean("dep_delay").over("1h", "1d", "7d", unit="min")
+    worst_delay: float | None = max_("dep_delay").over("1d", tile="1h", unit="min")
+    late: int = count(where=pl.col("dep_delay") >= 15).over("1h", description="Of the departures, those a quarter late or more")
+
+
+class Trip(Request):
+    """What is known of a flight when its features are asked for."""
+
+    distance: float
+
+
+class Risk(OnDemandView, inputs=[Weather.gusty, CarrierDelays.mean_delay["1d"], AirportTraffic.mean_delay["1h"], Trip]):
+    """Computed when asked, by the same expressions for one request and for a million spine rows."""
+
+    long_and_gusty: bool | None = Feature(pl.col("gusty") & (pl.col("distance") > 1000))
+    delay_per_mile: float | None = Feature(pl.col("mean_delay_1d") / pl.col("distance"), unit="min/mi")
+    worse_than_usual: bool | None = Feature(
+        pl.col("mean_delay_1h") > pl.col("mean_delay_1d"),
+        description="The airport's last hour is worse than the carrier's last day",
+    )
+
+
+delay_model = FeatureService(
+    "delay_model",
+    [Weather, LastDeparture.prefix("last_"), Plane, CarrierDelays.prefix("carrier_"), AirportTraffic.prefix("airport_"), Risk],
+    owner="ops-ml",
+)

@@ -18,14 +18,16 @@ from rich.text import Text
 
 import featurestore
 from featurestore import errors
+from featurestore.aggregates import Aggregate, Part
 from featurestore.cli.app import app
 from featurestore.jobs.progress import Progress
-from featurestore.jobs.summary import MaterializeSummary, StatusReport, ViewStatus, ViewSummary
+from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, StatusReport, ViewStatus, ViewSummary
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.spec.reference import FeatureReference, ViewReference
 from featurestore.spec.source import Source
+from featurestore.spec.window import Aggregation, aggregate
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py; change the docstrings and run it again. -->"
@@ -33,7 +35,14 @@ WIDTH = 110
 
 GROUPS: dict[str, list[Any]] = {
     "The store": [featurestore.FeatureStore],
-    "Definitions": [featurestore.Entity, featurestore.FeatureView, featurestore.Feature, featurestore.FeatureService],
+    "Definitions": [
+        featurestore.Entity,
+        featurestore.FeatureView,
+        featurestore.Feature,
+        featurestore.OnDemandView,
+        featurestore.Request,
+        featurestore.FeatureService,
+    ],
     "Sources": [
         Source,
         featurestore.ParquetSource,
@@ -42,12 +51,45 @@ GROUPS: dict[str, list[Any]] = {
         featurestore.SQLSource,
         featurestore.FrameSource,
     ],
+    "Windows": [
+        featurestore.count,
+        featurestore.count_distinct,
+        featurestore.sum_,
+        featurestore.mean,
+        featurestore.min_,
+        featurestore.max_,
+        featurestore.std,
+        featurestore.var,
+        featurestore.first,
+        featurestore.last,
+        featurestore.last_n,
+        featurestore.quantile,
+        Aggregation,
+        aggregate,
+        Aggregate,
+        Part,
+    ],
     "References": [ViewReference, FeatureReference],
-    "Results": [OnlineRows, MaterializeSummary, ViewSummary, StatusReport, ViewStatus, Run, Plan, Change, Progress],
+    "Results": [
+        OnlineRows,
+        MaterializeSummary,
+        ViewSummary,
+        PushSummary,
+        PushedView,
+        StatusReport,
+        ViewStatus,
+        Run,
+        Plan,
+        Change,
+        Progress,
+    ],
 }
 """What the page on Python tells of, in its order. The errors follow."""
 
-NOT_CALLED = (featurestore.FeatureView, OnlineRows, MaterializeSummary, StatusReport, Progress)
+SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.Request, Aggregate)
+"""Those that users define by a subclass."""
+
+NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, MaterializeSummary, PushSummary, StatusReport, Progress)
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")
@@ -86,7 +128,7 @@ def thing_lines(thing: Any) -> Iterator[str]:
     if thing not in NOT_CALLED:
         yield from signature_lines(name, thing)
         yield ""
-    made = thing not in NOT_CALLED or thing is featurestore.FeatureView
+    made = thing not in NOT_CALLED or thing in SUBCLASSED
     yield from doc_lines(thing, without=() if made else ("Args",))
     if inspect.isclass(thing):
         for member, value in members(thing):
@@ -225,6 +267,8 @@ def cli() -> str:
     ]
     for name, command in group.commands.items():
         lines += ["", f"## featurestore {name}", "", *command_lines(f"featurestore {name}", command)]
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            lines += ["", f"### featurestore {name} {inner}", "", *command_lines(f"featurestore {name} {inner}", subcommand)]
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, Parque
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
-    from featurestore.offline.base import OfflineStore, Table
+    from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.sources.base import SourceReader
 
@@ -80,6 +80,13 @@ def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
     return DeltaStore(
         settings.root / Path(settings.offline).expanduser(), clock=clock, threads=settings.threads or os.cpu_count() or 1
     )
+
+
+def open_feature_log(settings: Settings) -> "FeatureLog":
+    """Returns where a project's settings keep what services answered."""
+    from featurestore.offline.delta_log import DeltaFeatureLog
+
+    return DeltaFeatureLog(settings.root / Path(settings.offline).expanduser())
 
 
 def open_engine(settings: Settings) -> "Engine":

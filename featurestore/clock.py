@@ -32,6 +32,13 @@ _UNITS = {
 _PART = re.compile(r"(\d+)(us|ms|w|d|h|m|s)")
 _LONGEST = 100_000 * _UNITS["d"]
 _LONGEST_TEXT = 100
+_ISO_FORMATS = (
+    ("%Y-%m-%dT%H:%M:%S%.f", None),
+    ("%Y-%m-%dT%H:%M:%S%.f%#z", "UTC"),
+    ("%Y-%m-%d", None),
+    ("%Y-%m-%dT%H:%M", None),
+    ("%Y-%m-%dT%H:%M%#z", "UTC"),
+)
 _CRON_FIELD = re.compile(r"^[\d*/,\-a-zA-Z#?L]+$")
 
 
@@ -178,3 +185,23 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             micros = pl.when(micros.is_between(-(2**53), 2**53)).then(micros * 1000)
     # The physical value of an aware column is already UTC, that of a naive one is taken as UTC.
     return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+def parse_times(texts: pl.Series) -> pl.Series:
+    """Returns ISO 8601 texts as instants; null where a text is none.
+
+    Dates, times to the minute, the second or any fraction of it, with or without an offset, each row for itself. Naive
+    times are taken as UTC, finer precision is floored (S1).
+
+    Example:
+        >>> parse_times(pl.Series(["2013-07-01 12:00:00.5", "2013-07-01T12:00+02:00", "July"])).to_list()[1:]
+        [datetime.datetime(2013, 7, 1, 10, 0, tzinfo=zoneinfo.ZoneInfo(key='UTC')), None]
+    """
+    texts = texts.str.strip_chars().str.replace(r"^(\S{10}) ", "${1}T").str.replace(r"\s*UTC$", "Z")
+    times = pl.Series(texts.name, [None] * len(texts), dtype=INSTANT)
+    for form, zone in _ISO_FORMATS:
+        if times.null_count() == texts.null_count():
+            break
+        parsed = texts.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False)
+        times = times.zip_with(times.is_not_null(), parsed.dt.replace_time_zone("UTC"))
+    return times

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from hashlib import blake2b
 from struct import Struct
 from typing import Any
 
@@ -36,6 +37,7 @@ MISSING = b"\xc4\x00\xc0"
 """What stands for a value that is not there, when many are decoded at once: an empty header and nil for a row."""
 
 _HEADER = Struct(">2sQQ")
+_STATE = Struct(">2sQ8s")
 _TIMES = Struct(">QQ")
 _BOUND = Struct(">Q")
 _BIN16 = b"\xc4\x10"
@@ -112,6 +114,16 @@ def pack_values(frame: pl.DataFrame, features: Sequence[str]) -> list[bytes]:
     pack = _HEADER.pack
     rows = _wire_rows(frame.select(features))
     return [pack(_BIN16, e + BIAS, a + BIAS) + _encode(row) for e, a, row in zip(events, available, rows, strict=True)]
+
+
+def pack_state(event: int, body: Sequence[Any]) -> bytes:
+    """Returns the online value of a windowed view's entity (``plan.tiles``).
+
+    Its header has the greatest event time, in microseconds, and a digest of the body: two values that begin alike are
+    alike, so a writer can tell whether the one it read is still there.
+    """
+    packed = _encode(body)
+    return _STATE.pack(_BIN16, event + BIAS, blake2b(packed, digest_size=8).digest()) + packed
 
 
 def unpack_values(values: Sequence[bytes | None]) -> list[Any]:

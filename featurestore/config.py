@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -40,6 +40,32 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
     chunk_rows: int = Field(default=2_000_000, gt=0, description="The rows of a source that materialize holds at once.")
     refresh_seconds: float = Field(default=2.0, gt=0, description="How often a reader looks whether another process applied.")
+    server_host: str = Field(default="127.0.0.1", description="The address that serve listens on.")
+    server_port: int = Field(default=8372, ge=0, le=65535, description="The port that serve listens on; 0 takes a free one.")
+    server_workers: int = Field(default=1, gt=0, description="How many processes serve.")
+    server_body_mib: float = Field(default=32.0, gt=0, description="The MiB that the body of a look-up or push may have.")
+    server_spine_mib: float = Field(default=16384.0, gt=0, description="The MiB that a spine sent to the server may have.")
+    server_memory_mib: float = Field(default=64.0, gt=0, description="The MiB of a spine that the server works on in memory.")
+    server_rows: int = Field(default=10_000, gt=0, description="The rows that a look-up, or a push of JSON, may have.")
+    server_seconds: float = Field(default=30.0, gt=0, description="How long a request may take, training frames excepted.")
+    server_training: int = Field(default=2, gt=0, description="How many training frames a process of the server makes at once.")
+    server_training_seconds: float = Field(default=3600.0, gt=0, description="How long a training frame may take on the server.")
+    server_shutdown_seconds: float = Field(default=30.0, gt=0, description="How long requests may take to end with the server.")
+    server_tls_cert: str = Field(default="", description="The certificate of the server, a PEM file; empty for plain HTTP.")
+    server_tls_key: str = Field(default="", description="The key of the certificate, a PEM file.")
+    access: Literal["auto", "required", "open"] = Field(
+        default="auto", description="Who is admitted: auto asks for keys or tokens but on loopback, required always, open never."
+    )
+    oidc_issuer: str = Field(default="", description="The OpenID Connect issuer whose tokens count; empty for none.")
+    oidc_audience: str = Field(default="", description="Whom the tokens are meant for: this server, as the issuer calls it.")
+    oidc_jwks: str = Field(default="", description="Where the issuer's keys are; empty to ask the issuer.")
+    oidc_algorithms: tuple[str, ...] = Field(default=("RS256", "ES256"), description="The signatures that count.")
+    oidc_leeway: float = Field(default=30.0, ge=0, le=300, description="By how many seconds the issuer's clock may differ.")
+    oidc_claim: str = Field(default="roles", description="The claim whose names are granted something, dots leading inwards.")
+    oidc_grants: dict[str, str] = Field(default={}, description="What each of these names is granted.")
+    log_seconds: float = Field(default=60.0, gt=0, description="How often the server writes sampled answers to the feature log.")
+    audit: str = Field(default="", description="Where who asked for what is written: a file, or stderr; empty for nowhere.")
+    tracing: bool = Field(default=False, description="Whether the server tells OpenTelemetry of its requests.")
 
     @field_validator("project")
     @classmethod

@@ -185,6 +185,18 @@ def python_name(dtype: pl.DataType, *, nullable: bool) -> str:
     return f"{name} | None" if nullable else name
 
 
+def python_type(dtype: pl.DataType) -> Any:
+    """Returns the Python type of a column's values.
+
+    Example:
+        >>> python_type(pl.Int32()), python_type(pl.List(pl.Date))
+        (<class 'int'>, list[datetime.date])
+    """
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return list[python_type(inner_dtype(dtype))]  # type: ignore[misc]  # it is a value, not an annotation
+    return dtype.to_python()
+
+
 def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
     """Tells whether values of one dtype can be values of another, each to be checked by itself where that narrows.
 

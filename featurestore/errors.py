@@ -9,15 +9,21 @@
     ├── NameClashError              two columns of one name in a result (S13)
     ├── RequestError                the rows, spine or arguments of a call are wrong
     ├── RegistryError               the registry cannot be reached or read
+    │   ├── UnknownAggregateError   it has a feature of an aggregate that is not imported
     │   ├── ConcurrentApplyError    another apply came first
-    │   └── BreakingChangeError     an apply would break a feature service
+    │   └── BreakingChangeError     an apply would break a service or on-demand view
     ├── SourceError                 a source is missing or cannot be read
     │   └── SourceShapeError        it lacks a column that its definition names, or has one of the wrong type
     ├── MaterializeError            a run could not be completed
     │   └── RejectedRowsError       rows were rejected and the view says ``on_reject="fail"``
-    └── StoreError                  a store cannot be reached or read
-        ├── OfflineStoreError
-        └── OnlineStoreError
+    ├── StoreError                  a store cannot be reached or read
+    │   ├── OfflineStoreError
+    │   └── OnlineStoreError
+    └── ServerError                 a server refused a request, or cannot be reached
+        ├── Unauthenticated         it does not know who asks
+        ├── Forbidden               whoever asks may not do that
+        ├── LimitError              a request is larger, or takes longer, than the server allows
+        └── UnavailableError        it cannot be reached, is not ready or has too much to do: try again later
 
 A message says what failed, what was found and what to do next. Errors of the libraries underneath are translated where
 they occur, in the adapter, so a caller needs to catch nothing but this tree.
@@ -109,8 +115,9 @@ class NotFoundError(FeatureStoreError, LookupError):
     def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
         self.kind = kind
         self.name = name
+        self.suggestion = did_you_mean(name, known)
         tail = f" {hint}" if hint else ""
-        super().__init__(f"No {kind} is named {name!r}. {did_you_mean(name, known)}{tail}")
+        super().__init__(f"No {kind} is named {name!r}. {self.suggestion}{tail}")
 
 
 class NameClashError(FeatureStoreError):
@@ -138,6 +145,21 @@ class RegistryError(FeatureStoreError):
     """The registry cannot be reached, or what it holds cannot be read."""
 
 
+class UnknownAggregateError(RegistryError):
+    """The registry holds a feature of an aggregate that this process has not imported.
+
+    Args:
+        name: the aggregate.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"The registry holds a feature of the aggregate {name!r}, which this process does not know. Import the module that "
+            "defines it before the store is used."
+        )
+
+
 class ConcurrentApplyError(RegistryError):
     """Another apply came first; nothing of this one was written.
 
@@ -152,18 +174,18 @@ class ConcurrentApplyError(RegistryError):
 
 
 class BreakingChangeError(RegistryError):
-    """An apply would take away what a feature service uses; nothing was written.
+    """An apply would take away what a feature service or an on-demand view uses; nothing was written.
 
     Args:
-        broken: a line for each service: its name and what it would miss.
+        broken: a line for each of them: its name and what it would miss.
     """
 
     def __init__(self, broken: Sequence[str]) -> None:
         self.broken = tuple(broken)
         lines = "".join(f"\n  - {line}" for line in self.broken)
         super().__init__(
-            f"This would break feature services, so nothing was written:{lines}\n"
-            "Change the services too, or say allow_breaking=True (--allow-breaking)."
+            f"This would break what is applied, so nothing was written:{lines}\n"
+            "Change that too, or say allow_breaking=True (--allow-breaking)."
         )
 
 
@@ -207,3 +229,41 @@ class OfflineStoreError(StoreError):
 
 class OnlineStoreError(StoreError):
     """The online store cannot be reached, or a value in it cannot be read."""
+
+
+class ServerError(FeatureStoreError):
+    """A feature server refused a request, cannot be reached, or answered with something that is no answer."""
+
+
+class Unauthenticated(ServerError):  # noqa: N818 - named as HTTP names it
+    """The server does not know who asks: no token was given, or one that does not hold."""
+
+
+class Forbidden(ServerError):  # noqa: N818 - named as HTTP names it
+    """Whoever asks may not do what they asked for."""
+
+
+class LimitError(ServerError):
+    """A request is larger, or takes longer, than the server allows.
+
+    Args:
+        message: what was found, and the limit.
+        limit: which of the server's limits: ``"body"``, ``"rows"`` or ``"time"``.
+    """
+
+    def __init__(self, message: str, limit: str = "") -> None:
+        self.limit = limit
+        super().__init__(message)
+
+
+class UnavailableError(ServerError):
+    """A server cannot be reached, is not ready, or has too much to do; later it may answer.
+
+    Args:
+        message: what is the matter.
+        retry_after: the seconds after which to try again, where the server said so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)

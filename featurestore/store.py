@@ -1,18 +1,18 @@
 """FeatureStore: the one facade."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import polars as pl
 
-from featurestore.adapters import open_engine, open_offline, open_online, open_source, run_sql
+from featurestore.adapters import run_sql
 from featurestore.clock import Clock, parse_instant, utc_now
-from featurestore.config import Settings, load_settings
-from featurestore.errors import NotFoundError, RequestError
+from featurestore.config import load_settings
+from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
+from featurestore.parts import Parts
 from featurestore.plan.selection import Selection, select
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.spec.catalog import AppliedView, Catalog
@@ -20,24 +20,13 @@ from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
-    from featurestore.engines.base import Engine
-    from featurestore.jobs.apply import Applier
-    from featurestore.jobs.materialize import Materializer
     from featurestore.jobs.progress import Progress
-    from featurestore.jobs.summary import MaterializeSummary, StatusReport
-    from featurestore.offline.base import OfflineStore, Table
-    from featurestore.online.base import OnlineStore
-    from featurestore.registry.at_hand import AtHand
+    from featurestore.jobs.summary import MaterializeSummary, PushSummary, StatusReport
     from featurestore.registry.diff import Plan
-    from featurestore.registry.ledger import Ledger, Run
-    from featurestore.registry.specs import SpecRegistry
-    from featurestore.registry.watch import CatalogWatch
-    from featurestore.retrieve.online import OnlineReader
-    from featurestore.retrieve.training import TrainingReader
-    from featurestore.sources.base import SourceReader
+    from featurestore.registry.ledger import Run
 
 
-class FeatureStore:
+class FeatureStore(Parts):
     """A project's feature store: define, apply, materialize, fetch training frames, look features up.
 
     Nothing is opened before it is used. One store may be used by several threads; ``close()`` it, or use it in a ``with``
@@ -74,17 +63,8 @@ class FeatureStore:
         clock: Clock = utc_now,
         **settings: Any,
     ) -> None:
-        self.settings: Settings = load_settings(
-            root,
-            project=project,
-            definitions=definitions,
-            registry=registry,
-            offline=offline,
-            online=online,
-            engine=engine,
-            **settings,
-        )
-        self._clock = clock
+        chosen = {"project": project, "definitions": definitions, "registry": registry, "offline": offline, "online": online}
+        super().__init__(load_settings(root, **chosen, engine=engine, **settings), clock)
 
     def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
         """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
@@ -125,6 +105,11 @@ class FeatureStore:
     def catalog(self) -> Catalog:
         """All that is applied: entities, sources, views and services by name."""
         return self._watch.refresh()
+
+    @property
+    def catalog_at_hand(self) -> Catalog:
+        """The same as readers know it: at most ``refresh_seconds`` old, so the registry is not asked."""
+        return self._watch.current
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -169,6 +154,59 @@ class FeatureStore:
         job = self._materializer(progress)
         done = job.materialize_all(self._views(views), self._at_hand.of, start=since, end=until, dry_run=dry_run)
         return MaterializeSummary(done)
+
+    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
+        """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
+
+        They take the same transforms and checks as in a run. Rows that are known already are passed over, so pushing them
+        again changes nothing, nor does a run that finds them in the source later (S17).
+
+        Args:
+            source: the source, or its name.
+            rows: rows as the source has them: a Polars or pandas frame, an Arrow table, a list of dictionaries or a mapping of
+                columns.
+            views: the views to push to, as classes or names; None for all views on the source.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: the source or a view is not applied.
+            RequestError: a column is missing, unknown or of another type; a view is not on the source.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``; nothing was written.
+            StoreError: a store cannot be reached; pushing the rows again completes it.
+
+        Example:
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureView, FrameSource
+            >>> at = datetime(2013, 7, 1, 12)
+            >>> rows = pl.DataFrame(schema={"origin": pl.String, "at": pl.Datetime, "temp": pl.Float64})
+            >>> observations = FrameSource("observations", rows, event_time="at")
+            >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations):
+            ...     temp: float | None
+            >>> with FeatureStore(".", project="flights") as store:
+            ...     plan = store.apply([Weather])
+            ...     [pushed] = store.push(observations, [{"origin": "JFK", "at": at, "temp": 79.0}])
+            ...     row = store.online(Weather, [{"origin": "JFK"}]).to_dicts()[0]
+            >>> pushed.rows_new, row
+            (1, {'origin': 'JFK', 'temp': 79.0})
+        """
+        from featurestore.jobs.push import frame_of
+        from featurestore.jobs.summary import PushSummary
+
+        name = source.name if isinstance(source, Source) else source
+        catalog = self._watch.refresh()
+        if name not in catalog.sources:
+            raise NotFoundError("applied source", name, catalog.sources, "Definitions take effect once they are applied.")
+        chosen = [each for each in self._views(views) if views is not None or each.spec.source.name == name]
+        for each in chosen:
+            if each.spec.source.name != name:
+                found = each.spec.source.name
+                raise RequestError(f"View {each.spec.name!r} is on source {found!r}, not on {name!r}: push its rows there.")
+        if not chosen:
+            raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
+        return PushSummary(self._pusher.push([self._at_hand.of(each) for each in chosen], frame_of(rows)))
 
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
         """Writes the latest values of the whole history online, for an online store that is new or was lost.
@@ -252,6 +290,21 @@ class FeatureStore:
         reader = self._reader
         return await reader.read_async(reader.plan(features, self._select_current), rows, at)
 
+    def feature_log(self, service: Any) -> pl.LazyFrame:
+        """Returns what a server answered for a service that has ``log=``, as far as it was sampled.
+
+        A row has ``read_at``, the join keys, the fields of requests, the features, for each feature ``<name>__status``, and
+        for each view ``<view>__event_time``.
+
+        Raises:
+            NotFoundError: the service is not applied.
+        """
+        name = getattr(service, "name", service)
+        services = self._watch.refresh().services
+        if name not in services:
+            raise NotFoundError("applied feature service", name, services)
+        return self._feature_log.read(self.settings.project, name)
+
     def sql(self, query: str) -> pl.DataFrame:
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
 
@@ -272,6 +325,26 @@ class FeatureStore:
         standing = [view_status(each, self._offline.snapshot(self._table(each)), self._ledger) for each in applied]
         return StatusReport(standing)
 
+    def check(self) -> dict[str, str | FeatureStoreError]:
+        """Returns what the registry and the online store say of themselves, or the error with which they fail.
+
+        Example:
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     store.check()["registry"]
+            'revision 0'
+        """
+        parts: dict[str, Callable[[], str]] = {
+            "registry": lambda: f"revision {self._watch.refresh().revision}",
+            "online": lambda: self._online.check(),
+        }
+        found: dict[str, str | FeatureStoreError] = {}
+        for name, ask in parts.items():
+            try:
+                found[name] = ask()
+            except FeatureStoreError as error:
+                found[name] = error
+        return found
+
     def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
         """Returns the latest runs, the newest first, of one view or of all."""
         return self._ledger.runs(None if view is None else parse_references(view)[0].view, limit)
@@ -280,12 +353,6 @@ class FeatureStore:
         """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
         [applied] = self._views([view])
         return self._offline.rejected(self._table(applied))
-
-    def close(self) -> None:
-        """Gives back files, connections and threads. Closing twice is no error."""
-        for part in ("_watch", "_engine", "_online", "_registry"):
-            if part in self.__dict__:
-                self.__dict__[part].close()
 
     def __enter__(self) -> "FeatureStore":
         return self
@@ -297,89 +364,13 @@ class FeatureStore:
         settings = self.settings
         return f"FeatureStore({str(settings.root)!r}, project={settings.project!r}, online={settings.online!r})"
 
-    # -- parts, each made when it is first needed ----------------------------------------------------------------------
-
-    @cached_property
-    def _at_hand(self) -> "AtHand":
-        from featurestore.registry.at_hand import AtHand
-
-        return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
-
-    @cached_property
-    def _registry(self) -> "SpecRegistry":
-        from featurestore.registry.specs import SpecRegistry
-
-        return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self._clock)
-
-    @cached_property
-    def _ledger(self) -> "Ledger":
-        from featurestore.registry.ledger import Ledger
-
-        return Ledger(self._registry)
-
-    @cached_property
-    def _watch(self) -> "CatalogWatch":
-        from featurestore.registry.watch import CatalogWatch
-
-        return CatalogWatch(self._registry, self.settings.refresh_seconds, self._forget_plans)
-
-    @cached_property
-    def _applier(self) -> "Applier":
-        from featurestore.jobs.apply import Applier
-
-        return Applier(self._registry, self._open_source, self._count_rows)
-
-    @cached_property
-    def _offline(self) -> "OfflineStore":
-        return open_offline(self.settings, self._clock)
-
-    @cached_property
-    def _online(self) -> "OnlineStore":
-        return open_online(self.settings, self._clock)
-
-    @cached_property
-    def _engine(self) -> "Engine":
-        return open_engine(self.settings)
-
-    @cached_property
-    def _reader(self) -> "OnlineReader":
-        from featurestore.retrieve.online import OnlineReader
-
-        return OnlineReader(self.settings.project, self._online, self._clock)
-
-    @cached_property
-    def _training(self) -> "TrainingReader":
-        from featurestore.retrieve.training import TrainingReader
-
-        return TrainingReader(self.settings.project, self._offline, self._engine)
-
-    def _materializer(self, progress: "Progress | None") -> "Materializer":
-        from featurestore.jobs.materialize import Materializer
-
-        stores = (self.settings.project, self._ledger, self._offline, self._online, self._open_source)
-        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, progress=progress)
-
-    def _open_source(self, source: Source) -> "SourceReader":
-        return open_source(source, self.settings.root)
-
-    def _forget_plans(self) -> None:
-        if "_reader" in self.__dict__:
-            self._reader.forget_plans()
+    # -- within ----------------------------------------------------------------------------------------------------------
 
     def _select(self, catalog: Catalog, features: Any) -> Selection:
         return select(catalog, parse_references(features))
 
     def _select_current(self, features: Any) -> Selection:
         return self._select(self._watch.current, features)
-
-    def _table(self, applied: AppliedView) -> "Table":
-        from featurestore.offline.base import Table
-
-        return Table.of(self.settings.project, applied)
-
-    def _count_rows(self, catalog: Catalog, view: str) -> int | None:
-        applied = catalog.views.get(view)
-        return None if applied is None else self._offline.snapshot(self._table(applied)).rows
 
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
         catalog = self._watch.refresh()

@@ -21,32 +21,42 @@ PACKAGE = ROOT / "featurestore"
 
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "dtypes", "clock", "config", "codec"),
+    "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),
     "ports and registry": ("engines", "offline", "online", "sources", "*.base", "registry", "registry.*"),
     "adapters": ("engines.*", "offline.*", "online.*", "sources.*"),
     "retrieve and jobs": ("retrieve", "retrieve.*", "jobs", "jobs.*"),
-    "store": ("adapters", "store", ""),
-    "cli and demo": ("cli", "cli.*", "demo", "demo.*"),
+    "store": ("adapters", "parts", "store", ""),
+    "client": ("client", "client.*"),
+    "server and cli": ("server", "server.*", "cli", "cli.*", "demo", "demo.*"),
 }
 """The rows from top to bottom, each with its modules' names inside the package; the first pattern that fits counts."""
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("registry.*",),
     "duckdb": ("offline.sql", "sources.databases"),
-    "deltalake": ("offline.delta", "sources.delta"),
+    "filelock": ("offline.pushed",),
+    "deltalake": ("offline.delta*", "offline.merge", "sources.delta"),
     "redis": ("online.redis*",),
     "hiredis": ("online.redis*",),
     "lmdb": ("online.lmdb*",),
     "adbc_driver_manager": ("sources.databases",),
     "adbc_driver_postgresql": ("sources.databases",),
     "polars_hash": ("plan.buckets",),
-    "pydantic": ("config",),
+    "pydantic": ("config", "spec.request"),
     "pydantic_settings": ("config",),
     "typer": ("cli.*",),
     "rich": ("cli.*", "demo.*"),
-    "msgspec": ("codec", "spec.serial", "registry.*", "cli.*"),
-    "pyarrow": ("retrieve.sink", "sources.parquet", "sources.databases"),
+    "msgspec": ("codec", "spec.serial", "registry.*", "cli.*", "server.*", "client.*"),
+    "pyarrow": ("plan.tiles", "retrieve.sink", "sources.parquet", "sources.databases", "server.*", "client.*"),
+    "starlette": ("server.*",),
+    "uvicorn": ("server.run",),
+    "swagger_ui_bundle": ("server.pages",),
+    "prometheus_client": ("server.*",),
+    "jwt": ("server.tokens",),
+    "opentelemetry": ("server.tracing",),
+    "httpx": ("client.*",),
     "polars": ("*",),
 }
 """Which modules may import which library; a library that is not here may be imported by none."""
@@ -136,7 +146,7 @@ def family(module: str) -> str:
 
 
 def is_port(module: str) -> bool:
-    return module.endswith(".base")
+    return module.endswith(".base") and row_name(module) == "ports and registry"
 
 
 def class_of(module: str, name: str) -> ast.ClassDef:
@@ -196,16 +206,32 @@ def test_one_module_alone_picks_adapters() -> None:
     assert users == {"adapters"}
 
 
-def test_the_command_line_and_the_demo_talk_to_the_store() -> None:
+def test_the_server_the_command_line_and_the_demo_talk_to_the_store() -> None:
     """Names of other rows may be used for annotations; at run time only what is pure."""
     hidden = {"ports and registry", "adapters", "retrieve and jobs"}
     wrong = [
         f"{module}, line {each.line}: {each.module}; ask the store"
-        for module in in_row("cli and demo")
+        for module in in_row("server and cli")
         for each in ours(module)
         if not each.for_types and row_name(each.module) in hidden
     ]
     assert not wrong
+
+
+def test_the_client_knows_errors_alone() -> None:
+    """And the names of dtypes, where it makes frames, for which Polars is loaded."""
+    wrong = [
+        f"{module}, line {each.line}: {each.module}"
+        for module in in_row("client")
+        for each in ours(module)
+        if each.module != "errors" and family(each.module) != "client" and (module, each.module) != ("client.frames", "dtypes")
+    ]
+    assert not wrong
+
+
+def test_nobody_but_its_users_imports_the_client() -> None:
+    users = {module for module in modules() for each in ours(module) if row_name(each.module) == "client"}
+    assert {family(module) for module in users} <= {"client", "cli", "demo"}
 
 
 def test_there_are_no_cycles() -> None:
@@ -244,10 +270,12 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["redis"], *extras["postgres"]]
+    imported = ("redis", "postgres", "server", "tracing", "client")
+    asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
-    # pytz is DuckDB's to import, psycopg SQLAlchemy's.
-    assert set(LIBRARIES) == names - {"pytz", "psycopg"}
+    # pytz is DuckDB's to import, psycopg SQLAlchemy's, uvloop and httptools are uvicorn's.
+    called = {"PyJWT": "jwt", "opentelemetry_api": "opentelemetry"}
+    assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "psycopg", "uvloop", "httptools"}
 
 
 def test_time_is_read_in_the_clock_alone() -> None:

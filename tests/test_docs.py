@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 import featurestore
+from featurestore.aggregates import AGGREGATES
 from featurestore.config import Settings
 from tests.documents import FLAGS, ROOT, anchors, links, run_page
 
@@ -34,7 +36,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(folder)
-    yield folder
+    with patch.dict(AGGREGATES):  # a page may define one
+        yield folder
     os.chdir(ROOT)
 
 
@@ -144,8 +147,17 @@ def test_the_settings_are_told_with_their_defaults() -> None:
     assert told == {name: str(default) for name, default in fields.items()}
 
 
-def test_nothing_names_what_is_not_there() -> None:
-    """Rules of windows have numbers of their own, which no page may refer to."""
+def test_every_rule_that_a_page_names_is_there() -> None:
+    rules = set(re.findall(r"^- \*\*(S\d+)\*\*", (ROOT / "docs" / "semantics.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(rules) == 20
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        assert not re.findall(r"\bS(?:7|8|9|10)\b", text), page_name(page)
+        assert set(re.findall(r"\bS[1-9]\d?\b", page.read_text(encoding="utf-8"))) <= rules, page_name(page)
+
+
+def test_every_aggregate_is_told_with_its_value_over_no_inputs() -> None:
+    """``sum_(x)`` is the aggregate ``sum``; a line whose value is ``null`` says so of an aggregate whose value is None."""
+    page = (ROOT / "docs" / "concepts" / "windows.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+?)_?\([^`]*\)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)
+    values = {"0": 0, "null": None, "empty list": ()}
+    assert {name for name, _ in told} == set(AGGREGATES)
+    assert [name for name, empty in told if AGGREGATES[name].empty != values[empty.strip()]] == []

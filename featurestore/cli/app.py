@@ -9,8 +9,10 @@ from typer.core import TyperGroup
 from featurestore.cli.ask import online, sql, train
 from featurestore.cli.define import apply, init, plan
 from featurestore.cli.example import demo
+from featurestore.cli.keys import keys
 from featurestore.cli.options import Flag, Folder, examples
-from featurestore.cli.run import materialize, status
+from featurestore.cli.run import materialize, push, status
+from featurestore.cli.server_commands import serve
 from featurestore.cli.terminal import fail
 from featurestore.errors import FeatureStoreError
 
@@ -61,6 +63,10 @@ app.command(
     rich_help_panel=_WRITE,
     epilog=examples("featurestore materialize", "featurestore materialize weather --start 2013-07-01 --end 2013-08-01 --dry-run"),
 )(materialize)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples("featurestore push departures new.parquet", "featurestore push departures - < new.jsonl"),
+)(push)
 app.command(rich_help_panel=_WRITE, epilog=examples("featurestore status", "featurestore status plane --rejected"))(status)
 app.command(
     rich_help_panel=_READ,
@@ -72,11 +78,13 @@ app.command(
 app.command(
     rich_help_panel=_READ,
     epilog=examples(
-        "featurestore online delay_model origin=JFK carrier=UA tailnum=N14228",
+        "featurestore online delay_model origin=JFK carrier=UA tailnum=N14228 distance=2475",
         "featurestore online weather.temp weather.gusty origin=JFK,LGA --at 2013-12-30T23:45",
     ),
 )(online)
 app.command(rich_help_panel=_READ, epilog=examples('featurestore sql "select origin, max(temp) from weather group by origin"'))(sql)
+app.command(rich_help_panel=_READ, epilog=examples("featurestore serve", "featurestore serve --port 8080 --workers 4"))(serve)
+app.add_typer(keys, rich_help_panel=_WRITE)
 app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore demo", "featurestore demo .demo"))(demo)
 
 

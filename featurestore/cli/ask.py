@@ -69,7 +69,9 @@ def online(
     ctx: typer.Context,
     words: Annotated[
         list[str],
-        typer.Argument(metavar="FEATURE|KEY=VALUE", help="Services, views and features; then the keys: origin=JFK,LGA"),
+        typer.Argument(
+            metavar="FEATURE|KEY=VALUE", help="Services, views and features; then keys and request fields: origin=JFK,LGA"
+        ),
     ],
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Read as of this time, ISO 8601 in UTC, if not now.")] = None,
     rows: Annotated[
@@ -90,7 +92,9 @@ def online(
     with open_store(ctx, project_dir) as store:
         selection = selection_of(store, features)
         keys = {column: dtype for join in selection.joins for column, dtype in zip(join.on, join.keys.values(), strict=True)}
-        given = parse_pairs(pairs, keys) if rows is None else read_rows(store.settings.root / rows.expanduser(), keys)
+        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        path = None if rows is None else store.settings.root / rows.expanduser()
+        given = parse_pairs(pairs, keys, fields) if path is None else read_rows(path, keys, fields)
         found = store.online(features, given, at=at)
         values = found.to_dicts()
     if json:
@@ -123,9 +127,12 @@ def sql(
 def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:
     """Prints a table a row: each feature with its value, why it has it, and since when it is so."""
     labels = {column.name: join.label for join in selection.joins for column in join.columns}
+    labels |= {output.name: step.view for step in selection.computation.steps for output in step.outputs}
     status, times = found.status, found.event_time
+    computed = [None] * len(values)
     for number, row in enumerate(values):
-        keys = ", ".join(f"{name}={'null' if value is None else value}" for name, value in row.items() if name not in labels)
+        given = {name: value for name, value in row.items() if name not in selection.names}
+        keys = ", ".join(f"{name}={'null' if value is None else value}" for name, value in given.items())
         made = table("feature", "value", "status", "event time, UTC", title=keys)
         before = None
         for name in selection.names:
@@ -134,5 +141,5 @@ def show_rows(console: "Console", selection: "Selection", values: list[dict[str,
             before = labels[name]
             told = status[name][number]
             made.add_row(Text(name, style="cyan"), cell(row[name]), Text(told, style=_STATUSES[told]),
-                         Text(instant(times[labels[name]][number]), style="dim"))  # fmt: skip
+                         Text(instant(times.get(labels[name], computed)[number]), style="dim"))  # fmt: skip
         console.print(made)

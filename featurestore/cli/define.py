@@ -103,7 +103,7 @@ def show_plan(console: "Console", plan: "Plan") -> None:
 
 def _change(change: "Change") -> Text:
     symbol, style = _STYLES[change.action]
-    text = Text.assemble((f"{symbol} {change.kind:<8}", style), (change.name, "bold"))
+    text = Text.assemble((f"{symbol} {change.kind:<9} ", style), (change.name, "bold"))
     for line in change.details:
         text.append(f"\n    {line}")
     if change.recompute:

@@ -1,6 +1,7 @@
-"""Rows of an online request, from ``KEY=VALUE`` texts and from files, in the types of the entities' keys."""
+"""Rows of an online request, from ``KEY=VALUE`` texts and from files, in the types of the entities' keys; rows to push."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -28,23 +29,28 @@ def selection_of(store: "FeatureStore", features: Sequence[str]) -> "Selection":
     return select(store.catalog, parse_references(list(features)))
 
 
-def parse_pairs(pairs: Iterable[str], keys: Mapping[str, "pl.DataType"]) -> list[dict[str, Any]]:
+def parse_pairs(
+    pairs: Iterable[str], keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"]
+) -> list[dict[str, Any]]:
     """Returns the rows that texts like ``origin=JFK,LGA`` stand for.
 
     Args:
         pairs: the texts. A list separated by commas makes a row of each of its values; a single value goes into every row;
             an empty one is a null key.
         keys: the keys that are asked for, and their dtypes.
+        fields: the fields of requests that are asked for, and their dtypes; which of them must be there is not looked at.
 
     Raises:
-        RequestError: a key is unknown or missing, a value is not of its type, or two lists differ in length.
+        RequestError: a key is missing, a key or field is unknown, a value is not of its type, or two lists differ in length.
     """
     columns: dict[str, list[Any]] = {}
+    known = {**fields, **keys}
     for pair in pairs:
         name, _, text = pair.partition("=")
-        if name not in keys:
-            raise RequestError(f"{pair!r}: these features have no key {name!r}. {did_you_mean(name, keys)}")
-        columns[name] = [_converted(each, name, keys[name]) for each in text.split(",")]
+        if name not in known:
+            what = "key or request field" if fields else "key"
+            raise RequestError(f"{pair!r}: these features have no {what} {name!r}. {did_you_mean(name, known)}")
+        columns[name] = [_converted(each, name, known[name]) for each in text.split(",")]
     missing = [name for name in keys if name not in columns]
     if missing:
         raise RequestError(
@@ -58,8 +64,10 @@ def parse_pairs(pairs: Iterable[str], keys: Mapping[str, "pl.DataType"]) -> list
     return [{name: column[row if len(column) > 1 else 0] for name, column in columns.items()} for row in range(rows)]
 
 
-def read_rows(path: Path, keys: Mapping[str, "pl.DataType"]) -> list[dict[str, Any]]:
+def read_rows(path: Path, keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"]) -> list[dict[str, Any]]:
     """Returns the rows in a JSON file: a list of objects, or one object. Columns that are no keys are passed on.
+
+    Texts become what JSON lacks: keys of any type, and dates and times among the fields of requests.
 
     Raises:
         RequestError: it is not there, is not JSON or holds something else, or a key is not of its type.
@@ -73,7 +81,39 @@ def read_rows(path: Path, keys: Mapping[str, "pl.DataType"]) -> list[dict[str, A
     rows = given if isinstance(given, list) else [given]
     if not all(isinstance(row, dict) for row in rows):
         raise RequestError(f'{path} must hold a list of objects, [{{"origin": "JFK"}}].')
-    return [{name: _of_json(value, name, keys) for name, value in row.items()} for row in rows]
+    texts = {name: dtype for name, dtype in fields.items() if dtype.is_temporal()} | dict(keys)
+    return [{name: _of_json(value, name, texts) for name, value in row.items()} for row in rows]
+
+
+def read_frame(path: Path) -> "pl.DataFrame":
+    """Returns the rows in a file of Parquet, CSV or JSON, by its name's end; ``-`` is JSON lines on standard input.
+
+    Raises:
+        RequestError: it is not there, is no such file, or cannot be read.
+    """
+    import polars as pl
+
+    if path.name == "-":
+        try:
+            return pl.read_ndjson(sys.stdin.buffer.read(), infer_schema_length=None)
+        except pl.exceptions.PolarsError as error:
+            raise RequestError(f"Standard input is not JSON lines: {str(error).splitlines()[0]}") from error
+
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda file: pl.read_csv(file, infer_schema=False),  # texts, which take the types of the source's columns
+        ".json": lambda file: pl.read_json(file, infer_schema_length=None),
+        ".jsonl": lambda file: pl.read_ndjson(file, infer_schema_length=None),
+        ".ndjson": lambda file: pl.read_ndjson(file, infer_schema_length=None),
+    }
+    if path.suffix not in readers:
+        raise RequestError(f"{path} is named like no file of rows. It must end in one of {', '.join(readers)}.")
+    try:
+        return readers[path.suffix](path)
+    except OSError as error:
+        raise RequestError(f"The rows in {path} cannot be read: {error.strerror or error}.") from error
+    except pl.exceptions.PolarsError as error:
+        raise RequestError(f"{path} is no {path.suffix} file: {str(error).splitlines()[0]}") from error
 
 
 def split_features(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -93,12 +133,14 @@ def _converted(text: str, name: str, dtype: "pl.DataType") -> Any:
     try:
         return _CONVERSIONS.get(kind, int)(text)
     except (ValueError, KeyError):
-        raise RequestError(f"{name}={text!r}: the key {name!r} is {dtype}, and that is none.") from None
+        raise RequestError(f"{name}={text!r}: {name!r} is {dtype}, and that is none.") from None
 
 
 _CONVERSIONS: dict[str, Callable[[str], Any]] = {
     "String": str,
     "Binary": str.encode,
+    "Float32": float,
+    "Float64": float,
     "Boolean": lambda text: {"true": True, "false": False}[text.lower()],
     "Date": date.fromisoformat,
     "Datetime": parse_instant,

@@ -1,17 +1,19 @@
-"""The commands of whoever runs the project: materialize, status."""
+"""The commands of whoever runs the project: materialize, push, status."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.request import read_frame
 from featurestore.cli.terminal import ago, called, frame_table, instant, out, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featurestore.jobs.summary import MaterializeSummary
+    from featurestore.jobs.summary import MaterializeSummary, PushSummary
     from featurestore.registry.ledger import Run
     from featurestore.store import FeatureStore
 
@@ -77,13 +79,61 @@ def show_summary(console: "Console", summary: "MaterializeSummary", program: str
         cells = [Text(f"{counts[name]:,}", style="yellow" if name == "rejected" and counts[name] else "") for name in numbers]
         made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
     console.print(made)
+    _show_rejected(console, summary, program, kept=not dry_run)
+    for each in summary:
+        if each.resumed:
+            console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
+
+
+def push(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source whose rows they are.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The rows: Parquet (.parquet), CSV (.csv) or JSON (.json, .jsonl, .ndjson); - for JSON lines."
+        ),
+    ],
+    view: Annotated[
+        list[str] | None, typer.Option(metavar="VIEW", help="Push to this view only; may be given several times.")
+    ] = None,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Puts rows of a source straight into both stores, for online reads and training frames to see at once.
+
+    They have the source's columns, and take the same transforms and checks as in a run. Rows that are known already are
+    passed over.
+    """
+    with open_store(ctx, project_dir) as store:
+        summary = store.push(source, read_frame(store.settings.root / file.expanduser()), views=view or None)
+    if json:
+        print_json(summary.to_dicts())
+    else:
+        show_pushed(out(), summary, called(store.settings.root))
+
+
+def show_pushed(console: "Console", summary: "PushSummary", program: str) -> None:
+    """Prints what a push did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
+    numbers = ("read", "new", "known", "rejected", "online")
+    made = table("view", *numbers, "seconds", right=(*numbers, "seconds"))
+    for each in summary:
+        counts = (each.rows_read, each.rows_new, each.rows_known, each.rows_rejected, each.rows_online)
+        cells = [
+            Text(f"{count:,}", style="yellow" if name == "rejected" and count else "")
+            for name, count in zip(numbers, counts, strict=True)
+        ]
+        made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
+    console.print(made)
+    _show_rejected(console, summary, program)
+
+
+def _show_rejected(console: "Console", summary: "MaterializeSummary | PushSummary", program: str, *, kept: bool = True) -> None:
     for each in summary:
         for reason, count in (each.reasons or {}).items():
             console.print(Text(f"  {each.view}: {count:,} rejected: {reason}", style="yellow"))
-        if each.rows_rejected and not dry_run:
+        if each.rows_rejected and kept:
             console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"), soft_wrap=True)
-        if each.resumed:
-            console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
 
 
 def status(
@@ -147,11 +197,11 @@ def _show_runs(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
         print_json(runs)
         return
     spec, console = applied.spec, out()
-    features = table("feature", "type", "constraints", "description")
+    features = table("feature", "type", "window" if spec.windows else "constraints", "description")
     for each in spec.features:
         constraints = " ".join(f"{name}={bound}" for name, bound in each.constraints.items())
         said = f"{each.description}{', ' if each.description and each.unit else ''}{each.unit}"
-        features.add_row(Text(each.name, style="cyan"), each.type_name, Text(constraints), Text(said))
+        features.add_row(Text(each.name, style="cyan"), each.type_name, Text(str(each.window or constraints)), Text(said))
     keys = ", ".join(f"{key}: {dtype}" for key, dtype in spec.entity.keys.items())
     console.print(
         Text.assemble((view, "bold"), f" version {applied.version} · {spec.entity.name} ({keys}) from {spec.source.name}")

@@ -11,7 +11,7 @@ from featurestore.errors import ConfigError
 
 _FILES = {
     "featurestore.toml": ("featurestore.toml", "settings, each with its default"),
-    "definitions/shop.py": ("definitions/shop.py.txt", "an entity, two sources, two views, a service"),
+    "definitions/shop.py": ("definitions/shop.py.txt", "an entity, two sources, three views, a service"),
     "README.md": ("README.md", "what to do with it"),
     ".gitignore": ("gitignore", "leaves the stores out"),
 }

@@ -1,10 +1,11 @@
-"""The demo's tour: prepare, plan, apply, materialize, look up, train, compare; told as it goes, step by step."""
+"""The demo's tour: prepare, plan, apply, materialize, look up, push, train, compare; told as it goes, step by step."""
 
 import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from featurestore.cli.ask import show_rows
 from featurestore.cli.define import show_plan
 from featurestore.cli.progress import bars
 from featurestore.cli.request import selection_of
-from featurestore.cli.run import show_summary
+from featurestore.cli.run import show_pushed, show_summary
 from featurestore.cli.terminal import called, head_table, instant, shown_path, table
 from featurestore.demo.data import DEMO_MONTHS, Prepared, prepare_data
 from featurestore.demo.parity import compare_at, sample_instants
@@ -23,7 +24,8 @@ from featurestore.demo.project import make_demo_project
 from featurestore.store import FeatureStore
 
 _SERVICE = "delay_model"
-_INSTANTS = 12
+_LATELY = ["airport_traffic", "risk"]
+_INSTANTS = 8
 
 
 class Tour:
@@ -71,7 +73,7 @@ class Tour:
             store.apply()
 
     def _look_up(self, store: FeatureStore, prepared: Prepared) -> None:
-        """Materializes up to the weather's end, looks a flight's features up as if that were the present; then the rest."""
+        """Materializes up to the weather's end, looks a flight's features up as if that were the present; pushes; then the rest."""
         now, flight = prepared.now, prepared.next_flight
         with (
             self._step("Materialize", f"as if it were {instant(now)} UTC, shortly before the weather data ends"),
@@ -83,9 +85,20 @@ class Tour:
             rows = store.online(_SERVICE, [flight], at=now)
             values = rows.to_dicts()
         show_rows(self._console, selection_of(store, [_SERVICE]), values, rows)
-        with self._step("Materialize again", "only what came since then is read"), bars() as progress:
+        self._push(store, prepared)
+        with self._step("Materialize again", "only what came since then is read; what was pushed is known"), bars() as progress:
             summary = store.materialize(progress=progress)
         show_summary(self._console, summary, called(self._folder))
+
+    def _push(self, store: FeatureStore, prepared: Prepared) -> None:
+        """Pushes what leaves within the next hour, and looks the windows up as they are at its end."""
+        later = prepared.now + timedelta(hours=1)
+        with self._step("Push", f"the flights that leave until {instant(later)} UTC, as they leave, with no run in between"):
+            pushed = store.push("departures", prepared.leaving)
+        show_pushed(self._console, pushed, called(self._folder))
+        self._say("The windows an hour on, of the same airport:")
+        rows = store.online(_LATELY, [prepared.next_flight], at=later)
+        show_rows(self._console, selection_of(store, _LATELY), rows.to_dicts(), rows)
 
     def _train(self, store: FeatureStore, prepared: Prepared) -> None:
         with self._step("Train", "every flight with what could be known when it was scheduled to leave"):
@@ -102,8 +115,9 @@ class Tour:
                      right=("rows by then", "values compared", "not null", "equal"))  # fmt: skip
         with self._step("Parity", "is what would have been served what is trained on?"):
             self._say(
-                f"At {_INSTANTS} instants, a fresh online store is given the rows available by then, and asked for all "
-                f"{prepared.entities.height:,} planes, every airport and carrier, and some it never heard of.",
+                f"At {_INSTANTS} instants, a fresh online store is given the rows available by then, of the last hour's departures "
+                f"by pushes, and asked for all {prepared.entities.height:,} planes, every airport and carrier, and some it never "
+                "heard of. Windows and what is computed on demand are compared like everything else.",
             )
             found = []
             for each in compare_at(store, _SERVICE, prepared.entities, sample_instants(store, _INSTANTS)):

@@ -32,9 +32,11 @@ class Prepared:
     Args:
         flights, observations, planes: the rows of each source.
         spine: the file with one row a flight, to train on.
-        entities: a row for each of what features are about: every plane, airport and carrier is in at least one.
+        entities: a row for each of what features are about: every plane, airport and carrier is in at least one, and each
+            has a distance to be flown.
         now: an instant shortly before the weather ends, from which a look-up finds everything fresh.
-        next_flight: the keys of the first flight that is to leave then.
+        next_flight: of the first flight that is to leave then, the keys and what is known of it.
+        leaving: the flights that left within an hour from then, as the source has them.
         end: an instant at which all rows are there.
     """
 
@@ -45,6 +47,7 @@ class Prepared:
     entities: pl.DataFrame
     now: datetime
     next_flight: dict[str, Any]
+    leaving: pl.DataFrame
     end: datetime
 
 
@@ -71,14 +74,16 @@ def prepare_data(folder: Path, months: Sequence[int] = DEMO_MONTHS) -> Prepared:
             part.write_parquet(data / name / f"2013-{month:02}.parquet")
     planes.write_parquet(data / "planes.parquet")
     spine = folder.absolute() / "spine.parquet"
-    columns = ["flight_id", "scheduled_at", "origin", "dest", "carrier", "tailnum", "arr_delay"]
+    columns = ["flight_id", "scheduled_at", "origin", "dest", "carrier", "tailnum", "distance", "arr_delay"]
     flights.select(columns).write_parquet(spine)
     now = _last(weather, "observed_at") + timedelta(minutes=45)
     known = planes.drop_nulls("built_at").select("tailnum")
     coming = flights.filter(pl.col("scheduled_at") >= now).join(known, on="tailnum", how="semi").sort("scheduled_at", "flight_id")
+    leaving = flights.filter(pl.col("departed_at").is_between(now, now + timedelta(hours=1), closed="right"))
     return Prepared(
         flights.height, weather.height, planes.height, spine, _entities(flights, planes), now,
-        coming.select("origin", "carrier", "tailnum").row(0, named=True), _last(flights, "departed_at") + timedelta(minutes=1),
+        coming.select("origin", "carrier", "tailnum", "distance").row(0, named=True), leaving.drop("month"),
+        _last(flights, "departed_at") + timedelta(minutes=1),
     )  # fmt: skip
 
 
@@ -148,7 +153,7 @@ def _last(frame: pl.DataFrame, name: str) -> datetime:
 def _entities(flights: pl.DataFrame, planes: pl.DataFrame) -> pl.DataFrame:
     tails = pl.concat([flights["tailnum"], planes["tailnum"]]).drop_nulls().unique().sort()
     seen = {"tailnum": tails}
-    for name in ("origin", "carrier"):
+    for name in ("origin", "carrier", "distance"):
         values = flights[name].unique().sort()
         seen[name] = values.gather(pl.int_range(tails.len(), eager=True) % values.len()).alias(name)
-    return pl.DataFrame(seen).select("origin", "carrier", "tailnum")
+    return pl.DataFrame(seen).select("origin", "carrier", "tailnum", "distance")

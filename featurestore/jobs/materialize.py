@@ -9,6 +9,9 @@ and may be done again, or by two processes at once, with one result (S17):
 3. **commit**: the staged rows that the history lacks become visible at once, in one commit that bears the run's number.
 4. **write online**: each entity's greatest row of the run is written, where the online store has no greater one.
 5. **finish**: the run is done, and its cursor is where the next run begins.
+
+What was pushed is added to the history by a run too, before the source is read: its chunks are the segments of the log, it
+leaves the cursor where it is, and the segments are deleted once their rows are online.
 """
 
 import time
@@ -25,6 +28,7 @@ from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeE
 from featurestore.jobs.latest import write_latest
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.jobs.summary import ViewSummary
+from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
@@ -32,9 +36,10 @@ from featurestore.plan.rows import REASON, Shaped, shape_rows, stack_rejects
 from featurestore.registry.ledger import Ledger, Run
 from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
+from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
-from featurestore.spec.view import Transform
 
+_UNFINISHED = ("running", "committed")
 _OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError)
 """The errors that one view's source, transform or rows give cause to."""
 
@@ -73,6 +78,7 @@ class Materializer:
         self._clock = clock
         self._chunk_rows = chunk_rows
         self._progress = progress or Silence()
+        self._windows = WindowWriter(project, offline, online, clock)
 
     def materialize_all(
         self,
@@ -134,23 +140,64 @@ class Materializer:
         if dry_run:
             return self._try(applied, transform, reader, start, end)
         summary = ViewSummary(view.name, applied.data_version)
-        # NOTE: the history is asked before the ledger, which may have been restored from before the history's last run.
-        taken = self._offline.snapshot(Table.of(self._project, applied)).last_run
-        latest = self._ledger.latest(view.name, applied.data_version)
-        while latest is not None and latest.state in ("running", "committed"):
-            run = self._ledger.update(latest, attempts=latest.attempts + 1)
-            summary = summary.plus(replace(self._complete(run, applied, transform, reader), resumed=True))
+        while True:
+            settled, number = self._settle(applied, transform, reader)
+            summary = summary.plus(settled)
+            span = self._pin(applied, transform, reader, start, end)
+            if not span.chunks:
+                return summary
+            body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
+            run = self._ledger.begin(view.name, applied.data_version, number, body)
+            if run.state == "failed":
+                raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
+            # A run that another process began and has done already leaves nothing to do.
+            if run.state != "done":
+                summary = summary.plus(self._complete(run, applied, transform, reader))
+            if not _is_fold(run):  # which a push may have begun at this moment
+                return summary
+
+    def fold(self, applied: AppliedView, transform: Transform | None) -> None:
+        """Adds what was pushed to a view to its history, unless somebody is at it.
+
+        Where a run over the source was interrupted, or is under way, whoever completes that one does it.
+
+        Raises:
+            StoreError: a store cannot be reached; the next run goes on where this one stopped.
+        """
+        with self._offline.log.folding(Table.of(self._project, applied)) as alone:
+            latest = self._ledger.latest(applied.spec.name, applied.data_version)
+            if alone and (latest is None or latest.state not in _UNFINISHED or _is_fold(latest)):
+                self._settle(applied, transform, self._open_source(applied.spec.source))
+
+    def _settle(self, applied: AppliedView, transform: Transform | None, reader: SourceReader) -> tuple[ViewSummary, int]:
+        """Completes a run that was interrupted, then folds what was pushed until now.
+
+        Returns:
+            What came of the former, and the number of the next run. It is the next one after a run that is over, and what a
+            run is begun with is to be looked up after this: if another run comes between, it has taken the number.
+        """
+        view, table = applied.spec, Table.of(self._project, applied)
+        summary = ViewSummary(view.name, applied.data_version)
+        folded = False
+        while True:
+            # NOTE: the history is asked before the ledger, which may have been restored from before the history's last run.
+            taken = self._offline.snapshot(table).last_run
             latest = self._ledger.latest(view.name, applied.data_version)
-        span = self._pin(applied, transform, reader, start, end)
-        if not span.chunks:
-            return summary
-        body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
-        number = max(taken, latest.seq if latest else 0) + 1
-        run = self._ledger.begin(view.name, applied.data_version, number, body)
-        if run.state == "failed":
-            raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
-        # A run that another process began and has done already leaves nothing to do.
-        return summary if run.state == "done" else summary.plus(self._complete(run, applied, transform, reader))
+            if latest is not None and latest.state in _UNFINISHED:
+                run = self._ledger.update(latest, attempts=latest.attempts + 1)
+                summary = summary.plus(replace(self._complete(run, applied, transform, reader), resumed=True))
+                continue
+            number = max(taken, latest.seq if latest else 0) + 1
+            segments = [] if folded else self._offline.log.segments(table)
+            if not segments:
+                return summary, number
+            done = self._ledger.last_done(view.name, applied.data_version)
+            chunks = [{"pushed": each.seq, "rows": each.rows, "staged": dict(each.staged)} for each in segments]
+            body = {"chunks": chunks, "cursor": done.span["cursor"] if done else None}
+            run = self._ledger.begin(view.name, applied.data_version, number, body)
+            if run.state in _UNFINISHED:
+                self._complete(run, applied, transform, reader)
+                folded = True
 
     def _pin(
         self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime
@@ -170,8 +217,9 @@ class Materializer:
         try:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
-            parts = self._offline.committed(table, run.seq)
-            online = write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
+            online = self._write_online(run, table, applied)
+            if _is_fold(run):
+                self._offline.log.remove(table)
         except _OF_ONE_VIEW as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise
@@ -179,6 +227,9 @@ class Materializer:
             self._ledger.update(run, error=str(error))
             raise
         run = self._ledger.update(run, state="done", rows_online=online, finished_at=self._clock(), error="")
+        if _is_fold(run):
+            # What was pushed was told by the push: nothing of it was new now.
+            return ViewSummary(run.view, run.data_version, seconds=time.perf_counter() - began)
         return ViewSummary(
             run.view,
             run.data_version,
@@ -190,17 +241,25 @@ class Materializer:
             time.perf_counter() - began,
         )
 
+    def _write_online(self, run: Run, table: Table, applied: AppliedView) -> int:
+        """Writes what a committed run makes of a view's values; returns how many changed."""
+        if applied.spec.windows and _is_fold(run):
+            # A push that was killed may have left it undone; what it did is not done twice.
+            rows = [(chunk["pushed"], self._offline.log.read(table, chunk["pushed"])) for chunk in run.span["chunks"]]
+            return sum(self._windows.apply_segment(applied, seq, segment) for seq, segment in rows if segment is not None)
+        parts = self._offline.committed(table, run.seq)
+        if applied.spec.windows:
+            return self._windows.write_run(applied, parts, self._progress)
+        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
+
     def _stage_and_commit(
         self, run: Run, table: Table, applied: AppliedView, transform: Transform | None, reader: SourceReader
     ) -> Run:
         chunks = run.span["chunks"]
-        staged = self._ledger.staged(run)
-        for index, chunk in enumerate(chunks):
-            self._progress.step(run.view, "read", index, len(chunks))
-            if index not in staged:
-                staged[index] = self._ledger.stage(run, index, self._stage(run, index, chunk, table, applied, transform, reader))
-        self._progress.step(run.view, "read", len(chunks), len(chunks))
-        bodies = [staged[index] for index in range(len(chunks))]
+        if _is_fold(run):
+            bodies = [{"staged": chunk["staged"], "read": chunk["rows"], "reasons": {}, "kept": ""} for chunk in chunks]
+        else:
+            bodies = self._stage_all(run, table, applied, transform, reader)
         reasons = dict(sum((Counter(body["reasons"]) for body in bodies), Counter[str]()))
         rejected = sum(reasons.values())
         read = sum(body["read"] for body in bodies)
@@ -213,6 +272,18 @@ class Materializer:
         return self._ledger.update(
             run, state="committed", rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons
         )
+
+    def _stage_all(
+        self, run: Run, table: Table, applied: AppliedView, transform: Transform | None, reader: SourceReader
+    ) -> list[dict[str, Any]]:
+        chunks = run.span["chunks"]
+        staged = self._ledger.staged(run)
+        for index, chunk in enumerate(chunks):
+            self._progress.step(run.view, "read", index, len(chunks))
+            if index not in staged:
+                staged[index] = self._ledger.stage(run, index, self._stage(run, index, chunk, table, applied, transform, reader))
+        self._progress.step(run.view, "read", len(chunks), len(chunks))
+        return [staged[index] for index in range(len(chunks))]
 
     def _stage(
         self,
@@ -233,7 +304,9 @@ class Materializer:
         return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
 
     def rebuild_online(self, applied: AppliedView) -> int:
-        """Writes the latest values of a view's whole history online, and returns how many became newer."""
+        """Writes the values of a view's whole history online, and returns how many changed."""
+        if applied.spec.windows:
+            return self._windows.recompute(applied, None, self._progress)
         parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
         return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
 
@@ -253,6 +326,11 @@ class Materializer:
             summary = summary.plus(found)
         self._progress.step(view.name, "read", len(span.chunks), len(span.chunks))
         return replace(summary, seconds=time.perf_counter() - began)
+
+
+def _is_fold(run: Run) -> bool:
+    """Tells whether a run adds what was pushed to the history."""
+    return any("pushed" in chunk for chunk in run.span["chunks"])
 
 
 def _rejects(shaped: Shaped) -> pl.DataFrame:

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from html import escape
 from typing import Any, Generic, TypeVar
+
+import polars as pl
 
 from featurestore.clock import from_micros
 from featurestore.offline.base import Snapshot
@@ -55,6 +58,35 @@ class ViewSummary:
             self.seconds + other.seconds,
             self.resumed or other.resumed,
         )
+
+
+@dataclass(frozen=True)
+class PushedView:
+    """What a push did to one view.
+
+    Args:
+        view: the view.
+        data_version: the version of its stored values.
+        rows_read: the rows pushed.
+        rows_new: the rows that the history did not hold before.
+        rows_known: the rows that it did, or that were given several times.
+        rows_rejected: the rows that failed a check.
+        rows_online: the online values that changed.
+        reasons: how many rows were rejected for each reason.
+        seconds: how long it took.
+        rejected: the rejected rows as they were when a check failed, with ``_reason``; rows of different shapes apart.
+    """
+
+    view: str
+    data_version: int
+    rows_read: int
+    rows_new: int
+    rows_known: int
+    rows_rejected: int
+    rows_online: int
+    reasons: Mapping[str, int]
+    seconds: float
+    rejected: tuple[pl.DataFrame, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -111,6 +143,9 @@ class Report(Sequence[T], Generic[T], ABC):
     def __repr__(self) -> str:
         return "\n".join(self._lines())
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
     @abstractmethod
     def _lines(self) -> Iterator[str]:
         """Returns the lines of the table."""
@@ -125,6 +160,25 @@ class MaterializeSummary(Report[ViewSummary]):
             counts = f"{each.rows_read:>12,} {each.rows_written:>12,} {each.rows_rejected:>9,} {each.rows_online:>10,}"
             yield f"{each.view:<20} {counts} {each.seconds:>8.2f}"
             for reason, count in (each.reasons or {}).items():
+                yield f"    rejected {count:,}: {reason}"
+
+
+class PushSummary(Report[PushedView]):
+    """What a push did, a ``PushedView`` a view; prints as a table."""
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Returns each value as a dictionary, without the rejected rows themselves."""
+        return [
+            {name: value for name, value in asdict(replace(each, rejected=())).items() if name != "rejected"}
+            for each in self._values
+        ]
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{'view':<20} {'read':>12} {'new':>12} {'known':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"
+        for each in self._values:
+            counts = f"{each.rows_read:>12,} {each.rows_new:>12,} {each.rows_known:>12,} {each.rows_rejected:>9,}"
+            yield f"{each.view:<20} {counts} {each.rows_online:>10,} {each.seconds:>8.3f}"
+            for reason, count in each.reasons.items():
                 yield f"    rejected {count:,}: {reason}"
 
 

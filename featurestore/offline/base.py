@@ -1,6 +1,7 @@
 """The port of offline stores: the history of each view, at rest."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,6 +9,9 @@ import polars as pl
 
 from featurestore.plan.buckets import ROOT, bits_of
 from featurestore.spec.catalog import AppliedView
+
+CORRECTS = "_corrects"
+"""The log's column that marks rows whose event (S9) is known otherwise already, or is in the same push twice."""
 
 Staged = Mapping[str, Any]
 """Where the rows of one chunk wait for their run's commit, in plain JSON values. Only the store understands it."""
@@ -29,7 +33,7 @@ class Table:
     @classmethod
     def of(cls, project: str, applied: AppliedView) -> "Table":
         """Returns the table of a view as applied."""
-        return cls(project, applied.spec.name, applied.data_version, applied.spec.entity.keys, applied.spec.schema)
+        return cls(project, applied.spec.name, applied.data_version, applied.spec.entity.keys, applied.spec.stored_schema)
 
     def __str__(self) -> str:
         return f"{self.project}/{self.view}/v{self.data_version}"
@@ -40,7 +44,15 @@ class History(Protocol):
 
     @property
     def paths(self) -> Sequence[str]:
-        """The files, which anything that reads Parquet can open."""
+        """The files, which anything that reads Parquet can open. Rows that were pushed lately are in none of them."""
+
+    @property
+    def pushed(self) -> pl.DataFrame | None:
+        """The rows that were pushed and are in the log still; None where there are none."""
+
+    @property
+    def parts(self) -> int:
+        """How many frames ``read`` returns."""
 
     @property
     def rows(self) -> int:
@@ -51,12 +63,12 @@ class History(Protocol):
         """How many bytes the files have."""
 
     def read(self, columns: Sequence[str] | None = None) -> list[pl.DataFrame]:
-        """Returns the rows of each file, each in the total order; ``columns`` in the order given, or all."""
+        """Returns the rows of each file, and those in the log, each in the total order; ``columns`` in the order given, or all."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A table at one instant: later commits do not change it.
+    """A table and its log at one instant: later commits and pushes do not change it.
 
     Args:
         version: the store's version of the table; -1 where there is no table yet.
@@ -64,6 +76,8 @@ class Snapshot:
         rows: how many rows there are.
         last_run: the number of the last run that was committed; 0 for none.
         spans: the least and greatest event time in microseconds; None without rows.
+        segments: the numbers of the pushed segments whose rows are in the buckets, be it from the log or because a commit
+            added them to the files, and which were not removed yet.
     """
 
     version: int = -1
@@ -71,11 +85,99 @@ class Snapshot:
     rows: int = 0
     last_run: int = 0
     spans: tuple[int, int] | None = None
+    segments: tuple[int, ...] = ()
 
     @property
     def bits(self) -> int:
         """How many bits of the hash the table is split by."""
         return bits_of(max(self.buckets, default=ROOT))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The rows of one push in a table's log.
+
+    Args:
+        seq: its number among the table's segments, of all times.
+        rows: how many rows it has.
+        staged: how a run's commit is told to add them to the table.
+    """
+
+    seq: int
+    rows: int
+    staged: Staged
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What became of rows that were given to the log.
+
+    Args:
+        seq: the number of the segment that has the new ones; None where there were none.
+        rows: the new ones: the table's columns and ``_corrects``.
+        segments: the numbers of the segments that hold the ones known, as far as these are in the log still.
+        known: the ones that the table itself holds.
+        log_segments: how many segments the log has now.
+        log_rows: how many rows.
+    """
+
+    seq: int | None
+    rows: pl.DataFrame
+    segments: tuple[int, ...]
+    known: pl.DataFrame
+    log_segments: int = 0
+    log_rows: int = 0
+
+
+class PushLog(Protocol):
+    """Keeps rows that were pushed until a run's commit adds them to their table; readers of the table see them at once.
+
+    A push is a segment: it appears whole, never changes, and its number is greater than those of all segments before it.
+    A commit that names segments in what is staged adds their rows to the table and takes them out of the log in one atomic
+    change: no reader sees a row twice, or not at all. No row is both in the table and in the log, nor twice in either.
+    """
+
+    def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
+        """Adds the rows that neither the table nor its log holds yet, as one segment, and tells which they were.
+
+        Rows given twice are added once; rows known already are told, so a push repeated changes nothing. When it returns,
+        the rows are on the disk.
+
+        Args:
+            table: the table.
+            rows: the table's columns; wholly equal rows are one row, or copies of one where the table numbers copies.
+            since: for a table whose column ``event_id`` tells events apart (S9): rows with event times before these
+                microseconds need not be looked through for other versions of the same event. None for any other table.
+        """
+
+    def segments(self, table: Table) -> list[Segment]:
+        """Returns the segments in the log, by their numbers."""
+
+    def read(self, table: Table, seq: int) -> pl.DataFrame | None:
+        """Returns a segment's rows as ``Appended`` has them, or None once it was removed."""
+
+    def exists(self, table: Table, seq: int) -> bool:
+        """Tells whether a segment was not removed yet, be it committed or not."""
+
+    def remove(self, table: Table) -> None:
+        """Deletes the segments that were committed; what reads them has done so. None is no error."""
+
+    def folding(self, table: Table) -> AbstractContextManager[bool]:
+        """Returns a context in which no one else of this store folds the log: it gives False where somebody does."""
+
+
+class FeatureLog(Protocol):
+    """Keeps what services answered. A store that cannot be reached raises ``OfflineStoreError`` from every method.
+
+    Several processes may add at once. What is added stays as it is, also when the service changes: rows that had other
+    columns lack the new ones.
+    """
+
+    def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
+        """Adds rows of a service, all or none of them."""
+
+    def read(self, project: str, service: str) -> pl.LazyFrame:
+        """Returns all rows of a service, in no order; without a column where there are none."""
 
 
 class OfflineStore(Protocol):
@@ -85,20 +187,26 @@ class OfflineStore(Protocol):
     A store that cannot be reached raises ``OfflineStoreError`` from every method.
     """
 
+    log: PushLog
+    """What was pushed and is not in the tables yet."""
+
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
-        """Returns the table as it is now; an empty snapshot where nothing was committed yet.
+        """Returns the table as it is now, with what is in its log; an empty snapshot where there is neither.
 
         Args:
             table: the table.
-            since: leave out files whose event times all lie before these microseconds.
-            until: leave out files whose event times all lie after these microseconds.
+            since: leave out files and pushed rows whose event times all lie before these microseconds.
+            until: leave out files and pushed rows whose event times all lie after these microseconds.
         """
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """Writes the rows of a run's chunk where no reader sees them, and tells where."""
 
     def commit(self, table: Table, run: int, staged: Sequence[Staged]) -> int:
-        """Adds the staged rows of a run to the table, all at once, less those it holds already; returns how many.
+        """Adds the staged rows of a run to the table, all at once, less those it or its log holds already; returns how many.
+
+        Segments of the log may be among what is staged: all up to a certain one. They are out of the log then, but deleted
+        only by ``PushLog.remove``.
 
         Runs are numbered from 1. A run that was committed already is left as it is, and 0 returned.
         """
@@ -116,4 +224,4 @@ class OfflineStore(Protocol):
         """Returns all rejected rows that are kept, with the run and the reason; columns differ as the source's did."""
 
     def drop(self, table: Table) -> None:
-        """Deletes the table, what is staged for it and its rejected rows. None there is no error."""
+        """Deletes the table, its log, what is staged for it and its rejected rows. None there is no error."""

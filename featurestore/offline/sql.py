@@ -7,8 +7,8 @@ import duckdb
 import polars as pl
 
 from featurestore.errors import NotFoundError, OfflineStoreError, RequestError, did_you_mean
-from featurestore.offline.base import OfflineStore, Table
-from featurestore.offline.delta import storage_dtype
+from featurestore.offline.base import History, OfflineStore, Table
+from featurestore.offline.delta_files import columns_of, storage_dtype
 
 _WORD = re.compile(r"\w+")
 
@@ -31,8 +31,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
         connection.execute("set TimeZone = 'UTC'")
         connection.execute("set enable_progress_bar = false")
         for name in _named(words, tables):
-            paths = [path for history in store.snapshot(tables[name]).buckets.values() for path in history.paths]
-            _create_view(connection, name, tables[name], paths)
+            _create_view(connection, name, tables[name], list(store.snapshot(tables[name]).buckets.values()))
         try:
             result = connection.sql(query)
             if result is None:
@@ -49,15 +48,22 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
             raise RequestError(f"{error}\n{_hint(words, tables)}".strip()) from error
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, paths: Sequence[str]) -> None:
-    if paths:
-        connection.read_parquet(list(paths), hive_partitioning=False).create_view(name)
-        return
-    instant = pl.Datetime("us", "UTC")
-    columns = {**table.keys, "event_time": instant, "available_time": instant, **table.features}
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> None:
+    paths = [path for history in buckets for path in history.paths]
+    columns = columns_of(table)
+    pushed = [history.pushed.select(*columns) for history in buckets if history.pushed is not None]
     # As the files have them, so that a query does not change its meaning with the first run.
-    empty = pl.DataFrame(schema={name: storage_dtype(dtype) for name, dtype in columns.items()})
-    connection.from_arrow(empty.to_arrow()).create_view(name)
+    stored = [pl.col(column).cast(storage_dtype(dtype)) for column, dtype in columns.items()]
+    rows = connection.from_arrow(pl.concat([pl.DataFrame(schema=columns), *pushed]).select(stored).to_arrow())
+    if paths and pushed:
+        # The columns are the same on both sides, but a file may have them in another order.
+        names = ", ".join(f'"{column}"' for column in columns)
+        files = connection.read_parquet(paths, hive_partitioning=False)
+        files.project(names).union(rows.project(names)).create_view(name)
+    elif paths:
+        connection.read_parquet(paths, hive_partitioning=False).create_view(name)
+    else:
+        rows.create_view(name)
 
 
 def _named(words: set[str], tables: Mapping[str, Table]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The port of online stores: bytes by key, of which the greatest wins."""
+"""The port of online stores: bytes by key, of which the greatest wins, or the one that was computed from what is there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,18 @@ class Entry:
         value: the packed row. Values of one key are ordered as unsigned bytes: the row codec puts event and available
             time first, so the greater value is the newer row (S15), and a tie is decided by the rest (S4).
         ttl_ms: the milliseconds after which the store may forget the key; None for never.
+        replaces: how the value that this one was computed from begins, empty if there was none: the entry is written only
+            if the key's value still begins so, be it greater or not (compare and swap). None: the greatest value wins.
     """
 
     key: bytes
     value: bytes
     ttl_ms: int | None = None
+    replaces: bytes | None = None
 
 
 class OnlineStore(Protocol):
-    """Keeps the greatest value of each key.
+    """Keeps the greatest value of each key, or that which replaced the one before.
 
     Thread-safe. A store that cannot be reached raises ``OnlineStoreError`` from every method, and never half a result.
     """
@@ -39,6 +42,15 @@ class OnlineStore(Protocol):
         Each key changes atomically, whatever other writers do; of two entries with one key the greater wins. Writing
         again what is there changes nothing, but that a longer ttl keeps it for longer; a shorter one never takes it away
         sooner. A batch that fails half-way may be written again.
+
+        An entry that ``replaces`` something is written only if the key's value begins with exactly those bytes, or if there
+        is no value where they are empty; it is compared and set in one step, and brings its own ttl. Only one entry of such
+        a key may be in a batch. An entry that was not written, or that was written by an attempt whose answer got lost, is
+        not counted: whoever finds fewer written than given reads the keys again. So that this tells, a value must begin
+        otherwise than the one it replaces.
+
+        Raises:
+            ValueError: a key that is to be replaced has several entries.
         """
 
     def delete(self, prefix: bytes) -> int:

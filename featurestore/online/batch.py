@@ -1,5 +1,6 @@
 """Entries on their way into a store: one a key, in batches of bounded size."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from featurestore.online.base import Entry
@@ -8,16 +9,25 @@ from featurestore.online.base import Entry
 def greatest(entries: Sequence[Entry]) -> Sequence[Entry]:
     """Returns the entries without those that another entry of their key outdoes; of two equal ones the first stays.
 
+    Raises:
+        ValueError: a key that is to be replaced has several entries.
+
     Example:
         >>> greatest([Entry(b"k", b"2"), Entry(b"k", b"1")])
-        [Entry(key=b'k', value=b'2', ttl_ms=None)]
+        [Entry(key=b'k', value=b'2', ttl_ms=None, replaces=None)]
     """
     best: dict[bytes, Entry] = {}
     for entry in entries:
         known = best.setdefault(entry.key, entry)
         if known.value < entry.value:
             best[entry.key] = entry
-    return entries if len(best) == len(entries) else list(best.values())
+    if len(best) == len(entries):
+        return entries
+    swaps = [entry.key for entry in entries if entry.replaces is not None]
+    counts = Counter(entry.key for entry in entries)
+    if any(counts[key] > 1 for key in swaps):
+        raise ValueError("A key that is to be replaced may have only one entry in a batch.")
+    return list(best.values())
 
 
 def batches(entries: Iterable[Entry], most: int, most_bytes: int) -> Iterator[list[Entry]]:

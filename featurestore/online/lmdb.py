@@ -95,7 +95,7 @@ class LMDBStore:
     def write(self, entries: Sequence[Entry]) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
-        A record that has expired and is not yet swept counts as there.
+        A record that has expired and is not yet swept counts as there, for a swap too: ``read`` returned it.
         """
         now = self._now()
         written = 0
@@ -194,6 +194,11 @@ def _value(key: bytes, record: bytes | None) -> bytes | None:
     return record[12 + len(key) :] if _key(_place(key), record) == key else None
 
 
+def _begins(value: bytes | None, expected: bytes) -> bool:
+    """Returns whether a value begins with the bytes expected, which are empty where no value is."""
+    return value is not None and value.startswith(expected) if expected else value is None
+
+
 def _put(batch: list[Entry], now: int, transaction: "lmdb.Transaction[bytes]") -> int:
     get, put = transaction.get, transaction.put
     written = 0
@@ -202,12 +207,15 @@ def _put(batch: list[Entry], now: int, transaction: "lmdb.Transaction[bytes]") -
         place = _place(key)
         kept = get(place)
         old = _value(key, kept)
-        if old is not None and old > value:
+        swaps = entry.replaces is not None
+        if entry.replaces is not None and not _begins(old, entry.replaces):
+            continue
+        if not swaps and old is not None and old > value:
             continue
         record = _NEVER if ttl_ms is None else max(1, now + ttl_ms).to_bytes(8, "big")
         if place is not key:
             record += len(key).to_bytes(4, "big") + key
-        if old == value and kept is not None:
+        if old == value and kept is not None and not swaps:
             # A ttl that has become longer keeps what is there for longer; nothing is ever forgotten sooner.
             if kept[:8] != _NEVER and (record[:8] == _NEVER or record[:8] > kept[:8]):
                 put(place, record + value)

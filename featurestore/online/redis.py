@@ -1,7 +1,8 @@
 """The online store on a server: Redis, Valkey, or a Cluster of either.
 
 A key holds the value as it was given, nothing more, so anything that speaks the protocol can read it. Writes run
-``redis_write.lua`` inside the server, which compares and sets a few hundred keys in one step.
+``redis_write.lua`` inside the server (``redis_swap.lua`` for entries that replace something), which compares and sets a few
+hundred keys in one step.
 """
 
 import re
@@ -12,10 +13,11 @@ from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry
 from featurestore.online.batch import greatest
 from featurestore.online.redis_address import hide_password, is_cluster, split_hosts
-from featurestore.online.redis_links import SCRIPT, Cluster, Link, Script, Server
+from featurestore.online.redis_links import SCRIPTS, Cluster, Link, Script, Server
 
 _CONNECTIONS = 64
 _WAIT = 5  # seconds, for a connection to become free
+_COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK and INFO"
 _DEFAULTS: dict[str, Any] = {
     "socket_timeout": 5.0,
     "socket_connect_timeout": None,  # as socket_timeout
@@ -86,7 +88,8 @@ class RedisStore:
     def write(self, entries: Sequence[Entry]) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
-        The number may be too small after a connection was lost, when it is not known what was written before.
+        The number may be too small after a connection was lost, when it is not known what was written before: a swap that
+        is sent again finds what it wrote itself, and leaves it.
         """
         link = self._open()
         try:
@@ -139,10 +142,11 @@ class RedisStore:
     def _run(self, link: Link, scripts: list[Script]) -> int:
         written = 0
         replies = link.run(scripts)
-        unknown = [script for script, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
+        unknown = [run for run, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
         if unknown:  # a server forgets its scripts when it restarts, or is told to
             for server in link.servers():
-                server.ask(b"SCRIPT", b"LOAD", SCRIPT)
+                for script in SCRIPTS:
+                    server.ask(b"SCRIPT", b"LOAD", script)
             replies = [reply for reply in replies if not isinstance(reply, self._errors.NoScriptError)]
             replies += link.run(unknown)
         for reply in replies:
@@ -158,7 +162,10 @@ class RedisStore:
         errors = self._errors
         advice: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
             ((errors.AuthenticationError, errors.AuthorizationError), "Look at the user and the password in the address."),
-            (errors.NoPermissionError, "Give its user the commands MGET, MSET, SET, EVALSHA, SCRIPT, SCAN, UNLINK and INFO."),
+            (
+                errors.NoPermissionError,
+                f"Give its user the commands {_COMMANDS}.",
+            ),
             (errors.BusyLoadingError, "It has just started and loads its data: try again."),
             (errors.ReadOnlyError, "This is a replica: take the primary's address."),
             (errors.OutOfMemoryError, "Raise its maxmemory, delete views, or give them a ttl."),

@@ -1,20 +1,22 @@
 """The ways to a server: connections to a single one, or to the nodes of a Cluster."""
 
+import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from featurestore.online.base import Entry
 from featurestore.online.batch import batches
 from featurestore.online.loops import PerLoop
 
-SCRIPT = Path(__file__).with_name("redis_write.lua").read_bytes()
-"""What runs inside the server to write."""
+WRITE, SWAP = SCRIPTS = [Path(__file__).with_name(f"redis_{name}.lua").read_bytes() for name in ("write", "swap")]
+"""What runs inside the server: to write the greatest values, and to replace values."""
 
-_SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+_WRITE_SHA, _SWAP_SHA = [sha1(script, usedforsecurity=False).hexdigest().encode() for script in SCRIPTS]
 
 _ENTRIES_A_SCRIPT = 500  # while a script runs the server answers nobody else: about a millisecond
 _BYTES_A_SCRIPT = 1 << 20
@@ -45,7 +47,7 @@ class Driver(Protocol):
 
 
 Script = tuple[bytes, ...]
-"""One run of the script as a command: EVALSHA, its hash, the number of keys, the keys, the values, the ttls."""
+"""One run of a script as a command: EVALSHA, its hash, the number of keys, the keys, the values, what they replace, the ttls."""
 
 
 class Link(Protocol):
@@ -129,12 +131,24 @@ class Connections:
             return error
 
 
+class _Turn:
+    """The reads that were asked for in one turn of an event loop, and the task that makes one round trip of them."""
+
+    __slots__ = ("keys", "values")
+
+    values: "asyncio.Task[list[bytes | None]]"
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+
+
 class Server(Connections):
     """One server."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver, driver.pool())
         self._loops = PerLoop(driver.pool_async, driver.most)
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None where there is none."""
@@ -142,8 +156,21 @@ class Server(Connections):
         return values
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Like ``read``, for the running event loop."""
-        packed = self._pack((b"MGET", *keys))
+        """Like ``read``, for the running event loop. Reads that are asked for in one turn of the loop share a round trip."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = _Turn()
+            turn.values = loop.create_task(self._read_turn(loop, turn))
+        start = len(turn.keys)
+        turn.keys += keys
+        # NOTE: a reader that is cancelled takes nothing from the others.
+        values = await asyncio.shield(turn.values)
+        return values[start : start + len(keys)]
+
+    async def _read_turn(self, loop: asyncio.AbstractEventLoop, turn: "_Turn") -> list[bytes | None]:
+        del self._turns[loop]  # whoever asks from now on begins another one
+        packed = self._pack((b"MGET", *turn.keys))
         pool, free = await self._loops.client()
         async with free:
             try:
@@ -154,7 +181,7 @@ class Server(Connections):
     def rounds(self, entries: Iterable[Entry]) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
-            yield [_script(batch) for batch in batches(some, _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT)]
+            yield list(_scripts(some))
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
@@ -210,7 +237,7 @@ class Cluster:
             slots: dict[int, list[Entry]] = defaultdict(list)
             for entry in some:
                 slots[client.keyslot(entry.key)].append(entry)
-            yield [_script(batch) for slot in slots.values() for batch in batches(slot, _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT)]
+            yield [script for slot in slots.values() for script in _scripts(slot)]
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
@@ -241,14 +268,22 @@ class Cluster:
             return self._client
 
 
-def _script(entries: Sequence[Entry]) -> Script:
+def _scripts(entries: Sequence[Entry]) -> Iterator[Script]:
+    for batch in batches((entry for entry in entries if entry.replaces is None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
+        yield _script(_WRITE_SHA, batch, [])
+    for batch in batches((entry for entry in entries if entry.replaces is not None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
+        yield _script(_SWAP_SHA, batch, [entry.replaces for entry in batch if entry.replaces is not None])
+
+
+def _script(sha: bytes, entries: Sequence[Entry], replaced: Sequence[bytes]) -> Script:
     ttls = {entry.ttl_ms for entry in entries}
     sent: list[int | None] = [] if ttls == {None} else list(ttls) if len(ttls) == 1 else [entry.ttl_ms for entry in entries]
     return (
         b"EVALSHA",
-        _SHA,
+        sha,
         b"%d" % len(entries),
         *[entry.key for entry in entries],
         *[entry.value for entry in entries],
+        *replaced,
         *[b"" if ttl is None else b"%d" % max(ttl, 1) for ttl in sent],
     )

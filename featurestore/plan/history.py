@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from featurestore.codec import pack_rows
+from featurestore.spec.windowed import COPY
 
 EVENT = "event_time"
 AVAILABLE = "available_time"
@@ -41,6 +42,18 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
     return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
 
 
+def number_copies(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
+    """Returns rows with those that are wholly equal numbered in ``_copy``, so that each of them counts (S9).
+
+    A row read again gets the number it had, so what is read twice is still kept once (S17). Rows numbered already, and
+    histories that have no such column, stay as they are.
+    """
+    if COPY not in features or not frame[COPY].null_count():
+        return frame
+    same = [*keys, EVENT, AVAILABLE, *(name for name in features if name != COPY)]
+    return frame.with_columns(pl.coalesce(COPY, pl.int_range(pl.len(), dtype=pl.Int64).over(same)))
+
+
 def merge_files(parts: Sequence[pl.DataFrame], keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
     """Returns one history of several files' rows, each in the total order; of one file, it is that already."""
     return parts[0] if len(parts) == 1 else sort_history(pl.concat(parts), keys, features)
@@ -48,18 +61,27 @@ def merge_files(parts: Sequence[pl.DataFrame], keys: Sequence[str], features: Se
 
 def without_known(new: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
     """Returns the rows that a history does not hold yet, in their order (S17)."""
-    if known.is_empty() or new.is_empty():
-        return new
+    return split_known(new, known, keys, features)[0]
+
+
+def split_known(
+    given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the rows that a history does not hold yet, and those it holds, both in their order."""
+    if known.is_empty() or given.is_empty():
+        return given, given.clear()
     order = [*keys, EVENT, AVAILABLE]
-    met = new.select(order).with_row_index("_row").join(known.select(order).unique(), on=order, how="semi")
+    met = given.select(order).with_row_index("_row").join(known.select(order).unique(), on=order, how="semi")
     if met.is_empty():
-        return new
-    maybe = new.with_row_index("_row").join(met.select("_row"), on="_row", how="semi", maintain_order="left")
+        return given, given.clear()
+    new = given.with_row_index("_row")
+    maybe = new.join(met.select("_row"), on="_row", how="semi", maintain_order="left")
     rivals = known.join(maybe.select(order).unique(), on=order, how="semi")
     maybe = maybe.with_columns(pl.Series(_TIE, pack_rows(maybe.select(features)), dtype=pl.Binary))
     rivals = rivals.with_columns(pl.Series(_TIE, pack_rows(rivals.select(features)), dtype=pl.Binary))
     repeated = maybe.join(rivals, on=[*order, _TIE], how="semi").select("_row")
-    return new.with_row_index("_row").join(repeated, on="_row", how="anti", maintain_order="left").drop("_row")
+    first, second = (new.join(repeated, on="_row", how=how, maintain_order="left").drop("_row") for how in ("anti", "semi"))
+    return first, second
 
 
 def last_rows(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

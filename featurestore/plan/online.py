@@ -10,7 +10,9 @@ import polars as pl
 from featurestore.codec import encode_keys, key_encoder, key_prefix, key_type, pack_values, to_python
 from featurestore.online.base import Entry
 from featurestore.plan.history import AVAILABLE, EVENT, last_rows
+from featurestore.plan.on_demand import Computation
 from featurestore.plan.selection import Join, Selection
+from featurestore.plan.window_values import WindowValues
 from featurestore.spec.catalog import AppliedView
 
 KEEP_MS = 86_400_000
@@ -33,6 +35,9 @@ class OnlineJoin:
         dtypes: their dtypes.
         conversions: what turns a wire value into Python's, by the place among the features asked for.
         blank: the features' values where there is no row.
+        windows: how the values of a windowed view are read; None for a view of latest values.
+        view: the view's name.
+        key_dtypes: the dtypes of the join keys.
     """
 
     label: str
@@ -45,7 +50,10 @@ class OnlineJoin:
     names: tuple[str, ...]
     dtypes: tuple[pl.DataType, ...]
     conversions: tuple[tuple[int, Callable[[Any], Any]], ...]
-    blank: tuple[None, ...]
+    blank: tuple[Any, ...]
+    windows: WindowValues | None = None
+    view: str = ""
+    key_dtypes: tuple[pl.DataType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +63,41 @@ class OnlinePlan:
     Args:
         joins: how each join is read.
         names: the columns of the result, in the order asked for.
-        order: brings the joins' values into that order; None where they are in it already.
+        order: brings the joins' values, and what is computed after them, into that order; None where they are in it already.
         taken: the same names as a set.
+        computation: what is computed of the joins' values and of what the rows bring.
+        inputs: the joins' values that it needs: the join, the place in it, the column's name and dtype.
     """
 
     joins: tuple[OnlineJoin, ...]
     names: tuple[str, ...]
     order: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None
     taken: frozenset[str]
+    computation: Computation
+    inputs: tuple[tuple[int, int, str, pl.DataType], ...]
 
 
 def compile_online(project: str, selection: Selection) -> OnlinePlan:
     """Returns the plan of a selection's online reads."""
     joins = tuple(_join(project, join) for join in selection.joins)
-    grouped = [name for join in joins for name in join.names]
-    order = None if tuple(grouped) == selection.names else itemgetter(*(grouped.index(name) for name in selection.names))
-    return OnlinePlan(joins, selection.names, order, frozenset(selection.names))
+    computation = selection.computation
+    grouped = [*(name for join in joins for name in join.names), *(output.name for output in computation.outputs)]
+    order = None if tuple(grouped) == selection.names else _picker([grouped.index(name) for name in selection.names])
+    needed = {column for step in computation.steps for _, column, _ in step.inputs}
+    inputs = tuple(
+        (number, place, name, dtype)
+        for number, join in enumerate(joins)
+        for place, (name, dtype) in enumerate(zip(join.names, join.dtypes, strict=True))
+        if name in needed
+    )
+    return OnlinePlan(joins, selection.names, order, frozenset(selection.names), computation, inputs)
+
+
+def _picker(places: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    if len(places) == 1:  # an itemgetter of one place gives no tuple
+        [only] = places
+        return lambda values: (values[only],)
+    return itemgetter(*places)
 
 
 def _join(project: str, join: Join) -> OnlineJoin:
@@ -78,6 +105,7 @@ def _join(project: str, join: Join) -> OnlineJoin:
     places = tuple(view.feature_names.index(column.feature.name) for column in join.columns)
     dtypes = tuple(column.feature.dtype for column in join.columns)
     made = [(place, to_python(dtype)) for place, dtype in enumerate(dtypes)]
+    windows = WindowValues.of(view, [column.feature for column in join.columns]) if view.windows else None
     return OnlineJoin(
         label=join.label,
         prefix=key_prefix(project, view.name, join.applied.data_version) + b"{",
@@ -85,11 +113,14 @@ def _join(project: str, join: Join) -> OnlineJoin:
         key_types=tuple(key_type(dtype) for dtype in join.keys.values()),
         encoders=tuple(key_encoder(dtype) for dtype in join.keys.values()),
         ttl=view.ttl,
-        picks=None if places == tuple(range(len(view.features))) else places,
+        picks=None if windows is not None or places == tuple(range(len(view.features))) else places,
         names=tuple(column.name for column in join.columns),
         dtypes=dtypes,
         conversions=tuple((place, convert) for place, convert in made if convert is not None),
-        blank=(None,) * len(places),
+        blank=(None,) * len(places) if windows is None else windows.blank,
+        windows=windows,
+        view=view.name,
+        key_dtypes=tuple(join.keys.values()),
     )
 
 
@@ -104,15 +135,27 @@ def online_entries(project: str, applied: AppliedView, history: pl.DataFrame, no
     """
     view = applied.spec
     winners = last_rows(history, view.entity.key_names)
-    prefix = key_prefix(project, view.name, applied.data_version) + b"{"
-    keys = [prefix + key + b"}" for key in encode_keys(winners.select(view.entity.key_names))]
+    keys = entity_keys(project, applied, winners)
     values = pack_values(winners.select(EVENT, AVAILABLE, *view.feature_names), view.feature_names)
-    return [Entry(key, value, life) for key, value, life in zip(keys, values, _lives(winners, view.ttl, now), strict=True)]
+    ends = lives(winners[EVENT].to_physical(), view.ttl, now)
+    return [Entry(key, value, life) for key, value, life in zip(keys, values, ends, strict=True)]
 
 
-def _lives(winners: pl.DataFrame, ttl: int | None, now: int) -> Sequence[int | None]:
-    """Returns for how many milliseconds the store must keep each row: until its ttl is over, and a day more."""
-    if ttl is None:
-        return [None] * winners.height
-    left = (winners[EVENT].to_physical() + (ttl - now)) // 1000 + 1
+def entity_keys(project: str, applied: AppliedView, entities: pl.DataFrame) -> list[bytes]:
+    """Returns the store's key of each entity, whose join keys are among some columns."""
+    prefix = key_prefix(project, applied.spec.name, applied.data_version) + b"{"
+    return [prefix + key + b"}" for key in encode_keys(entities.select(applied.spec.entity.key_names))]
+
+
+def lives(events: pl.Series, reach: int | None, now: int) -> Sequence[int | None]:
+    """Returns for how many milliseconds the store must keep each value: until it has nothing to serve, and a day more.
+
+    Args:
+        events: the last event of each, in microseconds.
+        reach: for how many microseconds after it there is something to serve; None for ever.
+        now: the present, in microseconds.
+    """
+    if reach is None:
+        return [None] * events.len()
+    left = (events + (reach - now)) // 1000 + 1
     return (left.clip(lower_bound=0) + KEEP_MS).to_list()

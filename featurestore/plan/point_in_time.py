@@ -50,6 +50,25 @@ class PointInTime:
         """The columns of the history that decide a tie as well."""
         return (*self.keys, EVENT, AVAILABLE, *self.view_features)
 
+    @property
+    def reach(self) -> int | None:
+        """How far before an instant the row may lie that it sees, in microseconds; None for any age."""
+        return self.ttl
+
+    @property
+    def prunes(self) -> bool:
+        """Whether rows outside the reach need not be read."""
+        return True
+
+    @property
+    def tie_columns(self) -> tuple[str, ...]:
+        """The columns that decide between rows of one key and time, in their order."""
+        return self.view_features
+
+    def look_up(self, spine: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
+        """Returns the features that each spine row sees: ``latest_as_of``."""
+        return latest_as_of(spine, history, self)
+
 
 def latest_as_of(spine: pl.DataFrame, history: pl.DataFrame, plan: PointInTime) -> pl.DataFrame:
     """Returns the features that each spine row sees, one row for each spine row, in the spine's order.

@@ -1,10 +1,13 @@
 """Row-locality: whether a transform gives the same rows however its input is split (S20)."""
 
+from typing import Any
+
 import polars as pl
 
 from featurestore.errors import DefinitionError
 from featurestore.plan.rows import collect_transform, run_transform
-from featurestore.spec.view import Transform, ViewSpec
+from featurestore.spec.meaning import Transform
+from featurestore.spec.view import ViewSpec
 
 SAMPLE_ROWS = 256
 _HINT = (
@@ -62,8 +65,13 @@ def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: st
 
 def _bag(column: pl.Series) -> list[str]:
     """Returns a column's values, in an order that does not depend on the rows'."""
-    return sorted(repr(value) for value in column.to_list())
+    return sorted(map(_said, column.to_list()))
+
+
+def _said(value: Any) -> str:
+    """Returns a value as text; a float without the last bits, in which Polars' division of a single row may differ."""
+    return f"{value:.13g}" if isinstance(value, float) else repr(value)
 
 
 def _bag_of_rows(frame: pl.DataFrame) -> list[str]:
-    return sorted(repr(row) for row in frame.rows())
+    return sorted("|".join(map(_said, row)) for row in frame.rows())

@@ -14,7 +14,8 @@ from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
-from featurestore.spec.view import Transform, ViewSpec
+from featurestore.spec.meaning import Transform
+from featurestore.spec.view import ViewSpec
 
 REASON = "_reason"
 _UNFIT = "_unfit "
@@ -65,7 +66,7 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
         raise DefinitionError("\n".join(faults), view.place)
     wanted = {
         **{key: (dtype, False) for key, dtype in view.entity.keys.items()},
-        **{f.name: (f.dtype, f.nullable) for f in view.features},
+        **{each.name: (each.dtype, each.nullable) for each in view.stored},
     }
     event = pl.col(view.source.event_time)
     available = event if view.source.available_time is None else pl.max_horizontal(event, pl.col(view.source.available_time))
@@ -80,15 +81,15 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
             breaks.append((pl.col(_UNFIT + name), f"{name} does not fit {python_name(dtype, nullable=False)}"))
         if not nullable and made[name].null_count():
             breaks.append((pl.col(name).is_null(), f"{name} is null"))
-    for feature in view.features:
-        breaks += _broken(feature)
+    for feature in view.stored:
+        breaks += broken_constraints(feature)
     if breaks:
         bad = made.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
         if bad.any():
             reason = pl.coalesce(pl.when(broken.fill_null(value=False)).then(pl.lit(text)) for broken, text in breaks)
             rejected.append(rows.filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series()))
             made = made.filter(~bad)
-    return Shaped(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.feature_names), tuple(rejected))
+    return Shaped(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
 
 
 def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -153,9 +154,19 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
     """
+    if rows.height != 1:
+        return _collected(rows, view, transform)
+    # NOTE: Polars takes a column of one row for a constant, and divides by a number otherwise than it does in a column: the
+    # last bit of a row pushed alone would differ from that of the row among others. So it is given twice, in columns made
+    # anew, for those put together of two stay constants; and of what is made of them every second row is taken.
+    made = _collected(pl.DataFrame([column.new_from_index(0, 2) for column in rows.get_columns()]), view, transform)
+    return made.filter(pl.int_range(pl.len()).over(pl.struct(pl.all())) % 2 == 0) if made.width else made
+
+
+def _collected(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:
     made = run_transform(rows.lazy(), view, transform)
     with _users_code(view):
-        return made.collect()
+        return made.collect(engine="in-memory")  # the streaming one cuts small frames into single rows
 
 
 @contextmanager
@@ -176,7 +187,7 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
             faults.append(f"{made_by} no time column {name!r}; keep it. {did_you_mean(name, schema)}")
         elif schema[name] != INSTANT:
             faults.append(f"{made_by} {schema[name]} for the time column {name!r}; leave it as {INSTANT}.")
-    for name, dtype in [*view.entity.keys.items(), *view.schema.items()]:
+    for name, dtype in [*view.entity.keys.items(), *view.stored_schema.items()]:
         what = "join key" if name in view.entity.keys else "feature"
         if name not in schema:
             faults.append(f"{made_by} no column {name!r}, a {what} of view {view.name!r}. {did_you_mean(name, schema)}")
@@ -232,7 +243,7 @@ def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array
     return value.cast(wanted), unfit
 
 
-def _broken(feature: FeatureSpec) -> list[tuple[pl.Expr, str]]:
+def broken_constraints(feature: FeatureSpec) -> list[tuple[pl.Expr, str]]:
     """Returns the conditions under which a value, in the feature's own dtype, breaks its constraints, with the reasons."""
     column = pl.col(feature.name)
     lengths = column

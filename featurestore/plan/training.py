@@ -11,9 +11,11 @@ from featurestore.dtypes import fits
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.buckets import bucket
 from featurestore.plan.history import merge_files
-from featurestore.plan.point_in_time import TIME, PointInTime, latest_as_of
+from featurestore.plan.point_in_time import TIME, PointInTime
 from featurestore.plan.rows import fitted
 from featurestore.plan.selection import Join, Selection
+from featurestore.plan.windows import WindowLookUp, empty_value
+from featurestore.spec.feature import FeatureSpec
 
 ROW = "featurestore row"
 BUCKET = "featurestore bucket"
@@ -26,8 +28,8 @@ class Rows(Protocol):
         """Returns the rows of each file, each in the total order."""
 
     @property
-    def paths(self) -> Sequence[str]:
-        """The files."""
+    def parts(self) -> int:
+        """How many frames ``read`` returns."""
 
 
 class SpinePart(Protocol):
@@ -35,6 +37,10 @@ class SpinePart(Protocol):
 
     def read(self) -> pl.DataFrame:
         """Returns the columns ``_row``, ``_time`` and the join keys."""
+
+
+LookUp = PointInTime | WindowLookUp
+"""What a join looks up: each entity's latest row, or windows of its events."""
 
 
 @dataclass(frozen=True)
@@ -47,36 +53,43 @@ class JoinTask:
         spine: the bucket's spine rows.
         history: the bucket's history; None where it has none.
         columns: the name of each column of the result, and the feature it shows.
-        dtypes: the dtypes of ``plan.features``.
         weight: about how many bytes of memory it takes.
     """
 
     join: int
-    plan: PointInTime
+    plan: LookUp
     spine: SpinePart
     history: Rows | None
-    columns: tuple[tuple[str, str], ...]
-    dtypes: tuple[pl.DataType, ...]
+    columns: tuple[tuple[str, FeatureSpec], ...]
     weight: int
 
     def run(self) -> pl.DataFrame:
         """Returns the column ``_row`` and the features, in the order of the bucket's spine rows."""
         spine = self.spine.read()
-        if self.history is None or spine.is_empty():
-            found = pl.DataFrame(schema=dict(zip(self.plan.features, self.dtypes, strict=True))).clear(spine.height)
-        else:
-            found = latest_as_of(spine, self._history(self.history), self.plan)
-        return spine.select(ROW).hstack(found.select(pl.col(feature).alias(name) for name, feature in self.columns))
+        history = None if self.history is None or spine.is_empty() else self._history(self.history)
+        if history is None or history.is_empty():
+            return spine.select(ROW).hstack(empty_columns(self.columns, spine.height))
+        found = self.plan.look_up(spine, history)
+        return spine.select(ROW).hstack(found.select(pl.col(feature.name).alias(name) for name, feature in self.columns))
 
     def _history(self, history: Rows) -> pl.DataFrame:
         # Several files may hold rows of one key and time, whose order all of the view's values decide.
-        columns = self.plan.columns if len(history.paths) == 1 else self.plan.all_columns
-        return merge_files(history.read(columns), self.plan.keys, self.plan.view_features)
+        columns = self.plan.columns if history.parts == 1 else self.plan.all_columns
+        return merge_files(history.read(columns), self.plan.keys, self.plan.tie_columns)
 
 
-def plan_join(join: Join, *, as_known: bool) -> PointInTime:
+def empty_columns(columns: Sequence[tuple[str, FeatureSpec]], rows: int) -> list[pl.Series]:
+    """Returns what features are of entities without any row: null, or S8's values of empty windows."""
+    return [pl.Series(name, [empty_value(feature)], dtype=feature.dtype).new_from_index(0, rows) for name, feature in columns]
+
+
+def plan_join(join: Join, *, as_known: bool) -> LookUp:
     """Returns what a join looks up for each spine row."""
     view = join.applied.spec
+    if view.windows:
+        asked = {column.feature.name: column.feature for column in join.columns}
+        late = view.source.available_time is not None
+        return WindowLookUp(view.entity.key_names, tuple(asked.values()), view.stored_schema, as_known, late)
     return PointInTime(
         keys=view.entity.key_names,
         features=tuple(dict.fromkeys(column.feature.name for column in join.columns)),

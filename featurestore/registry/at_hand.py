@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from featurestore.errors import DefinitionError, UnknownAggregateError
 from featurestore.registry.definitions import Definitions, collect_definitions, load_definitions
-from featurestore.spec.catalog import AppliedView
-from featurestore.spec.view import Transform
+from featurestore.registry.watch import CatalogSource
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.meaning import Transform
 
 
 class AtHand:
@@ -44,5 +46,55 @@ class AtHand:
         """Returns a view with its definition's source and transform. Raises as ``Definitions.of`` and ``load``."""
         if self._loaded is None and applied.spec.name not in self._given.views and self._folder.is_dir():
             self._loaded = self.load(None)
-        known = self._given if self._loaded is None else self._loaded.merged(self._given)
-        return known.of(applied, self._folder)
+        try:
+            return self._known().of(applied, self._folder)
+        except DefinitionError:
+            if self._loaded is None or not self._folder.is_dir():
+                raise
+        self._loaded = self.load(None)  # another process may have applied what is in the folder by now
+        return self._known().of(applied, self._folder)
+
+    def _known(self) -> Definitions:
+        return self._given if self._loaded is None else self._loaded.merged(self._given)
+
+    def import_folder(self) -> bool:
+        """Imports the folder's modules, for what they define besides, such as aggregates; returns whether there is a folder.
+
+        Raises:
+            DefinitionErrors: they are wrong.
+        """
+        if self._folder.is_dir():
+            self.load(None)
+            return True
+        return False
+
+
+class KnownCatalog:
+    """A registry's catalog; where it needs aggregates that are defined in the project's folder, they are imported.
+
+    Args:
+        registry: the registry.
+        at_hand: the definitions at hand.
+    """
+
+    def __init__(self, registry: CatalogSource, at_hand: AtHand) -> None:
+        self._registry = registry
+        self._at_hand = at_hand
+
+    def load(self) -> Catalog:
+        """Returns the catalog.
+
+        Raises:
+            UnknownAggregateError: an aggregate that it needs is defined nowhere.
+            DefinitionErrors: the definitions are wrong.
+        """
+        try:
+            return self._registry.load()
+        except UnknownAggregateError:
+            if not self._at_hand.import_folder():
+                raise
+            return self._registry.load()
+
+    def revision(self) -> int:
+        """Returns the catalog's revision, cheaply."""
+        return self._registry.revision()

@@ -7,16 +7,19 @@ from typing import Any, TypeVar
 
 from featurestore.errors import DefinitionError, DefinitionErrors
 from featurestore.registry.modules import import_folder
-from featurestore.registry.services import service_problems
+from featurestore.registry.services import Known, on_demand_problems, service_problems
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.entity import Entity
 from featurestore.spec.faults import collect_faults
-from featurestore.spec.serial import data_digest
+from featurestore.spec.meaning import Transform
+from featurestore.spec.on_demand import OnDemandView, OnDemandViewMeta
+from featurestore.spec.request import Request
+from featurestore.spec.serial import Spec, data_digest
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import FrameSource, Source
-from featurestore.spec.view import FeatureView, FeatureViewMeta, Transform, ViewSpec
+from featurestore.spec.view import FeatureView, FeatureViewMeta
 
-_Item = TypeVar("_Item", Entity, Source, FeatureService, type[FeatureView])
+_Item = TypeVar("_Item", Entity, Source, FeatureService, type[FeatureView], type[Request], type[OnDemandView])
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,20 @@ class Definitions:
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, type[FeatureView]] = field(default_factory=dict)
     services: dict[str, FeatureService] = field(default_factory=dict)
+    requests: dict[str, type[Request]] = field(default_factory=dict)
+    on_demand: dict[str, type[OnDemandView]] = field(default_factory=dict)
+
+    @property
+    def specs(self) -> dict[str, dict[str, Spec]]:
+        """What the registry keeps of them, by kind and name."""
+        return {
+            "entity": {**self.entities},
+            "source": {**self.sources},
+            "view": {name: each.__view__ for name, each in self.views.items()},
+            "request": {name: each.__request__ for name, each in self.requests.items()},
+            "on_demand": {name: each.__on_demand__ for name, each in self.on_demand.items()},
+            "service": {**self.services},
+        }
 
     def merged(self, later: "Definitions") -> "Definitions":
         """Returns these definitions, with later ones in the place of those of the same name."""
@@ -35,6 +52,8 @@ class Definitions:
             {**self.sources, **later.sources},
             {**self.views, **later.views},
             {**self.services, **later.services},
+            {**self.requests, **later.requests},
+            {**self.on_demand, **later.on_demand},
         )
 
     def of(self, applied: AppliedView, folder: Path) -> tuple[AppliedView, Transform | None]:
@@ -103,9 +122,9 @@ def load_definitions(folder: Path, root: Path | None = None) -> Definitions:
 
 
 def collect_definitions(objects: Iterable[Any]) -> Definitions:
-    """Returns the definitions among objects; views bring their entity and source along.
+    """Returns the definitions among objects; views bring their entity and source along, on-demand views their requests.
 
-    What services use of views that are not among the objects is left for ``check`` to look up in the catalog.
+    What services and on-demand views use of views that are not among the objects is left for ``check`` to look up in the catalog.
 
     Raises:
         DefinitionErrors: an object is no definition, names clash, or a service asks one of the views for what it does not
@@ -120,7 +139,8 @@ def collect_definitions(objects: Iterable[Any]) -> Definitions:
         if not gathered.add(each):
             gathered.faults.append(
                 DefinitionError(
-                    f"{each!r} is no definition. Give entities, sources, feature views (the classes) and feature services."
+                    f"{each!r} is no definition. Give entities, sources, feature views, on-demand views and requests (classes), "
+                    "and feature services."
                 )
             )
     faults = [*gathered.faults, *_check(gathered.definitions, None, None)]
@@ -133,7 +153,8 @@ def check(definitions: Definitions, catalog: Catalog) -> None:
     """Checks definitions that are to be applied beside what is applied already.
 
     Raises:
-        DefinitionErrors: a service uses what is neither defined nor applied, or has the name of a view.
+        DefinitionErrors: a service or on-demand view uses what is neither defined nor applied, an on-demand view cannot be
+            computed, or two kinds of definition share a name.
     """
     faults = _check(definitions, catalog, None)
     if faults:
@@ -158,17 +179,33 @@ class _Gathered:
             self._put("sources", found.sources, value.name, value)
         elif isinstance(value, FeatureService):
             self._put("feature services", found.services, value.name, value)
-        elif isinstance(value, type) and issubclass(value, FeatureView) and value is not FeatureView:
-            view: ViewSpec | None = vars(value).get("__view__")
-            if view is None:
-                self.faulty_views.add(value.__view_name__)
-            else:
-                self._put("entities", found.entities, view.entity.name, view.entity)
-                self._put("sources", found.sources, view.source.name, view.source)
-                self._put("feature views", found.views, view.name, value)
+        elif isinstance(value, type) and issubclass(value, (FeatureView, OnDemandView, Request)) and value not in _BASES:
+            self._add_class(value)
         else:
             return False
         return True
+
+    def _add_class(self, value: type[FeatureView] | type[OnDemandView] | type[Request]) -> None:
+        found = self.definitions
+        if issubclass(value, Request):
+            if self._is_sound(value, "__request__", value.__request_name__):
+                self._put("requests", found.requests, value.__request_name__, value)
+        elif issubclass(value, OnDemandView):
+            for each in value.__requests__:
+                self._add_class(each)
+            if self._is_sound(value, "__on_demand__", value.__view_name__):
+                self._put("on-demand views", found.on_demand, value.__view_name__, value)
+        elif self._is_sound(value, "__view__", value.__view_name__):
+            view = value.__view__
+            self._put("entities", found.entities, view.entity.name, view.entity)
+            self._put("sources", found.sources, view.source.name, view.source)
+            self._put("feature views", found.views, view.name, value)
+
+    def _is_sound(self, value: type, spec: str, name: str) -> bool:
+        """Tells whether a class became a definition; of one with faults, the name is remembered."""
+        if spec not in vars(value):
+            self.faulty_views.add(name)
+        return spec in vars(value)
 
     def _put(self, kinds: str, known: dict[str, _Item], name: str, item: _Item) -> None:
         other = known.setdefault(name, item)
@@ -179,13 +216,16 @@ class _Gathered:
             self.faults.append(DefinitionError(problem, second))
 
 
+_BASES = (FeatureView, OnDemandView, Request)
+
+
 def _same(one: Any, other: Any) -> bool:
     """Tells whether two definitions of one name are one: the same object, or equal in all they say."""
     if one is other:
         return True
-    if isinstance(one, FeatureViewMeta) and isinstance(other, FeatureViewMeta):
+    if isinstance(one, type) and isinstance(other, type):
         # One class made twice, because its module was also imported from elsewhere.
-        return one.__view__ == other.__view__ and one.__view__.place == other.__view__.place != ""
+        return _spec_of(one) == _spec_of(other) and _place(one) == _place(other) != ""
     if isinstance(one, Entity) and isinstance(other, Entity) and one.key_names != other.key_names:
         return False
     if isinstance(one, FrameSource) and isinstance(other, FrameSource) and one.frame is not other.frame:
@@ -196,28 +236,59 @@ def _same(one: Any, other: Any) -> bool:
 def _check(
     definitions: Definitions, catalog: Catalog | None, root: Path | None, faulty_views: Iterable[str] = ()
 ) -> list[DefinitionError]:
-    """Returns the faults of services; those that use views not defined here only where there is a catalog to ask."""
-    views = {name: view.__view__ for name, view in definitions.views.items()}
-    applied = {name: view.spec for name, view in catalog.views.items()} if catalog else {}
-    known = {**applied, **views}
-    faults = []
-    for name, service in definitions.services.items():
-        unknown = None if catalog is None else set(faulty_views)
-        problems = service_problems(service, known, unknown=unknown)
-        if name in known:
-            where = _relative(known[name].place, root)
-            problems.append(f"service {name!r} has the name of a feature view{f' ({where})' if where else ''}. Rename one of them.")
-        faults += [DefinitionError(problem, service.place) for problem in problems]
-    for name, view in views.items():
-        if catalog and name in catalog.services and name not in definitions.services:
-            faults.append(
-                DefinitionError(f"view {name!r} has the name of a feature service that is applied. Rename one.", view.place)
-            )
+    """Returns the faults of what refers to other definitions; to those not defined here only where there is a catalog to ask."""
+    unknown = None if catalog is None else set(faulty_views)
+    known: Known = {
+        **(catalog.referable if catalog else {}),
+        **{each.__view__.name: each.__view__ for each in definitions.views.values()},
+        **{each.__request__.name: each.__request__ for each in definitions.requests.values()},
+        **{each.__on_demand__.name: each.__on_demand__ for each in definitions.on_demand.values()},
+    }
+    faults = _shared_names(definitions, catalog, root)
+    for on_demand in definitions.on_demand.values():
+        view = on_demand.__on_demand__
+        faults += [DefinitionError(problem, view.place) for problem in on_demand_problems(view, known, unknown=unknown)]
+    for service in definitions.services.values():
+        faults += [DefinitionError(problem, service.place) for problem in service_problems(service, known, unknown=unknown)]
     return faults
 
 
+_REFERABLE = {"view": "a feature view", "request": "a request", "on_demand": "an on-demand view", "service": "a feature service"}
+"""The kinds that references name, which therefore share one set of names, in words."""
+
+
+def _shared_names(definitions: Definitions, catalog: Catalog | None, root: Path | None) -> list[DefinitionError]:
+    """Tells which definitions have the name of one of another kind, defined or applied."""
+    defined = definitions.specs
+    applied = {"service": {*catalog.services}, "view": {*catalog.views}, "request": {*catalog.requests},
+               "on_demand": {*catalog.on_demand}} if catalog else {}  # fmt: skip
+    faults = []
+    kinds = list(_REFERABLE)
+    for number, kind in enumerate(kinds):
+        for name, spec in defined[kind].items():
+            said = f"{kind.replace('_', '-')} {'view ' if kind == 'on_demand' else ''}{name!r} has the name of"
+            for other in kinds:
+                if other in kinds[:number] and name in defined[other]:
+                    where = _relative(_place(defined[other][name]), root)
+                    problem = f"{said} {_REFERABLE[other]}{f' ({where})' if where else ''}. Rename one of them."
+                    faults.append(DefinitionError(problem, _place(spec)))
+                elif other != kind and name in applied.get(other, ()) and name not in defined[other]:
+                    problem = f"{said} {_REFERABLE[other]} that is applied. Rename one."
+                    faults.append(DefinitionError(problem, _place(spec)))
+    return faults
+
+
+def _spec_of(item: Any) -> Any:
+    """Returns what the registry keeps of a definition."""
+    if isinstance(item, FeatureViewMeta):
+        return item.__view__
+    if isinstance(item, OnDemandViewMeta):
+        return item.__on_demand__
+    return item.__request__ if isinstance(item, type) and issubclass(item, Request) else item
+
+
 def _place(item: Any) -> str:
-    return str(item.__view__.place if isinstance(item, FeatureViewMeta) else item.place)
+    return str(_spec_of(item).place)
 
 
 def _relative(place: str, root: Path | None) -> str:

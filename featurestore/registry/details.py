@@ -7,7 +7,9 @@ from typing import Any
 from featurestore.clock import format_duration
 from featurestore.spec.entity import Entity
 from featurestore.spec.feature import FeatureSpec
+from featurestore.spec.on_demand import OnDemandSpec
 from featurestore.spec.reference import FeatureReference, Reference
+from featurestore.spec.request import RequestField, RequestSpec
 from featurestore.spec.serial import Spec, to_plain
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import Source
@@ -28,8 +30,13 @@ def details(old: Spec, new: Spec) -> tuple[str, ...]:
         lines += _source(old, new)
     elif isinstance(old, ViewSpec) and isinstance(new, ViewSpec):
         lines += _view(old, new)
+    elif isinstance(old, RequestSpec) and isinstance(new, RequestSpec):
+        lines += _request(old, new)
+    elif isinstance(old, OnDemandSpec) and isinstance(new, OnDemandSpec):
+        lines += _on_demand(old, new)
     elif isinstance(old, FeatureService) and isinstance(new, FeatureService):
-        lines += _service(old, new)
+        lines += _references(old.references, new.references, "feature")
+        lines += _value("log", old.log, new.log)
     return (*lines, *_words(old, new))
 
 
@@ -58,6 +65,10 @@ def _view(old: ViewSpec, new: ViewSpec) -> Iterator[str]:
         before = old.feature(feature.name)
         if before is not None:
             yield from (f"feature {feature.name}: {line}" for line in _feature(before, feature))
+    known = {each.name: each for each in old.inputs}
+    for each in new.inputs:
+        if each.name in known and known[each.name].digest != each.digest:
+            yield f"input {each.name}: {known[each.name].expression} → {each.expression}"
     if old.transform_digest != new.transform_digest:
         yield f"transform {'added' if not old.transform_digest else 'changed' if new.transform_digest else 'removed'}"
     elif old.transform != new.transform:
@@ -76,16 +87,46 @@ def _feature(old: FeatureSpec, new: FeatureSpec) -> Iterator[str]:
     before, after = old.constraints, new.constraints
     for name in dict.fromkeys([*before, *after]):
         yield from _value(name, before.get(name), after.get(name))
+    yield from _value("window", old.window and str(old.window), new.window and str(new.window))
     yield from _value("unit", old.unit, new.unit)
+    yield from _value("pii", *("yes" if each.pii else "no" for each in (old, new)))
     yield from _words(old, new)
 
 
-def _service(old: FeatureService, new: FeatureService) -> Iterator[str]:
-    before, after = _used(old.references), _used(new.references)
+def _request(old: RequestSpec, new: RequestSpec) -> Iterator[str]:
+    yield from _columns("field", *({each.name: each.type_name for each in spec.features} for spec in (old, new)))
+    for after in new.features:
+        before = old.feature(after.name)
+        if before is not None:
+            yield from (f"field {after.name}: {line}" for line in _feature(before, after))
+            if (before.required, before.default) != (after.required, after.default):
+                yield f"field {after.name}: default: {_default(before)} → {_default(after)}"
+
+
+def _default(field: RequestField) -> str:
+    return "none" if field.required else repr(field.default)
+
+
+def _on_demand(old: OnDemandSpec, new: OnDemandSpec) -> Iterator[str]:
+    yield from _references(old.inputs, new.inputs, "input")
+    yield from _columns("feature", *({each.name: each.type_name for each in spec.features} for spec in (old, new)))
+    for feature in new.features:
+        before = old.feature(feature.name)
+        if before is not None:
+            yield from (f"feature {feature.name}: {line}" for line in _feature(before, feature))
+            was, now = old.expression(feature.name), new.expression(feature.name)
+            if was.text != now.text:
+                yield f"feature {feature.name}: expression: {was.text} → {now.text}"
+            elif was != now:
+                yield f"feature {feature.name}: expression changed in what its text does not show, or as another Polars writes it"
+
+
+def _references(old: tuple[Reference, ...], new: tuple[Reference, ...], what: str) -> Iterator[str]:
+    before, after = _used(old), _used(new)
     yield from (f"{said} added" for said in after if said not in before)
     yield from (f"{said} removed" for said in before if said not in after)
     if before != after and sorted(before) == sorted(after):
-        yield "features in another order"
+        yield f"{what}s in another order"
 
 
 def _used(references: tuple[Reference, ...]) -> list[str]:

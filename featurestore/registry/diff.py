@@ -1,16 +1,18 @@
 """The plan of an apply: what definitions would change of what is applied, and what that means recomputing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
 from featurestore.registry.definitions import Definitions, check
 from featurestore.registry.details import details
-from featurestore.registry.services import service_problems
+from featurestore.registry.services import Known, on_demand_problems, service_problems
 from featurestore.registry.specs import Put, applied_specs
 from featurestore.spec.catalog import Catalog
+from featurestore.spec.on_demand import OnDemandSpec
 from featurestore.spec.reference import ViewReference
+from featurestore.spec.request import RequestSpec
 from featurestore.spec.serial import KINDS, Spec, data_digest, to_json
 from featurestore.spec.service import FeatureService
 from featurestore.spec.view import ViewSpec
@@ -26,7 +28,7 @@ class Change:
 
     Args:
         action: whether it is added, changed or removed.
-        kind: ``entity``, ``source``, ``view`` or ``service``.
+        kind: ``entity``, ``source``, ``view``, ``request``, ``on_demand`` or ``service``.
         name: its name.
         details: what changed, a line each.
         recompute: whether a view's stored values have to be computed anew.
@@ -66,9 +68,9 @@ class Plan:
 
     Args:
         base_revision: the revision of the registry that the plan starts from.
-        changes: what changes: entities, sources, views, services, each kind by name.
+        changes: what changes: entities, sources, views, requests, on-demand views, services, each kind by name.
         unchanged: how many definitions are as they are applied.
-        broken: a line for each thing that a service which remains would lose.
+        broken: a line for each thing that a service or on-demand view which remains would lose.
         warnings: what is worth knowing beside that.
     """
 
@@ -142,7 +144,7 @@ def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Cal
         1 to add, 0 to change, 0 to remove
     """
     check(definitions, catalog if partial else Catalog())
-    applied, defined = applied_specs(catalog), _defined(definitions)
+    applied, defined = applied_specs(catalog), definitions.specs
     changes: list[Change] = []
     unchanged = 0
     for kind in KINDS:
@@ -157,12 +159,6 @@ def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Cal
     return Plan(
         catalog.revision, tuple(changes), unchanged, tuple(_broken(applied, remaining)), tuple(_left_behind(remaining, changes))
     )
-
-
-def _defined(definitions: Definitions) -> dict[str, dict[str, Spec]]:
-    views = {name: view.__view__ for name, view in definitions.views.items()}
-    services = {**definitions.services}
-    return {"entity": {**definitions.entities}, "source": {**definitions.sources}, "view": {**views}, "service": {**services}}
 
 
 def _change(
@@ -187,8 +183,12 @@ def _change(
 
 
 def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, Spec]]) -> Iterator[str]:
-    """Tells what services that remain as they are would lose; what they lack already is no news."""
-    before, after = _views(applied), _views(remaining)
+    """Tells what services and on-demand views that remain as they are would lose; what they lack already is no news."""
+    before, after = _referable(applied), _referable(remaining)
+    for name, view in remaining["on_demand"].items():
+        if isinstance(view, OnDemandSpec) and name in applied["on_demand"]:
+            lacking = on_demand_problems(view, before)
+            yield from (problem for problem in on_demand_problems(view, after) if problem not in lacking)
     for name, service in remaining["service"].items():
         if isinstance(service, FeatureService) and name in applied["service"]:
             known = service_problems(service, before)
@@ -197,7 +197,7 @@ def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, 
                 yield from _shrunk(service, before, after)
 
 
-def _shrunk(service: FeatureService, before: Mapping[str, ViewSpec], after: Mapping[str, ViewSpec]) -> Iterator[str]:
+def _shrunk(service: FeatureService, before: Known, after: Known) -> Iterator[str]:
     """Tells which features a service would lose without a word that uses views as a whole."""
     whole = dict.fromkeys(reference.view for reference in service.references if isinstance(reference, ViewReference))
     for view in whole:
@@ -205,6 +205,11 @@ def _shrunk(service: FeatureService, before: Mapping[str, ViewSpec], after: Mapp
             for feature in before[view].feature_names:
                 if after[view].feature(feature) is None:
                     yield f"service {service.name!r} would lose {view}.{feature}, which it uses with all of {view!r}."
+
+
+def _referable(specs: dict[str, dict[str, Spec]]) -> Known:
+    kinds = (ViewSpec, RequestSpec, OnDemandSpec)
+    return {name: each for found in specs.values() for name, each in found.items() if isinstance(each, kinds)}
 
 
 def _views(specs: dict[str, dict[str, Spec]]) -> dict[str, ViewSpec]:

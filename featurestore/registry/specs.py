@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from featurestore.clock import Clock, from_micros, to_micros
-from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError
+from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError, UnknownAggregateError
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.serial import KINDS, Spec, from_json, kind_of, to_json
 from featurestore.spec.view import ViewSpec
@@ -168,6 +168,8 @@ class SpecRegistry:
             entities=applied["entity"],
             sources=applied["source"],
             views=applied["view"],
+            requests=applied["request"],
+            on_demand=applied["on_demand"],
             services=applied["service"],
             versions={(row.kind, row.name): row.version for row in rows if row.kind is not None},
         )
@@ -181,7 +183,10 @@ def applied_specs(catalog: Catalog) -> dict[str, dict[str, Spec]]:
         {}
     """
     views = {name: view.spec for name, view in catalog.views.items()}
-    return {"entity": {**catalog.entities}, "source": {**catalog.sources}, "view": {**views}, "service": {**catalog.services}}
+    return {
+        "entity": {**catalog.entities}, "source": {**catalog.sources}, "view": {**views}, "request": {**catalog.requests},
+        "on_demand": {**catalog.on_demand}, "service": {**catalog.services},
+    }  # fmt: skip
 
 
 def _read(row: "Row[Any]") -> Spec:
@@ -190,6 +195,8 @@ def _read(row: "Row[Any]") -> Spec:
         if row.kind not in KINDS or (row.kind == "view" and row.data_version is None):
             raise ValueError(f"kind {row.kind!r}, data version {row.data_version}")
         return from_json(row.kind, row.body)
+    except UnknownAggregateError:
+        raise
     except (FeatureStoreError, msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
         raise RegistryError(
             f"The registry's {row.kind} {row.name!r} (version {row.version}) cannot be read ({error}). "

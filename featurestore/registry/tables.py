@@ -91,6 +91,21 @@ chunk = Table(
 )
 """What a run that is not done yet has staged of each chunk."""
 
+key = Table(
+    "featurestore_key",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_four", String, nullable=False),
+)
+"""A row for each API key of a server, never deleted: the SHA-256 of its secret, and what it may do."""
+
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 

@@ -1,21 +1,33 @@
 """Online reads: the latest values of a selection's features, in one round trip for all rows and views."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from featurestore.clock import Clock, parse_instant, to_micros
-from featurestore.errors import NameClashError, RequestError, did_you_mean
+from featurestore.errors import NameClashError, OnlineStoreError, RequestError, did_you_mean
 from featurestore.online.base import OnlineStore
 from featurestore.plan.online import OnlineJoin, OnlinePlan, compile_online
+from featurestore.plan.requests import row_fields
 from featurestore.plan.selection import Selection
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.retrieve.spine import to_frame, told_lengths
 
 Row = Mapping[str, Any]
 _PLANS_KEPT = 1024
+
+
+@dataclass
+class RoundTrips:
+    """What asynchronous reads asked the online store so far: how often, for how many seconds in all, and how often in vain."""
+
+    count: int = 0
+    seconds: float = 0.0
+    failed: int = 0
 
 
 class OnlineReader:
@@ -32,6 +44,7 @@ class OnlineReader:
         self._store = store
         self._clock = clock
         self._plans: dict[Any, OnlinePlan] = {}
+        self.trips = RoundTrips()
 
     def forget_plans(self) -> None:
         """Drops the compiled plans, once another catalog is applied."""
@@ -55,17 +68,45 @@ class OnlineReader:
 
     def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
         """Returns the features of some rows."""
-        given = rows if type(rows) is list else as_rows(rows)
-        keys, places = store_keys(plan, given)
-        now = to_micros(self._clock() if at is None else parse_instant(at))
-        return OnlineRows(given, plan, _spread(self._store.read(keys), places), now, as_of=at is not None)
+        question = self._question(plan, rows, at)
+        return question.answer(self._store.read(question.keys))
 
     async def read_async(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
         """Returns the same, without blocking the event loop while the store answers."""
+        question = self._question(plan, rows, at)
+        began = perf_counter()
+        try:
+            values = await self._store.read_async(question.keys)
+        except OnlineStoreError:
+            self.trips.failed += 1
+            raise
+        finally:
+            self.trips.count += 1
+            self.trips.seconds += perf_counter() - began
+        return question.answer(values)
+
+    def _question(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> "_Question":
         given = rows if type(rows) is list else as_rows(rows)
+        brought = row_fields(plan.computation.fields, given) if plan.computation.fields else {}
         keys, places = store_keys(plan, given)
         now = to_micros(self._clock() if at is None else parse_instant(at))
-        return OnlineRows(given, plan, _spread(await self._store.read_async(keys), places), now, as_of=at is not None)
+        return _Question(plan, given, brought, keys, places, now, at is not None)
+
+
+class _Question(NamedTuple):
+    """What a read asks the store, and what it needs to make rows of the answer."""
+
+    plan: OnlinePlan
+    given: Sequence[Row]
+    brought: Mapping[str, pl.Series]
+    keys: list[bytes]
+    places: list[int | None] | None
+    now: int
+    as_of: bool
+
+    def answer(self, values: list[bytes | None]) -> OnlineRows:
+        spread = _spread(values, self.places)
+        return OnlineRows(self.given, self.plan, spread, self.now, self.brought, as_of=self.as_of)
 
 
 def as_rows(given: Any) -> list[dict[str, Any]]:
@@ -197,7 +238,9 @@ def _check_names(plan: OnlinePlan, rows: Sequence[Row]) -> None:
     for row in rows:
         if not free(row):
             name = next(name for name in plan.names if name in row)
-            label = next(join.label for join in plan.joins if name in join.names)
+            labels = [(join.label, join.names) for join in plan.joins]
+            labels += [(step.view, tuple(output.name for output in step.outputs)) for step in plan.computation.steps]
+            label = next(label for label, names in labels if name in names)
             raise NameClashError(name, f"the rows' column {name!r}", f"feature {name!r} of {label!r}")
 
 

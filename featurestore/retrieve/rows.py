@@ -1,18 +1,21 @@
 """Online rows: the answer to an online read."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from featurestore.clock import from_micros
+from featurestore.clock import INSTANT, from_micros
 from featurestore.codec import oldest_header, to_series, unpack_times, unpack_values
 from featurestore.errors import RequestError
 from featurestore.plan.online import OnlineJoin, OnlinePlan
+from featurestore.plan.window_values import WindowValues
+from featurestore.retrieve.computed import compute, python_values
 from featurestore.retrieve.spine import to_frame
 
 Status = Literal["present", "null", "expired", "missing"]
@@ -26,6 +29,17 @@ _AVAILABLE: Callable[[bytes], bytes] = itemgetter(slice(8, None))
 """A header's available time, which is never before its event time (S2)."""
 
 
+class Tally(NamedTuple):
+    """How many values of a view have which status in an answer, and how many seconds ago the newest served event was."""
+
+    view: str
+    present: int
+    null: int
+    expired: int
+    missing: int
+    age: float | None
+
+
 class OnlineRows:
     """The rows that were asked about, with their features: nothing is decoded before it is looked at.
 
@@ -37,18 +51,27 @@ class OnlineRows:
         plan: the plan they were read by.
         values: the store's values, join by join, each in the order of the rows.
         now: the instant of the read, in microseconds.
+        brought: the columns that the rows bring for what is computed.
         as_of: whether the instant was asked for, and is not a clock's, which allows for ``CLOCK_SKEW``.
     """
 
-    __slots__ = ("__dict__", "_as_of", "_given", "_now", "_plan", "_values")
+    __slots__ = ("__dict__", "_as_of", "_brought", "_given", "_now", "_plan", "_values")
 
     def __init__(
-        self, given: Sequence[Mapping[str, Any]], plan: OnlinePlan, values: Sequence[bytes | None], now: int, *, as_of: bool
+        self,
+        given: Sequence[Mapping[str, Any]],
+        plan: OnlinePlan,
+        values: Sequence[bytes | None],
+        now: int,
+        brought: Mapping[str, pl.Series],
+        *,
+        as_of: bool,
     ) -> None:
         self._given = given
         self._plan = plan
         self._values = values
         self._now = now
+        self._brought = brought
         self._as_of = as_of
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -57,6 +80,8 @@ class OnlineRows:
         Timestamps are aware and in UTC; a list or vector is a list.
         """
         parts = [self._python(join, rows) for join, (_, rows) in zip(self._plan.joins, self._served, strict=True)]
+        if self._plan.computation.steps:
+            parts.append(list(zip(*map(python_values, self._computed.values()), strict=True)))
         names, order = self._plan.names, self._plan.order
         rows = zip(self._given, *parts, strict=True)
         # One zip into one dict: a third of the time of filling it in steps.
@@ -67,6 +92,15 @@ class OnlineRows:
             for given, *values in rows
         ]
 
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Returns each feature's values in the order of the rows, without the rows' own columns, as ``to_dicts()`` has them."""
+        found: dict[str, Sequence[Any]] = {name: python_values(column) for name, column in self._computed.items()}
+        for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
+            found.update(
+                zip(join.names, zip(*self._python(join, rows), strict=True) if rows else [()] * len(join.names), strict=True)
+            )
+        return {name: found[name] for name in self._plan.names}
+
     def to_polars(self) -> pl.DataFrame:
         """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12).
 
@@ -75,20 +109,49 @@ class OnlineRows:
         Raises:
             RequestError: two columns of the rows have one name once the names are text.
         """
-        given = _given_frame(self._given)
-        features = {}
+        return _given_frame(self._given).with_columns(self._series())
+
+    def _series(self) -> list[pl.Series]:
+        """Returns the features as columns."""
+        features = dict(self._computed)
         for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
             columns = zip(*(join.blank if row is None else row for row in rows), strict=True) if rows else ([] for _ in join.names)
             for name, dtype, column in zip(join.names, join.dtypes, columns, strict=True):
                 features[name] = to_series(name, list(column), dtype)
-        return given.with_columns(features[name] for name in self._plan.names)
+        return [features[name] for name in self._plan.names]
+
+    @staticmethod
+    def keys_of(answers: "Sequence[OnlineRows]") -> pl.DataFrame:
+        """Returns the join keys of answers of one plan, one below the other; without a column where there are none."""
+        joins = answers[0].plan.joins
+        keys = {column: dtype for join in joins for column, dtype in zip(join.on, join.key_dtypes, strict=True)}
+        given = [row for answer in answers for row in answer._given]
+        return pl.DataFrame([pl.Series(name, [row[name] for row in given], dtype, strict=False) for name, dtype in keys.items()])
+
+    @property
+    def plan(self) -> OnlinePlan:
+        """The plan they were read by."""
+        return self._plan
+
+    def logged(self) -> pl.DataFrame:
+        """Returns the whole answer as the feature log has it: the instant, keys, fields, features, statuses, event times."""
+        keys, features = self.keys_of([self]).get_columns(), self._series()
+        known = {column.name for column in keys}
+        fields = [self._brought[each.name].alias(each.field.name) for each in self._plan.computation.fields]
+        status = [pl.Series(f"{name}__status", values, dtype=pl.String) for name, values in self.status.items()]
+        times = [
+            pl.Series(f"{re.sub(r'[^0-9A-Za-z_]+', '_', label).strip('_')}__event_time", values, dtype=INSTANT)
+            for label, values in self.event_time.items()
+        ]
+        instant = pl.Series("read_at", [from_micros(self._now)] * len(self), dtype=INSTANT)
+        return pl.DataFrame([instant, *keys, *(each for each in fields if each.name not in known), *features, *status, *times])
 
     @property
     def status(self) -> dict[str, list[Status]]:
         """For each feature and row, why it has its value (S14).
 
         ``present``; ``null``: the row holds a null; ``expired``: there is a row but for the ttl; ``missing``: no row of
-        that entity, or one that lies after the read.
+        that entity, or one that lies after the read. What is computed is ``present`` or ``null``.
         """
         found: dict[str, list[Status]] = {}
         for join, (headers, rows) in zip(self._plan.joins, self._served, strict=True):
@@ -100,6 +163,8 @@ class OnlineRows:
                     gone or ("present" if row is not None and row[place] is not None else "null")
                     for gone, row in zip(absent, rows, strict=True)
                 ]
+        for name, column in self._computed.items():
+            found[name] = ["null" if null else "present" for null in column.is_null()]
         return {name: found[name] for name in self._plan.names}
 
     @property
@@ -109,6 +174,30 @@ class OnlineRows:
             join.label: [from_micros(unpack_times(header)[0]) if header else None for header in headers]
             for join, (headers, _) in zip(self._plan.joins, self._served, strict=True)
         }
+
+    def tallies(self, most: int = 128) -> "Iterator[Tally]":
+        """Yields for each join how many of its values have which status, at little cost; for metrics.
+
+        Args:
+            most: of more rows than these, every second, third … is looked at, and counts for those between.
+        """
+        step = -(-len(self._given) // most) or 1
+        for join, (headers, rows) in zip(self._plan.joins, self._served, strict=True):
+            present = null = expired = missing = 0
+            width = len(join.names)
+            newest = b""
+            for header, row in zip(headers[::step], rows[::step], strict=True):
+                if row is not None:
+                    nulls = row.count(None)
+                    null += nulls
+                    present += width - nulls
+                    newest = max(newest, header)
+                elif header:
+                    expired += width
+                else:
+                    missing += width
+            age = (self._now - unpack_times(newest)[0]) / 1e6 if newest else None
+            yield Tally(join.view, present * step, null * step, expired * step, missing * step, age)
 
     @cached_property
     def _served(self) -> list[tuple[list[bytes], list[Any]]]:
@@ -122,6 +211,9 @@ class OnlineRows:
         for number, join in enumerate(self._plan.joins):
             part = decoded[2 * number * rows : 2 * (number + 1) * rows]
             headers, values = part[::2], part[1::2]
+            if join.windows is not None:
+                served.append(_windows(join.windows, headers, values, self._now, latest))
+                continue
             if some_later:
                 known = [_AVAILABLE(header) <= latest for header in headers]
                 headers = [header if there else b"" for header, there in zip(headers, known, strict=True)]
@@ -134,6 +226,11 @@ class OnlineRows:
                 values = [None if row is None else [row[place] for place in picks] for row in values]
             served.append((headers, values))
         return served
+
+    @cached_property
+    def _computed(self) -> dict[str, pl.Series]:
+        """The columns that are computed, in the order of the plan's computation."""
+        return compute(self._plan, self._served, self._brought) if self._plan.computation.steps else {}
 
     def _python(self, join: OnlineJoin, rows: list[Any]) -> list[Any]:
         if not join.conversions:
@@ -159,6 +256,15 @@ class OnlineRows:
 
     def _repr_html_(self) -> str:
         return self.to_polars()._repr_html_()
+
+
+def _windows(
+    windows: WindowValues, headers: list[bytes], values: list[Any], now: int, latest: bytes
+) -> tuple[list[bytes], list[Any]]:
+    """Returns what windows hold at an instant, and the headers; an entity whose events go on after it is as one not there."""
+    headers = [header if header[:8] <= latest else b"" for header in headers]
+    read = windows.read
+    return headers, [read(value[1], now) if header else None for header, value in zip(headers, values, strict=True)]
 
 
 def _given_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

@@ -13,8 +13,19 @@ from featurestore.engines.base import Engine
 from featurestore.errors import RequestError
 from featurestore.offline.base import OfflineStore, Snapshot, Table
 from featurestore.plan.point_in_time import TIME
+from featurestore.plan.requests import check_fields, spine_fields
 from featurestore.plan.selection import Join, Selection, check_clashes
-from featurestore.plan.training import BUCKET, ROW, JoinTask, SpinePart, check_spine, plan_join, spine_bucket, spine_columns
+from featurestore.plan.training import (
+    BUCKET,
+    ROW,
+    JoinTask,
+    SpinePart,
+    check_spine,
+    empty_columns,
+    plan_join,
+    spine_bucket,
+    spine_columns,
+)
 from featurestore.retrieve.sink import ParquetSink
 from featurestore.retrieve.spine import FilePart, FramePart, batches
 
@@ -50,7 +61,7 @@ class TrainingReader:
         for number, join in enumerate(selection.joins):
             features += _in_order(found[number], join, 0, spine.height).get_columns()
             found[number].clear()
-        return spine.hstack(pl.DataFrame(features).select(selection.names))
+        return _with_features(spine, features, selection, 0)
 
     def _tasks_in_memory(self, spine: pl.DataFrame, selection: Selection, time: str, *, as_known: bool) -> Iterator[JoinTask]:
         for number, join in enumerate(selection.joins):
@@ -76,23 +87,24 @@ class TrainingReader:
     def _snapshot(self, join: Join, earliest: Any, latest: Any, *, as_known: bool) -> Snapshot:
         """Returns a join's history, less the files that no spine row can see."""
         table = Table.of(self._project, join.applied)
-        ttl = join.applied.spec.ttl
-        if not isinstance(earliest, datetime) or not isinstance(latest, datetime):
+        plan = plan_join(join, as_known=as_known)
+        if not isinstance(earliest, datetime) or not isinstance(latest, datetime) or not plan.prunes:
             return self._offline.snapshot(table)
-        since = None if ttl is None else to_micros(earliest) - ttl
+        since = None if plan.reach is None else to_micros(earliest) - plan.reach
         return self._offline.snapshot(table, since=since, until=to_micros(latest))
 
     def _tasks(
         self, number: int, join: Join, snapshot: Snapshot, parts: Iterable[tuple[int, SpinePart, int]], *, as_known: bool
     ) -> Iterator[JoinTask]:
         plan = plan_join(join, as_known=as_known)
-        columns = tuple((column.name, column.feature.name) for column in join.columns)
-        dtypes = tuple(join.applied.spec.schema[name] for name in plan.features)
+        columns = tuple((column.name, column.feature) for column in join.columns)
+        stored = join.applied.spec.stored_schema
+        dtypes = [stored[name] for name in plan.columns if name in stored]
         width = 8 * (3 + len(plan.keys)) + sum(_NESTED_WIDTH if dtype.is_nested() else 12 for dtype in dtypes)
         for node, part, rows in parts:
             history = snapshot.buckets.get(node)
             held = history.rows if history is not None else 0
-            yield JoinTask(number, plan, part, history, columns, dtypes, 3 * width * (held + rows))
+            yield JoinTask(number, plan, part, history, columns, 3 * width * (held + rows))
 
     def _spill(
         self, spine: pl.DataFrame | pl.LazyFrame, schema: pl.Schema, selection: Selection, time: str, work: Path
@@ -102,12 +114,14 @@ class TrainingReader:
         start = 0
         for index, batch in enumerate(batches(spine, _BATCH_ROWS)):
             _check_times(batch, time)
+            spine_fields(selection.computation.fields, batch, start)  # told before anything is joined
             batch.write_parquet(work / f"spine-{index}.parquet", compression="lz4")
+            earliest = latest = None
             for number, join in enumerate(selection.joins):
                 thin = batch.lazy().select(spine_columns(schema, time, join)).with_row_index(ROW, start).collect()
                 thin.write_parquet(work / f"thin-{number}-{index}.parquet", compression="lz4")
-            # Every join has the same times; the last one's serve.
-            spans.append((start, batch.height, thin[TIME].min(), thin[TIME].max()))
+                earliest, latest = thin[TIME].min(), thin[TIME].max()  # the same for every join
+            spans.append((start, batch.height, earliest, latest))
             start += batch.height
         return spans
 
@@ -134,6 +148,7 @@ class TrainingReader:
 def _check(spine: pl.LazyFrame, selection: Selection, time: str) -> pl.Schema:
     schema = spine.collect_schema()
     check_spine(schema, time, selection)
+    check_fields(selection.computation.fields, schema)
     check_clashes(selection, schema, "spine")
     return schema
 
@@ -154,14 +169,26 @@ def _in_memory(thin: pl.DataFrame, join: Join, snapshot: Snapshot) -> Iterator[t
 
 
 def _in_order(found: Sequence[pl.DataFrame], join: Join, start: int, rows: int) -> pl.DataFrame:
-    """Returns a join's features for the spine rows from ``start`` on, nulls where no look-up was made (null keys)."""
+    """Returns a join's features for the spine rows from ``start`` on, empty ones where no look-up was made (null keys)."""
     columns = {column.name: column.feature.dtype for column in join.columns}
     frame = pl.concat([pl.DataFrame(schema={ROW: pl.UInt32(), **columns}), *found])
     if frame.height < rows:
         every = pl.select(pl.int_range(start, start + rows, dtype=pl.UInt32).alias(ROW))
-        frame = pl.concat([frame, every.join(frame, on=ROW, how="anti")], how="diagonal")
+        without = every.join(frame, on=ROW, how="anti")
+        empty = empty_columns([(column.name, column.feature) for column in join.columns], without.height)
+        frame = pl.concat([frame, without.hstack(empty)])
     # One bucket's rows are in order already, and to move them costs as much as to look them up.
     return (frame if frame[ROW].is_sorted() else frame.sort(ROW)).drop(ROW)
+
+
+def _with_features(spine: pl.DataFrame, found: Sequence[pl.Series], selection: Selection, start: int) -> pl.DataFrame:
+    """Returns spine rows with the features asked for after their own columns, of those found and those computed of them."""
+    columns = {column.name: column for column in found}
+    computation = selection.computation
+    if computation.steps:
+        columns |= spine_fields(computation.fields, spine, start)
+        columns |= computation.run(columns, start)
+    return spine.hstack([columns[name] for name in selection.names])
 
 
 def _assemble(selection: Selection, work: Path, spans: Sequence[tuple[int, int, Any, Any]], path: Path) -> int:
@@ -174,5 +201,5 @@ def _assemble(selection: Selection, work: Path, spans: Sequence[tuple[int, int, 
                 found = [pl.scan_parquet(file, glob=False).filter(wanted).collect() for file in files]
                 features += _in_order(found, join, start, rows).get_columns()
             spine = pl.read_parquet(work / f"spine-{index}.parquet")
-            sink.write(spine.hstack(pl.DataFrame(features).select(selection.names)))
+            sink.write(_with_features(spine, features, selection, start))
     return sum(rows for _, rows, _, _ in spans)

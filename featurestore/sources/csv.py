@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import INSTANT
+from featurestore.clock import INSTANT, parse_times
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.sources.base import Chunk
 from featurestore.sources.files import FilesReader, Part, Piece
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
 from featurestore.sources.records import cut, opened, without_blank_lines
-from featurestore.sources.times import checked, extent, normalised, parse_times, raw_time_columns, translated
+from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
 from featurestore.spec.source import CSVSource
 
 ENDINGS = (".csv", ".csv.gz")

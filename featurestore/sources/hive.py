@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from featurestore.sources.times import parse_times
+from featurestore.clock import parse_times
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _FORMS: tuple[tuple[str, Callable[[pl.Series], pl.Series]], ...] = (

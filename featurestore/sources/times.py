@@ -10,14 +10,6 @@ from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.sources.widen import cast
 from featurestore.spec.source import Source
 
-_ISO_FORMATS = (
-    ("%Y-%m-%dT%H:%M:%S%.f", None),
-    ("%Y-%m-%dT%H:%M:%S%.f%#z", "UTC"),
-    ("%Y-%m-%d", None),
-    ("%Y-%m-%dT%H:%M", None),
-    ("%Y-%m-%dT%H:%M%#z", "UTC"),
-)
-
 
 @contextmanager
 def translated(spec: Source, what: str, *errors: type[Exception], advice: str = "") -> Iterator[None]:
@@ -136,26 +128,6 @@ def extent(spec: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
     """
     known = effective(spec).to_physical().filter(~null_time(spec))
     return rows.select(earliest=known.min(), latest=known.max(), nulls=null_time(spec).any())
-
-
-def parse_times(texts: pl.Series) -> pl.Series:
-    """Returns ISO 8601 texts as instants; null where a text is none.
-
-    Dates, times to the minute, the second or any fraction of it, with or without an offset, each row for itself. Naive
-    times are taken as UTC, finer precision is floored (S1).
-
-    Example:
-        >>> parse_times(pl.Series(["2013-07-01 12:00:00.5", "2013-07-01T12:00+02:00", "July"])).to_list()[1:]
-        [datetime.datetime(2013, 7, 1, 10, 0, tzinfo=zoneinfo.ZoneInfo(key='UTC')), None]
-    """
-    texts = texts.str.strip_chars().str.replace(r"^(\S{10}) ", "${1}T").str.replace(r"\s*UTC$", "Z")
-    times = pl.Series(texts.name, [None] * len(texts), dtype=INSTANT)
-    for form, zone in _ISO_FORMATS:
-        if times.null_count() == texts.null_count():
-            break
-        parsed = texts.str.to_datetime(form, time_unit="us", time_zone=zone, strict=False)
-        times = times.zip_with(times.is_not_null(), parsed.dt.replace_time_zone("UTC"))
-    return times
 
 
 def _missing(spec: Source, column: str, argument: str, where: str, there: Iterable[str]) -> str:

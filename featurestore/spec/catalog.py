@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from featurestore.spec.entity import Entity
+from featurestore.spec.on_demand import OnDemandSpec
+from featurestore.spec.request import RequestSpec
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import Source
 from featurestore.spec.view import ViewSpec
@@ -33,6 +35,13 @@ class Catalog:
     entities: Mapping[str, Entity] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     views: Mapping[str, AppliedView] = field(default_factory=dict)
+    requests: Mapping[str, RequestSpec] = field(default_factory=dict)
+    on_demand: Mapping[str, OnDemandSpec] = field(default_factory=dict)
     services: Mapping[str, FeatureService] = field(default_factory=dict)
     versions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The newest version ever of each (kind, name), removed ones too, so that a name that returns does not meet old rows."""
+
+    @property
+    def referable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:
+        """What a reference may name, but for services; the kinds share one set of names."""
+        return {**{name: view.spec for name, view in self.views.items()}, **self.requests, **self.on_demand}

@@ -46,13 +46,17 @@ def report(faults: Sequence[DefinitionError]) -> None:
         raise DefinitionErrors(faults)
 
 
-def caller_place() -> str:
-    """Returns ``file:line`` of the user's code that is now making a definition; empty outside a file."""
+def caller_place(*libraries: str) -> str:
+    """Returns ``file:line`` of the user's code that is now making a definition; empty outside a file.
+
+    Args:
+        libraries: folders of libraries that stand between the user's code and the definition.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         # Frames with made-up names ("<string>") are those of generated __init__ methods.
-        if not name.startswith((_PACKAGE, "<string>")):
+        if not name.startswith((_PACKAGE, "<string>", *libraries)):
             return f"{name}:{frame.f_lineno}" if not name.startswith("<") else ""
         if frame.f_back is None:
             break

@@ -12,6 +12,7 @@ import polars as pl
 from featurestore.clock import parse_instant
 from featurestore.dtypes import python_name
 from featurestore.errors import DefinitionError
+from featurestore.spec.window import WindowSpec
 
 Bound = int | float | str
 """A bound as the registry keeps it; the bound of a date or time is its ISO text."""
@@ -29,9 +30,12 @@ class FeatureField:
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     constraints: Mapping[str, Any] = field(default_factory=dict)
+    expression: pl.Expr | None = field(default=None, compare=False)
+    pii: bool = False
 
 
 def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Field
+    expression: pl.Expr | None = None,
     *,
     description: str = "",
     unit: str = "",
@@ -45,6 +49,7 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
     max_length: int | None = None,
     pattern: str | None = None,
     one_of: Sequence[Any] | None = None,
+    pii: bool = False,
 ) -> Any:
     """Says more of a feature than its type: what it means, and what its values must be like.
 
@@ -52,6 +57,7 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
     constraint but that of a type without ``| None``.
 
     Args:
+        expression: of an on-demand view's feature, how it is computed from the view's inputs.
         description: what it means.
         unit: what it is measured in.
         owner: who answers for it, where that is not the view's owner.
@@ -64,6 +70,8 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
         max_length: the greatest length of text (characters), bytes or a list (elements).
         pattern: a regular expression (Rust's dialect) to be found in the text; anchor it with ^ and $.
         one_of: the values there may be.
+        pii: whether it is personal information, which a server gives only to whom that is granted. What is computed from it
+            on demand is too, without a word.
 
     Example:
         >>> from featurestore import Entity, FeatureView, ParquetSource
@@ -81,12 +89,15 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
         "one_of": (one_of,) if isinstance(one_of, str) else None if one_of is None else tuple(one_of),
     }  # fmt: skip
     constraints = {name: value for name, value in given.items() if value is not None}
-    return FeatureField(description, unit, owner, dict(tags or {}), constraints)
+    return FeatureField(description, unit, owner, dict(tags or {}), constraints, expression, pii)
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One feature of a view: its name, type and constraints, as the registry keeps it."""
+    """One feature of a view: its name, type and constraints, as the registry keeps it.
+
+    A windowed one has a ``window``, and as its ``family`` the attribute that it and its siblings are defined by.
+    """
 
     name: str
     dtype: pl.DataType
@@ -103,6 +114,13 @@ class FeatureSpec:
     max_length: int | None = None
     pattern: str | None = None
     one_of: tuple[Bound | bool, ...] | None = None
+    family: str = ""
+    window: WindowSpec | None = None
+    pii: bool = False
+
+    def __str__(self) -> str:
+        made_by = "" if self.window is None else f" = {self.window}"
+        return f"{self.name}: {self.type_name}{made_by}{' (pii)' if self.pii else ''}"
 
     @property
     def type_name(self) -> str:
@@ -116,7 +134,7 @@ class FeatureSpec:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-DATA_FIELDS = tuple(each.name for each in fields(FeatureSpec) if each.name not in ("description", "unit", "owner", "tags"))
+DATA_FIELDS = tuple(each.name for each in fields(FeatureSpec) if each.name not in ("description", "unit", "owner", "tags", "pii"))
 """The fields on which a feature's values depend; the others are words about it."""
 
 
@@ -124,8 +142,14 @@ def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable:
     """Returns the feature that an annotation and its ``Feature(…)`` describe.
 
     Raises:
-        DefinitionError: a constraint does not go with the type, or its value is of the wrong form.
+        DefinitionError: a constraint does not go with the type, or its value is of the wrong form; or there is an
+            expression, which only an on-demand view takes (and takes away before it comes here).
     """
+    if said.expression is not None:
+        raise DefinitionError(
+            "it has an expression, which is computed when it is asked for: that is an OnDemandView's. Compute what is to be stored "
+            "in the view's transform."
+        )
     constraints: dict[str, Any] = {}
     for constraint, value in said.constraints.items():
         if not _applies(constraint, dtype):
@@ -145,7 +169,8 @@ def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable:
             pl.select(pl.lit("").str.contains(constraints["pattern"]))
         except pl.exceptions.ComputeError as error:
             raise DefinitionError(f"pattern={constraints['pattern']!r} is not a regular expression: {error}") from error
-    return FeatureSpec(name, dtype, nullable, said.description, said.unit, said.owner, dict(said.tags), **constraints)
+    words = (said.description, said.unit, said.owner, dict(said.tags))
+    return FeatureSpec(name, dtype, nullable, *words, **constraints, pii=said.pii)
 
 
 def _applies(constraint: str, dtype: pl.DataType) -> bool:

@@ -9,9 +9,14 @@ import ast
 import hashlib
 import linecache
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
+
+import polars as pl
+
+Transform = Callable[[pl.LazyFrame], pl.LazyFrame]
+"""What turns a source's rows into a view's."""
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 

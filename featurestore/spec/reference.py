@@ -1,9 +1,11 @@
 """References: how a service or a call names features, renames them, and says which spine columns hold the keys."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 
+from featurestore.clock import parse_duration
 from featurestore.errors import RequestError
 
 
@@ -47,6 +49,24 @@ class FeatureReference:
     name_prefix: str = ""
     key_columns: tuple[tuple[str, str], ...] = ()
     label: str = field(default="", compare=False)
+    windows: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    """For a windowed feature's attribute: each window, and the feature that it makes."""
+
+    def __getitem__(self, window: str | timedelta) -> "FeatureReference":
+        """Returns the feature of one window: ``CarrierDelays.mean_delay["1d"]``."""
+        size = parse_duration(window)
+        for text, feature in self.windows:
+            if parse_duration(text) == size:
+                label = f"{self.label}[{text!r}]" if self.label else ""
+                return replace(self, feature=feature, label=label, windows=((text, feature),))
+        known = ", ".join(repr(text) for text, _ in self.windows)
+        raise RequestError(
+            f"{self!r} has no window {window!r}. "
+            + (f"It has {known}." if known else "It is no windowed feature by its attribute.")
+        )
+
+    def __iter__(self) -> Iterator["FeatureReference"]:
+        raise TypeError(f"{self!r} is one reference; put it into a list.")
 
     def alias(self, name: str) -> "FeatureReference":
         """Returns the same feature under another name."""

@@ -9,21 +9,29 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from featurestore.dtypes import dtype_from_name, dtype_name
-from featurestore.errors import RegistryError
+from featurestore.aggregates import AGGREGATES
+from featurestore.dtypes import dtype_from_name, dtype_name, python_type
+from featurestore.errors import RegistryError, UnknownAggregateError
 from featurestore.spec.entity import Entity
+from featurestore.spec.expression import Expression
 from featurestore.spec.feature import ORDER_CONSTRAINTS, FeatureSpec
+from featurestore.spec.on_demand import OnDemandSpec
 from featurestore.spec.reference import FeatureReference, ViewReference
+from featurestore.spec.request import RequestField, RequestSpec
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import SOURCE_TYPES, FrameSource, Source
 from featurestore.spec.view import ViewSpec, without_words
+from featurestore.spec.window import InputSpec, WindowSpec
 
-Spec = Entity | Source | ViewSpec | FeatureService
+Spec = Entity | Source | ViewSpec | RequestSpec | OnDemandSpec | FeatureService
 
-KINDS: dict[str, type] = {"entity": Entity, "source": Source, "view": ViewSpec, "service": FeatureService}
+KINDS: dict[str, type] = {
+    "entity": Entity, "source": Source, "view": ViewSpec, "request": RequestSpec, "on_demand": OnDemandSpec,
+    "service": FeatureService,
+}  # fmt: skip
 """The kinds of spec the registry keeps, in the order in which one refers to another."""
 
-_NOT_WRITTEN = frozenset({"place", "label", "frame", "_"})
+_NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_"})
 """Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
 
 
@@ -42,10 +50,18 @@ def to_plain(spec: Spec) -> dict[str, Any]:
         return _plain_source(spec)
     if isinstance(spec, FeatureService):
         return {**_plain_fields(spec), "references": [_plain_fields(each) for each in spec.references]}
+    if isinstance(spec, RequestSpec):
+        return {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
+    if isinstance(spec, OnDemandSpec):
+        parts = {"inputs": spec.inputs, "expressions": spec.expressions}
+        plain = {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
+        return plain | {name: [_plain_fields(each) for each in part] for name, part in parts.items()}
     plain = _plain_fields(spec)
     plain["entity"] = to_plain(spec.entity)
     plain["source"] = to_plain(spec.source)
     plain["features"] = [_plain_feature(each) for each in spec.features]
+    if spec.inputs:
+        plain["inputs"] = [{**_plain_fields(each), "dtype": dtype_name(each.dtype)} for each in spec.inputs]
     return plain
 
 
@@ -65,9 +81,16 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
         if kind == "service":
             references = tuple(_reference(each) for each in values.pop("references"))
             return FeatureService(values.pop("name"), references, **values)
+        if kind == "request":
+            return RequestSpec(**{**values, "features": tuple(_request_field(each) for each in values["features"])})
+        if kind == "on_demand":
+            parts = {"inputs": _reference, "features": _feature, "expressions": _expression}
+            return OnDemandSpec(**{**values, **{name: tuple(map(read, values[name])) for name, read in parts.items()}})
         values["entity"] = from_plain("entity", values["entity"])
         values["source"] = from_plain("source", values["source"])
         values["features"] = tuple(_feature(each) for each in values["features"])
+        inputs = values.pop("inputs", ())
+        values["inputs"] = tuple(InputSpec(**{**each, "dtype": dtype_from_name(each["dtype"])}) for each in inputs)
         return ViewSpec(**values)
     except (KeyError, TypeError) as error:
         raise RegistryError(
@@ -105,7 +128,14 @@ def _plain_fields(value: Any) -> dict[str, Any]:
 def _plain_feature(feature: FeatureSpec) -> dict[str, Any]:
     # JSON has no infinity: such a bound is written as text and read back by the feature's type.
     bounds = {name: str(value) for name, value in feature.constraints.items() if isinstance(value, float) and not isfinite(value)}
-    return {**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)}
+    plain = {**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)}
+    if feature.window is not None:
+        kind = feature.window.aggregate
+        plain["window"] = {**_plain_fields(feature.window), "aggregate": {"name": kind.name, **kind.options}}
+    if isinstance(feature, RequestField) and feature.default is not None:
+        infinite = isinstance(feature.default, float) and not isfinite(feature.default)
+        plain["default"] = str(feature.default) if infinite else msgspec.to_builtins(feature.default)
+    return plain
 
 
 def _plain_source(source: Source) -> dict[str, Any]:
@@ -133,8 +163,34 @@ def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
     return FeatureReference(**values) if "feature" in values else ViewReference(**values)
 
 
+def _expression(values: dict[str, Any]) -> Expression:
+    return Expression(**{**values, "columns": tuple(values["columns"])})
+
+
+def _request_field(values: dict[str, Any]) -> RequestField:
+    own = {name: values[name] for name in ("required", "default") if name in values}
+    made = _feature({name: value for name, value in values.items() if name not in own})
+    if own.get("default") is not None:
+        own["default"] = msgspec.convert(own["default"], python_type(made.dtype), strict=False)
+    return RequestField(**{each.name: getattr(made, each.name) for each in fields(made)}, **own)
+
+
 def _feature(values: dict[str, Any]) -> FeatureSpec:
     dtype, one_of = dtype_from_name(values["dtype"]), values.get("one_of")
     infinite = [name for name in ORDER_CONSTRAINTS if dtype.is_float() and isinstance(values.get(name), str)]
     bounds = {name: float(values[name]) for name in infinite}
-    return FeatureSpec(**{**values, **bounds, "dtype": dtype, "one_of": None if one_of is None else tuple(one_of)})
+    window = values.get("window")
+    made = {
+        "dtype": dtype,
+        "one_of": None if one_of is None else tuple(one_of),
+        "window": None if window is None else _window(window),
+    }
+    return FeatureSpec(**{**values, **bounds, **made})
+
+
+def _window(values: dict[str, Any]) -> WindowSpec:
+    options = dict(values["aggregate"])
+    name = options.pop("name")
+    if name not in AGGREGATES:
+        raise UnknownAggregateError(name)
+    return WindowSpec(**{**values, "aggregate": AGGREGATES[name](**options)})

@@ -20,9 +20,11 @@ class FeatureService:
         description: what it serves.
         owner: who answers for it.
         tags: anything else, by name.
+        log: the part of its answers that a server writes to the feature log: 0.1 is those for one in ten entities, always
+            the same ones. ``store.feature_log`` reads it.
 
     Raises:
-        DefinitionError: something in ``features`` is no feature.
+        DefinitionError: something in ``features`` is no feature, or ``log`` is not a part.
 
     Example:
         >>> FeatureService("delay_model", ["weather.temp", "planes"], owner="ops-ml")
@@ -34,6 +36,7 @@ class FeatureService:
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    log: float = 0.0
     place: str = field(default="", compare=False)
 
     def __init__(
@@ -44,6 +47,7 @@ class FeatureService:
         description: str = "",
         owner: str = "",
         tags: Mapping[str, str] | None = None,
+        log: float = 0.0,
     ) -> None:
         place = caller_place()
         faults = check_name("feature service", name, place)
@@ -54,8 +58,11 @@ class FeatureService:
             faults.append(DefinitionError(str(error), place))
         if not references and not faults:
             faults.append(DefinitionError(f"service {name!r} has no features; list some.", place))
+        if isinstance(log, bool) or not isinstance(log, (int, float)) or not 0 <= log <= 1:
+            faults.append(DefinitionError(f"service {name!r}: log={log!r} is not a part from 0 to 1.", place))
+            log = 0.0
         values = {"name": name, "references": references, "description": description, "owner": owner,
-                  "tags": dict(tags or {}), "place": place}  # fmt: skip
+                  "tags": dict(tags or {}), "log": float(log), "place": place}  # fmt: skip
         for attribute, value in values.items():
             object.__setattr__(self, attribute, value)
         report(faults)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import FunctionType
@@ -16,12 +16,13 @@ from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.spec.entity import RESERVED_COLUMNS, Entity, check_name
 from featurestore.spec.faults import caller_place, member_place, report
 from featurestore.spec.feature import FeatureField, FeatureSpec, make_feature
-from featurestore.spec.meaning import meaning_digest, source_text
+from featurestore.spec.meaning import Transform, meaning_digest, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
 from featurestore.spec.source import Source
+from featurestore.spec.window import Aggregation, InputSpec, WindowedField, WindowSpec
+from featurestore.spec.windowed import COPY, EVENT_ID, Inputs, windowed_features, with_inputs
 
 OnReject = Literal["keep", "fail"]
-Transform = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,30 @@ class ViewSpec:
     owner: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     place: str = field(default="", compare=False)
+    inputs: tuple[InputSpec, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @property
+    def windows(self) -> tuple[WindowSpec, ...]:
+        """How each feature is computed, in their order, for a windowed view; empty for a view of latest values."""
+        return tuple(each.window for each in self.features if each.window is not None)
+
+    @property
+    def stored(self) -> tuple[FeatureSpec, ...]:
+        """The columns that the history keeps of each row: the features, or of a windowed view what they are computed from."""
+        if not self.windows:
+            return self.features
+        inputs = tuple(FeatureSpec(each.name, each.dtype, nullable=True) for each in self.inputs)
+        if self.source.event_id is not None:
+            return (*inputs, FeatureSpec(EVENT_ID, pl.String()))
+        return (*inputs, FeatureSpec(COPY, pl.Int64(), nullable=True))
+
+    @property
+    def stored_schema(self) -> dict[str, pl.DataType]:
+        """The dtype of each stored column, by name, in their order."""
+        return {each.name: each.dtype for each in self.stored}
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -84,7 +106,7 @@ class FeatureViewMeta(type):
         view = cls.__view__
         head = f"{cls.__name__}: {view.entity.name} from {view.source.name}"
         ttl = f", ttl {format_duration(view.ttl)}" if view.ttl else ""
-        lines = "".join(f"\n  {each.name}: {each.type_name}" for each in view.features)
+        lines = "".join(f"\n  {each}" for each in view.features)
         return head + ttl + lines
 
 
@@ -146,28 +168,33 @@ class FeatureView(metaclass=FeatureViewMeta):
         if not isinstance(source, Source):
             fault(f"source= must be a source such as ParquetSource(…); it is {source!r}.")
         transform = _read_transform(cls, fault)
-        features = _read_features(cls, entity if isinstance(entity, Entity) else None, place, faults)
+        inputs = Inputs(entity if isinstance(entity, Entity) else None, source if isinstance(source, Source) else None)
+        features = _read_features(cls, inputs, place, faults)
         name = options.get("name") or snake_case(cls.__name__)
         faults.extend(check_name("feature view", name, place))
         if name != name.lower():
             fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
         ttl = _checked(parse_duration, options.get("ttl"), "ttl", fault)
+        windowed = any(each.window for each in features)
+        if ttl is not None and windowed:
+            fault("ttl= is for latest values; how old an event may be that a windowed feature counts is what its window says.")
         schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
         on_reject = options.get("on_reject", "keep")
         if on_reject not in ("keep", "fail"):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
         if not faults:
             text, digest = (source_text(transform), meaning_digest(transform)) if isinstance(transform, FunctionType) else ("", "")
+            if windowed:
+                transform = with_inputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
             cls.__transform__ = staticmethod(transform) if transform else None
             cls.__view__ = ViewSpec(
                 name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
                 inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
+                tuple(inputs.specs),
             )  # fmt: skip
         # Of a faulty view too, so that a service that names it while faults are collected is not a second fault.
         cls.__view_name__ = name
-        for feature in inspect.get_annotations(cls):
-            if feature not in _METHODS and not feature.startswith("_"):
-                setattr(cls, feature, FeatureReference(name, feature, label=f"{cls.__name__}.{feature}"))
+        _set_references(cls, name, features)
         report(faults)
 
     def __init__(self) -> None:
@@ -205,38 +232,75 @@ def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option:
         return None
 
 
-def _read_features(cls: type, entity: Entity | None, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
+def _set_references(cls: type, view: str, features: Sequence[FeatureSpec]) -> None:
+    """Makes a view's attributes the references to its features; that of several windows names them all."""
+    windows: dict[str, list[tuple[str, str]]] = {}
+    for each in features:
+        if each.window is not None:
+            setattr(cls, each.name, FeatureReference(view, each.name, label=f"{cls.__name__}.{each.name}"))
+            windows.setdefault(each.family, []).append((format_duration(each.window.size), each.name))
+    for feature in inspect.get_annotations(cls):
+        if feature not in _METHODS and not feature.startswith("_"):
+            known = tuple(windows.get(feature, ()))
+            setattr(cls, feature, FeatureReference(view, feature, label=f"{cls.__name__}.{feature}", windows=known))
+
+
+def _read_features(cls: type, inputs: Inputs, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
     annotations = inspect.get_annotations(cls)
-    features = []
-    taken = {key.lower(): key for key in (*RESERVED_COLUMNS, *(entity.keys if entity else ()))}
+    features: list[FeatureSpec] = []
+    taken = {key.lower(): key for key in (*RESERVED_COLUMNS, *(inputs.entity.keys if inputs.entity else ()))}
     for name, annotation in annotations.items():
-        said = cls.__dict__.get(name, FeatureField())
         try:
-            if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
-                raise DefinitionError("the name is the store's own; choose another.")
-            if entity is not None and name in entity.keys:
-                raise DefinitionError(f"it is a join key of {entity.name!r}; keys are there without being declared.")
-            if name.lower() in taken:
-                raise DefinitionError(
-                    f"it differs from {taken[name.lower()]!r} in capitals alone, which SQL and Delta do not tell apart."
-                )
+            _check_feature_name(name, inputs.entity, taken)
             taken[name.lower()] = name
-            if not isinstance(said, FeatureField):
-                raise DefinitionError(f"its value is {said!r}; say more of a feature with Feature(description=…).")
-            dtype, nullable = read_annotation(annotation)
-            features.append(make_feature(name, dtype, said, nullable=nullable))
+            made = _made_features(name, annotation, cls.__dict__.get(name, FeatureField()), inputs)
+            for each in made:
+                if each.name != name and each.name in annotations:
+                    raise DefinitionError(
+                        f"its window makes a column {each.name!r}, and so does the attribute of that name. Rename one."
+                    )
+            features += made
         except DefinitionError as error:
             where = member_place(place, cls.__name__, name)
             faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
+    kinds = {each.window is not None for each in features}
+    if len(kinds) > 1:
+        plain = next(each.name for each in features if each.window is None)
+        problem = (
+            f"view {cls.__name__} mixes windowed features with latest values ({plain!r} is one). Make two views of it, "
+            "or take the value in a window: last(…).over(…)."
+        )
+        faults.append(DefinitionError(problem, member_place(place, cls.__name__, plain)))
     for name, value in cls.__dict__.items():
-        if isinstance(value, FeatureField) and name not in annotations:
+        if isinstance(value, (FeatureField, WindowedField, Aggregation)) and name not in annotations:
             where = member_place(place, cls.__name__, name)
-            problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = Feature(…)."
+            problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = …"
             faults.append(DefinitionError(problem, where))
     if not annotations:
         problem = f"view {cls.__name__} has no features; annotate some, as in `temp: float | None`."
         faults.append(DefinitionError(problem, place))
     return features
+
+
+def _check_feature_name(name: str, entity: Entity | None, taken: Mapping[str, str]) -> None:
+    if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
+        raise DefinitionError("the name is the store's own; choose another.")
+    if entity is not None and name in entity.keys:
+        raise DefinitionError(f"it is a join key of {entity.name!r}; keys are there without being declared.")
+    if name.lower() in taken:
+        raise DefinitionError(f"it differs from {taken[name.lower()]!r} in capitals alone, which SQL and Delta do not tell apart.")
+
+
+def _made_features(name: str, annotation: Any, said: Any, inputs: Inputs) -> list[FeatureSpec]:
+    """Returns the features that an attribute makes: one, or one for each of its windows."""
+    if isinstance(said, Aggregation):
+        raise DefinitionError(f'{said.aggregate} needs a window: {said.aggregate.name}(…).over("1h").')
+    if not isinstance(said, (FeatureField, WindowedField)):
+        raise DefinitionError(f"its value is {said!r}; say more of a feature with Feature(description=…).")
+    dtype, nullable = read_annotation(annotation)
+    if isinstance(said, WindowedField):
+        return windowed_features(name, said, dtype, inputs, nullable=nullable)
+    return [make_feature(name, dtype, said, nullable=nullable)]
 
 
 def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None:
@@ -258,11 +322,11 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
 
 def without_words(view: ViewSpec) -> ViewSpec:
     """Returns a view without what its stored values do not depend on: words, schedule, ttl (enforced at the read)."""
-    features = tuple(replace(each, description="", unit="", owner="", tags={}) for each in view.features)
+    features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
     keys: dict[str, Any] = view.entity.keys
     entity = Entity(view.entity.name, **keys)
     source = replace(view.source, description="", owner="")
     return replace(
         view, features=features, entity=entity, source=source, ttl=None, schedule=None, on_reject="keep", transform="",
-        description="", owner="", tags={},
+        description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),
     )  # fmt: skip

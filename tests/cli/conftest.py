@@ -12,9 +12,9 @@ from featurestore.cli.app import app
 Invoke = Callable[..., Result]
 
 
-def run(*words: str | Path, code: int = 0) -> Result:
+def run(*words: str | Path, code: int = 0, stdin: str | None = None) -> Result:
     """Runs a command in this process, and says how it ended; no command may end with a traceback."""
-    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "80", "TERM": "dumb"})
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "80", "TERM": "dumb"}, input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output

@@ -1,6 +1,7 @@
 """Every command on the starter project: what it prints for people, and for scripts."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from featurestore import FeatureStore
 from featurestore.clock import utc_now
 from tests.cli.conftest import Invoke
 
-SERVICE = ["amount", "items", "channel", "coupon", "item_price", "tier", "newsletter"]
+SERVICE = ["amount", "items", "channel", "coupon", "item_price", "spent_7d", "spent_30d", "orders", "tier", "newsletter"]
 
 
 def test_init_leaves_a_readme_that_was_there(invoke: Invoke, tmp_path: Path) -> None:
@@ -28,13 +29,13 @@ def test_init_names_the_project_after_its_folder(invoke: Invoke, tmp_path: Path)
 
 
 def test_plan(invoke: Invoke, shop: Path) -> None:
-    assert invoke("plan", "-C", shop, "--exit-code").stdout == "Nothing to do: 6 definitions are as applied (revision 1).\n"
+    assert invoke("plan", "-C", shop, "--exit-code").stdout == "Nothing to do: 7 definitions are as applied (revision 1).\n"
     definitions = shop / "definitions" / "shop.py"
     definitions.write_text(
         definitions.read_text().replace('ttl="60d"', 'ttl="30d"').replace('unit="EUR", ge=0', 'unit="EUR", ge=1')
     )
     told = invoke("plan", "-C", shop, "--exit-code", code=2).stdout
-    assert "~ view    last_order" in told
+    assert "~ view      last_order" in told
     assert "to recompute: 600 rows" in told
     found = json.loads(invoke("plan", "-C", shop, "--json").stdout)
     [change] = found["changes"]
@@ -51,7 +52,7 @@ def test_apply(invoke: Invoke, shop: Path) -> None:
 
 def test_materialize(invoke: Invoke, shop: Path) -> None:
     again = json.loads(invoke("-C", shop, "materialize", "--json").stdout)
-    assert {each["view"]: each["rows_written"] for each in again} == {"account": 0, "last_order": 0}
+    assert {each["view"]: each["rows_written"] for each in again} == {"account": 0, "last_order": 0, "spending": 0}
     tried = json.loads(invoke("-C", shop, "materialize", "last_order", "--start", "2000-01-01", "--dry-run", "--json").stdout)
     assert [(each["view"], each["rows_read"], each["rows_written"]) for each in tried] == [("last_order", 600, 0)]
 
@@ -129,6 +130,86 @@ def test_online_with_rows_from_a_file(invoke: Invoke, made_shop: Path, tmp_path:
     assert row == {"customer_id": 1001, "note": "kept", "tier": "basic"}
 
 
+ORDER = {
+    "order_id": 9001, "customer_id": 1001, "ordered_at": "2013-07-01T12:00", "loaded_at": "2013-07-01T12:05",
+    "amount": 7.5, "items": 3, "channel": "web", "coupon": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".csv", ".parquet"])
+def test_push(invoke: Invoke, shop: Path, tmp_path: Path, ending: str) -> None:
+    rows = pl.DataFrame([ORDER, {**ORDER, "items": 0}], schema_overrides={"coupon": pl.String})
+    file = tmp_path / f"new{ending}"
+    write = {".json": "write_json", ".jsonl": "write_ndjson", ".csv": "write_csv", ".parquet": "write_parquet"}[ending]
+    getattr(rows, write)(file)
+    told = invoke("push", "-C", shop, "orders", file).stdout
+    assert re.search(r"^ last_order +2 +1 +0 +1 ", told, re.MULTILINE)
+    assert "last_order: 1 rejected: items breaks ge=1" in told
+    [again] = json.loads(invoke("push", "-C", shop, "orders", file, "--view", "last_order", "--json").stdout)
+    assert (again["rows_new"], again["rows_known"], again["rows_rejected"]) == (0, 1, 1)
+    found = json.loads(invoke("sql", "-C", shop, "select item_price from last_order where amount = 7.5", "--json").stdout)
+    assert found == [{"item_price": 2.5}]
+
+
+def test_push_reads_standard_input(invoke: Invoke, shop: Path) -> None:
+    lines = pl.DataFrame([ORDER]).write_ndjson()
+    pushed = json.loads(invoke("push", "-C", shop, "orders", "-", "--json", stdin=lines * 2).stdout)
+    assert [(each["view"], each["rows_read"], each["rows_new"]) for each in pushed] == [("last_order", 2, 1), ("spending", 2, 1)]
+    told = invoke("push", "-C", shop, "orders", "-", stdin="no", code=1).stderr
+    assert "Standard input is not JSON lines" in told.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("gone.parquet", None, "cannot be read: "),
+        ("rows.parquet", "no", "is no .parquet file"),
+        ("rows.xls", "", "is named like no file of rows. It must end in one of .parquet"),
+        ("rows.json", '[{"customer_id": 1}]', "have no column 'order_id'"),
+    ],
+)
+def test_what_cannot_be_pushed_is_told(invoke: Invoke, shop: Path, tmp_path: Path, name: str, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert told in invoke("push", "-C", shop, "orders", tmp_path / name, code=1).stderr.replace("\n", "")
+
+
+REQUESTED = """
+from datetime import date
+
+import polars as pl
+from featurestore import Feature, OnDemandView, Request
+
+from shop import Account
+
+
+class Visit(Request):
+    cart: float
+    day: date = date(2013, 7, 1)
+
+
+class Offer(OnDemandView, inputs=[Account.tier, Visit]):
+    free_shipping: bool = Feature((pl.col("tier") == "gold") | (pl.col("cart") > 50))
+    weekday: int = Feature(pl.col("day").dt.weekday())
+"""
+
+
+def test_what_is_computed_on_demand(invoke: Invoke, shop: Path, tmp_path: Path) -> None:
+    (shop / "definitions" / "offer.py").write_text(REQUESTED)
+    invoke("apply", "-C", shop, "--yes")
+    asked = ("online", "-C", shop, "offer", "account.tier", "customer_id=1001,77777")
+    told = invoke(*asked, "cart=60,5").stdout
+    assert "customer_id=1001, cart=60.0" in told
+    assert re.search(r"^ free_shipping +true +present *$", told, re.MULTILINE)
+    found = json.loads(invoke(*asked, "cart=60,5", "day=2013-07-02", "--json").stdout)
+    assert [row["weekday"] for row in found["rows"]] == [2, 2]
+    assert found["status"]["weekday"] == ["present", "present"]
+    assert "no request field 'cart'" in invoke(*asked, code=1).stderr.replace("\n", "")
+    (tmp_path / "rows.json").write_text('[{"customer_id": 1001, "cart": 60, "day": "2013-07-03"}]')
+    told = invoke("online", "-C", shop, "offer", "--rows", tmp_path / "rows.json", "--json").stdout
+    assert json.loads(told)["rows"][0]["weekday"] == 3
+
+
 def test_sql(invoke: Invoke, made_shop: Path) -> None:
     query = "select channel, count(*) as orders from last_order group by channel order by channel"
     rows = json.loads(invoke("-C", made_shop, "sql", query, "--json").stdout)
@@ -151,7 +232,11 @@ def test_status(invoke: Invoke, made_shop: Path) -> None:
     assert "last_order" in told
     assert "done just now" in told
     standing = json.loads(invoke("-C", made_shop, "status", "--json").stdout)
-    assert {view["view"]: view["last_run"]["state"] for view in standing} == {"account": "done", "last_order": "done"}
+    assert {view["view"]: view["last_run"]["state"] for view in standing} == {
+        "account": "done",
+        "last_order": "done",
+        "spending": "done",
+    }
 
 
 def test_status_of_a_view(invoke: Invoke, made_shop: Path) -> None:

@@ -30,13 +30,13 @@ def test_what_init_suggests_works(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "6 to add" in done.stdout
+    assert "7 to add" in done.stdout
     assert re.search(r"amount +\d+\.\d+ +present", done.stdout)
     assert "missing" not in done.stdout
     assert "expired" not in done.stdout
     assert (tmp_path / "shop" / "train.parquet").stat().st_size > 1000
     status = json.loads(call("-C", "shop", "status", "--json", folder=tmp_path).stdout)
-    assert {view["view"]: view["rows"] for view in status} == {"account": 100, "last_order": 600}
+    assert {view["view"]: view["rows"] for view in status} == {"account": 100, "last_order": 600, "spending": 600}
 
 
 def test_an_error_ends_with_1_and_says_so_on_standard_error(tmp_path: Path) -> None:

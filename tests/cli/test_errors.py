@@ -19,7 +19,7 @@ COMMANDS = sorted(str(command.callback.__name__) for command in app.registered_c
         (["online", "last_order.amont", "customer_id=1001"], "Did you mean 'last_order.amount' or"),
         (["online", "account", "custmer_id=1001"], "Did you mean 'customer_id'?"),
         (["online", "account"], "These features are looked up by customer_id. Say customer_id=… too."),
-        (["online", "account", "customer_id=many"], "the key 'customer_id' is Int64"),
+        (["online", "account", "customer_id=many"], "'customer_id' is Int64"),
         (["online", "account", "customer_id=1", "--at", "yesterday"], "'yesterday' is not a time"),
         (["online", "account", "--rows", "nope.json"], "cannot be read"),
         (["online", "account", "--rows", "README.md"], "is not JSON"),

@@ -10,6 +10,7 @@ from featurestore.engines.base import Engine
 from featurestore.plan.point_in_time import PointInTime
 from featurestore.plan.training import ROW, JoinTask
 from featurestore.retrieve.spine import FramePart
+from featurestore.spec.feature import FeatureSpec
 
 INSTANT = pl.Datetime("us", "UTC")
 
@@ -20,6 +21,7 @@ class Rows:
 
     frame: pl.DataFrame
     paths: tuple[str, ...] = ("memory",)
+    parts: int = 1
 
     def read(self, columns: object = None) -> list[pl.DataFrame]:
         return [self.frame.select(columns)]  # type: ignore[arg-type]
@@ -33,7 +35,7 @@ def task(number: int, rows: int = 10, weight: int = 1) -> JoinTask:
     )
     spine = pl.DataFrame({ROW: range(rows), "k": history["k"], "_time": times}, schema_overrides={ROW: pl.UInt32})
     plan = PointInTime(("k",), ("x",), ("x",))
-    return JoinTask(number, plan, FramePart(spine), Rows(history), (("x", "x"),), (pl.Int64(),), weight)
+    return JoinTask(number, plan, FramePart(spine), Rows(history), (("x", FeatureSpec("x", pl.Int64())),), weight)
 
 
 class Broken(FramePart):
@@ -74,7 +76,7 @@ class EngineContract:
                 yield (
                     good
                     if number != 3
-                    else JoinTask(number, good.plan, Broken(pl.DataFrame()), None, (("x", "x"),), (pl.Int64(),), 1)
+                    else JoinTask(number, good.plan, Broken(pl.DataFrame()), None, (("x", FeatureSpec("x", pl.Int64())),), 1)
                 )
 
         with pytest.raises(RuntimeError, match="no such part"):
@@ -83,7 +85,7 @@ class EngineContract:
 
     def test_a_bucket_without_history_gives_nulls_of_the_right_dtype(self, engine: Engine) -> None:
         good = task(1)
-        bare = JoinTask(1, good.plan, good.spine, None, (("x", "x"),), (pl.Int64(),), 1)
+        bare = JoinTask(1, good.plan, good.spine, None, (("x", FeatureSpec("x", pl.Int64())),), 1)
         [(_, frame)] = engine.run([bare])
         assert frame.schema == pl.Schema({ROW: pl.UInt32, "x": pl.Int64})
         assert frame["x"].null_count() == 10

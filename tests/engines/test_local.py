@@ -34,7 +34,7 @@ class TestLocalEngine(EngineContract):
                 return super().run()
 
         good = task(0)
-        fields = (good.join, good.plan, good.spine, good.history, good.columns, good.dtypes, weight)
+        fields = (good.join, good.plan, good.spine, good.history, good.columns, weight)
         engine = LocalEngine(threads=4, memory=100)
         assert len(list(engine.run([Watched(*fields) for _ in range(8)]))) == 8
         assert most[0] == at_once

@@ -22,13 +22,10 @@ ROOT = Path(__file__).parents[2]
 SEED = 20130101
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with source files of 600 rows: late ones, ties, repeated ones, and some to be rejected."""
-    folder = tmp_path_factory.mktemp("crash")
-    (folder / "data").mkdir()
+def drawn() -> list[Row]:
+    """600 rows: late ones, ties, repeated ones, and some to be rejected."""
     draw = random.Random(SEED)
-    rows = [
+    return [
         Row(
             (draw.choice(ENTITIES),),
             event := draw.randrange(300),
@@ -37,7 +34,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for _ in range(600)
     ]
-    frame = frame_of(rows, dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with source files of 600 rows: late ones, ties, repeated ones, and some to be rejected."""
+    folder = tmp_path_factory.mktemp("crash")
+    (folder / "data").mkdir()
+    frame = frame_of(drawn(), dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})
     for number in range(5):
         frame[number::5].write_parquet(folder / "data" / f"{number}.parquet")
     frame[:50].write_parquet(folder / "data" / "5.parquet")

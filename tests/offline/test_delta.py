@@ -1,15 +1,20 @@
 """Delta tables: the contract of offline stores, and what is their own."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from filelock import FileLock
 
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta import DeltaStore
-from tests.offline.contract import PLAIN, OfflineStoreContract, read, rows, run
+from featurestore.offline.delta_files import DeltaFiles
+from featurestore.offline.merge import Merge
+from tests.offline.contract import PLAIN, OfflineStoreContract, PushLogContract, fold, read, rows, run, told
 
 
 class TestDeltaStore(OfflineStoreContract):
@@ -47,3 +52,80 @@ class TestDeltaStore(OfflineStoreContract):
         (tmp_path / "offline").write_text("a file")
         with pytest.raises(OfflineStoreError, match="could not write"):
             run(DeltaStore(tmp_path / "offline"), PLAIN, 1, rows(("JFK", 0, 0, 1.0)))
+
+
+class TestDeltaPushLog(PushLogContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> DeltaStore:
+        return DeltaStore(tmp_path / "offline")
+
+    def test_another_store_of_the_folder_sees_it(self, store: DeltaStore, tmp_path: Path) -> None:
+        other = DeltaStore(tmp_path / "offline")
+        for event in range(4):
+            writer, reader = (store, other) if event % 2 else (other, store)
+            assert writer.log.append(PLAIN, rows(("JFK", event, event, 1.0))).seq == event + 1
+            assert reader.snapshot(PLAIN).rows == event + 1
+            assert reader.log.append(PLAIN, rows(("JFK", event, event, 1.0))).seq is None
+        fold(store, PLAIN, 1)
+        assert other.log.append(PLAIN, rows(("JFK", 3, 3, 1.0), ("JFK", 4, 4, 1.0))).seq == 5
+        store.log.remove(PLAIN)
+        assert [other.log.exists(PLAIN, seq) for seq in (1, 4, 5)] == [False, False, True]
+
+    @pytest.mark.parametrize("buckets", [1, 4])
+    def test_s17_a_push_between_a_merge_and_its_commit(
+        self, store: DeltaStore, buckets: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is pushed while a run is merged is left out of the run, however often that happens."""
+        monkeypatch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (32 // buckets,))
+        given = [(f"k{index}", index, index, 1.0) for index in range(32)]
+        pushes = iter(range(0, 12, 4))  # the fourth look is with the lock, when nobody can push
+        for name in ("add", "leave_out"):
+            work = getattr(Merge, name)
+
+            def disturbed(*arguments: Any, work: Any = work) -> Any:
+                done = work(*arguments)
+                for first in islice(pushes, 1):
+                    assert store.log.append(PLAIN, rows(*given[first : first + 4])).rows.height == 4
+                return done
+
+            monkeypatch.setattr(Merge, name, disturbed)
+        assert run(store, PLAIN, 1, rows(*given)) == 20
+        assert len(store.log.segments(PLAIN)) == 3
+        assert read(store, PLAIN).height == store.snapshot(PLAIN).rows == 32
+
+    def test_what_a_killed_push_left_is_cleared_up(self, store: DeltaStore) -> None:
+        store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
+        folder = store.path(PLAIN) / "_pushed"
+        (folder / "abc.tmp").write_bytes(b"half")
+        assert store.snapshot(PLAIN).rows == 1
+        fold(store, PLAIN, 1)
+        store.log.remove(PLAIN)
+        assert not list(folder.glob("*.tmp"))
+        assert not list(folder.glob("*.parquet"))
+
+    def test_a_lock_that_is_held_for_ever_is_told(self, store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("featurestore.offline.pushed._PATIENCE", 0.01)
+        store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
+        with (
+            FileLock(store.path(PLAIN) / "_pushed" / "lock"),
+            pytest.raises(OfflineStoreError, match="was locked for 0 seconds by another process"),
+        ):
+            store.log.append(PLAIN, rows(("JFK", 1, 1, 1.0)))
+
+    def test_files_are_read_once(self, store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is known is told by hashes: only where one of them is met the bucket is read again."""
+        read_columns: list[Any] = []
+        reading = DeltaFiles.read
+
+        def counted(self: DeltaFiles, columns: Any = None, where: Any = None) -> Any:
+            read_columns.append(columns)
+            return reading(self, columns, where)
+
+        run(store, PLAIN, 1, rows(*((f"k{index}", index, index, 1.0) for index in range(50))))
+        run(store, PLAIN, 2, rows(*((f"k{index}", 1000 + index, 1000 + index, 1.0) for index in range(50))))
+        monkeypatch.setattr(DeltaFiles, "read", counted)
+        for event in range(10):
+            assert store.log.append(PLAIN, rows(("k1", 1000 + event, 5000, 1.0))).seq == event + 1
+        assert read_columns == [["origin", "event_time", "available_time"]]
+        assert told(store.log.append(PLAIN, rows(("k1", 1001, 1001, 1.0)))) == (None, 0, (), 1)
+        assert len(read_columns) == 2

@@ -61,6 +61,19 @@ def version_of(value: bytes | None) -> int:
     return version
 
 
+def count_up(make: Make, key: bytes, times: int) -> None:
+    """Counts up the number in a value, by as many swaps as it takes: what each counter's process runs."""
+    store = make()
+    done = 0
+    while done < times:
+        (held,) = store.read([key])
+        number = 0 if held is None else int.from_bytes(held[:8], "big")
+        done += store.write(
+            [Entry(key, versioned(number + 1), 600_000 if done % 2 else None, replaces=b"" if held is None else held[:8])]
+        )
+    store.close()
+
+
 def contested_keys(prefix: bytes) -> list[bytes]:
     return [prefix + b"contested/%d" % number for number in range(CONTESTED)]
 
@@ -239,6 +252,88 @@ class OnlineStoreContract:
         assert store.delete(stem + b"x" * 100) == 2
         assert store.read(keys) == [b"0", b"1", b"2", b"3", b"4", None, None]
         assert store.delete(stem) == 5
+
+    @pytest.mark.parametrize(
+        ("held", "replaces", "swapped"),
+        [
+            (None, b"", True),
+            (None, b"5", False),
+            (b"", b"", False),
+            (b"5", b"", False),
+            (b"5 and more", b"5", True),
+            (b"5 and more", b"5 and more", True),
+            (b"5 and more", b"5 and more than that", False),
+            (b"5 and more", b"6", False),
+            (b"\x00\xff\n", b"\x00\xff\n", True),
+            (b"\x00\xff\n", b"\x00\xfe", False),
+            (b"tz", b"TZ", False),
+            (b"x" * 5000, b"x" * 4000, True),
+        ],
+    )
+    @pytest.mark.parametrize("value", [b"", b"3", b"9"], ids=["empty", "smaller", "greater"])
+    @pytest.mark.parametrize("ttl_ms", [None, 600_000])
+    def test_replaces_what_begins_as_expected(
+        self,
+        store: OnlineStore,
+        prefix: bytes,
+        held: bytes | None,
+        replaces: bytes,
+        swapped: bool,
+        value: bytes,
+        ttl_ms: int | None,
+    ) -> None:
+        key = prefix + b"key"
+        if held is not None:
+            store.write([Entry(key, held, 60_000)])
+        assert store.write([Entry(key, value, ttl_ms, replaces=replaces)]) == swapped
+        assert store.read([key]) == [value if swapped else held]
+        if swapped:
+            remaining = self.remaining_ms(store, key)
+            assert (remaining is None) == (ttl_ms is None)
+            assert remaining is None or 500_000 < remaining <= 600_000
+
+    def test_a_swap_that_is_repeated_changes_nothing(self, store: OnlineStore, prefix: bytes) -> None:
+        keys = [prefix + b"%d" % number for number in range(1200)]
+        first = [Entry(key, b"1", replaces=b"") for key in keys]
+        second = [Entry(key, b"2", 600_000 if place % 2 else None, replaces=b"1") for place, key in enumerate(keys)]
+        assert store.write(first) == len(keys)
+        assert store.write(first) == 0
+        assert store.write(second) == len(keys)
+        assert store.write(second) == 0
+        assert store.read(keys) == [b"2"] * len(keys)
+        for place in (0, 1):
+            assert (self.remaining_ms(store, keys[place]) is None) == (place == 0)
+
+    def test_swaps_and_greatest_values_in_one_batch(self, store: OnlineStore, prefix: bytes) -> None:
+        a, b, c, d = (prefix + name for name in (b"a", b"b", b"c", b"d"))
+        store.write([Entry(key, b"5") for key in (a, b, c, d)])
+        entries = [Entry(a, b"4"), Entry(b, b"4", replaces=b"5"), Entry(c, b"6"), Entry(d, b"6", 60_000, replaces=b"4")]
+        assert store.write([*entries, Entry(c, b"7")]) == 2
+        assert store.read([a, b, c, d]) == [b"5", b"4", b"7", b"5"]
+        assert self.remaining_ms(store, d) is None
+        long = prefix + b"k" * 600
+        assert store.write([Entry(long, b"1", replaces=b"")]) == 1
+        assert store.write([Entry(long, b"0", replaces=b"1")]) == 1
+        assert store.read([long]) == [b"0"]
+
+    @pytest.mark.parametrize("other", [Entry(b"k", b"1"), Entry(b"k", b"1", replaces=b"")])
+    def test_one_swap_a_key_in_a_batch(self, store: OnlineStore, other: Entry) -> None:
+        with pytest.raises(ValueError, match="only one entry in a batch"):
+            store.write([Entry(b"k", b"2", replaces=b""), other])
+        assert store.read([b"k"]) == [None]
+
+    def test_concurrent_swaps_lose_no_change(self, store: OnlineStore, make: Make, prefix: bytes) -> None:
+        """Four processes count up one number, each on what it has read: none of the counts is lost."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        counters = [context.Process(target=count_up, args=(make, prefix + b"count", 50)) for _ in range(4)]
+        for counter in counters:
+            counter.start()
+        for counter in counters:
+            counter.join()
+            assert counter.exitcode == 0
+            counter.close()
+        assert version_of(store.read([prefix + b"count"])[0]) == 200
 
     def test_large_values(self, store: OnlineStore, prefix: bytes) -> None:
         small, large = b"\x01" + b"x" * (1 << 20), b"\x02" + b"x" * (1 << 20)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry
 from featurestore.online.redis import RedisStore
 from featurestore.online.redis_address import hide_password, split_hosts
-from featurestore.online.redis_links import SCRIPT
+from featurestore.online.redis_links import WRITE
 from tests.online.contract import Make, OnlineStoreContract
 from tests.servers.valkey import ValkeyServer, free_port
 
@@ -211,6 +212,28 @@ def test_the_script_compares_without_the_locale(valkey_url: str) -> None:
         key = b"test/locale"
         for smaller, greater in pairwise(values):
             client.set(key, smaller)
-            assert client.eval(SCRIPT, 1, key, greater) == 1
-            assert client.eval(SCRIPT, 1, key, smaller) == 0
+            assert client.eval(WRITE, 1, key, greater) == 1
+            assert client.eval(WRITE, 1, key, smaller) == 0
         client.delete(key)
+
+
+def test_reads_of_one_turn_share_a_round_trip_and_harm_one_another_in_nothing(valkey_url: str) -> None:
+    with closing(RedisStore(valkey_url)) as store, redis.Redis.from_url(valkey_url) as raw:
+        raw.mset({f"turn{number}": str(number) for number in range(16)})
+
+        def commands() -> int:
+            return int(raw.info("commandstats").get("cmdstat_mget", {}).get("calls", 0))
+
+        async def ask() -> list[object]:
+            await store.read_async([b"turn0"])
+            before = commands()
+            tasks = [asyncio.create_task(store.read_async([b"turn%d" % number, b"none"])) for number in range(16)]
+            await asyncio.sleep(0)
+            tasks[0].cancel()  # the one that began the round trip
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            assert commands() == before + 1
+            return answers
+
+        first, *others = asyncio.run(ask())
+        assert isinstance(first, asyncio.CancelledError)
+        assert others == [[b"%d" % number, None] for number in range(1, 16)]

@@ -1,12 +1,16 @@
 """S20: which transforms are row-local, and which are refused."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import pytest
 
+from featurestore import Entity, FrameSource
 from featurestore.errors import DefinitionError
 from featurestore.plan.row_local import check_row_local
+from featurestore.plan.rows import collect_transform
+from featurestore.spec.view import ViewSpec
 from tests.projects import INSTANT, memory_of, store_at, view_of
 
 FRAME = pl.DataFrame(
@@ -76,3 +80,26 @@ def test_s20_apply_refuses_and_writes_nothing(tmp_path: Any) -> None:
         with pytest.raises(DefinitionError, match=r"not row-local .*'x' differ"):
             store.apply([view])
         assert dict(store.catalog.views) == {}
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda rows: rows.with_columns(third=pl.col("temp") / 3),
+        lambda rows: rows.with_columns(third=pl.col("temp") / 3).explode("tags"),
+        lambda rows: rows.filter(pl.col("temp") > 1e9).with_columns(third=pl.col("temp") / 3),
+        lambda rows: rows.with_columns(third=pl.col("temp") / 3).join(
+            pl.LazyFrame({"origin": ["JFK", "JFK", "LGA"], "gate": [1, 2, 3]}), on="origin"
+        ),
+    ],
+)
+def test_s17_s20_a_row_alone_becomes_what_it_becomes_among_others(transform: Any) -> None:
+    """Polars takes a column of one row for a constant, by which it divides otherwise than by a column."""
+    at = datetime(2013, 7, 1, tzinfo=UTC)
+    temps = [0.7, 84.74337369372327, 76.3774618976614, 49.54350870919409, 0.1]
+    tags = [["a", "b"], ["c"], ["d", "d"], [], ["e"]]
+    rows = pl.DataFrame({"origin": ["JFK", "JFK", "LGA", "LGA", "LGA"], "at": at, "temp": temps, "tags": tags})
+    view = ViewSpec("w", Entity("airport", origin=str), FrameSource("o", rows, event_time="at"), ())
+    whole = collect_transform(rows, view, transform)
+    parts = pl.concat([collect_transform(row, view, transform) for row in rows.iter_slices(1)])
+    assert sorted(map(repr, whole.rows())) == sorted(map(repr, parts.rows()))

@@ -275,6 +275,7 @@ KEPT = {"temp": float, "wind": float}
             weather(KEPT, temp=Feature(tags={"a": "c"}))(),
             ("feature temp: one_of: [1.0, 2.5] → none", "feature temp: tag a: b → c"),
         ),
+        (weather(KEPT)(), weather(KEPT, temp=Feature(pii=True))(), ("feature temp: pii: no → yes",)),
     ],
 )
 def test_details_of_views(old: type[FeatureView], new: type[FeatureView], said: tuple[str, ...]) -> None:

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.clock import from_micros
+from featurestore.clock import from_micros, parse_times
 from featurestore.errors import SourceError
 from featurestore.sources.csv import CSVReader
-from featurestore.sources.times import parse_times
 from featurestore.spec.source import CSVSource
 from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, pin, read, run
 from tests.sources.places import INSTANT, CSVFiles, CSVLog

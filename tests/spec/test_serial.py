@@ -56,6 +56,7 @@ def bounds_of(draw: st.DrawFn, dtype: pl.DataType) -> Any:
 def features(draw: st.DrawFn, name: str) -> FeatureSpec:
     dtype = draw(DTYPES)
     said: dict[str, Any] = {"description": draw(TEXTS), "unit": draw(TEXTS), "owner": draw(TEXTS), "tags": draw(TAGS)}
+    said["pii"] = draw(st.booleans())
     ordered = dtype.is_numeric() or isinstance(dtype, (pl.Date, pl.Datetime))
     if ordered:
         said |= {each: draw(bounds_of(dtype)) for each in draw(st.sets(st.sampled_from(["ge", "gt", "le", "lt"])))}
@@ -162,7 +163,7 @@ def test_what_is_no_spec_is_told(kind: str, plain: dict[str, Any]) -> None:
 class Words(FeatureView, entity=Entity("airport", origin=str), source=ParquetSource("rows", "data", event_time="at")):
     """What it is."""
 
-    temp: float | None = Feature(description="°F", unit="°F", owner="me", tags={"a": "b"})
+    temp: float | None = Feature(description="°F", unit="°F", owner="me", tags={"a": "b"}, pii=True)
 
 
 class OtherWords(

@@ -1,0 +1,126 @@
+"""What an aggregate is: what it keeps of some events, how that merges, and how it becomes a value.
+
+An aggregate keeps one or more *parts* of the events' inputs. A part is a few columns for one event (``lift``), and a way of
+merging those of two neighbouring stretches of events into those of both (``merge``): an associative one, so any stretch
+can be put together from any pieces. Training frames, online tiles and pushed rows all use these two and nothing else (S16).
+A part's first column is null where there were no inputs, so null is its neutral element.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import polars as pl
+
+from featurestore.dtypes import python_name
+from featurestore.errors import DefinitionError
+
+Columns = tuple[pl.Expr, ...]
+"""The columns of a part, in the order of its fields."""
+
+EVENT = "event_time"
+AVAILABLE = "available_time"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something kept of a stretch of events.
+
+    Args:
+        name: what it is called where it is stored; parts of one name are one.
+        lift: returns its columns for each event, from the input's column and its dtype; the event's own times are in
+            ``EVENT`` and ``AVAILABLE``, in microseconds. The first is null where the input is.
+        merge: returns the columns of two stretches together. It is not asked where one is null.
+        fields: how many columns it has.
+        listed: whether its columns are lists, of which the online store keeps one a tile and a read joins them. Other
+            parts are kept merged from each tile on, so that a read looks at one.
+        in_order: whether ``merge`` must be given the earlier stretch first.
+        compact: makes lists that have grown shorter, given the part's columns as a frame; None for never.
+    """
+
+    name: str
+    lift: Callable[[pl.Expr, pl.DataType], Columns]
+    merge: Callable[[Columns, Columns], Columns]
+    fields: int = 1
+    listed: bool = False
+    in_order: bool = False
+    compact: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+
+    def merged(self, first: Columns, second: Columns) -> Columns:
+        """Returns the columns of two stretches together, whichever of them have inputs."""
+        if self.fields == 1:
+            return (pl.coalesce(self.merge(first, second)[0], first[0], second[0]),)
+        lacks_first, lacks_second = first[0].is_null(), second[0].is_null()
+        return tuple(
+            pl.when(lacks_first).then(b).when(lacks_second).then(a).otherwise(both)
+            for a, b, both in zip(first, second, self.merge(first, second), strict=True)
+        )
+
+
+class Aggregate(ABC):
+    """One way of making a value out of the inputs in a window. A subclass is a frozen dataclass; its fields are its options.
+
+    Naming one, ``class Product(Aggregate, name="product")``, puts it into the table of all aggregates.
+
+    Attributes:
+        name: the name under which the registry knows it.
+        empty: its value over no inputs (S8).
+    """
+
+    name: ClassVar[str]
+    empty: ClassVar[Any] = None
+
+    def __init_subclass__(cls, name: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.name = name
+        AGGREGATES[name] = cls
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """What it keeps."""
+
+    @abstractmethod
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the dtype its inputs are stored in, for a feature declared as ``result``.
+
+        Raises:
+            DefinitionError: it gives no such values.
+        """
+
+    @abstractmethod
+    def finish(self, *columns: Any) -> Any:
+        """Returns the value in plain Python, of all its parts' columns; not asked where there are no inputs.
+
+        A listed column is the tiles' lists joined. Dates and times are the integers they are stored as.
+        """
+
+    @abstractmethod
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the same as an expression; it may be anything where there are no inputs."""
+
+    def finished_frame(self, frame: pl.DataFrame) -> pl.Series:
+        """Returns the value of each row of a frame of its parts' columns."""
+        return frame.select(self.finished(*map(pl.col, frame.columns))).to_series()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options by name: the fields of the dataclass."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]  # each is a dataclass
+
+    def refuse(self, result: pl.DataType, what: str) -> DefinitionError:
+        """Returns the error of a feature declared as a type that the aggregate does not give."""
+        return DefinitionError(f"{self.name} gives {what}; it cannot be declared as {python_name(result, nullable=False)}.")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+AGGREGATES: dict[str, type[Aggregate]] = {}
+"""Every aggregate by its name. Tests run over this table."""
+
+
+def only(value: pl.Expr) -> Columns:
+    """Returns a part's single column."""
+    return (value,)

@@ -1,0 +1,70 @@
+"""Counting: rows, inputs, and distinct inputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from featurestore.aggregates.base import Aggregate, Part, only
+
+ROWS = Part("rows", lambda _, dtype: only(pl.lit(1, pl.Int64)), lambda a, b: only(a[0] + b[0]))
+COUNT = Part("count", lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.lit(1, pl.Int64))), lambda a, b: only(a[0] + b[0]))
+VALUES = Part(
+    "distinct",
+    lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.concat_list(x))),
+    lambda a, b: only(pl.concat_list(a[0], b[0]).list.unique(maintain_order=True)),
+    listed=True,
+)
+
+
+@dataclass(frozen=True)
+class Count(Aggregate, name="count"):
+    """How many inputs there are, or rows where it is given none."""
+
+    empty = 0
+    of_rows: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See ``Aggregate.parts``."""
+        return (ROWS,) if self.of_rows else (COUNT,)
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns bool: whether there is an input is all that counts."""
+        if not result.is_integer():
+            raise self.refuse(result, "whole numbers (int)")
+        return pl.Boolean()
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the number."""
+        return columns[0]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the number."""
+        return columns[0]
+
+
+@dataclass(frozen=True)
+class CountDistinct(Aggregate, name="count_distinct"):
+    """How many different inputs there are. They are kept as text, so that values of any type can be told apart."""
+
+    empty = 0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See ``Aggregate.parts``."""
+        return (VALUES,)
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns text."""
+        if not result.is_integer():
+            raise self.refuse(result, "whole numbers (int)")
+        return pl.String()
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the number."""
+        return len(set(columns[0]))
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the number."""
+        return columns[0].list.n_unique()

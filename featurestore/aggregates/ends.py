@@ -1,0 +1,121 @@
+"""The first input, the last one, and the last few."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from featurestore.aggregates.base import AVAILABLE, EVENT, Aggregate, Columns, Part, only
+from featurestore.dtypes import inner_dtype
+
+
+def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
+    there = value.is_not_null()
+    return pl.when(there).then(pl.col(EVENT)), pl.col(AVAILABLE), value
+
+
+def _is_later(a: Columns, b: Columns) -> pl.Expr:
+    """Tells whether ``a`` is later than ``b``: by event time, then available time, then by the greater value."""
+    known = (a[1] > b[1]) | ((a[1] == b[1]) & (a[2] > b[2]))
+    return (a[0] > b[0]) | ((a[0] == b[0]) & known)
+
+
+def _pick(chosen: pl.Expr, a: Columns, b: Columns) -> Columns:
+    return tuple(pl.when(chosen).then(x).otherwise(y) for x, y in zip(a, b, strict=True))
+
+
+FIRST = Part("first", _lift, lambda a, b: _pick(_is_later(a, b), b, a), fields=3)
+LAST = Part("last", _lift, lambda a, b: _pick(_is_later(a, b), a, b), fields=3)
+
+
+def _scalar(aggregate: Aggregate, result: pl.DataType) -> pl.DataType:
+    if result.is_nested():
+        raise aggregate.refuse(result, "values that are no lists")
+    return result
+
+
+@dataclass(frozen=True)
+class First(Aggregate, name="first"):
+    """The first input: of the least event time, then available time, then value."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See ``Aggregate.parts``."""
+        return (FIRST,)
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the type declared."""
+        return _scalar(self, result)
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the value."""
+        return columns[2]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the value."""
+        return columns[2]
+
+
+@dataclass(frozen=True)
+class Last(Aggregate, name="last"):
+    """The last input: of the greatest event time, then available time, then value."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See ``Aggregate.parts``."""
+        return (LAST,)
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the type declared."""
+        return _scalar(self, result)
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the value."""
+        return columns[2]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the value."""
+        return columns[2]
+
+
+@dataclass(frozen=True)
+class LastN(Aggregate, name="last_n"):
+    """The last few inputs, from the oldest to the newest.
+
+    Args:
+        n: how many at the most.
+    """
+
+    empty = ()
+    n: int = 1
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See ``Aggregate.parts``."""
+        n = self.n
+        return (
+            Part(
+                f"last_{n}",
+                lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.concat_list(x))),
+                lambda a, b: only(pl.concat_list(a[0], b[0]).list.tail(n)),
+                listed=True,
+                in_order=True,
+            ),
+        )
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the type of the elements declared."""
+        if not isinstance(result, pl.List) or inner_dtype(result).is_nested():
+            raise self.refuse(result, "lists, list[float] say")
+        return inner_dtype(result)
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the list's end."""
+        return columns[0][-self.n :]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the list."""
+        return columns[0]
+
+    def __str__(self) -> str:
+        return f"last_{self.n}"

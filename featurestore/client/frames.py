@@ -1,0 +1,124 @@
+"""Frames on this side: loaded only when one is given or asked for."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from featurestore.dtypes import dtype_from_name
+from featurestore.errors import RequestError
+
+ARROW = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+_CHUNK = 1 << 20
+
+
+def as_frame(given: Any, what: str) -> pl.DataFrame:
+    """Returns rows, columns or another library's frame as a Polars frame.
+
+    Raises:
+        RequestError: they make no frame.
+    """
+    if isinstance(given, pl.DataFrame):
+        return given
+    try:
+        return given.collect() if isinstance(given, pl.LazyFrame) else pl.DataFrame(given, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"The {what} cannot be made a frame: {(str(error) or type(error).__name__).splitlines()[0]}.") from error
+
+
+def encoded(frame: pl.DataFrame) -> bytes:
+    """Returns a frame as an Arrow IPC stream."""
+    buffer = io.BytesIO()
+    frame.write_ipc_stream(buffer)
+    return buffer.getvalue()
+
+
+def decoded(body: bytes) -> pl.DataFrame:
+    """Returns the frame of an Arrow IPC stream, whose buffers it goes on using: nothing is copied that needs not be."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(pa.py_buffer(body)) as batches:
+        frame = pl.from_arrow(batches.read_all())
+    assert isinstance(frame, pl.DataFrame), "a stream is a table"
+    return frame
+
+
+class Upload:
+    """A spine to send, as often as it takes.
+
+    Args:
+        spine: a frame, rows, columns, or the path of a Parquet file.
+
+    Raises:
+        RequestError: it is none of these, or the file is not there.
+    """
+
+    def __init__(self, spine: Any) -> None:
+        if isinstance(spine, str) and spine.lstrip("( \n").lower().startswith(("select ", "with ", "from ")):
+            raise RequestError("A server takes no SELECT as a spine. Give a frame or a Parquet file.")
+        self._path = Path(spine).expanduser() if isinstance(spine, (str, Path)) else None
+        if self._path is not None and not self._path.is_file():
+            raise RequestError(f"The spine {str(spine)!r} is not there. Give a Parquet file or a frame.")
+        self._body = b"" if self._path is not None else encoded(as_frame(spine, "spine"))
+        self.media = ARROW if self._path is None else PARQUET
+
+    def content(self) -> bytes | Iterator[bytes]:
+        """Returns the body: all of it, or a file's parts from its beginning."""
+        return self._body if self._path is None else self._parts(self._path)
+
+    @staticmethod
+    def _parts(path: Path) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+
+class Parts(io.RawIOBase):
+    """A body that comes in parts, as a file to read from."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._left = b""
+
+    def readable(self) -> bool:  # noqa: D102 - the file protocol's
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: D102 - the file protocol's
+        while not self._left:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._left = part
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def sink(parts: Iterator[bytes], path: Path) -> pl.LazyFrame:
+    """Writes an Arrow IPC stream to a Parquet file batch by batch, and returns the frame over it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            pa.ipc.open_stream(pa.PythonFile(io.BufferedReader(Parts(parts), _CHUNK), "r")) as batches,
+            pq.ParquetWriter(beside, batches.schema, compression="zstd") as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return pl.scan_parquet(path)
+
+
+def with_columns(given: list[dict[str, Any]], columns: dict[str, list[Any]], types: dict[str, str]) -> pl.DataFrame:
+    """Returns the rows of a look-up as a frame, with the features after their own columns, in the dtypes declared."""
+    frame = as_frame(given, "request") if given and given[0] else pl.DataFrame(height=len(given))
+    return frame.with_columns(pl.Series(name, column, dtype=dtype_from_name(types[name])) for name, column in columns.items())

@@ -1,0 +1,215 @@
+"""Requests on their way: connections that are kept, tries anew with growing pauses, and problems as the errors they were."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from featurestore import errors
+from featurestore.errors import FeatureStoreError, MissingExtraError, ServerError, UnavailableError
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_MSGPACK = "application/msgpack"
+_BY_KIND: dict[str, type[FeatureStoreError]] = {
+    "body": errors.LimitError,
+    "rows": errors.LimitError,
+    "time": errors.LimitError,
+    "malformed": errors.RequestError,
+    "media-type": errors.RequestError,
+    "request": errors.RequestError,
+    "unavailable": errors.UnavailableError,
+}
+"""The error of each kind of problem that names none."""
+
+
+class Transport:
+    """Sends requests to one server, over connections that are kept.
+
+    A request that finds no server, that loses its answer half-way, or that is answered 503, is sent again after a pause: as long as the server says, else
+    twice as long each time, less a random part. All of them may be sent twice: look-ups and training frames change nothing,
+    and a row that is pushed twice is one row.
+
+    Args:
+        url: the server's address; ``unix:/path`` for a Unix socket.
+        token: a key or token to send with each request.
+        timeout: the seconds to wait for an answer.
+        retries: how often a request is sent again.
+        verify: whether and by what the server's certificate is checked, as httpx takes it.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+    """
+
+    def __init__(self, url: str, token: str | None, timeout: float, retries: int, verify: Any) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtraError("A client of a feature server", "client") from error
+        self._httpx = httpx
+        self._url = url
+        self._uds = url.removeprefix("unix:") if url.startswith("unix:") else None
+        self._options: dict[str, Any] = {
+            "base_url": "http://localhost" if self._uds else url.rstrip("/"),
+            "headers": {"authorization": f"Bearer {token}"} if token else {},
+            "timeout": timeout,
+        }
+        self._verify = verify
+        self._retries = retries
+        self._client: Any = None
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = WeakKeyDictionary()
+
+    def post(self, path: str, content: Callable[[], Any], media: str, **options: Any) -> bytes:
+        """Returns the answer to a POST.
+
+        Args:
+            path: the route.
+            content: gives the body, anew for every try.
+            media: its type.
+            options: the query (``params=``) and a timeout of its own.
+
+        Raises:
+            FeatureStoreError: the error that the server's problem stands for.
+            UnavailableError: the server cannot be reached, or has too much to do.
+        """
+        client = self._sync()
+        for pause in self._pauses():
+            try:
+                answer = client.post(path, content=content(), headers=_headers(media), **options)
+            except self._httpx.TransportError as error:  # before the answer or within it: nothing of it was used
+                time.sleep(pause(self._lost(error)))
+                continue
+            if answer.status_code < 400:
+                body: bytes = answer.content
+                return body
+            time.sleep(pause(error_of(answer.status_code, answer.content, answer.headers)))
+        raise AssertionError("the last pause raises")
+
+    @contextmanager
+    def streamed(self, path: str, content: Callable[[], Any], media: str, **options: Any) -> Iterator[Iterator[bytes]]:
+        """Gives the answer to a POST part by part. A connection that is lost while it comes is not tried anew."""
+        client = self._sync()
+        for pause in self._pauses():
+            try:
+                request = client.build_request("POST", path, content=content(), headers=_headers(media), **options)
+                answer = client.send(request, stream=True)
+            except self._httpx.TransportError as error:
+                time.sleep(pause(self._lost(error)))
+                continue
+            try:
+                if answer.status_code >= 400:
+                    found = error_of(answer.status_code, answer.read(), answer.headers)
+                    time.sleep(pause(found))
+                    continue
+                yield answer.iter_raw()
+            except self._httpx.TransportError as error:
+                raise self._lost(error) from error
+            finally:
+                answer.close()
+            return
+
+    async def post_async(self, path: str, content: Callable[[], Any], media: str) -> bytes:
+        """Returns the answer to a POST like ``post``, without blocking the event loop."""
+        client = await self._async()
+        for pause in self._pauses():
+            try:
+                answer = await client.post(path, content=content(), headers=_headers(media))
+            except self._httpx.TransportError as error:
+                await asyncio.sleep(pause(self._lost(error)))
+                continue
+            if answer.status_code < 400:
+                body: bytes = answer.content
+                return body
+            await asyncio.sleep(pause(error_of(answer.status_code, answer.content, answer.headers)))
+        raise AssertionError("the last pause raises")
+
+    def close(self) -> None:
+        """Closes the connections; those of event loops close with their loops."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _pauses(self) -> Iterator[Callable[[FeatureStoreError], float]]:
+        """Yields for each try what says how long to wait after it failed, or raises what it failed with."""
+        for number in range(self._retries + 1):
+
+            def pause(error: FeatureStoreError, number: int = number) -> float:
+                if number == self._retries or not _passes(error):
+                    raise error
+                longest = min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE)
+                least = getattr(error, "retry_after", None) or 0.0
+                return float(least + longest * random.random())
+
+            yield pause
+
+    def _lost(self, error: Exception) -> FeatureStoreError:
+        if isinstance(error, self._httpx.ReadTimeout):
+            return errors.LimitError(f"The server at {self._url} did not answer in time. Ask for less, or raise timeout=.", "time")
+        told = str(error) or type(error).__name__
+        return UnavailableError(f"The server at {self._url} cannot be reached: {told}. Is it running, and is the address right?")
+
+    def _sync(self) -> Any:
+        if self._client is None:
+            transport = self._httpx.HTTPTransport(uds=self._uds, verify=self._verify)
+            self._client = self._httpx.Client(transport=transport, **self._options)
+        return self._client
+
+    async def _async(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            keeper = self._keep()
+            self._clients[loop] = (await anext(keeper), keeper)
+        return self._clients[loop][0]
+
+    async def _keep(self) -> AsyncGenerator[Any, None]:
+        """Holds an event loop's client, and closes it as the loop ends (``loop.shutdown_asyncgens``)."""
+        transport = self._httpx.AsyncHTTPTransport(uds=self._uds, verify=self._verify)
+        async with self._httpx.AsyncClient(transport=transport, **self._options) as client:
+            yield client
+
+
+def error_of(status: int, body: bytes, headers: Any) -> FeatureStoreError:
+    """Returns the error that an answer stands for: the same that the store raised on the server.
+
+    Args:
+        status: the answer's status.
+        body: its body, a problem if it is the server's own.
+        headers: its headers.
+    """
+    try:
+        told = msgspec.json.decode(body)
+        kind, detail = str(told["type"]).rpartition(":")[2], str(told["detail"])
+    except (msgspec.DecodeError, TypeError, KeyError):
+        shown = body[:200].decode(errors="replace")
+        made: FeatureStoreError = UnavailableError(f"The server answered {status}: {shown}") if status in (502, 503, 504) else (
+            ServerError(f"The server answered {status}, and no problem of a feature store: {shown}")
+        )  # fmt: skip
+        return made
+    found = getattr(errors, str(told.get("error", "")), None)
+    if not (isinstance(found, type) and issubclass(found, FeatureStoreError)):
+        found = _BY_KIND.get(kind, ServerError)
+    # NOTE: the constructors build messages; this one is built already.
+    error = found.__new__(found)
+    Exception.__init__(error, detail)
+    for name in ("kind", "name", "suggestion", "column", "row", "reasons", "limit"):
+        if name in told:
+            setattr(error, name, told[name])
+    after = headers.get("retry-after")
+    error.retry_after = float(after) if status == 503 and after and after.isdigit() else None  # type: ignore[attr-defined]  # of the answer
+    error.status = status  # type: ignore[attr-defined]  # of the answer
+    return error
+
+
+def _passes(error: FeatureStoreError) -> bool:
+    """Tells whether a later try may have another answer."""
+    return not isinstance(error, errors.LimitError) and (isinstance(error, UnavailableError) or getattr(error, "status", 0) == 503)
+
+
+def _headers(media: str) -> dict[str, str]:
+    accept = f"{_MSGPACK}, application/vnd.apache.arrow.stream"
+    return {"content-type": media, "accept": accept, "accept-encoding": "identity"}

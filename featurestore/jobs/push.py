@@ -1,0 +1,206 @@
+"""Pushes: rows of a source, through the same transforms and checks as in a run, straight into both stores.
+
+1. **shape**: the rows are shaped and checked for all views first; nothing is written where one of them refuses them.
+2. **append**: the rows that a view's history does not hold yet become a segment of its log, which training reads from then
+   on. Rows known already are passed over, so a push may be repeated.
+3. **write online**: what the rows make of the view's values. It is done for rows known already too, as far as a push that
+   was killed may have left it undone: whoever pushes the same rows again, or materializes, completes it.
+4. **fold**: a log that has grown is added to the history, by a run of the ledger like any other (``materialize.py``).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import polars as pl
+
+from featurestore.clock import Clock, to_micros
+from featurestore.errors import RejectedRowsError, RequestError, SourceError
+from featurestore.jobs.summary import PushedView
+from featurestore.jobs.windows import WindowWriter
+from featurestore.offline.base import Appended, OfflineStore, Table
+from featurestore.online.base import OnlineStore
+from featurestore.plan.history import EVENT, sort_history
+from featurestore.plan.online import online_entries
+from featurestore.plan.pushed import in_source_form, without_unknown
+from featurestore.plan.rows import Shaped, shape_rows, stack_rejects
+from featurestore.plan.tiles import TileLayout
+from featurestore.registry.ledger import Ledger
+from featurestore.retrieve.rows import CLOCK_SKEW
+from featurestore.retrieve.spine import reading_spine, to_frame
+from featurestore.sources.base import SourceReader
+from featurestore.spec.catalog import AppliedView
+from featurestore.spec.meaning import Transform
+from featurestore.spec.source import Source
+from featurestore.spec.windowed import EVENT_ID
+
+_MOST_SEGMENTS = 256
+_MOST_ROWS = 500_000
+"""A log of more is folded."""
+_PUSHES = 0
+"""The number of the run that rejected rows of pushes are kept under."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a push brings to one view."""
+
+    applied: AppliedView
+    table: Table
+    transform: Transform | None
+    shaped: Shaped
+    seconds: float
+
+
+class Pusher:
+    """Pushes rows.
+
+    Args:
+        project: whose views.
+        ledger: the ledger of runs.
+        offline: where the history goes.
+        online: where the values go.
+        open_source: opens a source's reader.
+        fold: adds a view's log to its history.
+        clock: tells the present.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        ledger: Ledger,
+        offline: OfflineStore,
+        online: OnlineStore,
+        open_source: Callable[[Source], SourceReader],
+        fold: Callable[[AppliedView, Transform | None], None],
+        clock: Clock,
+    ) -> None:
+        self._project = project
+        self._ledger = ledger
+        self._offline = offline
+        self._online = online
+        self._open_source = open_source
+        self._fold = fold
+        self._clock = clock
+        self._windows = WindowWriter(project, offline, online, clock)
+        self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
+
+    def push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame) -> list[PushedView]:
+        """Pushes rows of a source into the views on it; when it returns, an online read and training see them.
+
+        Args:
+            views: views as applied, all on the source, and their transforms.
+            rows: the rows.
+
+        Raises:
+            RequestError: the rows lack a column, or have one that the source has not, or one of another type.
+            DefinitionError: a transform fails.
+            RejectedRowsError: rows were rejected, and a view says ``on_reject="fail"``; nothing was written.
+            StoreError: a store cannot be reached; pushing the rows again completes it.
+        """
+        source = views[0][0].spec.source
+        normal = self._in_source_form(rows, source)
+        given = [self._shaped(applied, transform, normal) for applied, transform in views]
+        kept = [self._keep_rejected(each) for each in given]
+        for each, place in zip(given, kept, strict=True):
+            if place and each.applied.spec.on_reject == "fail":
+                raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
+        return [self._write(each, rows.height) for each in given]
+
+    def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
+        known = self._schemas.get(source.name)
+        if known is not None and known[0] == source:
+            try:
+                return in_source_form(rows, source, known[1])
+            except RequestError:
+                pass  # the source may have got other columns since it was looked at
+        try:
+            schema = self._open_source(source).schema()
+        except SourceError:
+            schema = None
+        self._schemas[source.name] = (source, schema)
+        return in_source_form(rows, source, schema)
+
+    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> _Given:
+        began = time.perf_counter()
+        shaped = shape_rows(rows, applied.spec, transform)
+        shaped = without_unknown(shaped, applied.spec, to_micros(self._clock()) + CLOCK_SKEW)
+        return _Given(applied, Table.of(self._project, applied), transform, shaped, time.perf_counter() - began)
+
+    def _keep_rejected(self, given: _Given) -> str:
+        """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
+        if not given.shaped.rejected:
+            return ""
+        frame = stack_rejects(given.shaped.rejected)
+        digest = blake2b(repr(frame.to_dict(as_series=False)).encode(), digest_size=6).digest()
+        return self._offline.keep_rejected(given.table, _PUSHES, int.from_bytes(digest, "big"), frame)
+
+    def _write(self, given: _Given, read: int) -> PushedView:
+        began = time.perf_counter()
+        applied, rows = given.applied, given.shaped.rows
+        appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
+        online = self._write_windows(given, appended) if applied.spec.windows else self._write_latest(given)
+        if appended.log_segments > _MOST_SEGMENTS or appended.log_rows > _MOST_ROWS:
+            self._fold(applied, given.transform)
+        new, reasons = appended.rows.height, given.shaped.reasons
+        seconds = given.seconds + time.perf_counter() - began
+        return PushedView(
+            applied.spec.name, applied.data_version, read, new, rows.height - new, sum(reasons.values()), online, reasons, seconds,
+            given.shaped.rejected,
+        )  # fmt: skip
+
+    def _write_latest(self, given: _Given) -> int:
+        # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
+        spec = given.applied.spec
+        history = sort_history(given.shaped.rows, spec.entity.key_names, spec.feature_names)
+        return self._online.write(online_entries(self._project, given.applied, history, to_micros(self._clock())))
+
+    def _write_windows(self, given: _Given, appended: Appended) -> int:
+        applied, log = given.applied, self._offline.log
+        written = 0
+        for seq in appended.segments:
+            rows = log.read(given.table, seq)
+            if rows is not None:
+                written += self._windows.apply_segment(applied, seq, rows)
+        if appended.seq is not None:
+            written += self._windows.apply_segment(applied, appended.seq, appended.rows)
+        if appended.known.height:
+            # What is in the history is online too, unless the run that brought it is at it or was killed.
+            latest = self._ledger.latest(applied.spec.name, applied.data_version)
+            if latest is not None and latest.state in ("running", "committed"):
+                entities = appended.known.select(applied.spec.entity.key_names).unique(maintain_order=True)
+                written += self._windows.recompute(applied, entities)
+        return written
+
+
+def frame_of(rows: Any) -> pl.DataFrame:
+    """Returns rows in any of the forms that can be pushed as a frame.
+
+    Raises:
+        RequestError: they are in another form, or make no frame.
+    """
+    if isinstance(rows, pl.DataFrame):
+        return rows
+    if isinstance(rows, pl.LazyFrame):
+        with reading_spine("The lazy frame"):
+            return rows.collect()
+    listed = isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows)
+    if not (listed or isinstance(rows, Mapping) or hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "__dataframe__")):
+        raise RequestError(
+            f"A {type(rows).__name__} is no rows to push. Give a Polars or pandas frame, an Arrow table, a list of dictionaries or "
+            "a mapping of columns; read a file first: pl.read_parquet(…)."
+        )
+    return to_frame(rows, "push")
+
+
+def _events_since(applied: AppliedView, rows: pl.DataFrame) -> int | None:
+    """Returns from which event time on other versions of pushed events matter; None where events have no ids (S9)."""
+    if not applied.spec.windows or EVENT_ID not in applied.spec.stored_schema or rows.is_empty():
+        return None
+    # An entity's value reaches back so far from its last event, which is none before these. In whole steps, so that a
+    # late row does not make the files be read again for a little more.
+    reach = TileLayout.of(applied.spec).reach
+    first: int = rows[EVENT].to_physical().min()  # type: ignore[assignment]  # there are rows
+    return (first // reach - 1) * reach

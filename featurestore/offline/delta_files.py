@@ -1,0 +1,258 @@
+"""The files of a Delta table: what their columns are, how one is written, how those of a bucket are read."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import polars as pl
+from deltalake import Schema
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from featurestore.clock import INSTANT, to_micros
+from featurestore.dtypes import as_dtype
+from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import Table
+from featurestore.plan.buckets import node_of
+from featurestore.plan.history import AVAILABLE, EVENT, sort_history
+
+BUCKET = "_bucket"
+HASH = "_hash"
+"""The hash of the keys, in files that wait for their commit."""
+COMPRESSION: Literal["lz4"] = "lz4"
+# NOTE: lz4 reads a fifth faster than zstd and writes 1.7 times as fast, for a quarter more bytes.
+
+
+def storage_dtype(dtype: pl.DataType) -> pl.DataType:
+    """Returns the dtype in which a column lies in a Delta table, which knows no unsigned numbers, vectors or durations."""
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return pl.List(storage_dtype(as_dtype(dtype.inner)))
+    if isinstance(dtype, (pl.Time, pl.Duration)):
+        return pl.Int64()
+    return _SIGNED.get(dtype.base_type(), dtype)
+
+
+_SIGNED: dict[Any, pl.DataType] = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), pl.UInt32: pl.Int64(), pl.UInt64: pl.Decimal(20, 0)}
+
+
+def columns_of(table: Table) -> dict[str, pl.DataType]:
+    """Returns the columns of a table, with the dtypes they have once they are read."""
+    return _columns(table.keys, table.features)
+
+
+def _columns(keys: Mapping[str, pl.DataType], features: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    return {**keys, EVENT: INSTANT, AVAILABLE: INSTANT, **features}
+
+
+def delta_schema(table: Table) -> Schema:
+    """Returns the columns of a table as Delta has them."""
+    stored = {name: storage_dtype(dtype) for name, dtype in columns_of(table).items()}
+    return Schema.from_arrow(pl.DataFrame(schema={**stored, BUCKET: pl.Int32()}).to_arrow().schema)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a table, as the table's log has it.
+
+    Args:
+        path: where it is, from the table's folder on.
+        node: its bucket.
+        rows: how many rows it has.
+        size: how many bytes.
+        since: the least event time in it, in microseconds.
+        until: the greatest one.
+    """
+
+    path: str
+    node: int
+    rows: int
+    size: int
+    since: int
+    until: int
+
+    def overlaps(self, since: int | None, until: int | None) -> bool:
+        """Tells whether it may have rows of a span of event times, both bounds inclusive; None is no bound."""
+        return (since is None or self.until >= since) and (until is None or self.since <= until)
+
+
+@dataclass(frozen=True)
+class DeltaFiles:
+    """The files of one bucket, each in the total order, and the rows of the bucket that are in the log.
+
+    Args:
+        paths: the files.
+        rows: how many rows there are.
+        size: how many bytes the files have.
+        keys: the table's join keys, with the dtypes they have once they are read.
+        features: its other columns but the times.
+        pushed: the rows in the log, in any order.
+    """
+
+    paths: tuple[str, ...]
+    rows: int
+    size: int
+    keys: Mapping[str, pl.DataType]
+    features: Mapping[str, pl.DataType]
+    pushed: pl.DataFrame | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def parts(self) -> int:
+        """How many frames ``read`` returns."""
+        return len(self.paths) + (self.pushed is not None)
+
+    def read(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> list[pl.DataFrame]:
+        """Returns the rows of each file, and those in the log, each in the total order; ``columns`` in the order given, or all.
+
+        Args:
+            columns: which columns.
+            where: which rows, by the columns as they are stored.
+        """
+        dtypes = _columns(self.keys, self.features)
+        names = list(dtypes) if columns is None else list(columns)
+        casts = [pl.col(name).cast(dtypes[name]) for name in names if storage_dtype(dtypes[name]) != dtypes[name]]
+        with translated("read", ", ".join(self.paths)):
+            if where is None:
+                frames = [pl.read_parquet(path, columns=names, glob=False, hive_partitioning=False) for path in self.paths]
+            else:
+                scans = [pl.scan_parquet(path, glob=False, hive_partitioning=False) for path in self.paths]
+                frames = [scan.filter(where).select(names).collect() for scan in scans]
+        found = [frame.select(names).with_columns(casts) for frame in frames]
+        if self.pushed is not None:
+            pushed = self.pushed.select(*dtypes) if where is None else self.pushed.select(*dtypes).filter(where)
+            found.append(sort_history(pushed, list(self.keys), list(self.features)).select(names))
+        return found
+
+
+def by_bucket(
+    folder: Path, table: Table, files: Sequence[File], pushed: Mapping[int, pl.DataFrame] | None = None
+) -> dict[int, DeltaFiles]:
+    """Returns the files of a table, and the rows in its log, as a history a bucket."""
+    buckets: dict[int, list[File]] = {node: [] for node in pushed or {}}
+    for file in files:
+        buckets.setdefault(file.node, []).append(file)
+    made: dict[int, DeltaFiles] = {}
+    for node, held in sorted(buckets.items()):
+        rows = (pushed or {}).get(node)
+        made[node] = DeltaFiles(
+            tuple(str(folder / file.path) for file in sorted(held, key=lambda file: file.path)),
+            sum(file.rows for file in held) + (0 if rows is None else rows.height),
+            sum(file.size for file in held),
+            table.keys,
+            table.features,
+            rows,
+        )
+    return made
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that waits for its commit.
+
+    Args:
+        action: how the commit is told of it.
+        node: its bucket.
+        since: the least event time in it, in microseconds.
+        until: the greatest one.
+    """
+
+    action: AddAction
+    node: int
+    since: int
+    until: int
+
+
+def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int) -> NewFile:
+    """Writes one bucket's rows, in the total order, as a file of a table.
+
+    Args:
+        folder: the table's folder.
+        run: the run whose rows they are.
+        node: the bucket.
+        frame: the rows.
+        now: the present in milliseconds.
+    """
+    name = f"{BUCKET}={node}/{run_prefix(run)}{uuid4().hex}.parquet"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = frame.with_columns(pl.col(column).cast(storage_dtype(dtype)) for column, dtype in frame.schema.items())
+    stored.write_parquet(path, compression=COMPRESSION, row_group_size=262_144)
+    spans = frame.select(
+        pl.col(EVENT).min().alias("a"),
+        pl.col(EVENT).max().alias("b"),
+        pl.col(AVAILABLE).min().alias("c"),
+        pl.col(AVAILABLE).max().alias("d"),
+    ).row(0)
+    # NOTE: not strftime, which writes year 1 as "1" on some systems, and then nobody reads it back.
+    told = [moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans]
+    first, last, known_first, known_last = told
+    stats = {
+        "numRecords": frame.height,
+        "minValues": {EVENT: first, AVAILABLE: known_first},
+        "maxValues": {EVENT: last, AVAILABLE: known_last},
+        "nullCount": {EVENT: 0, AVAILABLE: 0},
+    }
+    action = AddAction(name, path.stat().st_size, {BUCKET: str(node)}, now, True, json.dumps(stats))
+    return NewFile(action, node, to_micros(spans[0]), to_micros(spans[1]))
+
+
+def run_prefix(run: int) -> str:
+    """Returns how the names of the files begin that a run adds."""
+    return f"run-{run:08d}-"
+
+
+def pushed_by_bucket(rows: pl.DataFrame, bits: int, since: int | None, until: int | None) -> dict[int, pl.DataFrame]:
+    """Returns rows of the log by their buckets, those with event times between two bounds; None is no bound."""
+    if since is not None:
+        rows = rows.filter(pl.col(EVENT).to_physical() >= since)
+    if until is not None:
+        rows = rows.filter(pl.col(EVENT).to_physical() <= until)
+    parts = rows.with_columns(node_of(pl.col(HASH), bits).alias(BUCKET)).partition_by(BUCKET, as_dict=True, include_key=False)
+    return {int(node): part for (node,), part in parts.items()}
+
+
+def event_span(rows: pl.DataFrame) -> tuple[int, int]:
+    """Returns the least and the greatest event time of some rows, in microseconds."""
+    first, last = rows.select(pl.col(EVENT).min().alias("first"), pl.col(EVENT).max().alias("last")).row(0)
+    return to_micros(first), to_micros(last)
+
+
+def files_of(actions: pl.DataFrame) -> list[File]:
+    """Returns the files of a table, from what its log tells of them."""
+    if actions.is_empty():
+        return []
+    columns = ("path", f"partition.{BUCKET}", "num_records", "size_bytes", f"min.{EVENT}", f"max.{EVENT}")
+    return [
+        File(path, node, rows, size, to_micros(since), to_micros(until))
+        for path, node, rows, size, since, until in actions.select(columns).iter_rows()
+    ]
+
+
+def remove_file(file: File, now: int) -> RemoveAction:
+    """Returns how a commit is told that a file is no longer the table's; ``now`` is in milliseconds."""
+    return RemoveAction(
+        path=file.path,
+        deletion_timestamp=now,
+        data_change=True,
+        partition_values={BUCKET: str(file.node)},
+        size=file.size,
+    )
+
+
+@contextmanager
+def translated(action: str, where: str) -> Iterator[None]:
+    """Turns what Delta, Polars and the system raise into ``OfflineStoreError``.
+
+    Args:
+        action: what was being done: ``"read"``.
+        where: to what.
+    """
+    try:
+        yield
+    except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
+        raise OfflineStoreError(
+            f"The offline store could not {action} {where}: {error}. Is the disk full, or the folder not yours to write?"
+        ) from error

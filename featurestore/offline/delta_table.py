@@ -1,0 +1,103 @@
+"""A Delta table as it stands at one version: its files, the last run, and how much of its log was folded into it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from featurestore.offline.base import Table
+from featurestore.offline.delta_files import BUCKET, File, delta_schema, files_of
+from featurestore.plan.buckets import bits_of
+
+_RUNS = "featurestore"
+_PUSHED = "pushed"
+
+
+@dataclass(frozen=True)
+class DeltaState:
+    """A table at one version.
+
+    Args:
+        folder: the table's folder.
+        version: the version; -1 where there is no table.
+        files: its files.
+        last_run: the number of the last run that was committed; 0 for none.
+        folded: the greatest number of a pushed segment whose rows are in the files; 0 for none.
+        stamp: tells the version's entry in the log from another one of the same number.
+    """
+
+    folder: Path
+    version: int = -1
+    files: tuple[File, ...] = ()
+    last_run: int = 0
+    folded: int = 0
+    stamp: tuple[int, int] | None = None
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits of the hash the files are split by; None without files."""
+        return bits_of(self.files[0].node) if self.files else None
+
+    def is_current(self) -> bool:
+        """Tells, at the price of two looks at the file system, whether the table is at this version still."""
+        return _stamp(self.folder, self.version) == self.stamp and _stamp(self.folder, self.version + 1) is None
+
+
+def open_state(folder: Path) -> DeltaState:
+    """Returns a table as it is now."""
+    try:
+        delta = DeltaTable(str(folder))
+    except TableNotFoundError:
+        return DeltaState(folder)
+    version = delta.version()
+    actions: Any = delta.get_add_actions(flatten=True)
+    files = tuple(files_of(pl.DataFrame(actions)))
+    last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
+    return DeltaState(folder, version, files, last_run, folded, _stamp(folder, version))
+
+
+def create_table(folder: Path, table: Table) -> None:
+    """Makes a table where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        DeltaTable.create(str(folder), schema=delta_schema(table), mode="ignore", partition_by=[BUCKET])
+    except CommitFailedError:  # another process created it at this moment
+        DeltaTable(str(folder))
+
+
+def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None) -> bool:
+    """Writes what a run changes as the version after a state; returns False where another commit has come before.
+
+    Args:
+        state: the state that the changes were computed from.
+        table: the table.
+        run: the run.
+        actions: the files to add and to remove.
+        folded: the greatest segment among what the run adds; None for none.
+    """
+    delta = DeltaTable(str(state.folder), version=state.version)
+    marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
+    try:
+        delta.create_write_transaction(
+            list(actions),
+            mode="append",
+            schema=delta_schema(table),
+            partition_by=[BUCKET],
+            # No retries inside: a commit that came between may hold rows that this one repeats.
+            commit_properties=CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={"run": str(run)}),
+        )
+    except CommitFailedError:
+        return False
+    return True
+
+
+def _stamp(folder: Path, version: int) -> tuple[int, int] | None:
+    try:
+        found = (folder / "_delta_log" / f"{version:020d}.json").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

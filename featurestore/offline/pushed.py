@@ -1,0 +1,265 @@
+"""The log of pushes beside a Delta table: a Parquet file a push, until a run's commit has added its rows to the table.
+
+A segment is ``_pushed/<number>-<random>.parquet``, in the form of a staged file: the table's columns and the hash of the keys,
+sorted by it, and ``_corrects``. It is written beside and renamed, so it appears whole. The table's transaction ``pushed`` is
+the number up to which segments are in the table; a reader leaves those out of the log. Numbers are given, and the table's
+versions written, under one lock a table, so what a writer has looked at is still so when it writes.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import CORRECTS, Appended, Segment, Table
+from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated
+from featurestore.offline.delta_table import DeltaState, open_state
+from featurestore.offline.known import Found, KnownRows
+from featurestore.plan.buckets import key_hash
+from featurestore.plan.history import number_copies, sort_history
+
+_FOLDER = "_pushed"
+_DIGITS = 16
+_ATTEMPTS = 20
+_OPTIMISTIC = 3
+"""How often a push looks at what is known before it takes the lock for the look too."""
+_PATIENCE = 60.0
+_PAUSE = 0.001
+
+
+class _Held:
+    """What this process knows of a table and its log: the rows of segments, where they are, up to which they are gone.
+
+    The lock is for its threads.
+    """
+
+    def __init__(self, folder: Path, table: Table) -> None:
+        self.lock = threading.Lock()
+        self.state: DeltaState | None = None
+        self.segments: dict[str, pl.DataFrame] = {}
+        self.places: dict[int, str] = {}
+        self.removed = 0
+        self.known = KnownRows(folder, table)
+
+
+class DeltaPushLog:
+    """Keeps each table's log in the folder of the table.
+
+    Args:
+        folder_of: tells the folder of a table.
+    """
+
+    def __init__(self, folder_of: Callable[[Table], Path]) -> None:
+        self._folder_of = folder_of
+        self._tables: dict[Path, _Held] = {}
+
+    def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
+        """See ``PushLog.append``."""
+        keys, features = list(table.keys), list(table.features)
+        distinct = sort_history(number_copies(rows.select(*columns_of(table)), keys, features), keys, features)
+        hashed = distinct.with_columns(key_hash(table.keys).alias(HASH))
+        if hashed.is_empty():
+            return Appended(None, hashed.drop(HASH).with_columns(pl.lit(value=False).alias(CORRECTS)), (), hashed.drop(HASH))
+        with translated("write", str(self._folder_of(table))):
+            for attempt in range(_ATTEMPTS):
+                with nullcontext() if attempt < _OPTIMISTIC else self.held(table):
+                    done = self._try_append(table, hashed, since, locked=attempt >= _OPTIMISTIC)
+                if done is not None:
+                    return done
+        raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while rows were pushed to it. Push them again.")
+
+    def segments(self, table: Table) -> list[Segment]:
+        """See ``PushLog.segments``."""
+        with translated("read", str(self._folder_of(table))):
+            _, live = self.consistent(table)
+        return [
+            Segment(
+                segment_number(name),
+                frame.height,
+                {"path": f"{_FOLDER}/{name}", "rows": frame.height, "pushed": segment_number(name)},
+            )
+            for name, frame in live.items()
+        ]
+
+    def read(self, table: Table, seq: int) -> pl.DataFrame | None:
+        """See ``PushLog.read``."""
+        with translated("read", str(self._folder_of(table))):
+            for name in self.names(table, seq - 1)[:1]:
+                if segment_number(name) == seq:
+                    try:
+                        return self.frames(table, [name])[name].drop(HASH)
+                    except FileNotFoundError:
+                        return None
+        return None
+
+    def exists(self, table: Table, seq: int) -> bool:
+        """See ``PushLog.exists``."""
+        with translated("read", str(self._folder_of(table))):
+            held = self._held(table)
+            if seq <= held.removed:
+                return False
+            if seq not in held.places:
+                self.names(table, 0)
+            return seq in held.places and (self._folder_of(table) / _FOLDER / held.places[seq]).exists()
+
+    def remove(self, table: Table) -> None:
+        """See ``PushLog.remove``."""
+        with translated("delete", str(self._folder_of(table) / _FOLDER)):
+            folded = open_state(self._folder_of(table)).folded
+            for name in self.names(table, 0):
+                if segment_number(name) <= folded:
+                    (self._folder_of(table) / _FOLDER / name).unlink(missing_ok=True)
+            # What killed pushes have left. One that is at it finds its file gone, and writes it again.
+            for path in (self._folder_of(table) / _FOLDER).glob("*.tmp"):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def folding(self, table: Table) -> Iterator[bool]:
+        """See ``PushLog.folding``."""
+        lock = FileLock(self._lock_path(table, "fold"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def held(self, table: Table) -> Iterator[None]:
+        """Keeps everyone else from appending to the log of a table, and from writing the table's next version."""
+        lock = FileLock(self._lock_path(table, "lock"), timeout=_PATIENCE, poll_interval=_PAUSE)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OfflineStoreError(
+                f"{table} was locked for {_PATIENCE:.0f} seconds by another process that writes to it. Does it hang?"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
+        """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
+        for _ in range(_ATTEMPTS):
+            state = open_state(self._folder_of(table))
+            try:
+                live = self.live(table, state)
+            except FileNotFoundError:  # a run's commit has taken it over since, and it was removed
+                continue
+            if state.is_current():
+                return state, live
+        raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while it was opened. Open it again.")
+
+    def live(self, table: Table, state: DeltaState) -> dict[str, pl.DataFrame]:
+        """Returns the rows of each segment that is not in a state of the table, by name and in their order.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile, so the table is at a later state.
+        """
+        found = self.frames(table, self.names(table, state.folded))
+        known = self._held(table).segments
+        for gone in set(known) - set(found):
+            known.pop(gone, None)
+        return found
+
+    def names(self, table: Table, after: int) -> list[str]:
+        """Returns the names of the segments with numbers after one, in their order."""
+        try:
+            with os.scandir(self._folder_of(table) / _FOLDER) as entries:
+                found = sorted(entry.name for entry in entries if entry.name.endswith(".parquet"))
+        except FileNotFoundError:
+            return []
+        held = self._held(table)
+        held.places = {segment_number(name): name for name in found}
+        # The first are removed first.
+        held.removed = max(held.removed, min(held.places, default=1) - 1)
+        return [name for number, name in held.places.items() if number > after]
+
+    def frames(self, table: Table, names: list[str]) -> dict[str, pl.DataFrame]:
+        """Returns the rows of segments by their names, with the hash of the keys.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile.
+        """
+        known = self._held(table).segments
+        found = {}
+        for name in names:
+            frame = known.get(name)
+            if frame is None:
+                frame = known[name] = pl.read_parquet(self._folder_of(table) / _FOLDER / name, glob=False)
+            found[name] = frame
+        return found
+
+    def forget(self, table: Table) -> None:
+        """Forgets what is known of a table, which is no longer there."""
+        self._tables.pop(self._folder_of(table), None)
+
+    def _held(self, table: Table) -> _Held:
+        folder = self._folder_of(table)
+        return self._tables.setdefault(folder, _Held(folder, table)) if folder not in self._tables else self._tables[folder]
+
+    def _try_append(self, table: Table, rows: pl.DataFrame, since: int | None, *, locked: bool) -> Appended | None:
+        """Appends the rows that are new; returns None where something else was written meanwhile."""
+        held = self._held(table)
+        with held.lock:
+            state = held.state
+            if state is None or not state.is_current():
+                state = held.state = open_state(self._folder_of(table))
+            try:
+                live = self.live(table, state)
+            except FileNotFoundError:
+                return None
+            found = held.known.find(rows, state, {segment_number(name): frame for name, frame in live.items()}, since)
+        if found.new.is_empty():
+            return _appended(None, found, live)  # what is known stays known, whatever comes
+        folder = self._folder_of(table) / _FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        segment = found.new.sort(HASH)
+        beside = folder / f"{uuid4().hex}.tmp"
+        _write(segment, beside)
+        with nullcontext() if locked else self.held(table):
+            if not state.is_current() or self.names(table, state.folded) != list(live):
+                beside.unlink(missing_ok=True)
+                return None
+            seq = max([state.folded, *map(segment_number, live)]) + 1
+            name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
+            try:
+                beside.rename(folder / name)
+            except FileNotFoundError:
+                return None
+        held.segments[name] = segment
+        return _appended(seq, found, {**live, name: segment})
+
+    def _lock_path(self, table: Table, name: str) -> Path:
+        folder = self._folder_of(table) / _FOLDER
+        with translated("write", str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+def segment_number(name: str) -> int:
+    """Returns the number of a segment, by the name of its file."""
+    return int(name[:_DIGITS])
+
+
+def _appended(seq: int | None, found: Found, live: Mapping[str, pl.DataFrame]) -> Appended:
+    rows = sum(frame.height for frame in live.values())
+    return Appended(seq, found.new.drop(HASH), found.segments, found.known.drop(HASH), len(live), rows)
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    """Writes a file that is on the disk when this returns: who pushed may have no other copy of its rows."""
+    with path.open("wb") as file:
+        frame.write_parquet(file, compression=COMPRESSION, statistics=False)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,166 @@
+"""The parts that a store is made of: each is made when it is first needed."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from featurestore.adapters import open_engine, open_feature_log, open_offline, open_online, open_source
+from featurestore.clock import Clock
+from featurestore.config import Settings
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.source import Source
+
+if TYPE_CHECKING:
+    from featurestore.engines.base import Engine
+    from featurestore.jobs.apply import Applier
+    from featurestore.jobs.materialize import Materializer
+    from featurestore.jobs.progress import Progress
+    from featurestore.jobs.push import Pusher
+    from featurestore.offline.base import FeatureLog, OfflineStore, Table
+    from featurestore.online.base import OnlineStore
+    from featurestore.registry.at_hand import AtHand
+    from featurestore.registry.keys import Keys
+    from featurestore.registry.ledger import Ledger
+    from featurestore.registry.specs import SpecRegistry
+    from featurestore.registry.watch import CatalogWatch
+    from featurestore.retrieve.feature_log import FeatureLogger, Told
+    from featurestore.retrieve.online import OnlineReader, RoundTrips
+    from featurestore.retrieve.training import TrainingReader
+    from featurestore.sources.base import SourceReader
+
+
+class Parts:
+    """What a store is made of, by its settings.
+
+    Args:
+        settings: the settings.
+        clock: tells the present.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings: Settings = settings
+        self._clock = clock
+
+    def close(self) -> None:
+        """Gives back files, connections and threads. Closing twice is no error."""
+        for part in ("_watch", "_engine", "_online", "_registry"):
+            if part in self.__dict__:
+                self.__dict__[part].close()
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the present."""
+        return self._clock
+
+    @property
+    def round_trips(self) -> "RoundTrips":
+        """What asynchronous reads asked the online store so far; it goes on counting."""
+        return self._reader.trips
+
+    def feature_logger(self, told: "Told") -> "FeatureLogger":
+        """Returns what samples answers of services into the feature log, until it is closed.
+
+        Args:
+            told: is told of each service how many rows were written, and how many dropped.
+        """
+        from featurestore.retrieve.feature_log import FeatureLogger
+
+        return FeatureLogger(self.settings.project, self._feature_log, self.settings.log_seconds, told)
+
+    @property
+    def keys(self) -> "Keys":
+        """The API keys of the project's server: ``create``, ``list`` and ``revoke`` them."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> "Keys":
+        from featurestore.registry.keys import Keys
+
+        return Keys(self._registry)
+
+    @cached_property
+    def _at_hand(self) -> "AtHand":
+        from featurestore.registry.at_hand import AtHand
+
+        return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
+
+    @cached_property
+    def _registry(self) -> "SpecRegistry":
+        from featurestore.registry.specs import SpecRegistry
+
+        return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self._clock)
+
+    @cached_property
+    def _ledger(self) -> "Ledger":
+        from featurestore.registry.ledger import Ledger
+
+        return Ledger(self._registry)
+
+    @cached_property
+    def _watch(self) -> "CatalogWatch":
+        from featurestore.registry.at_hand import KnownCatalog
+        from featurestore.registry.watch import CatalogWatch
+
+        return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
+
+    @cached_property
+    def _applier(self) -> "Applier":
+        from featurestore.jobs.apply import Applier
+
+        return Applier(self._registry, self._open_source, self._count_rows)
+
+    @cached_property
+    def _offline(self) -> "OfflineStore":
+        return open_offline(self.settings, self._clock)
+
+    @cached_property
+    def _feature_log(self) -> "FeatureLog":
+        return open_feature_log(self.settings)
+
+    @cached_property
+    def _online(self) -> "OnlineStore":
+        return open_online(self.settings, self._clock)
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        return open_engine(self.settings)
+
+    @cached_property
+    def _reader(self) -> "OnlineReader":
+        from featurestore.retrieve.online import OnlineReader
+
+        return OnlineReader(self.settings.project, self._online, self._clock)
+
+    @cached_property
+    def _training(self) -> "TrainingReader":
+        from featurestore.retrieve.training import TrainingReader
+
+        return TrainingReader(self.settings.project, self._offline, self._engine)
+
+    def _materializer(self, progress: "Progress | None") -> "Materializer":
+        from featurestore.jobs.materialize import Materializer
+
+        stores = (self.settings.project, self._ledger, self._offline, self._online, self._open_source)
+        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, progress=progress)
+
+    @cached_property
+    def _pusher(self) -> "Pusher":
+        from featurestore.jobs.push import Pusher
+
+        stores = (self.settings.project, self._ledger, self._offline, self._online)
+        return Pusher(*stores, self._open_source, self._materializer(None).fold, self._clock)
+
+    def _open_source(self, source: Source) -> "SourceReader":
+        return open_source(source, self.settings.root)
+
+    def _forget_plans(self) -> None:
+        if "_reader" in self.__dict__:
+            self._reader.forget_plans()
+
+    def _table(self, applied: AppliedView) -> "Table":
+        from featurestore.offline.base import Table
+
+        return Table.of(self.settings.project, applied)
+
+    def _count_rows(self, catalog: Catalog, view: str) -> int | None:
+        applied = catalog.views.get(view)
+        return None if applied is None else self._offline.snapshot(self._table(applied)).rows

@@ -1,0 +1,44 @@
+"""Which features are personal information: those marked ``pii=True``, and what is computed on demand from one of them."""
+
+from collections.abc import Mapping
+
+from featurestore.errors import NameClashError, NotFoundError, RequestError
+from featurestore.plan.references import find_inputs
+from featurestore.spec.catalog import Catalog
+
+
+def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
+    """Returns the names of each view's personal features, on-demand views included; a view without any is left out.
+
+    A feature that is computed on demand is personal where its expression names a personal one, whatever the feature itself
+    says: what is made of a person's data tells of the person.
+
+    Example:
+        >>> personal_features(Catalog())
+        {}
+    """
+    known: dict[str, frozenset[str]] = {}
+    for name, applied in catalog.views.items():
+        known[name] = frozenset(each.name for each in applied.spec.features if each.pii)
+    for name in catalog.on_demand:
+        _of_view(catalog, name, known)
+    return {name: features for name, features in known.items() if features}
+
+
+def _of_view(catalog: Catalog, name: str, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    if name in known:
+        return known[name]
+    view = catalog.on_demand[name]
+    known[name] = frozenset(each.name for each in view.features if each.pii)  # ends a circle, which cannot be computed anyway
+    try:
+        inputs = find_inputs(catalog, view)
+    except (NotFoundError, NameClashError, RequestError):  # an apply was allowed to break it: nothing of it can be computed
+        return known[name]
+    personal = {
+        column
+        for column, found in inputs.items()
+        if found.feature.pii or (found.kind == "on_demand" and found.feature.name in _of_view(catalog, found.owner, known))
+    }
+    told = zip(view.features, view.expressions, strict=True)
+    known[name] |= {each.name for each, expression in told if not personal.isdisjoint(expression.columns)}
+    return known[name]

@@ -1,0 +1,103 @@
+"""Rows that are pushed: brought to the form that their source's reader would give them."""
+
+import polars as pl
+
+from featurestore.clock import INSTANT, instants, parse_times
+from featurestore.dtypes import fits
+from featurestore.errors import RequestError, did_you_mean
+from featurestore.plan.history import AVAILABLE
+from featurestore.plan.rows import REASON, Shaped, fitted
+from featurestore.spec.source import Source
+from featurestore.spec.view import ViewSpec
+
+_TRUTHS = {"true": True, "false": False}
+
+
+def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None) -> pl.DataFrame:
+    """Returns rows with the columns that a source has after ``rename=``, in its dtypes; times as instants (S1).
+
+    A column is renamed where it bears the name it has in the source. Text is read as what the source's column is: a time
+    in ISO 8601, a number, true or false. A number keeps its own dtype where the source's cannot hold all of them, so that
+    the checks of the view may reject its row.
+
+    Args:
+        rows: the rows.
+        source: the source they are of.
+        schema: its columns as its reader gives them; None where there is nothing to read yet.
+
+    Raises:
+        RequestError: a column is missing or unknown, or its values are not of the source's dtype.
+    """
+    rows = rows.rename({old: new for old, new in source.rename.items() if old in rows.columns and new not in rows.columns})
+    event_id = () if source.event_id is None else (source.event_id,)
+    needed = dict.fromkeys((*source.time_columns, *event_id)) if schema is None else schema
+    for name in needed:
+        if name not in rows.columns:
+            raise RequestError(
+                f"The rows pushed to source {source.name!r} have no column {name!r}. {did_you_mean(name, rows.columns)} "
+                "Give it to all of them, null where there is no value."
+            )
+    wanted = {**(schema or {}), **dict.fromkeys(source.time_columns, INSTANT)}
+    casts = []
+    for name, found in rows.schema.items():
+        if schema is not None and name not in schema:
+            raise RequestError(
+                f"The rows pushed to source {source.name!r} have a column {name!r}, which the source has not. "
+                f"{did_you_mean(name, schema)} Leave it out, or name it as the source does."
+            )
+        if name in wanted and found != wanted[name]:
+            casts.append(_conformed(rows[name], wanted[name], source))
+    return rows.with_columns(casts) if casts else rows
+
+
+def without_unknown(shaped: Shaped, view: ViewSpec, until: int) -> Shaped:
+    """Returns what became of some rows, less those of which nobody can know yet: they are rejected.
+
+    Args:
+        shaped: what became of them.
+        view: their view.
+        until: the latest effective available time that is known, in microseconds.
+    """
+    known = pl.col(AVAILABLE).to_physical() <= until
+    if shaped.rows.select(known.all()).item():
+        return shaped
+    reason = pl.lit(f"{view.source.time_columns[-1]} is not yet known").alias(REASON)
+    return Shaped(shaped.rows.filter(known), (*shaped.rejected, shaped.rows.filter(~known).with_columns(reason)))
+
+
+def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
+    """Returns a column in the dtype that it has in the source."""
+    found = column.dtype
+    if isinstance(found, pl.String) and not isinstance(dtype, pl.String):
+        return _parsed(column, dtype, source)
+    if isinstance(found, (pl.Date, pl.Datetime)) and dtype == INSTANT:
+        return column.to_frame().select(instants(pl.col(column.name), found)).to_series()
+    if not fits(found, dtype):
+        raise RequestError(
+            f"The rows pushed to source {source.name!r} have {found} in the column {column.name!r}, where the source has {dtype}. "
+            f"Cast it first: pl.col({column.name!r}).cast(pl.{dtype})."
+        )
+    value, unfit = fitted(pl.col(column.name), found, dtype)
+    if unfit is not None and column.to_frame().select(unfit.fill_null(value=False).any()).item():
+        return column
+    return column.to_frame().select(value).to_series()
+
+
+def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
+    if isinstance(dtype, pl.Datetime):
+        parsed = parse_times(texts).cast(dtype)
+    elif isinstance(dtype, pl.Boolean):
+        parsed = texts.str.to_lowercase().replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean)
+    elif isinstance(dtype, pl.Date):
+        parsed = texts.str.to_date("%Y-%m-%d", strict=False)
+    elif dtype.is_numeric():
+        parsed = texts.str.strip_chars().cast(dtype, strict=False)
+    else:
+        parsed = texts.clear().extend_constant(None, len(texts)).cast(dtype)
+    wrong = texts.filter(parsed.is_null() & texts.is_not_null())
+    if len(wrong):
+        raise RequestError(
+            f"The rows pushed to source {source.name!r} have {wrong[0]!r} in the column {texts.name!r}, which is no {dtype}, "
+            "as the source has there."
+        )
+    return parsed

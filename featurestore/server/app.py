@@ -1,0 +1,165 @@
+"""The application: the routes of the table, with the guard before each of them and problems for errors."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from featurestore.config import Settings
+from featurestore.errors import FeatureStoreError, LimitError
+from featurestore.server.access import Guard, OpenGuard, Resource
+from featurestore.server.limits import Limits
+from featurestore.server.observer import NoObserver, Observer
+from featurestore.server.problems import MEDIA_TYPE, Problem, problem_of
+from featurestore.server.route import Parts, RouteSpec
+from featurestore.server.routes import ROUTES
+from featurestore.server.visit import Gone, Receive, Scope, Send, Visit
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+_log = logging.getLogger("featurestore.server")
+_CLIENT_GONE = 499
+"""What is told of a request whose client went away; nobody is answered so."""
+
+
+def create_app(
+    store: "FeatureStore",
+    settings: Settings | None = None,
+    guard: Guard | None = None,
+    observer: Observer | None = None,
+    *,
+    closing: bool = False,
+) -> Starlette:
+    """Returns the service over a store, as an ASGI application.
+
+    Args:
+        store: the store.
+        settings: the server's limits; the store's settings by default.
+        guard: decides who may do what; by default everybody may do everything.
+        observer: is told of every request after its answer.
+        closing: whether the store is closed with the application.
+
+    Example:
+        >>> from featurestore import FeatureStore
+        >>> app = create_app(FeatureStore(".", project="flights"))
+        >>> app.routes[0].path
+        '/v1/online'
+    """
+    limits = Limits.of(settings or store.settings)
+    parts = Parts(store, limits, observer or NoObserver())
+    doors = [
+        Route(spec.path, Door(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
+        for spec in ROUTES
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _no_route, Exception: _failed}
+    return Starlette(routes=doors, exception_handlers=handlers, lifespan=_lifespan(store, parts.observer, closing=closing))
+
+
+def _lifespan(
+    store: "FeatureStore", observer: Observer, *, closing: bool
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            await asyncio.to_thread(lambda: store.catalog_at_hand)
+        except FeatureStoreError as error:
+            _log.warning("The service has begun and is not ready: %s", error)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(observer.close)
+            if closing:
+                store.close()
+
+    return lifespan
+
+
+class Door:
+    """One route as an ASGI application.
+
+    It admits who asks, has the guard decide, lets the endpoint answer in time, turns errors into problems, and tells the
+    observer at the end.
+
+    Args:
+        spec: the route.
+        parts: what its endpoint is made of.
+        guard: decides.
+    """
+
+    def __init__(self, spec: RouteSpec, parts: Parts, guard: Guard) -> None:
+        self.spec = spec
+        self._endpoint = spec.make(parts)
+        self._guard = guard
+        self._observer = parts.observer
+        self._project = parts.store.settings.project
+        self._seconds = parts.limits.seconds if spec.timed else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        began = perf_counter()
+        need = self.spec.need
+        visit = Visit(scope, receive, send, self._guard, need.action)
+        try:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    if need.action != "none":
+                        await visit.admit()
+                        if need.kind != "features":
+                            visit.check(Resource(need.kind, tuple(scope.get("path_params", {}).values()), self._project))
+                    await self._endpoint(visit)
+            except TimeoutError:
+                raise self._late(visit) from None
+        except FeatureStoreError as error:
+            await _send_problem(visit, problem_of(error))
+        except Problem as problem:
+            await _send_problem(visit, problem)
+        except Gone:
+            visit.answered = _CLIENT_GONE
+        finally:
+            self._tell(visit, perf_counter() - began)
+
+    def _late(self, visit: Visit) -> LimitError:
+        if visit.uploaded:
+            return LimitError(f"The answer took longer than {self._seconds:g} seconds (server_seconds). Try again later.", "time")
+        return LimitError(f"The body had not come after {self._seconds:g} seconds (server_seconds). Send it faster.", "upload")
+
+    def _tell(self, visit: Visit, seconds: float) -> None:
+        try:
+            if visit.after is not None and visit.answered < 400:
+                visit.after()
+            self._observer.request(self.spec.path, visit.answered or 500, seconds, visit)
+        except Exception:  # noqa: BLE001 - whatever an observer does, it must not fail a request
+            _log.exception("An observer failed.")
+
+
+async def _send_problem(visit: Visit, problem: Problem) -> None:
+    if visit.answered:  # half of an answer is sent: all that is left is to break off
+        raise problem
+    await visit.answer(problem.encoded(), MEDIA_TYPE, problem.status, problem.headers)
+
+
+async def _no_route(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        problem = Problem(405, "method", f"{request.method} {path} is not there; it takes {allowed}.", {"allow": allowed})
+    else:
+        problem = Problem(404, "no-route", f"There is nothing at {path!r}. GET /openapi.json lists what there is.")
+    return _response(problem)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return _response(Problem(500, "internal", "The server failed, and has logged why. It is not the request's fault."))
+
+
+def _response(problem: Problem) -> Response:
+    return Response(problem.encoded(), problem.status, problem.headers, MEDIA_TYPE.decode())

@@ -1,0 +1,199 @@
+"""Discovery: what is applied, as JSON. Where sources lie is not told: an address may hold more than a name."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from featurestore.clock import format_duration
+from featurestore.dtypes import dtype_name
+from featurestore.errors import FeatureStoreError, NotFoundError
+from featurestore.plan.selection import select
+from featurestore.server.visit import Visit
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.entity import Entity
+from featurestore.spec.feature import FeatureSpec
+from featurestore.spec.on_demand import OnDemandSpec
+from featurestore.spec.reference import parse_references
+from featurestore.spec.request import RequestField
+from featurestore.spec.service import FeatureService
+from featurestore.spec.source import Source
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+Told = dict[str, Any]
+
+
+class ListEndpoint:
+    """Lists all of a kind.
+
+    Args:
+        store: the store.
+        kind: the name of the list.
+        of: takes it from the catalog.
+    """
+
+    def __init__(self, store: "FeatureStore", kind: str, of: Callable[[Catalog], list[Told]]) -> None:
+        self._store = store
+        self._kind = kind
+        self._of = of
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers the list."""
+        found = self._of(self._store.catalog_at_hand)
+        visit.rows = len(found)
+        await visit.answer(msgspec.json.encode({self._kind: found}), b"application/json")
+
+
+class OneEndpoint:
+    """Tells of one by its name.
+
+    Args:
+        store: the store.
+        kind: what it is, for messages.
+        of: takes all of them from the catalog, by name.
+    """
+
+    def __init__(self, store: "FeatureStore", kind: str, of: Callable[[Catalog], Mapping[str, Callable[[], Told]]]) -> None:
+        self._store = store
+        self._kind = kind
+        self._of = of
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers what is known of it. Raises NotFoundError."""
+        name = visit.scope["path_params"]["name"]
+        known = self._of(self._store.catalog_at_hand)
+        if name not in known:
+            raise NotFoundError(self._kind, name, known)
+        visit.rows = 1
+        await visit.answer(msgspec.json.encode(known[name]()), b"application/json")
+
+
+def services(catalog: Catalog) -> Mapping[str, Callable[[], Told]]:
+    """Returns what tells of each service, by name."""
+    return {name: lambda service=service: _service(catalog, service) for name, service in sorted(catalog.services.items())}  # type: ignore[misc]  # a default binds it
+
+
+def views(catalog: Catalog) -> Mapping[str, Callable[[], Told]]:
+    """Returns what tells of each view, stored or on demand, by name."""
+    stored: dict[str, Callable[[], Told]] = {name: lambda view=view: _view(view) for name, view in catalog.views.items()}  # type: ignore[misc]  # a default binds it
+    computed: dict[str, Callable[[], Told]] = {
+        name: lambda view=view: _on_demand(view)  # type: ignore[misc]  # a default binds it
+        for name, view in catalog.on_demand.items()
+    }
+    return dict(sorted((stored | computed).items()))
+
+
+def all_of(of: Callable[[Catalog], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog], list[Told]]:
+    """Returns what lists all that another function tells of one by one."""
+    return lambda catalog: [tell() for tell in of(catalog).values()]
+
+
+def entities(catalog: Catalog) -> list[Told]:
+    """Returns the entities."""
+    return [_entity(each) for _, each in sorted(catalog.entities.items())]
+
+
+def sources(catalog: Catalog) -> list[Told]:
+    """Returns the sources."""
+    return [_source(catalog, each) for _, each in sorted(catalog.sources.items())]
+
+
+def _service(catalog: Catalog, service: FeatureService) -> Told:
+    told: Told = {
+        "name": service.name,
+        "description": service.description,
+        "owner": service.owner,
+        "tags": service.tags,
+        "references": [repr(each) for each in service.references],
+    }
+    try:
+        selection = select(catalog, parse_references(service))
+    except FeatureStoreError as error:  # an apply that was allowed to break it
+        return told | {"broken": str(error)}
+    keys = {on: dtype_name(dtype) for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
+    features = {column.name: column.feature for join in selection.joins for column in join.columns}
+    features |= {output.name: output.feature for output in selection.computation.outputs}
+    return told | {
+        "keys": keys,
+        "request": [feature(each.field) for each in selection.computation.fields],
+        "features": [feature(features[name]) | {"name": name, "of": selection.said[name]} for name in selection.names],
+    }
+
+
+def _view(applied: AppliedView) -> Told:
+    view = applied.spec
+    return {
+        "name": view.name,
+        "kind": "windowed" if view.windows else "latest",
+        "description": view.description,
+        "owner": view.owner,
+        "tags": view.tags,
+        "entity": view.entity.name,
+        "keys": {name: dtype_name(dtype) for name, dtype in view.entity.keys.items()},
+        "source": view.source.name,
+        "ttl": None if view.ttl is None else format_duration(view.ttl),
+        "schedule": view.schedule,
+        "version": applied.version,
+        "data_version": applied.data_version,
+        "features": [feature(each) for each in view.features],
+    }
+
+
+def _on_demand(view: OnDemandSpec) -> Told:
+    computed = zip(view.features, view.expressions, strict=True)
+    return {
+        "name": view.name,
+        "kind": "on demand",
+        "description": view.description,
+        "owner": view.owner,
+        "tags": view.tags,
+        "inputs": [repr(each) for each in view.inputs],
+        "features": [feature(each) | {"expression": expression.text} for each, expression in computed],
+    }
+
+
+def _entity(entity: Entity) -> Told:
+    keys = {name: dtype_name(dtype) for name, dtype in entity.keys.items()}
+    return {"name": entity.name, "description": entity.description, "owner": entity.owner, "keys": keys}
+
+
+def _source(catalog: Catalog, source: Source) -> Told:
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "description": source.description,
+        "owner": source.owner,
+        "event_time": source.event_time,
+        "available_time": source.available_time,
+        "event_id": source.event_id,
+        "views": sorted(name for name, view in catalog.views.items() if view.spec.source.name == source.name),
+    }
+
+
+def feature(spec: FeatureSpec) -> Told:
+    """Returns what is known of a feature, or of a request's field."""
+    told: Told = {
+        "name": spec.name,
+        "type": spec.type_name,
+        "dtype": dtype_name(spec.dtype),
+        "nullable": spec.nullable,
+        "description": spec.description,
+        "unit": spec.unit,
+        "owner": spec.owner,
+        "tags": spec.tags,
+        "constraints": spec.constraints,
+        "pii": spec.pii,
+    }
+    if spec.window is not None:
+        window = spec.window
+        told["window"] = {
+            "aggregate": str(window.aggregate),
+            "of": window.input,
+            "size": format_duration(window.size),
+            "tile": format_duration(window.tile),
+        }
+    if isinstance(spec, RequestField):
+        told |= {"required": spec.required} if spec.required else {"required": False, "default": spec.default}
+    return told

@@ -1,0 +1,77 @@
+"""Health: whether the process lives, whether it can answer, and what it counted."""
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from featurestore.errors import FeatureStoreError
+from featurestore.server.observer import Observer
+from featurestore.server.problems import RETRY_AFTER, Problem
+from featurestore.server.visit import Visit
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+_log = logging.getLogger("featurestore.server")
+_FRESH = 1.0
+"""For how many seconds what was found counts: whoever asks all the time asks the stores once a second."""
+
+
+async def live(visit: Visit) -> None:
+    """Answers that the process lives."""
+    await visit.answer(b'{"status":"ok"}', b"application/json")
+
+
+class MetricsEndpoint:
+    """Answers what was counted.
+
+    Args:
+        observer: counts.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers, as Prometheus reads it."""
+        await visit.answer(await asyncio.to_thread(self._observer.metrics), b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class ReadyEndpoint:
+    """Tells whether the stores can be reached and definitions are applied.
+
+    Args:
+        store: the store.
+    """
+
+    def __init__(self, store: "FeatureStore") -> None:
+        self._store = store
+        self._lock: asyncio.Lock | None = None
+        self._found: dict[str, str] = {}
+        self._looked = float("-inf")
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers, with a problem that names what is not ready; why is in the log, as anybody may ask here."""
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            if perf_counter() - self._looked > _FRESH:
+                self._found = await asyncio.to_thread(self._look)
+                self._looked = perf_counter()
+        wrong = [name for name, told in self._found.items() if told != "ok"]
+        if wrong:
+            told = "; ".join(f"{name}: {self._found[name]}" for name in wrong)
+            raise Problem(503, "unavailable", f"The server is not ready. {told}.", {"retry-after": str(RETRY_AFTER)}, failing=wrong)
+        await visit.answer(msgspec.json.encode({"status": "ready", "checks": self._found}), b"application/json")
+
+    def _look(self) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for name, found in self._store.check().items():
+            if isinstance(found, FeatureStoreError):
+                _log.warning("The %s is not ready: %s", name, found)
+            told[name] = "it cannot be reached" if isinstance(found, FeatureStoreError) else "ok"
+        if told["registry"] == "ok":
+            told["definitions"] = "ok" if self._store.catalog_at_hand.views else "nothing is applied; run: featurestore apply"
+        return told

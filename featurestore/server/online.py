@@ -1,0 +1,211 @@
+"""Look-ups: ``POST /v1/online``, the hot path."""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from featurestore.clock import parse_instant
+from featurestore.dtypes import dtype_name, inner_dtype
+from featurestore.errors import RequestError
+from featurestore.plan.selection import Selection, select
+from featurestore.server.access import Resource
+from featurestore.server.bodies import ENCODE, FLOATS, JSON, MSGPACK, Codec, answer_type, media_type, sayable
+from featurestore.server.limits import Limits, check_rows
+from featurestore.server.observer import Observer
+from featurestore.server.visit import Visit
+from featurestore.spec.catalog import Catalog
+from featurestore.spec.reference import parse_references
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+_MOST_KEPT = 1024
+_TAKEN = (JSON, MSGPACK)
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a look-up.
+
+    Args:
+        features: a service, or views and features.
+        rows: the rows asked about: columns, or a list of objects.
+        metadata: whether the answer has statuses and event times.
+        at: read as of this instant, ISO 8601, if not now.
+        types: whether the answer tells each feature's dtype, for a client that makes a frame of it.
+    """
+
+    features: str | list[str]
+    rows: dict[str, list[Any]] | list[dict[str, Any]]
+    metadata: bool = True
+    at: str | None = None
+    types: bool = False
+
+
+class Asked:
+    """What a request asks for, as far as HTTP is concerned: compiled once, and kept while the catalog stays the same.
+
+    Args:
+        selection: what is asked for.
+        names: as the request names it.
+    """
+
+    __slots__ = ("converters", "floats", "names", "said", "types")
+
+    def __init__(self, selection: Selection, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.said = ",".join(names)
+        columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
+        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        texts = {name: from_json(dtype) for name, dtype in {**fields, **columns}.items()}
+        self.converters = {name: convert for name, convert in texts.items() if convert is not None}
+        self.floats = tuple(name for name, dtype in selection.schema.items() if _has_floats(dtype))
+        self.types = {name: dtype_name(dtype) for name, dtype in selection.schema.items()}
+
+    def convert(self, rows: list[dict[str, Any]]) -> None:
+        """Makes of texts in rows what JSON cannot say: dates, times, bytes, decimals.
+
+        Raises:
+            RequestError: a text says something else; tells the row and the column.
+        """
+        for column, convert in self.converters.items():
+            for number, row in enumerate(rows):
+                value = row.get(column)
+                if type(value) is str or type(value) is list:
+                    try:
+                        row[column] = convert(value)
+                    except (ValueError, RequestError, InvalidOperation, binascii.Error, msgspec.ValidationError) as error:
+                        shown = value if len(str(value)) < 100 else f"{str(value)[:100]}…"
+                        raise RequestError(f"Row {number}: the column {column!r} is {shown!r}. {error}") from error
+
+
+class OnlineEndpoint:
+    """Answers look-ups.
+
+    Args:
+        store: the store.
+        limits: the server's limits.
+        observer: is told of every look-up.
+    """
+
+    def __init__(self, store: "FeatureStore", limits: Limits, observer: Observer) -> None:
+        self._store = store
+        self._limits = limits
+        self._observer = observer
+        self._codec = Codec(Question)
+        self._project = store.settings.project
+        self._catalog: Catalog | None = None
+        self._asked: dict[str | tuple[str, ...], Asked] = {}
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers one."""
+        given = media_type(visit.header(b"content-type"), _TAKEN)
+        question = self._codec.decode(await visit.body(self._limits.body), given)
+        features = question.features
+        visit.check(Resource("features", (features,) if type(features) is str else tuple(features), self._project))
+        asked = self._compiled(features)
+        rows = question.rows
+        visit.rows = max(map(len, rows.values()), default=0) if type(rows) is dict else len(rows)
+        check_rows(visit.rows, self._limits.rows)
+        if asked.converters:
+            rows = as_dicts(rows)
+            asked.convert(rows)
+        found = await self._store.online_async(features, rows, at=question.at)
+        wanted = answer_type(visit.header(b"accept"), given)
+        columns: dict[str, Any] = found.columns()
+        # One look at all of them: hardly ever is one of them not finite.
+        if wanted is JSON and not _all_finite(chain.from_iterable([columns[name] for name in asked.floats])):
+            for name in asked.floats:
+                columns[name] = sayable(columns[name])
+        answer: dict[str, Any] = {"features": columns}
+        if question.metadata:
+            answer["status"] = found.status
+            answer["event_time"] = found.event_time
+        if question.types:
+            answer["types"] = asked.types
+        visit.after = partial(self._observer.online, asked.said, found)
+        await visit.answer(ENCODE[wanted](answer), b"application/json" if wanted is JSON else b"application/msgpack")
+
+    def _compiled(self, features: str | list[str]) -> Asked:
+        catalog = self._store.catalog_at_hand
+        if catalog is not self._catalog:
+            self._catalog, self._asked = catalog, {}
+        name = features if type(features) is str else tuple(features)
+        asked = self._asked.get(name)
+        if asked is None:
+            names = (name,) if isinstance(name, str) else name
+            asked = Asked(select(catalog, parse_references(list(names))), names)
+            if len(self._asked) < _MOST_KEPT:
+                self._asked[name] = asked
+        return asked
+
+
+def as_dicts(rows: Mapping[str, Sequence[Any]] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries.
+
+    Raises:
+        RequestError: columns differ in length.
+    """
+    if isinstance(rows, list):
+        return rows
+    if len(set(map(len, rows.values()))) > 1:
+        told = ", ".join(f"{name!r} has {len(column)}" for name, column in rows.items())
+        raise RequestError(f"The rows' columns must be equally long: {told}.")
+    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+
+
+def from_json(dtype: pl.DataType) -> Callable[[Any], Any] | None:
+    """Returns what makes a value of a dtype of its JSON text, or of a list of them; None where JSON says it by itself.
+
+    Example:
+        >>> from_json(pl.Date())("2013-07-01")
+        datetime.date(2013, 7, 1)
+        >>> from_json(pl.String()) is None
+        True
+    """
+    if isinstance(dtype, (pl.List, pl.Array)):
+        inner = from_json(inner_dtype(dtype))
+        if inner is None:
+            return None
+        return lambda values: [inner(each) if type(each) is str else each for each in values] if type(values) is list else values
+    convert = _FROM_TEXT.get(dtype.base_type())
+    return None if convert is None else lambda value: convert(value) if type(value) is str else value
+
+
+def _decimal(text: str) -> Decimal:
+    made = Decimal(text)
+    if not made.is_finite():
+        raise ValueError(f"{text!r} is no decimal number.")
+    return made
+
+
+_FROM_TEXT: dict[Any, Callable[[str], Any]] = {
+    pl.Date: date.fromisoformat,
+    pl.Datetime: parse_instant,
+    pl.Binary: partial(base64.b64decode, validate=True),
+    pl.Decimal: _decimal,
+    pl.Time: partial(msgspec.convert, type=time),
+    pl.Duration: partial(msgspec.convert, type=timedelta),
+    pl.Float64: lambda text: FLOATS.get(text, text),
+    pl.Float32: lambda text: FLOATS.get(text, text),
+}
+
+
+def _has_floats(dtype: pl.DataType) -> bool:
+    return _has_floats(inner_dtype(dtype)) if isinstance(dtype, (pl.List, pl.Array)) else dtype.is_float()
+
+
+def _all_finite(values: Iterable[Any]) -> bool:
+    """Tells whether all values are finite numbers or None; False where that takes a closer look."""
+    try:
+        return math.isfinite(sum([each for each in values if each is not None]))
+    except TypeError:  # a list is among them
+        return False

@@ -1,0 +1,147 @@
+"""Problems: errors as answers, ``application/problem+json`` (RFC 9457). One table says which error is which status."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from featurestore.errors import (
+    BreakingChangeError,
+    ConcurrentApplyError,
+    ConfigError,
+    DefinitionError,
+    FeatureStoreError,
+    Forbidden,
+    LimitError,
+    NameClashError,
+    NotFoundError,
+    RegistryError,
+    RejectedRowsError,
+    RequestError,
+    SourceError,
+    StoreError,
+    Unauthenticated,
+    UnavailableError,
+)
+
+MEDIA_TYPE = b"application/problem+json"
+RETRY_AFTER = 1
+"""After how many seconds a client may try again where nothing better is known."""
+
+KINDS: dict[str, str] = {
+    "not-found": "Nothing has that name",
+    "name-clash": "Two columns have one name",
+    "request": "The request is wrong",
+    "malformed": "The body cannot be read",
+    "media-type": "The body is of a type that is not taken here",
+    "no-route": "There is nothing at this address",
+    "method": "The method is not allowed here",
+    "body": "The body is too large",
+    "rows": "There are too many rows",
+    "time": "The request takes too long",
+    "unauthenticated": "It is not known who asks",
+    "forbidden": "Whoever asks may not do this",
+    "rejected": "Rows were rejected",
+    "definition": "The definitions do not go with what is applied",
+    "unavailable": "A store cannot be reached, or the server has too much to do",
+    "internal": "The server failed",
+}
+"""The kinds of problems, each with its title; a problem's ``type`` is ``urn:featurestore:problem:`` and the kind."""
+
+_ERRORS: tuple[tuple[type[FeatureStoreError], int, str], ...] = (
+    (NotFoundError, 404, "not-found"),
+    (NameClashError, 422, "name-clash"),
+    (RequestError, 422, "request"),
+    (Unauthenticated, 401, "unauthenticated"),
+    (Forbidden, 403, "forbidden"),
+    (UnavailableError, 503, "unavailable"),
+    (RejectedRowsError, 422, "rejected"),
+    (DefinitionError, 409, "definition"),
+    (ConcurrentApplyError, 409, "definition"),
+    (BreakingChangeError, 409, "definition"),
+    (RegistryError, 503, "unavailable"),
+    (StoreError, 503, "unavailable"),
+    (SourceError, 503, "unavailable"),
+    (ConfigError, 500, "internal"),
+    (FeatureStoreError, 500, "internal"),
+)
+"""What each error is, the first that fits; a limit's is by the limit."""
+
+_LIMITS = {"body": 413, "rows": 422, "upload": 408, "time": 503}
+_LONGEST = 2_000
+_ROW = re.compile(r"\bRow (\d+)\b")
+_COLUMN = re.compile(r"(?:key|request field|column|feature) '([^']+)'")
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+    """An answer that says what is wrong and what to do.
+
+    Args:
+        status: the HTTP status.
+        kind: one of ``KINDS``.
+        detail: what was found, and what to do.
+        headers: further headers of the answer.
+        more: further members: the error's class, the row, the column, what was meant.
+    """
+
+    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None, /, **more: Any) -> None:
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.more = more
+        super().__init__(detail)
+
+    def encoded(self) -> bytes:
+        """Returns the answer's body."""
+        told = {"type": f"urn:featurestore:problem:{self.kind}", "title": KINDS[self.kind], "status": self.status}
+        more = {name: each for name, each in self.more.items() if each != ""}
+        return msgspec.json.encode(told | {name: _clipped(each) for name, each in {"detail": self.detail, **more}.items()})
+
+
+def _clipped(value: Any) -> Any:
+    """Returns a text that is not endless: a name in a request may be."""
+    return value if not isinstance(value, str) or len(value) <= _LONGEST else f"{value[:_LONGEST]} …"
+
+
+def problem_of(error: FeatureStoreError) -> Problem:
+    """Returns an error as a problem.
+
+    Example:
+        >>> made = problem_of(NotFoundError("feature view", "wether", ["weather"]))
+        >>> made.status, made.more
+        (404, {'error': 'NotFoundError', 'kind': 'feature view', 'name': 'wether', 'suggestion': "Did you mean 'weather'?"})
+        >>> problem_of(RequestError("Row 3: the key 'origin' is 1, of type int.")).more
+        {'error': 'RequestError', 'row': 3, 'column': 'origin'}
+    """
+    if isinstance(error, LimitError):
+        status = _LIMITS.get(error.limit, 503)
+        kind = "time" if error.limit == "upload" else error.limit or "time"
+        return Problem(
+            status, kind, str(error), _retry(RETRY_AFTER) if status == 503 else None, error="LimitError", limit=error.limit
+        )
+    status, kind = next((status, kind) for known, status, kind in _ERRORS if isinstance(error, known))
+    headers: dict[str, str] = {}
+    if status == 503:
+        headers = _retry(getattr(error, "retry_after", None) or RETRY_AFTER)
+    elif status == 401:
+        headers = {"www-authenticate": "Bearer"}
+    return Problem(status, kind, str(error), headers, error=type(error).__name__, **_details(error))
+
+
+def _retry(seconds: float) -> dict[str, str]:
+    return {"retry-after": str(max(1, round(seconds)))}
+
+
+def _details(error: FeatureStoreError) -> dict[str, Any]:
+    if isinstance(error, NotFoundError):
+        return {"kind": error.kind, "name": error.name, "suggestion": error.suggestion}
+    if isinstance(error, NameClashError):
+        return {"column": error.column}
+    if isinstance(error, RejectedRowsError):
+        return {"reasons": error.reasons}
+    if isinstance(error, RequestError):
+        row, column = _ROW.search(str(error)), _COLUMN.search(str(error))
+        return ({"row": int(row[1])} if row else {}) | ({"column": column[1]} if column else {})
+    return {}

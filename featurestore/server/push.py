@@ -1,0 +1,99 @@
+"""Pushes: ``POST /v1/push/{source}``."""
+
+import asyncio
+import io
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from featurestore.errors import RequestError
+from featurestore.plan.rows import stack_rejects
+from featurestore.server.bodies import ARROW, ENCODE, JSON, MSGPACK, PARQUET, Codec, answer_type, media_type, sayable
+from featurestore.server.limits import Limits, check_rows
+from featurestore.server.observer import Observer
+from featurestore.server.visit import Visit
+
+if TYPE_CHECKING:
+    from featurestore.jobs.summary import PushedView
+    from featurestore.store import FeatureStore
+
+_TAKEN = (JSON, MSGPACK, ARROW, PARQUET)
+_MOST_SHOWN = 100
+
+
+class Rows(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a push.
+
+    Args:
+        rows: rows as the source has them: columns, or a list of objects.
+        views: the views to push to; all views on the source where it is left out.
+    """
+
+    rows: dict[str, list[Any]] | list[dict[str, Any]]
+    views: list[str] | None = None
+
+
+class PushEndpoint:
+    """Takes pushed rows.
+
+    Args:
+        store: the store.
+        limits: the server's limits.
+        observer: is told of every push.
+    """
+
+    def __init__(self, store: "FeatureStore", limits: Limits, observer: Observer) -> None:
+        self._store = store
+        self._limits = limits
+        self._observer = observer
+        self._codec = Codec(Rows)
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers one. It runs in a thread, and goes on there if the client goes away."""
+        given = media_type(visit.header(b"content-type"), _TAKEN)
+        body = await visit.body(self._limits.body)
+        query = visit.query()
+        views = query["views"].split(",") if "views" in query else None
+        rows: Any
+        if given in (JSON, MSGPACK):
+            said = self._codec.decode(body, given)
+            rows, views = said.rows, said.views or views
+            visit.rows = max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
+            check_rows(visit.rows, self._limits.rows)
+        else:
+            rows = await asyncio.to_thread(_frame, body, given)
+            visit.rows = rows.height
+        source = visit.scope["path_params"]["source"]
+        summary = await asyncio.to_thread(self._store.push, source, rows, views=views)
+        visit.after = partial(self._observer.push, summary)
+        wanted = answer_type(visit.header(b"accept"), given)
+        told = {"views": [_told(each, wanted) for each in summary]}
+        await visit.answer(ENCODE[wanted](told), wanted.encode())
+
+
+def _frame(body: bytes | bytearray, given: str) -> pl.DataFrame:
+    try:
+        return pl.read_ipc_stream(io.BytesIO(body)) if given == ARROW else pl.read_parquet(io.BytesIO(body))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        name = "Arrow IPC stream" if given == ARROW else "Parquet file"
+        raise RequestError(f"The body is no {name}: {str(error).splitlines()[0]}.") from error
+
+
+def _told(pushed: "PushedView", wanted: str) -> dict[str, Any]:
+    counts = {
+        name: getattr(pushed, name)
+        for name in ("view", "data_version", "rows_read", "rows_new", "rows_known", "rows_rejected", "rows_online", "seconds")
+    }
+    return counts | {"reasons": dict(pushed.reasons), "rejected": _rejected(pushed, wanted)}
+
+
+def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
+    """Returns the first of the rejected rows, each with its ``_reason``."""
+    if not pushed.rejected:
+        return []
+    rows = stack_rejects(pushed.rejected).head(_MOST_SHOWN).to_dicts()
+    if wanted == MSGPACK:
+        return rows
+    return [dict(zip(row, sayable(row.values()), strict=True)) for row in rows]

@@ -1,0 +1,64 @@
+"""What a route is: an address, what it needs, and what answers there."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from featurestore.server.limits import Limits
+from featurestore.server.observer import Observer
+from featurestore.server.visit import Visit
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+Endpoint = Callable[[Visit], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a route needs.
+
+    Args:
+        action: what it does; "none" is open to everybody, and for what says nothing of the project.
+        kind: to what. Features, and a source in the body, the endpoint names to the guard itself (``Visit.check``), and
+            cannot answer before; all else is asked before the endpoint runs.
+    """
+
+    action: Literal["read", "write", "admin", "none"]
+    kind: Literal["features", "source", "catalog", "service", "view", "all"] = "all"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What endpoints are made of.
+
+    Args:
+        store: the store.
+        limits: the server's limits.
+        observer: is told of what they do.
+    """
+
+    store: "FeatureStore"
+    limits: Limits
+    observer: Observer
+
+
+@dataclass(frozen=True)
+class RouteSpec:
+    """One route.
+
+    Args:
+        method: the HTTP method.
+        path: the address; ``{name}`` stands for a part of it.
+        need: what it needs.
+        make: makes its endpoint.
+        summary: what it does, for the OpenAPI document; empty for what is not in it.
+        timed: whether ``server_seconds`` bounds it.
+    """
+
+    method: str
+    path: str
+    need: Need
+    make: Callable[[Parts], Endpoint]
+    summary: str = ""
+    timed: bool = True

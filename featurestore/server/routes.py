@@ -1,0 +1,55 @@
+"""The table of routes: every address there is, and what it needs. The application has no other."""
+
+from featurestore.server.catalog import ListEndpoint, OneEndpoint, all_of, entities, services, sources, views
+from featurestore.server.health import MetricsEndpoint, ReadyEndpoint, live
+from featurestore.server.online import OnlineEndpoint
+from featurestore.server.openapi import OpenAPIEndpoint
+from featurestore.server.pages import file, page
+from featurestore.server.push import PushEndpoint
+from featurestore.server.route import Need, RouteSpec
+from featurestore.server.training import TrainingEndpoint
+
+ROUTES: tuple[RouteSpec, ...] = (
+    RouteSpec(
+        "POST", "/v1/online", Need("read", "features"),
+        lambda parts: OnlineEndpoint(parts.store, parts.limits, parts.observer), "Look features up",
+    ),
+    RouteSpec(
+        "POST", "/v1/training", Need("read", "features"),
+        lambda parts: TrainingEndpoint(parts.store, parts.limits), "Fetch a training frame", timed=False,
+    ),
+    RouteSpec(
+        "POST", "/v1/push/{source}", Need("write", "source"),
+        lambda parts: PushEndpoint(parts.store, parts.limits, parts.observer), "Push rows of a source into both stores",
+    ),
+    RouteSpec(
+        "GET", "/v1/services", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.store, "services", all_of(services)), "List the feature services",
+    ),
+    RouteSpec(
+        "GET", "/v1/services/{name}", Need("read", "service"),
+        lambda parts: OneEndpoint(parts.store, "applied feature service", services), "Tell of one feature service",
+    ),
+    RouteSpec(
+        "GET", "/v1/views", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.store, "views", all_of(views)), "List the feature views, on-demand views among them",
+    ),
+    RouteSpec(
+        "GET", "/v1/views/{name}", Need("read", "view"),
+        lambda parts: OneEndpoint(parts.store, "applied feature view", views), "Tell of one feature view",
+    ),
+    RouteSpec(
+        "GET", "/v1/entities", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.store, "entities", entities), "List the entities",
+    ),
+    RouteSpec(
+        "GET", "/v1/sources", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.store, "sources", sources), "List the sources",
+    ),
+    RouteSpec("GET", "/openapi.json", Need("read", "catalog"), lambda parts: OpenAPIEndpoint(parts.store, lambda: ROUTES)),
+    RouteSpec("GET", "/docs", Need("none"), lambda _: page),
+    RouteSpec("GET", "/docs/{file}", Need("none"), lambda _: file),
+    RouteSpec("GET", "/metrics", Need("read", "catalog"), lambda parts: MetricsEndpoint(parts.observer)),
+    RouteSpec("GET", "/healthz", Need("none"), lambda _: live, "Tell whether the process lives"),
+    RouteSpec("GET", "/readyz", Need("none"), lambda parts: ReadyEndpoint(parts.store), "Tell whether it can answer"),
+)  # fmt: skip

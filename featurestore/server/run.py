@@ -1,0 +1,153 @@
+"""Running the service: sockets, worker processes, TLS, and an end that lets requests in flight finish."""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from featurestore.config import Settings
+from featurestore.errors import ConfigError
+from featurestore.server.access import make_guard, require_access
+from featurestore.server.app import create_app
+from featurestore.server.metrics import shared_by
+from featurestore.server.observers import make_observer
+from featurestore.store import FeatureStore
+
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class AppOf:
+    """Makes the application in a worker process, which gets this and nothing else of its parent.
+
+    Args:
+        root: the project's folder.
+        given: the settings that were given by keyword, beside those of the file and of the environment.
+    """
+
+    root: Path
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Starlette:
+        """Returns the application, over a store of its own that closes with it."""
+        store = FeatureStore(self.root, **self.given)
+        return create_app(store, guard=make_guard(store), observer=make_observer(store), closing=True)
+
+
+def serve(
+    root: Path, given: dict[str, Any], settings: Settings, *, uds: Path | None = None, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serves a project until the process is told to end (SIGTERM, Ctrl-C); requests in flight are answered first.
+
+    A worker that dies is replaced. With several workers SIGHUP replaces them one after another, which takes up changed
+    certificates and definitions; what is applied they notice by themselves.
+
+    Args:
+        root: the project's folder.
+        given: settings by keyword.
+        settings: all settings, of which ``given`` is a part.
+        uds: the path of a Unix socket to listen on instead of an address.
+        ready: is told the URL once the socket is there.
+
+    Raises:
+        ConfigError: the address is taken or is none, a certificate is missing, or others than this machine could reach the
+            server and everybody would be admitted.
+    """
+    _check_tls(settings)
+    _check_reach(settings, root, given, uds)
+    listening = _unix_socket(uds) if uds is not None else _tcp_socket(settings)
+    config = uvicorn.Config(
+        AppOf(root, given),
+        factory=True,
+        workers=settings.server_workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=max(1, round(settings.server_shutdown_seconds)),
+        ssl_certfile=settings.server_tls_cert or None,
+        ssl_keyfile=settings.server_tls_key or None,
+    )
+    try:
+        if ready is not None:
+            ready(_url(listening, settings, uds))
+        if settings.server_workers > 1:
+            with shared_by(settings.server_workers):
+                Multiprocess(config, sockets=[listening]).run()
+        else:
+            with suppress(KeyboardInterrupt):  # raised anew once all is closed
+                uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        listening.close()
+        if uds is not None:
+            uds.unlink(missing_ok=True)
+
+
+def _url(listening: socket.socket, settings: Settings, uds: Path | None) -> str:
+    if uds is not None:
+        return f"unix:{uds}"
+    host = f"[{settings.server_host}]" if ":" in settings.server_host else settings.server_host
+    return f"http{'s' if settings.server_tls_cert else ''}://{host}:{listening.getsockname()[1]}"
+
+
+def _check_reach(settings: Settings, root: Path, given: dict[str, Any], uds: Path | None) -> None:
+    if uds is not None:
+        return
+    with FeatureStore(root, **given) as store:
+        require_access(store)
+
+
+def _tcp_socket(settings: Settings) -> socket.socket:
+    host, port = settings.server_host, settings.server_port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"Nothing can listen on {host}:{port} ({error.strerror or error}). Take another --port, or end what is there."
+        ) from error
+    made.set_inheritable(True)
+    return made
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()  # of a server that was killed
+        made.bind(str(path))
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise ConfigError(f"Nothing can listen on the socket {path} ({error.strerror or error}).") from error
+    made.set_inheritable(True)
+    return made
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _check_tls(settings: Settings) -> None:
+    named = {"server_tls_cert": settings.server_tls_cert, "server_tls_key": settings.server_tls_key}
+    for name, path in named.items():
+        if path and not Path(path).is_file():
+            raise ConfigError(f"{name}={path!r} is not there. Name a PEM file.")
+    if bool(settings.server_tls_cert) != bool(settings.server_tls_key):
+        raise ConfigError("TLS needs both a certificate and its key: --tls-cert cert.pem --tls-key key.pem.")

@@ -1,0 +1,179 @@
+"""Visits: one request on its way through a route, and the answer to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from featurestore.errors import LimitError
+from featurestore.server.access import Guard, Principal, Resource
+from featurestore.server.problems import Problem
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Gone(Exception):  # noqa: N818 - nothing failed here
+    """The client went away before it was answered."""
+
+
+class Visit:
+    """One request.
+
+    No answer leaves before the guard was asked: an endpoint that forgets to ask cannot answer.
+
+    Args:
+        scope: the request's ASGI scope.
+        receive: gives its body.
+        send: takes the answer.
+        guard: decides.
+        action: what the route needs; "none" where it needs nothing.
+    """
+
+    __slots__ = (
+        "_guard", "_receive", "_send", "action", "after", "answered", "asked", "decided", "principal", "rows", "scope", "uploaded",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._guard = guard
+        self.action = action
+        self.asked: Resource | None = None
+        self.principal: Principal | None = None
+        self.decided = action == "none"
+        self.uploaded = False
+        self.answered = 0
+        self.rows = 0
+        self.after: Callable[[], None] | None = None
+
+    async def admit(self) -> None:
+        """Finds out who asks. Raises Unauthenticated."""
+        self.principal = await self._guard.admit(self.scope)
+
+    def check(self, resource: Resource) -> None:
+        """Asks whether they may do what the route needs to something. Raises Forbidden."""
+        assert self.principal is not None, "a route that needs something admits first"
+        self.asked = resource
+        self._guard.check(self.principal, self.action, resource)
+        self.decided = True
+
+    def header(self, name: bytes) -> bytes | None:
+        """Returns a header, by its name in small letters; None where it is not there."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                found: bytes = value
+                return found
+        return None
+
+    def query(self) -> dict[str, str]:
+        """Returns the query's parameters.
+
+        Raises:
+            Problem: one is given twice (400).
+        """
+        pairs = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        found: dict[str, str] = {}
+        for name, value in pairs:
+            if name in found:
+                raise Problem(400, "malformed", f"The parameter {name!r} is given twice.")
+            found[name] = value
+        return found
+
+    async def body(self, most: int) -> bytes | bytearray:
+        """Returns the body.
+
+        Raises:
+            LimitError: it is larger than that; it is not read to its end.
+            Gone: the client went away.
+        """
+        self._check_length(most)
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        first: bytes = message.get("body", b"")
+        self.uploaded = not message.get("more_body", False)
+        if len(first) > most:
+            raise _too_large(f"more than {most:,} bytes", most)
+        if self.uploaded:
+            return first
+        whole = bytearray(first)
+        async for chunk in self._chunks(most, len(first)):
+            whole += chunk
+        return whole
+
+    async def chunks(self, most: int) -> AsyncIterator[bytes]:
+        """Yields the body as it comes. Raises as ``body`` does."""
+        self._check_length(most)
+        async for chunk in self._chunks(most, 0):
+            yield chunk
+
+    async def _chunks(self, most: int, read: int) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            chunk: bytes = message.get("body", b"")
+            read += len(chunk)
+            if read > most:
+                raise _too_large(f"more than {most:,} bytes", most)
+            more = message.get("more_body", False)
+            yield chunk
+        self.uploaded = True
+
+    def _check_length(self, most: int) -> None:
+        said = self.header(b"content-length")
+        if said is not None and said.isdigit() and int(said) > most:
+            raise _too_large(f"{int(said):,} bytes", most)
+
+    def _brings_body(self) -> bool:
+        return self.header(b"content-length") not in (None, b"0") or self.header(b"transfer-encoding") is not None
+
+    async def answer(self, content: bytes, media: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """Sends the whole answer."""
+        await self._begin(status, media, headers, len(content))
+        await self._send({"type": "http.response.body", "body": content})
+
+    async def stream(self, parts: AsyncIterator[bytes], media: bytes) -> None:
+        """Sends an answer part by part, no faster than the client takes it.
+
+        Raises:
+            Gone: the client went away.
+        """
+        await self._begin(200, media, None, None)
+        gone = asyncio.create_task(self.gone())
+        try:
+            async for part in parts:
+                if gone.done():
+                    raise Gone
+                await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        finally:
+            gone.cancel()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def gone(self) -> None:
+        """Returns when the client goes away; only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _begin(self, status: int, media: bytes, more: Mapping[str, str] | None, length: int | None) -> None:
+        assert self.decided or status >= 400, f"{self.scope['path']}: answered before the guard was asked"
+        headers = [(b"content-type", media)]
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        if more:
+            headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
+        if status >= 400 and not self.uploaded and self._brings_body():
+            headers.append((b"connection", b"close"))  # the rest of the body is not read
+        self.answered = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _too_large(found: str, most: int) -> LimitError:
+    return LimitError(
+        f"The body has {found}, and {most:,} are allowed here. Send it in parts (server_body_mib, server_spine_mib).",
+        "body",
+    )

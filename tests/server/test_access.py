@@ -1,0 +1,277 @@
+"""Access over HTTP: who has no key is told so, who may not is told so, and a key that is revoked is over within seconds."""
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.errors import ConfigError
+from featurestore.server.access import AccessGuard, OpenGuard, make_guard, require_access
+from featurestore.server.app import create_app
+from featurestore.server.routes import ROUTES
+from tests.server.conftest import START, Serve, make_project, served
+from tests.server.issuers import AUDIENCE, Issuer
+from tests.server.test_tokens import claims_of
+from tests.servers.valkey import wait_until
+
+ASKED = {"features": "delay_model", "rows": [{"origin": "JFK", "distance": 2000.0}]}
+PII = """
+import polars as pl
+
+from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, ParquetSource, last
+
+place = Entity("place", origin=str)
+guests = ParquetSource("guests", "data/observations.parquet", event_time="observed_at")
+
+
+class Guest(FeatureView, entity=place, source=guests):
+    temp: float | None = Feature(pii=True)
+    gust: float | None
+
+
+class Seen(FeatureView, entity=place, source=guests):
+    warmth: float | None = last("temp").over("1h", "36500d", pii=True)
+
+
+class Made(OnDemandView, inputs=[Guest]):
+    doubled: float | None = Feature(pl.col("temp") * 2)
+    halved: float | None = Feature(pl.col("gust") / 2)
+
+
+guests_model = FeatureService("guests_model", [Guest, Seen.warmth, Made])
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
+    folder = make_project(tmp_path_factory.mktemp("guarded") / "lab")
+    (folder / "definitions" / "guests.py").write_text(PII)
+    with FeatureStore(folder, access="required") as opened:
+        opened.apply()
+        opened.materialize()
+        yield opened
+
+
+@contextmanager
+def client_of(store: FeatureStore) -> Iterator[httpx.Client]:
+    with served(create_app(store, guard=make_guard(store))) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(store: FeatureStore) -> Iterator[httpx.Client]:
+    with client_of(store) as opened:
+        yield opened
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
+
+
+def key_of(store: FeatureStore, *grants: str) -> dict[str, str]:
+    return bearer(store.keys.create("test", grants).secret)
+
+
+GUARDED = [spec for spec in ROUTES if spec.need.action != "none"]
+
+
+def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Response:
+    address = re.sub(r"\{\w+\}", "observations", path)
+    more: dict[str, Any] = {}
+    if path == "/v1/training":
+        spine = io.BytesIO()
+        pl.DataFrame({"origin": ["JFK"], "event_time": [START]}).write_ipc_stream(spine)
+        more = {"params": {"features": "weather"}, "content": spine.getvalue()}
+        headers = [*httpx.Headers(headers).raw, (b"content-type", b"application/vnd.apache.arrow.stream")]
+    elif method == "POST":
+        more = {"json": {"features": "weather", "rows": [{"origin": "JFK"}]}}
+    return client.request(method, address, headers=headers, **more)
+
+
+@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Basic Zm9vOmJhcg=="},
+        {"authorization": "Bearer fs_"},
+        {"authorization": "Bearer fs_0123456789abcdef_" + "0" * 64},
+        {"authorization": "Bearer eyJhbGciOiJub25lIn0.e30."},
+        [("authorization", "Bearer fs_a_b"), ("authorization", "Bearer fs_a_b")],
+        {"authorization": b"Bearer fs_\xff\xfe_\x80"},
+        {"x-api-key": "fs_0123456789abcdef_secret"},
+    ],
+    ids=str,
+)
+def test_nobody_is_admitted_without_a_key(client: httpx.Client, spec: Any, headers: Any) -> None:
+    answer = ask(client, spec.method, spec.path, headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["type"] == "urn:featurestore:problem:unauthenticated"
+
+
+@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
+def test_a_key_that_is_granted_something_else_opens_no_route(client: httpx.Client, store: FeatureStore, spec: Any) -> None:
+    answer = ask(client, spec.method, spec.path, key_of(store, "writer view:every", "reader service:every_model"))
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "urn:featurestore:problem:forbidden"
+
+
+def test_a_reader_of_a_service_reads_it_and_no_more(client: httpx.Client, store: FeatureStore) -> None:
+    headers = key_of(store, "reader service:delay_model")
+    assert client.post("/v1/online", json=ASKED, headers=headers).status_code == 200
+    assert client.get("/v1/services/delay_model", headers=headers).status_code == 200
+    for path in ("/v1/services", "/v1/views", "/v1/services/every_model", "/v1/views/weather"):
+        assert client.get(path, headers=headers).status_code == 403, path
+    assert client.post("/v1/push/observations", json={"rows": []}, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("features", "grants", "status"),
+    [
+        ("guests_model", ["reader project"], 403),
+        ("guests_model", ["admin project"], 403),
+        ("guests_model", ["reader service:guests_model"], 403),
+        ("guests_model", ["reader service:guests_model pii"], 200),
+        ("guest", ["reader view:guest"], 403),
+        ("guest.temp", ["reader project"], 403),
+        ("guest.gust", ["reader project"], 200),
+        ("guest.temp", ["reader view:guest pii"], 200),
+        ("seen.warmth", ["reader project"], 403),
+        ("seen.warmth_1h", ["reader project"], 403),
+        ("seen.warmth", ["reader view:seen pii"], 200),
+        ("made.doubled", ["reader project"], 403),
+        ("made.halved", ["reader project"], 200),
+        ("made.doubled", ["reader view:made pii"], 403),
+        ("made.doubled", ["reader view:made pii", "reader view:guest"], 403),
+        ("made.doubled", ["reader view:made pii", "reader view:guest pii"], 200),
+        ("made.doubled", ["writer project pii"], 403),
+    ],
+)
+def test_personal_information_takes_a_grant_of_its_own(
+    client: httpx.Client, store: FeatureStore, features: str, grants: list[str], status: int
+) -> None:
+    """Through a service, a view, a family of windows and what is computed on demand."""
+    asked = {"features": features, "rows": [{"origin": "JFK"}]}
+    answer = client.post("/v1/online", json=asked, headers=key_of(store, *grants))
+    assert answer.status_code == status, answer.text
+
+
+def test_a_writer_pushes_where_every_view_is_theirs(client: httpx.Client, store: FeatureStore) -> None:
+    rows = {"rows": []}
+    for grants, status in (
+        (["writer view:weather"], 403),
+        (["writer view:weather", "writer view:recent"], 200),
+        (["reader project"], 403),
+        (["writer project"], 200),
+    ):
+        answer = client.post("/v1/push/observations", json=rows, headers=key_of(store, *grants))
+        assert (answer.status_code == 403) == (status == 403), (grants, answer.text)
+
+
+def test_a_key_of_another_project_is_none(client: httpx.Client, store: FeatureStore) -> None:
+    with FeatureStore(store.settings.root, project="other") as other:
+        made = other.keys.create("stranger", ["admin project pii"])
+    assert client.post("/v1/online", json=ASKED, headers=bearer(made.secret)).status_code == 401
+
+
+def test_an_expired_key_is_told_so(client: httpx.Client, store: FeatureStore) -> None:
+    made = store.keys.create("short", ["reader project"], expires="1ms")
+    wait_until(lambda: made.key.state(store.clock()) == "expired", "it does not expire")
+    answer = client.post("/v1/online", json=ASKED, headers=bearer(made.secret))
+    assert (answer.status_code, "expired" in answer.json()["detail"]) == (401, True)
+
+
+def test_a_token_of_the_issuer_is_admitted(store: FeatureStore) -> None:
+    with Issuer() as issuer:
+        settings = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": {"ml": "reader service:delay_model"}}
+        with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
+            good = issuer.sign(claims_of(issuer))
+            assert client.post("/v1/online", json=ASKED, headers=bearer(good)).status_code == 200
+            assert client.get("/v1/views", headers=bearer(good)).status_code == 403
+            assert client.post("/v1/online", json=ASKED, headers=bearer(good[:-2])).status_code == 401
+            assert client.post("/v1/online", json=ASKED, headers=key_of(store, "reader project")).status_code == 200
+
+
+def test_an_apply_changes_what_a_grant_is_good_for(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "lab")
+    (folder / "definitions" / "guests.py").write_text(PII.replace("pii=True", "pii=False"))
+    with FeatureStore(folder, access="required", refresh_seconds=0.05) as store:
+        store.apply()
+        store.materialize()
+        with client_of(store) as client:
+            headers = key_of(store, "reader project")
+            asked = {"features": "made.doubled", "rows": [{"origin": "JFK"}]}
+            assert client.post("/v1/online", json=asked, headers=headers).status_code == 200
+            (folder / "definitions" / "guests.py").write_text(PII)
+            with FeatureStore(folder) as elsewhere:
+                elsewhere.apply()
+            wait_until(lambda: client.post("/v1/online", json=asked, headers=headers).status_code == 403, "it is read on")
+
+
+def test_a_revoked_key_is_over_within_seconds_on_all_workers(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "lab")
+    with FeatureStore(folder) as store:
+        store.apply()
+        made = store.keys.create("test", ["reader project"])
+        with Serve(folder, "--workers", "2", FEATURESTORE_ACCESS="required") as server:
+
+            def statuses() -> set[int]:
+                return {httpx.get(f"{server.url}/v1/views", headers=bearer(made.secret)).status_code for _ in range(16)}
+
+            wait_until(lambda: statuses() == {200}, "the key does not count")
+            store.keys.revoke(made.key.id)
+            wait_until(lambda: statuses() == {401}, "the key goes on to count")
+            assert statuses() == {401}
+            new = store.keys.create("test", ["reader project"])
+            assert httpx.get(f"{server.url}/v1/views", headers=bearer(new.secret)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "guard"),
+    [
+        ({}, OpenGuard),
+        ({"server_host": "::1"}, OpenGuard),
+        ({"access": "required"}, AccessGuard),
+        ({"server_host": "0.0.0.0"}, AccessGuard),
+        ({"server_host": "example.com"}, AccessGuard),
+        ({"server_host": "0.0.0.0", "access": "open"}, OpenGuard),
+        ({"oidc_issuer": "https://issuer.example", "oidc_audience": "fs"}, AccessGuard),
+    ],
+)
+def test_everybody_is_admitted_on_loopback_alone(lab_folder: Path, settings: dict[str, Any], guard: type) -> None:
+    with FeatureStore(lab_folder, **settings) as store:
+        assert type(make_guard(store)) is guard
+
+
+def test_others_are_not_served_before_it_is_said_who_they_may_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_project(tmp_path / "lab")
+    for settings in ({"server_host": "0.0.0.0"}, {"server_host": "10.0.0.1", "server_port": 1}):
+        with FeatureStore(folder, **settings) as store, pytest.raises(ConfigError, match="there is no key"):
+            require_access(store)
+    allowed: list[dict[str, Any]] = [
+        {}, {"server_host": "0.0.0.0", "access": "required"}, {"server_host": "0.0.0.0", "access": "open"},
+        {"server_host": "0.0.0.0", "oidc_issuer": "https://issuer.example", "oidc_audience": "fs"},
+    ]  # fmt: skip
+    for settings in allowed:
+        with FeatureStore(folder, **settings) as store, caplog.at_level(logging.WARNING):
+            require_access(store)
+    assert [record.message for record in caplog.records] == ['Everybody who reaches 0.0.0.0 is admitted, for access is "open".']
+    with FeatureStore(folder, server_host="0.0.0.0") as store:
+        made = store.keys.create("test", ["reader project"])
+        require_access(store)
+        store.keys.revoke(made.key.id)
+        with pytest.raises(ConfigError, match="there is no key"):
+            require_access(store)
+    with FeatureStore(folder, oidc_issuer="https://issuer.example") as store, pytest.raises(ConfigError, match="oidc_audience"):
+        require_access(store)
