@@ -106,6 +106,63 @@ key = Table(
 )
 """A row for each API key of a server, never deleted: the SHA-256 of its secret, and what it may do."""
 
+serving = Table(
+    "featurestore_serving",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("data_version", Integer, nullable=False),
+    Column("pinned", Boolean, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+"""A row for each time that a view's readers were given another version; the one with the greatest ``seq`` counts."""
+
+lease = Table(
+    "featurestore_lease",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+"""A row for each thing that one process at a time works on: who, until when, and a token that rises with every holder."""
+
+due = Table(
+    "featurestore_due",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("error", Text, nullable=False),
+)
+"""A row for each scheduled view: the due instant that was last taken up, and what came of it."""
+
+tombstone = Table(
+    "featurestore_tombstone",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("entity", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("forgotten_at", BigInteger, nullable=False),
+)
+"""A row for each entity that was forgotten: a keyed hash of its keys, which shall not come back."""
+
+secret = Table(
+    "featurestore_secret",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""A project's secrets, made at random when they are first needed: the key of its tombstones' hashes."""
+
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 

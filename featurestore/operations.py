@@ -1,0 +1,190 @@
+"""What keeps a store's features fresh and in order: the half of ``FeatureStore`` that writes, watches and tidies."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from featurestore.clock import parse_instant
+from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
+from featurestore.parts import Parts
+from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.reference import parse_references
+from featurestore.spec.source import Source
+
+if TYPE_CHECKING:
+    from featurestore.jobs.progress import Progress
+    from featurestore.jobs.summary import MaterializeSummary, PushSummary, StatusReport
+    from featurestore.registry.ledger import Run
+
+
+class Operations(Parts):
+    """The operations of a store: see ``FeatureStore``, which is made of them."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """All that is applied: entities, sources, views and services by name."""
+        return self._watch.refresh()
+
+    @property
+    def catalog_at_hand(self) -> Catalog:
+        """The same as readers know it: at most ``refresh_seconds`` old, so the registry is not asked."""
+        return self._watch.current
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def materialize(
+        self,
+        views: Iterable[Any] | None = None,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        dry_run: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "MaterializeSummary":
+        """Brings what is new in the views' sources into the history and the online store.
+
+        A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17).
+
+        Args:
+            views: the views, as classes or names; None for all that are applied.
+            start: read from this available time on, inclusive, even what was read before; None for what is new.
+            end: read what is available by this instant, inclusive; None for now.
+            dry_run: read and check only, and write nothing.
+            progress: is told how it gets on.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: a view is not applied.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            SourceError: a source is not there, or not what its definition says.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
+            StoreError: a store cannot be reached; the next call goes on where this one stopped.
+        """
+        from featurestore.jobs.summary import MaterializeSummary
+
+        until = self._clock() if end is None else parse_instant(end)
+        if until > self._clock():
+            raise RequestError(
+                f"end={end!s} lies in the future, when more may come to be known. Leave it out: it is now by itself."
+            )
+        since = None if start is None else parse_instant(start)
+        job = self._materializer(progress)
+        done = job.materialize_all(self._views(views), self._at_hand.of, start=since, end=until, dry_run=dry_run)
+        return MaterializeSummary(done)
+
+    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
+        """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
+
+        They take the same transforms and checks as in a run. Rows that are known already are passed over, so pushing them
+        again changes nothing, nor does a run that finds them in the source later (S17).
+
+        Args:
+            source: the source, or its name.
+            rows: rows as the source has them: a Polars or pandas frame, an Arrow table, a list of dictionaries or a mapping of
+                columns.
+            views: the views to push to, as classes or names; None for all views on the source.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: the source or a view is not applied.
+            RequestError: a column is missing, unknown or of another type; a view is not on the source.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``; nothing was written.
+            StoreError: a store cannot be reached; pushing the rows again completes it.
+
+        Example:
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> at = datetime(2013, 7, 1, 12)
+            >>> rows = pl.DataFrame(schema={"origin": pl.String, "at": pl.Datetime, "temp": pl.Float64})
+            >>> observations = FrameSource("observations", rows, event_time="at")
+            >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations):
+            ...     temp: float | None
+            >>> with FeatureStore(".", project="flights") as store:
+            ...     plan = store.apply([Weather])
+            ...     [pushed] = store.push(observations, [{"origin": "JFK", "at": at, "temp": 79.0}])
+            ...     row = store.online(Weather, [{"origin": "JFK"}]).to_dicts()[0]
+            >>> pushed.rows_new, row
+            (1, {'origin': 'JFK', 'temp': 79.0})
+        """
+        from featurestore.jobs.push import frame_of
+        from featurestore.jobs.summary import PushSummary
+
+        name = source.name if isinstance(source, Source) else source
+        catalog = self._watch.refresh()
+        if name not in catalog.sources:
+            raise NotFoundError("applied source", name, catalog.sources, "Definitions take effect once they are applied.")
+        chosen = [each for each in self._views(views) if views is not None or each.spec.source.name == name]
+        for each in chosen:
+            if each.spec.source.name != name:
+                found = each.spec.source.name
+                raise RequestError(f"View {each.spec.name!r} is on source {found!r}, not on {name!r}: push its rows there.")
+        if not chosen:
+            raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
+        return PushSummary(self._pusher.push([self._at_hand.of(each) for each in chosen], frame_of(rows)))
+
+    def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
+        """Writes the latest values of the whole history online, for an online store that is new or was lost.
+
+        What is online and newer stays. Returns for each view how many values were written.
+        """
+        job = self._materializer(progress)
+        return {applied.spec.name: job.rebuild_online(applied) for applied in self._views(views)}
+
+    # -- watching --------------------------------------------------------------------------------------------------------
+
+    def status(self) -> "StatusReport":
+        """Returns how each view stands: its versions, rows, latest event and last run; print it."""
+        from featurestore.jobs.summary import StatusReport, view_status
+
+        applied = [each for _, each in sorted(self._watch.refresh().views.items())]
+        standing = [view_status(each, self._offline.snapshot(self._table(each)), self._ledger) for each in applied]
+        return StatusReport(standing)
+
+    def check(self) -> dict[str, str | FeatureStoreError]:
+        """Returns what the registry and the online store say of themselves, or the error with which they fail.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     store.check()["registry"]
+            'revision 0'
+        """
+        parts: dict[str, Callable[[], str]] = {
+            "registry": lambda: f"revision {self._watch.refresh().revision}",
+            "online": lambda: self._online.check(),
+        }
+        found: dict[str, str | FeatureStoreError] = {}
+        for name, ask in parts.items():
+            try:
+                found[name] = ask()
+            except FeatureStoreError as error:
+                found[name] = error
+        return found
+
+    def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
+        """Returns the latest runs, the newest first, of one view or of all."""
+        return self._ledger.runs(None if view is None else parse_references(view)[0].view, limit)
+
+    def rejected(self, view: Any) -> pl.DataFrame:
+        """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
+        [applied] = self._views([view])
+        return self._offline.rejected(self._table(applied))
+
+    # -- within ----------------------------------------------------------------------------------------------------------
+
+    def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
+        catalog = self._watch.refresh()
+        if views is None:
+            return list(catalog.views.values())
+        names = dict.fromkeys(reference.view for reference in parse_references(views, where="views"))
+        for name in names:
+            if name not in catalog.views:
+                raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect once they are applied.")
+        return [catalog.views[name] for name in names]
