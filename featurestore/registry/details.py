@@ -56,7 +56,9 @@ def _source(old: Source, new: Source) -> Iterator[str]:
 def _view(old: ViewSpec, new: ViewSpec) -> Iterator[str]:
     yield from _part("entity", old.entity, new.entity)
     yield from _part("source", old.source, new.source)
-    yield from _value("ttl", *(None if view.ttl is None else format_duration(view.ttl) for view in (old, new)))
+    for name in ("ttl", "freshness"):
+        micros = (getattr(view, name) for view in (old, new))
+        yield from _value(name, *(None if each is None else format_duration(each) for each in micros))
     yield from _value("schedule", old.schedule, new.schedule)
     yield from _value("on_reject", old.on_reject, new.on_reject)
     types = [{feature.name: feature.type_name for feature in view.features} for view in (old, new)]

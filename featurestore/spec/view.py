@@ -47,6 +47,7 @@ class ViewSpec:
     tags: dict[str, str] = field(default_factory=dict)
     place: str = field(default="", compare=False)
     inputs: tuple[InputSpec, ...] = ()
+    freshness: int | None = None
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -110,7 +111,7 @@ class FeatureViewMeta(type):
         return head + ttl + lines
 
 
-_OPTIONS = ("entity", "source", "ttl", "schedule", "on_reject", "owner", "tags", "name")
+_OPTIONS = ("entity", "source", "ttl", "schedule", "freshness", "on_reject", "owner", "tags", "name")
 _METHODS = frozenset({"prefix", "on", "transform"})
 
 
@@ -126,6 +127,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         source: where the rows come from.
         ttl: how long after its event time a row may be served (S3); None for always.
         schedule: how often it is materialized: an interval (``"15m"``) or a cron line.
+        freshness: how old the latest event may be (``"30m"``); what is older is a broken promise, which ``status`` tells.
         on_reject: ``"keep"`` to go on without rejected rows, which are kept and counted (S19); ``"fail"`` to stop.
         owner: who answers for it.
         tags: anything else, by name.
@@ -179,6 +181,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         if ttl is not None and windowed:
             fault("ttl= is for latest values; how old an event may be that a windowed feature counts is what its window says.")
         schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
+        freshness = _checked(parse_duration, options.get("freshness"), "freshness", fault)
         on_reject = options.get("on_reject", "keep")
         if on_reject not in ("keep", "fail"):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
@@ -190,7 +193,7 @@ class FeatureView(metaclass=FeatureViewMeta):
             cls.__view__ = ViewSpec(
                 name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
                 inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
-                tuple(inputs.specs),
+                tuple(inputs.specs), freshness,
             )  # fmt: skip
         # Of a faulty view too, so that a service that names it while faults are collected is not a second fault.
         cls.__view_name__ = name
@@ -321,12 +324,12 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
 
 
 def without_words(view: ViewSpec) -> ViewSpec:
-    """Returns a view without what its stored values do not depend on: words, schedule, ttl (enforced at the read)."""
+    """Returns a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
     features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
     keys: dict[str, Any] = view.entity.keys
     entity = Entity(view.entity.name, **keys)
     source = replace(view.source, description="", owner="")
     return replace(
-        view, features=features, entity=entity, source=source, ttl=None, schedule=None, on_reject="keep", transform="",
-        description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),
+        view, features=features, entity=entity, source=source, ttl=None, schedule=None, freshness=None, on_reject="keep",
+        transform="", description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),
     )  # fmt: skip

@@ -105,11 +105,11 @@ def test_a_partial_plan_removes_nothing(tmp_path: Path) -> None:
 def test_a_change_that_needs_no_new_values_keeps_the_data_version(tmp_path: Path) -> None:
     before = weather({"temp": float}, doc="As it was.")(ttl="6h", owner="me")
     after = weather({"temp": float}, doc="As it is.")(
-        ttl="12h", schedule="15m", on_reject="fail", owner="you", tags={"team": "ops"}
+        ttl="12h", freshness="1h", schedule="15m", on_reject="fail", owner="you", tags={"team": "ops"}
     )
     plan = plan_of(applied([before], tmp_path), [after], rows=pytest.fail)
     assert str(plan) == (
-        "~ view weather\n    ttl: 6h → 12h\n    schedule: none → 15m\n    on_reject: keep → fail\n    description changed\n"
+        "~ view weather\n    ttl: 6h → 12h\n    freshness: none → 1h\n    schedule: none → 15m\n    on_reject: keep → fail\n    description changed\n"
         "    owner: me → you\n    tag team: none → ops\n"
         "    what expired online returns with materialize --rebuild-online (store.rebuild_online())\n"
         "0 to add, 1 to change, 0 to remove"

@@ -172,6 +172,7 @@ class OtherWords(
     source=ParquetSource("rows", "data", event_time="at", description="Rows"),
     ttl="6h",
     schedule="15m",
+    freshness="30m",
     on_reject="fail",
     name="words",
 ):
