@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featurestore.registry.ledger import Ledger
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.watch import CatalogWatch
+    from featurestore.retrieve.example import Examples
     from featurestore.retrieve.feature_log import FeatureLogger, Told
     from featurestore.retrieve.online import OnlineReader, RoundTrips
     from featurestore.retrieve.training import TrainingReader
@@ -119,6 +120,12 @@ class Parts:
     @cached_property
     def _online(self) -> "OnlineStore":
         return open_online(self.settings, self._clock)
+
+    @cached_property
+    def _examples(self) -> "Examples":
+        from featurestore.retrieve.example import Examples
+
+        return Examples(self.settings.project, self._offline, self._reader, self._clock)
 
     @cached_property
     def _engine(self) -> "Engine":

@@ -171,6 +171,20 @@ class FeatureStore(Operations):
         reader = self._reader
         return await reader.read_async(reader.plan(features, self._select_current), rows, at)
 
+    def example(self, features: str) -> dict[str, Any]:
+        """Returns a look-up that answers with what is in the stores: ``store.online(**store.example("delay_model"))``.
+
+        Its row has the keys of each view's newest row, and values made up for the fields of requests. ``at`` is in it where
+        features have expired by now. To look at, or to begin with; nothing is measured or tested by it.
+
+        Args:
+            features: the name of a service or view.
+
+        Raises:
+            NotFoundError: it is not applied.
+        """
+        return self._examples.look_up(features, self._select_current)
+
     def feature_log(self, service: Any) -> pl.LazyFrame:
         """Returns what a server answered for a service that has ``log=``, as far as it was sampled.
 

@@ -1,23 +1,17 @@
 """The commands of whoever runs the service: serve."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Folder, open_store
-from featurestore.cli.request import selection_of
 from featurestore.cli.terminal import called, err
-from featurestore.clock import utc_now
 from featurestore.config import load_settings
-from featurestore.errors import FeatureStoreError, MissingExtraError
+from featurestore.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from featurestore.plan.selection import Join, Selection
     from featurestore.store import FeatureStore
 
 
@@ -40,6 +34,7 @@ def serve(
     What is applied meanwhile is noticed without a restart. Requests in flight are answered before it ends.
     """
     try:
+        from featurestore.server.access import admits_everybody
         from featurestore.server.run import serve as run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("featurestore"):
@@ -55,10 +50,11 @@ def serve(
         root = store.settings.root
         line = _example(store)
     settings = load_settings(root, **given)
-    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line))
+    key = "" if admits_everybody(settings) else ' -H "Authorization: Bearer $FEATURESTORE_KEY"'
+    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line, key))
 
 
-def _tell(url: str, root: Path, body: str) -> None:
+def _tell(url: str, root: Path, body: str, key: str) -> None:
     console = err()
     console.print(Text.assemble("featurestore serves at ", (url, "bold")), soft_wrap=True)
     if url.startswith("unix:"):
@@ -67,7 +63,7 @@ def _tell(url: str, root: Path, body: str) -> None:
         address = url
         console.print(Text.assemble("its documentation is at ", (f"{url}/docs", "bold")), soft_wrap=True)
     if body:
-        line = f"curl {address}/v1/online -H 'content-type: application/json' -d '{body}'"
+        line = f"curl {address}/v1/online -H 'content-type: application/json'{key} -d '{body}'"
         console.print(Text.assemble("try: ", (line, "cyan")), soft_wrap=True)
     else:
         console.print(Text(f"Nothing is applied yet, so there is nothing to look up. Run: {called(root)} apply"), soft_wrap=True)
@@ -80,42 +76,6 @@ def _example(store: "FeatureStore") -> str:
     names = [*catalog.services, *catalog.views]
     if not names:
         return ""
-    selection = selection_of(store, [names[0]])
-    row: dict[str, Any] = {}
-    for join in selection.joins:
-        row |= {column: value for column, value in _entity_of(store, join).items() if column not in row}
-    row |= {name: value for name, value in _fields_of(selection).items() if name not in row}
-    return json.dumps({"features": names[0], "rows": [row]}, default=str).replace("'", "\\u0027")
+    import msgspec
 
-
-def _entity_of(store: "FeatureStore", join: "Join") -> dict[str, Any]:
-    """Returns the keys of an entity that has features, the one of the newest row."""
-    keys = ", ".join(f'"{key}"' for key in join.keys)
-    query = f"select {keys} from {join.applied.spec.name} order by event_time desc limit 1"  # noqa: S608 - names of the catalog
-    try:
-        found = store.sql(query).rows()
-    except FeatureStoreError:
-        found = []
-    values = found[0] if found else [_sample(dtype) for dtype in join.keys.values()]
-    return dict(zip(join.on, values, strict=True))
-
-
-def _fields_of(selection: "Selection") -> dict[str, Any]:
-    return {
-        each.field.name: each.field.one_of[0] if each.field.one_of else _sample(each.field.dtype)
-        for each in selection.computation.fields
-        if each.field.required
-    }
-
-
-def _sample(dtype: "pl.DataType") -> Any:
-    """Returns some value of a dtype, as JSON says it."""
-    if dtype.is_numeric():
-        return 1
-    if str(dtype) == "Boolean":
-        return True
-    if dtype.is_nested():
-        return []
-    if dtype.is_temporal():
-        return str(utc_now().date())
-    return "a"
+    return msgspec.json.encode(store.example(names[0])).decode().replace("'", "\\u0027")
