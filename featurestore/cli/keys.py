@@ -24,7 +24,7 @@ keys = typer.Typer(name="keys", no_args_is_help=True, help="Makes, lists and rev
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose the key is, or what it is for.")],
-    role: Annotated[list[str], typer.Option(metavar="ROLE", help="reader, writer or admin; may be given several times.")],
+    role: Annotated[list[str], typer.Option(metavar="ROLE", help="reader, writer, admin or monitor; may be given several times.")],
     service: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE", help="Only what this service has; may be given several times.")
     ] = None,

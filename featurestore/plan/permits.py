@@ -12,7 +12,7 @@ from featurestore.plan.personal import personal_features
 from featurestore.plan.references import Found, find_columns, find_inputs
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.grant import Grant
-from featurestore.spec.reference import FeatureReference, Reference, parse_references
+from featurestore.spec.reference import FeatureReference, Reference, ViewReference, parse_references
 
 Grants = Sequence[Grant]
 _Feature = tuple[str, str]
@@ -35,6 +35,7 @@ class Permits:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._given = lru_cache(maxsize=None)(self._given_by)
+        self._in_sight = lru_cache(maxsize=64)(self._seen_by)
 
     def refusal(self, grants: Grants, action: str, kind: str, names: Sequence[str]) -> str:
         """Returns why somebody may not do something; empty where they may. What nothing allows is refused.
@@ -42,19 +43,20 @@ class Permits:
         Args:
             grants: theirs.
             action: ``read``, ``write`` or ``admin``.
-            kind: what the names are: ``features``, ``source``, ``catalog``, ``service``, ``view``; ``all`` is the project.
+            kind: what the names are: ``features``, ``source``, ``service``, ``view``, ``entity``; or without names ``catalog``
+                (the lists of what there is), ``metrics``, ``all`` (the project).
             names: as they are asked for; of features references.
         """
         if action == "read" and kind == "features":
             return self._read(_of(grants, "reader"), names)
         if action == "write" and kind == "source":
             return self._write(_of(grants, "writer"), names)
-        if action == "read" and kind in ("service", "view") and names:
-            held = {(each.scope, each.name) for each in grants}
-            lacking = [] if _wide(grants) else [name for name in names if (kind, name) not in held]
-            return f"may not look at the {kind} {lacking[0]!r}" if lacking else ""
+        if action == "read" and kind in ("service", "view", "entity", "source") and names:
+            return self._look(tuple(_lookers(grants)), kind, names)
         if action == "read" and kind == "catalog":
-            return "" if _wide(grants) else "may not look at the whole project; that takes a grant for the project"
+            return "" if any(_lookers(grants)) else "may not look at what there is; that takes the grant of a reader or writer"
+        if action == "read" and kind == "metrics":
+            return "" if _wide(grants) else "may not read the metrics; that takes the grant of a monitor for the project"
         if action == "write" and kind in ("view", "all"):
             return "" if _wide(_of(grants, "writer")) else "may not write that; it takes the grant of a writer for the project"
         if action in ("read", "write", "admin") and _wide(each for each in grants if each.role == "admin"):
@@ -98,6 +100,26 @@ class Permits:
         inputs = [each for each in self._inputs(owner, name) if each.kind != "request"]
         return all(self._allowed(grants, each, personal=personal, above=above | {(owner, name)}) for each in inputs)
 
+    def _look(self, grants: tuple[Grant, ...], kind: str, names: Sequence[str]) -> str:
+        if _wide(grants):
+            return ""
+        seen = self._in_sight(grants)[kind]
+        return next((f"may not look at the {kind} {name!r}" for name in names if name not in seen), "")
+
+    def _seen_by(self, grants: tuple[Grant, ...]) -> dict[str, set[str]]:
+        """Returns what grants for services and views let one look at: these themselves, and what they are of."""
+        services = {each.name for each in grants if each.scope == "service"}
+        views = {each.name for each in grants if each.scope == "view"}
+        columns = [found for name in services for found in self._columns_of(name)]
+        columns += self._find(ViewReference(name) for name in views)
+        stored = self._stored_of(columns)
+        return {
+            "service": services,
+            "view": views,
+            "entity": {self._catalog.views[name].spec.entity.name for name in stored},
+            "source": {self._catalog.views[name].spec.source.name for name in views & self._catalog.views.keys()},
+        }
+
     def _write(self, grants: Grants, sources: Sequence[str]) -> str:
         for source in sources:
             if not grants:
@@ -108,7 +130,7 @@ class Permits:
             held = {each.name for each in grants if each.scope == "view"}
             for each in grants:
                 if each.scope == "service":
-                    held |= self._stored_of(each.name)
+                    held |= self._stored_of(self._columns_of(each.name))
             if not fed or not fed <= held:
                 return f"may not push to {source!r}; that takes the grant of a writer for every view on it"
         return ""
@@ -131,11 +153,11 @@ class Permits:
         """Returns the features that a service gives; none where there is no such service."""
         return frozenset((found.owner, found.feature.name) for found in self._columns_of(service))
 
-    def _stored_of(self, service: str) -> set[str]:
-        """Returns the views whose rows a service's values come from."""
+    def _stored_of(self, columns: Iterable[Found]) -> set[str]:
+        """Returns the views whose rows the values of columns come from."""
         views: set[str] = set()
         seen: set[_Feature] = set()
-        ahead = self._columns_of(service)
+        ahead = list(columns)
         while ahead:
             found = ahead.pop()
             if found.kind == "view":
@@ -146,9 +168,12 @@ class Permits:
         return views
 
     def _columns_of(self, service: str) -> list[Found]:
-        columns: list[Found] = []
         known = self._catalog.services.get(service)
-        for reference in known.references if known is not None else ():
+        return self._find(known.references if known is not None else ())
+
+    def _find(self, references: Iterable[Reference]) -> list[Found]:
+        columns: list[Found] = []
+        for reference in references:
             try:
                 columns += find_columns(self._catalog, reference)
             except _UNFOUND:  # an apply was allowed to break it: that part cannot be read anyway
@@ -168,6 +193,11 @@ class Permits:
 def _of(grants: Iterable[Grant], role: str) -> list[Grant]:
     """Returns the grants of a role; an admin has them all."""
     return [each for each in grants if each.role in (role, "admin")]
+
+
+def _lookers(grants: Iterable[Grant]) -> Iterable[Grant]:
+    """Yields the grants that let one look at what they are for: a monitor reads numbers alone."""
+    return (each for each in grants if each.role != "monitor")
 
 
 def _wide(grants: Iterable[Grant]) -> bool:

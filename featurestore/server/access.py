@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from featurestore.clock import Clock
+from featurestore.config import Settings
 from featurestore.errors import ConfigError, Forbidden, Unauthenticated
 from featurestore.plan.permits import Permits
 from featurestore.server.addresses import is_loopback
@@ -22,6 +23,7 @@ _HOW = "Send the header Authorization: Bearer fs_…, with a key that featuresto
 _MOST_DECIDED = 4096
 
 Action = Literal["read", "write", "admin"]
+Kind = Literal["features", "source", "service", "view", "entity", "catalog", "metrics", "all"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ class Resource:
     """What is asked for, as the request names it.
 
     Args:
-        kind: what the names are; "all" for the whole project.
+        kind: what the names are. Three are without names: ``catalog`` is the lists of what there is, each of which has what
+            whoever asks may look at; ``metrics`` is the server's; ``all`` is the whole project.
         names: services, views, features or sources; of features as they are written, before services are taken apart.
         project: the project.
     """
 
-    kind: Literal["features", "source", "catalog", "service", "view", "all"]
+    kind: Kind
     names: tuple[str, ...] = ()
     project: str = ""
 
@@ -162,6 +165,12 @@ class AccessGuard:
             raise Forbidden(f"{principal.name!r} {refusal}.")
 
 
+def admits_everybody(settings: Settings) -> bool:
+    """Tells whether whoever reaches a server with these settings may do everything."""
+    auto_open = is_loopback(settings.server_host) and not settings.oidc_issuer
+    return settings.access == "open" or (settings.access == "auto" and auto_open)
+
+
 def make_guard(store: "FeatureStore") -> Guard:
     """Returns the guard that a project's settings ask for.
 
@@ -169,8 +178,7 @@ def make_guard(store: "FeatureStore") -> Guard:
         ConfigError: the settings of the issuer are wrong.
     """
     settings = store.settings
-    auto_open = is_loopback(settings.server_host) and not settings.oidc_issuer
-    if settings.access == "open" or (settings.access == "auto" and auto_open):
+    if admits_everybody(settings):
         return OpenGuard()
     tokens = None
     if settings.oidc_issuer:

@@ -1,7 +1,8 @@
 """Discovery: what is applied, as JSON. Where sources lie is not told: an address may hold more than a name."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -9,6 +10,8 @@ from featurestore.clock import format_duration
 from featurestore.dtypes import dtype_name
 from featurestore.errors import FeatureStoreError, NotFoundError
 from featurestore.plan.selection import select
+from featurestore.plan.sight import Sight
+from featurestore.server.sights import Sights
 from featurestore.server.visit import Visit
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.entity import Entity
@@ -19,29 +22,26 @@ from featurestore.spec.request import RequestField
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import Source
 
-if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
-
 Told = dict[str, Any]
 
 
 class ListEndpoint:
-    """Lists all of a kind.
+    """Lists all of a kind that whoever asks may look at.
 
     Args:
-        store: the store.
+        sights: tells what that is.
         kind: the name of the list.
         of: takes it from the catalog.
     """
 
-    def __init__(self, store: "FeatureStore", kind: str, of: Callable[[Catalog], list[Told]]) -> None:
-        self._store = store
+    def __init__(self, sights: Sights, kind: str, of: Callable[[Catalog, Sight], list[Told]]) -> None:
+        self._sights = sights
         self._kind = kind
         self._of = of
 
     async def __call__(self, visit: Visit) -> None:
         """Answers the list."""
-        found = self._of(self._store.catalog_at_hand)
+        found = self._of(*self._sights.of(visit))
         visit.rows = len(found)
         await visit.answer(msgspec.json.encode({self._kind: found}), b"application/json")
 
@@ -50,54 +50,52 @@ class OneEndpoint:
     """Tells of one by its name.
 
     Args:
-        store: the store.
+        sights: tells what whoever asks may look at, and gets suggested.
         kind: what it is, for messages.
-        of: takes all of them from the catalog, by name.
+        of: takes them from the catalog, by name.
     """
 
-    def __init__(self, store: "FeatureStore", kind: str, of: Callable[[Catalog], Mapping[str, Callable[[], Told]]]) -> None:
-        self._store = store
+    def __init__(self, sights: Sights, kind: str, of: Callable[[Catalog, Sight], Mapping[str, Callable[[], Told]]]) -> None:
+        self._sights = sights
         self._kind = kind
         self._of = of
 
     async def __call__(self, visit: Visit) -> None:
         """Answers what is known of it. Raises NotFoundError."""
         name = visit.scope["path_params"]["name"]
-        known = self._of(self._store.catalog_at_hand)
+        known = self._of(*self._sights.of(visit))
         if name not in known:
             raise NotFoundError(self._kind, name, known)
         visit.rows = 1
         await visit.answer(msgspec.json.encode(known[name]()), b"application/json")
 
 
-def services(catalog: Catalog) -> Mapping[str, Callable[[], Told]]:
+def services(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each service, by name."""
-    return {name: lambda service=service: _service(catalog, service) for name, service in sorted(catalog.services.items())}  # type: ignore[misc]  # a default binds it
+    return {name: partial(_service, catalog, catalog.services[name]) for name in sight.services}
 
 
-def views(catalog: Catalog) -> Mapping[str, Callable[[], Told]]:
+def views(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each view, stored or on demand, by name."""
-    stored: dict[str, Callable[[], Told]] = {name: lambda view=view: _view(view) for name, view in catalog.views.items()}  # type: ignore[misc]  # a default binds it
-    computed: dict[str, Callable[[], Told]] = {
-        name: lambda view=view: _on_demand(view)  # type: ignore[misc]  # a default binds it
-        for name, view in catalog.on_demand.items()
+    return {
+        name: partial(_view, catalog.views[name]) if name in catalog.views else partial(_on_demand, catalog.on_demand[name])
+        for name in sight.views
     }
-    return dict(sorted((stored | computed).items()))
 
 
-def all_of(of: Callable[[Catalog], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog], list[Told]]:
+def all_of(of: Callable[[Catalog, Sight], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog, Sight], list[Told]]:
     """Returns what lists all that another function tells of one by one."""
-    return lambda catalog: [tell() for tell in of(catalog).values()]
+    return lambda catalog, sight: [tell() for tell in of(catalog, sight).values()]
 
 
-def entities(catalog: Catalog) -> list[Told]:
+def entities(catalog: Catalog, sight: Sight) -> list[Told]:
     """Returns the entities."""
-    return [_entity(each) for _, each in sorted(catalog.entities.items())]
+    return [_entity(catalog.entities[name]) for name in sight.entities]
 
 
-def sources(catalog: Catalog) -> list[Told]:
+def sources(catalog: Catalog, sight: Sight) -> list[Told]:
     """Returns the sources."""
-    return [_source(catalog, each) for _, each in sorted(catalog.sources.items())]
+    return [_source(catalog, catalog.sources[name], sight) for name in sight.sources]
 
 
 def _service(catalog: Catalog, service: FeatureService) -> Told:
@@ -159,7 +157,7 @@ def _entity(entity: Entity) -> Told:
     return {"name": entity.name, "description": entity.description, "owner": entity.owner, "keys": keys}
 
 
-def _source(catalog: Catalog, source: Source) -> Told:
+def _source(catalog: Catalog, source: Source, sight: Sight) -> Told:
     return {
         "name": source.name,
         "kind": source.kind,
@@ -168,7 +166,7 @@ def _source(catalog: Catalog, source: Source) -> Told:
         "event_time": source.event_time,
         "available_time": source.available_time,
         "event_id": source.event_id,
-        "views": sorted(name for name, view in catalog.views.items() if view.spec.source.name == source.name),
+        "views": [name for name in sight.views if name in catalog.views and catalog.views[name].spec.source.name == source.name],
     }
 
 

@@ -49,6 +49,9 @@ _START = b"""// Asks for a key where the server wants one, and sends it with eve
       spec: document,
       dom_id: "#docs",
       deepLinking: true,
+      defaultModelsExpandDepth: 0,
+      defaultModelExpandDepth: 4,
+      displayRequestDuration: true,
       tryItOutEnabled: true,
       validatorUrl: null,
       requestInterceptor: function (request) {

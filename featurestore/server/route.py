@@ -2,10 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from featurestore.server.access import Action, Kind
 from featurestore.server.limits import Limits
 from featurestore.server.observer import Observer
+from featurestore.server.sights import Sights
 from featurestore.server.visit import Visit
 
 if TYPE_CHECKING:
@@ -24,8 +27,8 @@ class Need:
             cannot answer before; all else is asked before the endpoint runs.
     """
 
-    action: Literal["read", "write", "admin", "none"]
-    kind: Literal["features", "source", "catalog", "service", "view", "all"] = "all"
+    action: Action | Literal["none"]
+    kind: Kind = "all"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Parts:
     store: "FeatureStore"
     limits: Limits
     observer: Observer
+
+    @cached_property
+    def sights(self) -> Sights:
+        """What each of those who ask may see of the catalog."""
+        return Sights(self.store)
 
 
 @dataclass(frozen=True)

@@ -24,32 +24,35 @@ ROUTES: tuple[RouteSpec, ...] = (
     ),
     RouteSpec(
         "GET", "/v1/services", Need("read", "catalog"),
-        lambda parts: ListEndpoint(parts.store, "services", all_of(services)), "List the feature services",
+        lambda parts: ListEndpoint(parts.sights, "services", all_of(services)), "List the feature services",
     ),
     RouteSpec(
         "GET", "/v1/services/{name}", Need("read", "service"),
-        lambda parts: OneEndpoint(parts.store, "applied feature service", services), "Tell of one feature service",
+        lambda parts: OneEndpoint(parts.sights, "applied feature service", services), "Tell of one feature service",
     ),
     RouteSpec(
         "GET", "/v1/views", Need("read", "catalog"),
-        lambda parts: ListEndpoint(parts.store, "views", all_of(views)), "List the feature views, on-demand views among them",
+        lambda parts: ListEndpoint(parts.sights, "views", all_of(views)), "List the feature views, on-demand views among them",
     ),
     RouteSpec(
         "GET", "/v1/views/{name}", Need("read", "view"),
-        lambda parts: OneEndpoint(parts.store, "applied feature view", views), "Tell of one feature view",
+        lambda parts: OneEndpoint(parts.sights, "applied feature view", views), "Tell of one feature view",
     ),
     RouteSpec(
         "GET", "/v1/entities", Need("read", "catalog"),
-        lambda parts: ListEndpoint(parts.store, "entities", entities), "List the entities",
+        lambda parts: ListEndpoint(parts.sights, "entities", entities), "List the entities",
     ),
     RouteSpec(
         "GET", "/v1/sources", Need("read", "catalog"),
-        lambda parts: ListEndpoint(parts.store, "sources", sources), "List the sources",
+        lambda parts: ListEndpoint(parts.sights, "sources", sources), "List the sources",
     ),
-    RouteSpec("GET", "/openapi.json", Need("read", "catalog"), lambda parts: OpenAPIEndpoint(parts.store, lambda: ROUTES)),
+    RouteSpec(
+        "GET", "/openapi.json", Need("read", "catalog"),
+        lambda parts: OpenAPIEndpoint(parts.store, parts.sights, parts.limits, lambda: ROUTES),
+    ),
     RouteSpec("GET", "/docs", Need("none"), lambda _: page),
     RouteSpec("GET", "/docs/{file}", Need("none"), lambda _: file),
-    RouteSpec("GET", "/metrics", Need("read", "catalog"), lambda parts: MetricsEndpoint(parts.observer)),
+    RouteSpec("GET", "/metrics", Need("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer)),
     RouteSpec("GET", "/healthz", Need("none"), lambda _: live, "Tell whether the process lives"),
     RouteSpec("GET", "/readyz", Need("none"), lambda parts: ReadyEndpoint(parts.store), "Tell whether it can answer"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 STATUSES = ["present", "null", "expired", "missing"]
-_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}]}
+_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}], "example": 0.5}
 _SIMPLE: dict[Any, Schema] = {
     pl.Boolean: {"type": "boolean"},
     pl.Float32: _NUMBER,
@@ -43,11 +43,11 @@ def of_dtype(dtype: pl.DataType) -> Schema:
         {'type': 'string', 'format': 'date', 'nullable': True}
     """
     if isinstance(dtype, (pl.List, pl.Array)):
-        made: Schema = {"type": "array", "items": nullable(of_dtype(inner_dtype(dtype)))}
+        made = _array(nullable(of_dtype(inner_dtype(dtype))))
         return made | ({"minItems": dtype.size, "maxItems": dtype.size} if isinstance(dtype, pl.Array) else {})
     if dtype.base_type() in _BITS:
         least, most = _BITS[dtype.base_type()]
-        return {"type": "integer", "minimum": least, "maximum": most}
+        return {"type": "integer", "minimum": least, "maximum": most, "example": 1}
     return dict(_SIMPLE[dtype.base_type()])
 
 
@@ -68,6 +68,8 @@ def of_feature(feature: FeatureSpec) -> Schema:
 def of_field(field: RequestField) -> Schema:
     """Returns the schema of a request's field, with its constraints."""
     made = of_dtype(field.dtype)
+    if field.constraints:
+        made.pop("example", None)
     numeric = (field.dtype.is_numeric() and "type" in made) or field.dtype.is_float()
     for name, bound in field.constraints.items():
         if name in _BOUNDS and numeric and not isinstance(field.dtype, pl.Decimal):
@@ -91,8 +93,8 @@ def of_field(field: RequestField) -> Schema:
     return nullable(made) if field.nullable else made
 
 
-def of_rows(selection: Selection) -> tuple[Schema, Schema]:
-    """Returns the schemas of a row that a look-up brings, and of the same rows as columns."""
+def of_rows(selection: Selection, most: int) -> tuple[Schema, Schema]:
+    """Returns the schemas of a row that a look-up brings, and of the same rows as columns, no more than ``most`` of them."""
     properties: dict[str, Schema] = {}
     for join in selection.joins:
         for column, (key, dtype) in zip(join.on, join.keys.items(), strict=True):
@@ -105,7 +107,7 @@ def of_rows(selection: Selection) -> tuple[Schema, Schema]:
             required.append(each.field.name)
     taken: Schema = {"not": {"anyOf": [{"required": [name]} for name in selection.names]}}
     row: Schema = {"type": "object", "properties": properties, "required": required, **taken}
-    columns: Schema = {name: {"type": "array", "items": schema} for name, schema in properties.items()}
+    columns: Schema = {name: _array(schema) | {"maxItems": most} for name, schema in properties.items()}
     return row, {"type": "object", "properties": columns, "required": required, **taken}
 
 
@@ -122,12 +124,17 @@ def of_answer(selection: Selection) -> Schema:
         "required": ["features"],
         "additionalProperties": False,
         "properties": {
-            "features": _object({name: {"type": "array", "items": of_feature(found[name])} for name in names}),
+            "features": _object({name: _array(of_feature(found[name])) for name in names}),
             "status": _object(dict.fromkeys(names, statuses)),
             "event_time": _object(dict.fromkeys(labels, times)),
             "types": _object(dict.fromkeys(names, _TEXT)),
         },
     }
+
+
+def _array(items: Schema) -> Schema:
+    # NOTE: of alternatives Swagger UI would show one of each.
+    return {"type": "array", "items": items} | ({"example": [items["example"]]} if "anyOf" in items else {})
 
 
 def _object(properties: dict[str, Schema], required: Sequence[str] | None = None) -> Schema:

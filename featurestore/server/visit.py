@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from featurestore.errors import LimitError
+from featurestore.errors import Forbidden, LimitError
 from featurestore.server.access import Guard, Principal, Resource
 from featurestore.server.problems import Problem
 
@@ -59,6 +59,15 @@ class Visit:
         self.asked = resource
         self._guard.check(self.principal, self.action, resource)
         self.decided = True
+
+    def may(self, action: str, resource: Resource) -> bool:
+        """Tells whether they may do something beside what the route needs, for an answer that leaves out what they may not."""
+        assert self.principal is not None, "a route that needs something admits first"
+        try:
+            self._guard.check(self.principal, action, resource)
+        except Forbidden:
+            return False
+        return True
 
     def header(self, name: bytes) -> bytes | None:
         """Returns a header, by its name in small letters; None where it is not there."""

@@ -6,11 +6,11 @@ from typing import Literal, cast, get_args
 
 from featurestore.errors import ConfigError, did_you_mean
 
-Role = Literal["reader", "writer", "admin"]
-"""``reader`` reads features, ``writer`` pushes rows, ``admin`` does both and whatever else there is."""
+Role = Literal["reader", "writer", "admin", "monitor"]
+"""``reader`` reads features, ``writer`` pushes rows, ``admin`` does both and whatever else there is, ``monitor`` reads metrics."""
 Scope = Literal["project", "service", "view"]
 
-_FORM = "Write a role (reader, writer, admin), where it counts (project, service:NAME or view:NAME) and, if need be, pii."
+_FORM = "Write a role (reader, writer, admin, monitor), where it counts (project, service:NAME or view:NAME) and, if need be, pii."
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Grant:
                 raise ConfigError(f"{text!r} is no grant: there is no {what} {word!r}. {did_you_mean(word, known)} {_FORM}")
         if bool(colon and name) == (scope == "project") or (colon and not name):
             raise ConfigError(f"{text!r} is no grant: a service or view has a name, a project has none. {_FORM}")
+        if role == "monitor" and words[1:] != ["project"]:
+            raise ConfigError(f"{text!r} is no grant: a monitor reads the metrics, which are of the whole project. {_FORM}")
         return cls(cast("Role", role), cast("Scope", scope), name, len(words) == 3)
 
     @classmethod

@@ -68,43 +68,49 @@ QUESTIONS = (
     ("admin", "all", ""),
     ("read", "features", "nowhere.thing"),
     ("write", "all", ""),
+    ("read", "entity", "person"),
+    ("read", "source", "orders"),
+    ("read", "metrics", ""),
 )
 DECISIONS = {
     # 1 orders.total  2 customer.email (pii)  3 plain  4 people (pii)  5 basket.big  6 mail.domain (of pii)  7 push orders
-    # 8 push people  9 look at plain  10 look at orders  11 look at all  12 administer  13 read what is not there  14 write all
-    "": "--------------",
-    "reader project": "+-+-+---+++-+-",
-    "reader project pii": "++++++--+++-+-",
-    "reader service:plain": "+-+-----+-----",
-    "reader service:people": "--------------",
-    "reader service:people pii": "-+-+-+--------",
-    "reader service:baskets": "----+---------",
-    "reader service:unheard": "--------------",
-    "reader view:orders": "+--------+----",
-    "reader view:customer": "--------------",
-    "reader view:customer pii": "-+------------",
-    "reader view:basket": "--------------",
-    "reader view:basket, reader view:orders": "+---+----+----",
-    "reader view:basket, writer view:orders": "---------+----",
-    "reader service:plain, reader view:basket": "+-+-+---+-----",
-    "reader view:mail pii": "--------------",
-    "reader view:mail pii, reader view:customer pii": "-+-+-+--------",
-    "reader view:mail pii, reader view:customer": "--------------",
-    "reader project, reader view:customer pii": "+++-+---+++-+-",
-    "reader project, reader view:customer pii, reader view:mail pii": "++++++--+++-+-",
-    "writer project": "------+++++--+",
-    "writer project pii": "------+++++--+",
-    "writer view:orders": "---------+----",
-    "writer view:orders, writer view:refunds": "------+--+----",
-    "writer view:orders, writer service:refunded": "------+--+----",
-    "writer view:orders, reader view:refunds": "---------+----",
-    "writer service:plain": "-------++-----",
-    "writer service:people": "-------+------",
-    "admin project": "+-+-+-++++++++",
-    "admin project pii": "++++++++++++++",
-    "admin service:plain": "+-+----++-----",
-    "admin view:orders": "+--------+----",
-    "admin view:customer pii": "-+-----+------",
+    # 8 push people  9 look at plain  10 look at orders  11 list what may be looked at  12 administer  13 read what is not there
+    # 14 write all  15 look at person  16 look at the source of orders  17 read metrics
+    "": "-----------------",
+    "reader project": "+-+-+---+++-+-+++",
+    "reader project pii": "++++++--+++-+-+++",
+    "reader service:plain": "+-+-----+-+---+--",
+    "reader service:people": "----------+---+--",
+    "reader service:people pii": "-+-+-+----+---+--",
+    "reader service:baskets": "----+-----+---+--",
+    "reader service:unheard": "----------+------",
+    "reader view:orders": "+--------++---++-",
+    "reader view:customer": "----------+---+--",
+    "reader view:customer pii": "-+--------+---+--",
+    "reader view:basket": "----------+---+--",
+    "reader view:basket, reader view:orders": "+---+----++---++-",
+    "reader view:basket, writer view:orders": "---------++---++-",
+    "reader service:plain, reader view:basket": "+-+-+---+-+---+--",
+    "reader view:mail pii": "----------+---+--",
+    "reader view:mail pii, reader view:customer pii": "-+-+-+----+---+--",
+    "reader view:mail pii, reader view:customer": "----------+---+--",
+    "reader project, reader view:customer pii": "+++-+---+++-+-+++",
+    "reader project, reader view:customer pii, reader view:mail pii": "++++++--+++-+-+++",
+    "writer project": "------+++++--++++",
+    "writer project pii": "------+++++--++++",
+    "writer view:orders": "---------++---++-",
+    "writer view:orders, writer view:refunds": "------+--++---++-",
+    "writer view:orders, writer service:refunded": "------+--++---++-",
+    "writer view:orders, reader view:refunds": "---------++---++-",
+    "writer service:plain": "-------++-+---+--",
+    "writer service:people": "-------+--+---+--",
+    "admin project": "+-+-+-+++++++++++",
+    "admin project pii": "+++++++++++++++++",
+    "admin service:plain": "+-+----++-+---+--",
+    "admin view:orders": "+--------++---++-",
+    "monitor project": "----------------+",
+    "monitor project, reader view:orders": "+--------++---+++",
+    "admin view:customer pii": "-+-----+--+---+--",
 }
 
 
@@ -118,7 +124,7 @@ def test_every_role_action_and_scope(held: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("action", ["", "delete", "READ", "none"])
-@pytest.mark.parametrize("kind", ["features", "source", "catalog", "service", "view", "all", "other"])
+@pytest.mark.parametrize("kind", ["features", "source", "catalog", "service", "view", "entity", "metrics", "all", "other"])
 def test_what_nobody_has_heard_of_is_refused(action: str, kind: str) -> None:
     assert Permits(CATALOG).refusal([Grant("admin", "project", pii=True)], action, kind, ("orders",))
 

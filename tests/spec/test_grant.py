@@ -12,6 +12,7 @@ ROLES = st.sampled_from(["reader", "writer", "admin"])
 GRANTS = st.builds(Grant, ROLES, st.just("project"), st.just(""), st.booleans()) | st.builds(
     Grant, ROLES, st.sampled_from(["service", "view"]), NAMES, st.booleans()
 )
+GRANTS |= st.just(Grant("monitor", "project"))
 
 
 @given(st.lists(GRANTS, min_size=1, max_size=4, unique=True))
@@ -34,6 +35,8 @@ def test_what_is_written_is_read(grants: list[Grant]) -> None:
         ("reader project PII", "is no grant"),
         ("reader project pii pii", "is no grant"),
         ("reader view:a view:b", "is no grant"),
+        ("monitor service:a", "of the whole project"),
+        ("monitor project pii", "of the whole project"),
     ],
 )
 def test_what_says_nothing_is_refused(text: str, said: str) -> None:
