@@ -11,8 +11,11 @@
     ├── RegistryError               the registry cannot be reached or read
     │   ├── UnknownAggregateError   it has a feature of an aggregate that is not imported
     │   ├── ConcurrentApplyError    another apply came first
-    │   └── BreakingChangeError     an apply would break a service or on-demand view
+    │   ├── LeaseLostError          another process has taken over what this one works on
+    │   ├── BreakingChangeError     an apply would break a service or on-demand view
+    │   └── RollbackError           there is no version to return to, or its rows are gone
     ├── SourceError                 a source is missing or cannot be read
+    │   ├── SourceMissingError      there is nothing yet where it is to be
     │   └── SourceShapeError        it lacks a column that its definition names, or has one of the wrong type
     ├── MaterializeError            a run could not be completed
     │   └── RejectedRowsError       rows were rejected and the view says ``on_reject="fail"``
@@ -187,6 +190,10 @@ class BreakingChangeError(RegistryError):
             f"This would break what is applied, so nothing was written:{lines}\n"
             "Change that too, or say allow_breaking=True (--allow-breaking)."
         )
+
+
+class RollbackError(RegistryError):
+    """A view's readers cannot be given the version asked for; they go on with what they have."""
 
 
 class SourceError(FeatureStoreError):

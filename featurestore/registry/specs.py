@@ -1,7 +1,7 @@
 """The registry of definitions: every version of each, and what is applied now."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,13 @@ class Put:
         spec: the definition.
         version: one more than the newest version there ever was of this kind and name.
         data_version: of a view, the version at which its stored values last had to be computed anew; else None.
+        lingers: whether a view's readers are given what they were given before until that is materialized.
     """
 
     spec: Spec
     version: int
     data_version: int | None = None
+    lingers: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class SpecRegistry:
     def load(self) -> Catalog:
         """Returns what is applied now, as one consistent snapshot; an empty catalog before the first apply."""
         with self.database.reading() as connection:
-            return self._load(connection)
+            return self.load_within(connection)
 
     def revision(self) -> int:
         """Returns the project's revision, cheaply: it tells whether a catalog loaded earlier is still the newest."""
@@ -112,8 +114,8 @@ class SpecRegistry:
             return self.load()
         now = to_micros(self.clock())
         with self.database.writing() as connection:
-            self._claim(connection, base_revision)
-            catalog = self._load(connection)
+            self.claim(connection, base_revision)
+            catalog = self.load_within(connection)
             before = applied_specs(catalog)
             rows = [
                 {"kind": kind_of(put.spec), "name": put.spec.name, "version": put.version, "body": to_json(put.spec),
@@ -127,7 +129,10 @@ class SpecRegistry:
                 rows.append({"kind": kind, "name": name, "version": version, "body": "", "data_version": None, "deleted": True})
             shared = {"project": self.project, "applied_at": now, "revision": base_revision + 1}
             connection.execute(self.database.tables.spec.insert(), [{**row, **shared} for row in rows])
-            return self._load(connection)
+            for put in puts:
+                if isinstance(put.spec, ViewSpec):
+                    self._serve(connection, catalog, put, now)
+            return self.load_within(connection)
 
     def history(self, kind: str, name: str) -> list[Version]:
         """Returns all versions of a definition, the oldest first; none where nothing ever had that name."""
@@ -141,8 +146,12 @@ class SpecRegistry:
         """Closes the connections to the database. Closing twice is no error."""
         self.database.close()
 
-    def _claim(self, connection: "Connection", base_revision: int) -> None:
-        """Raises the project's revision by one, if it is what it should be; of two who do so at once one comes first."""
+    def claim(self, connection: "Connection", base_revision: int) -> None:
+        """Raises the project's revision by one, if it is what it should be; of two who do so at once one comes first.
+
+        Raises:
+            ConcurrentApplyError: it is another one; the error tells what changed since.
+        """
         project = self.database.tables.project
         self.database.insert_new(connection, project, {"project": self.project, "revision": 0})
         expected = (project.c.project == self.project) & (project.c.revision == base_revision)
@@ -151,16 +160,59 @@ class SpecRegistry:
         spec = self.database.tables.spec
         newer = (spec.c.project == self.project) & (spec.c.revision > base_revision)
         rows = connection.execute(spec.select().where(newer).order_by(spec.c.revision, spec.c.kind, spec.c.name)).all()
-        raise ConcurrentApplyError(_told(rows) or [f"the registry is not at revision {base_revision}: it was made anew"])
+        serving = self.database.tables.serving
+        newer = (serving.c.project == self.project) & (serving.c.revision > base_revision)
+        turns = connection.execute(serving.select().where(newer).order_by(serving.c.revision, serving.c.view)).all()
+        told = [*_told(rows), *dict.fromkeys(f"view {turn.view!r} is served at version {turn.version}" for turn in turns)]
+        raise ConcurrentApplyError(told or [f"the registry is not at revision {base_revision}: it was made anew"])
 
-    def _load(self, connection: "Connection") -> Catalog:
+    def serving_turn(self, connection: "Connection", view: str) -> "Row[Any] | None":
+        """Returns the newest row of a view's readers; None where they never were given anything but what was applied."""
+        serving = self.database.tables.serving
+        mine = (serving.c.project == self.project) & (serving.c.view == view)
+        return connection.execute(serving.select().where(mine).order_by(serving.c.seq.desc()).limit(1)).first()
+
+    def give(self, connection: "Connection", view: str, turn: Mapping[str, Any]) -> None:
+        """Gives a view's readers a version, from the transaction's commit on; ``turn`` has the other columns of its row."""
+        before = self.serving_turn(connection, view)
+        place = {"project": self.project, "view": view, "seq": 1 if before is None else before.seq + 1}
+        connection.execute(self.database.tables.serving.insert(), {**place, **turn})
+
+    def _serve(self, connection: "Connection", catalog: Catalog, put: Put, now: int) -> None:
+        """Notes what readers are given of a view that was added or changed, where that is not simply what is applied."""
+        name, revision = put.spec.name, catalog.revision + 1
+        assert put.data_version is not None, "a view has one"
+        spec, cleaned = self.database.tables.spec, self.database.tables.cleaned
+        gone = (cleaned.c.project == self.project) & (cleaned.c.view == name) & (cleaned.c.data_version == put.data_version)
+        if connection.execute(cleaned.select().where(gone)).first() is not None:
+            raise ConcurrentApplyError([f"the rows of version {put.data_version} of view {name!r} were cleaned up"])
+        turn, served = self.serving_turn(connection, name), catalog.served.get(name)
+        version, data_version, since = put.version, put.data_version, now
+        if served is not None and put.lingers and served.data_version != data_version:
+            version, data_version = served.version, served.data_version
+            mine = (spec.c.project == self.project) & (spec.c.kind == "view") & (spec.c.name == name)
+            if turn is None:
+                first = spec.select().where(mine & (spec.c.data_version == data_version)).order_by(spec.c.version).limit(1)
+                since = connection.execute(first).one().applied_at
+        if turn is None and version == put.version:
+            return
+        if turn is None or turn.data_version != data_version or turn.pinned:
+            row = {"version": version, "data_version": data_version, "pinned": False, "since": since, "revision": revision}
+            self.give(connection, name, row)
+
+    def load_within(self, connection: "Connection") -> Catalog:
+        """Returns what is applied, as a transaction sees it."""
         rows = connection.execute(self.database.tables.newest_specs(self.project)).all()
         applied: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        lingering: dict[str, AppliedView] = {}
         for row in rows:
             if row.kind is not None and not row.deleted:
                 spec = _read(row)
                 if isinstance(spec, ViewSpec):
                     applied[row.kind][row.name] = AppliedView(spec, row.version, row.data_version)
+                    if row.served_body and row.served_data_version != row.data_version:
+                        older = read_view(row.name, row.served_version, row.served_body)
+                        lingering[row.name] = AppliedView(_as_personal(older, spec), row.served_version, row.served_data_version)
                 else:
                     applied[row.kind][row.name] = spec
         return Catalog(
@@ -172,6 +224,8 @@ class SpecRegistry:
             on_demand=applied["on_demand"],
             services=applied["service"],
             versions={(row.kind, row.name): row.version for row in rows if row.kind is not None},
+            lingering=lingering,
+            pinned=frozenset(row.name for row in rows if row.pinned and not row.deleted),
         )
 
 
@@ -189,19 +243,41 @@ def applied_specs(catalog: Catalog) -> dict[str, dict[str, Spec]]:
     }  # fmt: skip
 
 
+def read_view(name: str, version: int, body: str) -> ViewSpec:
+    """Returns a version of a view as the registry holds it.
+
+    Raises:
+        RegistryError: it cannot be read.
+    """
+    spec = _parsed("view", name, version, body)
+    assert isinstance(spec, ViewSpec), "of its kind"
+    return spec
+
+
 def _read(row: "Row[Any]") -> Spec:
     """Returns the definition in a row of the database."""
+    kind = "view without a data version" if row.kind == "view" and row.data_version is None else row.kind
+    return _parsed(kind, row.name, row.version, row.body)
+
+
+def _parsed(kind: str, name: str, version: int, body: str) -> Spec:
     try:
-        if row.kind not in KINDS or (row.kind == "view" and row.data_version is None):
-            raise ValueError(f"kind {row.kind!r}, data version {row.data_version}")
-        return from_json(row.kind, row.body)
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r}")
+        return from_json(kind, body)
     except UnknownAggregateError:
         raise
     except (FeatureStoreError, msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
         raise RegistryError(
-            f"The registry's {row.kind} {row.name!r} (version {row.version}) cannot be read ({error}). "
+            f"The registry's {kind} {name!r} (version {version}) cannot be read ({error}). "
             "Was it written by a newer version of featurestore? Else restore the registry from a backup."
         ) from error
+
+
+def _as_personal(served: ViewSpec, applied: ViewSpec) -> ViewSpec:
+    """Returns an older version of a view whose features are personal where they are by now: that is not to wait for rows."""
+    personal = {each.name for each in applied.features if each.pii}
+    return replace(served, features=tuple(replace(each, pii=each.pii or each.name in personal) for each in served.features))
 
 
 def _told(rows: "Iterable[Row[Any]]") -> list[str]:

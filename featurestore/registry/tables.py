@@ -116,8 +116,19 @@ serving = Table(
     Column("data_version", Integer, nullable=False),
     Column("pinned", Boolean, nullable=False),
     Column("since", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
 )
-"""A row for each time that a view's readers were given another version; the one with the greatest ``seq`` counts."""
+"""A row for each time that a view's readers were given another version, or it was pinned; the greatest ``seq`` counts."""
+
+cleaned = Table(
+    "featurestore_cleaned",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("data_version", Integer, primary_key=True, autoincrement=False),
+    Column("cleaned_at", BigInteger, nullable=False),
+)
+"""A row for each data version of a view whose rows were given up, so that nobody returns to it."""
 
 lease = Table(
     "featurestore_lease",
@@ -170,16 +181,37 @@ _CONNECT_SECONDS = 10
 
 
 def newest_specs(project_name: str) -> Select[Any]:
-    """Returns the query of a project's revision and the newest version of each of its definitions.
+    """Returns the query of a project's revision, the newest version of each of its definitions, and what readers are given.
 
-    One statement, so that it is one snapshot on every database. A project without definitions is one row of nulls.
+    One statement, so that it is one snapshot on every database. A project without definitions is one row of nulls. The
+    columns ``served_…`` and ``pinned`` are null for a view whose readers never were given another version.
     """
     place = func.row_number().over(partition_by=(spec.c.kind, spec.c.name), order_by=spec.c.version.desc())
     ranked = select(spec, place.label("place")).where(spec.c.project == project_name).subquery()
+    turn = func.row_number().over(partition_by=serving.c.view, order_by=serving.c.seq.desc())
+    turns = select(serving, turn.label("turn")).where(serving.c.project == project_name).subquery()
+    given = spec.alias()
     newest = ranked.c.kind, ranked.c.name, ranked.c.version, ranked.c.body, ranked.c.data_version, ranked.c.deleted
+    served = (
+        turns.c.version.label("served_version"),
+        turns.c.data_version.label("served_data_version"),
+        turns.c.pinned,
+        given.c.body.label("served_body"),
+    )
+    is_view = ranked.c.kind == "view"
     return (
-        select(project.c.revision, *newest)
-        .select_from(project.outerjoin(ranked, (ranked.c.project == project.c.project) & (ranked.c.place == 1)))
+        select(project.c.revision, *newest, *served)
+        .select_from(
+            project.outerjoin(ranked, (ranked.c.project == project.c.project) & (ranked.c.place == 1))
+            .outerjoin(turns, is_view & (turns.c.view == ranked.c.name) & (turns.c.turn == 1))
+            .outerjoin(
+                given,
+                (given.c.project == turns.c.project)
+                & (given.c.kind == "view")
+                & (given.c.name == turns.c.view)
+                & (given.c.version == turns.c.version),
+            )
+        )
         .where(project.c.project == project_name)
         .order_by(ranked.c.kind, ranked.c.name)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from featurestore.spec.entity import Entity
 from featurestore.spec.on_demand import OnDemandSpec
@@ -41,7 +42,23 @@ class Catalog:
     versions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The newest version ever of each (kind, name), removed ones too, so that a name that returns does not meet old rows."""
 
+    lingering: Mapping[str, AppliedView] = field(default_factory=dict)
+    """What readers are given of a view instead of what is applied: until that is materialized, or after a rollback."""
+
+    pinned: frozenset[str] = frozenset()
+    """The views whose readers keep what they are given until somebody says otherwise."""
+
+    @cached_property
+    def served(self) -> Mapping[str, AppliedView]:
+        """The views as readers are given them: as applied, but for those that linger. Jobs write what is in ``views``."""
+        return {**self.views, **self.lingering}
+
     @property
     def referable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:
-        """What a reference may name, but for services; the kinds share one set of names."""
+        """What a definition may refer to, but for services; the kinds share one set of names."""
         return {**{name: view.spec for name, view in self.views.items()}, **self.requests, **self.on_demand}
+
+    @cached_property
+    def readable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:
+        """What a reader may ask for, but for services: the same, with views as they are served."""
+        return {**{name: view.spec for name, view in self.served.items()}, **self.requests, **self.on_demand}

@@ -1,0 +1,313 @@
+"""Serving: which version of a view readers are given, where that is not the one applied last.
+
+What changes is a row of the table ``serving`` and the project's revision, in one transaction: every reader sees it with the
+catalog, and a request works with one catalog.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from featurestore.clock import from_micros, to_micros
+from featurestore.errors import NotFoundError, RollbackError
+from featurestore.registry.specs import SpecRegistry, read_view
+from featurestore.spec.catalog import AppliedView, Catalog
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+
+@dataclass(frozen=True)
+class ViewVersion:
+    """A version of a view.
+
+    Args:
+        version: its number, which rises with every change of the definition.
+        data_version: the version from which on it shares its stored rows.
+        applied_at: when it was applied.
+        applied: whether it is the one that jobs write.
+        served_since: since when readers are given it; None where they are not.
+        pinned: whether readers keep it, whatever is materialized: a rollback said so.
+        cleaned: whether its rows were deleted, so that nobody can return to it.
+        rows: how many rows its history holds, where that was counted.
+    """
+
+    version: int
+    data_version: int
+    applied_at: datetime
+    applied: bool
+    served_since: datetime | None
+    pinned: bool
+    cleaned: bool
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Stored rows of a view that nobody is given and no job writes.
+
+    Args:
+        view: the view's name; it may be applied no more.
+        data_version: the version that names their place in both stores.
+        since: when they were last applied or served.
+    """
+
+    view: str
+    data_version: int
+    since: datetime
+
+
+class Serving:
+    """What readers of one project are given. Thread-safe; of two who change it at once one wins, and the other is told.
+
+    Args:
+        registry: the project's registry.
+
+    Every method raises ``RegistryError`` where the database cannot be reached or holds what cannot be read.
+    """
+
+    def __init__(self, registry: SpecRegistry) -> None:
+        self._registry = registry
+        self._database = registry.database
+        self._tables = registry.database.tables
+
+    def switch(self, applied: AppliedView) -> Catalog | None:
+        """Gives readers a view as it is applied, now that it is materialized; returns the catalog that says so.
+
+        None where there is nothing to do: readers have it already, it is pinned, or it is applied otherwise by now.
+        """
+        with self._database.writing() as connection:
+            self._hold(connection)
+            catalog = self._registry.load_within(connection)
+            name = applied.spec.name
+            now = catalog.views.get(name)
+            behind = catalog.lingering.get(name)
+            if now is None or behind is None or now.data_version != applied.data_version or name in catalog.pinned:
+                return None
+            self._give(connection, catalog, now, pinned=False)
+            return self._registry.load_within(connection)
+
+    def roll_back(self, view: str, to: int | None, written: Collection[int]) -> Catalog:
+        """Gives a view's readers the version that they were given before, or a certain one, and pins it.
+
+        Args:
+            view: the view.
+            to: the version; None for the one served before the present one.
+            written: the data versions whose rows are there.
+
+        Raises:
+            NotFoundError: the view is not applied, or never had that version.
+            RollbackError: there is nothing to return to, or its rows are no longer there.
+            ConcurrentApplyError: somebody changed the project at this moment.
+        """
+        catalog = self._registry.load()
+        with self._database.writing() as connection:
+            self._registry.claim(connection, catalog.revision)
+            served = _applied(catalog.served, view)
+            rows = self._versions(connection, view)
+            removed = max((row.version for row in rows if row.deleted), default=0)
+            known = {row.version: row for row in rows if row.version > removed}
+            cleaned = self._cleaned(connection, view)
+            if to is None:
+                before = [
+                    turn.version
+                    for turn in self._turns(connection, view)
+                    if turn.version < served.version and turn.data_version != served.data_version and turn.version in known
+                ]
+                there = [each for each in before if known[each].data_version in written and known[each].data_version not in cleaned]
+                to = there[-1] if there else None
+                if to is None:
+                    gone = " Those before were cleaned up after their retention." if before else ""
+                    raise RollbackError(f"View {view!r} has no version that was served before version {served.version}.{gone}")
+            row = known.get(to)
+            if row is None:
+                raise NotFoundError("version", f"{view} {to}", [f"{view} {each}" for each in known])
+            self._check_return(catalog, row, cleaned, written)
+            spec = read_view(view, row.version, row.body)
+            self._give(connection, catalog, AppliedView(spec, row.version, row.data_version), pinned=True)
+            return self._registry.load_within(connection)
+
+    def undo(self, view: str) -> Catalog:
+        """Takes a rollback back: readers are given the applied version again, at once if they had it before.
+
+        Else they are given it once it is materialized.
+
+        Raises:
+            NotFoundError: the view is not applied.
+            RollbackError: it was not rolled back.
+            ConcurrentApplyError: somebody changed the project at this moment.
+        """
+        catalog = self._registry.load()
+        with self._database.writing() as connection:
+            self._registry.claim(connection, catalog.revision)
+            now, served = _applied(catalog.views, view), catalog.served[view]
+            if view not in catalog.pinned:
+                raise RollbackError(f"View {view!r} was not rolled back: readers are given version {served.version}.")
+            had = any(turn.data_version == now.data_version for turn in self._turns(connection, view))
+            self._give(connection, catalog, now if had else served, pinned=False)
+            return self._registry.load_within(connection)
+
+    def versions(self, view: str) -> list[ViewVersion]:
+        """Returns all versions of a view, the oldest first, without those that are its removal.
+
+        Raises:
+            NotFoundError: nothing ever had that name.
+        """
+        with self._database.reading() as connection:
+            catalog = self._registry.load_within(connection)
+            rows = self._versions(connection, view)
+            turns = self._turns(connection, view)
+            cleaned = self._cleaned(connection, view)
+        if not rows:
+            raise NotFoundError("feature view", view, catalog.views)
+        now, served = catalog.views.get(view), catalog.served.get(view)
+        return [
+            ViewVersion(
+                row.version,
+                row.data_version,
+                from_micros(row.applied_at),
+                now is not None and now.version == row.version,
+                None if served is None or served.version != row.version else from_micros(_since(served, rows, turns)),
+                view in catalog.pinned and served is not None and served.version == row.version,
+                row.data_version in cleaned,
+            )
+            for row in rows
+            if not row.deleted
+        ]
+
+    def retained(self, view: str) -> list[AppliedView]:
+        """Returns each earlier data version of an applied view that was not cleaned up, as it was last, the newest first."""
+        with self._database.reading() as connection:
+            rows = self._versions(connection, view)
+            cleaned = self._cleaned(connection, view)
+        removed = max((row.version for row in rows if row.deleted), default=0)
+        newest = {row.data_version: row for row in rows if row.version > removed}
+        kept = [row for number, row in newest.items() if number not in cleaned and row is not rows[-1]]
+        return [AppliedView(read_view(view, row.version, row.body), row.version, row.data_version) for row in reversed(kept)]
+
+    def retired(self, before: datetime) -> list[Retired]:
+        """Returns the data versions that were neither applied nor served since before an instant, and were not cleaned up yet.
+
+        Among them are those of views that were removed. What is pinned is served.
+        """
+        spec, serving, cleaned = self._tables.spec, self._tables.serving, self._tables.cleaned
+        mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view")
+        with self._database.reading() as connection:
+            rows = connection.execute(spec.select().where(mine).order_by(spec.c.name, spec.c.version)).all()
+            given = connection.execute(
+                serving.select().where(serving.c.project == self._registry.project).order_by(serving.c.view, serving.c.seq)
+            ).all()
+            gone = connection.execute(cleaned.select().where(cleaned.c.project == self._registry.project)).all()
+        done = {(row.view, row.data_version) for row in gone}
+        found = [each for name in dict.fromkeys(row.name for row in rows) for each in _retired(name, rows, given)]
+        return [each for each in found if each.since < before and (each.view, each.data_version) not in done]
+
+    def clean(self, retired: Retired) -> bool:
+        """Notes that the rows of a data version are given up, after which nobody returns to it; then delete them.
+
+        Returns whether they may be deleted: not where somebody returned to them since they were found to be retired.
+        Noting it twice is no error.
+        """
+        cleaned = self._tables.cleaned
+        with self._database.writing() as connection:
+            self._hold(connection)
+            spec, serving = self._tables.spec, self._tables.serving
+            mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & (spec.c.name == retired.view)
+            rows = connection.execute(spec.select().where(mine).order_by(spec.c.version)).all()
+            theirs = (serving.c.project == self._registry.project) & (serving.c.view == retired.view)
+            given = connection.execute(serving.select().where(theirs).order_by(serving.c.seq)).all()
+            if retired.data_version not in [each.data_version for each in _retired(retired.view, rows, given)]:
+                return False
+            row = {"project": self._registry.project, "view": retired.view, "data_version": retired.data_version,
+                   "cleaned_at": to_micros(self._registry.clock())}  # fmt: skip
+            self._database.insert_new(connection, cleaned, row)
+            return True
+
+    def _check_return(self, catalog: Catalog, row: "Row[Any]", cleaned: Collection[int], written: Collection[int]) -> None:
+        """Refuses a rollback to a version that cannot be served, or need not."""
+        view, now, served = row.name, catalog.views[row.name], catalog.served[row.name]
+        if row.data_version == served.data_version:
+            raise RollbackError(f"Readers of view {view!r} are given the rows of version {row.version} already.")
+        if row.data_version == now.data_version:
+            raise RollbackError(
+                f"Version {row.version} of view {view!r} is what is applied. Take the rollback back: rollback {view} --undo "
+                "(store.rollback(…, undo=True))."
+            )
+        if row.data_version in cleaned:
+            raise RollbackError(f"The rows of version {row.version} of view {view!r} were cleaned up after their retention.")
+        if row.data_version not in written:
+            raise RollbackError(f"Version {row.version} of view {view!r} has no rows: it was never materialized.")
+
+    def _give(self, connection: "Connection", catalog: Catalog, view: AppliedView, *, pinned: bool) -> None:
+        """Gives readers a version; the project's revision was raised, or is here."""
+        project, name = self._tables.project, self._registry.project
+        now = to_micros(self._registry.clock())
+        connection.execute(project.update().where(project.c.project == name).values(revision=catalog.revision + 1))
+        turn = {"version": view.version, "data_version": view.data_version, "pinned": pinned, "since": now}
+        self._registry.give(connection, view.spec.name, {**turn, "revision": catalog.revision + 1})
+
+    def _hold(self, connection: "Connection") -> None:
+        """Keeps others from changing the project until the transaction's end."""
+        project = self._tables.project
+        connection.execute(project.update().where(project.c.project == self._registry.project).values(revision=project.c.revision))
+
+    def _versions(self, connection: "Connection", view: str) -> "list[Row[Any]]":
+        spec = self._tables.spec
+        mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & (spec.c.name == view)
+        return list(connection.execute(spec.select().where(mine).order_by(spec.c.version)).all())
+
+    def _turns(self, connection: "Connection", view: str) -> "list[Row[Any]]":
+        serving = self._tables.serving
+        mine = (serving.c.project == self._registry.project) & (serving.c.view == view)
+        return list(connection.execute(serving.select().where(mine).order_by(serving.c.seq)).all())
+
+    def _cleaned(self, connection: "Connection", view: str) -> set[int]:
+        cleaned = self._tables.cleaned
+        mine = (cleaned.c.project == self._registry.project) & (cleaned.c.view == view)
+        return {row.data_version for row in connection.execute(cleaned.select().where(mine)).all()}
+
+
+def _applied(views: Any, view: str) -> AppliedView:
+    if view not in views:
+        raise NotFoundError("applied feature view", view, views, "Definitions take effect once they are applied.")
+    found: AppliedView = views[view]
+    return found
+
+
+def _since(served: AppliedView, rows: "Iterable[Row[Any]]", turns: "Iterable[Row[Any]]") -> int:
+    """Returns since when readers are given the rows of what they are given."""
+    since: int | None = None
+    last = None
+    for turn in turns:
+        if turn.data_version != last:
+            since, last = turn.since, turn.data_version
+    if since is not None and last == served.data_version:
+        return since
+    return min(int(row.applied_at) for row in rows if row.data_version == served.data_version)
+
+
+def _retired(name: str, rows: "Iterable[Row[Any]]", given: "Iterable[Row[Any]]") -> list[Retired]:
+    """Returns the data versions of a view that are neither applied nor served, and since when.
+
+    Args:
+        name: the view.
+        rows: versions of it, and perhaps of others, the oldest first.
+        given: what readers were given of it, and perhaps of others, the oldest first.
+    """
+    own = [row for row in rows if row.name == name]
+    turns = [turn for turn in given if turn.view == name]
+    numbers = dict.fromkeys(row.data_version for row in own if not row.deleted)
+    applied = own[-1].data_version
+    held = set() if own[-1].deleted else {applied, turns[-1].data_version if turns else applied}
+    ended: dict[int, int] = {}
+    for row, following in pairwise(own):
+        if following.data_version != row.data_version and not row.deleted:
+            ended[row.data_version] = following.applied_at
+    for turn, after in pairwise(turns):
+        if after.data_version != turn.data_version:
+            ended[turn.data_version] = max(ended.get(turn.data_version, 0), after.since)
+    if own[-1].deleted:
+        ended = {number: max(ended.get(number, 0), own[-1].applied_at) for number in numbers}
+    return [Retired(name, number, from_micros(ended[number])) for number in numbers if number not in held and number in ended]
