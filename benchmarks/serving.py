@@ -63,7 +63,7 @@ def _training() -> Line:
     spine = pl.read_parquet(data.spine(1_000_000, ENTITIES))
     times: tuple[list[float], list[float]] = ([], [])
     with opened, _served(folder="serving-training") as url, RemoteFeatureStore(url) as remote:
-        for _ in range(4):
+        for _ in range(8):
             for store, found in ((remote, times[0]), (opened, times[1])):
                 began = time.perf_counter()
                 assert store.training_frame(spine, "wide").height == spine.height

@@ -13,6 +13,7 @@ from featurestore.errors import RequestError
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 _CHUNK = 1 << 20
+_SENT = 1 << 18
 
 
 def as_frame(given: Any, what: str) -> pl.DataFrame:
@@ -31,12 +32,30 @@ def as_frame(given: Any, what: str) -> pl.DataFrame:
 
 def encoded(frame: pl.DataFrame) -> bytes:
     """Returns a frame as an Arrow IPC stream."""
-    buffer = io.BytesIO()
-    frame.write_ipc_stream(buffer)
-    return buffer.getvalue()
+    return b"".join(_pieces(frame))
 
 
-def decoded(body: bytes) -> pl.DataFrame:
+def _pieces(frame: pl.DataFrame) -> list[bytes]:
+    written = _Written()
+    frame.write_ipc_stream(written)  # type: ignore[call-overload]  # of a file it needs no more
+    return written.pieces
+
+
+class _Written(io.RawIOBase):
+    """A file that keeps what is written to it as it is: one buffer of all of it would be as much memory again."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(piece)
+        return len(piece)
+
+
+def decoded(body: Any) -> pl.DataFrame:
     """Returns the frame of an Arrow IPC stream, whose buffers it goes on using: nothing is copied that needs not be."""
     import pyarrow as pa
 
@@ -44,6 +63,26 @@ def decoded(body: bytes) -> pl.DataFrame:
         frame = pl.from_arrow(batches.read_all())
     assert isinstance(frame, pl.DataFrame), "a stream is a table"
     return frame
+
+
+def received(parts: Iterator[bytes], size: int | None) -> pl.DataFrame:
+    """Returns the frame of an Arrow IPC stream that comes in parts.
+
+    Args:
+        parts: the parts.
+        size: how many bytes they are in all, if that is known.
+    """
+    if size is None:
+        return decoded(b"".join(parts))
+    import pyarrow as pa
+
+    # Arrow's memory is used again from frame to frame, and Python's is new each time, which takes as long as the network.
+    held = pa.allocate_buffer(size)
+    view, place = memoryview(held).cast("B"), 0
+    for part in parts:
+        view[place : place + len(part)] = part
+        place += len(part)
+    return decoded(held)
 
 
 class Upload:
@@ -62,17 +101,25 @@ class Upload:
         self._path = Path(spine).expanduser() if isinstance(spine, (str, Path)) else None
         if self._path is not None and not self._path.is_file():
             raise RequestError(f"The spine {str(spine)!r} is not there. Give a Parquet file or a frame.")
-        self._body = b"" if self._path is not None else encoded(as_frame(spine, "spine"))
-        self.media = ARROW if self._path is None else PARQUET
+        self.frame = None if self._path is not None else as_frame(spine, "spine")
+        self._pieces = [] if self.frame is None else _pieces(self.frame)
+        self.media = PARQUET if self.frame is None else ARROW
+        self.size = self._path.stat().st_size if self._path is not None else sum(map(len, self._pieces))
 
-    def content(self) -> bytes | Iterator[bytes]:
-        """Returns the body: all of it, or a file's parts from its beginning."""
-        return self._body if self._path is None else self._parts(self._path)
+    def content(self) -> Iterator[bytes]:
+        """Returns the body's parts from its beginning."""
+        return self._read(self._path) if self._path is not None else self._cut()
+
+    def _cut(self) -> Iterator[bytes]:
+        # NOTE: what is sent at once is copied anew for each part of it that the network takes.
+        for piece in self._pieces:
+            for start in range(0, len(piece), _SENT):
+                yield piece[start : start + _SENT]
 
     @staticmethod
-    def _parts(path: Path) -> Iterator[bytes]:
+    def _read(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(_SENT):
                 yield chunk
 
 

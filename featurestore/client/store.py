@@ -1,10 +1,10 @@
 """The remote feature store: what services and notebooks call on a server."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
@@ -15,6 +15,8 @@ from featurestore.errors import ServerError
 
 if TYPE_CHECKING:
     import polars as pl
+
+T = TypeVar("T")
 
 _MSGPACK = "application/msgpack"
 
@@ -125,11 +127,18 @@ class RemoteFeatureStore:
         names = names_of(features)
         asked = names if isinstance(names, str) else ",".join(names)
         query = {"features": asked, "time": time, "as_known": str(as_known).lower()}
-        options: dict[str, Any] = {"params": query, "timeout": self._training_timeout}
-        if sink is None:
-            return frames.decoded(self._transport.post("/v1/training", upload.content, upload.media, **options))
-        with self._transport.streamed("/v1/training", upload.content, upload.media, **options) as parts:
-            return frames.sink(parts, Path(sink).expanduser())
+        options: dict[str, Any] = {"params": query, "timeout": self._training_timeout, "size": upload.size}
+
+        def ask(use: Callable[[Iterator[bytes], int | None], T]) -> T:
+            return self._transport.read("/v1/training", upload.content, upload.media, use, **options)
+
+        if sink is not None:
+            path = Path(sink).expanduser()
+            return ask(lambda parts, _: frames.sink(parts, path))
+        if upload.frame is None:
+            return ask(frames.received)
+        query["spine"] = "false"  # it is here already
+        return upload.frame.hstack(ask(frames.received))
 
     def push(self, source: Any, rows: Any, *, views: Iterable[Any] | None = None) -> list[PushedRows]:
         """Puts rows of a source straight into both stores: when it returns, look-ups and training frames see them.

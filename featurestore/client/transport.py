@@ -4,14 +4,16 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from featurestore import errors
 from featurestore.errors import FeatureStoreError, MissingExtraError, ServerError, UnavailableError
+
+T = TypeVar("T")
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -71,47 +73,42 @@ class Transport:
             path: the route.
             content: gives the body, anew for every try.
             media: its type.
-            options: the query (``params=``) and a timeout of its own.
+            options: the query (``params=``), a timeout of its own, and the bytes of a body in parts, if known (``size=``).
 
         Raises:
             FeatureStoreError: the error that the server's problem stands for.
             UnavailableError: the server cannot be reached, or has too much to do.
         """
-        client = self._sync()
-        for pause in self._pauses():
-            try:
-                answer = client.post(path, content=content(), headers=_headers(media), **options)
-            except self._httpx.TransportError as error:  # before the answer or within it: nothing of it was used
-                time.sleep(pause(self._lost(error)))
-                continue
-            if answer.status_code < 400:
-                body: bytes = answer.content
-                return body
-            time.sleep(pause(error_of(answer.status_code, answer.content, answer.headers)))
-        raise AssertionError("the last pause raises")
+        return self.read(path, content, media, lambda parts, _: b"".join(parts), **options)
 
-    @contextmanager
-    def streamed(self, path: str, content: Callable[[], Any], media: str, **options: Any) -> Iterator[Iterator[bytes]]:
-        """Gives the answer to a POST part by part. A connection that is lost while it comes is not tried anew."""
+    def read(
+        self, path: str, content: Callable[[], Any], media: str, use: Callable[[Iterator[bytes], int | None], T], **options: Any
+    ) -> T:
+        """Returns what is made of the parts of an answer to a POST as they come; where they cease, it is made anew.
+
+        Args:
+            path: the route.
+            content: gives the body, anew for every try.
+            media: its type.
+            use: is given the parts, and how many bytes they are in all if that is known.
+            options: as ``post`` takes them.
+
+        Raises:
+            FeatureStoreError: as ``post`` does.
+        """
         client = self._sync()
+        headers = _headers(media, options.pop("size", None))
         for pause in self._pauses():
             try:
-                request = client.build_request("POST", path, content=content(), headers=_headers(media), **options)
-                answer = client.send(request, stream=True)
+                request = client.build_request("POST", path, content=content(), headers=headers, **options)
+                with closing(client.send(request, stream=True)) as answer:
+                    if answer.status_code < 400:
+                        return use(answer.iter_bytes(), _size(answer.headers))
+                    failed = error_of(answer.status_code, answer.read(), answer.headers)
             except self._httpx.TransportError as error:
-                time.sleep(pause(self._lost(error)))
-                continue
-            try:
-                if answer.status_code >= 400:
-                    found = error_of(answer.status_code, answer.read(), answer.headers)
-                    time.sleep(pause(found))
-                    continue
-                yield answer.iter_raw()
-            except self._httpx.TransportError as error:
-                raise self._lost(error) from error
-            finally:
-                answer.close()
-            return
+                failed = self._lost(error)
+            time.sleep(pause(failed))
+        raise AssertionError("the last pause raises")
 
     async def post_async(self, path: str, content: Callable[[], Any], media: str) -> bytes:
         """Returns the answer to a POST like ``post``, without blocking the event loop."""
@@ -210,6 +207,13 @@ def _passes(error: FeatureStoreError) -> bool:
     return not isinstance(error, errors.LimitError) and (isinstance(error, UnavailableError) or getattr(error, "status", 0) == 503)
 
 
-def _headers(media: str) -> dict[str, str]:
+def _headers(media: str, size: int | None = None) -> dict[str, str]:
     accept = f"{_MSGPACK}, application/vnd.apache.arrow.stream"
-    return {"content-type": media, "accept": accept, "accept-encoding": "identity"}
+    told = {} if size is None else {"content-length": str(size)}
+    return {"content-type": media, "accept": accept, "accept-encoding": "identity", **told}
+
+
+def _size(headers: Any) -> int | None:
+    """Returns how many bytes an answer's body has; None where that is not told, or told of it compressed."""
+    told = headers.get("content-length")
+    return int(told) if told is not None and "content-encoding" not in headers else None

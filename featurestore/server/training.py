@@ -7,7 +7,7 @@ made in files (``sink=``), and the answer is read from there batch by batch: mem
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TAKEN = (ARROW, PARQUET)
-_BATCH = 131_072
+_BATCH = 32_768
 _WRITTEN_AT_ONCE = 4 << 20
-_PARAMETERS = ("features", "time", "as_known")
+_PARAMETERS = ("features", "time", "as_known", "spine")
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -50,7 +50,7 @@ class TrainingEndpoint:
     async def __call__(self, visit: Visit) -> None:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
-        features, options = _parameters(visit)
+        features, with_spine, options = _parameters(visit)
         visit.check(Resource("features", tuple(features), self._store.settings.project))
         if self._running >= self._limits.training:
             raise UnavailableError(
@@ -58,7 +58,7 @@ class TrainingEndpoint:
                 "Try again later.",
                 5,
             )
-        made = _Made(self._store, features, options)
+        made = _Made(self._store, features, options, with_spine=with_spine)
         self._running += 1
         work: asyncio.Task[None] | None = None
         try:
@@ -66,7 +66,8 @@ class TrainingEndpoint:
             work = asyncio.create_task(asyncio.to_thread(made.make, spine, given))
             await self._finished(visit, work)
             visit.rows = made.rows
-            await visit.stream(_parts(made.batches()), ARROW.encode())
+            size, parts = made.answer()
+            await visit.stream(_parts(parts), ARROW.encode(), size)
         finally:
             # NOTE: a thread cannot be stopped. What it works on, and its place among those at once, are its own until it ends.
             if work is None or work.done():
@@ -124,13 +125,15 @@ class TrainingEndpoint:
 class _Made:
     """One training frame: in memory, or in a folder of its own."""
 
-    def __init__(self, store: "FeatureStore", features: list[str], options: dict[str, Any]) -> None:
+    def __init__(self, store: "FeatureStore", features: list[str], options: dict[str, Any], *, with_spine: bool) -> None:
         self._store = store
         self._features = features
         self._options = options
+        self._with_spine = with_spine
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._frame: pl.DataFrame | None = None
         self._file: Path | None = None
+        self._columns: list[str] = []
         self.rows = 0
 
     def folder(self) -> Path:
@@ -141,27 +144,36 @@ class _Made:
     def make(self, spine: bytearray | Path, given: str) -> None:
         """Makes the frame. Raises as ``FeatureStore.training_frame`` does."""
         if isinstance(spine, bytearray):
-            self._frame = self._store.training_frame(_read(spine, given), self._features, **self._options)
-            self.rows = self._frame.height
+            rows = _read(spine, given)
+            frame = self._store.training_frame(rows, self._features, **self._options)
+            self._frame = frame.select(frame.columns[self._first(rows.width) :])
+            self.rows = frame.height
             return
-        rows = spine.rename(spine.with_suffix(".parquet")) if given == PARQUET else _as_file(spine)
-        lazy = pl.scan_parquet(rows, glob=False) if given == PARQUET else pl.scan_ipc(rows)
+        file = spine.rename(spine.with_suffix(".parquet")) if given == PARQUET else _as_file(spine)
+        lazy = pl.scan_parquet(file, glob=False) if given == PARQUET else pl.scan_ipc(file)
         with _reading(given):
-            lazy.collect_schema()
+            width = len(lazy.collect_schema())
         self._file = self.folder() / "frame.parquet"
-        self._store.training_frame(lazy, self._features, sink=self._file, **self._options)
-        rows.unlink()
+        made = self._store.training_frame(lazy, self._features, sink=self._file, **self._options)
+        file.unlink()
+        self._columns = made.collect_schema().names()[self._first(width) :]
         self.rows = pq.ParquetFile(self._file).metadata.num_rows
 
-    def batches(self) -> Iterator[bytes]:
-        """Yields the frame as parts of an Arrow IPC stream."""
+    def answer(self) -> tuple[int | None, Iterator[bytes]]:
+        """Returns the frame as an Arrow IPC stream: its size if that is known, and its parts."""
         if self._frame is not None:
             table = self._frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             self._frame = None
-            return _stream(table.schema, table.to_batches(max_chunksize=_BATCH))
+            batches = table.to_batches(max_chunksize=_BATCH)
+            return _size(table.schema, batches), _stream(table.schema, batches)
         assert self._file is not None, "the frame is made"
         file = pq.ParquetFile(self._file)
-        return _stream(file.schema_arrow, file.iter_batches(_BATCH))
+        schema = pa.schema([file.schema_arrow.field(name) for name in self._columns])
+        return None, _stream(schema, file.iter_batches(_BATCH, columns=self._columns))
+
+    def _first(self, width: int) -> int:
+        """Returns which column of the frame, whose first are the spine's, is the first of the answer."""
+        return 0 if self._with_spine else width
 
     def close(self) -> None:
         """Deletes what is in files."""
@@ -174,15 +186,47 @@ async def _parts(batches: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-def _stream(schema: pa.Schema, batches: Any) -> Iterator[bytes]:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, schema) as writer:
+def _stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
+    pieces = _Pieces()
+    with pa.ipc.new_stream(pa.PythonFile(pieces, "w"), schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-            yield sink.getvalue()
-            sink.seek(0)
-            sink.truncate()
-    yield sink.getvalue()
+            yield pieces.taken()
+    yield pieces.taken()
+
+
+def _size(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Returns how many bytes that will be. An answer whose size is told is not cut into chunks, which would copy it once more."""
+    counted = pa.MockOutputStream()
+    with pa.ipc.new_stream(counted, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return int(counted.size())
+
+
+class _Pieces:
+    """A file that keeps what is written to it as it is: Arrow hands on the columns' own buffers, which are copied but once."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[Any] = []
+
+    def write(self, piece: Any) -> int:
+        self._pieces.append(piece)
+        return len(piece)
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def taken(self) -> bytes:
+        """Returns what was written since the last time."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
 
 
 class _reading:  # noqa: N801 - reads as a function
@@ -226,7 +270,7 @@ def _append(path: Path, part: bytearray) -> None:
         file.write(part)
 
 
-def _parameters(visit: Visit) -> tuple[list[str], dict[str, Any]]:
+def _parameters(visit: Visit) -> tuple[list[str], bool, dict[str, Any]]:
     query = visit.query()
     for name in query:
         if name not in _PARAMETERS:
@@ -234,7 +278,12 @@ def _parameters(visit: Visit) -> tuple[list[str], dict[str, Any]]:
     features = [each.strip() for each in query.get("features", "").split(",") if each.strip()]
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
-    as_known = query.get("as_known", "true").lower()
-    if as_known not in _TRUTHS:
-        raise Problem(422, "request", f"as_known={as_known!r} is neither true nor false.")
-    return features, {"time": query.get("time", "event_time"), "as_known": _TRUTHS[as_known]}
+    options = {"time": query.get("time", "event_time"), "as_known": _truth(query, "as_known")}
+    return features, _truth(query, "spine"), options
+
+
+def _truth(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "true").lower()
+    if text not in _TRUTHS:
+        raise Problem(422, "request", f"{name}={text!r} is neither true nor false.")
+    return _TRUTHS[text]

@@ -146,13 +146,18 @@ class Visit:
         await self._begin(status, media, headers, len(content))
         await self._send({"type": "http.response.body", "body": content})
 
-    async def stream(self, parts: AsyncIterator[bytes], media: bytes) -> None:
+    async def stream(self, parts: AsyncIterator[bytes], media: bytes, size: int | None = None) -> None:
         """Sends an answer part by part, no faster than the client takes it.
+
+        Args:
+            parts: the parts.
+            media: their type.
+            size: how many bytes they are in all, if that is known.
 
         Raises:
             Gone: the client went away.
         """
-        await self._begin(200, media, None, None)
+        await self._begin(200, media, None, size)
         gone = asyncio.create_task(self.gone())
         try:
             async for part in parts:

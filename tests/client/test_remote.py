@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from featurestore import FeatureStore
 from featurestore.client import RemoteFeatureStore
+from featurestore.client.frames import encoded
 from featurestore.client.values import names_of
 from featurestore.errors import (
     FeatureStoreError,
@@ -230,6 +231,20 @@ def test_it_tries_again_after_a_lost_connection_and_a_busy_server(asynchronous: 
         rows = [{"origin": "JFK"}]
         found = asyncio.run(remote.online_async("weather.temp", rows)) if asynchronous else remote.online("weather.temp", rows)
         assert (found.to_dicts(), server.asked) == ([{"origin": "JFK", "temp": 1}], 4)
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_training_frame_that_breaks_off_is_made_anew(to_file: bool, tmp_path: Path) -> None:
+    found = pl.DataFrame({"row": [0, 1], "temp": [1.5, None]})
+    features = encoded(found if to_file else found.drop("row"))  # what is in memory here is not sent back
+    whole = http(200, features, kind="application/vnd.apache.arrow.stream")
+    with Scripted(whole[:-40], BUSY, whole) as server, RemoteFeatureStore(server.url) as remote:
+        if to_file:
+            assert_frame_equal(remote.training_frame(found.select("row"), "weather", sink=tmp_path / "f.parquet").collect(), found)
+        else:
+            assert_frame_equal(remote.training_frame(found.select("row"), "weather"), found)
+        assert server.asked == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["f.parquet"] * to_file
 
 
 def test_it_gives_up_after_so_many_tries() -> None:

@@ -60,6 +60,18 @@ def test_a_frame_equals_the_local_one(lab: FeatureStore, kind: str, memory: floa
     assert found["temp"].null_count() < found.height
 
 
+@pytest.mark.parametrize("kind", [ARROW, PARQUET])
+@pytest.mark.parametrize("memory", [64.0, 0.001])
+@pytest.mark.parametrize("rows", [0, 1000, 70_000])
+def test_the_features_alone_are_those_of_the_frame(lab: FeatureStore, kind: str, memory: float, rows: int) -> None:
+    settings = lab.settings.model_copy(update={"server_memory_mib": memory})
+    with served(create_app(lab, settings)) as url:
+        answer = fetch(url, encoded(spine(rows), kind), kind, features="delay_model", spine="false")
+    assert answer.status_code == 200, answer.text
+    every = lab.training_frame(spine(rows), "delay_model")
+    assert_frame_equal(pl.read_ipc_stream(answer.content), every.select(pl.exclude(spine().columns)))
+
+
 def test_every_type_and_corrected_history(lab: FeatureStore, url: str) -> None:
     rows = pl.DataFrame({**{name: [value] * 2 for name, value in KEY.items()}, "t": [START, START - timedelta(1)]})
     rows = rows.with_columns(pl.col("at", "t").cast(pl.Datetime("us", "UTC")), number=pl.Series([7, 7]))
@@ -80,12 +92,13 @@ def test_every_type_and_corrected_history(lab: FeatureStore, url: str) -> None:
         (encoded(spine(3), ARROW), ARROW, {"features": "wether"}, 404, "not-found"),
         (encoded(spine(3), ARROW), ARROW, {"features": "weather", "time": "when"}, 422, "request"),
         (encoded(spine(3), ARROW), ARROW, {"features": "weather", "as_known": "maybe"}, 422, "request"),
+        (encoded(spine(3), ARROW), ARROW, {"features": "weather", "spine": "no"}, 422, "request"),
         (encoded(spine(3), ARROW), ARROW, {"features": "weather", "tme": "t"}, 400, "malformed"),
         (encoded(spine(3).drop("origin"), ARROW), ARROW, {"features": "weather"}, 422, "request"),
         (encoded(spine(3).with_columns(temp=1), ARROW), ARROW, {"features": "weather"}, 422, "name-clash"),
         (encoded(spine(3).with_columns(distance=-1.0), ARROW), ARROW, {"features": "risk"}, 422, "request"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 @pytest.mark.parametrize("memory", [64.0, 0.000001])
 def test_a_wrong_spine_is_told_what_is_wrong(
