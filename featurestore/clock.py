@@ -7,6 +7,7 @@ microseconds since the epoch, which orders, subtracts and packs exactly.
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
@@ -39,7 +40,17 @@ _ISO_FORMATS = (
     ("%Y-%m-%dT%H:%M", None),
     ("%Y-%m-%dT%H:%M%#z", "UTC"),
 )
-_CRON_FIELD = re.compile(r"^[\d*/,\-a-zA-Z#?L]+$")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON_FIELDS = (
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day", 1, 31, {}),
+    ("month", 1, 12, {name: place for place, name in enumerate(_MONTHS, 1)}),
+    ("weekday", 0, 7, {name: place for place, name in enumerate(_WEEKDAYS)}),
+)
+_CRON_ITEM = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
 def utc_now() -> datetime:
@@ -140,8 +151,25 @@ def format_duration(micros: int) -> str:
     return "".join(parts) or "0s"
 
 
+def format_seconds(seconds: float) -> str:
+    """Returns a length of time in its two largest units.
+
+    Example:
+        >>> format_seconds(7384), format_seconds(0.4)
+        ('2h3m', '0s')
+    """
+    whole = max(int(seconds), 0)
+    for size, unit, smaller, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}{rest}{name}" if rest else f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
 def check_schedule(value: str) -> str:
     """Returns a schedule as it is, once it is known to be an interval (``"15m"``) or a cron line of five fields.
+
+    A cron line may end with a time zone: ``"0 6 * * mon-fri Europe/Berlin"``.
 
     Raises:
         DefinitionError: it is neither.
@@ -150,16 +178,77 @@ def check_schedule(value: str) -> str:
         >>> check_schedule("*/5 * * * *")
         '*/5 * * * *'
     """
-    fields = value.split()
-    if len(fields) == 5 and all(_CRON_FIELD.match(field) for field in fields):
-        return value
-    try:
-        parse_duration(value)
-    except DefinitionError as error:
-        raise DefinitionError(
-            f"{value!r} is not a schedule. Write an interval ('15m') or a cron line of five fields ('*/5 * * * *')."
-        ) from error
+    if not isinstance(value, str) or len(value.split()) < 5:
+        try:
+            parse_duration(value)
+        except DefinitionError as error:
+            raise DefinitionError(
+                f"{value!r} is not a schedule. Write an interval ('15m') or a cron line of five fields ('*/5 * * * *')."
+            ) from error
+    else:
+        parse_cron(value)
     return value
+
+
+def parse_cron(line: str) -> tuple[list[tuple[int, ...]], str]:
+    """Returns the minutes, hours, days, months and weekdays (Sunday is 0) of a cron line, and its time zone; empty for none.
+
+    Raises:
+        DefinitionError: it is no cron line, or there is no such zone.
+
+    Example:
+        >>> parse_cron("*/30 6 1,15 jan mon-tue UTC")
+        ([(0, 30), (6,), (1, 15), (1,), (1, 2)], 'UTC')
+    """
+    fields = line.split()
+    try:
+        if len(fields) not in (5, 6):
+            raise ValueError(f"it has {len(fields)} fields")
+        zone = check_zone(fields[5]) if len(fields) == 6 else ""
+        found = [_cron_field(text, *field) for text, field in zip(fields, _CRON_FIELDS, strict=False)]
+        if min(found[2]) > max(_MONTH_DAYS[month - 1] for month in found[3]) and "*" in (fields[2][0], fields[4][0]):
+            raise ValueError("its months have no such day")
+        return found, zone
+    except ValueError as error:
+        raise DefinitionError(
+            f"{line!r} is not a schedule: {error}. Write an interval ('15m') or a cron line of five fields ('*/5 * * * *'), after "
+            "which a time zone may stand ('0 6 * * * Europe/Berlin')."
+        ) from error
+
+
+def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[str, int]) -> tuple[int, ...]:
+    found: set[int] = set()
+    for item in text.lower().split(","):
+        match = _CRON_ITEM.fullmatch(item)
+        if match is None:
+            raise ValueError(f"{item!r} is no {field}")
+        first, last, step = match.groups()
+        begin, end = lowest, highest - (field == "weekday")
+        if first is not None:
+            try:
+                begin = names[first] if first in names else int(first)
+                end = (names[last] if last in names else int(last)) if last else (end if step else begin)
+            except ValueError as error:
+                raise ValueError(f"{item!r} is no {field}") from error
+        if field == "weekday" and last and end == 0 < begin:
+            end = 7  # sat-sun
+        if not (lowest <= begin <= end <= highest and step != "0"):
+            raise ValueError(f"{item!r} is no {field}, which is one of {lowest} to {highest}")
+        found.update(range(begin, end + 1, int(step or 1)))
+    return tuple(sorted({each % 7 for each in found} if field == "weekday" else found))
+
+
+def check_zone(name: str) -> str:
+    """Returns the name of a time zone as it is, once it is known to be one.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone such as 'UTC' or 'Europe/Berlin'") from error
+    return name
 
 
 def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -176,6 +176,22 @@ class ConcurrentApplyError(RegistryError):
         super().__init__(f"Someone else applied first, so nothing was written. Look at the plan again. They changed:{lines}")
 
 
+class LeaseLostError(RegistryError):
+    """Another process has taken over what this one works on; nothing that this one does counts any more.
+
+    Args:
+        name: what the lease is on.
+        holder: who held it.
+    """
+
+    def __init__(self, name: str, holder: str) -> None:
+        self.name = name
+        super().__init__(
+            f"The lease on {name!r} is not {holder}'s any more: it was not renewed in time, or was released, and whoever holds it "
+            "completes the work. Does this machine stand still at times, or does its clock differ from the others'?"
+        )
+
+
 class BreakingChangeError(RegistryError):
     """An apply would take away what a feature service or an on-demand view uses; nothing was written.
 
@@ -198,6 +214,10 @@ class RollbackError(RegistryError):
 
 class SourceError(FeatureStoreError):
     """A source is not there, lacks a column, changed a type, or cannot be read."""
+
+
+class SourceMissingError(SourceError):
+    """There is no file and no table where a source is to be; it may come to be there."""
 
 
 class SourceShapeError(SourceError):

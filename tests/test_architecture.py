@@ -34,6 +34,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 """The rows from top to bottom, each with its modules' names inside the package; the first pattern that fits counts."""
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
+    "apscheduler": ("jobs.triggers", "jobs.schedule*"),
     "sqlalchemy": ("registry.*",),
     "duckdb": ("offline.sql", "sources.databases"),
     "filelock": ("offline.pushed",),

@@ -1,5 +1,7 @@
 """The ledger: every materialization run, how far it came, and what it has staged."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,6 +10,7 @@ import msgspec
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import RegistryError
+from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.specs import SpecRegistry
 
 if TYPE_CHECKING:
@@ -61,6 +64,16 @@ class Run:
     attempts: int
     error: str
 
+    @property
+    def id(self) -> str:
+        """What tells the run from all others of the project: ``view/data version/seq``."""
+        return f"{self.view}/{self.data_version}/{self.seq}"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, from its beginning to its end with all that lay between; None while it is not over."""
+        return None if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()
+
 
 _SETTABLE = frozenset(
     {"state", "rows_read", "rows_written", "rows_rejected", "rows_online", "reasons", "finished_at", "attempts", "error"}
@@ -75,15 +88,21 @@ class Ledger:
 
     Args:
         registry: the project's registry, whose database and clock the ledger shares.
+        lease: on whose behalf it is written to; see ``fenced``.
 
     Every method raises ``RegistryError`` where the database cannot be reached or holds what cannot be read.
     """
 
-    def __init__(self, registry: SpecRegistry) -> None:
+    def __init__(self, registry: SpecRegistry, lease: Lease | None = None) -> None:
         self._registry = registry
+        self._lease = lease
         self._database = registry.database
         self._run = registry.database.tables.run
         self._chunk = registry.database.tables.chunk
+
+    def fenced(self, lease: Lease) -> "Ledger":
+        """Returns the same ledger for a lease's holder: a write that finds it lost raises ``LeaseLostError``, changing nothing."""
+        return Ledger(self._registry, lease)
 
     def latest(self, view: str, data_version: int) -> Run | None:
         """Returns the run with the greatest ``seq`` of a view and data version; None before the first."""
@@ -105,7 +124,7 @@ class Ledger:
             "rows_read": 0, "rows_written": 0, "rows_rejected": 0, "rows_online": 0,
             "started_at": to_micros(self._registry.clock()),
         }  # fmt: skip
-        with self._database.writing() as connection:
+        with self._writing() as connection:
             self._database.insert_new(connection, self._run, {**key, **fresh})
             return self._fetch(connection, view, data_version, seq)
 
@@ -117,7 +136,7 @@ class Ledger:
         text = _encode(body)
         key = {"project": self._registry.project, "view": run.view, "data_version": run.data_version, "seq": run.seq, "idx": index}
         mine = self._of(self._chunk, run) & (self._chunk.c.idx == index)
-        with self._database.writing() as connection:
+        with self._writing() as connection:
             if self._fetch(connection, run.view, run.data_version, run.seq, lock=True).state != "done":
                 self._database.insert_new(connection, self._chunk, {**key, "body": text})
                 text = connection.execute(self._chunk.select().where(mine)).one().body
@@ -157,7 +176,7 @@ class Ledger:
         if state is not None:
             fields.setdefault("finished_at", self._registry.clock() if state in ("done", "failed") else None)
         where = self._of(self._run, run)
-        with self._database.writing() as connection:
+        with self._writing() as connection:
             if fields:
                 now = self._run.c.state
                 open_to_it = now != "done" if state is None else now.in_(_COMES_FROM[state])
@@ -167,16 +186,42 @@ class Ledger:
                 connection.execute(self._chunk.delete().where(self._of(self._chunk, run)))
         return fresh
 
-    def runs(self, view: str | None = None, limit: int = 50) -> list[Run]:
-        """Returns the runs of a view, or of all views, the newest first and at most so many."""
+    def find(self, view: str, data_version: int, seq: int) -> Run | None:
+        """Returns a run, or None where there is none of that number."""
+        run = self._run
+        mine = (run.c.project == self._registry.project) & (run.c.view == view)
+        with self._database.reading() as connection:
+            row = connection.execute(run.select().where(mine & (run.c.data_version == data_version) & (run.c.seq == seq))).first()
+        return None if row is None else _read(row)
+
+    def backfilled(self, view: str, data_version: int) -> set[tuple[int, int]]:
+        """Returns the spans of available time that runs of backfills have done, in microseconds, both bounds inclusive."""
+        run = self._run
+        mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
+        with self._database.reading() as connection:
+            rows = connection.execute(run.select().where(mine & (run.c.state == "done") & run.c.span.like('%"backfill":[%'))).all()
+        told = [_decode(row.span, _what(view, data_version, row.seq))["backfill"] for row in rows]
+        return {(int(first), int(last)) for first, last in told}
+
+    def runs(self, view: str | None = None, limit: int = 50, state: State | None = None) -> list[Run]:
+        """Returns the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""
         run = self._run
         mine = run.c.project == self._registry.project
         if view is not None:
             mine = mine & (run.c.view == view)
+        if state is not None:
+            mine = mine & (run.c.state == state)
         newest = run.c.started_at.desc(), run.c.view, run.c.data_version.desc(), run.c.seq.desc()
         with self._database.reading() as connection:
             rows = connection.execute(run.select().where(mine).order_by(*newest).limit(limit)).all()
         return [_read(row) for row in rows]
+
+    @contextmanager
+    def _writing(self) -> "Iterator[Connection]":
+        with self._database.writing() as connection:
+            if self._lease is not None:
+                Leases(self._registry).require(connection, self._lease)
+            yield connection
 
     def _greatest(self, view: str, data_version: int, state: State | None = None) -> Run | None:
         run = self._run

@@ -149,8 +149,10 @@ due = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
     Column("next_at", BigInteger),
     Column("finished_at", BigInteger),
+    Column("settled_at", BigInteger),
     Column("error", Text, nullable=False),
 )
 """A row for each scheduled view: the due instant that was last taken up, and what came of it."""
@@ -162,8 +164,16 @@ tombstone = Table(
     Column("entity", String, primary_key=True),
     Column("digest", String, primary_key=True),
     Column("forgotten_at", BigInteger, nullable=False),
+    Column("erased_at", BigInteger),
+    Column("lifted", Boolean, nullable=False),
+    Column("change", BigInteger, nullable=False),
 )
-"""A row for each entity that was forgotten: a keyed hash of its keys, which shall not come back."""
+"""A row for each entity that was forgotten: a keyed hash of its keys, which shall not come back unless it is lifted.
+
+Every change of a project's tombstones raises the greatest ``change`` by one, which tells cheaply whether they are known.
+"""
+
+Index("featurestore_tombstone_change", tombstone.c.project, tombstone.c.change)
 
 secret = Table(
     "featurestore_secret",
@@ -215,6 +225,18 @@ def newest_specs(project_name: str) -> Select[Any]:
         .where(project.c.project == project_name)
         .order_by(ranked.c.kind, ranked.c.name)
     )
+
+
+def standing_dues(project_name: str) -> Select[Any]:
+    """Returns the query of a project's revision and its due rows, each with who holds the lease of the same name.
+
+    One statement, for it is asked every second. A project without due rows is one row of nulls.
+    """
+    rows = project.outerjoin(due, due.c.project == project.c.project)
+    rows = rows.outerjoin(lease, (lease.c.project == due.c.project) & (lease.c.name == due.c.view))
+    told = [column for column in due.c if column.name != "project"]
+    held = lease.c.holder, lease.c.expires_at.label("held_until")
+    return select(project.c.revision, *told, *held).select_from(rows).where(project.c.project == project_name)
 
 
 def open_engine(url: str, root: Path) -> Engine:

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from featurestore.clock import instants
-from featurestore.errors import SourceError
+from featurestore.errors import SourceError, SourceMissingError
 from featurestore.sources.base import Chunk
 from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
 from featurestore.sources.paths import SourceFile, absolute_path
@@ -124,7 +124,7 @@ class DeltaReader(FilesReader[DeltaSource]):
                     known = self._opened(version)
             except SourceError as error:
                 if isinstance(error.__cause__, TableNotFoundError):
-                    raise SourceError(
+                    raise SourceMissingError(
                         f"Source {self._spec.name!r}: there is no Delta table at {self._address}. Check path= (a relative one "
                         "starts at the project's folder), or write the table first."
                     ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 
-from featurestore.errors import SourceError
+from featurestore.errors import SourceError, SourceMissingError
 from featurestore.spec.source import Source
 
 _NUMBER = re.compile(r"(\d+)")
@@ -98,7 +98,7 @@ def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) ->
     return sorted(files, key=lambda file: natural_order(file.name))
 
 
-def nothing_there(spec: Source, path: str, root: Path, endings: tuple[str, ...]) -> SourceError:
+def nothing_there(spec: Source, path: str, root: Path, endings: tuple[str, ...]) -> SourceMissingError:
     """Returns the error for a path without files: where was looked, and what to do."""
     target = absolute_path(path, root)
     if target.is_dir():
@@ -107,7 +107,7 @@ def nothing_there(spec: Source, path: str, root: Path, endings: tuple[str, ...])
         what = f"no file matches {target}"
     else:
         what = f"there is no file or folder {target}"
-    return SourceError(
+    return SourceMissingError(
         f"Source {spec.name!r}: {what}. Check path= (a relative one starts at the project's folder), or put the first file there."
     )
 
