@@ -67,11 +67,14 @@ class Examples:
             if spans is None:
                 return {}, None
             buckets = self._offline.snapshot(table, since=spans[1]).buckets.values()
-            parts = [part for history in buckets for part in history.read([*table.keys, *_TIMES])]
+            parts = [part for history in buckets for part in history.read([*table.keys, *_TIMES, *table.features])]
         except FeatureStoreError:
             return {}, None
-        order = [*_TIMES, *table.keys]
-        row = pl.concat([part.top_k(1, by=order) for part in parts]).top_k(1, by=order).row(0, named=True)
+        # Of several that are as new the one with the most features, and of these always the same.
+        there = pl.sum_horizontal(pl.col(name).is_not_null() for name in table.features).alias("_there")
+        order = [*_TIMES, "_there", *table.keys]
+        best = [part.with_columns(there).top_k(1, by=order).select(order) for part in parts]
+        row = pl.concat(best).top_k(1, by=order).row(0, named=True)
         return row, max(row[name] for name in _TIMES)
 
     def _best(
@@ -118,9 +121,9 @@ def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | 
 
 def _within(said: Mapping[str, Any]) -> Any:
     """Returns a number within bounds, 1 if that is."""
-    least = said["ge"] if "ge" in said else said["gt"] + 1 if "gt" in said else None
-    most = said["le"] if "le" in said else said["lt"] - 1 if "lt" in said else None
-    if least is not None and most is not None and least > most:  # both are exclusive, and close together
-        return (said.get("gt", least) + said.get("lt", most)) / 2
+    least = max([said[name] + more for name, more in (("ge", 0), ("gt", 1)) if name in said], default=None)
+    most = min([said[name] - less for name, less in (("le", 0), ("lt", 1)) if name in said], default=None)
+    if least is not None and most is not None and least > most:  # they are close together
+        return (max(least - 1, said.get("ge", least - 1)) + min(most + 1, said.get("le", most + 1))) / 2
     number = 1 if least is None else max(1, least)
     return number if most is None else min(number, most)

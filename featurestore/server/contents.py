@@ -94,7 +94,12 @@ class Contents:
     def parameters(self, path: str) -> list[Schema]:
         """Returns the parameters of a route, in its query and in its address."""
         known = {"/v1/services/{name}": self.sight.services, "/v1/views/{name}": self.sight.views}
-        found = list(_PARAMETERS.get(path, []))
+        found: list[Schema] = []
+        if path == "/v1/training":
+            names = sorted({*self.sight.read, *self.sight.features})
+            found = [_several("features", "Services, views and features, separated by commas.", names, required=True), *_OF_SPINES]
+        elif path == "/v1/push/{source}":
+            found = [_several("views", "The views to push to, separated by commas; all on the source by default.", [])]
         for part in path.split("/"):
             if part.startswith("{"):
                 name = part.strip("{}")
@@ -218,8 +223,13 @@ def _list(kind: str, name: str) -> Callable[[], Schema]:
     return _told(schema, "Those that whoever asks may look at.")
 
 
-def _parameter(name: str, words: str, schema: Schema, *, required: bool = False) -> Schema:
-    return {"name": name, "in": "query", "required": required, "description": words, "schema": schema}
+def _parameter(name: str, words: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "required": False, "description": words, "schema": schema}
+
+
+def _several(name: str, words: str, names: list[str], *, required: bool = False) -> Schema:
+    schema = {"type": "array", "items": _one_of(names), "minItems": 1, "uniqueItems": True}
+    return _parameter(name, words, schema) | {"required": required, "style": "form", "explode": False}
 
 
 _ANSWERS: dict[str, Callable[[], Schema]] = {
@@ -232,11 +242,8 @@ _ANSWERS: dict[str, Callable[[], Schema]] = {
     "/v1/entities": _list("entities", "Entity"),
     "/v1/sources": _list("sources", "Source"),
 }
-_PARAMETERS: dict[str, list[Schema]] = {
-    "/v1/training": [
-        _parameter("features", "Services, views and features, separated by commas.", _TEXT, required=True),
-        _parameter("time", "The spine's time column.", {"type": "string", "default": "event_time"}),
-        _parameter("as_known", "Whether a row counts only once it was available.", {"type": "boolean", "default": True}),
-    ],
-    "/v1/push/{source}": [_parameter("views", "The views to push to, separated by commas; all on the source by default.", _TEXT)],
-}
+_OF_SPINES = (
+    _parameter("time", "The spine's time column.", {"type": "string", "default": "event_time"}),
+    _parameter("as_known", "Whether a row counts only once it was available.", {"type": "boolean", "default": True}),
+    _parameter("spine", "Whether the spine's columns are in the answer too.", {"type": "boolean", "default": True}),
+)

@@ -1,19 +1,28 @@
 """The OpenAPI document: complete, typed, of what is applied; the pages about it; and requests made from it."""
 
+import io
 import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
+from featurestore.server.bodies import ARROW, PARQUET
+from featurestore.server.route import RouteSpec
 from featurestore.server.routes import ROUTES
-from tests.server.conftest import served
+from tests.server.conftest import make_project, served
 from tests.servers.valkey import wait_until
 
 
@@ -74,27 +83,79 @@ def test_the_page_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
     assert http.get("/docs/..%2f__init__.py").status_code == 404
 
 
-GENERATED = settings(
-    max_examples=50,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+def test_the_limit_of_rows_is_the_servers(lab_folder: Path) -> None:
+    with FeatureStore(lab_folder, server_rows=7) as store, served(create_app(store)) as url:
+        told = httpx.get(f"{url}/openapi.json").json()
+        schemas = told["components"]["schemas"]
+        assert schemas["delay_model.question"]["properties"]["rows"]["anyOf"][0]["maxItems"] == 7
+        assert schemas["delay_model.columns"]["properties"]["origin"]["maxItems"] == 7
+        assert httpx.post(f"{url}/v1/online", json={"features": "weather", "rows": [{"origin": "JFK"}] * 8}).status_code == 422
+        assert "10000" not in str(told)
+
+
+def encoded(kind: str, rows: list[tuple[str, int, float | None]], *, pushed: bool) -> bytes:
+    """A frame: rows of the source for /v1/push, or a spine for /v1/training."""
+    schema = {"origin": pl.String, "observed_at": pl.Datetime("us", "UTC"), "temp": pl.Float64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    frame = frame.with_columns(gust="temp") if pushed else frame.select("origin", event_time="observed_at")
+    buffer = io.BytesIO()
+    frame.write_ipc_stream(buffer) if kind == ARROW else frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from(["JFK", "LGA", "né", ""]), st.integers(-(10**15), 3 * 10**15), st.none() | st.floats()), min_size=1
 )
+for kind in (ARROW, PARQUET):
+    frames = ROWS.map(partial(encoded, kind, pushed=True)) | ROWS.map(partial(encoded, kind, pushed=False))
+    hostile = st.tuples(frames, st.integers(0, 600), st.binary(max_size=9)).map(lambda it: it[0][: it[1]] + it[2])
+    schemathesis.openapi.media_type(kind, frames | hostile | st.binary(max_size=64))
+
+SENSIBLE: dict[str, dict[str, Any]] = {
+    "/v1/training": {"query": {"features": "recent,weather.gusty"}},
+    "/v1/push/{source}": {"path_parameters": {"source": "observations"}, "query": {"views": "weather,recent"}, "media_type": ARROW},
+}
+"""What is said in half of the requests, for others than those that are refused at once to be among them."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-@pytest.mark.parametrize(
-    "spec", [spec for spec in ROUTES if spec.summary and spec.path != "/v1/training"], ids=lambda spec: spec.path
-)
-def test_what_the_document_allows_is_answered_as_it_says(url: str, spec: Any) -> None:
-    document = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    operation = document[spec.path][spec.method]
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of a project that may be written to."""
+    with FeatureStore(make_project(tmp_path_factory.mktemp("scratch") / "lab")) as store:
+        store.apply()
+        store.materialize()
+        with served(create_app(store)) as url:
+            yield url
 
-    @GENERATED
-    @given(case=operation.as_strategy())
-    def check(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS)
+
+def answered(url: str, spec: RouteSpec, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
+    """Sends requests made from the document, checks the answers, and returns their statuses."""
+    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[spec.path][spec.method]
+    statuses: set[int] = set()
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(spec.path, {})))
+    def check(case: schemathesis.Case) -> None:
+        statuses.add(case.call_and_validate(checks=checks).status_code)
 
     check()
+    return statuses
+
+
+@pytest.mark.parametrize("spec", [spec for spec in ROUTES if spec.summary], ids=lambda spec: spec.path)
+def test_what_the_document_allows_is_answered_as_it_says(scratch: str, spec: RouteSpec) -> None:
+    assert 200 in answered(scratch, spec, GenerationMode.POSITIVE, 50 if spec.method == "POST" else 5, CHECKS)
+
+
+FALLIBLE = [spec for spec in ROUTES if spec.summary and (spec.method == "POST" or "{" in spec.path)]
+
+
+@pytest.mark.parametrize("spec", FALLIBLE, ids=lambda spec: spec.path)
+def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, spec: RouteSpec) -> None:
+    checks = [not_a_server_error, status_code_conformance]
+    statuses = answered(scratch, spec, GenerationMode.NEGATIVE, 50 if spec.method == "POST" else 10, checks)
+    assert min(statuses - {200}) >= 400
