@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import polars as pl
@@ -169,15 +170,34 @@ class PushLog(Protocol):
 class FeatureLog(Protocol):
     """Keeps what services answered. A store that cannot be reached raises ``OfflineStoreError`` from every method.
 
-    Several processes may add at once. What is added stays as it is, also when the service changes: rows that had other
-    columns lack the new ones.
+    Several processes may add at once, also while another tidies. What is added stays as it is when the service changes: rows
+    that had other columns lack the new ones. A frame of ``read`` may fail when it is collected after rows were deleted.
     """
 
     def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
-        """Adds rows of a service, all or none of them."""
+        """Adds rows of a service, all or none of them. They have the column ``read_at``, an instant."""
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
         """Returns all rows of a service, in no order; without a column where there are none."""
+
+    def services(self, project: str) -> list[str]:
+        """Returns the services that have rows or had some, applied or not."""
+
+    def compact(self, project: str, service: str) -> int:
+        """Puts small files together and removes what nothing needs any more; returns how many files became fewer.
+
+        The rows stay the same, and frames that were read before can be collected for an hour.
+        """
+
+    def prune(self, project: str, service: str, before: datetime) -> int:
+        """Deletes the rows that were read before an instant, and returns how many; a second time there are none."""
+
+    def delete(self, project: str, service: str, keys: pl.DataFrame) -> int:
+        """Deletes the rows that are like one of ``keys`` in all of its columns, and returns how many.
+
+        Once it returns no file has them, nor does any tell of them. Null is like null. Rows without one of the columns are
+        like none. Rows that are added meanwhile may stay: who must be forgotten is not asked for any more, or deleted again.
+        """
 
 
 class OfflineStore(Protocol):
