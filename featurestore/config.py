@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from featurestore.clock import check_zone
 from featurestore.errors import ConfigError, did_you_mean
 
 FILE_NAME = "featurestore.toml"
@@ -65,6 +66,18 @@ class Settings(BaseSettings):
     oidc_grants: dict[str, str] = Field(default={}, description="What each of these names is granted.")
     log_seconds: float = Field(default=60.0, gt=0, description="How often the server writes sampled answers to the feature log.")
     audit: str = Field(default="", description="Where who asked for what is written: a file, or stderr; empty for nowhere.")
+    webhook: str = Field(default="", description="Where views that are late or failed are told to, as JSON; empty for nowhere.")
+    schedule_seconds: float = Field(default=1.0, gt=0, description="How often the scheduler looks what is due.")
+    schedule_parallel: int = Field(default=2, gt=0, description="How many views a scheduler runs at once.")
+    schedule_timezone: str = Field(default="UTC", description="The time zone of cron lines that name none.")
+    schedule_attempts: int = Field(default=5, gt=0, description="How often a due run is tried before it counts as failed.")
+    schedule_retry_seconds: float = Field(default=10.0, gt=0, description="The pause after a first failed attempt; it doubles.")
+    schedule_retry_longest_seconds: float = Field(default=600.0, gt=0, description="The longest pause between two attempts.")
+    schedule_wait_seconds: float = Field(default=10.0, gt=0, description="How often a source that is not there is looked for.")
+    schedule_lease_seconds: float = Field(
+        default=30.0, gt=0, description="After how long others take over what a scheduler that died was at."
+    )
+    schedule_shutdown_seconds: float = Field(default=30.0, ge=0, description="How long runs may take to end with the scheduler.")
     tracing: bool = Field(default=False, description="Whether the server tells OpenTelemetry of its requests.")
 
     @field_validator("project")
@@ -73,6 +86,11 @@ class Settings(BaseSettings):
         if not value.replace("_", "").replace("-", "").isalnum():
             raise ValueError("a project's name is made of letters, digits, - and _")
         return value
+
+    @field_validator("schedule_timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        return check_zone(value)
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - documented by pydantic-settings

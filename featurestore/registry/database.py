@@ -60,7 +60,9 @@ class Database:
     def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         """Inserts a row unless one with its primary key is there; tells whether it did."""
         insert = sqlite.insert if self._is_file else postgresql.insert
-        return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+        new = insert(table).values(values).on_conflict_do_nothing()
+        # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.
+        return connection.execute(new.execution_options(preserve_rowcount=True)).rowcount == 1
 
     def close(self) -> None:
         """Closes the connections. Closing twice is no error, and a later use opens them again."""

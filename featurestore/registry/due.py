@@ -8,7 +8,7 @@ from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.specs import SpecRegistry
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Table
 
 State = Literal["running", "done", "failed", "waiting", "retrying"]
 
@@ -110,7 +110,7 @@ class Dues:
         return moved
 
     def _as_seen(self, seen: Due) -> "ColumnElement[bool]":
-        row = self._due
+        row: Table = self._due
         mine = (row.c.project == self._registry.project) & (row.c.view == seen.view) & (row.c.due_at == seen.due_at)
         mine = mine & (row.c.state == seen.state) & (row.c.attempts == seen.attempts) & (row.c.deaths == seen.deaths)
         return mine & row.c.next_at.is_not_distinct_from(seen.next_at)

@@ -17,7 +17,7 @@ from featurestore.errors import LeaseLostError
 from featurestore.registry.specs import SpecRegistry
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Table
 
 _RELEASED = 0
 _MICROS = 1_000_000
@@ -128,9 +128,9 @@ class Leases:
         connection.execute(self._lease.update().where(self._mine(lease)).values(expires_at=_RELEASED))
 
     def _mine(self, lease: Lease) -> "ColumnElement[bool]":
-        row = self._lease
-        mine = (row.c.project == self._registry.project) & (row.c.name == lease.name) & (row.c.token == lease.token)
-        return mine & (row.c.expires_at > _RELEASED)
+        row: Table = self._lease
+        mine = (row.c.project == self._registry.project) & (row.c.name == lease.name)
+        return mine & (row.c.token == lease.token) & (row.c.expires_at > _RELEASED)
 
     def _until(self, seconds: float) -> tuple[int, int]:
         now = to_micros(self._registry.clock())

@@ -1,0 +1,36 @@
+"""The scheduler's loop: APScheduler fires the ticks, until somebody says stop."""
+
+from datetime import UTC
+from threading import Event
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from featurestore.clock import utc_now
+from featurestore.jobs.schedule import Scheduler
+
+
+def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event) -> int:
+    """Ticks until an event is set; then gives what is being done some time to be finished.
+
+    Args:
+        scheduler: the scheduler.
+        seconds: how often it looks what is due.
+        shutdown_seconds: how long what is being done may take to be finished.
+        stop: ends it.
+
+    Returns:
+        How much was not finished, and goes on in threads whose writes do not count any more: the process is to end.
+    """
+    # A tick that was missed, or is late, is no loss: the next one finds the same due.
+    clock = BackgroundScheduler(timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+    clock.add_job(scheduler.step, "interval", seconds=seconds, next_run_time=utc_now())
+    clock.add_job(scheduler.renew, "interval", seconds=scheduler.lease_seconds / 3)
+    clock.start()
+    try:
+        stop.wait()
+    finally:
+        # Paused first, for a tick that falls into the shutdown is lost with what it has taken up.
+        clock.pause()
+        unfinished = scheduler.stop(shutdown_seconds)
+        clock.shutdown(wait=False)
+    return unfinished

@@ -1,0 +1,117 @@
+"""Whose turn it is: what becomes of a due row, as pure functions of the row, the schedule's latest fire time and the present.
+
+    (none, done, failed) ──due──> running ──> done
+                                   │   ▲└──> failed      after the last attempt
+                                   ▼   │
+                            waiting, retrying            what it reads is not there yet; an attempt failed
+
+Instants missed coalesce into the latest: whoever takes a row up takes it to the latest instant at which it was due.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from featurestore.config import Settings
+from featurestore.registry.due import Due
+
+OVER = ("done", "failed")
+MOST_DEATHS = 5
+"""So many processes may die while they are at one due instant; then it is given up, for it may be what kills them."""
+
+_MICROS = 1_000_000
+_MOST_DOUBLINGS = 30
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often and when what failed is tried again. Times are in microseconds.
+
+    Args:
+        attempts: how many attempts there are.
+        first: the pause after the first, which then doubles.
+        longest: the longest pause.
+        wait: the pause before what waits for its source is tried again.
+    """
+
+    attempts: int = 5
+    first: int = 10 * _MICROS
+    longest: int = 600 * _MICROS
+    wait: int = 10 * _MICROS
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Retries":
+        """Returns what the settings say."""
+        seconds = settings.schedule_retry_seconds, settings.schedule_retry_longest_seconds, settings.schedule_wait_seconds
+        return cls(settings.schedule_attempts, *(round(each * _MICROS) for each in seconds))
+
+    def pause(self, attempt: int, draw: random.Random) -> int:
+        """Returns the pause after an attempt: twice the last one, less up to half of it, so that not all come back at once.
+
+        Example:
+            >>> pauses = [Retries().pause(attempt, random.Random(1)) / 1e6 for attempt in (1, 2, 9)]
+            >>> [5 <= pauses[0] <= 10, 10 <= pauses[1] <= 20, 300 <= pauses[2] <= 600]
+            [True, True, True]
+        """
+        whole = min(self.longest, self.first << min(attempt - 1, _MOST_DOUBLINGS))
+        return whole - round(draw.random() * whole / 2)
+
+
+def take_up(name: str, seen: Due | None, fire: int, now: int) -> Due | None:
+    """Returns the row with which something is taken up now; None where it is not its turn.
+
+    Args:
+        name: what it is.
+        seen: its row; None where it was never due.
+        fire: the latest instant at which it was due.
+        now: the present.
+
+    Example:
+        >>> take_up("weather", None, fire=100, now=130)
+        Due(view='weather', due_at=100, state='running', ...)
+        >>> take_up("weather", Due("weather", 100, "done"), fire=100, now=130) is None
+        True
+    """
+    if seen is None:
+        return Due(name, fire, "running")
+    if seen.held_until is not None and seen.held_until > now:
+        return None
+    if seen.state in OVER:
+        if fire <= seen.due_at:
+            return None
+        return Due(name, fire, "running", finished_at=seen.finished_at, settled_at=seen.settled_at)
+    if seen.state != "running" and seen.next_at is not None and seen.next_at > now:
+        return None
+    died = 1 if seen.state == "running" else 0
+    return replace(seen, due_at=max(seen.due_at, fire), state="running", next_at=None, deaths=seen.deaths + died)
+
+
+def done(due: Due, now: int) -> Due:
+    """Returns the row of what was done."""
+    return replace(due, state="done", attempts=0, deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error="")
+
+
+def given_up(due: Due, error: str, now: int) -> Due:
+    """Returns the row of what failed for good; the next due instant begins anew."""
+    return replace(due, state="failed", deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error=error)
+
+
+def waiting(due: Due, error: str, until: int | None) -> Due:
+    """Returns the row of what waits for something; that is no failed attempt."""
+    return replace(due, state="waiting", next_at=until, error=error)
+
+
+def failed(due: Due, error: str, now: int, retries: Retries, draw: random.Random, *, endless: bool) -> Due:
+    """Returns the row after a failed attempt: tried again after a pause, or given up.
+
+    Args:
+        due: the row.
+        error: why it failed.
+        now: the present.
+        retries: how often it is tried.
+        draw: draws the pauses.
+        endless: whether it is never given up, for what failed is not its fault: a store cannot be reached.
+    """
+    counted = replace(due, attempts=due.attempts + 1)
+    if counted.attempts >= retries.attempts and not endless:
+        return given_up(counted, error, now)
+    return replace(counted, state="retrying", next_at=now + retries.pause(counted.attempts, draw), error=error)

@@ -1,0 +1,76 @@
+"""The due table, on every database."""
+
+from dataclasses import replace
+
+import pytest
+
+from featurestore.clock import Clock, to_micros
+from featurestore.errors import LeaseLostError
+from featurestore.registry.due import Due, Dues, Standing
+from featurestore.registry.leases import Lease, Leases
+from featurestore.registry.specs import Put, SpecRegistry
+from featurestore.spec.entity import Entity
+from tests.projects import Hand
+from tests.registry.conftest import BEGIN
+
+NOW = to_micros(BEGIN)
+FIRST = Due("weather", NOW, "running")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Hand(NOW)
+
+
+@pytest.fixture
+def dues(registry: SpecRegistry) -> Dues:
+    registry.commit(0, [Put(Entity("airport", origin=str), 1)], [])
+    return Dues(registry)
+
+
+@pytest.fixture
+def lease(registry: SpecRegistry) -> Lease:
+    lease = Leases(registry).acquire("weather", "one", 30)
+    assert lease is not None
+    return lease
+
+
+def test_before_an_apply_there_is_nothing(registry: SpecRegistry) -> None:
+    assert Dues(registry).load() == Standing()
+
+
+def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(dues: Dues, lease: Lease) -> None:
+    assert dues.load() == Standing(1)
+    assert dues.move(lease, None, FIRST)
+    standing = dues.load()
+    assert standing.revision == 1
+    assert standing.dues == {"weather": FIRST}
+    assert (standing.dues["weather"].holder, standing.dues["weather"].held_until) == ("one", NOW + 30_000_000)
+
+
+def test_a_row_is_moved_from_what_it_was_seen_as(dues: Dues, lease: Lease) -> None:
+    assert dues.move(lease, None, FIRST)
+    assert not dues.move(lease, None, FIRST)
+    later = replace(FIRST, state="retrying", attempts=1, next_at=NOW + 5, error="no")
+    assert dues.move(lease, FIRST, later)
+    for other in ({"due_at": 1}, {"state": "running"}, {"attempts": 2}, {"deaths": 1}, {"next_at": None}):
+        assert not dues.move(lease, replace(later, **other), replace(later, error="wrong"))  # type: ignore[arg-type]
+    assert dues.load().dues["weather"] == later
+    done = replace(later, state="done", next_at=None, finished_at=NOW + 9, settled_at=NOW, error="")
+    assert dues.move(lease, later, done, release=True)
+    assert dues.load().dues["weather"] == done
+
+
+def test_a_lease_is_given_back_with_the_row(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
+    assert not dues.move(lease, FIRST, FIRST, release=True)
+    assert Leases(registry).holders() == [lease]
+    assert dues.move(lease, None, FIRST, release=True)
+    assert Leases(registry).holders() == []
+
+
+def test_who_lost_the_lease_changes_nothing(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
+    assert dues.move(lease, None, FIRST)
+    Leases(registry).release(lease)
+    with pytest.raises(LeaseLostError):
+        dues.move(lease, FIRST, replace(FIRST, state="done"))
+    assert dues.load().dues["weather"] == FIRST
