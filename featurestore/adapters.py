@@ -14,7 +14,7 @@ from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, Parque
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
-    from featurestore.offline.base import FeatureLog, OfflineStore, Table
+    from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.sources.base import SourceReader
 
@@ -87,6 +87,21 @@ def open_feature_log(settings: Settings) -> "FeatureLog":
     from featurestore.offline.delta_log import DeltaFeatureLog
 
     return DeltaFeatureLog(settings.root / Path(settings.offline).expanduser())
+
+
+def open_gate(settings: Settings) -> "Gate":
+    """Returns the gate that all writes of a project pass."""
+    from featurestore.offline.gate import FileGate
+
+    return FileGate(settings.root / Path(settings.offline).expanduser() / settings.project)
+
+
+def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
+    """Returns what takes entities out of the offline store of a project's settings."""
+    from featurestore.offline.delta import DeltaStore
+    from featurestore.offline.erase import DeltaEraser
+
+    return DeltaEraser(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
 
 
 def open_engine(settings: Settings) -> "Engine":

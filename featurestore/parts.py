@@ -3,13 +3,25 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from featurestore.adapters import open_engine, open_feature_log, open_offline, open_online, open_source
+from featurestore.adapters import (
+    open_engine,
+    open_eraser,
+    open_feature_log,
+    open_gate,
+    open_offline,
+    open_online,
+    open_source,
+)
 from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
+    from featurestore.jobs.forget import Forgetter
+    from featurestore.jobs.gatekeeper import Gatekeeper
+    from featurestore.registry.tombstones import Tombstones
+    from featurestore.spec.entity import Entity
     from featurestore.engines.base import Engine
     from featurestore.jobs.apply import Applier
     from featurestore.jobs.materialize import Materializer
@@ -111,7 +123,9 @@ class Parts:
 
     @cached_property
     def _offline(self) -> "OfflineStore":
-        return open_offline(self.settings, self._clock)
+        from featurestore.jobs.gatekeeper import GuardedOffline
+
+        return GuardedOffline(open_offline(self.settings, self._clock), self._keeper)
 
     @cached_property
     def _feature_log(self) -> "FeatureLog":
@@ -119,7 +133,31 @@ class Parts:
 
     @cached_property
     def _online(self) -> "OnlineStore":
-        return open_online(self.settings, self._clock)
+        from featurestore.jobs.gatekeeper import GuardedOnline
+
+        return GuardedOnline(open_online(self.settings, self._clock), self._keeper, self.settings.project)
+
+    @cached_property
+    def _tombstones(self) -> "Tombstones":
+        from featurestore.registry.tombstones import Tombstones
+
+        return Tombstones(self._registry)
+
+    @cached_property
+    def _keeper(self) -> "Gatekeeper":
+        from featurestore.jobs.gatekeeper import Gatekeeper
+
+        return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, self._entity_of)
+
+    def _entity_of(self, view: str) -> "Entity | None":
+        applied = self._watch.refresh().views.get(view)
+        return None if applied is None else applied.spec.entity
+
+    def _forgetter(self) -> "Forgetter":
+        from featurestore.jobs.forget import Forgetter
+
+        stores = open_eraser(self.settings, self._clock), self._online, self._feature_log
+        return Forgetter(self.settings.project, self._tombstones, open_gate(self.settings), *stores)
 
     @cached_property
     def _examples(self) -> "Examples":
@@ -147,14 +185,16 @@ class Parts:
         from featurestore.jobs.materialize import Materializer
 
         stores = (self.settings.project, self._ledger, self._offline, self._online, self._open_source)
-        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, progress=progress)
+        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, admit=self._keeper.without_forgotten,
+                            progress=progress)
 
     @cached_property
     def _pusher(self) -> "Pusher":
         from featurestore.jobs.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
-        return Pusher(*stores, self._open_source, self._materializer(None).fold, self._clock)
+        fold, admit = self._materializer(None).fold, self._keeper.without_forgotten
+        return Pusher(*stores, self._open_source, fold, self._clock, admit)
 
     def _open_source(self, source: Source) -> "SourceReader":
         return open_source(source, self.settings.root)

@@ -32,12 +32,13 @@ from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
-from featurestore.plan.rows import REASON, Shaped, shape_rows, stack_rejects
+from featurestore.plan.rows import FORGOTTEN, REASON, Shaped, shape_rows, stack_rejects
 from featurestore.registry.ledger import Ledger, Run
 from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
+from featurestore.spec.view import ViewSpec
 
 _UNFINISHED = ("running", "committed")
 _OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError)
@@ -55,6 +56,7 @@ class Materializer:
         open_source: opens a source's reader.
         clock: tells the present.
         chunk_rows: about how many of a source's rows are held at once.
+        admit: leaves rows of forgotten entities out, and counts them.
         progress: is told how it gets on.
     """
 
@@ -68,6 +70,7 @@ class Materializer:
         *,
         clock: Clock,
         chunk_rows: int,
+        admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
         progress: Progress | None = None,
     ) -> None:
         self._project = project
@@ -77,6 +80,7 @@ class Materializer:
         self._open_source = open_source
         self._clock = clock
         self._chunk_rows = chunk_rows
+        self._admit = admit
         self._progress = progress or Silence()
         self._windows = WindowWriter(project, offline, online, clock)
 
@@ -263,7 +267,7 @@ class Materializer:
         reasons = dict(sum((Counter(body["reasons"]) for body in bodies), Counter[str]()))
         rejected = sum(reasons.values())
         read = sum(body["read"] for body in bodies)
-        if rejected and applied.spec.on_reject == "fail":
+        if rejected > reasons.get(FORGOTTEN, 0) and applied.spec.on_reject == "fail":
             self._ledger.update(run, rows_read=read, rows_rejected=rejected, reasons=reasons)
             raise RejectedRowsError(run.view, reasons, next(body["kept"] for body in bodies if body["kept"]))
         self._progress.step(run.view, "write history", 0, 1)
@@ -296,7 +300,7 @@ class Materializer:
         reader: SourceReader,
     ) -> dict[str, Any]:
         rows = reader.read(chunk)
-        shaped = shape_rows(rows, applied.spec, transform)
+        shaped = self._admit(shape_rows(rows, applied.spec, transform), applied.spec)
         kept = ""
         if shaped.rejected:
             kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
@@ -320,7 +324,7 @@ class Materializer:
         for index, chunk in enumerate(span.chunks):
             self._progress.step(view.name, "read", index, len(span.chunks))
             rows = reader.read(chunk)
-            shaped = shape_rows(rows, view, transform)
+            shaped = self._admit(shape_rows(rows, view, transform), view)
             rejected = sum(shaped.reasons.values())
             found = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)
             summary = summary.plus(found)

@@ -34,6 +34,7 @@ from featurestore.sources.base import SourceReader
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
+from featurestore.spec.view import ViewSpec
 from featurestore.spec.windowed import EVENT_ID
 
 _MOST_SEGMENTS = 256
@@ -65,6 +66,7 @@ class Pusher:
         open_source: opens a source's reader.
         fold: adds a view's log to its history.
         clock: tells the present.
+        admit: leaves rows of forgotten entities out, and counts them.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Pusher:
         open_source: Callable[[Source], SourceReader],
         fold: Callable[[AppliedView, Transform | None], None],
         clock: Clock,
+        admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
     ) -> None:
         self._project = project
         self._ledger = ledger
@@ -84,6 +87,7 @@ class Pusher:
         self._open_source = open_source
         self._fold = fold
         self._clock = clock
+        self._admit = admit
         self._windows = WindowWriter(project, offline, online, clock)
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
@@ -126,7 +130,7 @@ class Pusher:
     def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> _Given:
         began = time.perf_counter()
         shaped = shape_rows(rows, applied.spec, transform)
-        shaped = without_unknown(shaped, applied.spec, to_micros(self._clock()) + CLOCK_SKEW)
+        shaped = self._admit(without_unknown(shaped, applied.spec, to_micros(self._clock()) + CLOCK_SKEW), applied.spec)
         return _Given(applied, Table.of(self._project, applied), transform, shaped, time.perf_counter() - began)
 
     def _keep_rejected(self, given: _Given) -> str:

@@ -200,6 +200,70 @@ class FeatureLog(Protocol):
         """
 
 
+class Gate(Protocol):
+    """What every write of a project passes, in all its processes, so that somebody can wait until those under way are over."""
+
+    def passing(self) -> AbstractContextManager[None]:
+        """Returns a context in which something is written; any number of them may be open at once. Keep it short."""
+
+    def drained(self) -> AbstractContextManager[float]:
+        """Returns a context that begins once all writes that were under way are over, and in which none goes on.
+
+        It gives the moment as the files' times tell it: a file that nobody changed since was left by somebody who is gone.
+
+        Raises:
+            OfflineStoreError: a write did not end for minutes.
+        """
+
+
+@dataclass(frozen=True)
+class Erased:
+    """How many rows of some entities were in the parts of a table.
+
+    Args:
+        history: in its files.
+        older: in files of its older versions, and in those that killed runs had left.
+        pushed: in its log.
+        staged: in what waited for a run's commit.
+        rejected: among rejected rows.
+    """
+
+    history: int = 0
+    older: int = 0
+    pushed: int = 0
+    staged: int = 0
+    rejected: int = 0
+
+
+class Eraser(Protocol):
+    """Takes entities out of everything that the offline store has of a table.
+
+    Nobody may write rows of them meanwhile (``Gate``, and whoever checks behind it). Runs and pushes of others go on. Erasing
+    again completes what was interrupted. With ``dry_run`` nothing is changed, and what is there is counted.
+    """
+
+    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> Erased:
+        """Erases entities from what waits for a commit, the log and what is staged; to be called while the gate is drained.
+
+        Args:
+            table: the table.
+            entities: the join keys of each.
+            dry_run: count only.
+        """
+
+    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:
+        """Erases entities from the table, its older versions and its rejected rows.
+
+        The table has no older versions afterwards. Whoever still reads one finds that files are gone, and has to ask again.
+
+        Args:
+            table: the table.
+            entities: the join keys of each.
+            since: the moment that ``Gate.drained`` gave: what cannot be read and is older was left by a run that was killed.
+            dry_run: count only.
+        """
+
+
 class OfflineStore(Protocol):
     """Keeps the history of every view.
 

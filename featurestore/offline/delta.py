@@ -50,8 +50,8 @@ class DeltaStore:
         spans = [(file.since, file.until) for file in state.files]
         rows = sum(file.rows for file in state.files)
         pushed: dict[int, pl.DataFrame] = {}
-        if live:
-            log = pl.concat(live.values())
+        # A segment may be empty: its entities were forgotten.
+        if live and (log := pl.concat(live.values())).height:
             rows += log.height
             spans.append(event_span(log))
             pushed = pushed_by_bucket(log, state.bits or 0, since, until)
@@ -134,7 +134,7 @@ class DeltaStore:
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
         """Returns the rows staged. Segments, which are many and small, are at hand in memory."""
-        names = [Path(each["path"]).name for each in staged if "pushed" in each]
+        names = self._log.named(table, [each["pushed"] for each in staged if "pushed" in each])
         pushed = [pl.concat(self._log.frames(table, names).values()).lazy()] if names else []
         files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]
         return [*(pl.scan_parquet(path, glob=False) for path in files), *pushed]

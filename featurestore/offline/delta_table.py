@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from featurestore.offline.base import Table
 from featurestore.offline.delta_files import BUCKET, File, delta_schema, files_of
 from featurestore.plan.buckets import bits_of
 
+_ATTEMPTS = 5
 _RUNS = "featurestore"
 _PUSHED = "pushed"
 
@@ -49,10 +50,19 @@ class DeltaState:
 
 def open_state(folder: Path) -> DeltaState:
     """Returns a table as it is now."""
-    try:
-        delta = DeltaTable(str(folder))
-    except TableNotFoundError:
-        return DeltaState(folder)
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            delta = DeltaTable(str(folder))
+            break
+        except TableNotFoundError:
+            if not any((folder / "_delta_log").glob("*.json")):
+                return DeltaState(folder)
+            if not left:
+                raise
+        except (DeltaError, OSError):
+            # Somebody took older versions out of the table's log while it was read.
+            if not left:
+                raise
     version = delta.version()
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
@@ -79,16 +89,27 @@ def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[An
         actions: the files to add and to remove.
         folded: the greatest segment among what the run adds; None for none.
     """
-    delta = DeltaTable(str(state.folder), version=state.version)
     marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
+    # No retries inside: a commit that came between may hold rows that this one repeats.
+    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={"run": str(run)})
+    return _write(state, table, actions, properties)
+
+
+def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
+    """Writes what no run changes as the version after a state; returns False where another commit has come before."""
+    return _write(state, table, actions, CommitProperties(max_commit_retries=0, custom_metadata={"why": why}))
+
+
+def _write(state: DeltaState, table: Table, actions: Sequence[Any], properties: CommitProperties) -> bool:
+    try:
+        delta = DeltaTable(str(state.folder), version=state.version)
+    except DeltaError:
+        if state.is_current():
+            raise
+        return False  # the version is no longer in the table's log
     try:
         delta.create_write_transaction(
-            list(actions),
-            mode="append",
-            schema=delta_schema(table),
-            partition_by=[BUCKET],
-            # No retries inside: a commit that came between may hold rows that this one repeats.
-            commit_properties=CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={"run": str(run)}),
+            list(actions), mode="append", schema=delta_schema(table), partition_by=[BUCKET], commit_properties=properties
         )
     except CommitFailedError:
         return False

@@ -128,6 +128,8 @@ class Merge:
         """
         keys, features = list(self.table.keys), list(self.table.features)
         rows = pl.concat(pushed)
+        if rows.is_empty():
+            return merged
         since, until = event_span(rows)
         added: list[NewFile] = []
         left_out = 0

@@ -8,7 +8,7 @@ versions written, under one lock a table, so what a writer has looked at is stil
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from uuid import uuid4
@@ -90,12 +90,15 @@ class DeltaPushLog:
     def read(self, table: Table, seq: int) -> pl.DataFrame | None:
         """See ``PushLog.read``."""
         with translated("read", str(self._folder_of(table))):
-            for name in self.names(table, seq - 1)[:1]:
-                if segment_number(name) == seq:
-                    try:
-                        return self.frames(table, [name])[name].drop(HASH)
-                    except FileNotFoundError:
-                        return None
+            for _ in range(_ATTEMPTS):
+                for name in self.names(table, seq - 1)[:1]:
+                    if segment_number(name) == seq:
+                        try:
+                            return self.frames(table, [name])[name].drop(HASH)
+                        except FileNotFoundError:  # removed, or written anew without somebody who was forgotten
+                            break
+                else:
+                    return None
         return None
 
     def exists(self, table: Table, seq: int) -> bool:
@@ -104,9 +107,11 @@ class DeltaPushLog:
             held = self._held(table)
             if seq <= held.removed:
                 return False
-            if seq not in held.places:
-                self.names(table, 0)
-            return seq in held.places and (self._folder_of(table) / _FOLDER / held.places[seq]).exists()
+            if seq in held.places and (self._folder_of(table) / _FOLDER / held.places[seq]).exists():
+                return True
+            # It may have been written anew, without somebody who was forgotten.
+            self.names(table, 0)
+            return seq in held.places
 
     def remove(self, table: Table) -> None:
         """See ``PushLog.remove``."""
@@ -184,6 +189,17 @@ class DeltaPushLog:
         # The first are removed first.
         held.removed = max(held.removed, min(held.places, default=1) - 1)
         return [name for number, name in held.places.items() if number > after]
+
+    def named(self, table: Table, numbers: Sequence[int]) -> list[str]:
+        """Returns the names of the segments with some numbers.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile.
+        """
+        found = {segment_number(name): name for name in self.names(table, 0)} if numbers else {}
+        if missing := [number for number in numbers if number not in found]:
+            raise FileNotFoundError(f"The segments {missing} of {table} were removed.")
+        return [found[number] for number in numbers]
 
     def frames(self, table: Table, names: list[str]) -> dict[str, pl.DataFrame]:
         """Returns the rows of segments by their names, with the hash of the keys.

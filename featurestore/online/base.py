@@ -53,8 +53,13 @@ class OnlineStore(Protocol):
             ValueError: a key that is to be replaced has several entries.
         """
 
-    def delete(self, prefix: bytes) -> int:
-        """Deletes all keys that begin with a prefix; returns how many there were. None is no error."""
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+        """Deletes all keys that begin with a prefix; returns how many there were. None is no error.
+
+        Args:
+            prefix: what they begin with.
+            keys: which of them, if not all. What the store can do so that nothing of these is left on its disk, it does.
+        """
 
     def sweep(self) -> int:
         """Makes room by dropping forgotten keys, and returns how many; 0 where the server does that by itself."""

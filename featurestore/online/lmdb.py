@@ -105,8 +105,16 @@ class LMDBStore:
             written += self._change("written", partial(_put, batch, now))
         return written
 
-    def delete(self, prefix: bytes) -> int:
-        """Deletes all keys that begin with a prefix, some 10,000 a transaction; returns how many there were."""
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+        """Deletes all keys that begin with a prefix, some 10,000 a transaction; returns how many there were.
+
+        Certain ``keys`` are written over in the file, too: what nobody reads any more would else stay there for long.
+
+        Raises:
+            OnlineStoreError: the file cannot be written, or something of the ``keys`` is in it still.
+        """
+        if keys is not None:
+            return self._erase([key for key in keys if key.startswith(prefix)])
         deleted = 0
         start: bytes | None = prefix[:_HEAD]
         while start is not None:
@@ -155,6 +163,26 @@ class LMDBStore:
             return self._opened().change(work)
         except lmdb.Error as error:
             raise explain(error, self._path, done) from error
+
+    def _erase(self, keys: Sequence[bytes]) -> int:
+        from featurestore.online.lmdb_erase import scrub
+
+        places = [_place(key) for key in dict.fromkeys(keys)]
+        if not places:
+            return 0
+        parts = [places[first : first + _DELETES_A_TRANSACTION] for first in range(0, len(places), _DELETES_A_TRANSACTION)]
+        records = [record for part in parts for record in self._change("written", partial(_take, part))]
+        try:
+            clean = scrub(self._opened(), self._path, places, records)
+        except lmdb.Error as error:
+            raise explain(error, self._path, "written") from error
+        if not clean:
+            raise OnlineStoreError(
+                f"{len(records)} values were deleted from the online store in {self._path}, but its file holds copies still, which "
+                "nobody reads: a reader may keep old pages from being written over. Repeat this; or stop all that use the folder, "
+                "delete it, and run: featurestore materialize --rebuild-online"
+            )
+        return len(records)
 
     def _expired(self, now: bytes) -> Iterator[list[bytes]]:
         """Yields the places of expired records. Each look is a short transaction: a long one would keep old pages alive."""
@@ -223,6 +251,18 @@ def _put(batch: list[Entry], now: int, transaction: "lmdb.Transaction[bytes]") -
         put(place, record + value)
         written += 1
     return written
+
+
+def _take(places: list[bytes], transaction: "lmdb.Transaction[bytes]") -> list[bytes]:
+    """Deletes records, written over first; returns those that were there."""
+    taken = []
+    for place in places:
+        record = transaction.get(place)
+        if record is not None:
+            taken.append(bytes(record))
+            transaction.put(place, bytes(len(record)))
+            transaction.delete(place)
+    return taken
 
 
 def _delete_prefix(prefix: bytes, start: bytes, transaction: "lmdb.Transaction[bytes]") -> tuple[int, bytes | None]:

@@ -140,6 +140,11 @@ class Files:
         with self._lock:
             self._opened().reader_check()
 
+    def pages(self) -> int:
+        """Returns how many pages the file has, but for the two that tell where the others are."""
+        with self._lock:
+            return int(self._opened().info()["last_pgno"]) - 1
+
     def _opened(self) -> lmdb.Environment:
         if self._environment is not None:
             return self._environment

@@ -16,6 +16,7 @@ from featurestore.online.redis_address import hide_password, is_cluster, split_h
 from featurestore.online.redis_links import SCRIPTS, Cluster, Link, Script, Server
 
 _CONNECTIONS = 64
+_DELETES = 1000  # keys, that are deleted at once
 _WAIT = 5  # seconds, for a connection to become free
 _COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK and INFO"
 _DEFAULTS: dict[str, Any] = {
@@ -97,11 +98,19 @@ class RedisStore:
         except self._foreign as error:
             raise self._explain(error) from error
 
-    def delete(self, prefix: bytes) -> int:
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
         """Deletes all keys that begin with a prefix; returns how many there were.
 
-        It looks through all keys of the server. A key that is written meanwhile may stay.
+        It looks through all keys of the server, unless they are given. A key that is written meanwhile may stay. What the server
+        writes to its disk (snapshots, an append-only file) it writes anew by its own rules.
         """
+        if keys is not None:
+            try:
+                named = [key for key in keys if key.startswith(prefix)]
+                link = self._open()
+                return sum(link.unlink(named[first : first + _DELETES]) for first in range(0, len(named), _DELETES))
+            except self._foreign as error:
+                raise self._explain(error) from error
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
         try:
             return sum(server.delete(pattern) for server in self._open().servers())

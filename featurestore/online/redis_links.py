@@ -65,6 +65,9 @@ class Link(Protocol):
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
 
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Deletes keys; returns how many there were."""
+
     def servers(self) -> list["Connections"]:
         """Returns the primaries."""
 
@@ -102,10 +105,7 @@ class Connections:
         while True:
             cursor, keys = self.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _KEYS_A_SCAN)
             # One command a key: the keys that one node of a Cluster holds are of many slots.
-            for answer in self.ask_all([(b"UNLINK", key) for key in keys]) if keys else ():
-                if isinstance(answer, Exception):
-                    raise answer
-                deleted += answer
+            deleted += _counted(self.ask_all([(b"UNLINK", key) for key in keys])) if keys else 0
             if cursor == b"0":
                 return deleted
 
@@ -187,6 +187,10 @@ class Server(Connections):
         """Returns how many each wrote, or the error with which the server answered it."""
         return self.ask_all(scripts)
 
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Deletes keys; returns how many there were."""
+        return _counted(self.ask_all([(b"UNLINK", key) for key in keys]))
+
     def servers(self) -> list[Connections]:
         """Returns the primaries."""
         return [self]
@@ -249,6 +253,14 @@ class Cluster:
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Deletes keys; returns how many there were."""
+        client = self._connected()
+        pipeline = client.pipeline()
+        for key in keys:
+            pipeline.execute_command("UNLINK", key, target_nodes=[client.get_node_from_key(key)])
+        return _counted(pipeline.execute(raise_on_error=False))
+
     def servers(self) -> list[Connections]:
         """Returns the primaries."""
         client = self._connected()
@@ -266,6 +278,16 @@ class Cluster:
             if self._client is None:
                 self._client = self._driver.cluster()
             return self._client
+
+
+def _counted(answers: Iterable[Any]) -> int:
+    """Returns the sum of answers; raises the first that is an error."""
+    total = 0
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+        total += answer
+    return total
 
 
 def _scripts(entries: Sequence[Entry]) -> Iterator[Script]:

@@ -18,6 +18,8 @@ from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
 
 REASON = "_reason"
+FORGOTTEN = "its entity was forgotten"
+"""Why rows of forgotten entities are passed over."""
 _UNFIT = "_unfit "
 _DAY = 86_400_000_000
 _YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
@@ -31,10 +33,12 @@ class Shaped:
     Args:
         rows: the history's rows: keys, ``event_time``, ``available_time`` (effective, S2), features.
         rejected: the rows that failed a check, as they were there, with ``_reason``.
+        forgotten: how many more there were of entities that were forgotten. Of these nothing is kept.
     """
 
     rows: pl.DataFrame
     rejected: tuple[pl.DataFrame, ...]
+    forgotten: int = 0
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -43,6 +47,8 @@ class Shaped:
         for frame in self.rejected:
             for reason, count in frame.group_by(REASON, maintain_order=True).len().iter_rows():
                 counts[reason] = counts.get(reason, 0) + count
+        if self.forgotten:
+            counts[FORGOTTEN] = self.forgotten
         return counts
 
 

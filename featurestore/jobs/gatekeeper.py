@@ -1,0 +1,219 @@
+"""The gatekeeper: lets no rows of forgotten entities into the stores, whoever writes them and whenever.
+
+Forgetting lays tombstones first, then waits at the gate until what was being written is written, then erases. A writer passes
+the gate and looks at the tombstones behind it. So it either wrote before the erasing, which finds its rows, or knows.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from featurestore.offline.base import Appended, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
+from featurestore.online.base import Entry, OnlineStore
+from featurestore.plan.forgotten import Graves, loose_keys
+from featurestore.plan.rows import REASON, Shaped
+from featurestore.registry.tombstones import Tombstones
+from featurestore.spec.entity import Entity
+from featurestore.spec.view import ViewSpec
+
+
+class Gatekeeper:
+    """Tells writers who is forgotten.
+
+    Args:
+        gate: the project's gate.
+        tombstones: gives the project's tombstones, once they are needed.
+        entity_of: returns the entity of a view that is applied; None for another.
+    """
+
+    def __init__(self, gate: Gate, tombstones: Callable[[], Tombstones], entity_of: Callable[[str], Entity | None]) -> None:
+        self._gate = gate
+        self._tombstones = tombstones
+        self._within = threading.local()
+        self.entity_of = entity_of
+
+    @contextmanager
+    def passing(self) -> Iterator[Graves]:
+        """Gives who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
+
+        Within another one of this thread it gives what that one gave.
+        """
+        known: Graves | None = getattr(self._within, "graves", None)
+        if known is not None:
+            yield known
+            return
+        with self._gate.passing():
+            self._within.graves = self._tombstones().current()
+            try:
+                yield self._within.graves
+            finally:
+                self._within.graves = None
+
+    def without_forgotten(self, shaped: Shaped, view: ViewSpec) -> Shaped:
+        """Returns what became of a source's rows without those of forgotten entities, which are counted."""
+        with self.passing() as graves:
+            if view.entity.name not in graves.digests:
+                return shaped
+            rows = self.rows(graves, view.entity, shaped.rows)
+            rejected = [self.rejected(graves, view.entity, frame) for frame in shaped.rejected]
+        gone = shaped.rows.height - rows.height
+        gone += sum(frame.height for frame in shaped.rejected) - sum(frame.height for frame in rejected)
+        return replace(shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=gone)
+
+    @staticmethod
+    def rows(graves: Graves, entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows with an entity's join keys without those of forgotten entities."""
+        return rows.filter(~graves.rows_of(entity.name, rows.select(entity.key_names))) if entity.name in graves.digests else rows
+
+    @staticmethod
+    def rejected(graves: Graves, entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rejected rows, as a source gave them, without those that may be of forgotten entities.
+
+        Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
+        """
+        if entity.name not in graves.digests:
+            return rows
+        keys = loose_keys(rows, entity)
+        if not keys:
+            return rows.select(name for name in (REASON, "_run") if name in rows.columns)
+        gone = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
+        for each in keys:
+            gone = gone | graves.rows_of(entity.name, each)
+        return rows.filter(~gone)
+
+
+class GuardedOnline:
+    """An online store into which no values of forgotten entities get.
+
+    Args:
+        store: the store.
+        keeper: knows who is forgotten.
+        project: the project, with which the keys begin.
+    """
+
+    def __init__(self, store: OnlineStore, keeper: Gatekeeper, project: str) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._project = f"{project}/".encode()
+        self.read = store.read
+        self.read_async = store.read_async
+        self.delete = store.delete
+        self.sweep = store.sweep
+        self.check = store.check
+        self.close = store.close
+
+    def write(self, entries: Sequence[Entry]) -> int:
+        """See ``OnlineStore.write``. What was to replace a value of a forgotten entity counts as written."""
+        with self._keeper.passing() as graves:
+            if not graves:
+                return self._store.write(entries)
+            gone = self._gone(graves, entries)
+            kept = [entry for entry, each in zip(entries, gone, strict=True) if not each]
+            passed = sum(1 for entry, each in zip(entries, gone, strict=True) if each and entry.replaces is not None)
+            return self._store.write(kept) + passed
+
+    def _gone(self, graves: Graves, entries: Sequence[Entry]) -> list[bool]:
+        gone = [False] * len(entries)
+        views: dict[bytes, list[tuple[int, bytes]]] = {}
+        for place, entry in enumerate(entries):
+            if entry.key.startswith(self._project):
+                view, _, rest = entry.key[len(self._project) :].partition(b"/")
+                views.setdefault(view, []).append((place, rest.partition(b"/")[2][1:-1]))
+        for view, members in views.items():
+            entity = self._keeper.entity_of(view.decode())
+            if entity is not None:
+                for (place, _), each in zip(members, graves.hold(entity.name, [key for _, key in members]), strict=True):
+                    gone[place] = each
+        return gone
+
+
+class GuardedLog:
+    """A log of pushes into which no rows of forgotten entities get.
+
+    Args:
+        log: the log.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, log: PushLog, keeper: Gatekeeper) -> None:
+        self._log = log
+        self._keeper = keeper
+
+    def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
+        """See ``PushLog.append``."""
+        with self._keeper.passing() as graves:
+            entity = self._keeper.entity_of(table.view) if graves else None
+            return self._log.append(table, rows if entity is None else self._keeper.rows(graves, entity, rows), since=since)
+
+    def segments(self, table: Table) -> list[Segment]:
+        """See ``PushLog.segments``."""
+        return self._log.segments(table)
+
+    def read(self, table: Table, seq: int) -> pl.DataFrame | None:
+        """See ``PushLog.read``."""
+        return self._log.read(table, seq)
+
+    def exists(self, table: Table, seq: int) -> bool:
+        """See ``PushLog.exists``."""
+        return self._log.exists(table, seq)
+
+    def remove(self, table: Table) -> None:
+        """See ``PushLog.remove``."""
+        self._log.remove(table)
+
+    def folding(self, table: Table) -> AbstractContextManager[bool]:
+        """See ``PushLog.folding``."""
+        return self._log.folding(table)
+
+
+class GuardedOffline:
+    """An offline store into which no rows of forgotten entities get.
+
+    Args:
+        store: the store.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, store: OfflineStore, keeper: Gatekeeper) -> None:
+        self._store = store
+        self._keeper = keeper
+        self.log: PushLog = GuardedLog(store.log, keeper)
+
+    def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
+        """See ``OfflineStore.stage``."""
+        with self._keeper.passing() as graves:
+            entity = self._keeper.entity_of(table.view) if graves else None
+            kept = frame if entity is None else self._keeper.rows(graves, entity, frame)
+            return self._store.stage(table, run, index, kept)
+
+    def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]]) -> int:
+        """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
+        with self._keeper.passing():
+            return self._store.commit(table, run, staged)
+
+    def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
+        """See ``OfflineStore.keep_rejected``."""
+        with self._keeper.passing() as graves:
+            entity = self._keeper.entity_of(table.view) if graves else None
+            kept = frame if entity is None else self._keeper.rejected(graves, entity, frame)
+            return self._store.keep_rejected(table, run, index, kept)
+
+    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+        """See ``OfflineStore.snapshot``."""
+        return self._store.snapshot(table, since=since, until=until)
+
+    def committed(self, table: Table, run: int) -> list[History]:
+        """See ``OfflineStore.committed``."""
+        return self._store.committed(table, run)
+
+    def rejected(self, table: Table) -> pl.DataFrame:
+        """See ``OfflineStore.rejected``."""
+        return self._store.rejected(table)
+
+    def drop(self, table: Table) -> None:
+        """See ``OfflineStore.drop``."""
+        self._store.drop(table)
