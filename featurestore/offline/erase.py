@@ -16,7 +16,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, of_keys, remove_file, storage_dtype, translated, write_file
+from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, storage_dtype, translated, write_file
 from featurestore.offline.delta_table import open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 from featurestore.plan.buckets import bits_of, key_hash, node_of
@@ -157,9 +157,10 @@ def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.Dat
         here = entities.filter(hashes.select(node_of(pl.col("hash"), bits)).to_series() == file.node)
         if here.is_empty():
             continue
-        scan = pl.scan_parquet(folder / file.path, glob=False, hive_partitioning=False)
-        near = scan.filter(of_keys(here, table.keys)).select(*table.keys).collect()
-        yield file, int(among(near, _stored(here, table)).sum())
+        stored = _stored(here, table)
+        near = pl.all_horizontal(pl.col(key).is_in(stored[key].unique().implode()) for key in table.keys)
+        rows = pl.scan_parquet(folder / file.path, glob=False, hive_partitioning=False).filter(near).select(*table.keys).collect()
+        yield file, int(among(rows, stored).sum())
 
 
 def _stored(entities: pl.DataFrame, table: Table) -> pl.DataFrame:
