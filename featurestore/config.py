@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     server_body_mib: float = Field(default=32.0, gt=0, description="The MiB that the body of a look-up or push may have.")
     server_spine_mib: float = Field(default=16384.0, gt=0, description="The MiB that a spine sent to the server may have.")
     server_memory_mib: float = Field(default=64.0, gt=0, description="The MiB of a spine that the server works on in memory.")
-    server_rows: int = Field(default=10_000, gt=0, description="The rows that a look-up, or a push of JSON, may have.")
+    server_rows: int = Field(default=10_000, gt=0, description="The rows that a look-up or a push may have.")
     server_seconds: float = Field(default=30.0, gt=0, description="How long a request may take, training frames excepted.")
     server_training: int = Field(default=2, gt=0, description="How many training frames a process of the server makes at once.")
     server_training_seconds: float = Field(default=3600.0, gt=0, description="How long a training frame may take on the server.")

@@ -1,9 +1,12 @@
 """Rows that are pushed: brought to the form that their source's reader would give them."""
 
+from datetime import timedelta
+
+import msgspec
 import polars as pl
 
 from featurestore.clock import INSTANT, instants, parse_times
-from featurestore.dtypes import fits
+from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.history import AVAILABLE
 from featurestore.plan.rows import REASON, Shaped, fitted
@@ -16,9 +19,9 @@ _TRUTHS = {"true": True, "false": False}
 def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None) -> pl.DataFrame:
     """Returns rows with the columns that a source has after ``rename=``, in its dtypes; times as instants (S1).
 
-    A column is renamed where it bears the name it has in the source. Text is read as what the source's column is: a time
-    in ISO 8601, a number, true or false. A number keeps its own dtype where the source's cannot hold all of them, so that
-    the checks of the view may reject its row.
+    A column is renamed where it bears the name it has in the source. Text is read as what the source's column is: a time or a
+    duration in ISO 8601, a number, true or false, bytes in base64; in lists too. A number keeps its own dtype where the source's
+    cannot hold all of them, so that the checks of the view may reject its row.
 
     Args:
         rows: the rows.
@@ -68,6 +71,10 @@ def without_unknown(shaped: Shaped, view: ViewSpec, until: int) -> Shaped:
 def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     """Returns a column in the dtype that it has in the source."""
     found = column.dtype
+    if isinstance(found, pl.List) and isinstance(found.inner, pl.String) and isinstance(dtype, (pl.List, pl.Array)):
+        inner = inner_dtype(dtype)
+        if not isinstance(inner, pl.String):
+            column, found = _lists_parsed(column, inner, source), pl.List(inner)
     if isinstance(found, pl.String) and not isinstance(dtype, pl.String):
         return _parsed(column, dtype, source)
     if isinstance(found, (pl.Date, pl.Datetime)) and dtype == INSTANT:
@@ -83,6 +90,14 @@ def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Seri
     return column.to_frame().select(value).to_series()
 
 
+def _lists_parsed(column: pl.Series, inner: pl.DataType, source: Source) -> pl.Series:
+    lists = column.to_list()
+    texts = [text for values in lists if values is not None for text in values]
+    parsed = iter(_parsed(pl.Series(column.name, texts, dtype=pl.String), inner, source).to_list())
+    made = [None if values is None else [next(parsed) for _ in values] for values in lists]
+    return pl.Series(column.name, made, dtype=pl.List(inner))
+
+
 def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     if isinstance(dtype, pl.Datetime):
         parsed = parse_times(texts).cast(dtype)
@@ -90,6 +105,12 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
         parsed = texts.str.to_lowercase().replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean)
     elif isinstance(dtype, pl.Date):
         parsed = texts.str.to_date("%Y-%m-%d", strict=False)
+    elif isinstance(dtype, pl.Time):
+        parsed = texts.str.to_time("%H:%M:%S%.f", strict=False)
+    elif isinstance(dtype, pl.Duration):
+        parsed = pl.Series(texts.name, [_duration(text) for text in texts], dtype=dtype)
+    elif isinstance(dtype, pl.Binary):
+        parsed = texts.str.decode("base64", strict=False)
     elif dtype.is_numeric():
         parsed = texts.str.strip_chars().cast(dtype, strict=False)
     else:
@@ -101,3 +122,10 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
             "as the source has there."
         )
     return parsed
+
+
+def _duration(text: str | None) -> timedelta | None:
+    try:
+        return None if text is None else msgspec.convert(text, timedelta)
+    except msgspec.ValidationError:
+        return None

@@ -15,7 +15,7 @@ class Limits:
     Args:
         body: the bytes of a body, but for a spine's (413).
         spine: the bytes of a spine (413).
-        rows: the rows of one look-up or push of JSON (422).
+        rows: the rows of one look-up or push (422).
         seconds: how long a request may take, but for a training frame (408 while its body comes, then 503).
         training: how many training frames are made at once (503 with Retry-After).
         training_seconds: how long one of them may take (503).
@@ -44,15 +44,21 @@ class Limits:
         )
 
 
-def check_rows(rows: int, most: int) -> None:
+def check_rows(rows: int, most: int, *, counted: bool = True) -> None:
     """Refuses more rows than one request may have.
+
+    Args:
+        rows: how many there are.
+        most: how many there may be.
+        counted: whether all were counted; else there may be more.
 
     Raises:
         LimitError: there are more.
     """
     if rows > most:
+        told = f"{rows:,}" if counted else f"more than {most:,}"
         raise LimitError(
-            f"The request has {rows:,} rows, and {most:,} are allowed (server_rows). Send them in several requests; for many, "
-            "a training frame (POST /v1/training) or Arrow is the way.",
+            f"The request has {told} rows, and {most:,} are allowed (server_rows). Send them in several requests; to look many up, "
+            "a training frame (POST /v1/training) is the way.",
             "rows",
         )

@@ -10,7 +10,7 @@ import polars as pl
 
 from featurestore.errors import RequestError
 from featurestore.plan.rows import stack_rejects
-from featurestore.server.bodies import ARROW, ENCODE, JSON, MSGPACK, PARQUET, Codec, answer_type, media_type, sayable
+from featurestore.server.bodies import ARROW, ENCODE, FLOATS, JSON, MSGPACK, PARQUET, Codec, answer_type, media_type, sayable
 from featurestore.server.limits import Limits, check_rows
 from featurestore.server.observer import Observer
 from featurestore.server.visit import Visit
@@ -62,8 +62,10 @@ class PushEndpoint:
             rows, views = said.rows, said.views or views
             visit.rows = max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
             check_rows(visit.rows, self._limits.rows)
+            if given == JSON:
+                rows = with_floats(rows)
         else:
-            rows = await asyncio.to_thread(_frame, body, given)
+            rows = await asyncio.to_thread(_frame, body, given, self._limits.rows)
             visit.rows = rows.height
         source = visit.scope["path_params"]["source"]
         summary = await asyncio.to_thread(self._store.push, source, rows, views=views)
@@ -73,12 +75,39 @@ class PushEndpoint:
         await visit.answer(ENCODE[wanted](told), wanted.encode())
 
 
-def _frame(body: bytes | bytearray, given: str) -> pl.DataFrame:
+def with_floats(rows: dict[str, list[Any]] | list[dict[str, Any]]) -> dict[str, list[Any]] | list[dict[str, Any]]:
+    """Returns rows with the floats that JSON lacks, where text stands for them beside numbers.
+
+    Example:
+        >>> with_floats({"temp": [1, "-Infinity", None], "word": ["NaN", "b", "c"]})
+        {'temp': [1, -inf, None], 'word': ['NaN', 'b', 'c']}
+    """
+    if isinstance(rows, dict):
+        return {name: _floats(column) for name, column in rows.items()}
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _floats([row.get(name) for row in rows]) for name in names}
+    return [{name: columns[name][number] for name in row} for number, row in enumerate(rows)]
+
+
+def _floats(column: list[Any]) -> list[Any]:
+    kinds = {type(value) for value in column}
+    if list in kinds:
+        return [_floats(value) if type(value) is list else value for value in column]
+    if str in kinds and kinds & {int, float}:
+        return [FLOATS.get(value, value) if type(value) is str else value for value in column]
+    return column
+
+
+def _frame(body: bytes | bytearray, given: str, most: int) -> pl.DataFrame:
+    read = pl.read_ipc_stream if given == ARROW else pl.read_parquet
     try:
-        return pl.read_ipc_stream(io.BytesIO(body)) if given == ARROW else pl.read_parquet(io.BytesIO(body))
+        # One more than are allowed: a small body may stand for very many.
+        rows = read(io.BytesIO(body), n_rows=most + 1)
     except (pl.exceptions.PolarsError, OSError) as error:
         name = "Arrow IPC stream" if given == ARROW else "Parquet file"
         raise RequestError(f"The body is no {name}: {str(error).splitlines()[0]}.") from error
+    check_rows(rows.height, most, counted=False)
+    return rows
 
 
 def _told(pushed: "PushedView", wanted: str) -> dict[str, Any]:

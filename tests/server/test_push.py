@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
-from tests.server.conftest import START, served
+from tests.server.conftest import KEY, START, served
 
 ROWS = {
     "origin": ["JFK", "JFK", "LGA"],
@@ -80,6 +81,55 @@ def test_json_is_read_as_the_source_has_it(client: httpx.Client, own: FeatureSto
     )
     assert [each["view"] for each in answer.json()["views"]] == ["weather"]
     assert own.online(["weather.temp"], [{"origin": "JFK"}]).to_dicts()[0]["temp"] == 61.0
+
+
+def test_json_says_of_every_type_what_a_look_up_answers(client: httpx.Client, own: FeatureStore) -> None:
+    """What a look-up answers in JSON can be pushed as it is: bytes in base64, floats, times and lists of these as text."""
+    asked = {"features": "every", "rows": [json_key() | {"number": 7}], "metadata": False}
+    answered = {name: column[0] for name, column in client.post("/v1/online", json=asked).json()["features"].items()}
+    assert answered["blob"] == "AP8="
+    pushed = [{**json_key(), "number": number, "seen_at": "2026-01-05T00:00:00Z", **answered} for number in (70, 71)]
+    for rows in (pushed[:1], {name: [row[name] for row in pushed[1:]] for name in pushed[0]}):
+        answer = push(client, msgspec.json.encode({"rows": rows}), "application/json", "visits")
+        assert answer.status_code == 200, answer.text
+        assert [each["rows_online"] for each in answer.json()["views"]] == [1]
+    before, *after = own.online("every", [{**KEY, "number": number} for number in (7, 70, 71)]).to_dicts()
+    for row in after:
+        assert repr(row | {"number": 7}) == repr(before)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("blob", "not base64!"), ("clock", "25:00"), ("span", "an hour"), ("birthday", "soon"), ("days", ["soon"])],
+)
+@pytest.mark.parametrize("own", ["lmdb"], indirect=True)
+def test_text_that_says_something_else_is_told(client: httpx.Client, column: str, value: Any) -> None:
+    asked = {"features": "every", "rows": [json_key() | {"number": 7}], "metadata": False}
+    row = {name: each[0] for name, each in client.post("/v1/online", json=asked).json()["features"].items()}
+    row |= {**json_key(), "number": 70, "seen_at": "2026-01-05T00:00:00Z", column: value}
+    answer = push(client, msgspec.json.encode({"rows": [row]}), "application/json", "visits")
+    assert (answer.status_code, answer.json()["column"]) == (422, column)
+
+
+@pytest.mark.parametrize("kind", ["columns", "msgpack", "arrow", "parquet"])
+def test_the_limit_of_rows_is_of_every_type_of_body(lab_folder: Path, kind: str) -> None:
+    with FeatureStore(lab_folder, server_rows=2) as store, served(create_app(store)) as url, httpx.Client(base_url=url) as client:
+        answer = push(client, *encoded(kind))
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:featurestore:problem:rows")
+    assert "2 are allowed (server_rows)" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("own", ["lmdb"], indirect=True)
+def test_a_small_body_of_very_many_rows_is_refused(client: httpx.Client) -> None:
+    buffer = io.BytesIO()
+    pl.select(origin=pl.repeat("x", 20_000_000)).write_parquet(buffer, compression="zstd", row_group_size=20_000_000)
+    assert buffer.tell() < 1_000_000
+    answer = push(client, buffer.getvalue(), PARQUET)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:featurestore:problem:rows")
+
+
+def json_key() -> dict[str, Any]:
+    return msgspec.json.decode(msgspec.json.encode(KEY))  # type: ignore[no-any-return]  # it is one
 
 
 def test_rejected_rows_are_shown_with_their_reasons(client: httpx.Client) -> None:
