@@ -60,7 +60,9 @@ class Fires:
         # What fires is known forwards only. So the latest is bracketed by longer and longer steps back, then halved down to: the
         # cost is the same for a line that fires every minute and for one that fires once a year.
         step = _MINUTE
-        while (fired := _after(triggers, now - step)) > now:
+        while (fired := _after(triggers, max(now - step, 0))) > now:
+            if step > now:
+                return min(now, 0), fired  # cron begins with the epoch
             step *= 2
         late = now + 1
         while (following := _after(triggers, fired + 1)) <= now:

@@ -1,20 +1,20 @@
 """Leases and fencing, on every database."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.clock import Clock, to_micros
 from featurestore.errors import LeaseLostError
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Ledger
 from featurestore.registry.specs import SpecRegistry
 from tests.projects import Hand
 from tests.registry.conftest import BEGIN
-from tests.registry.processes import at_once
 
 SPAN = {"chunks": [], "cursor": {}}
 
@@ -95,19 +95,22 @@ def test_a_lease_that_was_given_back_is_gone_and_its_token_is_not_used_again(lea
     assert taken(leases).token == 2
 
 
-def take_at_once(url: str, project: str, root: Path, name: str, barrier: Barrier) -> int:
-    registry = SpecRegistry(url, project, root, utc_now)
-    leases, won = Leases(registry), 0
-    for number in range(10):
-        barrier.wait(60)
-        won += leases.acquire(f"thing {number}", name, 600) is not None
-    registry.close()
-    return won
+def test_of_those_that_take_it_at_once_one_gets_it(leases: Leases, open_registry: Callable[[], SpecRegistry]) -> None:
+    names, barrier = ["one", "two", "three"], Barrier(3)
 
+    def take(holder: str) -> list[str]:
+        own = Leases(open_registry())
+        won = []
+        for number in range(10):
+            barrier.wait(60)
+            if own.acquire(f"thing {number}", holder, 600) is not None:
+                won.append(f"thing {number}")
+        return won
 
-def test_of_processes_that_take_it_at_once_one_gets_it(url: str, project: str, tmp_path: Path, registry: SpecRegistry) -> None:
-    assert sum(at_once(take_at_once, ["one", "two", "three"], url, project, tmp_path)) == 10
-    assert {each.token for each in Leases(registry).holders()} <= {1}
+    with ThreadPoolExecutor(3) as pool:
+        won = dict(zip(names, pool.map(take, names), strict=True))
+    assert sorted(name for each in won.values() for name in each) == [f"thing {number}" for number in range(10)]
+    assert all(each.name in won[each.holder] and each.token == 1 for each in leases.holders())
 
 
 def test_a_late_holder_writes_nothing_to_the_ledger(leases: Leases, ledger: Ledger, hand: Hand) -> None:
@@ -142,8 +145,6 @@ def test_a_lease_is_not_taken_over_in_the_midst_of_a_write(
     leases: Leases, registry: SpecRegistry, hand: Hand, open_registry: Callable[[], SpecRegistry], url: str
 ) -> None:
     """What was checked holds until the transaction's end: a taker waits for it."""
-    from concurrent.futures import ThreadPoolExecutor, wait
-
     lease = taken(leases)
     pass_seconds(hand, 31)
     others = Leases(open_registry())
