@@ -58,7 +58,7 @@ class Database:
             yield connection
 
     def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-        """Inserts a row unless one with its primary key is there; tells whether it did."""
+        """Inserts a row unless one is there with its primary key, or with another key that must be unique; tells whether it did."""
         insert = sqlite.insert if self._is_file else postgresql.insert
         new = insert(table).values(values).on_conflict_do_nothing()
         # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.

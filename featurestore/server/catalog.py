@@ -9,6 +9,7 @@ import msgspec
 from featurestore.clock import format_duration
 from featurestore.dtypes import dtype_name
 from featurestore.errors import FeatureStoreError, NotFoundError
+from featurestore.plan.personal import personal_features
 from featurestore.plan.selection import select
 from featurestore.plan.sight import Sight
 from featurestore.server.sights import Sights
@@ -78,7 +79,9 @@ def services(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]
 def views(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each view, stored or on demand, by name."""
     return {
-        name: partial(_view, catalog.views[name]) if name in catalog.views else partial(_on_demand, catalog.on_demand[name])
+        name: partial(_view, catalog, catalog.views[name])
+        if name in catalog.views
+        else partial(_on_demand, catalog, catalog.on_demand[name])
         for name in sight.views
     }
 
@@ -111,17 +114,24 @@ def _service(catalog: Catalog, service: FeatureService) -> Told:
     except FeatureStoreError as error:  # an apply that was allowed to break it
         return told | {"broken": str(error)}
     keys = {on: dtype_name(dtype) for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
-    features = {column.name: column.feature for join in selection.joins for column in join.columns}
-    features |= {output.name: output.feature for output in selection.computation.outputs}
+    features = {each.name: (join.applied.spec.name, each.feature) for join in selection.joins for each in join.columns}
+    features |= {each.name: (step.view, each.feature) for step in selection.computation.steps for each in step.outputs}
+    personal = personal_features(catalog)
+
+    def column(name: str) -> Told:
+        view, spec = features[name]
+        return feature(spec) | {"name": name, "of": f"{view}.{spec.name}", "pii": spec.name in personal.get(view, ())}
+
     return told | {
         "keys": keys,
         "request": [feature(each.field) for each in selection.computation.fields],
-        "features": [feature(features[name]) | {"name": name, "of": selection.said[name]} for name in selection.names],
+        "features": [column(name) for name in selection.names],
     }
 
 
-def _view(applied: AppliedView) -> Told:
+def _view(catalog: Catalog, applied: AppliedView) -> Told:
     view = applied.spec
+    personal = personal_features(catalog).get(view.name, ())
     return {
         "name": view.name,
         "kind": "windowed" if view.windows else "latest",
@@ -135,11 +145,12 @@ def _view(applied: AppliedView) -> Told:
         "schedule": view.schedule,
         "version": applied.version,
         "data_version": applied.data_version,
-        "features": [feature(each) for each in view.features],
+        "features": [feature(each) | {"pii": each.name in personal} for each in view.features],
     }
 
 
-def _on_demand(view: OnDemandSpec) -> Told:
+def _on_demand(catalog: Catalog, view: OnDemandSpec) -> Told:
+    personal = personal_features(catalog).get(view.name, ())
     computed = zip(view.features, view.expressions, strict=True)
     return {
         "name": view.name,
@@ -148,7 +159,9 @@ def _on_demand(view: OnDemandSpec) -> Told:
         "owner": view.owner,
         "tags": view.tags,
         "inputs": [repr(each) for each in view.inputs],
-        "features": [feature(each) | {"expression": expression.text} for each, expression in computed],
+        "features": [
+            feature(each) | {"pii": each.name in personal, "expression": expression.text} for each, expression in computed
+        ],
     }
 
 

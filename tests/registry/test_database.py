@@ -6,8 +6,10 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from featurestore.clock import utc_now
 from featurestore.errors import ConfigError, MissingExtraError, RegistryError
@@ -167,3 +169,26 @@ assert sorted(registry.load().entities) == ["airport", "carrier"]
 def test_sqlalchemy_is_imported_only_when_a_registry_is_opened(module: str) -> None:
     script = f"import sys, {module}; assert 'sqlalchemy' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_row_is_inserted_once_and_told(url: str, tmp_path: Path) -> None:
+    tables = MetaData()
+    keyed = Table(f"keyed_{uuid4().hex}", tables, Column("key", String, primary_key=True), Column("body", String, unique=True))
+    counted = Table(f"counted_{uuid4().hex}", tables, Column("id", Integer, primary_key=True), Column("body", String, unique=True))
+    database = Database(url, tmp_path)
+    with database.writing() as connection:
+        tables.create_all(connection)
+
+        def told(table: Table, *rows: dict[str, object]) -> list[bool]:
+            return [database.insert_new(connection, table, row) for row in rows]
+
+        a, b = {"key": "a", "body": "first"}, {"key": "b", "body": "second"}
+        assert told(keyed, a, a, {**a, "body": "other"}, {**b, "body": "first"}, b) == [True, False, False, False, True]
+        assert told(counted, {"body": "x"}, {"body": "x"}, {"id": 7, "body": "y"}, {"id": 7, "body": "z"}) == [
+            True,
+            False,
+            True,
+            False,
+        ]
+        assert connection.execute(keyed.select().order_by("key")).mappings().all() == [a, b]
+    database.close()

@@ -284,6 +284,21 @@ def test_personal_information_takes_a_grant_of_its_own(
     assert answer.status_code == status, answer.text
 
 
+def test_what_is_personal_information_is_told(client: httpx.Client, store: FeatureStore) -> None:
+    """Of what is computed from some as well, by view and by service."""
+    headers = key_of(store, "reader project")
+    views = {each["name"]: each for each in client.get("/v1/views", headers=headers).json()["views"]}
+    marked = {name: [each["name"] for each in view["features"] if each["pii"]] for name, view in views.items()}
+    assert {name: names for name, names in marked.items() if names} == {
+        "guest": ["temp"], "seen": ["warmth_1h", "warmth_36500d"], "made": ["doubled"],
+    }  # fmt: skip
+    service = client.get("/v1/services/guests_model", headers=headers).json()
+    assert [each["of"] for each in service["features"] if each["pii"]] == [
+        "guest.temp", "seen.warmth_1h", "seen.warmth_36500d", "made.doubled",
+    ]  # fmt: skip
+    assert client.get("/v1/views/made", headers=headers).json() == views["made"]
+
+
 def test_a_writer_pushes_where_every_view_is_theirs(client: httpx.Client, store: FeatureStore) -> None:
     rows = {"rows": []}
     for grants, status in (
