@@ -1,5 +1,6 @@
 """Running the service: sockets, worker processes, TLS, and an end that lets requests in flight finish."""
 
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,12 +87,19 @@ def serve(
             with shared_by(settings.server_workers):
                 Multiprocess(config, sockets=[listening]).run()
         else:
-            with suppress(KeyboardInterrupt):  # raised anew once all is closed
+            # NOTE: once all is closed, uvicorn raises the signal anew.
+            signal.signal(signal.SIGTERM, _ended)
+            with suppress(KeyboardInterrupt):
                 uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
         if uds is not None:
             uds.unlink(missing_ok=True)
+
+
+def _ended(number: int, frame: object) -> None:
+    """Ends the process as one that has done what it was to do."""
+    raise SystemExit(0)
 
 
 def _url(listening: socket.socket, settings: Settings, uds: Path | None) -> str:

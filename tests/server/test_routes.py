@@ -2,15 +2,19 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from starlette.routing import Route
 
 from featurestore import FeatureStore
 from featurestore.errors import Forbidden, Unauthenticated
-from featurestore.server.access import Guard, Principal, Resource
+from featurestore.server.access import Principal, Resource
 from featurestore.server.app import Door, create_app
+from featurestore.server.route import RouteSpec
 from featurestore.server.routes import ROUTES
 from featurestore.server.visit import Visit
+from tests.server.conftest import served
+from tests.server.test_access import ask
 
 OPEN = {"/healthz", "/readyz", "/docs", "/docs/{file}"}
 """What says nothing of the project."""
@@ -39,7 +43,7 @@ def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
         answer.send(None)
 
 
-class Closed(Guard):
+class Closed:
     """Admits nobody, or lets those it admits do nothing; remembers what was asked."""
 
     def __init__(self, *, admits: bool) -> None:
@@ -54,3 +58,19 @@ class Closed(Guard):
     def check(self, principal: Principal, action: str, resource: Resource) -> None:
         self.asked.append((action, resource))
         raise Forbidden(f"{principal.name} may not {action}.")
+
+
+@pytest.mark.parametrize("spec", ROUTES, ids=lambda spec: f"{spec.method} {spec.path}")
+def test_a_closed_guard_closes_every_route_that_is_not_open(lab: FeatureStore, spec: RouteSpec) -> None:
+    """A route that were added would be asked here like all others: without a decision it could not be as it should."""
+    for admits, status in ((False, 401), (True, 403)):
+        guard = Closed(admits=admits)
+        with served(create_app(lab, guard=guard)) as url, httpx.Client(base_url=url) as client:
+            answer = ask(client, spec.method, spec.path, {})
+        if spec.path in OPEN:
+            assert (answer.status_code in (200, 404), guard.asked) == (True, [])
+            continue
+        assert answer.status_code == status
+        assert [(action, resource.kind, resource.project) for action, resource in guard.asked] == (
+            [(spec.need.action, spec.need.kind, "lab")] if admits else []
+        )
