@@ -104,6 +104,13 @@ def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
     return DeltaEraser(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
 
 
+def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:
+    """Deletes, or counts, what the offline store of a project's settings has of it; returns how many files, by view."""
+    from featurestore.offline.removal import remove_project
+
+    return remove_project(settings.root / Path(settings.offline).expanduser(), settings.project, dry_run=dry_run)
+
+
 def open_engine(settings: Settings) -> "Engine":
     """Returns the engine of a project's settings.
 

@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from featurestore.care import Care
 from featurestore.clock import parse_instant
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
-from featurestore.parts import Parts
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
-    from featurestore.jobs.forget import ForgetReport
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.summary import MaterializeSummary, PushSummary, StatusReport
     from featurestore.registry.ledger import Run
 
 
-class Operations(Parts):
+class Operations(Care):
     """The operations of a store: see ``FeatureStore``, which is made of them."""
 
     @property
@@ -177,32 +176,6 @@ class Operations(Parts):
         """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
         [applied] = self._views([view])
         return self._offline.rejected(self._table(applied))
-
-    # -- forgetting ------------------------------------------------------------------------------------------------------
-
-    def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, lift: bool = False) -> "ForgetReport":
-        """Erases an entity, or several, from everything that the project keeps; a tombstone keeps them from coming back.
-
-        That is the history of every view on the entity, present and removed, with its older versions, what was pushed, what
-        waits in interrupted runs, rejected rows, the online store, and what services answered. Forgetting again completes what
-        was interrupted. A run or push of the entity passes its rows over and counts them, as ``its entity was forgotten``.
-
-        Args:
-            entity: the entity, or its name.
-            rows: the join keys, ``{"user_id": 42}``, or a list of such for several.
-            dry_run: count only.
-            lift: take the tombstones away instead, so that the entities may come back with the next rows.
-
-        Returns:
-            What was erased where; print it.
-
-        Raises:
-            NotFoundError: no view is or was on such an entity.
-            RequestError: a key is missing, unknown or of the wrong type.
-            StoreError: a store cannot be reached; forgetting again goes on where this one stopped.
-        """
-        name = getattr(entity, "name", entity)
-        return self._forgetter().lift(name, rows) if lift else self._forgetter().forget(name, rows, dry_run=dry_run)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from featurestore.adapters import (
     open_engine,
-    open_eraser,
     open_feature_log,
     open_gate,
     open_offline,
@@ -18,12 +17,9 @@ from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
-    from featurestore.jobs.forget import Forgetter
-    from featurestore.jobs.gatekeeper import Gatekeeper
-    from featurestore.registry.tombstones import Tombstones
-    from featurestore.spec.entity import Entity
     from featurestore.engines.base import Engine
     from featurestore.jobs.apply import Applier
+    from featurestore.jobs.gatekeeper import Gatekeeper
     from featurestore.jobs.materialize import Materializer
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.push import Pusher
@@ -33,12 +29,14 @@ if TYPE_CHECKING:
     from featurestore.registry.keys import Keys
     from featurestore.registry.ledger import Ledger
     from featurestore.registry.specs import SpecRegistry
+    from featurestore.registry.tombstones import Tombstones
     from featurestore.registry.watch import CatalogWatch
     from featurestore.retrieve.example import Examples
     from featurestore.retrieve.feature_log import FeatureLogger, Told
     from featurestore.retrieve.online import OnlineReader, RoundTrips
     from featurestore.retrieve.training import TrainingReader
     from featurestore.sources.base import SourceReader
+    from featurestore.spec.entity import Entity
 
 
 class Parts:
@@ -129,7 +127,9 @@ class Parts:
 
     @cached_property
     def _feature_log(self) -> "FeatureLog":
-        return open_feature_log(self.settings)
+        from featurestore.jobs.gatekeeper import GuardedFeatureLog
+
+        return GuardedFeatureLog(open_feature_log(self.settings), self._keeper)
 
     @cached_property
     def _online(self) -> "OnlineStore":
@@ -152,12 +152,6 @@ class Parts:
     def _entity_of(self, view: str) -> "Entity | None":
         applied = self._watch.refresh().views.get(view)
         return None if applied is None else applied.spec.entity
-
-    def _forgetter(self) -> "Forgetter":
-        from featurestore.jobs.forget import Forgetter
-
-        stores = open_eraser(self.settings, self._clock), self._online, self._feature_log
-        return Forgetter(self.settings.project, self._tombstones, open_gate(self.settings), *stores)
 
     @cached_property
     def _examples(self) -> "Examples":

@@ -27,7 +27,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "ports and registry": ("engines", "offline", "online", "sources", "*.base", "registry", "registry.*"),
     "adapters": ("engines.*", "offline.*", "online.*", "sources.*"),
     "retrieve and jobs": ("retrieve", "retrieve.*", "jobs", "jobs.*"),
-    "store": ("adapters", "parts", "operations", "store", ""),
+    "store": ("adapters", "parts", "care", "operations", "store", ""),
     "client": ("client", "client.*"),
     "server and cli": ("server", "server.*", "cli", "cli.*", "demo", "demo.*"),
 }

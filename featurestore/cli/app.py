@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from featurestore.cli.ask import online, sql, train
 from featurestore.cli.define import apply, init, plan
 from featurestore.cli.example import demo
+from featurestore.cli.forget import forget, teardown
 from featurestore.cli.keys import keys
 from featurestore.cli.options import Flag, Folder, examples
 from featurestore.cli.run import materialize, push, status
@@ -85,6 +86,11 @@ app.command(
 app.command(rich_help_panel=_READ, epilog=examples('featurestore sql "select origin, max(temp) from weather group by origin"'))(sql)
 app.command(rich_help_panel=_READ, epilog=examples("featurestore serve", "featurestore serve --port 8080 --workers 4"))(serve)
 app.add_typer(keys, rich_help_panel=_WRITE)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples("featurestore forget user user_id=42 --dry-run", "featurestore forget user user_id=42,43 --yes --json"),
+)(forget)
+app.command(rich_help_panel=_WRITE, epilog=examples("featurestore teardown --dry-run", "featurestore teardown"))(teardown)
 app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore demo", "featurestore demo .demo"))(demo)
 
 

@@ -148,6 +148,10 @@ class Forgetter:
             self._tombstones.erased(name, encoded)
         return ForgetReport([each for each in found if each.rows], name, entities.height, dry_run=dry_run)
 
+    def entity(self, name: str) -> Entity:
+        """Returns an entity as the latest view on it has it. Raises ``NotFoundError`` where no view is or was on it."""
+        return _entity(name, self._tombstones.tables())
+
     def lift(self, name: str, given: Any) -> ForgetReport:
         """Takes tombstones away, so that the entities may come back; reports how many there were. Raises as ``forget``."""
         entity = _entity(name, self._tombstones.tables())
@@ -187,9 +191,24 @@ class Forgetter:
             yield Forgotten("online", name, sum(1 for key in keys if there[key] is not None))
 
     def _erase_beside(self, entity: Entity, entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+        for service in self._feature_log.services(self._project):
+            rows = 0
+            for joined, columns in self._tombstones.joins()[entity.name]:
+                if set(joined.keys) == set(entities.columns):
+                    keys = entities.select(pl.col(key).alias(column) for key, column in zip(joined.keys, columns, strict=True))
+                    rows += self._count_log(service, keys) if dry_run else self._feature_log.delete(self._project, service, keys)
+            yield Forgotten("feature log", service, rows)
         for erase in self._set_aside:
             for source, rows in erase(entity, entities, dry_run).items():
                 yield Forgotten("stream", source, rows)
+
+    def _count_log(self, service: str, keys: pl.DataFrame) -> int:
+        answers = self._feature_log.read(self._project, service)
+        schema = answers.collect_schema()
+        if not set(keys.columns) <= set(schema):
+            return 0
+        same = keys.select(pl.col(name).cast(schema[name]) for name in keys.columns)
+        return int(answers.join(same.lazy(), on=keys.columns, how="semi").select(pl.len()).collect().item())
 
 
 def entities_of(entity: Entity, given: Any) -> pl.DataFrame:

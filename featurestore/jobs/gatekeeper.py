@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.offline.base import Appended, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
+from featurestore.offline.base import Appended, FeatureLog, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
 from featurestore.online.base import Entry, OnlineStore
 from featurestore.plan.forgotten import Graves, loose_keys
 from featurestore.plan.rows import REASON, Shaped
@@ -34,6 +34,7 @@ class Gatekeeper:
         self._gate = gate
         self._tombstones = tombstones
         self._within = threading.local()
+        self._joins: tuple[int, dict[str, list[tuple[Entity, tuple[str, ...]]]]] = (0, {})
         self.entity_of = entity_of
 
     @contextmanager
@@ -63,6 +64,17 @@ class Gatekeeper:
         gone = shaped.rows.height - rows.height
         gone += sum(frame.height for frame in shaped.rejected) - sum(frame.height for frame in rejected)
         return replace(shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=gone)
+
+    def answers(self, graves: Graves, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows of a service's answers without those that were asked for forgotten entities."""
+        if self._joins[0] != graves.change:
+            self._joins = graves.change, self._tombstones().joins()
+        for name in graves.digests:
+            for entity, columns in self._joins[1].get(name, ()):
+                if set(columns) <= set(rows.columns):
+                    keys = [rows[each].cast(dtype, strict=False) for each, dtype in zip(columns, entity.keys.values(), strict=True)]
+                    rows = rows.filter(~graves.rows_of(name, pl.DataFrame(keys)))
+        return rows
 
     @staticmethod
     def rows(graves: Graves, entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
@@ -168,6 +180,31 @@ class GuardedLog:
     def folding(self, table: Table) -> AbstractContextManager[bool]:
         """See ``PushLog.folding``."""
         return self._log.folding(table)
+
+
+class GuardedFeatureLog:
+    """A feature log into which no answers for forgotten entities get.
+
+    Args:
+        log: the log.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, log: FeatureLog, keeper: Gatekeeper) -> None:
+        self._log = log
+        self._keeper = keeper
+        self.read = log.read
+        self.services = log.services
+        self.compact = log.compact
+        self.prune = log.prune
+        self.delete = log.delete
+
+    def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
+        """See ``FeatureLog.append``. What was answered before somebody was forgotten may be written after it."""
+        with self._keeper.passing() as graves:
+            kept = self._keeper.answers(graves, rows) if graves else rows
+            if kept.height or not rows.height:
+                self._log.append(project, service, kept)
 
 
 class GuardedOffline:

@@ -11,6 +11,9 @@ from featurestore.clock import to_micros
 from featurestore.plan.forgotten import Graves, digest
 from featurestore.registry.specs import SpecRegistry, read_view
 from featurestore.spec.catalog import AppliedView
+from featurestore.spec.entity import Entity
+from featurestore.spec.serial import from_json
+from featurestore.spec.service import FeatureService
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -111,6 +114,29 @@ class Tombstones:
             rows = connection.execute(spec.select().where(mine).order_by(spec.c.name, spec.c.version)).all()
         newest = {(row.name, row.data_version): row for row in rows}
         return [AppliedView(read_view(row.name, row.version, row.body), row.version, row.data_version) for row in newest.values()]
+
+    def joins(self) -> dict[str, list[tuple[Entity, tuple[str, ...]]]]:
+        """Returns, by the entity's name, each entity that a view is or was on, with the columns that its keys came in.
+
+        These are the keys' own names, and what any version of a service or on-demand view says with ``.on(…)``.
+        """
+        entities: dict[tuple[str, tuple[str, ...]], Entity] = {}
+        for view in self.tables():
+            entities[view.spec.entity.name, view.spec.entity.key_names] = view.spec.entity
+        spec = self._database.tables.spec
+        mine = (spec.c.project == self._registry.project) & spec.c.kind.in_(("service", "on_demand")) & ~spec.c.deleted
+        with self._database.reading() as connection:
+            rows = connection.execute(spec.select().where(mine)).all()
+        renamed: set[tuple[tuple[str, str], ...]] = {()}
+        for row in rows:
+            read = from_json(row.kind, row.body)
+            references = read.references if isinstance(read, FeatureService) else getattr(read, "inputs", ())
+            renamed |= {each.key_columns for each in references}
+        found: dict[str, list[tuple[Entity, tuple[str, ...]]]] = {}
+        for (name, keys), entity in entities.items():
+            columns = dict.fromkeys(tuple(dict(each).get(key, key) for key in keys) for each in sorted(renamed))
+            found.setdefault(name, []).extend((entity, each) for each in columns)
+        return found
 
     def _change(self, connection: "Connection") -> int:
         tombstone = self._database.tables.tombstone

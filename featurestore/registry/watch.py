@@ -75,6 +75,12 @@ class CatalogWatch:
         self._changed()
         return catalog
 
+    def forget(self) -> None:
+        """Forgets the catalog, where the registry has begun anew."""
+        with self._lock:
+            self._catalog = None
+        self._changed()
+
     def close(self) -> None:
         """Ends the thread."""
         self._stop.set()
