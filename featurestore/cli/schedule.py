@@ -41,8 +41,7 @@ def schedule(
     store = open_store(ctx, project_dir)
     scheduler = store.scheduler(told=tell)
     stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _interrupt(stop, once=once))
+    handled = [(each, signal.signal(each, lambda *_: _interrupt(stop, once=once))) for each in (signal.SIGINT, signal.SIGTERM)]
     try:
         if once:
             scheduler.once()
@@ -52,6 +51,9 @@ def schedule(
             unfinished = store.schedule(stop, scheduler)
     except KeyboardInterrupt:
         unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule_shutdown_seconds)
+    finally:
+        for number, before in handled:
+            signal.signal(number, before)
     if unfinished:
         _leave()
     store.close()
