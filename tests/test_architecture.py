@@ -37,7 +37,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "apscheduler": ("jobs.triggers", "jobs.schedule*"),
     "sqlalchemy": ("registry.*",),
     "duckdb": ("offline.sql", "sources.databases"),
-    "filelock": ("offline.pushed", "offline.gate"),
+    "filelock": ("offline.pushed", "offline.delta_log", "offline.gate"),
     "deltalake": ("offline.delta*", "offline.erase", "offline.merge", "sources.delta"),
     "redis": ("online.redis*",),
     "hiredis": ("online.redis*",),

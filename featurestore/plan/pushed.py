@@ -1,8 +1,7 @@
 """Rows that are pushed: brought to the form that their source's reader would give them."""
 
-from datetime import timedelta
+import re
 
-import msgspec
 import polars as pl
 
 from featurestore.clock import INSTANT, instants, parse_times
@@ -13,6 +12,11 @@ from featurestore.plan.rows import REASON, Shaped, fitted
 from featurestore.spec.source import Source
 from featurestore.spec.view import ViewSpec
 
+_DURATION = re.compile(
+    r"(?P<sign>[-+]?)P(?:(?P<days>\d+)D)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)(?:\.(?P<fraction>\d{1,6}))?S)?)?",
+    re.ASCII,
+)
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -108,7 +112,8 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     elif isinstance(dtype, pl.Time):
         parsed = texts.str.to_time("%H:%M:%S%.f", strict=False)
     elif isinstance(dtype, pl.Duration):
-        parsed = pl.Series(texts.name, [_duration(text) for text in texts], dtype=dtype)
+        micros = pl.Series(texts.name, [_duration_micros(text) for text in texts], dtype=pl.Int64)
+        parsed = micros.cast(pl.Duration("us")).cast(dtype)
     elif isinstance(dtype, pl.Binary):
         parsed = texts.str.decode("base64", strict=False)
     elif dtype.is_numeric():
@@ -124,8 +129,12 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     return parsed
 
 
-def _duration(text: str | None) -> timedelta | None:
-    try:
-        return None if text is None else msgspec.convert(text, timedelta)
-    except msgspec.ValidationError:
+def _duration_micros(text: str | None) -> int | None:
+    """Returns the duration that a text of ISO 8601 says, ``-P1DT0.000001S``; None where it says none that can be kept."""
+    found = _DURATION.fullmatch(text) if text is not None else None
+    if found is None or not any(found.groups()[1:]):
         return None
+    days, hours, minutes, seconds = (int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds"))
+    whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    micros = whole * 1_000_000 + int((found["fraction"] or "").ljust(6, "0"))
+    return None if micros >= 2**63 else -micros if found["sign"] == "-" else micros
