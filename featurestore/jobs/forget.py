@@ -192,23 +192,28 @@ class Forgetter:
 
     def _erase_beside(self, entity: Entity, entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
         for service in self._feature_log.services(self._project):
-            rows = 0
-            for joined, columns in self._tombstones.joins()[entity.name]:
-                if set(joined.keys) == set(entities.columns):
-                    keys = entities.select(pl.col(key).alias(column) for key, column in zip(joined.keys, columns, strict=True))
-                    rows += self._count_log(service, keys) if dry_run else self._feature_log.delete(self._project, service, keys)
+            names = [
+                columns for joined, columns in self._tombstones.joins()[entity.name] if set(joined.keys) == set(entities.columns)
+            ]
+            keys = [entities.rename(dict(zip(entities.columns, columns, strict=True))) for columns in names]
+            if dry_run:
+                rows = self._count_log(service, keys)
+            else:
+                rows = sum(self._feature_log.delete(self._project, service, each) for each in keys)
             yield Forgotten("feature log", service, rows)
         for erase in self._set_aside:
             for source, rows in erase(entity, entities, dry_run).items():
                 yield Forgotten("stream", source, rows)
 
-    def _count_log(self, service: str, keys: pl.DataFrame) -> int:
+    def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
         answers = self._feature_log.read(self._project, service)
         schema = answers.collect_schema()
-        if not set(keys.columns) <= set(schema):
-            return 0
-        same = keys.select(pl.col(name).cast(schema[name]) for name in keys.columns)
-        return int(answers.join(same.lazy(), on=keys.columns, how="semi").select(pl.len()).collect().item())
+        found = pl.lit(value=False)
+        for each in keys:
+            if set(each.columns) <= set(schema):
+                same = each.select(pl.struct(pl.col(name).cast(schema[name]) for name in each.columns).alias("same"))["same"]
+                found = found | pl.struct(each.columns).is_in(same.implode())
+        return int(answers.select(found.sum()).collect().item()) if schema else 0
 
 
 def entities_of(entity: Entity, given: Any) -> pl.DataFrame:

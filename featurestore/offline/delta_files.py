@@ -252,6 +252,11 @@ def translated(action: str, where: str) -> Iterator[None]:
     """
     try:
         yield
+    except FileNotFoundError as error:
+        raise OfflineStoreError(
+            f"The offline store could not {action} {where}, for a file of it is gone. The table was written anew meanwhile, as an "
+            f"entity was forgotten or what nothing needs any more was removed: ask again. ({error})"
+        ) from error
     except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
         raise OfflineStoreError(
             f"The offline store could not {action} {where}: {error}. Is the disk full, or the folder not yours to write?"

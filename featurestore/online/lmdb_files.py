@@ -140,6 +140,18 @@ class Files:
         with self._lock:
             self._opened().reader_check()
 
+    def open_anew(self) -> None:
+        """Closes the files and opens them again: this process then has nothing in memory of the pages that it has written."""
+        with self._lock:
+            self._opened()
+            self._pause()
+            try:
+                if self._environment is not None:
+                    self._environment.close()
+                self._open()
+            finally:
+                self._resume()
+
     def pages(self) -> int:
         """Returns how many pages the file has, but for the two that tell where the others are."""
         with self._lock:
