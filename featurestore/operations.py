@@ -1,7 +1,8 @@
 """What keeps a store's features fresh and in order: the half of ``FeatureStore`` that writes, watches and tidies."""
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,9 +15,14 @@ from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from featurestore.jobs.progress import Progress
-    from featurestore.jobs.summary import MaterializeSummary, PushSummary, StatusReport
-    from featurestore.registry.ledger import Run
+    from featurestore.jobs.schedule import Outcome, Scheduler
+    from featurestore.jobs.standing import Notice, StatusReport
+    from featurestore.jobs.summary import MaterializeSummary, PushSummary
+    from featurestore.registry.ledger import Run, State
+    from featurestore.registry.serving import ViewVersion
 
 
 class Operations(Care):
@@ -40,6 +46,8 @@ class Operations(Care):
         *,
         start: datetime | str | None = None,
         end: datetime | str | None = None,
+        chunk: timedelta | str | None = None,
+        parallel: int = 1,
         dry_run: bool = False,
         progress: "Progress | None" = None,
     ) -> "MaterializeSummary":
@@ -51,6 +59,9 @@ class Operations(Care):
             views: the views, as classes or names; None for all that are applied.
             start: read from this available time on, inclusive, even what was read before; None for what is new.
             end: read what is available by this instant, inclusive; None for now.
+            chunk: read in spans of available time of this length (``"1d"``), each a run, from ``start`` or the source's first
+                row on. A span that is done is not done again when the same backfill is repeated.
+            parallel: how many views at once; together they hold as many rows as one would.
             dry_run: read and check only, and write nothing.
             progress: is told how it gets on.
 
@@ -64,6 +75,7 @@ class Operations(Care):
             RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next call goes on where this one stopped.
         """
+        from featurestore.jobs.backfill import Backfill
         from featurestore.jobs.summary import MaterializeSummary
 
         until = self._clock() if end is None else parse_instant(end)
@@ -72,9 +84,17 @@ class Operations(Care):
                 f"end={end!s} lies in the future, when more may come to be known. Leave it out: it is now by itself."
             )
         since = None if start is None else parse_instant(start)
-        job = self._materializer(progress)
-        done = job.materialize_all(self._views(views), self._at_hand.of, start=since, end=until, dry_run=dry_run)
-        return MaterializeSummary(done)
+        if parallel < 1:
+            raise RequestError(f"parallel={parallel} is no number of views to do at once; the least is 1.")
+        job, chosen, define = self._materializer(progress), self._views(views), self._at_hand.of
+        if chunk is None:
+            done = job.materialize_all(chosen, define, start=since, end=until, dry_run=dry_run, parallel=parallel)
+            return MaterializeSummary(done)
+        if dry_run:
+            raise RequestError("dry_run=True writes nothing that a later span could go on from; leave chunk= out.")
+        length = _chunk_length(chunk)
+        backfill = Backfill(job, self._ledger, self._open_source, progress)
+        return MaterializeSummary(backfill.run(chosen, define, start=since, end=until, chunk=length, parallel=parallel))
 
     def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
         """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
@@ -134,8 +154,53 @@ class Operations(Care):
 
         What is online and newer stays. Returns for each view how many values were written.
         """
-        job = self._materializer(progress)
-        return {applied.spec.name: job.rebuild_online(applied) for applied in self._views(views)}
+        job, lingering = self._materializer(progress), self._watch.refresh().lingering
+        written = {applied.spec.name: job.rebuild_online(applied) for applied in self._views(views)}
+        for name in written.keys() & lingering.keys():
+            written[name] += job.rebuild_online(lingering[name])
+        return written
+
+    def rollback(self, view: Any, *, to: int | None = None, undo: bool = False) -> Catalog:
+        """Gives a view's readers the version that they were given before, and keeps them at it; returns the catalog.
+
+        All readers have it within ``refresh_seconds``; no answer is a mixture of two. Nothing else changes: jobs go on
+        writing what is applied. Readers keep the version until the view is applied otherwise, or the rollback is undone.
+
+        Args:
+            view: the view, as a class or by name.
+            to: the version; None for the one before. Its rows must still be there: ``versions`` tells.
+            undo: take a rollback back instead. Readers are given the applied version, as soon as it is materialized.
+
+        Raises:
+            NotFoundError: the view is not applied, or has no such version.
+            RollbackError: there is nothing to return to, its rows are gone, or there is no rollback to undo.
+            ConcurrentApplyError: somebody else changed the project at this moment; nothing was changed here.
+        """
+        if undo and to is not None:
+            raise RequestError("undo=True gives readers what is applied, so it goes without to=.")
+        [applied] = self._views([view])
+        name = applied.spec.name
+        if undo:
+            return self._watch.use(self._serving.undo(name))
+        kept = [each.data_version for each in self._serving.retained(name) if self._count_rows(each)]
+        return self._watch.use(self._serving.roll_back(name, to, kept))
+
+    def versions(self, view: Any) -> "list[ViewVersion]":
+        """Returns the versions of a view, the oldest first: when each was applied, its rows, since when readers have it.
+
+        Versions that only differ in words, a schedule or a ttl share their rows, and so their data version.
+
+        Raises:
+            NotFoundError: nothing ever had that name.
+        """
+        name = parse_references(view)[0].view
+        known = self._serving.versions(name)
+        applied = {each.data_version: each for each in self._serving.retained(name)}
+        now = self._watch.refresh().views.get(name)
+        counts = {number: self._count_rows(each) for number, each in applied.items()}
+        if now is not None:
+            counts[now.data_version] = self._count_rows(now)
+        return [replace(each, rows=counts.get(each.data_version)) for each in known]
 
     # -- watching --------------------------------------------------------------------------------------------------------
 
@@ -188,3 +253,10 @@ class Operations(Care):
             if name not in catalog.views:
                 raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect once they are applied.")
         return [catalog.views[name] for name in names]
+
+
+def _chunk_length(chunk: timedelta | str) -> int:
+    try:
+        return parse_duration(chunk)
+    except DefinitionError as error:
+        raise RequestError(f"chunk={chunk!r} is no length of a span. {error.problem}") from error

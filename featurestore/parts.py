@@ -1,6 +1,9 @@
 """The parts that a store is made of: each is made when it is first needed."""
 
+from datetime import datetime
 from functools import cached_property
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from featurestore.adapters import (
@@ -13,7 +16,7 @@ from featurestore.adapters import (
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
-from featurestore.spec.catalog import AppliedView, Catalog
+from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from featurestore.online.base import OnlineStore
     from featurestore.registry.at_hand import AtHand
     from featurestore.registry.keys import Keys
+    from featurestore.registry.leases import Lease
     from featurestore.registry.ledger import Ledger
+    from featurestore.registry.serving import Serving
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.tombstones import Tombstones
     from featurestore.registry.watch import CatalogWatch
@@ -114,10 +119,16 @@ class Parts:
         return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
 
     @cached_property
+    def _serving(self) -> "Serving":
+        from featurestore.registry.serving import Serving
+
+        return Serving(self._registry)
+
+    @cached_property
     def _applier(self) -> "Applier":
         from featurestore.jobs.apply import Applier
 
-        return Applier(self._registry, self._open_source, self._count_rows)
+        return Applier(self._registry, self._open_source, self._count_rows, self._serving.retained)
 
     @cached_property
     def _offline(self) -> "OfflineStore":
@@ -175,12 +186,19 @@ class Parts:
 
         return TrainingReader(self.settings.project, self._offline, self._engine)
 
-    def _materializer(self, progress: "Progress | None") -> "Materializer":
+    def _materializer(self, progress: "Progress | None", ledger: "Ledger | None" = None) -> "Materializer":
         from featurestore.jobs.materialize import Materializer
 
-        stores = (self.settings.project, self._ledger, self._offline, self._online, self._open_source)
+        stores = (self.settings.project, ledger or self._ledger, self._offline, self._online, self._open_source)
         return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, admit=self._keeper.without_forgotten,
-                            progress=progress)
+                            progress=progress, switch=self._switch)
+
+    def _switch(self, applied: AppliedView, through: datetime) -> None:
+        """Gives readers a view as it is applied, where they are given another version still."""
+        if applied.spec.name in self._watch.refresh().lingering:
+            catalog = self._serving.switch(applied, through)
+            if catalog is not None:
+                self._watch.use(catalog)
 
     @cached_property
     def _pusher(self) -> "Pusher":
@@ -202,6 +220,5 @@ class Parts:
 
         return Table.of(self.settings.project, applied)
 
-    def _count_rows(self, catalog: Catalog, view: str) -> int | None:
-        applied = catalog.views.get(view)
-        return None if applied is None else self._offline.snapshot(self._table(applied)).rows
+    def _count_rows(self, applied: AppliedView) -> int:
+        return self._offline.snapshot(self._table(applied)).rows

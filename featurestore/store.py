@@ -209,7 +209,7 @@ class FeatureStore(Operations):
             NotFoundError: the query names a table that is no view.
             RequestError: the query is refused; the message is DuckDB's.
         """
-        tables = {name: self._table(applied) for name, applied in self._watch.refresh().views.items()}
+        tables = {name: self._table(applied) for name, applied in self._watch.refresh().served.items()}
         return run_sql(query, tables, self._offline)
 
     def __enter__(self) -> "FeatureStore":

@@ -1,6 +1,6 @@
 """Applying definitions: checked against their sources, compared with what is applied, and written in one step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -12,7 +12,7 @@ from featurestore.registry.definitions import Definitions
 from featurestore.registry.diff import Plan, diff
 from featurestore.registry.specs import SpecRegistry
 from featurestore.sources.base import SourceReader
-from featurestore.spec.catalog import Catalog
+from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.source import Source
 from featurestore.spec.view import FeatureView
 
@@ -24,12 +24,14 @@ class Applier:
     Args:
         registry: where specs are kept.
         open_source: opens a source's reader.
-        count_rows: tells how many rows a view's history holds, for the plan's estimate of what is to be recomputed.
+        count_rows: tells how many rows a view's history holds: those to be recomputed, and whether there are any to serve.
+        retained: tells which earlier data versions of a view are kept.
     """
 
     registry: SpecRegistry
     open_source: Callable[[Source], SourceReader]
-    count_rows: Callable[[Catalog, str], int | None]
+    count_rows: Callable[[AppliedView], int | None]
+    retained: Callable[[str], Sequence[AppliedView]]
 
     def plan(self, definitions: Definitions, *, partial: bool) -> Plan:
         """Returns what applying the definitions would change.
@@ -38,7 +40,7 @@ class Applier:
             DefinitionErrors: views do not fit their sources or have transforms that are wrong; all of them are told.
         """
         catalog = self.registry.load()
-        plan = diff(catalog, definitions, partial=partial, rows=lambda view: self.count_rows(catalog, view))
+        plan = diff(catalog, definitions, partial=partial, rows=self.count_rows, retained=self.retained)
         faults: list[DefinitionError] = []
         warnings: list[str] = []
         for view in definitions.views.values():

@@ -10,6 +10,9 @@ and may be done again, or by two processes at once, with one result (S17):
 4. **write online**: each entity's greatest row of the run is written, where the online store has no greater one.
 5. **finish**: the run is done, and its cursor is where the next run begins.
 
+A changed view is read anew as its new version, beside the one that readers are given. Once its rows reach as far as theirs,
+readers are given the new one.
+
 What was pushed is added to the history by a run too, before the source is read: its chunks are the segments of the log, it
 leaves the cursor where it is, and the segments are deleted once their rows are online.
 """
@@ -17,6 +20,7 @@ leaves the cursor where it is, and the segments are deleted once their rows are 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,10 +28,11 @@ from typing import Any
 import polars as pl
 
 from featurestore.clock import Clock
-from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError, RejectedRowsError, SourceError
+from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
 from featurestore.jobs.latest import write_latest
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.jobs.summary import ViewSummary
+from featurestore.jobs.views import OF_ONE_VIEW, each_view
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
@@ -41,8 +46,6 @@ from featurestore.spec.source import Source
 from featurestore.spec.view import ViewSpec
 
 _UNFINISHED = ("running", "committed")
-_OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError)
-"""The errors that one view's source, transform or rows give cause to."""
 
 
 class Materializer:
@@ -58,6 +61,7 @@ class Materializer:
         chunk_rows: about how many of a source's rows are held at once.
         admit: leaves rows of forgotten entities out, and counts them.
         progress: is told how it gets on.
+        switch: is told until when a view's source was read without a gap, for its readers to be given it.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Materializer:
         chunk_rows: int,
         admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
         progress: Progress | None = None,
+        switch: Callable[[AppliedView, datetime], object] = lambda applied, through: None,
     ) -> None:
         self._project = project
         self._ledger = ledger
@@ -82,6 +87,7 @@ class Materializer:
         self._chunk_rows = chunk_rows
         self._admit = admit
         self._progress = progress or Silence()
+        self._switch = switch
         self._windows = WindowWriter(project, offline, online, clock)
 
     def materialize_all(
@@ -92,8 +98,9 @@ class Materializer:
         start: datetime | None,
         end: datetime,
         dry_run: bool,
+        parallel: int = 1,
     ) -> list[ViewSummary]:
-        """Materializes views one after the other; a view that fails does not keep the others from being done.
+        """Materializes views; one that fails does not keep the others from being done.
 
         Args:
             views: the views as applied.
@@ -101,27 +108,36 @@ class Materializer:
             start: as ``materialize``.
             end: as ``materialize``.
             dry_run: as ``materialize``.
+            parallel: how many views at once; together they hold as many rows as one would.
 
         Raises:
             MaterializeError: several views failed; it tells of each.
             FeatureStoreError: one view failed, with its own error; or a store cannot be reached, which ends it at once.
         """
-        summaries, failed = [], []
-        for view in views:
-            try:
-                applied, transform = define(view)
-                summaries.append(self.materialize(applied, transform, start=start, end=end, dry_run=dry_run))
-            except _OF_ONE_VIEW as error:
-                failed.append(error)
-        if len(failed) == 1:
-            raise failed[0]
-        if failed:
-            told = "".join(f"\n  - {error}" for error in failed)
-            raise MaterializeError(f"{len(failed)} of {len(views)} views failed; the others are done.{told}")
-        return summaries
+        job = self.sharing(parallel)
+        return each_view(
+            views,
+            define,
+            lambda applied, transform: job.materialize(applied, transform, start=start, end=end, dry_run=dry_run),
+            parallel,
+        )
+
+    def sharing(self, parallel: int, progress: Progress | None = None) -> "Materializer":
+        """Returns one like this that leaves room for others: so many together hold the rows of one."""
+        job = copy(self)
+        job._chunk_rows = max(1, self._chunk_rows // parallel)
+        job._progress = progress or self._progress
+        return job
 
     def materialize(
-        self, applied: AppliedView, transform: Transform | None, *, start: datetime | None, end: datetime, dry_run: bool = False
+        self,
+        applied: AppliedView,
+        transform: Transform | None,
+        *,
+        start: datetime | None,
+        end: datetime,
+        dry_run: bool = False,
+        note: Mapping[str, Any] | None = None,
     ) -> ViewSummary:
         """Brings all that is new in a view's source into both stores; first completes a run that was interrupted.
 
@@ -131,6 +147,7 @@ class Materializer:
             start: read from this available time on, whatever was read before; None for what is new.
             end: read what is available by this instant, inclusive.
             dry_run: read and check, and write nothing.
+            note: what the run's span shall have besides, in plain JSON values.
 
         Raises:
             SourceError: the source is not there, or not what the definition says.
@@ -143,6 +160,21 @@ class Materializer:
         reader.schema()
         if dry_run:
             return self._try(applied, transform, reader, start, end)
+        summary = self._run(applied, transform, reader, start, end, note or {})
+        if start is None:
+            self._switch(applied, end)
+        return summary
+
+    def _run(
+        self,
+        applied: AppliedView,
+        transform: Transform | None,
+        reader: SourceReader,
+        start: datetime | None,
+        end: datetime,
+        note: Mapping[str, Any],
+    ) -> ViewSummary:
+        view = applied.spec
         summary = ViewSummary(view.name, applied.data_version)
         while True:
             settled, number = self._settle(applied, transform, reader)
@@ -150,7 +182,7 @@ class Materializer:
             span = self._pin(applied, transform, reader, start, end)
             if not span.chunks:
                 return summary
-            body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor)}
+            body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor), **note}
             run = self._ledger.begin(view.name, applied.data_version, number, body)
             if run.state == "failed":
                 raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
@@ -224,7 +256,7 @@ class Materializer:
             online = self._write_online(run, table, applied)
             if _is_fold(run):
                 self._offline.log.remove(table)
-        except _OF_ONE_VIEW as error:
+        except OF_ONE_VIEW as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise
         except FeatureStoreError as error:

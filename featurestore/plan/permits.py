@@ -116,8 +116,8 @@ class Permits:
         return {
             "service": services,
             "view": views,
-            "entity": {self._catalog.views[name].spec.entity.name for name in stored},
-            "source": {self._catalog.views[name].spec.source.name for name in views & self._catalog.views.keys()},
+            "entity": {self._catalog.served[name].spec.entity.name for name in stored},
+            "source": {self._catalog.served[name].spec.source.name for name in views & self._catalog.served.keys()},
         }
 
     def _write(self, grants: Grants, sources: Sequence[str]) -> str:

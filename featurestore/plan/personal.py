@@ -18,7 +18,7 @@ def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
         {}
     """
     known: dict[str, frozenset[str]] = {}
-    for name, applied in catalog.views.items():
+    for name, applied in catalog.served.items():
         known[name] = frozenset(each.name for each in applied.spec.features if each.pii)
     for name in catalog.on_demand:
         _of_view(catalog, name, known)

@@ -47,16 +47,17 @@ def find_columns(catalog: Catalog, reference: Reference) -> list[Found]:
         NotFoundError: nothing applied has the name.
         RequestError: ``.on(…)`` names a key the entity does not have or something without keys, or ``.alias(…)`` a family.
     """
-    spec = catalog.referable.get(reference.view)
+    spec = catalog.readable.get(reference.view)
     if spec is None:
-        known = [*catalog.referable, *catalog.services]
+        known = [*catalog.readable, *catalog.services]
         raise NotFoundError(
             "applied feature view or service", reference.view, known, "Definitions take effect once they are applied."
         )
     on = _join_columns(spec, reference)
     kind: Kind = "view" if isinstance(spec, ViewSpec) else "request" if isinstance(spec, RequestSpec) else "on_demand"
     return [
-        Found(name, kind, spec.name, feature, on, reference.name_prefix, said) for name, feature, said in _named(spec, reference)
+        Found(name, kind, spec.name, feature, on, reference.name_prefix, said)
+        for name, feature, said in _named(spec, reference, catalog)
     ]
 
 
@@ -82,7 +83,9 @@ def family_of(spec: ViewSpec | OnDemandSpec | RequestSpec, name: str) -> list[Fe
     return [feature] if feature is not None else [each for each in spec.features if each.family == name]
 
 
-def _named(spec: ViewSpec | OnDemandSpec | RequestSpec, reference: Reference) -> Iterator[tuple[str, FeatureSpec, str]]:
+def _named(
+    spec: ViewSpec | OnDemandSpec | RequestSpec, reference: Reference, catalog: Catalog
+) -> Iterator[tuple[str, FeatureSpec, str]]:
     if not isinstance(reference, FeatureReference):
         for feature in spec.features:
             yield reference.name_prefix + feature.name, feature, f"feature {feature.name!r} of {reference!r}"
@@ -90,7 +93,8 @@ def _named(spec: ViewSpec | OnDemandSpec | RequestSpec, reference: Reference) ->
     features = family_of(spec, reference.feature)
     if not features:
         known = dict.fromkeys([*spec.feature_names, *(each.family for each in spec.features if each.family)])
-        raise NotFoundError("feature", f"{spec.name}.{reference.feature}", [f"{spec.name}.{each}" for each in known])
+        names = [f"{spec.name}.{each}" for each in known]
+        raise NotFoundError("feature", f"{spec.name}.{reference.feature}", names, _coming(reference, catalog))
     if len(features) == 1:
         column = reference.name_prefix + (reference.new_name or features[0].name)
         yield column, features[0], f"feature {reference!r}"
@@ -99,6 +103,18 @@ def _named(spec: ViewSpec | OnDemandSpec | RequestSpec, reference: Reference) ->
         raise RequestError(family_alias(reference, features))
     for feature in features:
         yield reference.name_prefix + feature.name, feature, f"feature {feature.name!r} of {reference!r}"
+
+
+def _coming(reference: FeatureReference, catalog: Catalog) -> str:
+    """Returns what to do where a feature is not served, though it is applied; empty where it is neither."""
+    name = reference.view
+    if name not in catalog.lingering or not family_of(catalog.views[name].spec, reference.feature):
+        return ""
+    applied, served = catalog.views[name].version, catalog.lingering[name].version
+    told = f"It is in version {applied} of {name!r}, which is applied, but version {served} is served"
+    if name in catalog.pinned:
+        return f"{told}, by a rollback. Take that back: featurestore rollback {name} --undo"
+    return f"{told} until the new one is materialized. Run featurestore materialize {name}"
 
 
 def family_alias(reference: FeatureReference, features: list[FeatureSpec]) -> str:

@@ -202,9 +202,8 @@ class _Needs:
         # What is computed beside them does not change what the joins asked for are called.
         labels = _labels(self._seen, self._prefixes, {})
         labels |= _labels([place for place in self._fetched if place not in labels], self._prefixes, labels)
-        return tuple(
-            Join(self._catalog.views[place[0]], place[1], tuple(columns), labels[place]) for place, columns in self._fetched.items()
-        )
+        views = self._catalog.served
+        return tuple(Join(views[place[0]], place[1], tuple(columns), labels[place]) for place, columns in self._fetched.items())
 
     def computation(self) -> Computation:
         fields = tuple(RequestColumn(name, *each[:2], tuple(each[2])) for name, each in self._fields.items())

@@ -45,7 +45,7 @@ def see(catalog: Catalog, may: May) -> Sight:
     def those(action: str, kind: str, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(name for name in sorted(names) if may(action, kind, name))
 
-    views = {name: applied.spec.feature_names for name, applied in catalog.views.items()}
+    views = {name: applied.spec.feature_names for name, applied in catalog.served.items()}
     views |= {name: spec.feature_names for name, spec in catalog.on_demand.items()}
     return Sight(
         services=those("read", "service", catalog.services),

@@ -1,7 +1,7 @@
 """The plan of an apply: what definitions would change of what is applied, and what that means recomputing."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from featurestore.registry.definitions import Definitions, check
 from featurestore.registry.details import details
 from featurestore.registry.services import Known, on_demand_problems, service_problems
 from featurestore.registry.specs import Put, applied_specs
-from featurestore.spec.catalog import Catalog
+from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.on_demand import OnDemandSpec
 from featurestore.spec.reference import ViewReference
 from featurestore.spec.request import RequestSpec
@@ -36,6 +36,8 @@ class Change:
         version: the version it will have.
         data_version: of a view, the version of its stored values.
         spec: the new definition; None for one that is removed.
+        serves: of a view, the version that readers are given until the new one is materialized; None where they are given
+            the new one at once.
     """
 
     action: Action
@@ -47,11 +49,13 @@ class Change:
     version: int = 1
     data_version: int | None = None
     spec: Spec | None = None
+    serves: int | None = None
 
     def __str__(self) -> str:
         lines = [f"{_SYMBOLS[self.action]} {self.kind} {self.name}", *(f"    {line}" for line in self.details)]
         if self.recompute:
-            lines.append(f"    to recompute: {_rows(self.rows)}")
+            until = "" if self.serves is None else f"; version {self.serves} goes on being served until then"
+            lines.append(f"    to recompute: {_rows(self.rows)}{until}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +63,7 @@ class Change:
         return {
             "action": self.action, "kind": self.kind, "name": self.name, "version": self.version,
             "data_version": self.data_version, "details": list(self.details), "recompute": self.recompute, "rows": self.rows,
+            "serves": self.serves,
         }  # fmt: skip
 
 
@@ -101,7 +106,11 @@ class Plan:
 
     def puts(self) -> tuple[Put, ...]:
         """Returns the versions to write, for ``SpecRegistry.commit``."""
-        return tuple(Put(change.spec, change.version, change.data_version) for change in self.changes if change.spec is not None)
+        return tuple(
+            Put(change.spec, change.version, change.data_version, change.serves is not None)
+            for change in self.changes
+            if change.spec is not None
+        )
 
     def deletes(self) -> tuple[tuple[str, str], ...]:
         """Returns the (kind, name) of what is to be removed, for ``SpecRegistry.commit``."""
@@ -123,14 +132,22 @@ class Plan:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Callable[[str], int | None]) -> Plan:
-    """Returns what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` does.
+def diff(
+    catalog: Catalog,
+    definitions: Definitions,
+    *,
+    partial: bool,
+    rows: Callable[[AppliedView], int | None],
+    retained: Callable[[str], Sequence[AppliedView]] = lambda view: (),
+) -> Plan:
+    """Returns what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` and ``retained`` do.
 
     Args:
         catalog: what is applied.
         definitions: what is defined.
         partial: whether the definitions are some of the project's, so that what is not among them stays; else it goes.
-        rows: tells how many rows a view's history holds; None where that is not known.
+        rows: tells how many rows the history of a view as it was applied holds; None where that is not known.
+        retained: tells the earlier data versions of a view that are kept, the newest first, each as it was last.
 
     Raises:
         DefinitionErrors: a service among the definitions uses what is neither defined nor, in a partial apply, applied.
@@ -150,7 +167,7 @@ def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Cal
     for kind in KINDS:
         gone = [] if partial else [name for name in applied[kind] if name not in defined[kind]]
         for name in sorted([*defined[kind], *gone]):
-            change = _change(catalog, kind, name, applied[kind].get(name), defined[kind].get(name), rows)
+            change = _change(catalog, kind, name, applied[kind].get(name), defined[kind].get(name), rows, retained)
             if change is None:
                 unchanged += 1
             else:
@@ -162,7 +179,13 @@ def diff(catalog: Catalog, definitions: Definitions, *, partial: bool, rows: Cal
 
 
 def _change(
-    catalog: Catalog, kind: str, name: str, old: Spec | None, new: Spec | None, rows: Callable[[str], int | None]
+    catalog: Catalog,
+    kind: str,
+    name: str,
+    old: Spec | None,
+    new: Spec | None,
+    rows: Callable[[AppliedView], int | None],
+    retained: Callable[[str], Sequence[AppliedView]],
 ) -> Change | None:
     """Returns what becomes of a definition; None where it stays as it is."""
     version = catalog.versions.get((kind, name), 0) + 1
@@ -175,11 +198,59 @@ def _change(
     told = details(old, new)
     if not (isinstance(old, ViewSpec) and isinstance(new, ViewSpec)):
         return Change("change", kind, name, told, version=version, spec=new)
+    return _changed_view(catalog, old, new, told, rows, retained)
+
+
+def _changed_view(
+    catalog: Catalog,
+    old: ViewSpec,
+    new: ViewSpec,
+    told: tuple[str, ...],
+    rows: Callable[[AppliedView], int | None],
+    retained: Callable[[str], Sequence[AppliedView]],
+) -> Change:
+    """Returns what becomes of a view that is defined otherwise: of its rows, and of what readers are given."""
+    name, version = new.name, catalog.versions["view", new.name] + 1
+    applied, lingers = catalog.views[name], catalog.lingering.get(name)
+    changed = Change("change", "view", name, told, version=version, data_version=applied.data_version, spec=new)
+    if lingers is not None:
+        changed = replace(changed, serves=lingers.version)
     if data_digest(old) == data_digest(new):
         if old.ttl is not None and (new.ttl is None or new.ttl > old.ttl):
             told = (*told, "what expired online returns with materialize --rebuild-online (store.rebuild_online())")
-        return Change("change", kind, name, told, version=version, data_version=catalog.views[name].data_version, spec=new)
-    return Change("change", kind, name, told, recompute=True, rows=rows(name), version=version, data_version=version, spec=new)
+        return replace(changed, details=told)
+    added = appended(old, new)
+    if added:
+        told = (*told, f"the rows there are have null for {' and '.join(added)}; to fill it: materialize --start (start=)")
+        return replace(changed, details=told)
+    served = catalog.served[name]
+    digest = data_digest(new)
+    for earlier in retained(name):
+        if data_digest(earlier.spec) == digest and earlier.data_version != applied.data_version and rows(earlier):
+            told = (*told, f"the rows of version {earlier.version} are there still, and are taken up again")
+            back = replace(changed, details=told, data_version=earlier.data_version)
+            return replace(back, serves=None if earlier.data_version == served.data_version else _kept(served, rows))
+    count = rows(applied)
+    return replace(changed, recompute=True, rows=count, data_version=version, serves=_kept(served, rows))
+
+
+def appended(old: ViewSpec, new: ViewSpec) -> tuple[str, ...]:
+    """Returns the features that a view has got, where rows stored before need only lack them; empty where they need more.
+
+    These are nullable features after all those that were there, of a view that is otherwise stored as it was.
+    """
+    before = len(old.features)
+    more = new.features[before:]
+    if old.windows or new.windows or not more or not all(each.nullable for each in more):
+        return ()
+    if data_digest(replace(new, features=new.features[:before])) != data_digest(old):
+        return ()
+    return tuple(each.name for each in more)
+
+
+def _kept(served: AppliedView, rows: Callable[[AppliedView], int | None]) -> int | None:
+    """Returns the version that readers keep for the time being; None where it has nothing to give."""
+    return served.version if rows(served) != 0 else None
 
 
 def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, Spec]]) -> Iterator[str]:

@@ -194,14 +194,17 @@ class Ledger:
             row = connection.execute(run.select().where(mine & (run.c.data_version == data_version) & (run.c.seq == seq))).first()
         return None if row is None else _read(row)
 
-    def backfilled(self, view: str, data_version: int) -> set[tuple[int, int]]:
-        """Returns the spans of available time that runs of backfills have done, in microseconds, both bounds inclusive."""
+    def backfilled(self, view: str, data_version: int) -> set[tuple[int | None, int]]:
+        """Returns the spans of available time that runs of backfills have done, in microseconds, both bounds inclusive.
+
+        One without a first bound reads on from where the run before it stopped.
+        """
         run = self._run
         mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
         with self._database.reading() as connection:
             rows = connection.execute(run.select().where(mine & (run.c.state == "done") & run.c.span.like('%"backfill":[%'))).all()
         told = [_decode(row.span, _what(view, data_version, row.seq))["backfill"] for row in rows]
-        return {(int(first), int(last)) for first, last in told}
+        return {(first, last) for first, last in told}
 
     def runs(self, view: str | None = None, limit: int = 50, state: State | None = None) -> list[Run]:
         """Returns the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""

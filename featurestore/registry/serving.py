@@ -73,10 +73,15 @@ class Serving:
         self._database = registry.database
         self._tables = registry.database.tables
 
-    def switch(self, applied: AppliedView) -> Catalog | None:
+    def switch(self, applied: AppliedView, through: datetime) -> Catalog | None:
         """Gives readers a view as it is applied, now that it is materialized; returns the catalog that says so.
 
-        None where there is nothing to do: readers have it already, it is pinned, or it is applied otherwise by now.
+        None where there is nothing to do: readers have it already, it is pinned, or it is applied otherwise by now; or its
+        rows do not reach as far yet as those that readers have, which nobody writes since it was applied.
+
+        Args:
+            applied: the view.
+            through: until when its source was read, without a gap.
         """
         with self._database.writing() as connection:
             self._hold(connection)
@@ -85,6 +90,10 @@ class Serving:
             now = catalog.views.get(name)
             behind = catalog.lingering.get(name)
             if now is None or behind is None or now.data_version != applied.data_version or name in catalog.pinned:
+                return None
+            before = [row.version for row in self._versions(connection, name) if row.data_version != now.data_version]
+            since = next(row for row in self._versions(connection, name) if row.version > max(before)).applied_at
+            if to_micros(through) < since:
                 return None
             self._give(connection, catalog, now, pinned=False)
             return self._registry.load_within(connection)

@@ -53,6 +53,12 @@ class SourceReader(Protocol):
     def sample(self, rows: int) -> pl.DataFrame:
         """Returns some rows, at most so many; none where the source is empty. Raises like ``schema``."""
 
+    def first(self) -> datetime | None:
+        """Returns an instant before which no row becomes available, near the first of them; None where there is no row.
+
+        Raises like ``schema``.
+        """
+
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """Pins what a run reads: the rows since the cursor that are available by ``end``, inclusive (S18).
 

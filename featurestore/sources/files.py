@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import polars as pl
 
-from featurestore.clock import to_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.paths import SourceFile
@@ -24,6 +24,7 @@ from featurestore.sources.times import wanted
 from featurestore.spec.source import Source
 
 SpecT = TypeVar("SpecT", bound=Source)
+_MANY_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,13 @@ class FilesReader(ABC, Generic[SpecT]):
                 head = self.rows(part, self.pinned()).head(rows - found.height)
                 found = pl.concat([found, self.collect(head, file.name)])
         return found
+
+    def first(self) -> datetime | None:
+        """See ``SourceReader.first``."""
+        self.schema()
+        pieces = (piece for file in self.files() for piece in self.pieces(file, _MANY_ROWS))
+        earliest = min((piece.earliest for piece in pieces if piece.earliest is not None), default=None)
+        return None if earliest is None else from_micros(earliest)
 
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import to_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.files import pieces_of_rows
-from featurestore.sources.times import checked, normalised, wanted
+from featurestore.sources.times import checked, extent, normalised, wanted
 from featurestore.spec.source import FrameSource
 
 _ADVICE = 'Convert it first: frame.with_columns(pl.col("t").str.to_datetime()), or pl.from_epoch("t") for a number.'
@@ -51,6 +51,11 @@ class FrameReader:
     def sample(self, rows: int) -> pl.DataFrame:
         """See ``SourceReader.sample``."""
         return self._rows().head(rows).collect()
+
+    def first(self) -> datetime | None:
+        """See ``SourceReader.first``."""
+        earliest = extent(self._spec, self._rows()).collect().item(0, 0)
+        return None if earliest is None else from_micros(earliest)
 
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from featurestore.clock import INSTANT, to_micros
+from featurestore.clock import INSTANT, from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.databases import FIRST, Database, first_line, open_database, quoted_name
@@ -53,6 +53,12 @@ class SQLReader:
         """See ``SourceReader.sample``."""
         with self._opened() as (database, _):
             return self._fetched(database, f"limit {int(rows)}")
+
+    def first(self) -> datetime | None:
+        """See ``SourceReader.first``."""
+        with self._opened() as (database, _):
+            earliest = _Slices(database, self._from_query, self._times()).first()
+        return None if earliest is None else from_micros(earliest)
 
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""
@@ -153,14 +159,26 @@ class _Slices:
 
         More than ``limit`` rows stay together only when they share one microsecond.
         """
-        bounds = ", ".join(f"min({column}) as low{index}" for index, column in enumerate(self._columns))
-        told = self._database.fetch(f"select count(*) as n, {bounds} {self._from_query} where {self.within(low, high)}")
-        count = int(told["n"].item())
+        count, earliest = self._counted(self.within(low, high))
         if count <= limit:
             return count, []
-        lows = told.select(cast(pl.col(name), told.schema[name], INSTANT).to_physical() for name in told.columns[1:]).row(0)
-        begin = max(max(lows), FIRST if low is None else low)
+        begin = max(earliest, FIRST if low is None else low)
         return count, self._edges(min(begin, high - 1), high, count, limit)[0]
+
+    def first(self) -> int | None:
+        """Returns an instant before which no row becomes available; None where no row has its times."""
+        count, earliest = self._counted(f"not ({self.nulls})")
+        return earliest if count else None
+
+    def _counted(self, condition: str) -> tuple[int, int]:
+        """Returns how many rows meet a condition, and an instant before which none of them becomes available."""
+        bounds = ", ".join(f"min({column}) as low{index}" for index, column in enumerate(self._columns))
+        told = self._database.fetch(f"select count(*) as n, {bounds} {self._from_query} where {condition}")
+        count = int(told["n"].item())
+        if not count:
+            return 0, 0
+        lows = told.select(cast(pl.col(name), told.schema[name], INSTANT).to_physical() for name in told.columns[1:]).row(0)
+        return count, max(lows)
 
     def _edges(self, low: int, high: int, count: int, limit: int) -> tuple[list[int], int]:
         """Returns the instants that divide ``count`` rows, and how many rows lie after the last of them.

@@ -25,12 +25,20 @@ from tests.registry.samples import AIRPORT, MODEL, OBSERVATIONS, Weather
 DEFINED = collect_definitions([Weather, MODEL])
 
 
-def no_rows(view: str) -> int | None:
+def no_rows(view: AppliedView) -> int | None:
     return None
 
 
+def rows_of(**counts: int) -> Callable[[AppliedView], int | None]:
+    return lambda view: counts.get(view.spec.name)
+
+
 def plan_of(
-    catalog: Catalog, objects: Iterable[Any] | Definitions, *, partial: bool = False, rows: Callable[[str], int | None] = no_rows
+    catalog: Catalog,
+    objects: Iterable[Any] | Definitions,
+    *,
+    partial: bool = False,
+    rows: Callable[[AppliedView], int | None] = no_rows,
 ) -> Plan:
     definitions = objects if isinstance(objects, Definitions) else collect_definitions(objects)
     return diff(catalog, definitions, partial=partial, rows=rows)
@@ -120,14 +128,14 @@ def test_a_change_that_needs_no_new_values_keeps_the_data_version(tmp_path: Path
 def test_a_change_of_values_is_to_be_recomputed(tmp_path: Path) -> None:
     before = weather({"temp": float, "wind": float, "gone": bool})(ttl="6h")
     after = weather({"temp": float | None, "wind": float, "gust": int}, temp=Feature(ge=-60, description="°F", unit="°F"))()
-    plan = plan_of(applied([before], tmp_path), [after], rows={"weather": 26_115}.get)
+    plan = plan_of(applied([before], tmp_path), [after], rows=rows_of(weather=26_115))
     assert str(plan) == (
         "~ view weather\n    ttl: 6h → none\n    feature temp: float → float | None\n    feature gust: int added\n"
         "    feature gone removed\n    feature temp: ge: none → -60\n    feature temp: unit: none → °F\n"
-        "    feature temp: description added\n    to recompute: 26,115 rows\n"
+        "    feature temp: description added\n    to recompute: 26,115 rows; version 1 goes on being served until then\n"
         "0 to add, 1 to change, 0 to remove; 1 view to recompute (26,115 rows)"
     )
-    assert plan.puts() == (Put(after.__view__, 2, 2),)
+    assert plan.puts() == (Put(after.__view__, 2, 2, lingers=True),)
 
 
 @pytest.mark.parametrize(("rows", "said"), [(None, "rows not known"), (1, "1 row"), (0, "0 rows"), (1_000, "1,000 rows")])
@@ -140,9 +148,9 @@ def test_rows_of_several_views_are_summed(tmp_path: Path) -> None:
     def views(type_: type) -> list[type[FeatureView]]:
         return [weather({"temp": type_})(name=name) for name in ("one", "two")]
 
-    plan = plan_of(applied(views(int), tmp_path), views(float), rows={"one": 1_000, "two": 15}.get)
+    plan = plan_of(applied(views(int), tmp_path), views(float), rows=rows_of(one=1_000, two=15))
     assert plan.summary == "0 to add, 2 to change, 0 to remove; 2 views to recompute (1,015 rows)"
-    unknown = plan_of(applied(views(int), tmp_path), views(float), rows={"one": 1_000}.get)
+    unknown = plan_of(applied(views(int), tmp_path), views(float), rows=rows_of(one=1_000))
     assert unknown.summary.endswith("2 views to recompute (rows not known)")
 
 
@@ -227,6 +235,7 @@ def test_a_plan_as_json(tmp_path: Path) -> None:
                 "details": ["feature temp: float → int"],
                 "recompute": True,
                 "rows": 7,
+                "serves": 1,
             }
         ],
         "unchanged": 2,
