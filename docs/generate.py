@@ -20,6 +20,7 @@ import featurestore
 from featurestore import errors
 from featurestore.aggregates import Aggregate, Part
 from featurestore.cli.app import app
+from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.jobs.progress import Progress
 from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, StatusReport, ViewStatus, ViewSummary
 from featurestore.registry.diff import Change, Plan
@@ -70,6 +71,7 @@ GROUPS: dict[str, list[Any]] = {
         Part,
     ],
     "References": [ViewReference, FeatureReference],
+    "The client": [RemoteFeatureStore, RemoteRows, PushedRows],
     "Results": [
         OnlineRows,
         MaterializeSummary,
@@ -89,7 +91,7 @@ GROUPS: dict[str, list[Any]] = {
 SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.Request, Aggregate)
 """Those that users define by a subclass."""
 
-NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, MaterializeSummary, PushSummary, StatusReport, Progress)
+NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress)
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")
@@ -123,7 +125,8 @@ def thing_lines(thing: Any) -> Iterator[str]:
     yield f"### {name}"
     yield ""
     if not public:
-        yield f"From `{thing.__module__}`."
+        package, _, _ = thing.__module__.rpartition(".")
+        yield f"From `{package if hasattr(sys.modules.get(package), '__all__') else thing.__module__}`."
         yield ""
     if thing not in NOT_CALLED:
         yield from signature_lines(name, thing)
