@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from featurestore.care import Care
-from featurestore.clock import parse_instant
-from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
+from featurestore.clock import parse_duration, parse_instant
+from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
@@ -53,7 +53,8 @@ class Operations(Care):
     ) -> "MaterializeSummary":
         """Brings what is new in the views' sources into the history and the online store.
 
-        A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17).
+        A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17). A view that
+        was changed is given to readers once it is done; until then they are given the version before.
 
         Args:
             views: the views, as classes or names; None for all that are applied.

@@ -79,8 +79,8 @@ def services(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]
 def views(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each view, stored or on demand, by name."""
     return {
-        name: partial(_view, catalog, catalog.views[name])
-        if name in catalog.views
+        name: partial(_view, catalog, catalog.served[name])
+        if name in catalog.served
         else partial(_on_demand, catalog, catalog.on_demand[name])
         for name in sight.views
     }
