@@ -150,6 +150,51 @@ class Operations(Care):
             raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
         return PushSummary(self._pusher.push([self._at_hand.of(each) for each in chosen], frame_of(rows)))
 
+    def scheduler(
+        self, *, told: "Callable[[Outcome], None] | None" = None, notify: "Callable[[Notice], None] | None" = None
+    ) -> "Scheduler":
+        """Returns what runs the views that have a schedule: ``once`` for all that is due, or ``schedule`` for as long as it takes.
+
+        Any number of them, in any number of processes, share the work: each due run happens once, and what one that died was
+        at is taken over. What is applied meanwhile is taken up.
+
+        Args:
+            told: is told what came of each run, in a thread of its own.
+            notify: is told which views failed for good; the log and the webhook of the settings, if None.
+
+        Raises:
+            ConfigError: the webhook's address is of the wrong form.
+
+        Example:
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> rows = pl.DataFrame({"origin": ["JFK"], "at": [datetime(2013, 7, 1)], "temp": [79.0]})
+            >>> observations = FrameSource("observations", rows, event_time="at")
+            >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations, schedule="15m"):
+            ...     temp: float | None
+            >>> with FeatureStore(".", project="scheduled") as store:
+            ...     plan = store.apply([Weather])
+            ...     store.scheduler(told=lambda outcome: print(outcome.name, outcome.state)).once()
+            weather done
+        """
+        return self._scheduler(told or (lambda outcome: None), notify or self._notify)
+
+    def schedule(self, stop: "Event", scheduler: "Scheduler | None" = None) -> int:
+        """Runs what is due until told to stop, then lets what is running finish, for ``schedule_shutdown_seconds`` at most.
+
+        Args:
+            stop: ends it once it is set.
+            scheduler: the scheduler; one as ``scheduler()`` returns it, if None.
+
+        Returns:
+            How many runs were not finished. They are given back for others to resume, and nothing they still do changes
+            anything, but their threads go on until the process ends.
+        """
+        from featurestore.jobs.schedule_loop import run_scheduler
+
+        settings = self.settings
+        return run_scheduler(scheduler or self.scheduler(), settings.schedule_seconds, settings.schedule_shutdown_seconds, stop)
+
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
         """Writes the latest values of the whole history online, for an online store that is new or was lost.
 
@@ -206,12 +251,28 @@ class Operations(Care):
     # -- watching --------------------------------------------------------------------------------------------------------
 
     def status(self) -> "StatusReport":
-        """Returns how each view stands: its versions, rows, latest event and last run; print it."""
-        from featurestore.jobs.summary import StatusReport, view_status
+        """Returns how each view stands: its rows, how fresh it is against what it promises, its last and next run; print it."""
+        from featurestore.jobs.standing import StatusReport, view_status
 
-        applied = [each for _, each in sorted(self._watch.refresh().views.items())]
-        standing = [view_status(each, self._offline.snapshot(self._table(each)), self._ledger) for each in applied]
+        now = self._clock()
+        standing = []
+        for name, applied in sorted(self._watch.refresh().views.items()):
+            last = self._ledger.latest(name, applied.data_version)
+            standing.append(view_status(applied, self._offline.snapshot(self._table(applied)), last, now))
         return StatusReport(standing)
+
+    def notify(self, standing: "StatusReport") -> None:
+        """Logs, and tells the webhook of the settings, which views came to be late or failed or are right again.
+
+        Args:
+            standing: how the views stand now; what this store was told before is not told again.
+
+        Raises:
+            ConfigError: the webhook's address is of the wrong form.
+        """
+        notify = self._notify
+        for notice in self._promises.news(standing):
+            notify(notice)
 
     def check(self) -> dict[str, str | FeatureStoreError]:
         """Returns what the registry and the online store say of themselves, or the error with which they fail.
@@ -234,9 +295,36 @@ class Operations(Care):
                 found[name] = error
         return found
 
-    def runs(self, view: Any = None, *, limit: int = 50) -> "list[Run]":
-        """Returns the latest runs, the newest first, of one view or of all."""
-        return self._ledger.runs(None if view is None else parse_references(view)[0].view, limit)
+    def runs(self, view: Any = None, *, limit: int = 50, state: "State | None" = None) -> "list[Run]":
+        """Returns the latest runs, the newest first, of one view or of all.
+
+        Args:
+            view: the view, as a class or by name; None for all.
+            limit: how many at most.
+            state: ``"running"``, ``"committed"``, ``"done"`` or ``"failed"``; None for all.
+        """
+        return self._ledger.runs(None if view is None else parse_references(view)[0].view, limit, state)
+
+    def run(self, run_id: str) -> "tuple[Run, pl.DataFrame]":
+        """Returns a run, and the rows that it rejected with their reasons (S19).
+
+        Args:
+            run_id: the run's ``id``: ``view/data version/number``.
+
+        Raises:
+            NotFoundError: there is no such run.
+        """
+        view, _, rest = run_id.partition("/")
+        version, _, seq = rest.partition("/")
+        known = version.isdecimal() and seq.isdecimal()
+        found = self._ledger.find(view, int(version), int(seq)) if known else None
+        if found is None:
+            raise NotFoundError("run", run_id, [each.id for each in self._ledger.runs(limit=1000)], "Runs are listed by: runs")
+        applied = self._watch.refresh().views.get(view)
+        if applied is None:
+            return found, pl.DataFrame()
+        rows = self._offline.rejected(self._table(replace(applied, data_version=found.data_version)))
+        return found, rows.filter(pl.col("_run") == found.seq).drop("_run")
 
     def rejected(self, view: Any) -> pl.DataFrame:
         """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""

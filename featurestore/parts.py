@@ -20,12 +20,18 @@ from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from featurestore.engines.base import Engine
     from featurestore.jobs.apply import Applier
     from featurestore.jobs.gatekeeper import Gatekeeper
     from featurestore.jobs.materialize import Materializer
+    from featurestore.jobs.notify import Notify
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.push import Pusher
+    from featurestore.jobs.schedule import Outcome, Scheduler
+    from featurestore.jobs.standing import Promises
+    from featurestore.jobs.summary import ViewSummary
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.registry.at_hand import AtHand
@@ -112,17 +118,17 @@ class Parts:
         return Ledger(self._registry)
 
     @cached_property
+    def _serving(self) -> "Serving":
+        from featurestore.registry.serving import Serving
+
+        return Serving(self._registry)
+
+    @cached_property
     def _watch(self) -> "CatalogWatch":
         from featurestore.registry.at_hand import KnownCatalog
         from featurestore.registry.watch import CatalogWatch
 
         return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
-
-    @cached_property
-    def _serving(self) -> "Serving":
-        from featurestore.registry.serving import Serving
-
-        return Serving(self._registry)
 
     @cached_property
     def _applier(self) -> "Applier":
@@ -207,6 +213,54 @@ class Parts:
         stores = (self.settings.project, self._ledger, self._offline, self._online)
         fold, admit = self._materializer(None).fold, self._keeper.without_forgotten
         return Pusher(*stores, self._open_source, fold, self._clock, admit)
+
+    def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
+        from concurrent.futures import ThreadPoolExecutor
+
+        from featurestore.jobs.duties import run_duties
+        from featurestore.jobs.schedule import Scheduler
+        from featurestore.jobs.triggers import Fires
+        from featurestore.jobs.turns import Retries
+        from featurestore.registry.due import Dues
+        from featurestore.registry.leases import Leases
+
+        settings = self.settings
+        history = settings.root / Path(settings.offline).expanduser() / settings.project
+        return Scheduler(
+            Dues(self._registry),
+            Leases(self._registry),
+            lambda: run_duties(self._watch.refresh(), self._run_due, settings.root, history),
+            {"run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel)},
+            fires=Fires(settings.schedule_timezone),
+            clock=self._clock,
+            retries=Retries.of(settings),
+            lease_seconds=settings.schedule_lease_seconds,
+            told=told,
+            notify=notify,
+        )
+
+    def _run_due(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":
+        """Runs a view for the scheduler that has the lease on it; once that is lost, nothing is written any more."""
+        job = self._materializer(None, self._ledger.fenced(lease)).sharing(self.settings.schedule_parallel)
+        with self._defining:
+            applied, transform = self._at_hand.of(applied)
+        return job.materialize(applied, transform, start=None, end=self._clock())
+
+    @cached_property
+    def _defining(self) -> Lock:
+        return Lock()
+
+    @cached_property
+    def _promises(self) -> "Promises":
+        from featurestore.jobs.standing import Promises
+
+        return Promises()
+
+    @cached_property
+    def _notify(self) -> "Notify":
+        from featurestore.jobs.notify import open_webhook
+
+        return open_webhook(self.settings.webhook, self.settings.project)
 
     def _open_source(self, source: Source) -> "SourceReader":
         return open_source(source, self.settings.root)

@@ -12,8 +12,10 @@ from featurestore.cli.example import demo
 from featurestore.cli.forget import forget, teardown
 from featurestore.cli.keys import keys
 from featurestore.cli.options import Flag, Folder, examples
-from featurestore.cli.run import materialize, push, status
+from featurestore.cli.run import materialize, push
+from featurestore.cli.schedule import schedule
 from featurestore.cli.server_commands import serve
+from featurestore.cli.standing import runs, status
 from featurestore.cli.terminal import fail
 from featurestore.errors import FeatureStoreError
 
@@ -68,7 +70,15 @@ app.command(
     rich_help_panel=_WRITE,
     epilog=examples("featurestore push departures new.parquet", "featurestore push departures - < new.jsonl"),
 )(push)
-app.command(rich_help_panel=_WRITE, epilog=examples("featurestore status", "featurestore status plane --rejected"))(status)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples("featurestore status", "featurestore status --watch", "featurestore status plane --rejected"),
+)(status)
+app.add_typer(runs, rich_help_panel=_WRITE)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples("featurestore schedule", "featurestore schedule --json >> schedule.jsonl", "featurestore schedule --once"),
+)(schedule)
 app.command(
     rich_help_panel=_READ,
     epilog=examples(

@@ -257,13 +257,15 @@ class Scheduler:
         lease = self._leases.acquire(duty.name, self.holder, self.lease_seconds)
         if lease is None:
             return 0
-        if blocker is not None:
-            if not self._dues.move(lease, seen, waiting(due, reason, None), release=True):
-                self._leases.release(lease)
-            return 0
-        # The row may have been settled by another since it was read, just before its lease was free.
-        if not self._dues.move(lease, seen, due):
+        took = due if blocker is None else waiting(due, reason, None)
+        try:
+            # The row may have been settled by another since it was read, just before its lease was free.
+            moved = self._dues.move(lease, seen, took, release=blocker is not None)
+        except LeaseLostError:
+            return 0  # this process stood still since it took the lease; whoever has it now sees to it
+        if not moved:
             self._leases.release(lease)
+        if not moved or blocker is not None:
             return 0
         job = _Job(duty, due, lease)
         with self._lock:
