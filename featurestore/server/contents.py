@@ -49,7 +49,7 @@ class Contents:
 
     def question(self, features: Schema, row: Schema, columns: Schema) -> Schema:
         """Returns the schema of a look-up's body, of the schemas of its features, of a row, and of rows as columns."""
-        at = _INSTANT | {"description": "As of this instant; now where it is left out."}
+        at = _INSTANT | {"description": "As of this instant; now where it is left out or null.", "example": None}
         return {
             "type": "object",
             "required": ["features", "rows"],

@@ -33,6 +33,13 @@ _PAGE = b"""<!DOCTYPE html>
 <title>Features</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
 <link rel="icon" href="docs/favicon-32x32.png">
+<style>
+body { margin: 0; font-family: sans-serif; color: #3b4151; }
+.asks { max-width: 36rem; margin: 20vh auto; padding: 0 1rem; line-height: 1.5; }
+.asks form { display: flex; gap: 0.5rem; }
+.asks input { flex: 1; }
+.asks input, .asks button { padding: 0.6rem; font: inherit; border: 1px solid #9aa0ac; border-radius: 4px; }
+</style>
 </head>
 <body>
 <div id="docs">Loading&hellip;</div>
@@ -44,14 +51,16 @@ _PAGE = b"""<!DOCTYPE html>
 _START = b"""// Asks for a key where the server wants one, and sends it with every request; it is kept nowhere.
 (function () {
   let key = "";
-  function show(document) {
+  function show(told) {
+    document.getElementById("docs").className = "";
     SwaggerUIBundle({
-      spec: document,
+      spec: told,
       dom_id: "#docs",
       deepLinking: true,
       defaultModelsExpandDepth: 0,
       defaultModelExpandDepth: 4,
       displayRequestDuration: true,
+      showMutatedRequest: false, // else the key would stand on the page
       tryItOutEnabled: true,
       validatorUrl: null,
       requestInterceptor: function (request) {
@@ -62,16 +71,22 @@ _START = b"""// Asks for a key where the server wants one, and sends it with eve
   }
   function ask(message) {
     const place = document.getElementById("docs");
-    place.textContent = message + " ";
+    const heading = document.createElement("h1");
+    heading.textContent = "Who asks?";
+    const words = document.createElement("p");
+    words.textContent = message;
+    place.className = "asks";
     const form = document.createElement("form");
     const field = document.createElement("input");
     field.type = "password";
     field.placeholder = "key or token";
+    field.autocomplete = "off";
     const button = document.createElement("button");
     button.textContent = "Show";
     form.append(field, button);
     form.addEventListener("submit", function (event) { event.preventDefault(); key = field.value; load(); });
-    place.append(form);
+    place.replaceChildren(heading, words, form);
+    field.focus();
   }
   function load() {
     fetch("openapi.json", { headers: key ? { Authorization: "Bearer " + key } : {} }).then(function (answer) {
