@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from featurestore.spec.request import Request
     from featurestore.spec.service import FeatureService
     from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
+    from featurestore.spec.stream import StreamSource
     from featurestore.spec.view import FeatureView
     from featurestore.spec.window import (
         count,
@@ -40,6 +41,7 @@ __all__ = [
     "ParquetSource",
     "Request",
     "SQLSource",
+    "StreamSource",
     "count",
     "count_distinct",
     "first",
@@ -67,6 +69,7 @@ _MODULES = {
     "ParquetSource": "spec.source",
     "Request": "spec.request",
     "SQLSource": "spec.source",
+    "StreamSource": "spec.stream",
     "count": "spec.window",
     "count_distinct": "spec.window",
     "first": "spec.window",

@@ -11,12 +11,14 @@ from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.errors import ConfigError
 from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
+from featurestore.spec.stream import StreamSource
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.sources.base import SourceReader
+    from featurestore.streams.base import StreamConsumer
 
 
 def open_source(source: Source, root: Path) -> "SourceReader":
@@ -41,7 +43,33 @@ def open_source(source: Source, root: Path) -> "SourceReader":
         from featurestore.sources.frame import FrameReader
 
         return FrameReader(source, root)
+    if isinstance(source, StreamSource):
+        from featurestore.sources.stream import StreamReader
+
+        return StreamReader(source, None if source.batch is None else open_source(source.batch, root))
     raise ConfigError(f"There is no reader for a {type(source).__name__}.")
+
+
+def open_stream(source: StreamSource, project: str, idle_seconds: float) -> "StreamConsumer":
+    """Returns what takes a stream's entries for a project.
+
+    Args:
+        source: the stream.
+        project: the project; with the source's name it names the group, where the source names none.
+        idle_seconds: after how long an entry that a worker was given and did not acknowledge is given to another.
+
+    Raises:
+        ConfigError: the address is wrong, or a variable in it is not set.
+        MissingExtraError: the client of the broker is not installed.
+    """
+    group = source.group or f"{project}.{source.name}"
+    if source.url.startswith(("nats:", "tls:")):
+        from featurestore.streams.nats import NATSConsumer
+
+        return NATSConsumer(source.url, source.topic, group, idle_seconds=idle_seconds)
+    from featurestore.streams.redis import RedisConsumer
+
+    return RedisConsumer(source.url, source.topic, group, idle_seconds=idle_seconds)
 
 
 def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
@@ -87,6 +115,20 @@ def open_feature_log(settings: Settings) -> "FeatureLog":
     from featurestore.offline.delta_log import DeltaFeatureLog
 
     return DeltaFeatureLog(settings.root / Path(settings.offline).expanduser())
+
+
+def store_folders(settings: Settings) -> dict[str, Path]:
+    """Returns the folders of this machine in which stores of a project's settings are, by what they hold."""
+    found = {"history": settings.root / Path(settings.offline).expanduser()}
+    scheme, _, rest = settings.online.partition(":")
+    return found | ({"online": settings.root / Path(rest).expanduser()} if scheme == "lmdb" else {})
+
+
+def online_address(settings: Settings) -> str:
+    """Returns where the online store is, without its password."""
+    from featurestore.online.redis_address import hide_password
+
+    return hide_password(settings.online)
 
 
 def open_gate(settings: Settings) -> "Gate":

@@ -22,6 +22,7 @@
     ├── StoreError                  a store cannot be reached or read
     │   ├── OfflineStoreError
     │   └── OnlineStoreError
+    ├── StreamError                 a stream's broker cannot be reached, or its stream cannot be read
     └── ServerError                 a server refused a request, or cannot be reached
         ├── Unauthenticated         it does not know who asks
         ├── Forbidden               whoever asks may not do that
@@ -256,6 +257,10 @@ class OfflineStoreError(StoreError):
 
 class OnlineStoreError(StoreError):
     """The online store cannot be reached, or a value in it cannot be read."""
+
+
+class StreamError(FeatureStoreError):
+    """A stream's broker cannot be reached, or its stream cannot be read; trying again may do."""
 
 
 class ServerError(FeatureStoreError):

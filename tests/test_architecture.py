@@ -24,8 +24,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),
-    "ports and registry": ("engines", "offline", "online", "sources", "*.base", "registry", "registry.*"),
-    "adapters": ("engines.*", "offline.*", "online.*", "sources.*"),
+    "ports and registry": ("engines", "offline", "online", "sources", "streams", "*.base", "registry", "registry.*"),
+    "adapters": ("engines.*", "offline.*", "online.*", "sources.*", "streams.*"),
     "retrieve and jobs": ("retrieve", "retrieve.*", "jobs", "jobs.*"),
     "store": ("adapters", "parts", "care", "operations", "store", ""),
     "client": ("client", "client.*"),
@@ -39,8 +39,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "duckdb": ("offline.sql", "sources.databases"),
     "filelock": ("offline.pushed", "offline.delta_log", "offline.gate"),
     "deltalake": ("offline.delta*", "offline.erase", "offline.merge", "sources.delta"),
-    "redis": ("online.redis*",),
+    "redis": ("online.redis*", "streams.redis"),
     "hiredis": ("online.redis*",),
+    "nats": ("streams.nats",),
     "lmdb": ("online.lmdb*",),
     "adbc_driver_manager": ("sources.databases",),
     "adbc_driver_postgresql": ("sources.databases",),
@@ -49,7 +50,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic_settings": ("config",),
     "typer": ("cli.*",),
     "rich": ("cli.*", "demo.*"),
-    "msgspec": ("codec", "spec.serial", "registry.*", "cli.*", "server.*", "client.*"),
+    "msgspec": ("codec", "spec.serial", "plan.entries", "streams.shelved", "registry.*", "cli.*", "server.*", "client.*"),
     "pyarrow": ("plan.tiles", "retrieve.sink", "sources.parquet", "sources.databases", "server.*", "client.*"),
     "starlette": ("server.*",),
     "uvicorn": ("server.run",),
@@ -271,11 +272,11 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    imported = ("redis", "postgres", "server", "tracing", "client")
+    imported = ("redis", "nats", "postgres", "server", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
     # pytz is DuckDB's to import, psycopg SQLAlchemy's, uvloop and httptools are uvicorn's.
-    called = {"PyJWT": "jwt", "opentelemetry_api": "opentelemetry"}
+    called = {"PyJWT": "jwt", "opentelemetry_api": "opentelemetry", "nats_py": "nats"}
     assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "psycopg", "uvloop", "httptools"}
 
 
@@ -319,7 +320,7 @@ def ports() -> list[tuple[str, str]]:
 
 
 def test_every_family_has_a_port() -> None:
-    assert {module for module, _ in ports()} == {"engines.base", "offline.base", "online.base", "sources.base"}
+    assert {module for module, _ in ports()} == {"engines.base", "offline.base", "online.base", "sources.base", "streams.base"}
 
 
 @pytest.mark.parametrize(("module", "port"), ports())

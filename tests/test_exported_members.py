@@ -23,6 +23,7 @@ PUBLIC = [
     "ParquetSource",
     "Request",
     "SQLSource",
+    "StreamSource",
     "count",
     "count_distinct",
     "first",

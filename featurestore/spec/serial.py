@@ -20,6 +20,7 @@ from featurestore.spec.reference import FeatureReference, ViewReference
 from featurestore.spec.request import RequestField, RequestSpec
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import SOURCE_TYPES, FrameSource, Source
+from featurestore.spec.stream import StreamSource
 from featurestore.spec.view import ViewSpec, without_words
 from featurestore.spec.window import InputSpec, WindowSpec
 
@@ -30,6 +31,8 @@ KINDS: dict[str, type] = {
     "service": FeatureService,
 }  # fmt: skip
 """The kinds of spec the registry keeps, in the order in which one refers to another."""
+
+_SOURCE_TYPES = {**SOURCE_TYPES, "stream": StreamSource}
 
 _NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_"})
 """Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
@@ -144,15 +147,19 @@ def _plain_source(source: Source) -> dict[str, Any]:
         plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
     if "rename" in plain:
         plain["rename"] = dict(plain["rename"])
+    if "batch" in plain:
+        plain["batch"] = _plain_source(plain["batch"])
     return {"kind": source.kind, **plain}
 
 
 def _source(values: dict[str, Any]) -> Source:
-    cls = SOURCE_TYPES[values.pop("kind")]
+    cls = _SOURCE_TYPES[values.pop("kind")]
     if cls is FrameSource:
         values["frame"] = pl.DataFrame()
     if "columns" in values:
         values["columns"] = {name: dtype_from_name(dtype) for name, dtype in values["columns"].items()}
+    if "batch" in values:
+        values["batch"] = _source(dict(values["batch"]))
     if "null_values" in values:
         values["null_values"] = tuple(values["null_values"])
     return cls(**values, place="registry")

@@ -1,7 +1,7 @@
 """Sources: where rows come from, and which of their columns tell time."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -69,6 +69,10 @@ class Source:
     def kind(self) -> str:
         """The kind of source, as the registry names it: ``"parquet"``."""
         return type(self).__name__.removesuffix("Source").lower()
+
+    def without_words(self) -> "Source":
+        """Returns the source without what its rows do not depend on."""
+        return replace(self, description="", owner="")
 
     @property
     def lateness_micros(self) -> int:

@@ -328,7 +328,7 @@ def without_words(view: ViewSpec) -> ViewSpec:
     features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
     keys: dict[str, Any] = view.entity.keys
     entity = Entity(view.entity.name, **keys)
-    source = replace(view.source, description="", owner="")
+    source = view.source.without_words()
     return replace(
         view, features=features, entity=entity, source=source, ttl=None, schedule=None, freshness=None, on_reject="keep",
         transform="", description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),

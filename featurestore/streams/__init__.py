@@ -1,0 +1,1 @@
+"""Streams: entries that arrive at a broker, the port and its adapters."""

@@ -1,0 +1,104 @@
+"""The port of streams: entries of which each goes to one worker of a group, until it is acknowledged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream.
+
+    Args:
+        id: tells it apart from all other entries of the stream, of all times.
+        time: when it came into the stream, in microseconds since the epoch.
+        fields: what it holds, by name; of a broker whose messages have no fields, ``payload`` alone.
+        deliveries: how often it was given to a worker, this time included.
+    """
+
+    id: str
+    time: int
+    fields: Mapping[bytes, bytes]
+    deliveries: int = 1
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a group is behind its stream.
+
+    Args:
+        waiting: how many entries no worker was given yet.
+        pending: how many were given to a worker and are not acknowledged.
+        seconds: how long ago the oldest of all these came into the stream; 0 where there are none.
+        set_aside: how many entries are set aside.
+    """
+
+    waiting: int
+    pending: int
+    seconds: float
+    set_aside: int
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """An entry that was set aside.
+
+    Args:
+        entry: the entry.
+        reason: why.
+    """
+
+    entry: Entry
+    reason: str
+
+
+class Shelf(Protocol):
+    """Keeps the entries that were set aside, each once. A broker that cannot be reached raises ``StreamError``."""
+
+    def read(self) -> list[SetAside]:
+        """Returns all of them, the oldest first."""
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Erases entries for good; returns how many there were."""
+
+    def put_back(self, ids: Sequence[str]) -> int:
+        """Puts entries into the stream anew, with new ids, and takes them off the shelf; returns how many there were."""
+
+
+class StreamConsumer(Protocol):
+    """Takes entries of one topic for one group. One thread at a time uses it; it gets nobody else's entries but those left behind.
+
+    An entry that is not acknowledged is delivered again: at once after ``put_back``, else once it has been with a worker for as
+    long as the consumer was told, to whichever worker of the group reads next. So every entry is delivered at least once.
+    A group that is new begins with the oldest entry that the broker has. A broker that cannot be reached raises ``StreamError``
+    from every method; trying again is right.
+    """
+
+    shelf: Shelf
+    """What was set aside."""
+
+    def read(self, count: int, seconds: float) -> list[Entry]:
+        """Returns entries to work on: first those that a worker has left behind, else new ones.
+
+        Args:
+            count: how many at the most.
+            seconds: how long to wait for the first one. None there are is no error.
+        """
+
+    def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """Says that the entries are done, so that nobody is given them again. Saying it twice is no error."""
+
+    def set_aside(self, entry: Entry, reason: str) -> None:
+        """Puts an entry on the shelf, where a worker has left it for people to look at, and then acknowledges it.
+
+        Done again, it leaves one copy, with the last reason.
+        """
+
+    def lag(self) -> Lag:
+        """Returns how far the group is behind."""
+
+    def check(self) -> str:
+        """Returns the broker's kind and version for people to read."""
+
+    def close(self) -> None:
+        """Gives back connections. What was read and not acknowledged goes to others. Closing twice is no error."""

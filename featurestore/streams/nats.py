@@ -1,0 +1,277 @@
+"""NATS JetStream: a durable pull consumer.
+
+Entries that are set aside are in the key-value bucket ``<durable>_rejected``, by their ids, as ``shelved.pack`` packs them.
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.errors import MissingExtraError, StreamError
+from featurestore.streams.base import Entry, Lag, SetAside
+from featurestore.streams.shelved import expanded, pack, unpack
+
+T = TypeVar("T")
+
+_PAYLOAD = b"payload"
+_SECONDS = 5.0
+_PATIENCE = 30.0
+_MOST_PENDING = 200_000
+_NANOS = 1_000_000_000
+
+
+class NATSConsumer:
+    """The ``StreamConsumer`` of a subject that a JetStream stream has.
+
+    Args:
+        url: ``nats://`` or ``tls://``, with ``${NAME}`` for what a variable holds; several servers with commas between them.
+        topic: the subject. A JetStream stream must have it.
+        group: names the durable consumer, which is made where it is not there, and begins with the oldest message.
+        idle_seconds: after how long a message that a worker was given and did not acknowledge is given to another.
+        clock: tells the present, from which the lag is counted.
+    """
+
+    def __init__(self, url: str, topic: str, group: str, *, idle_seconds: float, clock: Clock = utc_now) -> None:
+        try:
+            import nats.aio.client
+            import nats.errors
+            import nats.js.api
+            import nats.js.errors
+        except ImportError as error:
+            raise MissingExtraError(f"a stream at {url.partition('://')[0]}://", "nats") from error
+        self._nats: Any = nats
+        self._shown = f"The subject {topic!r} at {url}"
+        self._servers = expanded(url).split(",")
+        self._topic, self._durable = topic, re.sub(r"[^A-Za-z0-9_-]", "_", group)
+        self._idle, self._clock = idle_seconds, clock
+        self._given: dict[str, Any] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Any = None
+        self._js: Any = None
+        self._subscription: Any = None
+        self._stream = ""
+        self._bucket: Any = None
+        self.shelf = NATSShelf(self)
+
+    def read(self, count: int, seconds: float) -> list[Entry]:
+        """See ``StreamConsumer.read``."""
+        return self.run(lambda: self._read(count, seconds))
+
+    def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """See ``StreamConsumer.acknowledge``."""
+        if entries:
+            self.run(lambda: self._acknowledge(entries))
+
+    def set_aside(self, entry: Entry, reason: str) -> None:
+        """See ``StreamConsumer.set_aside``."""
+        self.run(lambda: self._set_aside(entry, reason))
+
+    def lag(self) -> Lag:
+        """See ``StreamConsumer.lag``."""
+        return self.run(self._lag)
+
+    def check(self) -> str:
+        """See ``StreamConsumer.check``."""
+
+        async def version() -> str:
+            found = self._connection.connected_server_version
+            return f"nats {found.major}.{found.minor}.{found.patch}"
+
+        return self.run(version)
+
+    def close(self) -> None:
+        """See ``StreamConsumer.close``."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        with suppress(TimeoutError, StreamError), self.translated():
+            asyncio.run_coroutine_threadsafe(self._leave(), loop).result(_SECONDS)
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+    def run(self, do: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Returns what a coroutine returns, which runs in the thread of this consumer, once there is a connection."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="featurestore-nats", daemon=True)
+            self._thread.start()
+
+        async def connected() -> T:
+            await self._connect()
+            return await do()
+
+        future = asyncio.run_coroutine_threadsafe(connected(), self._loop)
+        with self.translated():
+            try:
+                return future.result(_PATIENCE)
+            except TimeoutError:
+                future.cancel()
+                raise
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns the client's errors into ``StreamError``."""
+        try:
+            yield
+        except self._nats.js.errors.NotFoundError as error:
+            self._subscription = None
+            raise StreamError(
+                f"{self._shown} is in no JetStream stream: {_told(error)}. "
+                f"Make one that has it: nats stream add --subjects {self._topic}"
+            ) from error
+        except (self._nats.errors.Error, self._nats.js.errors.Error, OSError, TimeoutError) as error:
+            self._subscription = None
+            raise StreamError(
+                f"{self._shown} failed: {_told(error)}. Is the server running, with JetStream (-js), and is the address right? "
+                "Nothing is lost: it is tried again."
+            ) from error
+
+    async def bucket(self) -> Any:
+        """Returns where entries are set aside."""
+        if self._bucket is None:
+            self._bucket = await self._js.create_key_value(bucket=f"{self._durable}_rejected", history=1)
+        return self._bucket
+
+    async def add(self, fields: Mapping[bytes, bytes]) -> None:
+        """Adds a message to the stream."""
+        await self._js.publish(self._topic, fields.get(_PAYLOAD, b""), timeout=_SECONDS)
+
+    async def _connect(self) -> None:
+        if self._connection is None or self._connection.is_closed:
+            self._subscription = self._bucket = None
+            connection = self._nats.aio.client.Client()
+            try:
+                await connection.connect(
+                    self._servers, connect_timeout=_SECONDS, max_reconnect_attempts=1, reconnect_time_wait=0.1,
+                    error_cb=_ignore,
+                )  # fmt: skip
+            except BaseException:
+                await connection.close()
+                raise
+            self._connection, self._js = connection, connection.jetstream(timeout=_SECONDS)
+
+    async def _subscribed(self) -> Any:
+        if self._subscription is None:
+            self._given.clear()
+            self._stream = await self._js.find_stream_name_by_subject(self._topic)
+            api = self._nats.js.api
+            config = api.ConsumerConfig(
+                durable_name=self._durable, ack_policy=api.AckPolicy.EXPLICIT, ack_wait=self._idle, max_ack_pending=_MOST_PENDING,
+                deliver_policy=api.DeliverPolicy.ALL, filter_subject=self._topic,
+            )  # fmt: skip
+            await self._js.add_consumer(self._stream, config)
+            self._subscription = await self._js.pull_subscribe_bind(durable=self._durable, stream=self._stream)
+        return self._subscription
+
+    async def _read(self, count: int, seconds: float) -> list[Entry]:
+        subscription = await self._subscribed()
+        try:
+            found = await subscription.fetch(count, timeout=max(seconds, 0.001))
+        except self._nats.errors.TimeoutError:
+            return []
+        return [self._entry(message) for message in found]
+
+    def _entry(self, message: Any) -> Entry:
+        facts = message.metadata
+        micros = to_micros(facts.timestamp)
+        # NOTE: with the time, for a stream that is made anew numbers its messages from 1 again.
+        name = f"{micros}-{facts.sequence.stream}"
+        self._given[name] = message
+        return Entry(name, micros, {_PAYLOAD: message.data}, facts.num_delivered or 1)
+
+    async def _acknowledge(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            message = self._given.pop(entry.id, None)
+            if message is not None:
+                await message.ack()
+        await self._connection.flush(_SECONDS)
+
+    async def _set_aside(self, entry: Entry, reason: str) -> None:
+        await (await self.bucket()).put(entry.id, pack(entry, reason))
+        await self._acknowledge([entry])
+
+    async def _lag(self) -> Lag:
+        await self._subscribed()
+        facts = await self._js.consumer_info(self._stream, self._durable)
+        waiting, pending = facts.num_pending or 0, facts.num_ack_pending or 0
+        seconds = 0.0
+        if waiting or pending:
+            first = (facts.ack_floor.stream_seq if facts.ack_floor else 0) + 1
+            with suppress(self._nats.js.errors.NotFoundError):
+                oldest = await self._js.get_msg(self._stream, seq=first, subject=self._topic, next=True)
+                if oldest.time is not None:
+                    seconds = max(timedelta(0), self._clock() - oldest.time).total_seconds()
+        aside = await self._js.stream_info(f"KV_{self._durable}_rejected") if await self.bucket() else None
+        return Lag(waiting, pending, seconds, aside.state.messages if aside is not None else 0)
+
+    async def _leave(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+class NATSShelf:
+    """The ``Shelf`` of a subject.
+
+    Args:
+        consumer: the consumer whose it is.
+    """
+
+    def __init__(self, consumer: NATSConsumer) -> None:
+        self._consumer = consumer
+
+    def read(self) -> list[SetAside]:
+        """See ``Shelf.read``."""
+        return self._consumer.run(self._read)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """See ``Shelf.remove``."""
+        return self._consumer.run(lambda: self._remove(ids))
+
+    def put_back(self, ids: Sequence[str]) -> int:
+        """See ``Shelf.put_back``."""
+        return self._consumer.run(lambda: self._put_back(ids))
+
+    async def _read(self) -> list[SetAside]:
+        bucket = await self._consumer.bucket()
+        found = [unpack((await bucket.get(name)).value) for name in await self._names(bucket)]
+        return sorted(found, key=lambda each: (each.entry.time, each.entry.id))
+
+    async def _names(self, bucket: Any) -> list[str]:
+        import nats.js.errors
+
+        try:
+            names: list[str] = await bucket.keys()
+        except nats.js.errors.NoKeysError:
+            return []
+        return names
+
+    async def _remove(self, ids: Sequence[str]) -> int:
+        bucket = await self._consumer.bucket()
+        there = set(await self._names(bucket)).intersection(ids)
+        for name in there:
+            await bucket.purge(name)
+        if there:
+            await bucket.purge_deletes(olderthan=-1)
+        return len(there)
+
+    async def _put_back(self, ids: Sequence[str]) -> int:
+        bucket = await self._consumer.bucket()
+        there = sorted(set(await self._names(bucket)).intersection(ids))
+        for name in there:
+            await self._consumer.add(unpack((await bucket.get(name)).value).entry.fields)
+            await self._remove([name])
+        return len(there)
+
+
+def _told(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
+
+
+async def _ignore(_: Exception) -> None:
+    """Takes what the client tells besides: whoever calls is told by the call."""

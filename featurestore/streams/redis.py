@@ -1,0 +1,243 @@
+"""Redis Streams: a consumer group of Redis 7 or Valkey.
+
+Entries that are set aside are in the hash ``<topic>:<group>:rejected``, by their ids, as ``shelved.pack`` packs them.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from featurestore.errors import ConfigError, MissingExtraError, StreamError
+from featurestore.streams.base import Entry, Lag, SetAside
+from featurestore.streams.shelved import expanded, pack, unpack
+
+T = TypeVar("T")
+
+_SOCKET_SECONDS = 5.0
+_PAGE = 10_000
+_MOST_PAGES = 10
+"""So many pages of entries are counted where the server cannot tell how many there are (after some were deleted)."""
+_COMMANDS = "XREADGROUP, XACK, XAUTOCLAIM, XPENDING, XGROUP, XINFO, XRANGE, XADD, HSET, HGETALL, HMGET, HDEL, HLEN, TIME and INFO"
+
+
+class RedisConsumer:
+    """The ``StreamConsumer`` of a Redis stream.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, with ``${NAME}`` for what a variable holds.
+        topic: the stream's key. A stream that is not there yet is made.
+        group: the consumer group. It is made where it is not there, and begins with the oldest entry.
+        idle_seconds: after how long an entry that another worker was given and did not acknowledge is taken over.
+    """
+
+    def __init__(self, url: str, topic: str, group: str, *, idle_seconds: float) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise MissingExtraError(f"a stream at {url.partition('://')[0]}://", "redis") from error
+        self._errors: Any = redis.exceptions
+        self._shown = f"The stream {topic!r} at {url}"
+        try:
+            self._client: Any = redis.Redis.from_url(expanded(url), socket_timeout=_SOCKET_SECONDS, protocol=2)
+        except ValueError as error:
+            raise ConfigError(f"{url} is no address of Redis: {error}") from error
+        self._topic, self._group = topic, group
+        self._idle_ms = max(1, round(idle_seconds * 1000))
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        self._ready = False
+        self._looked: float | None = None
+        self.shelf = RedisShelf(self, f"{topic}:{group}:rejected")
+
+    def read(self, count: int, seconds: float) -> list[Entry]:
+        """See ``StreamConsumer.read``."""
+        with self.translated():
+            return self._again(lambda: self._left_behind(count) or self._new(count, seconds))
+
+    def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """See ``StreamConsumer.acknowledge``."""
+        if entries:
+            with self.translated():
+                self.ask("XACK", self._topic, self._group, *(entry.id for entry in entries))
+
+    def set_aside(self, entry: Entry, reason: str) -> None:
+        """See ``StreamConsumer.set_aside``."""
+        with self.translated():
+            self.shelf.put(entry, reason)
+            self.ask("XACK", self._topic, self._group, entry.id)
+
+    def lag(self) -> Lag:
+        """See ``StreamConsumer.lag``."""
+        with self.translated():
+            return self._again(self._lag)
+
+    def check(self) -> str:
+        """See ``StreamConsumer.check``."""
+        with self.translated():
+            facts = self._client.info("server")
+            kind = "valkey" if "valkey_version" in facts else "redis"
+            return f"{kind} {facts[f'{kind}_version']}"
+
+    def close(self) -> None:
+        """See ``StreamConsumer.close``."""
+        self._client.close()
+
+    def ask(self, *command: Any) -> Any:
+        """Returns the answer to a command as the server gives it: redis-py would make dictionaries of it."""
+        connection = self._client.connection_pool.get_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        except self._errors.ResponseError:
+            raise
+        except BaseException:
+            connection.disconnect()  # an answer that nobody waits for any more must not be taken for the next one's
+            raise
+        finally:
+            self._client.connection_pool.release(connection)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns redis-py's errors into ``StreamError``."""
+        try:
+            yield
+        except (self._errors.RedisError, OSError) as error:
+            raise StreamError(f"{self._shown} failed: {str(error).rstrip('.')}. {self._advice(error)}") from error
+
+    def add(self, fields: Mapping[bytes, bytes]) -> None:
+        """Adds an entry to the stream."""
+        self.ask("XADD", self._topic, "*", *(part for pair in fields.items() for part in pair))
+
+    def _advice(self, error: Exception) -> str:
+        errors = self._errors
+        if isinstance(error, errors.NoPermissionError):
+            return f"Give its user the commands {_COMMANDS}."
+        if isinstance(error, (errors.AuthenticationError, errors.AuthorizationError)):
+            return "Look at the user and the password in the address."
+        if "WRONGTYPE" in str(error):
+            return "Another kind of value has that key: name the stream's key as topic=."
+        if isinstance(error, errors.ResponseError):
+            return "Look at the server's log."
+        return "Is the server running, and is the address right? Nothing is lost: it is tried again."
+
+    def _again(self, do: Callable[[], T]) -> T:
+        """Does something, after having made the group where the server does not know it (any more)."""
+        if not self._ready:
+            self._make_group()
+        try:
+            return do()
+        except self._errors.ResponseError as error:
+            if "NOGROUP" not in str(error) and "no such key" not in str(error).lower():
+                raise
+        self._make_group()
+        return do()
+
+    def _make_group(self) -> None:
+        try:
+            self.ask("XGROUP", "CREATE", self._topic, self._group, "0", "MKSTREAM")
+        except self._errors.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._ready = True
+
+    def _left_behind(self, count: int) -> list[Entry]:
+        """Takes over entries that were with a worker for too long, be it this one; looks for them now and then."""
+        now = time.perf_counter()
+        if self._looked is not None and now - self._looked < self._idle_ms / 2000:
+            return []
+        claim = ("XAUTOCLAIM", self._topic, self._group, self._name, self._idle_ms)
+        cursor = b"0-0"
+        found: list[Any] = []
+        while not found:
+            cursor, found, *_ = self.ask(*claim, cursor, "COUNT", min(count, 1000))
+            if cursor == b"0-0":
+                if not found:
+                    self._looked = now
+                break
+        if not found:
+            return []
+        told = self.ask("XPENDING", self._topic, self._group, found[0][0], found[-1][0], 2 * len(found), self._name)
+        deliveries = {name: times for name, _, _, times in told}
+        return [_entry(name, fields, deliveries.get(name, 1)) for name, fields in found if fields is not None]
+
+    def _new(self, count: int, seconds: float) -> list[Entry]:
+        # NOTE: 0 would wait for ever.
+        block = max(1, min(round(seconds * 1000), round(_SOCKET_SECONDS * 500)))
+        wanted = ("GROUP", self._group, self._name, "COUNT", count, "BLOCK", block, "STREAMS", self._topic, ">")
+        answer = self.ask("XREADGROUP", *wanted)
+        return [_entry(name, fields, 1) for name, fields in answer[0][1]] if answer else []
+
+    def _lag(self) -> Lag:
+        group = next(each for each in self._client.xinfo_groups(self._topic) if each["name"] == self._group.encode())
+        pending, least, *_ = self.ask("XPENDING", self._topic, self._group)
+        after = b"(" + group["last-delivered-id"]
+        following = self.ask("XRANGE", self._topic, after, "+", "COUNT", 1)
+        waiting = group.get("lag")
+        if waiting is None:
+            waiting = self._count(after)
+        oldest = min((_millis(name) for name in ([least] if pending else []) + [name for name, _ in following]), default=None)
+        seconds, micros = self.ask("TIME")
+        behind = 0.0 if oldest is None else max(0.0, int(seconds) + int(micros) / 1e6 - oldest / 1000)
+        return Lag(waiting, pending, behind, self.ask("HLEN", self.shelf.key))
+
+    def _count(self, after: bytes) -> int:
+        counted = 0
+        for _ in range(_MOST_PAGES):
+            page = self.ask("XRANGE", self._topic, after, "+", "COUNT", _PAGE)
+            counted += len(page)
+            if len(page) < _PAGE:
+                break
+            after = b"(" + page[-1][0]
+        return counted
+
+
+class RedisShelf:
+    """The ``Shelf`` of a Redis stream.
+
+    Args:
+        consumer: the consumer whose it is.
+        key: the key of the hash.
+    """
+
+    def __init__(self, consumer: RedisConsumer, key: str) -> None:
+        self._consumer = consumer
+        self.key = key
+
+    def put(self, entry: Entry, reason: str) -> None:
+        """Puts an entry there."""
+        self._consumer.ask("HSET", self.key, entry.id, pack(entry, reason))
+
+    def read(self) -> list[SetAside]:
+        """See ``Shelf.read``."""
+        with self._consumer.translated():
+            found = self._consumer.ask("HGETALL", self.key)
+        return sorted((unpack(value) for value in found[1::2]), key=lambda each: (each.entry.time, each.entry.id))
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """See ``Shelf.remove``."""
+        with self._consumer.translated():
+            return int(self._consumer.ask("HDEL", self.key, *ids)) if ids else 0
+
+    def put_back(self, ids: Sequence[str]) -> int:
+        """See ``Shelf.put_back``."""
+        if not ids:
+            return 0
+        put = 0
+        with self._consumer.translated():
+            for value in self._consumer.ask("HMGET", self.key, *ids):
+                if value is not None:
+                    entry = unpack(value).entry
+                    self._consumer.add(entry.fields)
+                    put += self._consumer.ask("HDEL", self.key, entry.id)
+        return put
+
+
+def _entry(name: bytes, fields: list[bytes], deliveries: int) -> Entry:
+    return Entry(name.decode(), _millis(name) * 1000, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries)
+
+
+def _millis(name: bytes) -> int:
+    return int(name.partition(b"-")[0])

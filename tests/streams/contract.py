@@ -1,0 +1,200 @@
+"""What every ``StreamConsumer`` does, on a real broker."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from featurestore.errors import StreamError
+from featurestore.streams.base import Entry, StreamConsumer
+from tests.servers.valkey import wait_until
+
+LONG = 600.0
+"""After which no test takes entries over."""
+
+Make = Callable[..., StreamConsumer]
+
+
+class StreamContract(ABC):
+    """Adapters' test classes are this and what is their own."""
+
+    @abstractmethod
+    def consumer(self, topic: str, group: str, idle: float) -> StreamConsumer:
+        """Makes a consumer."""
+
+    @abstractmethod
+    def add(self, topic: str, *payloads: bytes) -> None:
+        """Adds entries to a topic, as a producer does."""
+
+    @abstractmethod
+    def begin(self, topic: str) -> None:
+        """Makes a topic where the broker needs that done."""
+
+    @pytest.fixture
+    def topic(self) -> str:
+        name = f"t{uuid4().hex[:8]}"
+        self.begin(name)
+        return name
+
+    @pytest.fixture
+    def make(self, topic: str) -> Iterator[Make]:
+        made: list[StreamConsumer] = []
+
+        def opened(group: str = "g", idle: float = LONG) -> StreamConsumer:
+            made.append(self.consumer(topic, group, idle))
+            return made[-1]
+
+        yield opened
+        for each in made:
+            each.close()
+
+    def test_a_new_group_begins_with_the_oldest_entry(self, make: Make, topic: str) -> None:
+        self.add(topic, b"1", b"2")
+        first = make()
+        assert payloads(read_all(first, 2)) == [b"1", b"2"]
+        self.add(topic, b"3")
+        assert payloads(read_all(first, 1)) == [b"3"]
+        assert first.read(10, 0.01) == []
+        assert payloads(read_all(make("other"), 3)) == [b"1", b"2", b"3"]
+
+    def test_entries_have_ids_of_their_own_and_times(self, make: Make, topic: str) -> None:
+        self.add(topic, b"same", b"same")
+        one, other = read_all(make(), 2)
+        assert one.id != other.id
+        assert one.time <= other.time
+        again = read_all(make("other"), 2)
+        assert [(each.id, each.time) for each in again] == [(one.id, one.time), (other.id, other.time)]
+
+    def test_each_entry_goes_to_one_worker(self, make: Make, topic: str) -> None:
+        workers = [make() for _ in range(3)]
+        for each in workers:
+            each.read(1, 0.001)
+        self.add(topic, *(b"%d" % number for number in range(30)))
+        found: list[Entry] = []
+        while len(found) < 30:
+            for each in workers:
+                found += each.read(4, 0.01)
+        assert sorted(payloads(found)) == sorted(b"%d" % number for number in range(30))
+
+    def test_what_is_acknowledged_does_not_come_again(self, make: Make, topic: str) -> None:
+        consumer = make(idle=0.05)
+        self.add(topic, b"1", b"2", b"3")
+        one, two, three = read_all(consumer, 3)
+        consumer.acknowledge([one, three])
+        consumer.acknowledge([one])
+        consumer.acknowledge([])
+        [again] = read_all(make(idle=0.05), 1)
+        assert (again.id, again.fields, again.time) == (two.id, two.fields, two.time)
+        assert again.deliveries >= 2
+
+    def test_what_a_dead_worker_leaves_goes_to_others(self, make: Make, topic: str) -> None:
+        self.add(topic, *(b"%d" % number for number in range(25)))
+        dead = make(idle=0.1)
+        left = read_all(dead, 25)
+        dead.close()
+        living = make(idle=0.1)
+        again = read_all(living, 25)
+        assert sorted(each.id for each in again) == sorted(each.id for each in left)
+        living.acknowledge(again)
+        assert settled(living).pending == 0
+
+    def test_what_a_living_worker_is_at_stays_with_it(self, make: Make, topic: str) -> None:
+        self.add(topic, b"1")
+        assert len(read_all(make(), 1)) == 1
+        assert make().read(10, 0.05) == []
+
+    def test_lag(self, make: Make, topic: str) -> None:
+        consumer = make()
+        assert (consumer.lag().waiting, consumer.lag().pending, consumer.lag().seconds) == (0, 0, 0.0)
+        self.add(topic, b"1", b"2", b"3")
+        lag = consumer.lag()
+        assert (lag.waiting, lag.pending, lag.set_aside) == (3, 0, 0)
+        assert 0.0 <= lag.seconds < 60.0
+        found = read_all(consumer, 2)
+        assert (consumer.lag().waiting, consumer.lag().pending) == (1, 2)
+        consumer.acknowledge(found)
+        assert settled(consumer).waiting == 1
+        consumer.acknowledge(read_all(consumer, 1))
+        lag = settled(consumer)
+        assert (lag.waiting, lag.pending, lag.seconds) == (0, 0, 0.0)
+
+    def test_the_shelf_keeps_what_is_set_aside_once(self, make: Make, topic: str) -> None:
+        consumer = make(idle=0.05)
+        self.add(topic, b"bad\x00\xff", b"good", b"worse")
+        bad, good, worse = read_all(consumer, 3)
+        assert consumer.shelf.read() == []
+        consumer.set_aside(bad, "first")
+        consumer.set_aside(bad, "it is bad")
+        consumer.set_aside(worse, "it is worse")
+        assert settled(consumer, pending=1).set_aside == 2
+        [again] = read_all(consumer, 1)
+        assert again.id == good.id
+        shelf = make().shelf
+        assert [(each.entry.id, each.entry.fields, each.entry.time, each.reason) for each in shelf.read()] == [
+            (bad.id, bad.fields, bad.time, "it is bad"), (worse.id, worse.fields, worse.time, "it is worse"),
+        ]  # fmt: skip
+        assert make("other").shelf.read() == []
+
+    def test_the_shelf_erases_and_puts_back(self, make: Make, topic: str) -> None:
+        consumer = make()
+        self.add(topic, b"1", b"2", b"3")
+        entries = read_all(consumer, 3)
+        for each in entries:
+            consumer.set_aside(each, "why")
+        shelf = consumer.shelf
+        assert shelf.remove([entries[0].id, "0-0"]) == 1
+        assert shelf.remove([]) == shelf.put_back([]) == 0
+        assert shelf.put_back([entries[1].id, entries[0].id]) == 1
+        assert [each.entry.id for each in shelf.read()] == [entries[2].id]
+        assert consumer.lag().set_aside == 1
+        [again] = read_all(consumer, 1)
+        assert payloads([again]) == [b"2"]
+        assert again.id != entries[1].id
+
+    def test_tells_what_it_is(self, make: Make) -> None:
+        kind, version = make().check().split()
+        assert kind.isalpha()
+        assert version[0].isdigit()
+
+    def test_closing_twice_is_no_error(self, make: Make) -> None:
+        consumer = make()
+        consumer.read(1, 0.001)
+        consumer.close()
+        consumer.close()
+
+    def test_a_broker_that_is_not_there(self, topic: str) -> None:
+        away = self.away(topic)
+        uses: list[Callable[[], object]] = [
+            lambda: away.read(1, 0.01), away.lag, away.check, away.shelf.read, lambda: away.shelf.remove(["1-0"]),
+        ]  # fmt: skip
+        for use in uses:
+            with pytest.raises(StreamError, match="Is the server running"):
+                use()
+        away.close()
+
+    @abstractmethod
+    def away(self, topic: str) -> StreamConsumer:
+        """Makes a consumer of an address at which nothing is."""
+
+
+def payloads(entries: list[Entry]) -> list[bytes]:
+    return [each.fields[b"payload"] for each in entries]
+
+
+def read_all(consumer: StreamConsumer, count: int) -> list[Entry]:
+    """Reads until there are so many entries; a broker gives fewer at once as it likes."""
+    found: list[Entry] = []
+
+    def enough() -> bool:
+        found.extend(consumer.read(count - len(found), 0.05))
+        return len(found) >= count
+
+    wait_until(enough, f"there are no {count} entries")
+    return found
+
+
+def settled(consumer: StreamConsumer, pending: int = 0):
+    """The lag once the broker has taken note of what was acknowledged."""
+    wait_until(lambda: consumer.lag().pending == pending, "the broker takes no note of what was acknowledged")
+    return consumer.lag()
