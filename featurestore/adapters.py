@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,33 @@ def online_address(settings: Settings) -> str:
     from featurestore.online.redis_address import hide_password
 
     return hide_password(settings.online)
+
+
+def store_folders(settings: Settings) -> dict[str, Path]:
+    """Returns the folders of this machine in which stores of a project's settings are, by what they hold."""
+    found = {"history": settings.root / Path(settings.offline).expanduser()}
+    scheme, _, rest = settings.online.partition(":")
+    return found | ({"online": settings.root / Path(rest).expanduser()} if scheme == "lmdb" else {})
+
+
+def online_address(settings: Settings) -> str:
+    """Returns where the online store is, without its password."""
+    from featurestore.online.redis_address import hide_password
+
+    return hide_password(settings.online)
+
+
+def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
+    """Returns the time that the server of an online store has, and what of its set-up may lose values; None without one.
+
+    Raises:
+        OnlineStoreError: it cannot be reached.
+    """
+    if settings.online.partition(":")[0] == "lmdb":
+        return None
+    from featurestore.online.redis_health import server_facts
+
+    return server_facts(settings.online)
 
 
 def open_gate(settings: Settings) -> "Gate":

@@ -1,13 +1,24 @@
 """What is done to a store as a whole, and seldom: entities are forgotten, the project is examined or taken down."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from featurestore.adapters import open_eraser, open_gate, remove_history
+from featurestore.adapters import online_address, online_facts, open_eraser, open_gate, remove_history, store_folders
+from featurestore.config import FILE_NAME
+from featurestore.errors import FeatureStoreError
 from featurestore.parts import Parts
+from featurestore.plan.selection import select
+from featurestore.spec.catalog import Catalog
+from featurestore.spec.reference import parse_references
+from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
+    import polars as pl
+
+    from featurestore.jobs.doctor import Check, Diagnosis, Finding
     from featurestore.jobs.forget import ForgetReport, Forgetter
     from featurestore.jobs.teardown import Remover, TeardownReport
     from featurestore.spec.entity import Entity
@@ -88,6 +99,120 @@ class Care(Parts):
         if not dry_run:
             self._watch.forget()
         return report
+
+    def doctor(self, *, repair: bool = False) -> "Diagnosis":
+        """Examines the project: settings, servers, clocks, disks, definitions, and registry, history and online store together.
+
+        Of each view some entities are looked up in both stores and compared.
+
+        Args:
+            repair: first complete runs that were interrupted, and write online what the history has and the online store lacks.
+
+        Returns:
+            A finding for each check, with what to do about it; print it. ``is_well`` tells whether nothing is wrong.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     found = store.doctor()
+            >>> found.is_well, found[0].check, found[0].state
+            (True, 'settings', 'ok')
+        """
+        from featurestore.jobs.doctor import examine
+
+        repairs = [("repair", self._repair)] if repair else []
+        return examine([*repairs, *self._checks()])
+
+    def _repair(self) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import Finding
+
+        catalog = self._watch.refresh()
+        job = self._materializer(None)
+        for name, applied in sorted(catalog.views.items()):
+            last = self._ledger.latest(name, applied.data_version)
+            if last is not None and last.state in ("running", "committed"):
+                job.materialize(*self._at_hand.of(applied), start=None, end=self._clock())
+                yield Finding(f"repair: {name}", "ok", f"run {last.seq} is completed")
+            written = job.rebuild_online(applied) + sum(
+                job.rebuild_online(each) for each in [catalog.served[name]] if each.data_version != applied.data_version
+            )
+            yield Finding(f"repair: {name}", "ok", f"{written:,} values were written online")
+
+    def _checks(self) -> "Iterator[tuple[str, Check]]":
+        """Yields what the doctor looks at, each with what it is called where it cannot be looked at."""
+        from featurestore.jobs.doctor import told_definitions, told_folder, told_versions
+
+        settings = self.settings
+        yield "settings", self._told_settings
+        yield "versions", told_versions
+        for name, folder in store_folders(settings).items():
+            yield f"folder: {name}", partial(told_folder, name, folder, self._clock)
+        yield "registry", self._told_registry
+        yield "online store", self._told_online
+        if (settings.root / settings.definitions).is_dir():
+            yield "definitions", lambda: told_definitions(lambda: self._applier.plan(self._at_hand.load(None), partial=False))
+        try:
+            catalog = self._watch.refresh()
+        except FeatureStoreError:
+            return  # which the registry's check has told
+        yield from self._checks_of(catalog)
+
+    def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
+        from featurestore.jobs.doctor import ViewChecks
+
+        for name, source in sorted(catalog.sources.items()):
+            yield f"source: {name}", partial(self._told_source, source)
+        stores = self.settings.project, catalog, self._offline, self._ledger, self._clock
+        views = ViewChecks(*stores, self._train_sample, self._look_up_sample)
+        for name, applied in sorted(catalog.views.items()):
+            yield f"runs: {name}", partial(views.runs, applied)
+            yield f"history: {name}", partial(views.history, applied)
+            yield f"online: {name}", partial(views.online, catalog.served[name])
+
+    def _told_settings(self) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import Finding
+
+        path = self.settings.root / FILE_NAME
+        there = f"{path} is read" if path.exists() else f"there is no {path}; the defaults hold"
+        yield Finding("settings", "ok", f"{there}. Project {self.settings.project!r}, online={online_address(self.settings)}")
+
+    def _told_registry(self) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import Finding, told_clock
+        from featurestore.registry.health import database_facts, expired_leases
+
+        kind, now = database_facts(self._registry)
+        yield Finding("registry", "ok", f"{kind}, revision {self._watch.refresh().revision}")
+        if now is not None:
+            yield told_clock("registry", now, self._clock())
+        for name in expired_leases(self._registry):
+            advice = "Another scheduler takes it over; start one if none runs: featurestore schedule"
+            yield Finding(f"lease: {name}", "warning", "whoever had it ended without giving it back", advice)
+        for entity, count in self._tombstones.unfinished().items():
+            advice = f"Repeat it for the same keys: featurestore forget {entity} KEY=VALUE"
+            yield Finding(f"forget: {entity}", "error", f"forgetting {count:,} of them was interrupted", advice)
+
+    def _told_online(self) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import Finding, told_clock
+
+        yield Finding("online store", "ok", self._online.check())
+        facts = online_facts(self.settings)
+        if facts is not None:
+            yield told_clock("online store", facts[0], self._clock())
+            for problem in facts[1]:
+                yield Finding("online store", "warning", problem)
+
+    def _told_source(self, source: Source) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import Finding
+
+        columns = len(self._open_source(source).schema())
+        yield Finding(f"source: {source.name}", "ok", f"it can be read, and has {columns} columns")
+
+    def _train_sample(self, spine: "pl.DataFrame", view: str) -> "pl.DataFrame":
+        return self._training.frame(spine, select(self._watch.refresh(), parse_references(view)), time="_at", as_known=True)
+
+    def _look_up_sample(self, view: str, rows: list[dict[str, Any]], at: "datetime") -> list[dict[str, Any]]:
+        plan = self._reader.plan(view, lambda features: select(self._watch.refresh(), parse_references(features)))
+        return self._reader.read(plan, rows, at).to_dicts()
 
     def _removers(self) -> "Mapping[str, Remover]":
         from featurestore.registry.removal import remove_project

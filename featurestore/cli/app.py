@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from featurestore.cli.ask import online, sql, train
 from featurestore.cli.define import apply, init, plan
+from featurestore.cli.doctor import doctor
 from featurestore.cli.example import demo
 from featurestore.cli.forget import forget, teardown
 from featurestore.cli.keys import keys
@@ -100,6 +101,9 @@ app.command(
     rich_help_panel=_WRITE,
     epilog=examples("featurestore forget user user_id=42 --dry-run", "featurestore forget user user_id=42,43 --yes --json"),
 )(forget)
+app.command(
+    rich_help_panel=_WRITE, epilog=examples("featurestore doctor", "featurestore doctor --repair", "featurestore doctor --json")
+)(doctor)
 app.command(rich_help_panel=_WRITE, epilog=examples("featurestore teardown --dry-run", "featurestore teardown"))(teardown)
 app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore demo", "featurestore demo .demo"))(demo)
 

@@ -18,7 +18,7 @@ from featurestore.online.redis_links import SCRIPTS, Cluster, Link, Script, Serv
 _CONNECTIONS = 64
 _DELETES = 1000  # keys, that are deleted at once
 _WAIT = 5  # seconds, for a connection to become free
-_COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK and INFO"
+_COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
 _DEFAULTS: dict[str, Any] = {
     "socket_timeout": 5.0,
     "socket_connect_timeout": None,  # as socket_timeout
@@ -136,6 +136,17 @@ class RedisStore:
         kind = "valkey" if "valkey_version" in facts else "redis"
         cluster = f", cluster of {len(servers)}" if isinstance(self._link, Cluster) else ""
         return f"{kind} {facts[f'{kind}_version']}{cluster}"
+
+    def ask(self, *command: bytes) -> Any:
+        """Returns what a server answers to a command; of a Cluster one primary.
+
+        Raises:
+            OnlineStoreError: it cannot be reached, or refuses the command.
+        """
+        try:
+            return self._open().servers()[0].ask(*command)
+        except self._foreign as error:
+            raise self._explain(error) from error
 
     def close(self) -> None:
         """Closes the connections, those of all event loops too. Closing twice is no error."""

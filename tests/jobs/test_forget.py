@@ -291,7 +291,7 @@ def test_a_reader_of_an_old_version_is_told_to_ask_again(two: tuple[Project, Fea
     table = project.store._table(project.store.catalog.views["notes"])
     snapshot = project.store._offline.snapshot(table)
     other.forget("user", {"user_id": RARE})
-    with pytest.raises(OfflineStoreError, match="written anew .* ask again"):
+    with pytest.raises(OfflineStoreError, match=r"written anew .* ask again"):
         [history.read() for history in snapshot.buckets.values()]
 
 

@@ -1,0 +1,280 @@
+"""The doctor: examines a project from its settings to its values, and says of what is wrong what to do about it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from os import fstat
+from pathlib import Path
+from platform import python_version
+from shutil import disk_usage
+from tempfile import TemporaryFile
+from typing import Any, Literal
+
+import polars as pl
+
+from featurestore.clock import Clock, format_duration, from_micros, to_micros
+from featurestore.errors import DefinitionError, FeatureStoreError
+from featurestore.jobs.summary import Report
+from featurestore.offline.base import OfflineStore, Table
+from featurestore.registry.ledger import Ledger
+from featurestore.spec.catalog import AppliedView, Catalog
+
+State = Literal["ok", "warning", "error"]
+
+_SAMPLE = 20
+"""How many entities of each view are looked up in both stores."""
+_TIME = "_at"
+_SKEW = 2.0
+"""By how many seconds clocks may differ, and by how many more it is an error."""
+_BAD_SKEW = 60.0
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing.
+
+    Args:
+        check: what was looked at.
+        state: ``ok``; ``warning`` for what may become wrong; ``error`` for what is.
+        told: what was found.
+        advice: what to do, a command where there is one; empty where nothing is to be done.
+    """
+
+    check: str
+    state: State
+    told: str
+    advice: str = ""
+
+
+class Diagnosis(Report[Finding]):
+    """What the doctor found, a ``Finding`` a check; prints as a list."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong; warnings do not count."""
+        return all(finding.state != "error" for finding in self._values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it all in plain JSON values."""
+        return {"well": self.is_well, "findings": self.to_dicts()}
+
+    @property
+    def summary(self) -> str:
+        """How many things were looked at, and how many are wrong."""
+        counts = {state: sum(1 for each in self._values if each.state == state) for state in ("error", "warning")}
+        told = [f"{count} {state}{'' if count == 1 else 's'}" for state, count in counts.items() if count]
+        return f"{len(self._values)} checks: " + (", ".join(told) if told else "all is well") + "."
+
+    def _lines(self) -> Iterator[str]:
+        for each in self._values:
+            yield f"{each.state:<8} {each.check:<24} {each.told}"
+            if each.advice:
+                yield f"{'':<8} {'':<24} {each.advice}"
+        yield self.summary
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(checks: Sequence[tuple[str, Check]]) -> Diagnosis:
+    """Runs checks one after the other; one that fails for an error of the feature store has found that.
+
+    Args:
+        checks: each with what it looks at.
+    """
+    found: list[Finding] = []
+    for name, check in checks:
+        try:
+            found.extend(check())
+        except FeatureStoreError as error:
+            found.append(Finding(name, "error", str(error)))
+    return Diagnosis(found)
+
+
+def told_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
+    """Returns how far somebody's clock is from ours."""
+    apart = abs((theirs - ours).total_seconds())
+    state: State = "ok" if apart <= _SKEW else "warning" if apart <= _BAD_SKEW else "error"
+    advice = "" if state == "ok" else "Set both by a time server (chrony, systemd-timesyncd): features are cut off by the clock."
+    return Finding(f"clock: {name}", state, f"differs from this process's by {apart:.1f} s", advice)
+
+
+def told_room(name: str, free: int, total: int) -> Finding:
+    """Returns how much room a disk has left."""
+    part = free / max(total, 1)
+    state: State = "error" if free < 100 << 20 else "warning" if free < 1 << 30 or part < 0.05 else "ok"
+    advice = "" if state == "ok" else "Make room: a run or push that cannot write fails, and is completed later."
+    return Finding(f"disk: {name}", state, f"{free / (1 << 30):.1f} GiB of {total / (1 << 30):.1f} GiB are free", advice)
+
+
+def told_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
+    """Looks at whether a folder can be written to, what time its files have, and how much room there is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"?")
+            file.flush()
+            written = from_micros(fstat(file.fileno()).st_mtime_ns // 1000)
+        usage = disk_usage(folder)
+    except OSError as error:
+        yield Finding(
+            f"folder: {name}", "error", f"{folder} cannot be written to: {error.strerror}", "Make it this user's to write."
+        )
+        return
+    yield Finding(f"folder: {name}", "ok", f"{folder} can be written to")
+    yield told_clock(name, written, clock())
+    yield told_room(name, usage.free, usage.total)
+
+
+def told_versions() -> Iterator[Finding]:
+    """Tells the versions of Python and of the libraries that stores and features rest on."""
+    names = ("featurestore", "polars", "deltalake", "lmdb", "redis", "sqlalchemy", "duckdb")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:  # an extra that is not installed
+            continue
+    yield Finding("versions", "ok", f"Python {python_version()}, {', '.join(found)}")
+
+
+class ViewChecks:
+    """What is looked at of each view.
+
+    Args:
+        project: whose views.
+        catalog: the views as applied and served.
+        offline: the histories.
+        ledger: the runs.
+        clock: tells the present.
+        train: makes a training frame of a spine with the column ``_at``, for a view by its name.
+        look_up: looks a view up online for rows of keys, as of an instant.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        catalog: Catalog,
+        offline: OfflineStore,
+        ledger: Ledger,
+        clock: Clock,
+        train: Callable[[pl.DataFrame, str], pl.DataFrame],
+        look_up: Callable[[str, list[dict[str, Any]], datetime], list[dict[str, Any]]],
+    ) -> None:
+        self._project = project
+        self._catalog = catalog
+        self._offline = offline
+        self._ledger = ledger
+        self._clock = clock
+        self._train = train
+        self._look_up = look_up
+
+    def runs(self, applied: AppliedView) -> Iterator[Finding]:
+        """Looks at a view's last run."""
+        name = applied.spec.name
+        last = self._ledger.latest(name, applied.data_version)
+        where, number = f"runs: {name}", f"run {last.seq}" if last else ""
+        if last is None:
+            yield Finding(where, "warning", "it was never materialized", f"featurestore materialize {name}")
+        elif last.state == "failed":
+            yield Finding(where, "error", f"{number} failed: {last.error}", f"featurestore materialize {name}")
+        elif last.state in ("running", "committed"):
+            since = last.started_at.isoformat(" ", "seconds")
+            told = f"{number} began at {since} and is not done: it is under way, or was interrupted"
+            yield Finding(
+                where, "warning", told, f"featurestore materialize {name} completes it, as does: featurestore doctor --repair"
+            )
+        else:
+            yield Finding(where, "ok", f"{number} is done")
+
+    def history(self, applied: AppliedView) -> Iterator[Finding]:
+        """Looks at whether a view's history has what its runs have written."""
+        name = applied.spec.name
+        snapshot = self._offline.snapshot(Table.of(self._project, applied))
+        last = self._ledger.last_done(name, applied.data_version)
+        where = f"history: {name}"
+        if last is not None and last.seq > snapshot.last_run:
+            told = f"run {last.seq} is done by the registry, but the history has {snapshot.last_run or 'none'}"
+            advice = f"Restore it from a backup, or read anew: featurestore materialize {name} --start 0001-01-01"
+            yield Finding(where, "error", told, advice)
+        else:
+            yield Finding(where, "ok", f"{snapshot.rows:,} rows")
+        promised = applied.spec.freshness
+        if promised is not None:
+            lag = None if snapshot.spans is None else to_micros(self._clock()) - snapshot.spans[1]
+            late = lag is None or lag > promised
+            promise = f"promised to be at most {format_duration(promised)} old"
+            told = "there is no event" if lag is None else f"the latest event is {lag / 1e6:,.0f} s old"
+            advice = f"Does its source get new rows? featurestore materialize {name}" if late else ""
+            yield Finding(f"freshness: {name}", "error" if late else "ok", f"{told}, {promise}", advice)
+
+    def online(self, applied: AppliedView) -> Iterator[Finding]:
+        """Compares some entities' online values with what the history makes of them at this instant (S16)."""
+        name = applied.spec.name
+        where = f"online: {name}"
+        entities = self._sample(applied)
+        if entities.is_empty():
+            yield Finding(where, "ok", "there is nothing to compare: the history is empty")
+            return
+        differing = entities
+        for _ in range(2):  # the first time a row may have come between the two looks
+            differing = self._differing(applied, differing)
+            if differing.is_empty():
+                yield Finding(where, "ok", f"{entities.height} entities have the values of the history")
+                return
+        told = f"{differing.height} of {entities.height} entities have other values than the history makes of them"
+        yield Finding(where, "error", told, f"featurestore materialize --rebuild-online {name} (or: featurestore doctor --repair)")
+
+    def _sample(self, applied: AppliedView) -> pl.DataFrame:
+        """Returns the keys of some entities, others each time that the history has changed."""
+        snapshot = self._offline.snapshot(Table.of(self._project, applied))
+        keys = list(applied.spec.entity.key_names)
+        if not snapshot.buckets:
+            return pl.DataFrame(schema=applied.spec.entity.keys)
+        nodes = list(snapshot.buckets)
+        history = snapshot.buckets[nodes[snapshot.version % len(nodes)]]
+        known = pl.concat(history.read(keys)).unique(maintain_order=True).drop_nulls()
+        return known.sample(min(_SAMPLE, known.height), seed=snapshot.rows)
+
+    def _differing(self, applied: AppliedView, entities: pl.DataFrame) -> pl.DataFrame:
+        name, now = applied.spec.name, self._clock()
+        columns = [feature.name for feature in applied.spec.features]
+        spine = entities.with_columns(pl.lit(now, pl.Datetime("us", "UTC")).alias(_TIME))
+        expected = self._train(spine, name).select(columns).rows()
+        found = self._look_up(name, entities.to_dicts(), now)
+        wrong = [
+            not all(_same(row[column], value) for column, value in zip(columns, values, strict=True))
+            for row, values in zip(found, expected, strict=True)
+        ]
+        return entities.filter(pl.Series(wrong, dtype=pl.Boolean))
+
+
+def told_definitions(plan: Callable[[], Any]) -> Iterator[Finding]:
+    """Compares the definitions at hand with what is applied.
+
+    Args:
+        plan: returns what ``apply`` would change.
+    """
+    try:
+        found = plan()
+    except DefinitionError as error:
+        yield Finding("definitions", "error", str(error), "Mend them, and look again: featurestore plan")
+        return
+    if found.is_empty:
+        yield Finding("definitions", "ok", "they are what is applied")
+    else:
+        told = f"they are not what is applied. {found.summary}"
+        yield Finding("definitions", "warning", told, "featurestore plan; featurestore apply")
+    for warning in found.warnings:
+        yield Finding("definitions", "warning", warning)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(_same(each, its) for each, its in zip(one, other, strict=True))
+    return bool(one == other)

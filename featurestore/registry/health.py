@@ -1,0 +1,34 @@
+"""What the registry's database says of itself: its kind, its version, and what time it has."""
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from featurestore.clock import to_micros
+from featurestore.registry.specs import SpecRegistry
+
+
+def database_facts(registry: SpecRegistry) -> tuple[str, datetime | None]:
+    """Returns the kind and version of a registry's database, and the time that its server has; None for a file.
+
+    Raises:
+        RegistryError: it cannot be reached.
+    """
+    with registry.database.reading() as connection:
+        version = ".".join(map(str, connection.dialect.server_version_info or ()))
+        name = connection.dialect.name
+        now = connection.execute(select(func.clock_timestamp())).scalar() if name == "postgresql" else None
+    kinds = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+    return f"{kinds.get(name, name)} {version}", now
+
+
+def expired_leases(registry: SpecRegistry) -> list[str]:
+    """Returns on what there are leases that nobody gave back and that have ended: whoever had them is gone.
+
+    Raises:
+        RegistryError: the database cannot be reached.
+    """
+    lease, now = registry.database.tables.lease, to_micros(registry.clock())
+    ended = (lease.c.project == registry.project) & (lease.c.expires_at > 0) & (lease.c.expires_at <= now)
+    with registry.database.reading() as connection:
+        return [row.name for row in connection.execute(lease.select().where(ended).order_by(lease.c.name)).all()]
