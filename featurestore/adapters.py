@@ -132,20 +132,6 @@ def online_address(settings: Settings) -> str:
     return hide_password(settings.online)
 
 
-def store_folders(settings: Settings) -> dict[str, Path]:
-    """Returns the folders of this machine in which stores of a project's settings are, by what they hold."""
-    found = {"history": settings.root / Path(settings.offline).expanduser()}
-    scheme, _, rest = settings.online.partition(":")
-    return found | ({"online": settings.root / Path(rest).expanduser()} if scheme == "lmdb" else {})
-
-
-def online_address(settings: Settings) -> str:
-    """Returns where the online store is, without its password."""
-    from featurestore.online.redis_address import hide_password
-
-    return hide_password(settings.online)
-
-
 def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
     """Returns the time that the server of an online store has, and what of its set-up may lose values; None without one.
 
