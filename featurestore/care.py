@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from featurestore.adapters import online_address, online_facts, open_eraser, open_gate, remove_history, store_folders
+from featurestore.adapters import online_address, online_facts, open_eraser, open_gate, open_stream, remove_history, store_folders
 from featurestore.config import FILE_NAME
 from featurestore.errors import FeatureStoreError
 from featurestore.parts import Parts
@@ -11,6 +11,7 @@ from featurestore.plan.selection import select
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
+from featurestore.spec.stream import StreamSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from featurestore.jobs.forget import ForgetReport, Forgetter
     from featurestore.jobs.teardown import Remover, TeardownReport
     from featurestore.spec.entity import Entity
+
+
+_IDLE_SECONDS = 60.0
+"""After how long a stream's entries go to another worker; whoever only looks at what was set aside takes none."""
 
 
 class Care(Parts):
@@ -39,8 +44,9 @@ class Care(Parts):
         """Erases an entity, or several, from everything that the project keeps; a tombstone keeps them from coming back.
 
         That is the history of every view on the entity, present and removed, with its older versions, what was pushed, what
-        waits in interrupted runs, rejected rows, the online store, and what services answered. Forgetting again completes what
-        was interrupted. A run or push of the entity passes its rows over and counts them, as ``its entity was forgotten``.
+        waits in interrupted runs, rejected rows, what streams have set aside, the online store, and what services answered.
+        Forgetting again completes what was interrupted. A run or push of the entity passes its rows over and counts them, as
+        ``its entity was forgotten``.
 
         Args:
             entity: the entity, or its name.
@@ -227,5 +233,12 @@ class Care(Parts):
     def _forgetter(self) -> "Forgetter":
         from featurestore.jobs.forget import Forgetter
 
+        project = self.settings.project
+        sources = self._watch.refresh().sources
+        streams = {
+            name: partial(open_stream, source, project, _IDLE_SECONDS)
+            for name, source in sorted(sources.items())
+            if isinstance(source, StreamSource)
+        }
         stores = open_eraser(self.settings, self._clock), self._online, self._feature_log
-        return Forgetter(self.settings.project, self._tombstones, open_gate(self.settings), *stores)
+        return Forgetter(project, self._tombstones, open_gate(self.settings), *stores, streams)

@@ -9,8 +9,10 @@ Every step may be repeated, so whoever was interrupted begins anew.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from json import loads
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -21,10 +23,12 @@ from featurestore.errors import NotFoundError, RequestError
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
 from featurestore.online.base import OnlineStore
+from featurestore.plan.forgotten import loosely_among
 from featurestore.plan.online import entity_keys
 from featurestore.registry.tombstones import Tombstones
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.entity import Entity
+from featurestore.streams.base import StreamConsumer
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Forgotten:
 
     Args:
         place: what it is: ``"history"``, ``"older files"``, ``"pushed"``, ``"staged"``, ``"rejected"``, ``"online"``,
-            ``"feature log"`` or ``"stream"``.
+            ``"feature log"`` or ``"set aside"``.
         name: the view, with its data version where it has such, or the service or source.
         rows: how many rows or values.
     """
@@ -87,8 +91,8 @@ class ForgetReport(Report[Forgotten]):
         yield self.summary
 
 
-SetAside = Callable[[Entity, pl.DataFrame, bool], Mapping[str, int]]
-"""Erases entities from what a stream has set aside, or counts them where that is said; returns how many rows, by source."""
+OpenStream = Callable[[], StreamConsumer]
+"""Opens a stream, for what was set aside of it."""
 
 
 class Forgetter:
@@ -101,7 +105,7 @@ class Forgetter:
         eraser: erases from the offline store.
         online: the online store.
         feature_log: what services answered.
-        set_aside: erases from what streams have set aside.
+        streams: opens the stream of each source that is one.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class Forgetter:
         eraser: Eraser,
         online: OnlineStore,
         feature_log: FeatureLog,
-        set_aside: Sequence[SetAside] = (),
+        streams: Mapping[str, OpenStream] = MappingProxyType({}),
     ) -> None:
         self._project = project
         self._tombstones = tombstones
@@ -120,7 +124,7 @@ class Forgetter:
         self._eraser = eraser
         self._online = online
         self._feature_log = feature_log
-        self._set_aside = set_aside
+        self._streams = streams
 
     def forget(self, name: str, given: Any, *, dry_run: bool) -> ForgetReport:
         """Erases entities wherever they are.
@@ -201,9 +205,10 @@ class Forgetter:
             else:
                 rows = sum(self._feature_log.delete(self._project, service, each) for each in keys)
             yield Forgotten("feature log", service, rows)
-        for erase in self._set_aside:
-            for source, rows in erase(entity, entities, dry_run).items():
-                yield Forgotten("stream", source, rows)
+        for source, open_stream in self._streams.items():
+            with closing(open_stream()) as stream:
+                held = [each.entry for each in stream.shelf.read() if _is_of(each.entry.fields, entity, entities)]
+                yield Forgotten("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
 
     def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
         answers = self._feature_log.read(self._project, service)
@@ -239,6 +244,28 @@ def entities_of(entity: Entity, given: Any) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OverflowError, TypeError, ValueError) as error:
         raise RequestError(f"These are no keys of {entity.name} ({told}): {error}") from error
     return frame.unique(maintain_order=True)
+
+
+def _is_of(fields: Mapping[bytes, bytes], entity: Entity, entities: pl.DataFrame) -> bool:
+    """Tells whether an entry that was set aside may be of some entities.
+
+    Its fields, or the object in one of them, are looked at as rejected rows are. What is no row at all counts where the texts of
+    all keys of an entity stand somewhere in it.
+    """
+    row: dict[str, Any] = {}
+    whole = True
+    for name, value in fields.items():
+        text = value.decode("utf-8", "replace")
+        row[name.decode("utf-8", "replace")] = text
+        if text.lstrip().startswith("{"):
+            try:
+                row |= {key: str(each) for key, each in loads(text).items()}
+            except ValueError:
+                whole = False
+    if row and loosely_among(pl.DataFrame({name: [value] for name, value in row.items()}), entity.keys, entities).any():
+        return True
+    texts = "\n".join(row.values())
+    return not whole and any(all(str(value) in texts for value in keys) for keys in entities.iter_rows())
 
 
 def _entity(name: str, views: Sequence[AppliedView]) -> Entity:

@@ -1,5 +1,10 @@
 """Forgetting: nothing is left of an entity in any file or key, and nothing brings it back."""
 
+import random
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +21,7 @@ from featurestore.online.base import Entry
 from featurestore.online.lmdb import LMDBStore
 from tests.projects import Hand, store_at
 
+ROOT = Path(__file__).parent.parent.parent
 RARE = "zqxjkv-7731-wvyzqk"
 SECRET = "vkqzjx-5519-secret"
 NUMBER = 0x7A71786A6B7631
@@ -65,9 +71,10 @@ class Project:
         self.folder = folder / f"forget-{kind.__name__}-{'valkey' if online else 'lmdb'}"
         self.key, self.kind, self.online = key, kind, online
         self.others = ["ann", "bob"] if kind is str else [1, 2]
-        (folder / "data").mkdir()
         self.rows = rows_of(key, self.others)
-        self.rows.write_parquet(folder / "data" / "0.parquet")
+        if not (folder / "data").exists():
+            (folder / "data").mkdir()
+            self.rows.write_parquet(folder / "data" / "0.parquet")
         self.source = ParquetSource("events", "../data/*.parquet", event_time="at")
         self.store = self.open()
 
@@ -211,6 +218,34 @@ def test_of_a_composite_entity_all_keys_count(tmp_path: Path) -> None:
         assert store.online(Pair, rows.select("a", "b").to_dicts()).status == {"n": ["missing", "present", "present"]}
 
 
+def test_what_a_stream_has_set_aside_is_forgotten(valkey_url: str, tmp_path: Path) -> None:
+    from featurestore import StreamSource
+    from featurestore.adapters import open_stream
+    from featurestore.streams.base import Entry as Arrived
+
+    columns = {"uid": str, "at": datetime, "amount": float}
+    source = StreamSource("arrived", valkey_url, topic="forget-arrived", event_time="at", columns=columns)
+
+    class Amounts(FeatureView, entity=Entity("user", user_id=str), source=source):
+        amount: float
+
+        @staticmethod
+        def transform(events: pl.LazyFrame) -> pl.LazyFrame:
+            return events.rename({"uid": "user_id"})
+
+    with store_at(tmp_path / "forget-stream", NOW) as store:
+        store.apply([Amounts])
+        stream = open_stream(source, store.settings.project, 60.0)
+        poison = [b'{"uid": "%s", "amount": "much"}', b'{"uid": "%s", "amou', b'{"uid": "ann%s", "amount": "x"}', b'{"uid": "ann"']
+        for number, text in enumerate(poison):
+            payload = text % RARE.encode() if b"%s" in text else text
+            stream.set_aside(Arrived(f"{number}-0", number, {b"payload": payload}), "no row")
+        assert [(each.place, each.rows) for each in store.forget("user", {"user_id": RARE}, dry_run=True)] == [("set aside", 2)]
+        assert [(each.place, each.rows) for each in store.forget("user", {"user_id": RARE})] == [("set aside", 2)]
+        assert [each.entry.id for each in stream.shelf.read()] == ["2-0", "3-0"]
+        stream.close()
+
+
 # -- at the same time ----------------------------------------------------------------------------------------------------
 
 
@@ -313,14 +348,58 @@ def test_an_interrupted_run_completes_without_them(two: tuple[Project, FeatureSt
     assert project.store.sql("from notes").height > 0
 
 
+# -- interrupted ---------------------------------------------------------------------------------------------------------
+
+
+def forget_in_process(folder: Path, point: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.jobs.forget_worker", str(folder), str(point)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def survive(tmp_path: Path, kills: int, seed: int) -> None:
+    """Forgets in processes that are killed at random points, then in one that is not."""
+    project = Project(tmp_path, str, RARE, None)
+    project.fill()
+    project.store.close()
+    others = rows_of(RARE, project.others, 75).filter(pl.col("uid") != RARE, pl.col("amount") >= 0).height
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-quiet")
+    quiet = forget_in_process(tmp_path.parent / f"{tmp_path.name}-quiet", 0)
+    assert quiet.returncode == 0, quiet.stderr
+    draw = random.Random(seed)
+    for _ in range(kills):
+        killed = forget_in_process(tmp_path, draw.randrange(1, int(quiet.stdout)))
+        assert killed.returncode in (-signal.SIGKILL, 0), killed.stderr
+    with project.open() as store:
+        if store._tombstones.unfinished():
+            assert "forget: user" in {each.check for each in store.doctor() if each.state == "error"}
+    last = forget_in_process(tmp_path, 0)
+    assert last.returncode == 0, last.stderr
+    assert project.traces() == []
+    with project.open() as store:
+        store.apply(definitions(str, project.source, version=2))
+        assert store._tombstones.unfinished() == {}
+        assert store.sql("from notes").height == others
+        store.materialize(start="2019-01-01")
+        assert project.traces() == []
+        assert store.sql("from notes").height == others
+
+
+def test_a_killed_forget_repeated_completes_it(tmp_path: Path) -> None:
+    survive(tmp_path, 2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_forget_killed_at_many_points(seed: int, tmp_path: Path) -> None:
+    survive(tmp_path, 6, seed + 10)
+
+
 # -- the embedded store's file -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [60, 6000])
 @pytest.mark.parametrize("seed", range(3))
 def test_lmdb_keeps_no_byte_of_what_is_erased(size: int, seed: int, tmp_path: Path) -> None:
-    import random
-
     draw = random.Random(seed * 10_000 + size)
     store = LMDBStore(tmp_path / "online")
     kept: dict[bytes, bytes] = {}
