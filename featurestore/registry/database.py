@@ -19,6 +19,7 @@ from featurestore.registry.tables import BUSY_SECONDS, METADATA, open_engine
 
 _ADVISORY_LOCK = 0x66656174  # any number will do, if it is always the same one
 _TRIES = 1_000
+_LOCK_NOT_AVAILABLE = "55P03"
 _WRITING = "BEGIN IMMEDIATE"  # SQLite's: as a reader that turns into a writer a transaction could fail half-way
 
 
@@ -133,9 +134,10 @@ class Database:
         if password:
             reason = reason.replace(str(password), "***")
         if _busy(error):
+            advice = ", or use PostgreSQL (registry=) where many write at once" if self._is_file else ""
             return (
                 f"The registry {self.address} is busy: another process has been writing to it for more than {BUSY_SECONDS} s. "
-                "Try again, or use PostgreSQL (registry=) where many write at once."
+                f"Try again{advice}."
             )
         if isinstance(error, DBAPIError) and (error.statement is None or error.connection_invalidated):
             advice = (
@@ -148,6 +150,8 @@ class Database:
 
 
 def _busy(error: SQLAlchemyError) -> bool:
-    """Tells whether SQLite gave up waiting for another process."""
+    """Tells whether the database gave up waiting for another process."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        return True
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -261,13 +261,15 @@ def open_engine(url: str, root: Path) -> Engine:
         event.listen(engine, "begin", _begin)
         return engine
     try:
-        return create_engine(
+        engine = create_engine(
             address.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             connect_args={} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS},
         )
     except ImportError as error:
         raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error
+    event.listen(engine, "connect", _be_patient)
+    return engine
 
 
 def _parse(url: str) -> URL:
@@ -283,6 +285,14 @@ def _parse(url: str) -> URL:
     if backend == "sqlite" and address.database in (None, "", ":memory:"):
         raise ConfigError(f"The setting 'registry' names a SQLite database in memory, which no other process could read. {forms}")
     return address
+
+
+def _be_patient(connection: Any, _: Any) -> None:
+    """Has a PostgreSQL server end what keeps others waiting: a process may stand still in the midst of a transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{BUSY_SECONDS}s'")
+        cursor.execute(f"SET lock_timeout = '{2 * BUSY_SECONDS}s'")
+    connection.commit()
 
 
 def _begin(connection: Connection) -> None:

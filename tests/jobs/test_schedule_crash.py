@@ -6,7 +6,7 @@ import random
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,8 @@ BEGIN = 1_000
 ENTITIES = [f"e{number}" for number in range(8)]
 SEED = 20130701
 QUIET_TICKS = 15
+_PATIENCE = 300
+"""So many looks, of two milliseconds, at a process that does not answer."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([schedule_worker.__name__])
 
@@ -43,9 +45,13 @@ class Worker:
     orders: Connection
     stands_until: int = -1
 
-    def answer(self) -> str:
-        """Waits until it has ticked, is dead or stands still; returns which."""
+    def answer(self, held_up: Callable[[], None]) -> str:
+        """Waits until it has ticked, is dead or stands still; returns which. It may have to wait for one that stands still."""
+        asked = 0
         while not self.orders.poll(0.002):
+            asked += 1
+            if asked % _PATIENCE == 0:
+                held_up()
             if not self.process.is_alive() and not self.orders.poll():
                 return "dead"
             try:
@@ -172,8 +178,16 @@ class Trial:
                 worker.go_on()
             else:
                 worker.orders.send(self.order() if tick < self.ticks else (0, 0))
+
+        def held_up() -> None:
+            # One that stands still in the midst of a transaction, or has locked a file, keeps the others waiting.
+            for worker in workers:
+                if worker.stands_until > tick:
+                    asked.append(worker)
+                worker.go_on()
+
         for worker in asked:
-            came = worker.answer()
+            came = worker.answer(held_up)
             self.came[came] += 1
             if came == "dead":
                 worker.process.join()
