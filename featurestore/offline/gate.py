@@ -35,7 +35,6 @@ class FileGate:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made = False
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -71,7 +70,7 @@ class FileGate:
 
     def _try(self, end: float) -> "_Lock | None":
         while True:
-            lock = _Lock(self._path("_gate"))
+            lock = _Lock(self._folder / "_gate")
             if lock.take(shared=False, wait=False):
                 return lock
             lock.close()
@@ -81,19 +80,12 @@ class FileGate:
 
     @contextmanager
     def _locked(self, name: str, *, shared: bool = False) -> Iterator[None]:
-        lock = _Lock(self._path(name))
+        lock = _Lock(self._folder / name)
         try:
             lock.take(shared=shared, wait=True)
             yield
         finally:
             lock.close()
-
-    def _path(self, name: str) -> Path:
-        if not self._made:
-            with translated("write", str(self._folder)):
-                self._folder.mkdir(parents=True, exist_ok=True)
-            self._made = True
-        return self._folder / name
 
 
 class _Lock:
@@ -107,6 +99,8 @@ class _Lock:
     def take(self, *, shared: bool, wait: bool) -> bool:
         """Takes it, and tells whether it could."""
         with translated("lock", str(self._path)):
+            if not self._path.parent.is_dir():  # at first, and after a teardown
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             if fcntl is None:
                 self._other = FileLock(self._path, is_singleton=False)
                 try:
