@@ -4,9 +4,12 @@ A value is two MessagePack objects, one after the other, so that a service in an
 
 1. ``bin`` of 16 bytes: the event time, then the effective available time, each as microseconds since the epoch plus
    2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one.
-2. ``array`` of the view's features, in their order. Dates are days, times of day nanoseconds, durations and timestamps
+2. ``array`` of the view's features, in their order, without the nulls at its end. Dates are days, times of day nanoseconds, durations and timestamps
    microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its elements,
    little-endian; everything else is MessagePack's own.
+
+Without the nulls at its end a row is what it was before its view got another feature that may be null, and one that has a
+value there is greater: an array's first byte rises with its length.
 
 A whole value, compared as unsigned bytes, therefore orders by event time, available time and then by the values: the one
 total order of S4 and S15. A key is ``project/view/version/{entity}``, where ``entity`` is the join keys, each as one
@@ -97,9 +100,28 @@ def _wire_rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     return list(zip(*(column if isinstance(column, list) else column.to_list() for column in columns), strict=True))
 
 
+def _pack_row(row: tuple[Any, ...]) -> bytes:
+    if row and row[-1] is None:
+        end = len(row) - 1
+        while end and row[end - 1] is None:
+            end -= 1
+        row = row[:end]
+    return _encode(row)
+
+
+def full_row(row: Sequence[Any], width: int) -> list[Any]:
+    """Returns a row with as many values as its view has features: null where it has none, less what a later version has.
+
+    Example:
+        >>> full_row([1.5], 3), full_row([1.5, 2], 1)
+        ([1.5, None, None], [1.5])
+    """
+    return [*row[:width], *[None] * (width - len(row))]
+
+
 def pack_rows(frame: pl.DataFrame) -> list[bytes]:
     """Returns each row's values packed, without the header: what decides between rows of one key and time (S4)."""
-    return [_encode(row) for row in _wire_rows(frame)]
+    return [_pack_row(row) for row in _wire_rows(frame)]
 
 
 def pack_values(frame: pl.DataFrame, features: Sequence[str]) -> list[bytes]:
@@ -113,7 +135,7 @@ def pack_values(frame: pl.DataFrame, features: Sequence[str]) -> list[bytes]:
     available = frame["available_time"].to_physical().to_list()
     pack = _HEADER.pack
     rows = _wire_rows(frame.select(features))
-    return [pack(_BIN16, e + BIAS, a + BIAS) + _encode(row) for e, a, row in zip(events, available, rows, strict=True)]
+    return [pack(_BIN16, e + BIAS, a + BIAS) + _pack_row(row) for e, a, row in zip(events, available, rows, strict=True)]
 
 
 def pack_state(event: int, body: Sequence[Any]) -> bytes:

@@ -26,7 +26,10 @@ class Row:
 
 def tie(row: Row) -> bytes:
     """S4: the fixed total order of rows equal in both times."""
-    return msgspec.msgpack.encode(row.values)
+    values = list(row.values)
+    while values and values[-1] is None:
+        values.pop()
+    return msgspec.msgpack.encode(values)
 
 
 def winner(rows: Sequence[Row], key: tuple[Any, ...], t: int, *, as_known: bool = True) -> Row | None:

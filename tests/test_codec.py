@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.codec import encode_keys, key_encoder, oldest_header, pack_values, unpack_times, unpack_values
+from featurestore.codec import encode_keys, full_row, key_encoder, oldest_header, pack_values, unpack_times, unpack_values
 from featurestore.errors import OnlineStoreError
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -24,6 +24,12 @@ def packed(rows: list[tuple[Any, ...]]) -> list[bytes]:
     return pack_values(frame, ["x", "s", "i"])
 
 
+def without_last_nulls(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    while row and row[-1] is None:
+        row = row[:-1]
+    return row
+
+
 @given(st.lists(st.tuples(MICROS, MICROS, VALUES), max_size=8))
 def test_what_is_written_is_read_back(rows: list[tuple[int, int, tuple[Any, ...]]]) -> None:
     values = packed([(event, available, *given) for event, available, given in rows])
@@ -31,14 +37,27 @@ def test_what_is_written_is_read_back(rows: list[tuple[int, int, tuple[Any, ...]
     assert decoded[-2:] == [b"", None]
     for header, row, (event, available, row_given) in zip(decoded[:-2:2], decoded[1:-2:2], rows, strict=True):
         assert unpack_times(header) == (event, available)
-        assert all(one == other or (math.isnan(one) and math.isnan(other)) for one, other in zip(row, row_given, strict=True))
+        assert not row or row[-1] is not None
+        whole = zip(full_row(row, 3), row_given, strict=True)
+        assert all(one == other or (math.isnan(one) and math.isnan(other)) for one, other in whole)
 
 
 @given(st.tuples(MICROS, MICROS, VALUES), st.tuples(MICROS, MICROS, VALUES))
 def test_s4_s15_bytes_order_by_event_then_available_time_then_values(one: Any, other: Any) -> None:
     first, second = packed([(*one[:2], *one[2]), (*other[:2], *other[2])])
-    expected = (one[0], one[1], msgspec.msgpack.encode(one[2])) > (other[0], other[1], msgspec.msgpack.encode(other[2]))
-    assert (first > second) is expected
+    keys = [(event, available, msgspec.msgpack.encode(without_last_nulls(row))) for event, available, row in (one, other)]
+    assert (first > second) is (keys[0] > keys[1])
+
+
+@given(st.tuples(MICROS, MICROS, VALUES), st.tuples(MICROS, MICROS, VALUES))
+def test_s4_a_feature_that_was_added_and_is_null_changes_no_byte_and_one_with_a_value_is_greater(one: Any, other: Any) -> None:
+    rows = [(*one[:2], *one[2]), (*other[:2], *other[2])]
+    times = pl.col("event_time", "available_time").cast(INSTANT)
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(times)
+    later = frame.with_columns(new=pl.lit(None, pl.Int64))
+    assert pack_values(later, ["x", "s", "i", "new"]) == packed(rows)
+    filled = pack_values(frame.with_columns(new=pl.lit(0, pl.Int64)), ["x", "s", "i", "new"])
+    assert all(longer > shorter for longer, shorter in zip(filled, packed(rows), strict=True))
 
 
 @given(MICROS, MICROS)
@@ -53,6 +72,9 @@ def test_a_service_in_any_language_can_read_it() -> None:
     assert value.hex() == "c4108000000000000001800000000000000293cb3ff8000000000000a161ff"
     assert [number - 2**63 for number in unpack(">QQ", value[2:18])] == [1, 2]
     assert msgspec.msgpack.decode(value[18:]) == [1.5, "a", -1]
+    assert [value[18:].hex() for value in packed([(1, 2, 1.5, None, None), (1, 2, None, "a", None), (1, 2, None, None, None)])] == [
+        "91cb3ff8000000000000", "92c0a161", "90",
+    ]  # fmt: skip
 
 
 def test_keys_are_message_pack_and_never_run_together() -> None:

@@ -38,6 +38,7 @@ class OnlineJoin:
         windows: how the values of a windowed view are read; None for a view of latest values.
         view: the view's name.
         key_dtypes: the dtypes of the join keys.
+        width: how many features the view has; a row may have fewer values, or more by a later version of the view.
     """
 
     label: str
@@ -54,6 +55,7 @@ class OnlineJoin:
     windows: WindowValues | None = None
     view: str = ""
     key_dtypes: tuple[pl.DataType, ...] = ()
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def _join(project: str, join: Join) -> OnlineJoin:
         windows=windows,
         view=view.name,
         key_dtypes=tuple(join.keys.values()),
+        width=len(view.features),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from featurestore.clock import INSTANT, from_micros
-from featurestore.codec import oldest_header, to_series, unpack_times, unpack_values
+from featurestore.codec import full_row, oldest_header, to_series, unpack_times, unpack_values
 from featurestore.errors import RequestError
 from featurestore.plan.online import OnlineJoin, OnlinePlan
 from featurestore.plan.window_values import WindowValues
@@ -216,9 +216,11 @@ class OnlineRows:
             if join.ttl is not None:
                 bound = oldest_header(self._now - join.ttl)
                 values = [None if header < bound else row for header, row in zip(headers, values, strict=True)]
+            # Where a row has no value for a feature, or one for a feature of a later version of the view.
             if join.picks is not None:
-                picks = join.picks
-                values = [None if row is None else [row[place] for place in picks] for row in values]
+                values = _picked(join.picks, join.width, values)
+            elif [1 for row in values if row is not None and len(row) != join.width]:
+                values = [None if row is None else full_row(row, join.width) for row in values]
             served.append((headers, values))
         return served
 
@@ -257,6 +259,15 @@ def _nulls(rows: Sequence[Sequence[Any] | None]) -> int:
     """Returns how many values are null in the rows that are there."""
     # NOTE: ``row.count(None)`` asks each value whether it equals None, which takes thrice as long.
     return len([None for row in rows if row is not None for value in row if value is None])
+
+
+def _picked(picks: Sequence[int], width: int, rows: list[Any]) -> list[Any]:
+    """Returns the values asked for of each row, which may have fewer than its view has features."""
+    try:
+        return [None if row is None else [row[place] for place in picks] for row in rows]
+    except IndexError:  # one is shorter: looked for only now, for hardly any is
+        whole = [None if row is None else full_row(row, width) for row in rows]
+        return [None if row is None else [row[place] for place in picks] for row in whole]
 
 
 def _windows(
