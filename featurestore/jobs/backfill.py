@@ -4,8 +4,8 @@ A run that is done is not done again when the same backfill is repeated, so one 
 each run's row in the ledger has its span as ``"backfill": [first, last]``, microseconds since the epoch, both inclusive.
 
 Without a start, the spans begin with the source's first row and are those of ordinary runs, each of which reads on from where
-the one before stopped (``"backfill": [null, last]``). Once the last is done the view is materialized, as if one run had read all. With a start, the spans are
-read whatever was read before, and the cursor stays where it is.
+the one before stopped (``"backfill": [null, last]``). Once the last is done the view is materialized, as if one run had read all.
+With a start, the spans are read whatever was read before, and the cursor stays where it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,10 +84,10 @@ class Backfill:
         chunk: int,
     ) -> ViewSummary:
         view, progress = applied.spec, self.progress or Silence()
-        summary = ViewSummary(view.name, applied.data_version)
+        summary = job.resume(applied, transform)
         first, last = self._first(applied, start, chunk), to_micros(end)
         if first is None:
-            return job.materialize(applied, transform, start=None, end=end)
+            return summary.plus(job.materialize(applied, transform, start=None, end=end))
         todo = spans(first, last, chunk)
         done = self.ledger.backfilled(view.name, applied.data_version)
         if start is None:

@@ -192,6 +192,10 @@ class Materializer:
             if not _is_fold(run):  # which a push may have begun at this moment
                 return summary
 
+    def resume(self, applied: AppliedView, transform: Transform | None) -> ViewSummary:
+        """Completes a run that was interrupted, and adds what was pushed; reads nothing new. Raises as ``materialize``."""
+        return self._settle(applied, transform, self._open_source(applied.spec.source))[0]
+
     def fold(self, applied: AppliedView, transform: Transform | None) -> None:
         """Adds what was pushed to a view to its history, unless somebody is at it.
 
