@@ -17,7 +17,9 @@ from featurestore.cli.run import materialize, push
 from featurestore.cli.schedule import schedule
 from featurestore.cli.server_commands import serve
 from featurestore.cli.standing import runs, status
+from featurestore.cli.stream import stream
 from featurestore.cli.terminal import fail
+from featurestore.cli.versions import rollback, versions
 from featurestore.errors import FeatureStoreError
 
 
@@ -65,7 +67,11 @@ app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore plan", "featu
 app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore apply", "featurestore apply --yes --allow-breaking"))(apply)
 app.command(
     rich_help_panel=_WRITE,
-    epilog=examples("featurestore materialize", "featurestore materialize weather --start 2013-07-01 --end 2013-08-01 --dry-run"),
+    epilog=examples(
+        "featurestore materialize",
+        "featurestore materialize weather --start 2013-07-01 --end 2013-08-01 --dry-run",
+        "featurestore materialize weather --chunk 1d",
+    ),
 )(materialize)
 app.command(
     rich_help_panel=_WRITE,
@@ -76,6 +82,13 @@ app.command(
     epilog=examples("featurestore status", "featurestore status --watch", "featurestore status plane --rejected"),
 )(status)
 app.add_typer(runs, rich_help_panel=_WRITE)
+app.command(rich_help_panel=_WRITE, epilog=examples("featurestore versions weather"))(versions)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples(
+        "featurestore rollback weather", "featurestore rollback weather --to 3", "featurestore rollback weather --undo"
+    ),
+)(rollback)
 app.command(
     rich_help_panel=_WRITE,
     epilog=examples("featurestore schedule", "featurestore schedule --json >> schedule.jsonl", "featurestore schedule --once"),

@@ -44,10 +44,10 @@ def bars(*, wanted: bool = True) -> "Iterator[Progress | None]":
     if not wanted or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Display
 
     columns = (TextColumn("[bold]{task.description}"), TextColumn("{task.fields[stage]}", style="dim"), BarColumn(),
-               MofNCompleteColumn(), TimeElapsedColumn())  # fmt: skip
+               MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left", style="dim"), TimeRemainingColumn())  # fmt: skip
     with Display(*columns, console=err(), transient=True) as display:
         yield Bars(display)

@@ -29,6 +29,11 @@ def materialize(
         str | None, typer.Option(metavar="TIME", help="Read from this available time on, even what was read before.")
     ] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Read what is available by this time, if not now.")] = None,
+    chunk: Annotated[
+        str | None,
+        typer.Option(metavar="LENGTH", help="Read in spans of this length (1d), each a run, from --start or the first row on."),
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, metavar="VIEWS", help="How many views to do at once.")] = 1,
     dry_run: Annotated[bool, Flag("--dry-run", help="Read and check only; write nothing.")] = False,
     rebuild: Annotated[
         bool, Flag("--rebuild-online", help="Read no source; write the history's latest values online, if that store is new.")
@@ -38,17 +43,20 @@ def materialize(
 ) -> None:
     """Brings what is new in the sources into the history and the online store.
 
-    A run that was interrupted is completed first; a run repeated changes nothing. Times are ISO 8601, in UTC.
+    A run that was interrupted is completed first; a run repeated changes nothing. Times are ISO 8601, in UTC. With --chunk, spans
+    that are done are not done again when the same backfill is repeated.
     """
     from featurestore.cli.progress import bars
 
-    if rebuild and (start or end or dry_run):
-        raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end and --dry-run.")
+    if rebuild and (start or end or chunk or dry_run):
+        raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end, --chunk and --dry-run.")
     with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:
         if rebuild:
             show_rebuilt(store.rebuild_online(views or None, progress=progress), json=json)
             return
-        summary = store.materialize(views or None, start=start, end=end, dry_run=dry_run, progress=progress)
+        summary = store.materialize(
+            views or None, start=start, end=end, chunk=chunk, parallel=parallel, dry_run=dry_run, progress=progress
+        )
     if json:
         print_json(summary.to_dicts())
     else:

@@ -1,0 +1,71 @@
+"""The commands of versions: versions, rollback."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import called, instant, out, print_json, table
+
+
+def versions(
+    ctx: typer.Context,
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="The view.")],
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Shows a view's versions: when each was applied, its rows, and since when readers are given it.
+
+    Versions that only differ in words, a schedule or a ttl share their rows: they have one data version.
+    """
+    with open_store(ctx, project_dir) as store:
+        found = store.versions(view)
+    if json:
+        print_json([asdict(each) for each in found])
+        return
+    made = table("version", "data", "applied", "rows", "served", "", right=("version", "data", "rows"))
+    for each in found:
+        marks = [("applied", each.applied), ("pinned", each.pinned), ("cleaned up", each.cleaned)]
+        served = "" if each.served_since is None else f"since {instant(each.served_since)[:19]}"
+        made.add_row(
+            str(each.version),
+            str(each.data_version),
+            instant(each.applied_at)[:19],
+            "" if each.rows is None else f"{each.rows:,}",
+            Text(served, style="green"),
+            Text(", ".join(word for word, is_so in marks if is_so), style="dim"),
+        )
+    out().print(made)
+
+
+def rollback(
+    ctx: typer.Context,
+    view: Annotated[str, typer.Argument(metavar="VIEW", help="The view.")],
+    to: Annotated[
+        int | None, typer.Option(metavar="VERSION", help="The version to return to; the one served before, if left out.")
+    ] = None,
+    undo: Annotated[bool, Flag("--undo", help="Take a rollback back: give readers what is applied.")] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Gives a view's readers an earlier version, at once and for training and online alike.
+
+    They keep it, whatever is materialized, until the view is applied otherwise or the rollback is undone. Jobs go on writing what
+    is applied.
+    """
+    with open_store(ctx, project_dir) as store:
+        catalog = store.rollback(view, to=to, undo=undo)
+        program = called(store.settings.root)
+    served, applied = catalog.served[view], catalog.views[view]
+    if json:
+        print_json({"view": view, "served": served.version, "applied": applied.version, "pinned": view in catalog.pinned})
+        return
+    console = out()
+    console.print(Text.assemble("Readers of ", (view, "cyan"), f" are given version {served.version}."))
+    if view in catalog.pinned:
+        console.print(Text(f"They keep it until the view is applied otherwise, or: {program} rollback {view} --undo", style="dim"))
+    elif served.data_version != applied.data_version:
+        told = f"Version {applied.version} is given to them once it is materialized: {program} materialize {view}"
+        console.print(Text(told, style="dim"))
