@@ -21,8 +21,11 @@ from featurestore import errors
 from featurestore.aggregates import Aggregate, Part
 from featurestore.cli.app import app
 from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
+from featurestore.jobs.doctor import Diagnosis, Finding
+from featurestore.jobs.forget import ForgetReport, Forgotten
 from featurestore.jobs.progress import Progress
 from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, StatusReport, ViewStatus, ViewSummary
+from featurestore.jobs.teardown import Removed, TeardownReport
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieve.rows import OnlineRows
@@ -81,6 +84,12 @@ GROUPS: dict[str, list[Any]] = {
         StatusReport,
         ViewStatus,
         Run,
+        ForgetReport,
+        Forgotten,
+        TeardownReport,
+        Removed,
+        Diagnosis,
+        Finding,
         Plan,
         Change,
         Progress,
@@ -91,7 +100,8 @@ GROUPS: dict[str, list[Any]] = {
 SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.Request, Aggregate)
 """Those that users define by a subclass."""
 
-NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress)
+NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,
+              ForgetReport, TeardownReport, Diagnosis)  # fmt: skip
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")

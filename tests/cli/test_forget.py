@@ -1,0 +1,43 @@
+"""The commands that erase and examine: what they ask, print, and end with."""
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Invoke
+
+
+def test_forget_counts_asks_erases_and_lifts(invoke: Invoke, shop: Path) -> None:
+    counted = invoke("-C", shop, "forget", "customer", "customer_id=1001", "--dry-run")
+    assert "found in" in counted.output
+    refused = invoke("-C", shop, "forget", "customer", "customer_id=1001", code=2)
+    assert "say --yes, or look first with --dry-run" in " ".join(refused.output.replace("│", " ").split())
+    done = json.loads(invoke("-C", shop, "forget", "customer", "customer_id=1001,1002", "--yes", "--json").output)
+    assert (done["entities"], done["dry_run"]) == (2, False)
+    assert {"history", "online"} <= {each["place"] for each in done["erased"]}
+    again = invoke("-C", shop, "forget", "customer", "customer_id=1001", "--yes")
+    assert "0 rows and values are erased" in again.output
+    assert "its entity was forgotten" in invoke("-C", shop, "materialize", "--start", "0001-01-01").output
+    assert "1 customer may come back." in invoke("-C", shop, "forget", "customer", "customer_id=1001", "--lift").output
+    assert "No entity with views is named 'custmer'. Did you mean 'customer'" in invoke("-C", shop, "forget", "custmer", "x=1", code=1).output
+    assert "no key 'uid'" in invoke("-C", shop, "forget", "customer", "uid=1", "--yes", code=1).output
+
+
+def test_teardown_counts_asks_and_removes(invoke: Invoke, shop: Path) -> None:
+    assert "A teardown would remove this" in invoke("-C", shop, "teardown", "--dry-run").output
+    invoke("-C", shop, "teardown", code=2)
+    told = json.loads(invoke("-C", shop, "teardown", "--yes", "--json").output)
+    assert {"offline store", "online store", "registry"} == {each["place"] for each in told["removed"]}
+    assert (shop / "featurestore.toml").exists()
+    invoke("-C", shop, "apply", "--yes")
+    invoke("-C", shop, "materialize")
+
+
+def test_doctor_ends_with_1_where_something_is_wrong(invoke: Invoke, shop: Path) -> None:
+    assert json.loads(invoke("-C", shop, "doctor", "--json").output)["well"] is True
+    for file in (shop / ".featurestore" / "online").iterdir():
+        file.unlink()
+    told = invoke("-C", shop, "doctor", code=1).output
+    assert "featurestore materialize --rebuild-online" in " ".join(told.split())
+    assert "values were written online" in " ".join(invoke("-C", shop, "doctor", "--repair").output.split())
+    (shop / "featurestore.toml").write_text('projekt = "x"\n')
+    assert "Did you mean 'project'" in invoke("-C", shop, "doctor", code=1).output
