@@ -13,6 +13,7 @@ from featurestore.adapters import (
     open_offline,
     open_online,
     open_source,
+    open_stream,
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from featurestore.jobs.push import Pusher
     from featurestore.jobs.schedule import Outcome, Scheduler
     from featurestore.jobs.standing import Promises
+    from featurestore.jobs.streams import Streams
     from featurestore.jobs.summary import ViewSummary
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from featurestore.retrieve.training import TrainingReader
     from featurestore.sources.base import SourceReader
     from featurestore.spec.entity import Entity
+    from featurestore.spec.meaning import Transform
 
 
 class Parts:
@@ -87,6 +90,11 @@ class Parts:
         from featurestore.retrieve.feature_log import FeatureLogger
 
         return FeatureLogger(self.settings.project, self._feature_log, self.settings.log_seconds, told)
+
+    @property
+    def streams(self) -> "Streams":
+        """The project's streams: ``run`` pushes what arrives in them, ``status`` tells how far behind they are."""
+        return self._streams
 
     @property
     def keys(self) -> "Keys":
@@ -208,11 +216,21 @@ class Parts:
 
     @cached_property
     def _pusher(self) -> "Pusher":
+        return self._make_pusher(self._materializer(None).fold)
+
+    def _make_pusher(self, fold: "Callable[[AppliedView, Transform | None], None]") -> "Pusher":
         from featurestore.jobs.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
-        fold, admit = self._materializer(None).fold, self._keeper.without_forgotten
-        return Pusher(*stores, self._open_source, fold, self._clock, admit)
+        return Pusher(*stores, self._open_source, fold, self._clock, self._keeper.without_forgotten)
+
+    @cached_property
+    def _streams(self) -> "Streams":
+        from featurestore.jobs.streams import Streams
+
+        project, fold = self.settings.project, self._materializer(None).fold
+        return Streams(lambda: self._watch.current, self._at_hand.of, self._make_pusher, fold,
+                       lambda source, idle: open_stream(source, project, idle))
 
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor

@@ -93,6 +93,8 @@ app.command(
     rich_help_panel=_WRITE,
     epilog=examples("featurestore schedule", "featurestore schedule --json >> schedule.jsonl", "featurestore schedule --once"),
 )(schedule)
+app.command(rich_help_panel=_WRITE, epilog=examples("featurestore stream", "featurestore stream orders --metrics-port 9100",
+                                                    "featurestore stream orders --rejected"))(stream)  # fmt: skip
 app.command(
     rich_help_panel=_READ,
     epilog=examples(

@@ -148,7 +148,18 @@ def _times(name: str, values: list[Any], dtype: pl.Datetime) -> tuple[pl.Series,
     micros = pl.Series(name, [value if isinstance(value, int) else None for value in values], pl.Int64).cast(INSTANT)
     if texts.null_count() == len(texts):
         return micros.cast(dtype), {}
+    numbers = texts.str.contains(r"^-?\d{6,19}$")
+    if numbers.any():  # where fields are columns, which are text all of them
+        counted = texts.set(~numbers.fill_null(value=False), None).cast(pl.Int64, strict=False)
+        counted = counted.set(~counted.is_between(*_YEARS).fill_null(value=False), None).cast(INSTANT)
+        micros = micros.zip_with(micros.is_not_null(), counted)
+        texts = texts.set(counted.is_not_null(), None)
     parsed = parse_times(texts)
     bad = (parsed.is_null() & texts.is_not_null()).arg_true()
     wrong = {place: f"{texts[place]!r} is no time for the column {name!r}" for place in bad}
     return parsed.zip_with(parsed.is_not_null(), micros).cast(dtype), wrong
+
+
+def entry_texts(entry: Entry) -> dict[str, str]:
+    """Returns what an entry holds as text; what is none shows as the escapes of its bytes."""
+    return {name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace") for name, value in entry.fields.items()}

@@ -83,8 +83,14 @@ class StreamSource(Source):
         return {**self.columns, **own}
 
     def without_words(self) -> Source:
-        """See ``Source.without_words``: where the broker is says nothing of the rows either, nor does who shares them."""
-        return replace(super().without_words(), url="redis://", group="")  # type: ignore[call-arg]  # it is one of these
+        """See ``Source.without_words``.
+
+        Where the broker is says nothing of the rows either, nor who shares them, nor which other columns there are.
+        """
+        named = {*self.time_columns, self.event_id, *self.rename.values()}
+        columns = {name: dtype for name, dtype in self.columns.items() if self.rename.get(name, name) in named}
+        batch = None if self.batch is None else self.batch.without_words()
+        return replace(self, description="", owner="", url="redis://", group="", columns=columns, batch=batch)
 
     def _of_url(self) -> list[str]:
         scheme, sign, rest = self.url.partition("://")
@@ -136,7 +142,5 @@ class StreamSource(Source):
         ours = (self.event_time, self.available_time, self.event_id)
         theirs = (self.batch.event_time, self.batch.available_time, self.batch.event_id)
         if ours != theirs:
-            return [
-                f"batch= has the event_time, available_time and event_id {theirs}, the stream {ours}; they must be the same."
-            ]
+            return [f"batch= has the event_time, available_time and event_id {theirs}, the stream {ours}; they must be the same."]
         return []

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import expanded, pack, unpack
+from featurestore.streams.shelved import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -239,8 +239,7 @@ class NATSShelf:
 
     async def _read(self) -> list[SetAside]:
         bucket = await self._consumer.bucket()
-        found = [unpack((await bucket.get(name)).value) for name in await self._names(bucket)]
-        return sorted(found, key=lambda each: (each.entry.time, each.entry.id))
+        return in_order([unpack((await bucket.get(name)).value) for name in await self._names(bucket)])
 
     async def _names(self, bucket: Any) -> list[str]:
         import nats.js.errors

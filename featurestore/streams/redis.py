@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import expanded, pack, unpack
+from featurestore.streams.shelved import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class RedisShelf:
         """See ``Shelf.read``."""
         with self._consumer.translated():
             found = self._consumer.ask("HGETALL", self.key)
-        return sorted((unpack(value) for value in found[1::2]), key=lambda each: (each.entry.time, each.entry.id))
+        return in_order(map(unpack, found[1::2]))
 
     def remove(self, ids: Sequence[str]) -> int:
         """See ``Shelf.remove``."""
@@ -236,7 +236,8 @@ class RedisShelf:
 
 
 def _entry(name: bytes, fields: list[bytes], deliveries: int) -> Entry:
-    return Entry(name.decode(), _millis(name) * 1000, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries)
+    # NOTE: the last microsecond of the millisecond, for the entry was not there at all of them: nobody knew it before (S2).
+    return Entry(name.decode(), _millis(name) * 1000 + 999, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries)
 
 
 def _millis(name: bytes) -> int:

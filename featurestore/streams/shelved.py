@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -18,6 +19,11 @@ def unpack(value: bytes) -> SetAside:
     """Returns what ``pack`` packed."""
     name, time, fields, reason = msgspec.msgpack.decode(value, type=tuple[str, int, dict[bytes, bytes], str])
     return SetAside(Entry(name, time, fields, 0), reason)
+
+
+def in_order(kept: Iterable[SetAside]) -> list[SetAside]:
+    """Returns entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
+    return sorted(kept, key=lambda each: (each.entry.time, int(each.entry.id.rpartition("-")[2])))
 
 
 def expanded(url: str) -> str:

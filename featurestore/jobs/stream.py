@@ -1,0 +1,260 @@
+"""A stream's worker: takes entries, pushes their rows, and acknowledges an entry only after both stores have its rows.
+
+Wherever a worker dies, what it had not acknowledged is delivered again, to it or to another, and pushed again. A push passes over
+what is known, by the event id or by all values, so each event counts once however often it is delivered. An entry that makes no
+row, or whose row is refused, is set aside with the reason; the others go on. While a store or the broker cannot be reached
+nothing is acknowledged: the same entries are tried again, after ever longer pauses.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Event, Lock
+from typing import TypeVar
+
+import polars as pl
+
+from featurestore.errors import (
+    DefinitionError,
+    FeatureStoreError,
+    NotFoundError,
+    RegistryError,
+    RejectedRowsError,
+    RequestError,
+    StoreError,
+    StreamError,
+)
+from featurestore.jobs.summary import PushedView
+from featurestore.plan.entries import EntryDecoder
+from featurestore.spec.catalog import AppliedView
+from featurestore.spec.meaning import Transform
+from featurestore.streams.base import Entry, StreamConsumer
+
+_log = logging.getLogger("featurestore")
+
+T = TypeVar("T")
+
+Views = Sequence[tuple[AppliedView, Transform | None]]
+
+OF_ROWS = (RejectedRowsError, RequestError, DefinitionError)
+"""The errors that some of the rows give cause to."""
+PASSING = (StoreError, RegistryError, StreamError)
+"""The errors that are gone once a server is back."""
+
+MOST_DELIVERIES = 20
+"""An entry that was given to workers more often is set aside: they seem to die of it."""
+_WAIT = 0.5
+_GATHER = 0.05
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_MOST_ASKED = 256
+
+
+@dataclass
+class StreamCounts:
+    """What a worker did since it began.
+
+    Args:
+        source: the stream's source.
+        entries: the entries that it acknowledged, those set aside among them.
+        rows_new: the rows that views got, counted in each view.
+        rows_known: the rows that views knew already: entries that were delivered again.
+        rows_rejected: the rows that failed a check in a view, and are kept there (S19).
+        set_aside: the entries that were set aside.
+        pushes: how often it pushed.
+        seconds: the time that the pushes took.
+        error: why it waits at present; empty while it works.
+    """
+
+    source: str
+    entries: int = 0
+    rows_new: int = 0
+    rows_known: int = 0
+    rows_rejected: int = 0
+    set_aside: int = 0
+    pushes: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+class StreamWorker:
+    """Works on one stream, in one thread.
+
+    Args:
+        consumer: takes the entries.
+        decoder: makes rows of them.
+        views: returns the views on the stream's source, as they are applied now.
+        push: pushes rows into views.
+        counts: where it counts.
+        batch: how many entries it takes at once, at the most.
+        told: is called when the counts have changed.
+    """
+
+    def __init__(
+        self,
+        consumer: StreamConsumer,
+        decoder: EntryDecoder,
+        views: Callable[[], Views],
+        push: Callable[[Views, pl.DataFrame], list[PushedView]],
+        counts: StreamCounts,
+        *,
+        batch: int,
+        told: Callable[[StreamCounts], None],
+    ) -> None:
+        self._consumer = consumer
+        self._decoder = decoder
+        self._views = views
+        self._push = push
+        self.counts = counts
+        self._batch = batch
+        self._told = told
+        self._stop = Event()
+
+    def run(self, stop: Event, *, once: bool = False) -> None:
+        """Works until it is told to stop; what it has taken by then it finishes, unless a server is away.
+
+        Args:
+            stop: set to end it.
+            once: end once nothing is left in the stream: nothing new, and nothing that another worker is at or has left.
+        """
+        self._stop = stop
+        while not stop.is_set():
+            began = time.perf_counter()
+            entries = self._kept_at(lambda: self._consumer.read(self._batch, _WAIT))
+            if entries:
+                self._work(entries)
+                self._told(self.counts)
+            elif once and entries is not None:
+                lag = self._kept_at(self._consumer.lag)
+                if lag is not None and lag.waiting == lag.pending == 0:
+                    return
+            if entries and len(entries) < self._batch and not once:
+                # What comes within a moment is pushed together: a push costs about as much for one row as for hundreds.
+                stop.wait(max(0.0, _GATHER - (time.perf_counter() - began)))
+
+    def _work(self, entries: Sequence[Entry]) -> None:
+        worn = [entry for entry in entries if entry.deliveries > MOST_DELIVERIES]
+        decoded = self._decoder.decode([entry for entry in entries if entry.deliveries <= MOST_DELIVERIES] if worn else entries)
+        refused = [*decoded.faulty]
+        refused += [(entry, f"it was delivered {entry.deliveries} times, and no worker came to its end") for entry in worn]
+        waiting = [(decoded.rows, decoded.entries)] if decoded.entries else []
+        while waiting:
+            rows, part = waiting.pop()
+            refusal = self._kept_at(lambda rows=rows: self._pushed(rows))  # type: ignore[misc]  # mypy infers no lambda's default
+            if refusal is None:
+                return  # told to stop while a server is away: others are given the entries
+            if not refusal:
+                if self._kept_at(lambda part=part: self._acknowledged(part)) is None:  # type: ignore[misc]  # as above
+                    return
+            elif len(part) == 1:
+                refused.append((part[0], refusal))
+            else:
+                middle = len(part) // 2
+                waiting += [(rows[middle:], part[middle:]), (rows[:middle], part[:middle])]
+        for entry, reason in refused:
+            if self._kept_at(lambda entry=entry, reason=reason: self._set_aside(entry, reason)) is None:  # type: ignore[misc]  # as above
+                return
+
+    def _pushed(self, rows: pl.DataFrame) -> str:
+        """Pushes rows; returns why they are refused, empty if they are not."""
+        views = self._views()
+        began = time.perf_counter()
+        try:
+            done = self._push(views, rows)
+        except OF_ROWS as error:
+            return str(error)
+        counts = self.counts
+        counts.pushes += 1
+        counts.seconds += time.perf_counter() - began
+        for each in done:
+            counts.rows_new += each.rows_new
+            counts.rows_known += each.rows_known
+            counts.rows_rejected += each.rows_rejected
+        return ""
+
+    def _acknowledged(self, entries: Sequence[Entry]) -> bool:
+        self._consumer.acknowledge(entries)
+        self.counts.entries += len(entries)
+        return True
+
+    def _set_aside(self, entry: Entry, reason: str) -> bool:
+        self._consumer.set_aside(entry, reason)
+        self.counts.entries += 1
+        self.counts.set_aside += 1
+        _log.warning("Entry %s of the stream %r was set aside: %s", entry.id, self.counts.source, reason)
+        return True
+
+    def _kept_at(self, do: Callable[[], T]) -> T | None:
+        """Returns what something returns, tried again while a server is away; None where it is told to stop meanwhile."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                done = do()
+            except (*PASSING, NotReadyError) as error:
+                if str(error) != self.counts.error:
+                    self.counts.error = str(error)
+                    self._told(self.counts)
+                if self._stop.wait(pause * random.uniform(0.5, 1.0)):
+                    return None
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if self.counts.error:
+                    self.counts.error = ""
+                    self._told(self.counts)
+                return done
+
+
+class NotReadyError(FeatureStoreError):
+    """The views on a stream cannot take rows at present, as when they are defined otherwise than they are applied."""
+
+
+def ready(find: Callable[[], Views]) -> Callable[[], Views]:
+    """Returns what finds views, its errors as ``NotReadyError``: no row gives cause to them."""
+
+    def found() -> Views:
+        try:
+            return find()
+        except (DefinitionError, NotFoundError, RequestError) as error:
+            raise NotReadyError(str(error)) from error
+
+    return found
+
+
+class BackgroundFolds:
+    """Adds logs of pushes to their histories in a thread of its own, so that no entry waits for it.
+
+    Args:
+        fold: adds the log of a view.
+    """
+
+    def __init__(self, fold: Callable[[AppliedView, Transform | None], None]) -> None:
+        self._fold = fold
+        self._lock = Lock()
+        self._thread = ThreadPoolExecutor(1, "featurestore-fold")
+        self._running: dict[str, tuple[Future[None], int]] = {}
+
+    def ask(self, applied: AppliedView, transform: Transform | None) -> None:
+        """Begins a fold unless one is at work; waits for that where it was asked for many times meanwhile."""
+        name = applied.spec.name
+        with self._lock:
+            future, asked = self._running.get(name, (None, 0))
+            if future is None or future.done():
+                self._running[name] = self._thread.submit(self._run, applied, transform), 0
+                return
+            self._running[name] = future, asked + 1
+        if asked >= _MOST_ASKED:
+            future.result()
+
+    def close(self) -> None:
+        """Waits for what is at work."""
+        self._thread.shutdown()
+
+    def _run(self, applied: AppliedView, transform: Transform | None) -> None:
+        try:
+            self._fold(applied, transform)
+        except FeatureStoreError as error:
+            _log.warning(
+                "The log of pushes to %r could not be added to its history; it is tried again. %s", applied.spec.name, error
+            )
