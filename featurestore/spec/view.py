@@ -126,7 +126,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         entity: what the features are about.
         source: where the rows come from.
         ttl: how long after its event time a row may be served (S3); None for always.
-        schedule: how often it is materialized: an interval (``"15m"``) or a cron line.
+        schedule: how often it is materialized: an interval (``"15m"``) or a cron line, after which a time zone may stand.
         freshness: how old the latest event may be (``"30m"``); what is older is a broken promise, which ``status`` tells.
         on_reject: ``"keep"`` to go on without rejected rows, which are kept and counted (S19); ``"fail"`` to stop.
         owner: who answers for it.
