@@ -107,6 +107,5 @@ def _change(change: "Change") -> Text:
     for line in change.details:
         text.append(f"\n    {line}")
     if change.recompute:
-        rows = "" if change.rows is None else f": {change.rows:,} rows"
-        text.append(f"\n    to recompute{rows}", style="yellow")
+        text.append(f"\n    {change.recomputation}", style="yellow")
     return text

@@ -54,9 +54,14 @@ class Change:
     def __str__(self) -> str:
         lines = [f"{_SYMBOLS[self.action]} {self.kind} {self.name}", *(f"    {line}" for line in self.details)]
         if self.recompute:
-            until = "" if self.serves is None else f"; version {self.serves} goes on being served until then"
-            lines.append(f"    to recompute: {_rows(self.rows)}{until}")
+            lines.append(f"    {self.recomputation}")
         return "\n".join(lines)
+
+    @property
+    def recomputation(self) -> str:
+        """What is to be recomputed, and what readers are given until then, in words."""
+        until = "" if self.serves is None else f"; version {self.serves} goes on being served until then"
+        return f"to recompute: {_rows(self.rows)}{until}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the change in plain JSON values, without the definition itself."""
