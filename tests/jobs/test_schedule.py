@@ -241,6 +241,33 @@ def test_s17_a_holder_that_stood_still_changes_nothing(
     quiet.close()
 
 
+def test_a_late_holder_does_not_go_on_with_what_another_is_at(
+    store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
+    other = open_store()
+    for each in (store, other):
+        each.apply([view(tmp_path)])
+    pool = Manual()
+    one, told = scheduler_of(store)
+    two, finished = scheduler_of(other, pool)
+    go_on = store._offline.stage
+
+    def stand_still(*given: Any) -> Any:
+        pass_seconds(hand, 31)
+        assert two.tick() == 1
+        return go_on(*given)
+
+    monkeypatch.setattr(store._offline, "stage", stand_still)
+    one.tick()
+    assert states(told) == [("v", "lost")]
+    assert [(run.state, run.attempts, run.error) for run in other.runs()] == [("running", 1, "")]
+    assert other.sql("from v").height == 0
+    pool.do_next()
+    assert states(finished) == [("v", "done")]
+    assert [run.state for run in other.runs()] == ["done"]
+
+
 def test_what_came_of_a_run_is_noted_once_the_registry_is_back(
     store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
