@@ -24,6 +24,8 @@ from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.jobs.doctor import Diagnosis, Finding
 from featurestore.jobs.forget import ForgetReport, Forgotten
 from featurestore.jobs.progress import Progress
+from featurestore.jobs.stream import StreamCounts
+from featurestore.jobs.streams import SetAsideEntry, Streams, StreamStatus
 from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, StatusReport, ViewStatus, ViewSummary
 from featurestore.jobs.teardown import Removed, TeardownReport
 from featurestore.registry.diff import Change, Plan
@@ -54,6 +56,7 @@ GROUPS: dict[str, list[Any]] = {
         featurestore.DeltaSource,
         featurestore.SQLSource,
         featurestore.FrameSource,
+        featurestore.StreamSource,
     ],
     "Windows": [
         featurestore.count,
@@ -75,6 +78,7 @@ GROUPS: dict[str, list[Any]] = {
     ],
     "References": [ViewReference, FeatureReference],
     "The client": [RemoteFeatureStore, RemoteRows, PushedRows],
+    "The streams": [Streams, StreamStatus, SetAsideEntry, StreamCounts],
     "Results": [
         OnlineRows,
         MaterializeSummary,
@@ -101,7 +105,7 @@ SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.
 """Those that users define by a subclass."""
 
 NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,
-              ForgetReport, TeardownReport, Diagnosis)  # fmt: skip
+              ForgetReport, TeardownReport, Diagnosis, Streams)  # fmt: skip
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")
