@@ -406,6 +406,8 @@ class TestApplying:
         with pytest.raises(BreakingChangeError, match=r"'model' uses price\.legs_if_far, but view 'price' has no"):
             own.apply([view("Price", [Trip], cheap=(bool, pl.col("distance") < 1, {}))])
         own.apply([Weather], allow_breaking=True)
+        assert own.online("risk.far", ROWS).status["far"]  # of the version before, which is served until the new one is filled
+        own.materialize(["weather"])
         with pytest.raises(RequestError, match=r"risk\.far cannot be computed\. No feature is named 'weather\.gusty'"):
             own.online("risk.far", ROWS)
 
