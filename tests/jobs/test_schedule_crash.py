@@ -7,7 +7,7 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -31,7 +31,7 @@ BEGIN = 1_000
 ENTITIES = [f"e{number}" for number in range(8)]
 SEED = 20130701
 QUIET_TICKS = 15
-_PATIENCE = 300
+_PATIENCE = 1_000
 """So many looks, of two milliseconds, at a process that does not answer."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([schedule_worker.__name__])
@@ -67,7 +67,8 @@ class Worker:
         return "ticked"
 
     def go_on(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it was killed meanwhile
+            os.kill(self.process.pid, signal.SIGCONT)
         self.stands_until = -1
 
 
