@@ -10,8 +10,17 @@ import polars as pl
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
-from featurestore.offline.delta_files import COMPRESSION, HASH, by_bucket, event_span, pushed_by_bucket, run_prefix, translated
-from featurestore.offline.delta_table import DeltaState, create_table, open_state, write_commit
+from featurestore.offline.delta_files import (
+    COMPRESSION,
+    HASH,
+    by_bucket,
+    columns_of,
+    event_span,
+    pushed_by_bucket,
+    run_prefix,
+    translated,
+)
+from featurestore.offline.delta_table import DeltaState, add_columns, create_table, open_state, write_commit
 from featurestore.offline.merge import Merge, Merged
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 from featurestore.plan.buckets import key_hash
@@ -90,6 +99,10 @@ class DeltaStore:
                 if state.last_run >= run:
                     self._unstage(table, run)
                     return 0
+                if not state.columns >= columns_of(table).keys():
+                    with self._log.held(table):
+                        add_columns(state, table)
+                    continue
                 try:
                     # What a run takes over from the log is all of it, but for rows that came since and are others.
                     live = self._log.live(table, state) if folded is None else {}
@@ -137,7 +150,7 @@ class DeltaStore:
         names = self._log.named(table, [each["pushed"] for each in staged if "pushed" in each])
         pushed = [pl.concat(self._log.frames(table, names).values()).lazy()] if names else []
         files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]
-        return [*(pl.scan_parquet(path, glob=False) for path in files), *pushed]
+        return [*(_scan_staged(table, path) for path in files), *pushed]
 
     def committed(self, table: Table, run: int) -> list[History]:
         """See ``OfflineStore.committed``."""
@@ -181,6 +194,13 @@ class DeltaStore:
             if int(folder.name) <= run:
                 # Another process may be at the same run and clear the same folder.
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:
+    """Returns the rows of a staged file, with null for columns that the view has got since it was written."""
+    rows = pl.scan_parquet(path, glob=False)
+    there = rows.collect_schema()
+    return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)
 
 
 def _write_in_new_folder(frame: pl.DataFrame, path: Path) -> None:

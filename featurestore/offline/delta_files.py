@@ -13,11 +13,11 @@ from deltalake import Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.clock import INSTANT, to_micros
+from featurestore.clock import INSTANT, from_micros, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.base import Table
-from featurestore.plan.buckets import node_of
+from featurestore.offline.base import CORRECTS, Table
+from featurestore.plan.buckets import are_related, bits_of, key_hash, node_of, within
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
@@ -46,6 +46,17 @@ def columns_of(table: Table) -> dict[str, pl.DataType]:
 
 def _columns(keys: Mapping[str, pl.DataType], features: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
     return {**keys, EVENT: INSTANT, AVAILABLE: INSTANT, **features}
+
+
+def with_columns_of(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows with all of a table's columns first, null where they were written before there was such a column.
+
+    What is the store's own stays after them; what a later version of the view has goes.
+    """
+    columns = columns_of(table)
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in columns.items() if name not in rows.columns]
+    own = [name for name in (HASH, CORRECTS) if name in rows.columns]
+    return rows.with_columns(missing).select(*columns, *own)
 
 
 def delta_schema(table: Table) -> Schema:

@@ -1,6 +1,7 @@
 """A Delta table as it stands at one version: its files, the last run, and how much of its log was folded into it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import RemoveAction
 
+from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
-from featurestore.offline.delta_files import BUCKET, File, delta_schema, files_of
+from featurestore.offline.delta_files import BUCKET, File, columns_of, delta_schema, files_of
 from featurestore.plan.buckets import bits_of
 
 _ATTEMPTS = 5
@@ -29,6 +32,7 @@ class DeltaState:
         last_run: the number of the last run that was committed; 0 for none.
         folded: the greatest number of a pushed segment whose rows are in the files; 0 for none.
         stamp: tells the version's entry in the log from another one of the same number.
+        columns: the names of its columns.
     """
 
     folder: Path
@@ -37,6 +41,7 @@ class DeltaState:
     last_run: int = 0
     folded: int = 0
     stamp: tuple[int, int] | None = None
+    columns: frozenset[str] = frozenset()
 
     @property
     def bits(self) -> int | None:
@@ -67,7 +72,8 @@ def open_state(folder: Path) -> DeltaState:
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
-    return DeltaState(folder, version, files, last_run, folded, _stamp(folder, version))
+    columns = frozenset(each.name for each in delta.schema().fields)
+    return DeltaState(folder, version, files, last_run, folded, _stamp(folder, version), columns)
 
 
 def create_table(folder: Path, table: Table) -> None:
@@ -77,6 +83,16 @@ def create_table(folder: Path, table: Table) -> None:
         DeltaTable.create(str(folder), schema=delta_schema(table), mode="ignore", partition_by=[BUCKET])
     except CommitFailedError:  # another process created it at this moment
         DeltaTable(str(folder))
+
+
+def add_columns(state: DeltaState, table: Table) -> None:
+    """Gives a table the columns that its view has got; the files that there are have null in them.
+
+    Whether it did, or another process came first, is seen by opening the table again.
+    """
+    missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
+    with suppress(CommitFailedError):
+        DeltaTable(str(state.folder), version=state.version).alter.add_columns(missing)
 
 
 def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None) -> bool:
@@ -101,6 +117,13 @@ def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: s
 
 
 def _write(state: DeltaState, table: Table, actions: Sequence[Any], properties: CommitProperties) -> bool:
+    newer = state.columns - columns_of(table).keys() - {BUCKET}
+    if newer and any(isinstance(action, RemoveAction) for action in actions):
+        # What it wrote anew would lack them.
+        raise OfflineStoreError(
+            f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "
+            "applied anew. Do it again."
+        )
     try:
         delta = DeltaTable(str(state.folder), version=state.version)
     except DeltaError:

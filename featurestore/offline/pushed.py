@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
-from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated
+from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated, with_columns_of
 from featurestore.offline.delta_table import DeltaState, open_state
 from featurestore.offline.known import Found, KnownRows
 from featurestore.plan.buckets import key_hash
@@ -45,6 +45,7 @@ class _Held:
         self.segments: dict[str, pl.DataFrame] = {}
         self.places: dict[int, str] = {}
         self.removed = 0
+        self.columns = table.features.keys()
         self.known = KnownRows(folder, table)
 
 
@@ -212,7 +213,8 @@ class DeltaPushLog:
         for name in names:
             frame = known.get(name)
             if frame is None:
-                frame = known[name] = pl.read_parquet(self._folder_of(table) / _FOLDER / name, glob=False)
+                frame = with_columns_of(table, pl.read_parquet(self._folder_of(table) / _FOLDER / name, glob=False))
+                known[name] = frame
             found[name] = frame
         return found
 
@@ -222,7 +224,10 @@ class DeltaPushLog:
 
     def _held(self, table: Table) -> _Held:
         folder = self._folder_of(table)
-        return self._tables.setdefault(folder, _Held(folder, table)) if folder not in self._tables else self._tables[folder]
+        held = self._tables.get(folder)
+        if held is None or held.columns != table.features.keys():
+            held = self._tables[folder] = _Held(folder, table)
+        return held
 
     def _try_append(self, table: Table, rows: pl.DataFrame, since: int | None, *, locked: bool) -> Appended | None:
         """Appends the rows that are new; returns None where something else was written meanwhile."""

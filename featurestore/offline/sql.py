@@ -55,13 +55,14 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
     # As the files have them, so that a query does not change its meaning with the first run.
     stored = [pl.col(column).cast(storage_dtype(dtype)) for column, dtype in columns.items()]
     rows = connection.from_arrow(pl.concat([pl.DataFrame(schema=columns), *pushed]).select(stored).to_arrow())
-    if paths and pushed:
-        # The columns are the same on both sides, but a file may have them in another order.
-        names = ", ".join(f'"{column}"' for column in columns)
-        files = connection.read_parquet(paths, hive_partitioning=False)
-        files.project(names).union(rows.project(names)).create_view(name)
-    elif paths:
-        connection.read_parquet(paths, hive_partitioning=False).create_view(name)
+    if paths:
+        # A file may have the columns in another order, lack one that the view got later, or have one that it gets.
+        files = connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
+        there = set(files.columns)
+        types = dict(zip(rows.columns, rows.types, strict=True))
+        told = [f'"{column}"' if column in there else f'null::{types[column]} as "{column}"' for column in columns]
+        files = files.project(", ".join(told))
+        (files.union(rows.project(", ".join(f'"{column}"' for column in columns))) if pushed else files).create_view(name)
     else:
         rows.create_view(name)
 
