@@ -15,7 +15,7 @@ from featurestore.spec.stream import ENTRY_ID, ENTRY_TIME, StreamSource
 from featurestore.streams.base import Entry
 
 _RANGES: dict[type[pl.DataType], Any] = {
-    dtype: Annotated[int, msgspec.Meta(ge=-(1 << bits - 1) if signed else 0, le=(1 << bits - signed) - 1)]
+    dtype: Annotated[int, msgspec.Meta(ge=-(1 << bits - 1) if signed else 0, le=(1 << bits - signed) - 1 if bits < 64 else None)]
     for signed, bits, dtype in (
         (1, 8, pl.Int8), (1, 16, pl.Int16), (1, 32, pl.Int32), (1, 64, pl.Int64),
         (0, 8, pl.UInt8), (0, 16, pl.UInt16), (0, 32, pl.UInt32), (0, 64, pl.UInt64),
