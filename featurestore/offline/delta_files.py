@@ -13,11 +13,11 @@ from deltalake import Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.clock import INSTANT, from_micros, to_micros
+from featurestore.clock import INSTANT, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.plan.buckets import are_related, bits_of, key_hash, node_of, within
+from featurestore.plan.buckets import node_of
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
@@ -126,11 +126,11 @@ class DeltaFiles:
         names = list(dtypes) if columns is None else list(columns)
         casts = [pl.col(name).cast(dtypes[name]) for name in names if storage_dtype(dtypes[name]) != dtypes[name]]
         with translated("read", ", ".join(self.paths)):
-            if where is None:
-                frames = [pl.read_parquet(path, columns=names, glob=False, hive_partitioning=False) for path in self.paths]
-            else:
-                scans = [pl.scan_parquet(path, glob=False, hive_partitioning=False) for path in self.paths]
-                frames = [scan.filter(where).select(names).collect() for scan in scans]
+            # A file may be older than a column, or have one that is newer than what its reader knows of the view.
+            schema = {name: storage_dtype(dtype) for name, dtype in dtypes.items()}
+            options = {"schema": schema, "missing_columns": "insert", "extra_columns": "ignore"}
+            scans = [pl.scan_parquet(path, **options, glob=False, hive_partitioning=False) for path in self.paths]
+            frames = [(scan if where is None else scan.filter(where)).select(names).collect() for scan in scans]
         found = [frame.select(names).with_columns(casts) for frame in frames]
         if self.pushed is not None:
             pushed = self.pushed.select(*dtypes) if where is None else self.pushed.select(*dtypes).filter(where)
