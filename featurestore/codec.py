@@ -4,9 +4,9 @@ A value is two MessagePack objects, one after the other, so that a service in an
 
 1. ``bin`` of 16 bytes: the event time, then the effective available time, each as microseconds since the epoch plus
    2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one.
-2. ``array`` of the view's features, in their order, without the nulls at its end. Dates are days, times of day nanoseconds, durations and timestamps
-   microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its elements,
-   little-endian; everything else is MessagePack's own.
+2. ``array`` of the view's features, in their order, without the nulls at its end. Dates are days, times of day nanoseconds,
+   durations and timestamps microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its
+   elements, little-endian; everything else is MessagePack's own.
 
 Without the nulls at its end a row is what it was before its view got another feature that may be null, and one that has a
 value there is greater: an array's first byte rises with its length.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.clock import from_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
 from tests.sources.places import INSTANT, NAIVE, Place
@@ -264,11 +264,19 @@ class SourceReaderContract:
             assert sample.schema == schema
             assert sample.height == min(count, 20)
 
+    def test_no_row_becomes_available_before_the_first(self, place: Place) -> None:
+        place.write(frame([(1, 500_000, 900_000), (2, 700_000, 800_000), (3, None, 100_000), (4, 1_200_000, 300_000)]))
+        first = place.reader(**TIMES).first()
+        assert first is not None
+        # A lower bound, by each of the times alone; the log of a Delta table tells milliseconds.
+        assert 499_000 <= to_micros(first) <= 800_000
+
     def test_a_source_may_be_empty(self, place: Place) -> None:
         place.write(frame([]))
         span = pin(place.reader(**TIMES), None, 100)
         assert read(place.reader(**TIMES), span.chunks).height == 0
         assert place.reader(**TIMES).sample(5).height == 0
+        assert place.reader(**TIMES).first() is None
 
     def test_a_source_that_is_not_there_is_named(self, place: Place) -> None:
         reader = place.reader(**TIMES)
