@@ -10,7 +10,7 @@ from tests.servers.valkey import ValkeyServer, free_port
 from tests.streams.contract import LONG, Make, StreamContract, payloads, read_all
 
 
-@pytest.fixture(scope="module", params=["valkey_url", "valkey_unix_url", "redis_server_url"])
+@pytest.fixture(scope="module", params=["valkey_unix_url", "redis_server_url"])
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(request.param)
     return found
