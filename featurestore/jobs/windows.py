@@ -8,7 +8,7 @@ never holds more or less than the history did when it was computed, whoever wrot
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import polars as pl
 
@@ -28,6 +28,8 @@ from featurestore.spec.windowed import EVENT_ID
 
 _ATTEMPTS = 50
 _BATCH = 50_000
+_FEW = 10_000
+"""Of so many entities of a bucket or fewer, the rows are looked for by name."""
 _BUCKET = "_bucket"
 
 
@@ -81,18 +83,19 @@ class WindowWriter:
         view = applied.spec
         tell = progress or Silence()
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
-        nodes = list(snapshot.buckets)
-        split = None if entities is None else entities.with_columns(bucket(view.entity.keys, snapshot.bits).alias(_BUCKET))
         written = 0
+        if entities is not None:
+            # Neighbours lie in few buckets, so a batch reads few; but a few entities of many buckets are one batch.
+            for batch in entities.sort(bucket(view.entity.keys, snapshot.bits)).iter_slices(_BATCH):
+                written += self._rewrite(applied, batch)
+            return written
+        nodes = list(snapshot.buckets)
         for done, node in enumerate(nodes):
-            if split is None:
-                tell.step(view.name, "write online", done, len(nodes))
-                here = pl.concat(snapshot.buckets[node].read(view.entity.key_names)).unique(maintain_order=True)
-            else:
-                here = split.filter(pl.col(_BUCKET) == node).drop(_BUCKET)
+            tell.step(view.name, "write online", done, len(nodes))
+            here = pl.concat(snapshot.buckets[node].read(view.entity.key_names)).unique(maintain_order=True)
             for batch in here.iter_slices(_BATCH):
                 written += self._rewrite(applied, batch)
-        if split is None and nodes:
+        if nodes:
             tell.step(view.name, "write online", len(nodes), len(nodes))
             self._online.sweep()
         return written
@@ -171,7 +174,7 @@ class WindowWriter:
             held = _held(self._online.read(names))
             # NOTE: taken after the values. All that is in a value was in the history before.
             snapshot = self._offline.snapshot(table, since=since)
-            tiles = layout.build(self._events(applied, snapshot, waiting), waiting)
+            tiles = layout.build(self._events(applied, snapshot, waiting, since), waiting)
             segments = [snapshot.segments] * waiting.height
             failed, changed = self._swap(names, held, layout, tiles, segments)
             written += changed
@@ -180,17 +183,19 @@ class WindowWriter:
             waiting = waiting.filter(pl.Series(failed, dtype=pl.Boolean))
         raise self._contended(applied)
 
-    def _events(self, applied: AppliedView, snapshot: Snapshot, entities: pl.DataFrame) -> pl.DataFrame:
-        """Returns the events of some entities, each in its last version, sorted by entity and event time."""
+    def _events(self, applied: AppliedView, snapshot: Snapshot, entities: pl.DataFrame, since: int | None) -> pl.DataFrame:
+        """Returns the events of some entities from a time on, each in its last version, sorted by entity and event time."""
         view = applied.spec
         keys, stored = list(view.entity.key_names), view.stored_schema
-        nodes = entities.select(bucket(view.entity.keys, snapshot.bits).alias(_BUCKET))[_BUCKET].unique()
+        bucketed = entities.with_columns(bucket(view.entity.keys, snapshot.bits).alias(_BUCKET))
         columns = [*keys, EVENT, AVAILABLE, *stored]
         frames = [pl.DataFrame(schema={**view.entity.keys, EVENT: INSTANT, AVAILABLE: INSTANT, **stored})]
-        for node in nodes:
-            if node in snapshot.buckets:
-                read = snapshot.buckets[node].read(columns)
-                parts = [frame.join(entities, on=keys, how="semi", maintain_order="left") for frame in read]
+        for (node,), here in bucketed.partition_by(_BUCKET, as_dict=True, include_key=False).items():
+            history = snapshot.buckets.get(cast("int", node))
+            if history is not None:
+                where = history.of_entities(here, since) if here.height <= _FEW else None
+                read = history.read(columns, where)
+                parts = [frame.join(here, on=keys, how="semi", maintain_order="left") for frame in read]
                 frames.append(merge_files(parts, keys, list(stored)))
         rows = pl.concat(frames)
         if len(frames) > 2:

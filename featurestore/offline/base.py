@@ -53,18 +53,32 @@ class History(Protocol):
 
     @property
     def parts(self) -> int:
-        """How many frames ``read`` returns."""
+        """How many frames ``read`` returns; a single one is in the total order."""
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """How many rows there are, about: of files that are shared with other buckets it is the part to be expected."""
 
     @property
     def size(self) -> int:
         """How many bytes the files have."""
 
-    def read(self, columns: Sequence[str] | None = None) -> list[pl.DataFrame]:
-        """Returns the rows of each file, and those in the log, each in the total order; ``columns`` in the order given, or all."""
+    def read(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> list[pl.DataFrame]:
+        """Returns the rows, one frame in the total order or several, of which each may be in any.
+
+        Args:
+            columns: which columns, in this order; None for all.
+            where: which rows; what the files tell of themselves saves reading others. It is on the columns as they are
+                stored: see ``of_entities``.
+        """
+
+    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> "pl.Expr":
+        """Returns an expression for ``read`` that leaves out rows of other entities than some, as far as that is cheap.
+
+        Args:
+            entities: their join keys.
+            since: leave out rows with event times before these microseconds, too.
+        """
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class DeltaStore:
         taken = [number for number in map(segment_number, self._log.names(table, 0)) if number <= state.folded]
         return Snapshot(
             state.version,
-            by_bucket(self.path(table), table, wanted, pushed),
+            by_bucket(self.path(table), table, wanted, pushed, bits=state.bits),
             rows,
             state.last_run,
             (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,

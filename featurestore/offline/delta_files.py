@@ -13,11 +13,11 @@ from deltalake import Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.clock import INSTANT, to_micros
+from featurestore.clock import INSTANT, from_micros, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.plan.buckets import node_of
+from featurestore.plan.buckets import are_related, bits_of, key_hash, node_of, within
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
@@ -95,15 +95,19 @@ class DeltaFiles:
     """The files of one bucket, each in the total order, and the rows of the bucket that are in the log.
 
     Args:
-        paths: the files.
-        rows: how many rows there are.
-        size: how many bytes the files have.
+        node: the bucket.
+        own: its files, the largest first.
+        above: files of nodes above it, which have rows of other buckets too.
+        rows: how many rows there are, of files above the part to be expected.
+        size: how many bytes the files have, likewise.
         keys: the table's join keys, with the dtypes they have once they are read.
         features: its other columns but the times.
         pushed: the rows in the log, in any order.
     """
 
-    paths: tuple[str, ...]
+    node: int
+    own: tuple[str, ...]
+    above: tuple[str, ...]
     rows: int
     size: int
     keys: Mapping[str, pl.DataType]
@@ -111,47 +115,107 @@ class DeltaFiles:
     pushed: pl.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """The files."""
+        return (*self.own, *self.above)
+
+    @property
     def parts(self) -> int:
-        """How many frames ``read`` returns."""
-        return len(self.paths) + (self.pushed is not None)
+        """How many frames ``read`` returns; a single one is in the total order."""
+        return len(self._groups()) + (self.pushed is not None)
 
     def read(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> list[pl.DataFrame]:
-        """Returns the rows of each file, and those in the log, each in the total order; ``columns`` in the order given, or all.
-
-        Args:
-            columns: which columns.
-            where: which rows, by the columns as they are stored.
-        """
+        """See ``History.read``."""
         dtypes = _columns(self.keys, self.features)
         names = list(dtypes) if columns is None else list(columns)
-        casts = [pl.col(name).cast(dtypes[name]) for name in names if storage_dtype(dtypes[name]) != dtypes[name]]
-        with translated("read", ", ".join(self.paths)):
-            # A file may be older than a column, or have one that is newer than what its reader knows of the view.
-            schema = {name: storage_dtype(dtype) for name, dtype in dtypes.items()}
-            options = {"schema": schema, "missing_columns": "insert", "extra_columns": "ignore"}
-            scans = [pl.scan_parquet(path, **options, glob=False, hive_partitioning=False) for path in self.paths]
-            frames = [(scan if where is None else scan.filter(where)).select(names).collect() for scan in scans]
-        found = [frame.select(names).with_columns(casts) for frame in frames]
+        with translated("read", ", ".join(self.paths[:3])):
+            found = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
         if self.pushed is not None:
-            pushed = self.pushed.select(*dtypes) if where is None else self.pushed.select(*dtypes).filter(where)
+            pushed = self.pushed.select(*dtypes)
+            if where is not None:
+                stored = pushed.with_columns(pl.col(name).cast(storage_dtype(dtype)) for name, dtype in dtypes.items())
+                pushed = pushed.filter(stored.select(where).to_series())
             found.append(sort_history(pushed, list(self.keys), list(self.features)).select(names))
         return found
 
+    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> pl.Expr:
+        """See ``History.of_entities``."""
+        where = of_keys(entities, self.keys)
+        return where if since is None else where & (pl.col(EVENT) >= from_micros(since))
+
+    def _groups(self) -> list[tuple[str, ...]]:
+        """Returns which files are read together: many small ones take less time so, and a large one stays in order."""
+        return [paths for paths in (self.own[:1], self.own[1:], self.above[:1], self.above[1:]) if paths]
+
+    def _scan(
+        self, paths: tuple[str, ...], names: list[str], where: pl.Expr | None, dtypes: Mapping[str, pl.DataType]
+    ) -> pl.LazyFrame:
+        # A file may be older than a column, or have one that is newer than what its reader knows of the view.
+        schema = {name: storage_dtype(dtype) for name, dtype in dtypes.items()}
+        scan = pl.scan_parquet(
+            list(paths), schema=schema, missing_columns="insert", extra_columns="ignore", glob=False, hive_partitioning=False
+        )
+        if where is not None:
+            scan = scan.filter(where)
+        if paths[0] in self.above:
+            scan = scan.with_columns(_casts(self.keys)).filter(within(self.node, key_hash(self.keys)))
+        return scan.select(names).with_columns(_casts({name: dtypes[name] for name in names}))
+
+
+def _casts(dtypes: Mapping[str, pl.DataType]) -> list[pl.Expr]:
+    """Returns expressions that give columns the dtypes they have once they are read."""
+    return [pl.col(name).cast(dtype) for name, dtype in dtypes.items() if storage_dtype(dtype) != dtype]
+
+
+def of_keys(rows: pl.DataFrame, keys: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Returns an expression on stored columns that leaves out most rows of other entities than some rows are of."""
+    where = pl.lit(value=True)
+    for key, dtype in keys.items():
+        where = where & pl.col(key).is_in(rows[key].unique().cast(storage_dtype(dtype)).implode())
+    return where
+
 
 def by_bucket(
-    folder: Path, table: Table, files: Sequence[File], pushed: Mapping[int, pl.DataFrame] | None = None
+    folder: Path,
+    table: Table,
+    files: Sequence[File],
+    pushed: Mapping[int, pl.DataFrame] | None = None,
+    *,
+    bits: int | None = None,
 ) -> dict[int, DeltaFiles]:
-    """Returns the files of a table, and the rows in its log, as a history a bucket."""
-    buckets: dict[int, list[File]] = {node: [] for node in pushed or {}}
+    """Returns the files of a table, and the rows in its log, as a history a bucket.
+
+    Args:
+        folder: the table's folder.
+        table: the table.
+        files: the files.
+        pushed: the rows in its log, by bucket.
+        bits: how many bits the table is split by: files that lie above are in each bucket below them. None: each file is in
+            the bucket whose node it has.
+    """
+    own: dict[int, list[File]] = {node: [] for node in pushed or {}}
+    above: list[File] = []
     for file in files:
-        buckets.setdefault(file.node, []).append(file)
+        if bits is not None and bits_of(file.node) < bits:
+            above.append(file)
+        else:
+            own.setdefault(file.node, []).append(file)
+    for file in above:
+        depth = (bits or 0) - bits_of(file.node)
+        for node in range(file.node << depth, (file.node + 1) << depth):
+            own.setdefault(node, [])
     made: dict[int, DeltaFiles] = {}
-    for node, held in sorted(buckets.items()):
+    for node, held in sorted(own.items()):
         rows = (pushed or {}).get(node)
+        shared = [(file, bits_of(node) - bits_of(file.node)) for file in above if are_related(file.node, node)]
         made[node] = DeltaFiles(
-            tuple(str(folder / file.path) for file in sorted(held, key=lambda file: file.path)),
-            sum(file.rows for file in held) + (0 if rows is None else rows.height),
-            sum(file.size for file in held),
+            node,
+            tuple(str(folder / file.path) for file in sorted(held, key=lambda file: (-file.rows, file.path))),
+            tuple(str(folder / file.path) for file, _ in sorted(shared, key=lambda pair: pair[0].path)),
+            sum(file.rows for file in held)
+            + sum(max(1, file.rows >> depth) for file, depth in shared)
+            + (0 if rows is None else rows.height),
+            sum(file.size for file in held) + sum(file.size >> depth for file, depth in shared),
             table.keys,
             table.features,
             rows,

@@ -46,7 +46,7 @@ class DeltaState:
     @property
     def bits(self) -> int | None:
         """How many bits of the hash the files are split by; None without files."""
-        return bits_of(self.files[0].node) if self.files else None
+        return max((bits_of(file.node) for file in self.files), default=None)
 
     def is_current(self) -> bool:
         """Tells, at the price of two looks at the file system, whether the table is at this version still."""

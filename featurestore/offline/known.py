@@ -12,9 +12,9 @@ import polars as pl
 
 from featurestore.clock import INSTANT, from_micros
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.delta_files import HASH, File, by_bucket, event_span, storage_dtype
+from featurestore.offline.delta_files import HASH, File, by_bucket, event_span, of_keys
 from featurestore.offline.delta_table import DeltaState
-from featurestore.plan.buckets import key_hash, node_of
+from featurestore.plan.buckets import ROOT, key_hash, node_of
 from featurestore.plan.history import AVAILABLE, EVENT, split_known
 from featurestore.spec.windowed import EVENT_ID
 
@@ -112,6 +112,7 @@ class KnownRows:
             return suspects.clear().select(columns)
         first, last = event_span(suspects)
         nodes = set(suspects.select(node_of(pl.col(HASH), state.bits).alias(_NODE)).to_series())
+        nodes = {node >> up for node in nodes for up in range(state.bits + 1)}
         files = [
             file
             for file in state.files
@@ -120,8 +121,7 @@ class KnownRows:
         where = pl.col(EVENT).is_between(from_micros(first), from_micros(last))
         if since is not None:
             where = where | (pl.col(EVENT).to_physical() >= since)
-        for key, dtype in self._table.keys.items():
-            where = where & pl.col(key).is_in(suspects[key].unique().cast(storage_dtype(dtype)).implode())
+        where = where & of_keys(suspects, self._table.keys)
         histories = by_bucket(self._folder, self._table, files).values()
         frames = [frame for history in histories for frame in history.read(columns, where)]
         return pl.concat([suspects.clear().select(columns), *frames])
@@ -157,7 +157,7 @@ class KnownRows:
 
     def _hashes_of(self, path: str, bound: int, since: int | None) -> pl.Series:
         told = [EVENT, AVAILABLE] if since is None else [EVENT, EVENT_ID]
-        file = File(path, 0, 0, 0, 0, 0)
+        file = File(path, ROOT, 0, 0, 0, 0)
         [history] = by_bucket(self._folder, self._table, [file]).values()
         [frame] = history.read([*self._keys, *told])
         if bound > _ALWAYS:

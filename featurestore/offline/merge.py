@@ -19,14 +19,17 @@ from featurestore.offline.delta_files import (
     by_bucket,
     columns_of,
     event_span,
+    of_keys,
     remove_file,
     write_file,
 )
-from featurestore.plan.buckets import ROOT, ROWS_PER_BUCKET, bits_for, bits_of, key_hash, node_of
+from featurestore.plan.buckets import ROWS_PER_BUCKET, are_related, bits_for, bits_of, bits_worth, key_hash, node_of, within
 from featurestore.plan.history import EVENT, number_copies, sort_history, without_known
 
 _SPLIT_AT = 4
 """A table is split further once its buckets hold so many times the rows they should."""
+_FEW = 50_000
+"""Of so many rows or fewer, others of the same entities are looked for by name."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class Merge:
         """
         rows = sum(file.rows for file in self.files) + staged_rows
         needed = bits_for(rows)
-        bits = bits_of(max(file.node for file in self.files)) if self.files else needed
+        bits = max((bits_of(file.node) for file in self.files), default=needed)
         split = needed > bits and rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
-        nodes = range(1 << bits, 2 << bits)
+        # A run that brings little takes as long on a large table as on a small one: it need not write to all buckets.
+        depth = bits if split or not self.files else bits_worth(staged_rows, bits)
+        nodes = range(1 << depth, 2 << depth)
         with ThreadPoolExecutor(self.threads) as threads:
             one = (lambda node: self._split(node, parts, needed)) if split else (lambda node: self._add(node, parts))
             merged = list(threads.map(one, nodes))
@@ -92,8 +97,9 @@ class Merge:
     def _split(self, node: int, parts: Sequence[pl.LazyFrame], bits: int) -> tuple[list[NewFile], int]:
         table = self.table
         new = self._new_rows(node, parts)
-        files = [file for file in self.files if file.node == node]
-        held = [new, *(frame for each in by_bucket(self.folder, table, files).values() for frame in each.read())]
+        held = [new]
+        files = [file for file in self.files if are_related(file.node, node)]
+        held += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read() if files else []
         rows = sort_history(pl.concat(held), list(table.keys), list(table.features))
         children = rows.with_columns(node_of(key_hash(table.keys), bits).alias(BUCKET))
         parted = children.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True)
@@ -104,19 +110,21 @@ class Merge:
         keys, features = list(table.keys), list(table.features)
         if not parts:
             return pl.DataFrame(schema=columns_of(table))
-        within = _within(node)
-        new = pl.concat([part.filter(within).select(*columns_of(table)) for part in parts]).collect()
+        inside = within(node, pl.col(HASH))
+        new = pl.concat([part.filter(inside).select(*columns_of(table)) for part in parts]).collect()
         new = sort_history(number_copies(new, keys, features), keys, features)
         if new.is_empty():
             return new
         since, until = event_span(new)
-        near = [file for file in self.files if file.node == node and file.overlaps(since, until)]
+        near = [file for file in self.files if are_related(file.node, node) and file.overlaps(since, until)]
+        where = pl.col(EVENT).is_between(from_micros(since), from_micros(until))
+        if new.height <= _FEW:
+            where = where & of_keys(new, table.keys)
         for history in by_bucket(self.folder, table, near).values():
-            for frame in history.read():
-                within_span = frame.filter(pl.col(EVENT).is_between(from_micros(since), from_micros(until)))
-                new = without_known(new, within_span, keys, features)
+            for frame in history.read(where=where):
+                new = without_known(new, frame, keys, features)
         if self.log:
-            new = without_known(new, pl.concat([rows.lazy().filter(within) for rows in self.log]).collect(), keys, features)
+            new = without_known(new, pl.concat([rows.lazy().filter(inside) for rows in self.log]).collect(), keys, features)
         return new
 
     def leave_out(self, merged: Merged, pushed: Sequence[pl.DataFrame]) -> Merged:
@@ -134,12 +142,12 @@ class Merge:
         added: list[NewFile] = []
         left_out = 0
         for new in merged.added:
-            known = rows.filter(_within(new.node))
+            known = rows.filter(within(new.node, pl.col(HASH)))
             if known.is_empty() or new.until < since or new.since > until:
                 added.append(new)
                 continue
             path = self.folder / new.action.path
-            [held] = DeltaFiles((str(path),), 0, 0, self.table.keys, self.table.features).read()
+            [held] = DeltaFiles(new.node, (str(path),), (), 0, 0, self.table.keys, self.table.features).read()
             kept = without_known(held, known, keys, features)
             if kept.height == held.height:
                 added.append(new)
@@ -149,12 +157,3 @@ class Merge:
             if kept.height:
                 added.append(write_file(self.folder, self.run, new.node, kept, self.now))
         return Merged(added, merged.removed, merged.rows - left_out)
-
-
-def _within(node: int) -> pl.Expr:
-    """Returns whether a row, by the hash of its keys, is of a bucket."""
-    if node == ROOT:
-        return pl.lit(value=True)
-    shift = 64 - bits_of(node)
-    low = (node << shift) - (1 << 64)
-    return pl.col(HASH).is_between(pl.lit(low, pl.UInt64), pl.lit(low + (1 << shift) - 1, pl.UInt64))

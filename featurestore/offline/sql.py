@@ -49,7 +49,8 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> None:
-    paths = [path for history in buckets for path in history.paths]
+    # Buckets share what lies above them.
+    paths = list(dict.fromkeys(path for history in buckets for path in history.paths))
     columns = columns_of(table)
     pushed = [history.pushed.select(*columns) for history in buckets if history.pushed is not None]
     # As the files have them, so that a query does not change its meaning with the first run.

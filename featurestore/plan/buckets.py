@@ -2,7 +2,8 @@
 
 A bucket is a node of a binary tree over the hash of the join keys: node 1 holds everything, the children of node ``n`` are
 ``2n`` and ``2n + 1``. A history of ``2**bits`` buckets uses the nodes from ``2**bits`` on. A node says by itself how deep
-it lies, so a history can be split further as it grows without a word stored elsewhere.
+it lies, so a history can be split further as it grows without a word stored elsewhere. Few rows need not be spread over all
+buckets: they may lie at a node above, whose rows are those of all buckets below it.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import polars_hash  # noqa: F401 - registers the `nchash` namespace: hashes with
 ROOT = 1
 ROWS_PER_BUCKET = 1_000_000
 """About how many rows a bucket may have: the unit of memory and of work."""
+ROWS_PER_FILE = 32_768
+"""About how many rows a file must have for it to be worth a file: fewer are kept together, above their buckets."""
 _SEPARATOR = "\x1f"
 
 
@@ -30,6 +33,36 @@ def bits_for(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
 def bits_of(node: int) -> int:
     """Returns how deep a node lies."""
     return node.bit_length() - 1
+
+
+def bits_worth(rows: int, bits: int) -> int:
+    """Returns how deep so many new rows are spread, in a history that is split by some bits.
+
+    Example:
+        >>> bits_worth(1_000, 7), bits_worth(300_000, 7), bits_worth(10_000_000, 7)
+        (0, 3, 7)
+    """
+    return min(bits, max(1, rows // ROWS_PER_FILE).bit_length() - 1)
+
+
+def are_related(one: int, other: int) -> bool:
+    """Tells whether rows of one node may be rows of another: it lies above the other, or below, or is it.
+
+    Example:
+        >>> are_related(1, 13), are_related(6, 13), are_related(7, 13)
+        (True, True, False)
+    """
+    deeper = bits_of(one) - bits_of(other)
+    return one >> deeper == other if deeper >= 0 else other >> -deeper == one
+
+
+def within(node: int, hashed: pl.Expr) -> pl.Expr:
+    """Returns an expression that tells whether a hash of keys falls in a node."""
+    if node == ROOT:
+        return pl.lit(value=True)
+    shift = 64 - bits_of(node)
+    low = (node << shift) - (1 << 64)
+    return hashed.is_between(pl.lit(low, pl.UInt64), pl.lit(low + (1 << shift) - 1, pl.UInt64))
 
 
 def key_hash(keys: Mapping[str, pl.DataType]) -> pl.Expr:

@@ -144,7 +144,7 @@ class OfflineStoreContract:
         assert read(store, PLAIN).equals(sort_history(pl.concat(everything), ["origin"], ["temp"]))
         for node, history in snapshot.buckets.items():
             for frame in history.read():
-                assert frame.select(bucket(PLAIN.keys, snapshot.bits)).to_series().unique().to_list() == [node]
+                assert frame.select(bucket(PLAIN.keys, snapshot.bits)).to_series().unique().to_list() in ([node], [])
 
     def test_s19_rejected_rows_are_kept_once_with_their_reason(self, store: OfflineStore) -> None:
         bad = pl.DataFrame({"x": [1], "_reason": ["x is odd"]})
@@ -307,7 +307,7 @@ class PushLogContract:
             snapshot = store.snapshot(PLAIN)
             for node, history in snapshot.buckets.items():
                 for frame in history.read():
-                    assert frame.select(bucket(PLAIN.keys, snapshot.bits)).to_series().unique().to_list() == [node]
+                    assert frame.select(bucket(PLAIN.keys, snapshot.bits)).to_series().unique().to_list() in ([node], [])
             assert read(store, PLAIN).equals(sort_history(pl.concat(everything), ["origin"], ["temp"]))
             assert store.log.append(PLAIN, new).seq is None
             if number in (2, 4):
