@@ -24,9 +24,10 @@ from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.jobs.doctor import Diagnosis, Finding
 from featurestore.jobs.forget import ForgetReport, Forgotten
 from featurestore.jobs.progress import Progress
+from featurestore.jobs.standing import StatusReport, ViewStatus
 from featurestore.jobs.stream import StreamCounts
 from featurestore.jobs.streams import SetAsideEntry, Streams, StreamStatus
-from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, StatusReport, ViewStatus, ViewSummary
+from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, ViewSummary
 from featurestore.jobs.teardown import Removed, TeardownReport
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run

@@ -8,16 +8,12 @@ from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.request import read_frame
-from featurestore.cli.terminal import ago, called, frame_table, instant, out, print_json, table
+from featurestore.cli.terminal import called, out, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featurestore.jobs.summary import MaterializeSummary, PushSummary
-    from featurestore.registry.ledger import Run
-    from featurestore.store import FeatureStore
-
-_STATES = {"done": "green", "running": "yellow", "committed": "yellow", "failed": "red"}
 
 
 def materialize(
@@ -142,98 +138,3 @@ def _show_rejected(console: "Console", summary: "MaterializeSummary | PushSummar
             console.print(Text(f"  {each.view}: {count:,} rejected: {reason}", style="yellow"))
         if each.rows_rejected and kept:
             console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"), soft_wrap=True)
-
-
-def status(
-    ctx: typer.Context,
-    view: Annotated[str | None, typer.Argument(metavar="VIEW", help="Tell of one view, and of its latest runs.")] = None,
-    rejected: Annotated[bool, Flag("--rejected", help="Show the view's rejected rows instead, with the reasons.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs or rejected rows to show.")] = 10,
-    json: Json = False,
-    project_dir: Folder = None,
-) -> None:
-    """Shows how the views stand: versions, rows, latest event, last run."""
-    if rejected and view is None:
-        raise typer.BadParameter("Name the view whose rejected rows you want to see.", param_hint="VIEW")
-    with open_store(ctx, project_dir) as store:
-        if view is None:
-            _show_views(store, json=json)
-        elif rejected:
-            rows = store.rejected(view)
-            if json:
-                print_json(rows.to_dicts())
-            elif rows.is_empty():
-                out().print(f"No row of {view!r} was rejected.")
-            else:
-                first = [name for name in ("_reason", "_run") if name in rows.columns]
-                out().print(frame_table(rows.select(*first, *(name for name in rows.columns if name not in first)),
-                                        out().width, limit))  # fmt: skip
-        else:
-            _show_runs(store, view, limit, json=json)
-
-
-def _show_views(store: "FeatureStore", *, json: bool) -> None:
-    standing = store.status()
-    if json:
-        print_json(list(standing))
-        return
-    console = out()
-    settings = store.settings
-    console.print(Text.assemble("project ", (settings.project, "bold"), f" · online {_without_password(settings.online)}"))
-    if not standing:
-        console.print(f"No views are applied yet: {called(settings.root)} apply")
-        return
-    made = table("view", "v", "rows", "latest event", "last run", "schedule", right=("rows",))
-    for each in standing:
-        run = each.last_run
-        last = Text("never", style="dim")
-        if run is not None:
-            last = Text.assemble((run.state, _STATES[run.state]), " ", ago(run.finished_at or run.started_at))
-        latest = instant(each.latest)[:16]
-        made.add_row(Text(each.view, style="cyan"), str(each.version), f"{each.rows:,}", latest, last, each.schedule or "")
-    console.print(made)
-
-
-def _show_runs(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:
-    from featurestore.errors import NotFoundError
-
-    applied = store.catalog.views.get(view)
-    if applied is None:
-        raise NotFoundError("applied feature view", view, store.catalog.views)
-    runs = store.runs(view, limit=limit)
-    if json:
-        print_json(runs)
-        return
-    spec, console = applied.spec, out()
-    features = table("feature", "type", "window" if spec.windows else "constraints", "description")
-    for each in spec.features:
-        constraints = " ".join(f"{name}={bound}" for name, bound in each.constraints.items())
-        said = f"{each.description}{', ' if each.description and each.unit else ''}{each.unit}"
-        features.add_row(Text(each.name, style="cyan"), each.type_name, Text(str(each.window or constraints)), Text(said))
-    keys = ", ".join(f"{key}: {dtype}" for key, dtype in spec.entity.keys.items())
-    console.print(
-        Text.assemble((view, "bold"), f" version {applied.version} · {spec.entity.name} ({keys}) from {spec.source.name}")
-    )
-    if spec.description:
-        console.print(Text(spec.description, style="dim"))
-    console.print(features)
-    if not runs:
-        console.print(f"It was never materialized: {called(store.settings.root)} materialize {view}")
-        return
-    numbers = ("run", "read", "written", "rejected", "online")
-    made = table("run", "state", *numbers[1:], "began", right=numbers)
-    for run in runs:
-        made.add_row(str(run.seq), Text(run.state, style=_STATES[run.state]), *_counts(run), f"{instant(run.started_at)[:19]}")
-    console.print(made)
-    for run in runs:
-        if run.error:
-            console.print(Text(f"  run {run.seq}: {run.error}", style="red"), soft_wrap=True)
-
-
-def _counts(run: "Run") -> list[str]:
-    return [f"{count:,}" for count in (run.rows_read, run.rows_written, run.rows_rejected, run.rows_online)]
-
-
-def _without_password(address: str) -> str:
-    scheme, sign, rest = address.partition("://")
-    return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else address

@@ -1,19 +1,13 @@
-"""What jobs tell at their end, and how views stand: values that print as tables."""
+"""What jobs tell at their end: values that print as tables."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from html import escape
 from typing import Any, Generic, TypeVar
 
 import polars as pl
-
-from featurestore.clock import from_micros
-from featurestore.offline.base import Snapshot
-from featurestore.registry.ledger import Ledger, Run
-from featurestore.spec.catalog import AppliedView
 
 T = TypeVar("T")
 
@@ -89,37 +83,6 @@ class PushedView:
     rejected: tuple[pl.DataFrame, ...] = field(default=(), repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class ViewStatus:
-    """How a view stands.
-
-    Args:
-        view: the view's name.
-        version: the version of its definition.
-        data_version: the version of its stored values.
-        rows: the rows in its history.
-        latest: the greatest event time in its history; None without rows.
-        last_run: its last run; None before the first.
-        schedule: how often it is to be materialized.
-    """
-
-    view: str
-    version: int
-    data_version: int
-    rows: int
-    latest: datetime | None
-    last_run: Run | None
-    schedule: str | None
-
-
-def view_status(applied: AppliedView, snapshot: Snapshot, ledger: Ledger) -> ViewStatus:
-    """Returns how a view stands, by its history and the ledger."""
-    view = applied.spec
-    latest = None if snapshot.spans is None else from_micros(snapshot.spans[1])
-    run = ledger.latest(view.name, applied.data_version)
-    return ViewStatus(view.name, applied.version, applied.data_version, snapshot.rows, latest, run, view.schedule)
-
-
 class Report(Sequence[T], Generic[T], ABC):
     """Values that print as a table, one a line.
 
@@ -180,16 +143,3 @@ class PushSummary(Report[PushedView]):
             yield f"{each.view:<20} {counts} {each.rows_online:>10,} {each.seconds:>8.3f}"
             for reason, count in each.reasons.items():
                 yield f"    rejected {count:,}: {reason}"
-
-
-class StatusReport(Report[ViewStatus]):
-    """How the views stand, a ``ViewStatus`` a view; prints as a table."""
-
-    def _lines(self) -> Iterator[str]:
-        yield f"{'view':<20} {'version':>7} {'rows':>12}  {'latest event':<26} {'last run':<10}"
-        for each in self._values:
-            latest = each.latest.isoformat(sep=" ", timespec="seconds") if each.latest else "-"
-            run = each.last_run.state if each.last_run else "never"
-            yield f"{each.view:<20} {each.version:>7} {each.rows:>12,}  {latest:<26} {run:<10}"
-            if each.last_run is not None and each.last_run.error:
-                yield f"    {each.last_run.error}"

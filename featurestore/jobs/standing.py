@@ -1,0 +1,160 @@
+"""How views stand: how fresh they are against what they promise, their last run and their next."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from featurestore.clock import format_duration, format_seconds, from_micros, to_micros
+from featurestore.jobs.summary import Report
+from featurestore.offline.base import Snapshot
+from featurestore.registry.ledger import Run
+from featurestore.spec.catalog import AppliedView
+
+State = Literal["empty", "failed", "late", "ok"]
+
+_MICROS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """How a view stands.
+
+    Args:
+        view: the view's name.
+        version: the version of its definition.
+        data_version: the version of its stored values.
+        rows: the rows in its history.
+        latest: the greatest event time in its history; None without rows.
+        last_run: its last run; None before the first.
+        schedule: how often it is to be materialized.
+        state: ``failed`` if the last run did, ``late`` if the view is less fresh than it promises, ``empty`` without rows and
+            a promise, else ``ok``.
+        freshness: how old the latest event may be, as the view promises (``"30m"``); None where it promises nothing.
+        lag: how many seconds ago the latest event was; None without rows.
+        next_run: when the scheduler is to run it next, as far as it has a schedule.
+        problem: in one line what is wrong; empty where nothing is.
+    """
+
+    view: str
+    version: int
+    data_version: int
+    rows: int
+    latest: datetime | None
+    last_run: Run | None
+    schedule: str | None
+    state: State = "ok"
+    freshness: str | None = None
+    lag: float | None = None
+    next_run: datetime | None = None
+    problem: str = ""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the view breaks its promise, or its last run failed."""
+        return self.state in ("failed", "late")
+
+
+def view_status(
+    applied: AppliedView, snapshot: Snapshot, last_run: Run | None, now: datetime, next_run: datetime | None = None
+) -> ViewStatus:
+    """Returns how a view stands at an instant.
+
+    A view is late where its latest event, in the history or pushed, is older than the view promises; without any event a
+    promise is broken as soon as the view has one.
+
+    Args:
+        applied: the view.
+        snapshot: its history.
+        last_run: its last run in the ledger.
+        now: the instant.
+        next_run: when the scheduler is to run it next.
+    """
+    view = applied.spec
+    latest = None if snapshot.spans is None else snapshot.spans[1]
+    lag = None if latest is None else (to_micros(now) - latest) / _MICROS
+    state, problem = _judged(view.freshness, lag, last_run)
+    return ViewStatus(
+        view.name,
+        applied.version,
+        applied.data_version,
+        snapshot.rows,
+        None if latest is None else from_micros(latest),
+        last_run,
+        view.schedule,
+        state,
+        None if view.freshness is None else format_duration(view.freshness),
+        lag,
+        next_run,
+        problem,
+    )
+
+
+def _judged(freshness: int | None, lag: float | None, last_run: Run | None) -> tuple[State, str]:
+    if last_run is not None and last_run.state == "failed":
+        return "failed", f"run {last_run.id} failed: {last_run.error}"
+    if freshness is not None and (lag is None or lag * _MICROS > freshness):
+        promise = f"the view promises {format_duration(freshness)}"
+        if lag is None:
+            return "late", f"there is no event yet, and {promise}"
+        return "late", f"the latest event is {format_seconds(lag)} old, and {promise}"
+    return ("empty" if lag is None else "ok"), ""
+
+
+class StatusReport(Report[ViewStatus]):
+    """How the views stand, a ``ViewStatus`` a view; prints as a table."""
+
+    @property
+    def wrong(self) -> Sequence[ViewStatus]:
+        """The views that break their promise, or whose last run failed."""
+        return [each for each in self._values if each.is_wrong]
+
+    def _lines(self) -> Iterator[str]:
+        head = f"{'view':<20} {'version':>7} {'rows':>12}  {'latest event':<26} {'lag':>7} {'promise':>8}"
+        yield f"{head}  {'last run':<10} {'state':<6}"
+        for each in self._values:
+            latest = each.latest.isoformat(sep=" ", timespec="seconds") if each.latest else "-"
+            run = each.last_run.state if each.last_run else "never"
+            lag = "-" if each.lag is None else format_seconds(each.lag)
+            counts = f"{each.version:>7} {each.rows:>12,}  {latest:<26} {lag:>7} {each.freshness or '-':>8}"
+            yield f"{each.view:<20} {counts}  {run:<10} {each.state:<6}"
+            if each.problem:
+                yield f"    {each.problem}"
+
+
+class Promises:
+    """Tells when views come to be wrong, and when they are right again: each once."""
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, State] = {}
+
+    def news(self, report: StatusReport) -> list["Notice"]:
+        """Returns what has changed since the report before.
+
+        Args:
+            report: how the views stand now.
+        """
+        found = []
+        for each in report:
+            before = self._wrong.get(each.view)
+            if each.is_wrong and before != each.state:
+                found.append(Notice(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
+            elif before is not None and not each.is_wrong:
+                found.append(Notice(each.view, "ok", f"{each.view} is as promised again"))
+        self._wrong = {each.view: each.state for each in report.wrong}
+        return found
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is worth waking somebody for.
+
+    Args:
+        view: the view.
+        state: what it has become: ``late``, ``failed``, or ``ok`` again.
+        text: the same in a line.
+    """
+
+    view: str
+    state: State
+    text: str
