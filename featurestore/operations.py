@@ -254,11 +254,16 @@ class Operations(Care):
         """Returns how each view stands: its rows, how fresh it is against what it promises, its last and next run; print it."""
         from featurestore.jobs.standing import StatusReport, view_status
 
-        now = self._clock()
+        now, catalog = self._clock(), self._watch.refresh()
+        due = {each.name: each for each in self.scheduler().upcoming()}
         standing = []
-        for name, applied in sorted(self._watch.refresh().views.items()):
-            last = self._ledger.latest(name, applied.data_version)
-            standing.append(view_status(applied, self._offline.snapshot(self._table(applied)), last, now))
+        for name, applied in sorted(catalog.views.items()):
+            history, last = self._offline.snapshot(self._table(applied)), self._ledger.latest(name, applied.data_version)
+            served = catalog.lingering[name].data_version if name in catalog.lingering else None
+            duty = due.get(name)
+            given_up = duty.error if duty is not None and duty.state == "failed" else ""
+            next_run = None if duty is None else duty.next_at
+            standing.append(view_status(applied, history, last, now, next_run=next_run, given_up=given_up, served=served))
         return StatusReport(standing)
 
     def notify(self, standing: "StatusReport") -> None:

@@ -113,7 +113,27 @@ def _standing(store: "FeatureStore", standing: "StatusReport") -> RenderableType
         cells += [Text(each.schedule or ""), Text(_until(each.next_run))] if scheduled else []
         made.add_row(*cells)
     wrong = [Text(f"  {each.view}: {each.problem}", style="red") for each in standing if each.problem]
-    return Group(head, made, *wrong)
+    behind = [
+        Text(
+            f"  {each.view}: readers are given version {each.served}, until version {each.data_version} is materialized",
+            style="yellow",
+        )
+        for each in standing
+        if each.served is not None
+    ]
+    return Group(head, made, *wrong, *behind, *_streams(store))
+
+
+def _streams(store: "FeatureStore") -> list[RenderableType]:
+    """Returns the table of the streams, as far as there are any."""
+    found = store.streams.status()
+    if not found:
+        return []
+    made = table("stream", "waiting", "pending", "behind", "set aside", right=("waiting", "pending", "behind", "set aside"))
+    for each in found:
+        made.add_row(Text(each.source, style="cyan"), f"{each.waiting:,}", f"{each.pending:,}", format_seconds(each.seconds or 0.0),
+                     f"{each.set_aside:,}")  # fmt: skip
+    return [made, *(Text(f"  {each.source}: {each.error}", style="red") for each in found if each.error)]
 
 
 def _until(time: "datetime | None") -> str:
@@ -221,10 +241,9 @@ def show_run(
         tries = "" if run.attempts == 1 else f", attempt {run.attempts}"
         console.print(f"began {instant(run.started_at)[:19]} UTC{took}{tries}")
         chunks = run.span["chunks"]
-        kind = "pushed segments" if any("pushed" in each for each in chunks) else "chunks"
-        console.print(
-            f"{len(chunks)} {kind}: " + ", ".join(f"{name} {count}" for name, count in zip(_NUMBERS, _counts(run), strict=True))
-        )
+        kind = "pushed segment" if any("pushed" in each for each in chunks) else "chunk"
+        counts = ", ".join(f"{name} {count}" for name, count in zip(_NUMBERS, _counts(run), strict=True))
+        console.print(f"{len(chunks)} {kind}{'' if len(chunks) == 1 else 's'}: {counts}")
         for reason, count in run.reasons.items():
             console.print(Text(f"  rejected {count:,}: {reason}", style="yellow"), soft_wrap=True)
         if run.error:

@@ -33,6 +33,7 @@ class ViewStatus:
         freshness: how old the latest event may be, as the view promises (``"30m"``); None where it promises nothing.
         lag: how many seconds ago the latest event was; None without rows.
         next_run: when the scheduler is to run it next, as far as it has a schedule.
+        served: the data version that readers are given, where it is another one still.
         problem: in one line what is wrong; empty where nothing is.
     """
 
@@ -47,6 +48,7 @@ class ViewStatus:
     freshness: str | None = None
     lag: float | None = None
     next_run: datetime | None = None
+    served: int | None = None
     problem: str = ""
 
     @property
@@ -56,7 +58,14 @@ class ViewStatus:
 
 
 def view_status(
-    applied: AppliedView, snapshot: Snapshot, last_run: Run | None, now: datetime, next_run: datetime | None = None
+    applied: AppliedView,
+    snapshot: Snapshot,
+    last_run: Run | None,
+    now: datetime,
+    *,
+    next_run: datetime | None = None,
+    given_up: str = "",
+    served: int | None = None,
 ) -> ViewStatus:
     """Returns how a view stands at an instant.
 
@@ -69,11 +78,13 @@ def view_status(
         last_run: its last run in the ledger.
         now: the instant.
         next_run: when the scheduler is to run it next.
+        given_up: why its last scheduled run failed for good; empty where it did not.
+        served: the data version that readers are given, where it is another one still.
     """
     view = applied.spec
     latest = None if snapshot.spans is None else snapshot.spans[1]
     lag = None if latest is None else (to_micros(now) - latest) / _MICROS
-    state, problem = _judged(view.freshness, lag, last_run)
+    state, problem = _judged(view.freshness, lag, last_run, given_up)
     return ViewStatus(
         view.name,
         applied.version,
@@ -86,13 +97,16 @@ def view_status(
         None if view.freshness is None else format_duration(view.freshness),
         lag,
         next_run,
+        served,
         problem,
     )
 
 
-def _judged(freshness: int | None, lag: float | None, last_run: Run | None) -> tuple[State, str]:
+def _judged(freshness: int | None, lag: float | None, last_run: Run | None, given_up: str) -> tuple[State, str]:
     if last_run is not None and last_run.state == "failed":
         return "failed", f"run {last_run.id} failed: {last_run.error}"
+    if given_up:
+        return "failed", f"its scheduled run failed: {given_up}"
     if freshness is not None and (lag is None or lag * _MICROS > freshness):
         promise = f"the view promises {format_duration(freshness)}"
         if lag is None:
@@ -120,6 +134,8 @@ class StatusReport(Report[ViewStatus]):
             yield f"{each.view:<20} {counts}  {run:<10} {each.state:<6}"
             if each.problem:
                 yield f"    {each.problem}"
+            if each.served is not None:
+                yield f"    readers are given version {each.served} until this one is materialized"
 
 
 class Promises:

@@ -162,7 +162,8 @@ def _source(values: dict[str, Any]) -> Source:
         values["batch"] = _source(dict(values["batch"]))
     if "null_values" in values:
         values["null_values"] = tuple(values["null_values"])
-    return cls(**values, place="registry")
+    made: Source = cls(**values, place="registry")
+    return made
 
 
 def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:

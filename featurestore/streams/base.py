@@ -74,8 +74,9 @@ class StreamConsumer(Protocol):
     from every method; trying again is right.
     """
 
-    shelf: Shelf
-    """What was set aside."""
+    @property
+    def shelf(self) -> Shelf:
+        """What was set aside."""
 
     def read(self, count: int, seconds: float) -> list[Entry]:
         """Returns entries to work on: first those that a worker has left behind, else new ones.

@@ -247,6 +247,28 @@ def test_status_of_a_view(invoke: Invoke, made_shop: Path) -> None:
     assert (run["rows_read"], run["rows_written"], run["state"]) == (600, 600, "done")
 
 
+def test_status_checks_what_is_promised(invoke: Invoke, shop: Path) -> None:
+    invoke("-C", shop, "status", "--check")
+    definitions = shop / "definitions" / "shop.py"
+    definitions.write_text(definitions.read_text().replace('ttl="60d"', 'ttl="60d", freshness="1ms"'))
+    invoke("-C", shop, "apply", "--yes")
+    told = invoke("-C", shop, "status", "--check", code=1)
+    assert "last_order: the latest event is" in told.stdout
+    assert "and the view promises 1ms" in told.stdout
+
+
+def test_runs(invoke: Invoke, made_shop: Path) -> None:
+    told = invoke("-C", made_shop, "runs").stdout
+    assert "spending/1/1" in told
+    found = json.loads(invoke("-C", made_shop, "runs", "--view", "last_order", "--json").stdout)
+    assert [(each["id"], each["rows_written"]) for each in found] == [("last_order/1/1", 600)]
+    assert "There are no such runs" in invoke("-C", made_shop, "runs", "--state", "failed").stdout
+    invoke("-C", made_shop, "runs", "--state", "over", code=2)
+    assert "1 chunk: read 600, written 600" in invoke("-C", made_shop, "runs", "show", "last_order/1/1").stdout
+    assert json.loads(invoke("-C", made_shop, "runs", "show", "last_order/1/1", "--json").stdout)["rejected"] == []
+    assert "Did you mean 'last_order/1/1'" in invoke("-C", made_shop, "runs", "show", "last_order/1/2", code=1).stderr
+
+
 def test_before_anything_is_applied(invoke: Invoke, tmp_path: Path) -> None:
     invoke("init", tmp_path / "shop")
     assert "featurestore -C" in invoke("-C", tmp_path / "shop", "status").stdout

@@ -117,7 +117,8 @@ def test_a_change_that_needs_no_new_values_keeps_the_data_version(tmp_path: Path
     )
     plan = plan_of(applied([before], tmp_path), [after], rows=pytest.fail)
     assert str(plan) == (
-        "~ view weather\n    ttl: 6h → 12h\n    freshness: none → 1h\n    schedule: none → 15m\n    on_reject: keep → fail\n    description changed\n"
+        "~ view weather\n    ttl: 6h → 12h\n    freshness: none → 1h\n    schedule: none → 15m\n    on_reject: keep → fail\n"
+        "    description changed\n"
         "    owner: me → you\n    tag team: none → ops\n"
         "    what expired online returns with materialize --rebuild-online (store.rebuild_online())\n"
         "0 to add, 1 to change, 0 to remove"

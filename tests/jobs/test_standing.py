@@ -1,0 +1,218 @@
+"""How views stand: fresh or late against their promise, failed or empty; and who is told of it, once."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
+from featurestore.jobs.notify import open_webhook
+from featurestore.jobs.standing import Notice, Promises
+
+NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
+AIRPORT = Entity("airport", origin=str)
+
+
+def weather(rows: list[tuple[datetime, float]], **options: Any) -> type[FeatureView]:
+    frame = pl.DataFrame(
+        {"origin": ["JFK"] * len(rows), "at": [at for at, _ in rows], "temp": [temp for _, temp in rows]},
+        schema={"origin": pl.String, "at": pl.Datetime("us", "UTC"), "temp": pl.Float64},
+    )
+
+    class Weather(FeatureView, entity=AIRPORT, source=FrameSource("observations", frame, event_time="at"), **options):
+        temp: float
+
+    return Weather
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[FeatureStore]:
+    with FeatureStore(tmp_path, clock=clock) as store:
+        yield store
+
+
+def test_a_view_is_late_to_the_microsecond(store: FeatureStore, clock: Clock) -> None:
+    store.apply([weather([(NOON - timedelta(minutes=10), 79.0)], freshness="30m")])
+    [empty] = store.status()
+    assert (empty.state, empty.is_wrong, empty.lag) == ("late", True, None)
+    assert "no event yet" in empty.problem
+    store.materialize()
+    [fresh] = store.status()
+    assert (fresh.state, fresh.lag, fresh.freshness, fresh.problem) == ("ok", 600.0, "30m", "")
+    clock.now = NOON + timedelta(minutes=20)
+    assert store.status()[0].state == "ok"
+    clock.now += timedelta(microseconds=1)
+    [late] = store.status()
+    assert (late.state, late.problem) == ("late", "the latest event is 30m old, and the view promises 30m")
+    assert list(store.status().wrong) == [late]
+
+
+def test_what_was_pushed_is_fresh(store: FeatureStore, clock: Clock) -> None:
+    view = weather([(NOON - timedelta(hours=2), 79.0)], freshness="1h")
+    store.apply([view])
+    store.materialize()
+    assert store.status()[0].state == "late"
+    store.push("observations", [{"origin": "JFK", "at": NOON, "temp": 80.0}])
+    assert store.status()[0].state == "ok"
+
+
+def test_without_a_promise_nothing_is_late(store: FeatureStore, clock: Clock) -> None:
+    store.apply([weather([(NOON - timedelta(days=900), 79.0)])])
+    assert store.status()[0].state == "empty"
+    store.materialize()
+    assert store.status()[0].state == "ok"
+
+
+def test_a_failed_run_is_told_with_its_rejected_rows(store: FeatureStore) -> None:
+    class Weather(
+        FeatureView,
+        entity=AIRPORT,
+        source=FrameSource("rows", pl.DataFrame({"origin": ["JFK", None], "at": [NOON] * 2, "temp": [1.0, 2.0]}), event_time="at"),
+        on_reject="fail",
+    ):
+        temp: float
+
+    store.apply([Weather])
+    with pytest.raises(RejectedRowsError):
+        store.materialize()
+    [standing] = store.status()
+    assert standing.state == "failed"
+    assert "weather/1/1" in standing.problem
+    [run] = store.runs(state="failed")
+    assert store.runs(state="done") == []
+    found, rejected = store.run(run.id)
+    assert found == run
+    assert rejected["temp"].to_list() == [2.0]
+    assert rejected.columns[-1] == "_reason"
+
+
+def test_the_next_run_is_told(store: FeatureStore, clock: Clock) -> None:
+    store.apply([weather([(NOON, 79.0)], schedule="15m")])
+    clock.now = NOON + timedelta(minutes=1)
+    assert store.status()[0].next_run == NOON
+    store.scheduler().once()
+    assert store.status()[0].next_run == NOON + timedelta(minutes=15)
+
+
+def test_that_readers_are_given_an_older_version_is_told(store: FeatureStore) -> None:
+    store.apply([weather([(NOON, 79.0)])])
+    store.materialize()
+    store.apply([changed()])
+    [standing] = store.status()
+    assert (standing.data_version, standing.served) == (2, 1)
+    assert "readers are given version 1" in repr(store.status())
+    store.materialize()
+    assert store.status()[0].served is None
+
+
+def changed() -> type[FeatureView]:
+    rows = pl.DataFrame({"origin": ["JFK"], "at": [NOON], "temp": [79.0]})
+
+    class Weather(FeatureView, entity=AIRPORT, source=FrameSource("observations", rows, event_time="at")):
+        temp: float
+
+        @staticmethod
+        def transform(rows: pl.LazyFrame) -> pl.LazyFrame:
+            return rows.with_columns(pl.col("temp") * 2)
+
+    return Weather
+
+
+@pytest.mark.parametrize("run_id", ["weather", "weather/1/9", "weather/x/1", "other/1/1", "", "weather/1/1/1"])
+def test_there_is_no_such_run(store: FeatureStore, run_id: str) -> None:
+    store.apply([weather([(NOON, 79.0)])])
+    store.materialize()
+    with pytest.raises(NotFoundError, match="No run is named"):
+        store.run(run_id)
+
+
+def test_each_change_is_told_once(store: FeatureStore, clock: Clock) -> None:
+    store.apply([weather([(NOON, 79.0)], freshness="30m")])
+    store.materialize()
+    promises = Promises()
+    assert promises.news(store.status()) == []
+    clock.now = NOON + timedelta(hours=1)
+    [late] = promises.news(store.status())
+    assert (late.view, late.state) == ("weather", "late")
+    assert promises.news(store.status()) == []
+    store.push("observations", [{"origin": "JFK", "at": clock.now, "temp": 80.0}])
+    [right] = promises.news(store.status())
+    assert (right.view, right.state) == ("weather", "ok")
+    assert promises.news(store.status()) == []
+
+
+class Hook(BaseHTTPRequestHandler):
+    taken: list[dict[str, Any]]
+    status = 204
+
+    def do_POST(self) -> None:
+        self.taken.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, type[Hook]]]:
+    kind = type("OwnHook", (Hook,), {"taken": []})
+    server = HTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?secret=abc", kind
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_webhook_is_told(tmp_path: Path, clock: Clock, hook: tuple[str, type[Hook]]) -> None:
+    url, kind = hook
+    with FeatureStore(tmp_path, clock=clock, webhook=url, project="flights") as store:
+        store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])
+        store.materialize()
+        store.notify(store.status())
+        store.notify(store.status())
+    [told] = kind.taken
+    assert told == {
+        "text": "[flights] weather is late: the latest event is 1h old, and the view promises 30m",
+        "project": "flights", "view": "weather", "state": "late",
+    }  # fmt: skip
+
+
+def test_a_webhook_that_fails_is_logged_without_its_secret(hook: tuple[str, type[Hook]], caplog: pytest.LogCaptureFixture) -> None:
+    url, kind = hook
+    kind.status = 500
+    with caplog.at_level(logging.INFO, "featurestore"):
+        open_webhook(url, "flights")(Notice("weather", "late", "weather is late"))
+        open_webhook("http://127.0.0.1:1/secret", "flights")(Notice("weather", "ok", "weather is right"))
+    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in levels] == ["ERROR", "WARNING", "INFO", "WARNING"]
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org", "example.org/hook", "file:///etc/passwd", "http://"])
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="webhook="):
+        open_webhook(url, "flights")
