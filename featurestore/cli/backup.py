@@ -1,0 +1,27 @@
+"""The command that copies a project: backup."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.terminal import out, print_json
+
+
+def backup(
+    ctx: typer.Context,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to copy to: a folder that is new or empty.")],
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Copies the registry and the history to a folder, while runs, pushes and readers go on.
+
+    A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is written anew when one restores.
+    """
+    with open_store(ctx, project_dir) as store:
+        made = store.backup(target.absolute())
+    if json:
+        print_json(made.to_dict())
+    else:
+        out().print(str(made), soft_wrap=True)

@@ -1,0 +1,133 @@
+"""A backup that is made while rows are pushed and runs go on, restored for real in another place."""
+
+import shutil
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
+from featurestore.cli.app import app
+from featurestore.errors import RequestError
+from tests.servers.valkey import wait_until
+
+BEGAN = datetime(2013, 7, 1, tzinfo=UTC)
+ROWS = 400
+SALES = pl.DataFrame(
+    {
+        "sale": [f"s{number}" for number in range(ROWS)],
+        "shop": [number % 7 for number in range(ROWS)],
+        "at": [BEGAN + timedelta(minutes=number) for number in range(ROWS)],
+        "price": [float(number) for number in range(ROWS)],
+    }
+)
+
+
+def definitions(rows: pl.DataFrame) -> list[type[FeatureView]]:
+    shop = Entity("shop", shop=int)
+    sales = FrameSource("sales", rows, event_time="at", event_id="sale")
+
+    class LastSale(FeatureView, entity=shop, source=sales):
+        price: float
+
+    class Takings(FeatureView, entity=shop, source=sales):
+        taken: float = sum_("price").over("1d")
+        sold: int = count().over("1d")
+
+    return [LastSale, Takings]
+
+
+def frame(store: FeatureStore) -> pl.DataFrame:
+    spine = pl.DataFrame({"shop": range(7), "t": [BEGAN + timedelta(days=1)] * 7})
+    return store.training_frame(spine, ["last_sale", "takings"], time="t").sort("shop")
+
+
+def restore(backup: Path, project: Path) -> None:
+    """What docs/how-to/deploy.md says."""
+    project.mkdir()
+    shutil.copytree(backup, project / ".featurestore")
+
+
+def test_a_backup_under_writes_has_all_that_was_there_when_it_began(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    views = definitions(SALES.head(100))
+    pushed = 100
+    with FeatureStore(tmp_path / "one", project="backed_up") as store:
+        store.apply(views)
+        store.materialize()
+        stop = threading.Event()
+        failed: list[Exception] = []
+
+        def write() -> None:
+            nonlocal pushed
+            try:
+                while not stop.is_set() and pushed < ROWS:
+                    store.push("sales", SALES[pushed : pushed + 5])
+                    pushed += 5
+                    if pushed % 50 == 0:
+                        store.materialize()  # folds what was pushed
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                failed.append(error)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        wait_until(lambda: pushed >= 150 or bool(failed), "nothing is pushed")
+        before = pushed
+        made = store.backup(tmp_path / "backup")
+        after = pushed
+        stop.set()
+        writer.join()
+        assert not failed
+        assert made.registry
+        assert made.files > 0
+        whole = frame_after_all(store)
+    restore(tmp_path / "backup", tmp_path / "two")
+    with FeatureStore(tmp_path / "two", project="backed_up") as other:
+        other.apply(views)
+        sold = frame(other)["sold"].sum()
+        assert before <= sold <= after + 5
+        other.rebuild_online()
+        at = BEGAN + timedelta(days=1)
+        rows = other.online(["last_sale", "takings"], [{"shop": shop} for shop in range(7)], at=at).to_polars()
+        assert rows.equals(frame(other).drop("t"))
+        assert frame_after_all(other).equals(whole)
+        assert [each for each in other.doctor() if each.state == "error"] == []
+
+
+def frame_after_all(store: FeatureStore) -> pl.DataFrame:
+    """The training frame once all sales were pushed, those known already again."""
+    store.push("sales", SALES)
+    store.materialize()
+    return frame(store)
+
+
+def test_a_registry_on_postgresql_is_left_to_its_own_tools(tmp_path: Path, postgres_url: str) -> None:
+    with FeatureStore(tmp_path, registry=postgres_url, project="backed_up_elsewhere") as store:
+        store.apply(definitions(SALES.head(3)))
+        store.materialize()
+        made = store.backup("copy")
+    assert not made.registry
+    assert "pg_dump" in str(made)
+    assert not (tmp_path / "copy" / "registry.db").exists()
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "old").touch()
+    with FeatureStore(tmp_path) as store, pytest.raises(RequestError, match="not an empty folder"):
+        store.backup("copy")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    with FeatureStore(tmp_path) as store:
+        store.apply(definitions(SALES.head(3)))
+        store.materialize()
+    (tmp_path / "definitions").mkdir()
+    done = CliRunner().invoke(app, ["backup", str(tmp_path / "copy"), "-C", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "files of the history" in done.output
+    assert (tmp_path / "copy" / "registry.db").exists()
