@@ -16,7 +16,7 @@ from featurestore.spec.stream import StreamSource
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
-    from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table
+    from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table, Upkeep
     from featurestore.online.base import OnlineStore
     from featurestore.sources.base import SourceReader
     from featurestore.streams.base import StreamConsumer
@@ -160,11 +160,26 @@ def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
     return DeltaEraser(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
 
 
+def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
+    """Returns what keeps the offline store of a project's settings in order."""
+    from featurestore.offline.delta import DeltaStore
+    from featurestore.offline.upkeep import DeltaUpkeep
+
+    return DeltaUpkeep(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
+
+
 def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     """Deletes, or counts, what the offline store of a project's settings has of it; returns how many files, by view."""
     from featurestore.offline.removal import remove_project
 
     return remove_project(settings.root / Path(settings.offline).expanduser(), settings.project, dry_run=dry_run)
+
+
+def copy_history(settings: Settings, target: Path) -> tuple[int, int]:
+    """Copies what the offline store of a project's settings has of it; returns how many files, and their bytes."""
+    from featurestore.offline.backup import copy_project
+
+    return copy_project(settings.root / Path(settings.offline).expanduser(), settings.project, target)
 
 
 def open_engine(settings: Settings) -> "Engine":

@@ -1,27 +1,41 @@
 """What is done to a store as a whole, and seldom: entities are forgotten, the project is examined or taken down."""
 
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.adapters import online_address, online_facts, open_eraser, open_gate, open_stream, remove_history, store_folders
+from featurestore.adapters import (
+    copy_history,
+    online_address,
+    online_facts,
+    open_eraser,
+    open_gate,
+    open_stream,
+    remove_history,
+    store_folders,
+)
+from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
 from featurestore.plan.selection import select
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
-from featurestore.spec.source import Source
+from featurestore.spec.source import FrameSource, Source
 from featurestore.spec.stream import StreamSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     import polars as pl
 
+    from featurestore.jobs.backup import Backup
     from featurestore.jobs.doctor import Check, Diagnosis, Finding
     from featurestore.jobs.forget import ForgetReport, Forgetter
     from featurestore.jobs.teardown import Remover, TeardownReport
+    from featurestore.jobs.upkeep import UpkeepReport
     from featurestore.spec.entity import Entity
 
 
@@ -105,6 +119,88 @@ class Care(Parts):
         if not dry_run:
             self._watch.forget()
         return report
+
+    def upkeep(
+        self, views: "Iterable[Any] | None" = None, *, retention: "timedelta | str | None" = None, dry_run: bool = False
+    ) -> "UpkeepReport":
+        """Keeps the stores in order: compacts histories, removes files that nothing needs, cleans up versions nobody is given.
+
+        It may be called at any time, beside runs, pushes and readers, and changes no feature's value. The scheduler does it by
+        itself.
+
+        Args:
+            views: the views, as classes or names, also ones that were removed; None for all, and for what services answered.
+            retention: how long files that were replaced and rows of retired versions stay (``"7d"``), instead of what the settings
+                ``keep_files_days`` and ``keep_versions_days`` say. Whoever still reads a file that is removed must ask again.
+            dry_run: change nothing; tell of each history the first step that would be done.
+
+        Returns:
+            What was done; print it.
+
+        Raises:
+            NotFoundError: a view is not known.
+            StoreError: a store cannot be reached; repeating it goes on where this one stopped.
+
+        Example:
+            >>> import polars as pl
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> rows = pl.DataFrame({"origin": ["JFK"], "at": [datetime(2013, 7, 1)], "temp": [79.0]})
+            >>> class Temps(FeatureView, entity=Entity("airport", origin=str), source=FrameSource("temps", rows, event_time="at")):
+            ...     temp: float
+            >>> with FeatureStore(".", project="kept") as store:
+            ...     plan, done = store.apply([Temps]), store.materialize()
+            ...     print(store.upkeep())
+            kind         name                           files   after  merged  removed         bytes   deleted
+            history      temps v1                           1       1       0        0             0         0
+        """
+        from featurestore.jobs.upkeep import UpkeepReport
+
+        keep = timedelta(microseconds=parse_duration(retention)) if isinstance(retention, str) else retention
+        catalog, keeping = self._watch.refresh(), self._keeping(keep, dry_run=dry_run)
+        names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
+        for name in names or ():
+            if name not in catalog.views:
+                self._serving.versions(name)  # which tells where there never was such a view
+        kept = [each for name, view in sorted(catalog.views.items()) if names is None or name in names
+                for each in keeping.keep_view(view)]  # fmt: skip
+        logs = keeping.keep_logs() if names is None else []
+        return UpkeepReport([*kept, *keeping.clean_up(names), *logs], dry_run=dry_run)
+
+    def backup(self, target: str | Path) -> "Backup":
+        """Copies the registry and the history to a folder, while runs, pushes and readers go on.
+
+        What was materialized or pushed before is in the copy. Entities that are forgotten later are in it still. The online
+        store is not: it is written anew from the history.
+
+        Args:
+            target: a folder that is not there yet, or empty. A relative path starts at the project's folder.
+
+        Returns:
+            What was copied, and how it is restored; print it.
+
+        Raises:
+            RequestError: the folder has something in it.
+            RegistryError: the registry cannot be read.
+            OfflineStoreError: a file cannot be read or written.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     made = store.backup("backup")
+            >>> made.registry, made.files
+            (True, 0)
+        """
+        from featurestore.jobs.backup import Backup
+
+        folder = self.settings.root / Path(target).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RequestError(f"{folder} is not an empty folder. A backup begins anew: name another one.")
+        folder.mkdir(parents=True, exist_ok=True)
+        # The registry first: a history that knows of later runs is what it is made for, the other way round rows were lost.
+        registry = self._registry.database.copy_to(folder / "registry.db")
+        files, size = copy_history(self.settings, folder / "offline")
+        return Backup(folder, registry, files, size)
 
     def doctor(self, *, repair: bool = False) -> "Diagnosis":
         """Examines the project: settings, servers, clocks, disks, definitions, and registry, history and online store together.
@@ -210,6 +306,9 @@ class Care(Parts):
     def _told_source(self, source: Source) -> "Iterator[Finding]":
         from featurestore.jobs.doctor import Finding
 
+        if isinstance(source, FrameSource):
+            yield Finding(f"source: {source.name}", "ok", "its rows are in the memory of the process that defines it")
+            return
         columns = len(self._open_source(source).schema())
         yield Finding(f"source: {source.name}", "ok", f"it can be read, and has {columns} columns")
 

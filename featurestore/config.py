@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from featurestore.clock import check_zone
-from featurestore.errors import ConfigError, did_you_mean
+from featurestore.clock import check_schedule, check_zone
+from featurestore.errors import ConfigError, DefinitionError, did_you_mean
 
 FILE_NAME = "featurestore.toml"
 _PREFIX = "FEATURESTORE_"
@@ -78,6 +78,14 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="After how long others take over what a scheduler that died was at."
     )
     schedule_shutdown_seconds: float = Field(default=30.0, ge=0, description="How long runs may take to end with the scheduler.")
+    upkeep_schedule: str = Field(default="1h", description="When the scheduler sees to each view's upkeep; empty for never.")
+    keep_files_days: float = Field(
+        default=7.0, ge=0, le=30, description="For how many days files stay that a history has replaced: so long a reader may take."
+    )
+    keep_versions_days: float = Field(
+        default=30.0, ge=0, description="For how many days rows stay that are neither applied nor served: so long one can return."
+    )
+    keep_logs_days: float = Field(default=0.0, ge=0, description="For how many days the feature log stays; 0 is for ever.")
     tracing: bool = Field(default=False, description="Whether the server tells OpenTelemetry of its requests.")
 
     @field_validator("project")
@@ -86,6 +94,14 @@ class Settings(BaseSettings):
         if not value.replace("_", "").replace("-", "").isalnum():
             raise ValueError("a project's name is made of letters, digits, - and _")
         return value
+
+    @field_validator("upkeep_schedule")
+    @classmethod
+    def _schedule(cls, value: str) -> str:
+        try:
+            return check_schedule(value) if value else value
+        except DefinitionError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("schedule_timezone")
     @classmethod

@@ -172,7 +172,7 @@ class Operations(Care):
             >>> observations = FrameSource("observations", rows, event_time="at")
             >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations, schedule="15m"):
             ...     temp: float | None
-            >>> with FeatureStore(".", project="scheduled") as store:
+            >>> with FeatureStore(".", project="scheduled", upkeep_schedule="") as store:
             ...     plan = store.apply([Weather])
             ...     store.scheduler(told=lambda outcome: print(outcome.name, outcome.state)).once()
             weather done
@@ -193,7 +193,9 @@ class Operations(Care):
         from featurestore.jobs.schedule_loop import run_scheduler
 
         settings = self.settings
-        return run_scheduler(scheduler or self.scheduler(), settings.schedule_seconds, settings.schedule_shutdown_seconds, stop)
+        chosen = scheduler or self.scheduler()
+        watch = self._promise_watch(chosen.holder, lambda: self._status(promised=True))
+        return run_scheduler(chosen, settings.schedule_seconds, settings.schedule_shutdown_seconds, stop, watch)
 
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
         """Writes the latest values of the whole history online, for an online store that is new or was lost.
@@ -252,19 +254,7 @@ class Operations(Care):
 
     def status(self) -> "StatusReport":
         """Returns how each view stands: its rows, how fresh it is against what it promises, its last and next run; print it."""
-        from featurestore.jobs.standing import StatusReport, view_status
-
-        now, catalog = self._clock(), self._watch.refresh()
-        due = {each.name: each for each in self.scheduler().upcoming()}
-        standing = []
-        for name, applied in sorted(catalog.views.items()):
-            history, last = self._offline.snapshot(self._table(applied)), self._ledger.latest(name, applied.data_version)
-            served = catalog.lingering[name].data_version if name in catalog.lingering else None
-            duty = due.get(name)
-            given_up = duty.error if duty is not None and duty.state == "failed" else ""
-            next_run = None if duty is None else duty.next_at
-            standing.append(view_status(applied, history, last, now, next_run=next_run, given_up=given_up, served=served))
-        return StatusReport(standing)
+        return self._status(promised=False)
 
     def notify(self, standing: "StatusReport") -> None:
         """Logs, and tells the webhook of the settings, which views came to be late or failed or are right again.
@@ -337,6 +327,24 @@ class Operations(Care):
         return self._offline.rejected(self._table(applied))
 
     # -- within ----------------------------------------------------------------------------------------------------------
+
+    def _status(self, *, promised: bool) -> "StatusReport":
+        """Returns how all views stand, or those that promise to be fresh."""
+        from featurestore.jobs.standing import StatusReport, view_status
+
+        now, catalog = self._clock(), self._watch.refresh()
+        due = {each.name: each for each in self.scheduler().upcoming()}
+        standing = []
+        for name, applied in sorted(catalog.views.items()):
+            if promised and applied.spec.freshness is None:
+                continue
+            history, last = self._offline.snapshot(self._table(applied)), self._ledger.latest(name, applied.data_version)
+            served = catalog.lingering[name].data_version if name in catalog.lingering else None
+            duty = due.get(name)
+            given_up = duty.error if duty is not None and duty.state == "failed" else ""
+            next_run = None if duty is None else duty.next_at
+            standing.append(view_status(applied, history, last, now, next_run=next_run, given_up=given_up, served=served))
+        return StatusReport(standing)
 
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:
         catalog = self._watch.refresh()

@@ -1,6 +1,6 @@
 """The parts that a store is made of: each is made when it is first needed."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -14,6 +14,7 @@ from featurestore.adapters import (
     open_online,
     open_source,
     open_stream,
+    open_upkeep,
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.push import Pusher
     from featurestore.jobs.schedule import Outcome, Scheduler
-    from featurestore.jobs.standing import Promises
+    from featurestore.jobs.standing import Promises, PromiseWatch, StatusReport
     from featurestore.jobs.streams import Streams
     from featurestore.jobs.summary import ViewSummary
+    from featurestore.jobs.upkeep import Keeping
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.registry.at_hand import AtHand
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from featurestore.sources.base import SourceReader
     from featurestore.spec.entity import Entity
     from featurestore.spec.meaning import Transform
+
+
+_PROMISES_SECONDS = 60.0
+"""How often a scheduler looks whether views are as fresh as they promise."""
 
 
 class Parts:
@@ -235,7 +241,7 @@ class Parts:
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor
 
-        from featurestore.jobs.duties import run_duties
+        from featurestore.jobs.duties import run_duties, upkeep_duties
         from featurestore.jobs.schedule import Scheduler
         from featurestore.jobs.triggers import Fires
         from featurestore.jobs.turns import Retries
@@ -247,8 +253,14 @@ class Parts:
         return Scheduler(
             Dues(self._registry),
             Leases(self._registry),
-            lambda: run_duties(self._watch.refresh(), self._run_due, settings.root, history),
-            {"run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel)},
+            lambda: [
+                *run_duties(self._watch.refresh(), self._run_due, settings.root, history),
+                *upkeep_duties(self._watch.refresh(), settings.upkeep_schedule, self._keep_due),
+            ],
+            {
+                "run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel),
+                "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
+            },
             fires=Fires(settings.schedule_timezone),
             clock=self._clock,
             retries=Retries.of(settings),
@@ -264,6 +276,24 @@ class Parts:
             applied, transform = self._at_hand.of(applied)
         return job.materialize(applied, transform, start=None, end=self._clock())
 
+    def _keep_due(self, applied: AppliedView, lease: "Lease") -> None:
+        """Keeps a view in order for the scheduler; with the first of them, what belongs to none that is applied."""
+        keeping = self._keeping(None, dry_run=False)
+        keeping.keep_view(applied)
+        if applied.spec.name == min(self._watch.current.views):
+            keeping.clean_up()
+            keeping.keep_logs()
+
+    def _keeping(self, retention: timedelta | None, *, dry_run: bool) -> "Keeping":
+        from featurestore.jobs.upkeep import Keeping, Retention
+
+        settings = self.settings
+        logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
+        files, versions = (timedelta(days=each) for each in (settings.keep_files_days, settings.keep_versions_days))
+        kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
+        stores = self._offline, open_upkeep(settings, self._clock), self._online, self._feature_log, self._keeper
+        return Keeping(settings.project, self._ledger, self._serving, *stores, self._clock, kept, dry_run=dry_run)
+
     @cached_property
     def _defining(self) -> Lock:
         return Lock()
@@ -273,6 +303,12 @@ class Parts:
         from featurestore.jobs.standing import Promises
 
         return Promises()
+
+    def _promise_watch(self, holder: str, standing: "Callable[[], StatusReport]") -> "PromiseWatch":
+        from featurestore.jobs.standing import PromiseWatch
+        from featurestore.registry.leases import Leases
+
+        return PromiseWatch(Leases(self._registry), holder, _PROMISES_SECONDS, standing, self._notify)
 
     @cached_property
     def _notify(self) -> "Notify":

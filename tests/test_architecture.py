@@ -38,7 +38,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("registry.*",),
     "duckdb": ("offline.sql", "sources.databases"),
     "filelock": ("offline.pushed", "offline.delta_log", "offline.gate"),
-    "deltalake": ("offline.delta*", "offline.erase", "offline.merge", "sources.delta"),
+    "deltalake": ("offline.backup", "offline.delta*", "offline.erase", "offline.merge", "offline.upkeep", "sources.delta"),
     "redis": ("online.redis*", "streams.redis"),
     "hiredis": ("online.redis*",),
     "nats": ("streams.nats",),

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from featurestore.cli.ask import online, sql, train
+from featurestore.cli.backup import backup
 from featurestore.cli.define import apply, init, plan
 from featurestore.cli.doctor import doctor
 from featurestore.cli.example import demo
@@ -19,6 +20,7 @@ from featurestore.cli.server_commands import serve
 from featurestore.cli.standing import runs, status
 from featurestore.cli.stream import stream
 from featurestore.cli.terminal import fail
+from featurestore.cli.upkeep import upkeep
 from featurestore.cli.versions import rollback, versions
 from featurestore.errors import FeatureStoreError
 
@@ -119,6 +121,11 @@ app.command(
 app.command(
     rich_help_panel=_WRITE, epilog=examples("featurestore doctor", "featurestore doctor --repair", "featurestore doctor --json")
 )(doctor)
+app.command(rich_help_panel=_WRITE, epilog=examples("featurestore backup /backups/flights-2013-07-01"))(backup)
+app.command(
+    rich_help_panel=_WRITE,
+    epilog=examples("featurestore upkeep", "featurestore upkeep --dry-run", "featurestore upkeep --retention 1d --json"),
+)(upkeep)
 app.command(rich_help_panel=_WRITE, epilog=examples("featurestore teardown --dry-run", "featurestore teardown"))(teardown)
 app.command(rich_help_panel=_DEFINE, epilog=examples("featurestore demo", "featurestore demo .demo"))(demo)
 

@@ -7,9 +7,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from featurestore.clock import utc_now
 from featurestore.jobs.schedule import Scheduler
+from featurestore.jobs.standing import PromiseWatch
 
 
-def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event) -> int:
+def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event, watch: PromiseWatch) -> int:
     """Ticks until an event is set; then gives what is being done some time to be finished.
 
     Args:
@@ -17,6 +18,7 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
         seconds: how often it looks what is due.
         shutdown_seconds: how long what is being done may take to be finished.
         stop: ends it.
+        watch: looks now and then whether views are as fresh as they promise.
 
     Returns:
         How much was not finished, and goes on in threads whose writes do not count any more: the process is to end.
@@ -25,6 +27,7 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
     clock = BackgroundScheduler(timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
     clock.add_job(scheduler.step, "interval", seconds=seconds, next_run_time=utc_now())
     clock.add_job(scheduler.renew, "interval", seconds=scheduler.lease_seconds / 3)
+    clock.add_job(watch.look, "interval", seconds=watch.seconds, next_run_time=utc_now())
     clock.start()
     try:
         stop.wait()
@@ -33,4 +36,5 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
         clock.pause()
         unfinished = scheduler.stop(shutdown_seconds)
         clock.shutdown(wait=False)
+        watch.end()
     return unfinished

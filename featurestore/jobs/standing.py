@@ -1,19 +1,24 @@
 """How views stand: how fresh they are against what they promise, their last run and their next."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from featurestore.clock import format_duration, format_seconds, from_micros, to_micros
+from featurestore.errors import FeatureStoreError, LeaseLostError
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Snapshot
+from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Run
 from featurestore.spec.catalog import AppliedView
 
 State = Literal["empty", "failed", "late", "ok"]
 
 _MICROS = 1_000_000
+_log = logging.getLogger("featurestore")
 
 
 @dataclass(frozen=True)
@@ -138,13 +143,28 @@ class StatusReport(Report[ViewStatus]):
                 yield f"    readers are given version {each.served} until this one is materialized"
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What is worth waking somebody for.
+
+    Args:
+        view: the view.
+        state: what it has become: ``late``, ``failed``, or ``ok`` again.
+        text: the same in a line.
+    """
+
+    view: str
+    state: State
+    text: str
+
+
 class Promises:
     """Tells when views come to be wrong, and when they are right again: each once."""
 
     def __init__(self) -> None:
         self._wrong: dict[str, State] = {}
 
-    def news(self, report: StatusReport) -> list["Notice"]:
+    def news(self, report: StatusReport) -> list[Notice]:
         """Returns what has changed since the report before.
 
         Args:
@@ -161,16 +181,53 @@ class Promises:
         return found
 
 
-@dataclass(frozen=True)
-class Notice:
-    """What is worth waking somebody for.
+class PromiseWatch:
+    """Looks now and then whether views are as fresh as they promise; of several that look, one tells.
 
     Args:
-        view: the view.
-        state: what it has become: ``late``, ``failed``, or ``ok`` again.
-        text: the same in a line.
+        leases: the project's leases; who has that on the promises tells.
+        holder: who looks, in words for people.
+        seconds: how often it looks.
+        standing: returns how the views that promise something stand.
+        notify: is told what has changed.
     """
 
-    view: str
-    state: State
-    text: str
+    def __init__(
+        self, leases: Leases, holder: str, seconds: float, standing: Callable[[], StatusReport], notify: Callable[[Notice], None]
+    ) -> None:
+        self.seconds = seconds
+        self._leases = leases
+        self._holder = holder
+        self._standing = standing
+        self._notify = notify
+        self._promises = Promises()
+        self._lease: Lease | None = None
+
+    def look(self) -> None:
+        """Looks once, and tells which views came to be late, or are fresh again. Errors are logged: the next look is soon."""
+        try:
+            if self._is_mine():
+                # What failed is told by whoever ran it.
+                late = [replace(each, state="ok") if each.state == "failed" else each for each in self._standing()]
+                for notice in self._promises.news(StatusReport(late)):
+                    self._notify(notice)
+        except FeatureStoreError as error:
+            _log.warning("It cannot be told whether views are as fresh as they promise: %s", error)
+
+    def end(self) -> None:
+        """Lets another tell from now on."""
+        if self._lease is not None:
+            with suppress(FeatureStoreError):
+                self._leases.release(self._lease)
+            self._lease = None
+
+    def _is_mine(self) -> bool:
+        lasting = 3 * self.seconds
+        try:
+            held = self._lease
+            self._lease = (
+                self._leases.acquire("promises", self._holder, lasting) if held is None else self._leases.renew(held, lasting)
+            )
+        except LeaseLostError:
+            self._lease = None
+        return self._lease is not None

@@ -1,9 +1,9 @@
 """The port of offline stores: the history of each view, at rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import polars as pl
@@ -275,6 +275,71 @@ class Eraser(Protocol):
             entities: the join keys of each.
             since: the moment that ``Gate.drained`` gave: what cannot be read and is older was left by a run that was killed.
             dry_run: count only.
+        """
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """One step of compaction.
+
+    Args:
+        merged: how many files were merged.
+        written: how many files have their rows now.
+        size: how many bytes these have, or had where nothing was written.
+    """
+
+    merged: int
+    written: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed of a table's folder, because nothing needs it any more.
+
+    Args:
+        files: how many files.
+        size: how many bytes they had.
+    """
+
+    files: int = 0
+    size: int = 0
+
+
+class Upkeep(Protocol):
+    """Keeps the folders of tables in order: fewer files, and none that nobody needs. No row of a table is changed by it.
+
+    Each method may be called at any time and by several at once, beside runs, pushes and readers, and repeated.
+    """
+
+    def tables(self, project: str) -> list[tuple[str, int]]:
+        """Returns the view and the data version of each table of a project that is there."""
+
+    def files(self, table: Table) -> int:
+        """Returns how many files the table has, and segments its log; 0 where there is neither."""
+
+    def compact(
+        self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
+    ) -> Compacted | None:
+        """Merges some small files into fewer, in one commit; returns None where there is nothing worth it.
+
+        To be called until it returns None, or once for a dry run: then it tells of the first step. Where a run or somebody
+        else takes one of the files away meanwhile, nothing is done of this step, and it may be tried again.
+
+        Args:
+            table: the table.
+            done: the files of runs up to this number are merged; those of later ones may yet have to be found by it.
+            without: takes rows out that nobody may write any more.
+            dry_run: change nothing.
+        """
+
+    def checkpoint(self, table: Table) -> bool:
+        """Writes what the table's log says into one file, if enough was added to it, and drops what is old of the log."""
+
+    def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
+        """Removes files that the table has not needed for some time, and what writers who were killed have left.
+
+        A snapshot that is not older than ``keep`` can be read. What is in the log of pushes stays.
         """
 
 

@@ -11,7 +11,6 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
 from featurestore.offline.delta_files import (
-    COMPRESSION,
     HASH,
     by_bucket,
     columns_of,
@@ -19,6 +18,7 @@ from featurestore.offline.delta_files import (
     pushed_by_bucket,
     run_prefix,
     translated,
+    write_in_folder,
 )
 from featurestore.offline.delta_table import DeltaState, add_columns, create_table, open_state, write_commit
 from featurestore.offline.merge import Merge, Merged
@@ -82,7 +82,7 @@ class DeltaStore:
         with translated("write", str(path)):
             # Sorted by hash, so that a bucket of any depth is one stretch of the file.
             hashed = frame.with_columns(key_hash(table.keys).alias(HASH)).sort(HASH)
-            _write_in_new_folder(hashed, path)
+            write_in_folder(hashed, path, row_group_size=131_072)
         return {"path": str(path.relative_to(self.path(table))), "rows": frame.height}
 
     def commit(self, table: Table, run: int, staged: Sequence[Staged]) -> int:
@@ -137,6 +137,10 @@ class DeltaStore:
                 if last or not late:
                     actions = [*merged.removed, *(new.action for new in merged.added)]
                     if write_commit(state, table, merge.run, actions, folded):
+                        return merged
+                    # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
+                    now = open_state(merge.folder)
+                    if not merged.removed and now.has_rows_of(state) and write_commit(now, table, merge.run, actions, folded):
                         return merged
                     break
             merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
@@ -201,15 +205,3 @@ def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:
     rows = pl.scan_parquet(path, glob=False)
     there = rows.collect_schema()
     return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)
-
-
-def _write_in_new_folder(frame: pl.DataFrame, path: Path) -> None:
-    """Writes a file in a folder that another process at the same run may clear away at any moment."""
-    for attempt in range(_ATTEMPTS):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return frame.write_parquet(path, compression=COMPRESSION, row_group_size=131_072)
-        except FileNotFoundError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    return None

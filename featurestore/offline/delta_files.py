@@ -23,6 +23,7 @@ from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 BUCKET = "_bucket"
 HASH = "_hash"
 """The hash of the keys, in files that wait for their commit."""
+_ATTEMPTS = 20
 COMPRESSION: Literal["lz4"] = "lz4"
 # NOTE: lz4 reads a fifth faster than zstd and writes 1.7 times as fast, for a quarter more bytes.
 
@@ -240,21 +241,21 @@ class NewFile:
     until: int
 
 
-def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int) -> NewFile:
+def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int, *, changes: bool = True) -> NewFile:
     """Writes one bucket's rows, in the total order, as a file of a table.
 
     Args:
         folder: the table's folder.
-        run: the run whose rows they are.
+        run: the run whose rows they are; 0 where they are those of several.
         node: the bucket.
         frame: the rows.
         now: the present in milliseconds.
+        changes: whether the rows are new to the table.
     """
     name = f"{BUCKET}={node}/{run_prefix(run)}{uuid4().hex}.parquet"
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = frame.with_columns(pl.col(column).cast(storage_dtype(dtype)) for column, dtype in frame.schema.items())
-    stored.write_parquet(path, compression=COMPRESSION, row_group_size=262_144)
+    write_in_folder(stored, path, row_group_size=262_144)
     spans = frame.select(
         pl.col(EVENT).min().alias("a"),
         pl.col(EVENT).max().alias("b"),
@@ -270,7 +271,7 @@ def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int)
         "maxValues": {EVENT: last, AVAILABLE: known_last},
         "nullCount": {EVENT: 0, AVAILABLE: 0},
     }
-    action = AddAction(name, path.stat().st_size, {BUCKET: str(node)}, now, True, json.dumps(stats))
+    action = AddAction(name, path.stat().st_size, {BUCKET: str(node)}, now, changes, json.dumps(stats))
     return NewFile(action, node, to_micros(spans[0]), to_micros(spans[1]))
 
 
@@ -306,12 +307,30 @@ def files_of(actions: pl.DataFrame) -> list[File]:
     ]
 
 
-def remove_file(file: File, now: int) -> RemoveAction:
+def run_of(path: str) -> int:
+    """Returns the run whose rows a file of a table has, by its name; 0 where it has those of several."""
+    number = Path(path).name.removeprefix("run-").partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def write_in_folder(frame: pl.DataFrame, path: Path, *, row_group_size: int) -> None:
+    """Writes a file in a folder that may be cleared away, as it is empty or no longer needed, at any moment."""
+    for left in reversed(range(_ATTEMPTS)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return frame.write_parquet(path, compression=COMPRESSION, row_group_size=row_group_size)
+        except FileNotFoundError:
+            if not left:
+                raise
+    return None
+
+
+def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
     """Returns how a commit is told that a file is no longer the table's; ``now`` is in milliseconds."""
     return RemoveAction(
         path=file.path,
         deletion_timestamp=now,
-        data_change=True,
+        data_change=changes,
         partition_values={BUCKET: str(file.node)},
         size=file.size,
     )

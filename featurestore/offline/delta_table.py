@@ -48,6 +48,11 @@ class DeltaState:
         """How many bits of the hash the files are split by; None without files."""
         return max((bits_of(file.node) for file in self.files), default=None)
 
+    def has_rows_of(self, before: "DeltaState") -> bool:
+        """Tells whether it has the rows of an earlier state, in other files perhaps, and no others."""
+        told = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
+        return told == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
+
     def is_current(self) -> bool:
         """Tells, at the price of two looks at the file system, whether the table is at this version still."""
         return _stamp(self.folder, self.version) == self.stamp and _stamp(self.folder, self.version + 1) is None

@@ -16,7 +16,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, storage_dtype, translated, write_file
+from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
 from featurestore.offline.delta_table import open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 from featurestore.plan.buckets import bits_of, key_hash, node_of
@@ -98,7 +98,7 @@ class DeltaEraser:
             actions.append(remove_file(file, now))
             if kept.height:
                 # Of the same run, by its name: a run that is interrupted finds what it added by that.
-                new = write_file(folder, _run_of(file.path), file.node, kept, now)
+                new = write_file(folder, run_of(file.path), file.node, kept, now)
                 actions.append(new.action)
                 written.append(folder / new.action.path)
         return actions, written
@@ -219,12 +219,6 @@ def _forget_versions(folder: Path) -> None:
 
 def _unknown(name: str) -> File:
     return File(name, int(name.partition("/")[0].removeprefix(f"{BUCKET}=")), 0, 0, 0, 0)
-
-
-def _run_of(name: str) -> int:
-    _, _, rest = Path(name).name.partition("-")
-    number = rest.partition("-")[0]
-    return int(number) if number.isdecimal() else 0
 
 
 def _older(path: Path, since: float) -> bool:

@@ -138,7 +138,8 @@ class KnownRows:
         needed = {file.path: bound for file in state.files if (bound := _bound(file, first, last, since)) < _NEVER}
         rows = sum(file.rows for file in state.files if file.path in needed) + sum(frame.height for frame in segments.values())
         gone = self._covered.keys() - {file.path for file in state.files} - {str(seq) for seq in segments}
-        if sum(map(len, self._runs)) > 4 * rows + _SPARE or any(not path.isdecimal() for path in gone):
+        # The rows of files that are gone are in others now: hashes that are kept for nothing do no harm.
+        if sum(map(len, self._runs)) > 4 * rows + _SPARE:
             self._covered, self._runs = {}, []
         for path in gone & self._covered.keys():
             del self._covered[path]

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from time import sleep
@@ -64,6 +64,20 @@ class Database:
         new = insert(table).values(values).on_conflict_do_nothing()
         # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.
         return connection.execute(new.execution_options(preserve_rowcount=True)).rowcount == 1
+
+    def copy_to(self, path: Path) -> bool:
+        """Copies the database to a file while others write to it; returns False where it is one of PostgreSQL's, not a file."""
+        if not self._is_file:
+            return False
+        self._ready()
+        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+            source: Any = connection.connection.driver_connection
+            try:
+                with closing(sqlite3.connect(path)) as target:
+                    source.backup(target)
+            except sqlite3.Error as error:
+                raise RegistryError(f"The registry {self.address} cannot be copied to {path}: {error}.") from error
+        return True
 
     def close(self) -> None:
         """Closes the connections. Closing twice is no error, and a later use opens them again."""

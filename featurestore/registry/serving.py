@@ -234,6 +234,11 @@ class Serving:
             self._database.insert_new(connection, cleaned, row)
             return True
 
+    def is_cleaned(self, view: str, data_version: int) -> bool:
+        """Tells whether it was noted that the rows of a data version are given up."""
+        with self._database.reading() as connection:
+            return data_version in self._cleaned(connection, view)
+
     def _check_return(self, catalog: Catalog, row: "Row[Any]", cleaned: Collection[int], written: Collection[int]) -> None:
         """Refuses a rollback to a version that cannot be served, or need not."""
         view, now, served = row.name, catalog.views[row.name], catalog.served[row.name]

@@ -36,6 +36,21 @@ class Slow(FeatureView, entity=Entity("thing", k=str), source=rows, schedule="1d
 """
 
 
+@pytest.fixture(autouse=True)
+def runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told here is told of runs, not of upkeep."""
+    monkeypatch.setenv("FEATURESTORE_UPKEEP_SCHEDULE", "")
+
+
+def test_upkeep_is_done_beside_the_runs(invoke: Invoke, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEATURESTORE_UPKEEP_SCHEDULE")
+    told = [json.loads(line) for line in invoke("-C", shop, "schedule", "--once", "--json").stdout.splitlines()]
+    assert {each["name"] for each in told} == {
+        f"{kind}{view}" for kind in ("", "upkeep:") for view in ("account", "last_order", "spending")
+    }
+    assert {each["state"] for each in told} == {"done"}
+
+
 def test_once_runs_what_is_due_and_ends(invoke: Invoke, shop: Path) -> None:
     told = invoke("-C", shop, "schedule", "--once").stdout.splitlines()
     assert sorted(line.split()[2] for line in told) == ["account", "last_order", "spending"]
@@ -66,7 +81,11 @@ def test_sigterm_lets_it_finish_or_gives_it_back(seconds: float, end: str, tmp_p
     (tmp_path / "definitions" / "slow.py").write_text(DEFINITIONS)
     frame = pl.DataFrame({"k": ["a"], "at": ["2013-07-01"], "n": [1]}).with_columns(pl.col("at").str.to_datetime())
     frame.write_parquet(tmp_path / "data" / "0.parquet")
-    environment = {**ENVIRONMENT, "FEATURESTORE_SCHEDULE_SHUTDOWN_SECONDS": "30" if end == "done" else "0"}
+    environment = {
+        **ENVIRONMENT,
+        "FEATURESTORE_UPKEEP_SCHEDULE": "",
+        "FEATURESTORE_SCHEDULE_SHUTDOWN_SECONDS": "30" if end == "done" else "0",
+    }
     options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
     subprocess.run([PROGRAM, "apply", "--yes"], **options, capture_output=True, check=True)
     (tmp_path / "seconds").write_text(str(seconds))

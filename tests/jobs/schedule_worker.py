@@ -42,7 +42,8 @@ def store_of(
     """The project's store, its definitions applied."""
     folder.mkdir(exist_ok=True)
     settings = {"schedule_lease_seconds": LEASE_SECONDS, "schedule_wait_seconds": 1, "schedule_retry_seconds": 1, "chunk_rows": 20}
-    store = FeatureStore(folder, project=folder.name, registry=registry, online=online, clock=clock, **settings)
+    stores = {"registry": registry, "online": online}
+    store = FeatureStore(folder, project=folder.name, **stores, clock=clock, upkeep_schedule="", **settings)
     store.apply(views_of(folder, seconds))
     return store
 

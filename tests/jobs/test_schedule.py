@@ -39,7 +39,7 @@ def open_store(tmp_path: Path, hand: Hand) -> Iterator[Opener]:
     opened: list[FeatureStore] = []
 
     def open_one(**settings: Any) -> FeatureStore:
-        opened.append(store_at(tmp_path / "project", hand, definitions="none", **settings))
+        opened.append(store_at(tmp_path / "project", hand, definitions="none", upkeep_schedule="", **settings))
         return opened[-1]
 
     yield open_one
