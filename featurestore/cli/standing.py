@@ -1,5 +1,6 @@
 """The commands that tell how things stand: status, runs, runs show."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,7 +138,11 @@ def _streams(store: "FeatureStore") -> list[RenderableType]:
 
 
 def _until(time: "datetime | None") -> str:
-    return "" if time is None else f"in {format_seconds((time - utc_now()).total_seconds())}"
+    if time is None:
+        return ""
+    left = format_seconds((time - utc_now()).total_seconds())
+    # The larger unit is enough.
+    return f"in {re.match('[0-9]+[a-z]', left)[0]}"  # type: ignore[index]  # it always begins so
 
 
 def _last_run(status: "ViewStatus") -> Text:
@@ -255,11 +260,11 @@ def show_run(
 
 
 def _print_runs(console: Console, found: "list[Run]", *, named: bool) -> None:
-    made = table("run", "state", *_NUMBERS, "secs", "began, UTC", right=(*_NUMBERS, "secs"))
+    made = table("run", "state", *_NUMBERS, "secs", "began", right=(*_NUMBERS, "secs"))
     for run in found:
         took = "" if run.seconds is None else f"{run.seconds:.1f}"
         made.add_row(run.id if named else str(run.seq), Text(run.state, style=_STATES[run.state]), *_counts(run), took,
-                     f"{instant(run.started_at)[5:19]}")  # fmt: skip
+                     f"{instant(run.started_at)[5:16]}")  # fmt: skip
     console.print(made)
     for run in found:
         if run.error:

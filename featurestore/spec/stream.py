@@ -45,8 +45,14 @@ class StreamSource(Source):
 
     Example:
         >>> from datetime import datetime
-        >>> orders = StreamSource("orders", "redis://localhost:6379/0", topic="orders", event_time="ordered_at",
-        ...                       columns={"user": str, "amount": float, "ordered_at": datetime}, available_time="entry_time")
+        >>> orders = StreamSource(
+        ...     "orders",
+        ...     "redis://localhost:6379/0",
+        ...     topic="orders",
+        ...     event_time="ordered_at",
+        ...     columns={"user": str, "amount": float, "ordered_at": datetime},
+        ...     available_time="entry_time",
+        ... )
         >>> orders.event_id
         'entry_id'
     """

@@ -389,9 +389,8 @@ def test_a_killed_forget_repeated_completes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_a_forget_killed_at_many_points(seed: int, tmp_path: Path) -> None:
-    survive(tmp_path, 6, seed + 10)
+def test_a_forget_killed_at_many_points(tmp_path: Path) -> None:
+    survive(tmp_path, 6, 10)
 
 
 # -- the embedded store's file -------------------------------------------------------------------------------------------

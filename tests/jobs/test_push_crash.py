@@ -85,7 +85,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
 
 
 def test_s17_a_killed_push_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
-    survive(data, quiet, "", 6)
+    survive(data, quiet, "", 3)
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_s17_a_killed_push_repeated_leaves_what_an_undisturbed_one_leaves(data: 
 def test_s17_killed_at_many_points(
     data: Path, quiet: tuple[dict[str, Any], int], online: str, request: pytest.FixtureRequest
 ) -> None:
-    survive(data, quiet, online and request.getfixturevalue(online), 12)
+    survive(data, quiet, online and request.getfixturevalue(online), 6)
 
 
 def test_s17_two_processes_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:

@@ -15,7 +15,9 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
 from featurestore.jobs.notify import open_webhook
-from featurestore.jobs.standing import Notice, Promises
+from featurestore.jobs.standing import Notice, Promises, PromiseWatch, StatusReport
+from featurestore.registry.leases import Leases
+from featurestore.registry.specs import SpecRegistry
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 AIRPORT = Entity("airport", origin=str)
@@ -160,6 +162,43 @@ def test_each_change_is_told_once(store: FeatureStore, clock: Clock) -> None:
     [right] = promises.news(store.status())
     assert (right.view, right.state) == ("weather", "ok")
     assert promises.news(store.status()) == []
+
+
+def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
+    store.apply([weather([(NOON, 79.0)], freshness="30m")])
+    store.materialize()
+    leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
+    one, other = (
+        PromiseWatch(leases, name, 60, store.status, lambda notice, name=name: told.append((name, notice.state)))
+        for name in ("one", "other")
+    )
+    for minutes in (0, 31, 1):
+        clock.now += timedelta(minutes=minutes)
+        one.look()
+        other.look()
+    assert told == [("one", "late")]
+    one.end()
+    other.look()
+    one.look()
+    assert told == [("one", "late"), ("other", "late")]
+    store.push("observations", [{"origin": "JFK", "at": clock.now, "temp": 80.0}])
+    clock.now += timedelta(minutes=2)
+    one.look()
+    other.look()
+    assert told[2:] == [("other", "ok")]
+
+
+def test_one_that_stood_still_lets_another_tell(store: FeatureStore, clock: Clock) -> None:
+    leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
+    one, other = (
+        PromiseWatch(leases, name, 60, lambda name=name: told.append(name) or StatusReport([]), pytest.fail)
+        for name in ("one", "other")
+    )
+    one.look()
+    clock.now += timedelta(minutes=4)
+    other.look()
+    one.look()
+    assert told == ["one", "other"]
 
 
 class Hook(BaseHTTPRequestHandler):

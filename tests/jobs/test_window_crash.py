@@ -134,7 +134,7 @@ def test_s17_killed_in_a_push_or_a_run(data: Path, quiet: int, valkey_url: str) 
 @pytest.mark.slow
 @pytest.mark.parametrize("online", ["", "valkey_url"])
 def test_s17_killed_at_many_points(data: Path, quiet: int, online: str, request: pytest.FixtureRequest) -> None:
-    survive(data, quiet, request.getfixturevalue(online) if online else "", 14)
+    survive(data, quiet, request.getfixturevalue(online) if online else "", 6)
 
 
 @pytest.mark.parametrize("online", [pytest.param("", marks=pytest.mark.slow), "valkey_url"])
