@@ -210,8 +210,14 @@ class Parts:
         from featurestore.jobs.materialize import Materializer
 
         stores = (self.settings.project, ledger or self._ledger, self._offline, self._online, self._open_source)
-        return Materializer(*stores, clock=self._clock, chunk_rows=self.settings.chunk_rows, admit=self._keeper.without_forgotten,
-                            progress=progress, switch=self._switch)
+        return Materializer(
+            *stores,
+            clock=self._clock,
+            chunk_rows=self.settings.chunk_rows,
+            admit=self._keeper.without_forgotten,
+            progress=progress,
+            switch=self._switch,
+        )
 
     def _switch(self, applied: AppliedView, through: datetime) -> None:
         """Gives readers a view as it is applied, where they are given another version still."""
@@ -235,8 +241,13 @@ class Parts:
         from featurestore.jobs.streams import Streams
 
         project, fold = self.settings.project, self._materializer(None).fold
-        return Streams(lambda: self._watch.current, self._at_hand.of, self._make_pusher, fold,
-                       lambda source, idle: open_stream(source, project, idle))
+        return Streams(
+            lambda: self._watch.current,
+            self._at_hand.of,
+            self._make_pusher,
+            fold,
+            lambda source, idle: open_stream(source, project, idle),
+        )
 
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor
