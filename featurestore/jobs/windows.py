@@ -8,7 +8,7 @@ never holds more or less than the history did when it was computed, whoever wrot
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -29,7 +29,7 @@ from featurestore.spec.windowed import EVENT_ID
 _ATTEMPTS = 50
 _BATCH = 50_000
 _FEW = 10_000
-"""Of so many entities of a bucket or fewer, the rows are looked for by name."""
+"""Of so many entities or fewer, the rows are looked for by name, in all buckets at once."""
 _BUCKET = "_bucket"
 
 
@@ -190,13 +190,13 @@ class WindowWriter:
         bucketed = entities.with_columns(bucket(view.entity.keys, snapshot.bits).alias(_BUCKET))
         columns = [*keys, EVENT, AVAILABLE, *stored]
         frames = [pl.DataFrame(schema={**view.entity.keys, EVENT: INSTANT, AVAILABLE: INSTANT, **stored})]
-        for (node,), here in bucketed.partition_by(_BUCKET, as_dict=True, include_key=False).items():
-            history = snapshot.buckets.get(cast("int", node))
-            if history is not None:
-                where = history.of_entities(here, since) if here.height <= _FEW else None
-                read = history.read(columns, where)
-                parts = [frame.join(here, on=keys, how="semi", maintain_order="left") for frame in read]
-                frames.append(merge_files(parts, keys, list(stored)))
+        nodes = [node for node in bucketed[_BUCKET].unique().sort() if node in snapshot.buckets]
+        histories = [snapshot.buckets[node] for node in nodes]
+        few = entities.height <= _FEW
+        for history in [histories[0].joined(histories[1:])] if few and histories else histories:
+            read = history.read(columns, history.of_entities(entities, since) if few else None)
+            parts = [frame.join(entities, on=keys, how="semi", maintain_order="left") for frame in read]
+            frames.append(merge_files(parts, keys, list(stored)))
         rows = pl.concat(frames)
         if len(frames) > 2:
             rows = rows.sort(keys, maintain_order=True)

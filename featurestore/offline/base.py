@@ -72,7 +72,10 @@ class History(Protocol):
                 stored: see ``of_entities``.
         """
 
-    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> "pl.Expr":
+    def joined(self, others: "Sequence[History]") -> "History":
+        """Returns the rows of this and other buckets of one snapshot as if they were one bucket."""
+
+    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> pl.Expr:
         """Returns an expression for ``read`` that leaves out rows of other entities than some, as far as that is cheap.
 
         Args:

@@ -17,7 +17,7 @@ from featurestore.clock import INSTANT, from_micros, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.plan.buckets import are_related, bits_of, key_hash, node_of, within
+from featurestore.plan.buckets import ROOT, are_related, bits_of, key_hash, node_of, within
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
@@ -138,6 +138,21 @@ class DeltaFiles:
                 pushed = pushed.filter(stored.select(where).to_series())
             found.append(sort_history(pushed, list(self.keys), list(self.features)).select(names))
         return found
+
+    def joined(self, others: Sequence[Any]) -> "DeltaFiles":
+        """See ``History.joined``."""
+        every = [self, *others]
+        pushed = [each.pushed for each in every if each.pushed is not None]
+        return DeltaFiles(
+            ROOT,
+            tuple(path for each in every for path in each.own),
+            tuple(dict.fromkeys(path for each in every for path in each.above)),
+            sum(each.rows for each in every),
+            sum(each.size for each in every),
+            self.keys,
+            self.features,
+            pl.concat(pushed) if pushed else None,
+        )
 
     def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> pl.Expr:
         """See ``History.of_entities``."""

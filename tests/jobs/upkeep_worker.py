@@ -1,0 +1,41 @@
+"""A process that does a project's upkeep, and kills itself at a point: ``python -m tests.jobs.upkeep_worker FOLDER POINT NOW``."""
+
+import sys
+import threading
+from pathlib import Path
+
+from featurestore import FeatureStore, FeatureView, ParquetSource
+from tests.jobs.worker import killer
+from tests.projects import Hand, store_at, view_of
+
+DAY = 86_400_000_000
+KEYS = {"k": str}
+FEATURES = {"x": float | None}
+
+
+def view_of_rows() -> type[FeatureView]:
+    """The project's view, on files in its folder."""
+    source = ParquetSource("rows", "data/*.parquet", event_time="event", available_time="available")
+    return view_of(source, KEYS, FEATURES)
+
+
+def project_at(folder: Path, hand: Hand, **settings: object) -> FeatureStore:
+    """The project's store."""
+    return store_at(folder, hand, project="kept", definitions="none", upkeep_schedule="", **settings)
+
+
+def main(folder: str, point: str, now: str) -> None:
+    """Does what is to be done, with no retention."""
+    with project_at(Path(folder), Hand(int(now))) as store:
+        store.apply([view_of_rows()])
+        profile, calls = killer(int(point))
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        store.upkeep(retention="1us")
+        sys.setprofile(None)
+        threading.setprofile(None)
+        print(calls())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
