@@ -1,3 +1,8 @@
-"""What all tests share: real servers, started once a session on free ports of the loopback interface."""
+"""The servers that tests start, and how Hypothesis tries: without deadlines, for a machine may have other things to do."""
+
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers.postgres", "tests.servers.valkey", "tests.servers.nats"]
+
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")

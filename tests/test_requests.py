@@ -253,9 +253,10 @@ def test_a_plan_of_the_catalog_before_is_not_kept(store: FeatureStore) -> None:
     thread.start()
     assert begun.wait(60)
     store.apply([view_of(memory_of(frame_of(ROWS, POLARS_KEYS, POLARS).with_columns(y=1)), KEYS, {"y": int})])
+    store.materialize()
     applied.set()
     thread.join()
-    assert store.online("v", [{"k": "a"}]).to_dicts() == [{"k": "a", "y": None}]
+    assert store.online("v", [{"k": "a"}]).to_dicts() == [{"k": "a", "y": 1}]
 
 
 # -- queries ---------------------------------------------------------------------------------------------------------------
