@@ -194,7 +194,7 @@ class WindowWriter:
         histories = [snapshot.buckets[node] for node in nodes]
         few = entities.height <= _FEW
         for history in [histories[0].joined(histories[1:])] if few and histories else histories:
-            read = history.read(columns, history.of_entities(entities, since) if few else None)
+            read = history.read(columns, entities=entities if few else None, since=since)
             parts = [frame.join(entities, on=keys, how="semi", maintain_order="left") for frame in read]
             frames.append(merge_files(parts, keys, list(stored)))
         rows = pl.concat(frames)

@@ -63,25 +63,19 @@ class History(Protocol):
     def size(self) -> int:
         """How many bytes the files have."""
 
-    def read(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> list[pl.DataFrame]:
+    def read(
+        self, columns: Sequence[str] | None = None, *, entities: pl.DataFrame | None = None, since: int | None = None
+    ) -> list[pl.DataFrame]:
         """Returns the rows, one frame in the total order or several, of which each may be in any.
 
         Args:
             columns: which columns, in this order; None for all.
-            where: which rows; what the files tell of themselves saves reading others. It is on the columns as they are
-                stored: see ``of_entities``.
+            entities: the join keys of some entities: rows of others are left out, as far as that is cheap.
+            since: leave out rows with event times before these microseconds.
         """
 
     def joined(self, others: "Sequence[History]") -> "History":
         """Returns the rows of this and other buckets of one snapshot as if they were one bucket."""
-
-    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> pl.Expr:
-        """Returns an expression for ``read`` that leaves out rows of other entities than some, as far as that is cheap.
-
-        Args:
-            entities: their join keys.
-            since: leave out rows with event times before these microseconds, too.
-        """
 
 
 @dataclass(frozen=True)

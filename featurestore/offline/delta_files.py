@@ -125,10 +125,21 @@ class DeltaFiles:
         """How many frames ``read`` returns; a single one is in the total order."""
         return len(self._groups()) + (self.pushed is not None)
 
-    def read(self, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> list[pl.DataFrame]:
-        """See ``History.read``."""
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+        *,
+        entities: pl.DataFrame | None = None,
+        since: int | None = None,
+    ) -> list[pl.DataFrame]:
+        """See ``History.read``; ``where`` tells which rows, by the columns as they are stored."""
         dtypes = _columns(self.keys, self.features)
         names = list(dtypes) if columns is None else list(columns)
+        asked = [] if where is None else [where]
+        asked += [] if entities is None else [of_keys(entities, self.keys)]
+        asked += [] if since is None else [pl.col(EVENT) >= from_micros(since)]
+        where = pl.all_horizontal(asked) if asked else None
         with translated("read", ", ".join(self.paths[:3])):
             found = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
         if self.pushed is not None:
@@ -153,11 +164,6 @@ class DeltaFiles:
             self.features,
             pl.concat(pushed) if pushed else None,
         )
-
-    def of_entities(self, entities: pl.DataFrame, since: int | None = None) -> pl.Expr:
-        """See ``History.of_entities``."""
-        where = of_keys(entities, self.keys)
-        return where if since is None else where & (pl.col(EVENT) >= from_micros(since))
 
     def _groups(self) -> list[tuple[str, ...]]:
         """Returns which files are read together: many small ones take less time so, and a large one stays in order."""
