@@ -110,12 +110,12 @@ def test_s17_a_killed_run_repeated_leaves_what_an_undisturbed_one_leaves(data: P
 
 @pytest.mark.slow
 def test_s17_killed_at_many_points_lmdb(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
-    survive(data, quiet, "", 24)
+    survive(data, quiet, "", 14)
 
 
 @pytest.mark.slow
 def test_s17_killed_at_many_points_valkey(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
-    survive(data, quiet, valkey_url, 24)
+    survive(data, quiet, valkey_url, 14)
 
 
 def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
