@@ -227,13 +227,14 @@ def by_bucket(
         for node in range(file.node << depth, (file.node + 1) << depth):
             own.setdefault(node, [])
     made: dict[int, DeltaFiles] = {}
+    above.sort(key=lambda file: file.path)
     for node, held in sorted(own.items()):
         rows = (pushed or {}).get(node)
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in above if are_related(file.node, node)]
         made[node] = DeltaFiles(
             node,
-            tuple(str(folder / file.path) for file in sorted(held, key=lambda file: (-file.rows, file.path))),
-            tuple(str(folder / file.path) for file, _ in sorted(shared, key=lambda pair: pair[0].path)),
+            tuple(f"{folder}/{file.path}" for file in sorted(held, key=lambda file: (-file.rows, file.path))),
+            tuple(f"{folder}/{file.path}" for file, _ in shared),
             sum(file.rows for file in held)
             + sum(max(1, file.rows >> depth) for file, depth in shared)
             + (0 if rows is None else rows.height),
