@@ -1,14 +1,13 @@
 """Fills a changed view in spans, and kills itself at a given point: ``python -m tests.jobs.backfill_worker FOLDER POINT``."""
 
 import sys
-import threading
 from pathlib import Path
 
 import polars as pl
 
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
-from tests.jobs.worker import FEATURES, KEYS, NOW, killer
+from tests.jobs.worker import FEATURES, KEYS, NOW, killed_at
 from tests.projects import view_of
 
 
@@ -32,15 +31,10 @@ def main(folder: str, point: str) -> None:
     """Backfills."""
     store = store_of(Path(folder))
     apply(store, changed=True)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    store.materialize(end=from_micros(399), chunk="100us")
-    store.materialize()
-    sys.setprofile(None)
-    threading.setprofile(None)
+    with killed_at(int(point)):
+        store.materialize(end=from_micros(399), chunk="100us")
+        store.materialize()
     store.close()
-    print(calls())
 
 
 if __name__ == "__main__":

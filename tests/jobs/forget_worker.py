@@ -4,24 +4,18 @@ Points are as in ``tests.jobs.worker``.
 """
 
 import sys
-import threading
 from pathlib import Path
 
 from tests.jobs.test_forget import RARE, Project
-from tests.jobs.worker import killer
+from tests.jobs.worker import killed_at
 
 
 def main(folder: str, point: str) -> None:
     """Forgets."""
     project = Project(Path(folder), str, RARE, None)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    project.store.forget("user", {"user_id": RARE})
-    sys.setprofile(None)
-    threading.setprofile(None)
+    with killed_at(int(point)):
+        project.store.forget("user", {"user_id": RARE})
     project.store.close()
-    print(calls())
 
 
 if __name__ == "__main__":

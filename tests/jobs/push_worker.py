@@ -5,31 +5,25 @@ other, some of which a run has read or will read; its log is folded early, so fo
 """
 
 import sys
-import threading
 from pathlib import Path
 
 import polars as pl
 
 from featurestore.jobs import push
-from tests.jobs.worker import killer, store_of
+from tests.jobs.worker import killed_at, store_of
 
 
 def main(folder: str, online: str, point: str) -> None:
     """Pushes all files there are, a run in their midst and one at the end."""
     push._MOST_SEGMENTS = 4
     store = store_of(Path(folder), online or None)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    for number, file in enumerate(sorted(Path(folder).parent.glob("pushed/*.parquet"))):
-        if number == 7:
-            store.materialize()
-        store.push("rows", pl.read_parquet(file))
-    store.materialize()
-    sys.setprofile(None)
-    threading.setprofile(None)
+    with killed_at(int(point)):
+        for number, file in enumerate(sorted(Path(folder).parent.glob("pushed/*.parquet"))):
+            if number == 7:
+                store.materialize()
+            store.push("rows", pl.read_parquet(file))
+        store.materialize()
     store.close()
-    print(calls())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ Points are as in ``tests.jobs.worker``. It ends when nothing is left in the stre
 """
 
 import sys
-import threading
 from datetime import datetime
 from pathlib import Path
 
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource, count, last_n, sum_
 from featurestore.clock import from_micros
 from featurestore.jobs import push
-from tests.jobs.worker import killer
+from tests.jobs.worker import killed_at
 
 NOW = 2_000_000_000_000_000
 
@@ -49,14 +48,9 @@ def main(folder: str, online: str, broker: str, point: str) -> None:
     """Works on the stream until it is empty."""
     push._MOST_SEGMENTS = 3
     store = store_of(Path(folder), online or None, broker)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    store.streams.run(batch=25, idle_seconds=0.3, once=True)
-    sys.setprofile(None)
-    threading.setprofile(None)
+    with killed_at(int(point)):
+        store.streams.run(batch=25, idle_seconds=0.3, once=True)
     store.close()
-    print(calls())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ import polars as pl
 import pytest
 
 from tests.jobs.backfill_worker import apply, store_of
-from tests.jobs.test_crash import ENTITIES, ROOT, SEED, drawn
+from tests.jobs.processes import start_worker
+from tests.jobs.test_crash import ENTITIES, SEED, drawn
 from tests.jobs.worker import KEYS
 from tests.projects import frame_of
 
@@ -41,10 +40,9 @@ def work(filled: Path, name: str, *points: int) -> tuple[Path, str]:
     shutil.copytree(filled, folder)
     told = ""
     for point in points:
-        command = [sys.executable, "-m", "tests.jobs.backfill_worker", str(folder), str(point)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode in ((-signal.SIGKILL, 0) if point else (0,)), done.stderr
-        told = done.stdout
+        worker = start_worker("backfill_worker", folder, point)
+        told, error = worker.communicate(timeout=120)
+        assert worker.returncode in ((-signal.SIGKILL, 0) if point else (0,)), error
         if point:
             look(folder)
     return folder, told

@@ -2,9 +2,8 @@
 
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import polars as pl
 import pytest
 
 from featurestore.errors import OnlineStoreError
+from tests.jobs.processes import finish, start_worker
 from tests.jobs.worker import KEYS, store_of
 from tests.oracle import Row
 from tests.projects import frame_of
 from tests.servers.valkey import ValkeyServer
 
 ENTITIES = [f"e{number}" for number in range(40)]
-ROOT = Path(__file__).parents[2]
 SEED = 20130101
 
 
@@ -68,16 +67,7 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-def start(folder: Path, online: str, point: int) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.jobs.worker", str(folder), online, str(point)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
+start = partial(start_worker, "worker")
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,16 @@
 
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from tests.jobs.test_crash import ENTITIES, ROOT, SEED, drawn
+from tests.jobs.processes import finish, start_worker
+from tests.jobs.test_crash import ENTITIES, SEED, drawn
 from tests.jobs.worker import KEYS, store_of
 from tests.projects import frame_of
 
@@ -47,16 +47,7 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-def start(folder: Path, online: str, point: int) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.jobs.push_worker", str(folder), online, str(point)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
+start = partial(start_worker, "push_worker")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import json
 import random
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import pytest
 import redis
 
 from featurestore.clock import from_micros
+from tests.jobs.processes import finish, start_worker
 from tests.jobs.stream_worker import NOW, store_of
 from tests.servers.valkey import ValkeyServer
 
-ROOT = Path(__file__).parents[2]
 SEED = 20130901
 KEYS = [f"e{number}" for number in range(12)]
 POISON = {40, 77, 130}
@@ -60,15 +59,7 @@ def left(folder: Path, online: str | None, broker: str) -> dict[str, Any]:
     return found
 
 
-def start(folder: Path, online: str, broker: str, point: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.jobs.stream_worker", str(folder), online, broker, str(point)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out
+start = partial(start_worker, "stream_worker")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,8 @@
 
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ import polars as pl
 import pytest
 
 from featurestore.clock import from_micros
+from tests.jobs import processes
+from tests.jobs.processes import start_worker
 from tests.jobs.window_worker import LAYOUT, NOW, store_of
 from tests.window_oracle import Event
 from tests.windowed import frame_of_events, identity
 
-ROOT = Path(__file__).parents[2]
 SEED = 20130601
 KEYS = [("a", 0), ("a", -1), ("b", 0), ("b", -1), ("never", 0)]
 INSTANTS = [NOW, NOW + 40, NOW + 200, NOW + 330]
@@ -75,16 +75,8 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-def start(folder: Path, online: str, point: int) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.jobs.window_worker", str(folder), online, str(point)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
+start = partial(start_worker, "window_worker")
+finish = partial(processes.finish, seconds=300)
 
 
 @pytest.fixture(scope="module")

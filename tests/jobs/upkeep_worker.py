@@ -1,11 +1,10 @@
 """A process that does a project's upkeep, and kills itself at a point: ``python -m tests.jobs.upkeep_worker FOLDER POINT NOW``."""
 
 import sys
-import threading
 from pathlib import Path
 
 from featurestore import FeatureStore, FeatureView, ParquetSource
-from tests.jobs.worker import killer
+from tests.jobs.worker import killed_at
 from tests.projects import Hand, store_at, view_of
 
 DAY = 86_400_000_000
@@ -28,13 +27,8 @@ def main(folder: str, point: str, now: str) -> None:
     """Does what is to be done, with no retention."""
     with project_at(Path(folder), Hand(int(now))) as store:
         store.apply([view_of_rows()])
-        profile, calls = killer(int(point))
-        threading.setprofile(profile)
-        sys.setprofile(profile)
-        store.upkeep(retention="1us")
-        sys.setprofile(None)
-        threading.setprofile(None)
-        print(calls())
+        with killed_at(int(point)):
+            store.upkeep(retention="1us")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 """
 
 import sys
-import threading
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +11,7 @@ import polars as pl
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
 from featurestore.jobs import push
-from tests.jobs.worker import killer
+from tests.jobs.worker import killed_at
 from tests.windowed import Layout, cases_of
 
 NOW = 2_000
@@ -33,18 +32,13 @@ def main(folder: str, online: str, point: str) -> None:
     """Pushes what is also in the files, materializes all, pushes what is nowhere else. Logs are folded early."""
     push._MOST_SEGMENTS = 1
     store = store_of(Path(folder), online or None)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    for part in sorted(Path(folder).parent.glob("push/*.parquet")):
-        if part.stem == "2":
-            store.materialize()
-        for source in (EVENTS, ROWS):
-            store.push(source, pl.read_parquet(part))
-    sys.setprofile(None)
-    threading.setprofile(None)
+    with killed_at(int(point)):
+        for part in sorted(Path(folder).parent.glob("push/*.parquet")):
+            if part.stem == "2":
+                store.materialize()
+            for source in (EVENTS, ROWS):
+                store.push(source, pl.read_parquet(part))
     store.close()
-    print(calls())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,28 +34,27 @@ def store_of(folder: Path, online: str | None) -> FeatureStore:
     return store
 
 
-def killer(point: int) -> tuple[Callable[[FrameType, str, Any], None], Callable[[], int]]:
-    """Returns a profiler that kills the process at a call, and what tells how many calls there were."""
+@contextmanager
+def killed_at(point: int) -> Iterator[None]:
+    """Kills the process at a call of the package within, of whatever thread; prints how many there were if it comes to its end."""
     counter = itertools.count(1)
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(_PACKAGE) and next(counter) == point:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return profile, lambda: next(counter) - 1
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    yield
+    sys.setprofile(None)
+    threading.setprofile(None)
+    print(next(counter) - 1)
 
 
 def main(folder: str, online: str, point: str) -> None:
     """Materializes everything."""
-    store = store_of(Path(folder), online or None)
-    profile, calls = killer(int(point))
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    store.materialize()
-    sys.setprofile(None)
-    threading.setprofile(None)
-    store.close()
-    print(calls())
+    with store_of(Path(folder), online or None) as store, killed_at(int(point)):
+        store.materialize()
 
 
 if __name__ == "__main__":
