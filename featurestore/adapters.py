@@ -106,21 +106,19 @@ def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
         )
     from featurestore.offline.delta import DeltaStore
 
-    return DeltaStore(
-        settings.root / Path(settings.offline).expanduser(), clock=clock, threads=settings.threads or os.cpu_count() or 1
-    )
+    return DeltaStore(settings.history_folder, clock=clock, threads=settings.threads or os.cpu_count() or 1)
 
 
 def open_feature_log(settings: Settings) -> "FeatureLog":
     """Returns where a project's settings keep what services answered."""
     from featurestore.offline.delta_log import DeltaFeatureLog
 
-    return DeltaFeatureLog(settings.root / Path(settings.offline).expanduser())
+    return DeltaFeatureLog(settings.history_folder)
 
 
 def store_folders(settings: Settings) -> dict[str, Path]:
     """Returns the folders of this machine in which stores of a project's settings are, by what they hold."""
-    found = {"history": settings.root / Path(settings.offline).expanduser()}
+    found = {"history": settings.history_folder}
     scheme, _, rest = settings.online.partition(":")
     return found | ({"online": settings.root / Path(rest).expanduser()} if scheme == "lmdb" else {})
 
@@ -149,7 +147,7 @@ def open_gate(settings: Settings) -> "Gate":
     """Returns the gate that all writes of a project pass."""
     from featurestore.offline.gate import FileGate
 
-    return FileGate(settings.root / Path(settings.offline).expanduser() / settings.project)
+    return FileGate(settings.history_folder / settings.project)
 
 
 def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
@@ -157,7 +155,7 @@ def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
     from featurestore.offline.delta import DeltaStore
     from featurestore.offline.erase import DeltaEraser
 
-    return DeltaEraser(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
+    return DeltaEraser(DeltaStore(settings.history_folder, clock=clock), clock=clock)
 
 
 def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
@@ -165,21 +163,21 @@ def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
     from featurestore.offline.delta import DeltaStore
     from featurestore.offline.upkeep import DeltaUpkeep
 
-    return DeltaUpkeep(DeltaStore(settings.root / Path(settings.offline).expanduser(), clock=clock), clock=clock)
+    return DeltaUpkeep(DeltaStore(settings.history_folder, clock=clock), clock=clock)
 
 
 def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     """Deletes, or counts, what the offline store of a project's settings has of it; returns how many files, by view."""
     from featurestore.offline.removal import remove_project
 
-    return remove_project(settings.root / Path(settings.offline).expanduser(), settings.project, dry_run=dry_run)
+    return remove_project(settings.history_folder, settings.project, dry_run=dry_run)
 
 
 def copy_history(settings: Settings, target: Path) -> tuple[int, int]:
     """Copies what the offline store of a project's settings has of it; returns how many files, and their bytes."""
     from featurestore.offline.backup import copy_project
 
-    return copy_project(settings.root / Path(settings.offline).expanduser(), settings.project, target)
+    return copy_project(settings.history_folder, settings.project, target)
 
 
 def open_engine(settings: Settings) -> "Engine":

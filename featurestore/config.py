@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     keep_logs_days: float = Field(default=0.0, ge=0, description="For how many days the feature log stays; 0 is for ever.")
     tracing: bool = Field(default=False, description="Whether the server tells OpenTelemetry of its requests.")
 
+    @property
+    def history_folder(self) -> Path:
+        """The folder of the history, wherever one is."""
+        return self.root / Path(self.offline).expanduser()
+
     @field_validator("project")
     @classmethod
     def _plain_project(cls, value: str) -> str:

@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -260,7 +259,7 @@ class Parts:
         from featurestore.registry.leases import Leases
 
         settings = self.settings
-        history = settings.root / Path(settings.offline).expanduser() / settings.project
+        history = settings.history_folder / settings.project
         return Scheduler(
             Dues(self._registry),
             Leases(self._registry),
