@@ -142,7 +142,7 @@ def _until(time: "datetime | None") -> str:
         return ""
     left = format_seconds((time - utc_now()).total_seconds())
     # The larger unit is enough.
-    return f"in {re.match('[0-9]+[a-z]', left)[0]}"  # type: ignore[index]  # it always begins so
+    return f"in {re.sub('(?<=[a-z]).*', '', left)}"
 
 
 def _last_run(status: "ViewStatus") -> Text:

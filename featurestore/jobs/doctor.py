@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from featurestore.clock import Clock, format_duration, from_micros, to_micros
+from featurestore.clock import Clock, format_duration, from_micros
 from featurestore.errors import DefinitionError, FeatureStoreError
+from featurestore.jobs.standing import age_of, is_late
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.registry.ledger import Ledger
@@ -204,8 +205,8 @@ class ViewChecks:
             yield Finding(where, "ok", f"{snapshot.rows:,} rows")
         promised = applied.spec.freshness
         if promised is not None:
-            lag = None if snapshot.spans is None else to_micros(self._clock()) - snapshot.spans[1]
-            late = lag is None or lag > promised
+            lag = age_of(snapshot, self._clock())
+            late = is_late(promised, lag)
             promise = f"promised to be at most {format_duration(promised)} old"
             told = "there is no event" if lag is None else f"the latest event is {lag / 1e6:,.0f} s old"
             advice = f"Does its source get new rows? featurestore materialize {name}" if late else ""

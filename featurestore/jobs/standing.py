@@ -88,8 +88,9 @@ def view_status(
     """
     view = applied.spec
     latest = None if snapshot.spans is None else snapshot.spans[1]
-    lag = None if latest is None else (to_micros(now) - latest) / _MICROS
-    state, problem = _judged(view.freshness, lag, last_run, given_up)
+    age = age_of(snapshot, now)
+    lag = None if age is None else age / _MICROS
+    state, problem = _judged(view.freshness, age, last_run, given_up)
     return ViewStatus(
         view.name,
         applied.version,
@@ -107,17 +108,27 @@ def view_status(
     )
 
 
-def _judged(freshness: int | None, lag: float | None, last_run: Run | None, given_up: str) -> tuple[State, str]:
+def age_of(snapshot: Snapshot, now: datetime) -> int | None:
+    """Returns how many microseconds ago the latest event of a history was; None without one."""
+    return None if snapshot.spans is None else to_micros(now) - snapshot.spans[1]
+
+
+def is_late(freshness: int, age: int | None) -> bool:
+    """Tells whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds."""
+    return age is None or age > freshness
+
+
+def _judged(freshness: int | None, age: int | None, last_run: Run | None, given_up: str) -> tuple[State, str]:
     if last_run is not None and last_run.state == "failed":
         return "failed", f"run {last_run.id} failed: {last_run.error}"
     if given_up:
         return "failed", f"its scheduled run failed: {given_up}"
-    if freshness is not None and (lag is None or lag * _MICROS > freshness):
+    if freshness is not None and is_late(freshness, age):
         promise = f"the view promises {format_duration(freshness)}"
-        if lag is None:
+        if age is None:
             return "late", f"there is no event yet, and {promise}"
-        return "late", f"the latest event is {format_seconds(lag)} old, and {promise}"
-    return ("empty" if lag is None else "ok"), ""
+        return "late", f"the latest event is {format_seconds(age / _MICROS)} old, and {promise}"
+    return ("empty" if age is None else "ok"), ""
 
 
 class StatusReport(Report[ViewStatus]):

@@ -11,11 +11,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
 from featurestore.jobs.notify import open_webhook
-from featurestore.jobs.standing import Notice, Promises, PromiseWatch, StatusReport
+from featurestore.jobs.standing import Notice, Promises, PromiseWatch, StatusReport, is_late
 from featurestore.registry.leases import Leases
 from featurestore.registry.specs import SpecRegistry
 
@@ -68,6 +70,13 @@ def test_a_view_is_late_to_the_microsecond(store: FeatureStore, clock: Clock) ->
     [late] = store.status()
     assert (late.state, late.problem) == ("late", "the latest event is 30m old, and the view promises 30m")
     assert list(store.status().wrong) == [late]
+
+
+@given(st.integers(1, 10**15))
+def test_a_promise_is_kept_to_its_last_microsecond(freshness: int) -> None:
+    assert not is_late(freshness, freshness)
+    assert is_late(freshness, freshness + 1)
+    assert is_late(freshness, None)
 
 
 def test_what_was_pushed_is_fresh(store: FeatureStore, clock: Clock) -> None:
