@@ -61,7 +61,8 @@ class Part:
 class Aggregate(ABC):
     """One way of making a value out of the inputs in a window. A subclass is a frozen dataclass; its fields are its options.
 
-    Naming one, ``class Product(Aggregate, name="product")``, puts it into the table of all aggregates.
+    Naming one, ``class Product(Aggregate, name="product")``, puts it into the table of all aggregates; with ``name=None`` it is
+    what several of them share.
 
     Attributes:
         name: the name under which the registry knows it.
@@ -71,10 +72,11 @@ class Aggregate(ABC):
     name: ClassVar[str]
     empty: ClassVar[Any] = None
 
-    def __init_subclass__(cls, name: str, **options: Any) -> None:
+    def __init_subclass__(cls, name: str | None, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.name = name
-        AGGREGATES[name] = cls
+        if name is not None:
+            cls.name = name
+            AGGREGATES[name] = cls
 
     @property
     @abstractmethod

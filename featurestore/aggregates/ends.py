@@ -1,5 +1,6 @@
 """The first input, the last one, and the last few."""
 
+from abc import ABC
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +29,26 @@ FIRST = Part("first", _lift, lambda a, b: _pick(_is_later(a, b), b, a), fields=3
 LAST = Part("last", _lift, lambda a, b: _pick(_is_later(a, b), a, b), fields=3)
 
 
-def _scalar(aggregate: Aggregate, result: pl.DataType) -> pl.DataType:
-    if result.is_nested():
-        raise aggregate.refuse(result, "values that are no lists")
-    return result
+class _End(Aggregate, ABC, name=None):
+    """The input at one end, as it is."""
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the type declared."""
+        if result.is_nested():
+            raise self.refuse(result, "values that are no lists")
+        return result
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns the value."""
+        return columns[2]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns the value."""
+        return columns[2]
 
 
 @dataclass(frozen=True)
-class First(Aggregate, name="first"):
+class First(_End, name="first"):
     """The first input: of the least event time, then available time, then value."""
 
     @property
@@ -43,39 +56,15 @@ class First(Aggregate, name="first"):
         """See ``Aggregate.parts``."""
         return (FIRST,)
 
-    def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
-        return _scalar(self, result)
-
-    def finish(self, *columns: Any) -> Any:
-        """Returns the value."""
-        return columns[2]
-
-    def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the value."""
-        return columns[2]
-
 
 @dataclass(frozen=True)
-class Last(Aggregate, name="last"):
+class Last(_End, name="last"):
     """The last input: of the greatest event time, then available time, then value."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """See ``Aggregate.parts``."""
         return (LAST,)
-
-    def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
-        return _scalar(self, result)
-
-    def finish(self, *columns: Any) -> Any:
-        """Returns the value."""
-        return columns[2]
-
-    def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the value."""
-        return columns[2]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The least and the greatest input."""
 
+from abc import ABC
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,26 @@ MIN = Part("min", _lift, lambda a, b: only(pl.min_horizontal(a[0], b[0])))
 MAX = Part("max", _lift, lambda a, b: only(pl.max_horizontal(a[0], b[0])))
 
 
-def _ordered(aggregate: Aggregate, result: pl.DataType) -> pl.DataType:
-    if result.is_nested() or isinstance(result, (pl.Binary, pl.Decimal)):
-        raise aggregate.refuse(result, "numbers, text, bool, dates and times")
-    return result
+class _Extreme(Aggregate, ABC, name=None):
+    """An input that others are compared with. NaN is passed over where there is any number, as in Polars."""
+
+    def input_dtype(self, result: pl.DataType) -> pl.DataType:
+        """Returns the type declared."""
+        if result.is_nested() or isinstance(result, (pl.Binary, pl.Decimal)):
+            raise self.refuse(result, "numbers, text, bool, dates and times")
+        return result
+
+    def finish(self, *columns: Any) -> Any:
+        """Returns it."""
+        return columns[0]
+
+    def finished(self, *columns: pl.Expr) -> pl.Expr:
+        """Returns it."""
+        return columns[0]
 
 
 @dataclass(frozen=True)
-class Min(Aggregate, name="min"):
+class Min(_Extreme, name="min"):
     """The least input. NaN is passed over where there is any number, as in Polars."""
 
     @property
@@ -33,36 +46,12 @@ class Min(Aggregate, name="min"):
         """See ``Aggregate.parts``."""
         return (MIN,)
 
-    def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
-        return _ordered(self, result)
-
-    def finish(self, *columns: Any) -> Any:
-        """Returns it."""
-        return columns[0]
-
-    def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns it."""
-        return columns[0]
-
 
 @dataclass(frozen=True)
-class Max(Aggregate, name="max"):
+class Max(_Extreme, name="max"):
     """The greatest input. NaN is passed over where there is any number, as in Polars."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """See ``Aggregate.parts``."""
         return (MAX,)
-
-    def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
-        return _ordered(self, result)
-
-    def finish(self, *columns: Any) -> Any:
-        """Returns it."""
-        return columns[0]
-
-    def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns it."""
-        return columns[0]
