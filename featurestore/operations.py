@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -328,12 +329,17 @@ class Operations(Care):
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _agenda(self) -> "Scheduler":
+        """A scheduler that is only asked what comes next; it keeps what it worked out until somebody applies."""
+        return self.scheduler()
+
     def _status(self, *, promised: bool) -> "StatusReport":
         """Returns how all views stand, or those that promise to be fresh."""
         from featurestore.jobs.standing import StatusReport, view_status
 
         now, catalog = self._clock(), self._watch.refresh()
-        due = {each.name: each for each in self.scheduler().upcoming()}
+        due = {each.name: each for each in self._agenda.upcoming()}
         standing = []
         for name, applied in sorted(catalog.views.items()):
             if promised and applied.spec.freshness is None:
