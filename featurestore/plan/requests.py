@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from struct import Struct
 from typing import Any
 
 import polars as pl
@@ -162,7 +163,7 @@ def _column(column: RequestColumn, values: list[Any]) -> pl.Series:
     dtype = column.field.dtype
     kinds = set(map(type, values))
     if dtype.is_float() and int in kinds and kinds <= _NUMBERS:
-        floats = [_as_float(value) for value in values]
+        floats = [_as_float(value, dtype) for value in values]
         if None not in floats:
             values, kinds = floats, {float}
     plain = kinds <= _PLAIN.get(dtype.base_type(), frozenset())
@@ -190,15 +191,19 @@ _PLAIN: dict[Any, frozenset[type]] = {
 """The Python types whose values are a column of a dtype without more ado; others are looked at more closely."""
 
 _NUMBERS = frozenset({int, float})
+_FLOAT32 = Struct("<f")
 
 
-def _as_float(number: float) -> float | None:
-    """Returns a number as a float; None where it would not be the same number."""
+def _as_float(number: float, dtype: pl.DataType) -> float | None:
+    """Returns a number as a float; None where it is an integer that would not be the same number in the dtype (S22)."""
+    if type(number) is float:
+        return number
     try:
         made = float(number)
+        kept = _FLOAT32.unpack(_FLOAT32.pack(made))[0] if isinstance(dtype, pl.Float32) else made
     except OverflowError:
         return None
-    return made if made == number or made != made else None
+    return made if kept == number else None
 
 
 def _value(column: RequestColumn, value: Any, number: int) -> pl.Series:

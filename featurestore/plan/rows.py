@@ -203,9 +203,9 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
 
 
 def fitted(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
-    """Returns a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19).
+    """Returns a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19, S22).
 
-    A number fits where it stays the number it is; a fraction may be rounded to the precision of a float or a decimal. A
+    A value fits where it stays the value it is; a float may be rounded to the precision of another float or of a decimal. A
     list fits where its elements do, a vector where it has the length wanted besides, and no holes.
     """
     if isinstance(found, pl.Null):
@@ -219,19 +219,26 @@ def fitted(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> tuple[pl
         return column, ~column.to_physical().is_between(_YEARS[0] // _DAY, _YEARS[1] // _DAY)
     if found == wanted:
         return column, None
-    given = column
-    if isinstance(wanted, pl.Decimal):
-        # NOTE: a number too large makes the whole cast fail, strict or not.
-        given = pl.when(column.cast(pl.Float64).abs() < 10.0 ** ((wanted.precision or 38) - wanted.scale)).then(column)
-        if found.is_float():
-            given = pl.when(column.is_finite()).then(given)
-    value = given.cast(wanted, strict=False)
-    unfit = value.is_null() & column.is_not_null()
-    if wanted.is_float() and found.is_float():
-        unfit = unfit | (value.is_infinite() & column.is_finite())
-    elif wanted.is_integer() or (wanted.is_float() and found.is_integer()):
-        unfit = unfit | (value.cast(found, strict=False) != column)
-    return value, unfit
+    value = _number(column, found, wanted) if wanted.is_numeric() else column.cast(wanted, strict=False)
+    return value, value.is_null() & column.is_not_null()
+
+
+def _number(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """Returns numbers in another dtype, null where they would not stay the numbers they are (S22)."""
+    if found.is_float() and wanted.is_float():
+        value = column.cast(wanted)
+        return pl.when(value.is_finite() | ~column.is_finite()).then(value)
+    if found.is_float() and wanted.is_decimal():
+        # NOTE: Polars' own cast rounds the float's binary digits, and fails as a whole where one number is too large.
+        return column.cast(pl.String).cast(wanted, strict=False)
+    if isinstance(found, pl.Decimal) and wanted.is_float():
+        # A fraction u / 10**s is one of a power of two only where 5**s divides u; then it is (u / 5**s) / 2**s, exactly.
+        units, fives = column.to_physical(), pl.lit(5**found.scale, pl.Int128)
+        whole = units // fives
+        value = whole.cast(wanted)
+        return pl.when((units % fives == 0) & (value.cast(pl.Int128, strict=False) == whole)).then(value / float(2**found.scale))
+    value = column.cast(wanted, strict=False)
+    return pl.when(value.cast(found, strict=False) == column).then(value)
 
 
 def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array) -> tuple[pl.Expr, pl.Expr | None]:
