@@ -29,7 +29,9 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
     words = set(_WORD.findall(query))
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.execute("set enable_progress_bar = false")
+        if connection.execute("select current_setting('enable_progress_bar')").fetchall() != [(False,)]:
+            # NOTE: not asked for where it is off already. In Jupyter without ipywidgets the setting itself fails.
+            connection.execute("set enable_progress_bar = false")
         for name in _named(words, tables):
             _create_view(connection, name, tables[name], list(store.snapshot(tables[name]).buckets.values()))
         try:
