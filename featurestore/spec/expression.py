@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.errors import DefinitionError, RegistryError
+from featurestore.spec.serialized import ForbiddenPartError, check_serialized
 
 ROW_LOCAL_HINT = (
     "One request is one row, and its features must be those of the same row among a million: an expression may compute, compare, "
@@ -40,7 +41,7 @@ class Expression:
         """The expression itself.
 
         Raises:
-            RegistryError: this version of Polars cannot read it.
+            RegistryError: this version of Polars cannot read it, or it holds what could run code.
         """
         return _deserialized(self.serialized)
 
@@ -61,8 +62,11 @@ def read_expression(given: Any) -> Expression:
         serialized = given.meta.serialize(format="json")
     except (pl.exceptions.ComputeError, TypeError) as error:
         raise DefinitionError(f"its expression {given} cannot be written down: {_PYTHON}") from error
-    if '"AnonymousFunction":' in serialized:  # with the library cloudpickle installed, Polars writes it as a pickle
-        raise DefinitionError(f"its expression {given} cannot be kept: {_PYTHON}")
+    try:
+        check_serialized(serialized)
+    except ForbiddenPartError as error:  # with the library cloudpickle installed, Polars writes a Python function as a pickle
+        reason = _PYTHON if error.is_python else f"it holds {error.part}, which may not be kept. Say it with Polars' own functions."
+        raise DefinitionError(f"its expression {given} cannot be kept: {reason}") from error
     if not columns:
         raise DefinitionError(f"its expression {given} uses none of the inputs, so it is no feature of a row.")
     return Expression(str(given), serialized, columns)
@@ -96,9 +100,22 @@ def _check_local(whole: pl.Expr, part: pl.Expr) -> None:
 @lru_cache(maxsize=4096)
 def _deserialized(serialized: str) -> pl.Expr:
     try:
+        check_serialized(serialized)
         return pl.Expr.deserialize(StringIO(serialized), format="json")
-    except pl.exceptions.PolarsError as error:
+    except ForbiddenPartError as error:
+        if not error.is_code:
+            raise RegistryError(_unreadable(f"it holds {error.part}")) from error
+        what = "a Python function" if error.is_python else error.part
         raise RegistryError(
-            f"An expression in the registry cannot be read by this version of Polars ({pl.__version__}). Apply the definitions "
-            "again with the version that is used here (featurestore apply)."
+            f"An expression in the registry holds {what}, which featurestore never writes there: reading it could run code. "
+            "Find out who may write to the registry, and apply the definitions again (featurestore apply)."
         ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise RegistryError(_unreadable(str(error).partition("\n")[0])) from error
+
+
+def _unreadable(reason: str) -> str:
+    return (
+        f"An expression in the registry cannot be read by this version of Polars ({pl.__version__}): {reason}. Apply the "
+        "definitions again with the version that is used here (featurestore apply)."
+    )
