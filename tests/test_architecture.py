@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "dtypes", "clock", "config", "codec"),
+    "ground": ("errors", "dtypes", "clock", "config", "codec", "forking"),
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),
@@ -36,6 +36,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "apscheduler": ("jobs.triggers", "jobs.schedule*"),
     "sqlalchemy": ("registry.*",),
+    "psycopg": ("registry.silence",),
     "duckdb": ("offline.sql", "sources.databases"),
     "filelock": ("offline.pushed", "offline.delta_log", "offline.gate"),
     "deltalake": ("offline.backup", "offline.delta*", "offline.erase", "offline.merge", "offline.upkeep", "sources.delta"),
@@ -275,9 +276,9 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     imported = ("redis", "nats", "postgres", "server", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
-    # pytz is DuckDB's to import, psycopg SQLAlchemy's, uvloop and httptools are uvicorn's.
+    # pytz is DuckDB's to import, uvloop and httptools are uvicorn's.
     called = {"PyJWT": "jwt", "opentelemetry_api": "opentelemetry", "nats_py": "nats"}
-    assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "psycopg", "uvloop", "httptools"}
+    assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "uvloop", "httptools"}
 
 
 def test_time_is_read_in_the_clock_alone() -> None:

@@ -134,7 +134,7 @@ class Scheduler:
         self._told = told
         self._notify = notify
         self._draw = draw or random.Random()
-        self._revision = -1
+        self._state = (-1, "")
         self._duties: dict[str, Duty] = {}
         self._jobs: dict[str, _Job] = {}
         self._lock = Lock()
@@ -240,9 +240,9 @@ class Scheduler:
 
     def _look(self) -> Standing:
         standing = self._dues.load()
-        if standing.revision != self._revision:
+        if standing.state != self._state:
             self._duties = {duty.name: duty for duty in self._define()}
-            self._revision = standing.revision
+            self._state = standing.state
         return standing
 
     def _turn(self, duty: Duty, seen: Due | None, due: Due, standing: Standing) -> int:

@@ -96,7 +96,7 @@ class Streams:
         self._fold = fold
         self._open_stream = open_stream
         self._lock = Lock()
-        self._known: dict[str, tuple[int, Views]] = {}
+        self._known: dict[str, tuple[tuple[int, str], Views]] = {}
         self.counts: dict[str, StreamCounts] = {}
         """What the workers of this process did, by source."""
 
@@ -255,14 +255,14 @@ class Streams:
             SourceChanged: the source is defined otherwise by now.
         """
         catalog = self._catalog()
-        revision, views = self._known.get(source.name, (-1, ()))
-        if revision != catalog.revision or not views:
+        state, views = self._known.get(source.name, ((-1, ""), ()))
+        if state != catalog.state or not views:
             found = self._one(source)
             if found != source:
                 raise SourceChanged(found)
             with self._lock:  # it imports modules
                 views = [self._define(each) for each in self._on(source.name)]
-            self._known[source.name] = catalog.revision, views
+            self._known[source.name] = catalog.state, views
         return views
 
     def _status(self, source: StreamSource) -> StreamStatus:

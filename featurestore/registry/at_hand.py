@@ -95,6 +95,6 @@ class KnownCatalog:
                 raise
             return self._registry.load()
 
-    def revision(self) -> int:
-        """Returns the catalog's revision, cheaply."""
-        return self._registry.revision()
+    def state(self) -> tuple[int, str]:
+        """Returns the catalog's revision and its stamp, cheaply."""
+        return self._registry.state()

@@ -1,6 +1,5 @@
 """The registry's database: transactions, tables made on first use, and its errors in words that help."""
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -14,8 +13,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from featurestore.errors import RegistryError
+from featurestore.forking import tell_of_forks
 from featurestore.registry import tables
-from featurestore.registry.tables import BUSY_SECONDS, METADATA, open_engine
+from featurestore.registry.tables import BUSY_SECONDS, METADATA, SCHEMA_VERSION, open_engine
 
 _ADVISORY_LOCK = 0x66656174  # any number will do, if it is always the same one
 _TRIES = 1_000
@@ -42,7 +42,12 @@ class Database:
         self._is_file = self._engine.dialect.name == "sqlite"
         self._lock = Lock()
         self._prepared = False
-        self._process = os.getpid()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """See ``Forked.after_fork``. The child got its parent's connections; closing them here would close the parent's."""
+        self._engine.dispose(close=False)
+        self._lock = Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -97,19 +102,29 @@ class Database:
     def _ready(self) -> None:
         """Makes the file and the tables, where they are not there yet; several processes may do so at once."""
         with self._lock:
-            if self._process != os.getpid():
-                # A fork got its parent's connections; closing them here would close the parent's.
-                self._engine.dispose(close=False)
-                self._process = os.getpid()
             if self._prepared:
                 return
             if self._is_file:
                 self._prepare_file(Path(str(self._engine.url.database)))
             with self._transaction("BEGIN") as connection:
-                complete = METADATA.tables.keys() <= set(inspect(connection).get_table_names())
+                complete = METADATA.tables.keys() <= set(inspect(connection).get_table_names()) and self._is_current(connection)
             if not complete:
                 self._make_tables()
             self._prepared = True
+
+    def _is_current(self, connection: Connection) -> bool:
+        """Tells whether the tables have the columns of this version.
+
+        Raises:
+            RegistryError: they are of a later version.
+        """
+        version = connection.execute(select(func.max(tables.schema.c.version))).scalar()
+        if version is not None and version > SCHEMA_VERSION:
+            raise RegistryError(
+                f"The registry {self.address} is of version {version}; this featurestore reads versions up to {SCHEMA_VERSION}. "
+                "Upgrade featurestore here: pip install --upgrade featurestore."
+            )
+        return bool(version == SCHEMA_VERSION)
 
     def _make_tables(self) -> None:
         with self._transaction(_WRITING) as connection:
@@ -117,6 +132,27 @@ class Database:
                 # PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two do it at once.
                 connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
             METADATA.create_all(connection)
+            if not self._is_current(connection):
+                self._add_columns(connection)
+                connection.execute(tables.schema.delete())
+                connection.execute(tables.schema.insert().values(version=SCHEMA_VERSION))
+
+    def _add_columns(self, connection: Connection) -> None:
+        """Adds the columns that a registry of an earlier version lacks. They may be null, so that one may go on to write it."""
+        there = inspect(connection)
+        prepared = connection.dialect.identifier_preparer
+        for table in METADATA.sorted_tables:
+            names = {column["name"] for column in there.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in names and not column.nullable:
+                    raise RegistryError(
+                        f"The registry {self.address} cannot be used: no such column: {table.name}.{column.name}. "
+                        "Is it one of featurestore?"
+                    )
+                if column.name not in names:
+                    dtype = column.type.compile(connection.dialect)
+                    place = f"{prepared.format_table(table)} ADD COLUMN {prepared.format_column(column)} {dtype}"
+                    connection.exec_driver_sql(f"ALTER TABLE {place}")
 
     def _prepare_file(self, path: Path) -> None:
         try:

@@ -50,11 +50,11 @@ class Standing:
     """What a scheduler finds at a tick.
 
     Args:
-        revision: the project's revision, which tells whether somebody applied.
+        state: the project's revision and its stamp, which tell whether somebody applied.
         dues: what is due or was, by view.
     """
 
-    revision: int = 0
+    state: tuple[int, str] = (0, "")
     dues: Mapping[str, Due] = field(default_factory=dict)
 
 
@@ -80,7 +80,8 @@ class Dues:
             rows = connection.execute(query).all()
         if not rows:
             return Standing()
-        return Standing(rows[0].revision, {row.view: Due(*row[1:]) for row in rows if row.view is not None})
+        state = rows[0].revision, rows[0].stamp or ""
+        return Standing(state, {row.view: Due(*row[2:]) for row in rows if row.view is not None})
 
     def move(self, lease: Lease, seen: Due | None, due: Due, *, release: bool = False) -> bool:
         """Puts a view's row from what it was to what it is to be, all at once, on behalf of the lease on it.

@@ -258,7 +258,8 @@ class Serving:
         """Gives readers a version; the project's revision was raised, or is here."""
         project, name = self._tables.project, self._registry.project
         now = to_micros(self._registry.clock())
-        connection.execute(project.update().where(project.c.project == name).values(revision=catalog.revision + 1))
+        now_at = self._registry.next_state(catalog.revision)
+        connection.execute(project.update().where(project.c.project == name).values(now_at))
         turn = {"version": view.version, "data_version": view.data_version, "pinned": pinned, "since": now}
         self._registry.give(connection, view.spec.name, {**turn, "revision": catalog.revision + 1})
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 
@@ -89,11 +90,15 @@ class SpecRegistry:
             return self.load_within(connection)
 
     def revision(self) -> int:
-        """Returns the project's revision, cheaply: it tells whether a catalog loaded earlier is still the newest."""
+        """Returns the project's revision."""
+        return self.state()[0]
+
+    def state(self) -> tuple[int, str]:
+        """Returns the project's revision and its stamp, cheaply: they tell whether a catalog loaded earlier is what is applied."""
         project = self.database.tables.project
         with self.database.reading() as connection:
             row = connection.execute(project.select().where(project.c.project == self.project)).first()
-        return 0 if row is None else int(row.revision)
+        return (0, "") if row is None else (int(row.revision), row.stamp or "")
 
     def commit(self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]]) -> Catalog:
         """Writes and removes definitions, all or none, if the project is still at a revision.
@@ -155,7 +160,7 @@ class SpecRegistry:
         project = self.database.tables.project
         self.database.insert_new(connection, project, {"project": self.project, "revision": 0})
         expected = (project.c.project == self.project) & (project.c.revision == base_revision)
-        if connection.execute(project.update().where(expected).values(revision=base_revision + 1)).rowcount == 1:
+        if connection.execute(project.update().where(expected).values(**self.next_state(base_revision))).rowcount == 1:
             return
         spec = self.database.tables.spec
         newer = (spec.c.project == self.project) & (spec.c.revision > base_revision)
@@ -165,6 +170,10 @@ class SpecRegistry:
         turns = connection.execute(serving.select().where(newer).order_by(serving.c.revision, serving.c.view)).all()
         told = [*_told(rows), *dict.fromkeys(f"view {turn.view!r} is served at version {turn.version}" for turn in turns)]
         raise ConcurrentApplyError(told or [f"the registry is not at revision {base_revision}: it was made anew"])
+
+    def next_state(self, revision: int) -> dict[str, Any]:
+        """Returns the columns of the project's row at the revision after one."""
+        return {"revision": revision + 1, "stamp": uuid4().hex}
 
     def serving_turn(self, connection: "Connection", view: str) -> "Row[Any] | None":
         """Returns the newest row of a view's readers; None where they never were given anything but what was applied."""
@@ -217,6 +226,7 @@ class SpecRegistry:
                     applied[row.kind][row.name] = spec
         return Catalog(
             revision=rows[0].revision if rows else 0,
+            stamp=(rows[0].stamp or "") if rows else "",
             entities=applied["entity"],
             sources=applied["source"],
             views=applied["view"],

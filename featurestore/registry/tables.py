@@ -38,8 +38,15 @@ project = Table(
     METADATA,
     Column("project", String, primary_key=True),
     Column("revision", BigInteger, nullable=False),
+    Column("stamp", String),
 )
-"""A row for each project: its revision, which rises by one with every apply that changes something."""
+"""A row for each project: its revision, which rises by one with every apply that changes something, and a random stamp of it.
+
+The stamp tells a registry that was restored, or made anew, from the one that readers have seen: numbers alone may be the same.
+"""
+
+schema = Table("featurestore_schema", METADATA, Column("version", Integer, primary_key=True, autoincrement=False))
+"""The version of these tables: one row. A registry without the table is of version 1."""
 
 spec = Table(
     "featurestore_spec",
@@ -187,7 +194,15 @@ secret = Table(
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 
+SCHEMA_VERSION = 2
+"""The version of these tables. It rises when columns are added, so that a registry of before gets them."""
+
 _CONNECT_SECONDS = 10
+_IDLE_SECONDS = 10
+_LOCK_SECONDS = 15
+_STATEMENT_SECONDS = 18
+SILENT_SECONDS = 20
+"""How long a PostgreSQL registry may be silent before a connection is given up; of the others each is less than the next."""
 
 
 def newest_specs(project_name: str) -> Select[Any]:
@@ -210,7 +225,7 @@ def newest_specs(project_name: str) -> Select[Any]:
     )
     is_view = ranked.c.kind == "view"
     return (
-        select(project.c.revision, *newest, *served)
+        select(project.c.revision, project.c.stamp, *newest, *served)
         .select_from(
             project.outerjoin(ranked, (ranked.c.project == project.c.project) & (ranked.c.place == 1))
             .outerjoin(turns, is_view & (turns.c.view == ranked.c.name) & (turns.c.turn == 1))
@@ -236,7 +251,7 @@ def standing_dues(project_name: str) -> Select[Any]:
     rows = rows.outerjoin(lease, (lease.c.project == due.c.project) & (lease.c.name == due.c.view))
     told = [column for column in due.c if column.name != "project"]
     held = lease.c.holder, lease.c.expires_at.label("held_until")
-    return select(project.c.revision, *told, *held).select_from(rows).where(project.c.project == project_name)
+    return select(project.c.revision, project.c.stamp, *told, *held).select_from(rows).where(project.c.project == project_name)
 
 
 def open_engine(url: str, root: Path) -> Engine:
@@ -264,10 +279,12 @@ def open_engine(url: str, root: Path) -> Engine:
         engine = create_engine(
             address.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS},
+            pool_timeout=_CONNECT_SECONDS,
+            connect_args={name: value for name, value in _PATIENCE.items() if name not in address.query},
         )
     except ImportError as error:
         raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error
+    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _be_patient)
     return engine
 
@@ -287,11 +304,37 @@ def _parse(url: str) -> URL:
     return address
 
 
+_PATIENCE: dict[str, int] = {
+    "connect_timeout": _CONNECT_SECONDS,
+    # Whether the other side is there is asked after 5 s of silence, and what was sent must have arrived after 20 s.
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": SILENT_SECONDS * 1000,
+}
+"""What libpq is told of a connection, unless the registry's address says otherwise."""
+
+
+def _connect(_: Any, __: Any, arguments: Any, options: Any) -> Any:
+    """Connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
+
+    Keepalives tell that the other side's machine is gone. Behind a proxy, or where a server has stopped, the connection is well
+    and the answer never comes.
+    """
+    from featurestore.registry.silence import PatientConnection
+
+    connection = PatientConnection.connect(*arguments, **options)
+    connection.silent_seconds = SILENT_SECONDS
+    return connection
+
+
 def _be_patient(connection: Any, _: Any) -> None:
     """Has a PostgreSQL server end what keeps others waiting: a process may stand still in the midst of a transaction."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{BUSY_SECONDS}s'")
-        cursor.execute(f"SET lock_timeout = '{2 * BUSY_SECONDS}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+        cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
+        cursor.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
     connection.commit()
 
 

@@ -33,6 +33,9 @@ class Catalog:
     """All that is applied in a project, at one revision; revision 0 is the empty one."""
 
     revision: int = 0
+    stamp: str = ""
+    """Made at random with each revision: two catalogs of one number may differ, where a registry was restored or made anew."""
+
     entities: Mapping[str, Entity] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     views: Mapping[str, AppliedView] = field(default_factory=dict)
@@ -47,6 +50,11 @@ class Catalog:
 
     pinned: frozenset[str] = frozenset()
     """The views whose readers keep what they are given until somebody says otherwise."""
+
+    @property
+    def state(self) -> tuple[int, str]:
+        """What tells one state of a project from every other: the revision and its stamp."""
+        return self.revision, self.stamp
 
     @cached_property
     def served(self) -> Mapping[str, AppliedView]:

@@ -39,11 +39,11 @@ def test_before_an_apply_there_is_nothing(registry: SpecRegistry) -> None:
     assert Dues(registry).load() == Standing()
 
 
-def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(dues: Dues, lease: Lease) -> None:
-    assert dues.load() == Standing(1)
+def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
+    assert dues.load() == Standing(registry.state())
     assert dues.move(lease, None, FIRST)
     standing = dues.load()
-    assert standing.revision == 1
+    assert standing.state == registry.state()
     assert standing.dues == {"weather": FIRST}
     assert (standing.dues["weather"].holder, standing.dues["weather"].held_until) == ("one", NOW + 30_000_000)
 

@@ -1,0 +1,33 @@
+"""What a forked child must make anew: locks that another thread may have held, threads that it has not got.
+
+A server that loads its application before it forks, or ``multiprocessing``, copies a process in the midst of whatever its other
+threads do. What keeps locks or threads is told of the fork in the child, before any other code of it runs.
+"""
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Forked(Protocol):
+    """What must know that its process was forked."""
+
+    def after_fork(self) -> None:
+        """Is called in the child, which has one thread only: makes locks anew, and forgets threads and connections."""
+
+
+_LIVING: "weakref.WeakSet[Forked]" = weakref.WeakSet()
+
+
+def tell_of_forks(owner: Forked) -> None:
+    """Has ``owner.after_fork()`` called in each child that this process forks, as long as the owner lives."""
+    _LIVING.add(owner)
+
+
+def _tell() -> None:
+    for owner in list(_LIVING):
+        owner.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_tell)
