@@ -222,6 +222,7 @@ class Care(Parts):
         """
         from featurestore.jobs.doctor import examine
 
+        self.require_open()
         repairs = [("repair", self._repair)] if repair else []
         return examine([*repairs, *self._checks()])
 

@@ -8,6 +8,7 @@
     ├── NotFoundError               a name that nothing answers to ("did you mean …?")
     ├── NameClashError              two columns of one name in a result (S13)
     ├── RequestError                the rows, spine or arguments of a call are wrong
+    ├── ClosedError                 the store was closed
     ├── RegistryError               the registry cannot be reached or read
     │   ├── UnknownAggregateError   it has a feature of an aggregate that is not imported
     │   ├── ConcurrentApplyError    another apply came first
@@ -143,6 +144,13 @@ class NameClashError(FeatureStoreError):
 
 class RequestError(FeatureStoreError, ValueError):
     """The rows, spine or arguments of a call are wrong."""
+
+
+class ClosedError(FeatureStoreError):
+    """A store was used after it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("This store is closed, so it answers nothing any more. Make a new one: with FeatureStore(…) as store: …")
 
 
 class RegistryError(FeatureStoreError):

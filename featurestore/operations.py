@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -11,6 +10,7 @@ import polars as pl
 from featurestore.care import Care
 from featurestore.clock import parse_duration, parse_instant
 from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
+from featurestore.once import once
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
@@ -329,7 +329,7 @@ class Operations(Care):
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def _agenda(self) -> "Scheduler":
         """A scheduler that is only asked what comes next; it keeps what it worked out until somebody applies."""
         return self.scheduler()

@@ -1,8 +1,6 @@
 """The parts that a store is made of: each is made when it is first needed."""
 
 from datetime import datetime, timedelta
-from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from featurestore.adapters import (
@@ -17,6 +15,7 @@ from featurestore.adapters import (
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
+from featurestore.once import MadeOnce, once
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 
@@ -58,7 +57,7 @@ _PROMISES_SECONDS = 60.0
 """How often a scheduler looks whether views are as fresh as they promise."""
 
 
-class Parts:
+class Parts(MadeOnce):
     """What a store is made of, by its settings.
 
     Args:
@@ -67,14 +66,13 @@ class Parts:
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
+        super().__init__()
         self.settings: Settings = settings
         self._clock = clock
 
     def close(self) -> None:
-        """Gives back files, connections and threads. Closing twice is no error."""
-        for part in ("_watch", "_engine", "_online", "_registry"):
-            if part in self.__dict__:
-                self.__dict__[part].close()
+        """Gives back files, connections and threads. Closing twice is no error; any other use after it is a ``ClosedError``."""
+        self.close_made(("_watch", "_engine", "_online", "_registry"))
 
     @property
     def clock(self) -> Clock:
@@ -106,74 +104,74 @@ class Parts:
         """The API keys of the project's server: ``create``, ``list`` and ``revoke`` them."""
         return self._keys
 
-    @cached_property
+    @once
     def _keys(self) -> "Keys":
         from featurestore.registry.keys import Keys
 
         return Keys(self._registry)
 
-    @cached_property
+    @once
     def _at_hand(self) -> "AtHand":
         from featurestore.registry.at_hand import AtHand
 
         return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
 
-    @cached_property
+    @once
     def _registry(self) -> "SpecRegistry":
         from featurestore.registry.specs import SpecRegistry
 
         return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self._clock)
 
-    @cached_property
+    @once
     def _ledger(self) -> "Ledger":
         from featurestore.registry.ledger import Ledger
 
         return Ledger(self._registry)
 
-    @cached_property
+    @once
     def _serving(self) -> "Serving":
         from featurestore.registry.serving import Serving
 
         return Serving(self._registry)
 
-    @cached_property
+    @once
     def _watch(self) -> "CatalogWatch":
         from featurestore.registry.at_hand import KnownCatalog
         from featurestore.registry.watch import CatalogWatch
 
         return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
 
-    @cached_property
+    @once
     def _applier(self) -> "Applier":
         from featurestore.jobs.apply import Applier
 
         return Applier(self._registry, self._open_source, self._count_rows, self._serving.retained)
 
-    @cached_property
+    @once
     def _offline(self) -> "OfflineStore":
         from featurestore.jobs.gatekeeper import GuardedOffline
 
         return GuardedOffline(open_offline(self.settings, self._clock), self._keeper)
 
-    @cached_property
+    @once
     def _feature_log(self) -> "FeatureLog":
         from featurestore.jobs.gatekeeper import GuardedFeatureLog
 
         return GuardedFeatureLog(open_feature_log(self.settings), self._keeper)
 
-    @cached_property
+    @once
     def _online(self) -> "OnlineStore":
         from featurestore.jobs.gatekeeper import GuardedOnline
 
         return GuardedOnline(open_online(self.settings, self._clock), self._keeper, self.settings.project)
 
-    @cached_property
+    @once
     def _tombstones(self) -> "Tombstones":
         from featurestore.registry.tombstones import Tombstones
 
         return Tombstones(self._registry)
 
-    @cached_property
+    @once
     def _keeper(self) -> "Gatekeeper":
         from featurestore.jobs.gatekeeper import Gatekeeper
 
@@ -183,23 +181,23 @@ class Parts:
         applied = self._watch.refresh().views.get(view)
         return None if applied is None else applied.spec.entity
 
-    @cached_property
+    @once
     def _examples(self) -> "Examples":
         from featurestore.retrieve.example import Examples
 
         return Examples(self.settings.project, self._offline, self._reader, self._clock)
 
-    @cached_property
+    @once
     def _engine(self) -> "Engine":
         return open_engine(self.settings)
 
-    @cached_property
+    @once
     def _reader(self) -> "OnlineReader":
         from featurestore.retrieve.online import OnlineReader
 
         return OnlineReader(self.settings.project, self._online, self._clock)
 
-    @cached_property
+    @once
     def _training(self) -> "TrainingReader":
         from featurestore.retrieve.training import TrainingReader
 
@@ -225,7 +223,7 @@ class Parts:
             if catalog is not None:
                 self._watch.use(catalog)
 
-    @cached_property
+    @once
     def _pusher(self) -> "Pusher":
         return self._make_pusher(self._materializer(None).fold)
 
@@ -235,7 +233,7 @@ class Parts:
         stores = (self.settings.project, self._ledger, self._offline, self._online)
         return Pusher(*stores, self._open_source, fold, self._clock, self._keeper.without_forgotten)
 
-    @cached_property
+    @once
     def _streams(self) -> "Streams":
         from featurestore.jobs.streams import Streams
 
@@ -282,8 +280,7 @@ class Parts:
     def _run_due(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":
         """Runs a view for the scheduler that has the lease on it; once that is lost, nothing is written any more."""
         job = self._materializer(None, self._ledger.fenced(lease)).sharing(self.settings.schedule_parallel)
-        with self._defining:
-            applied, transform = self._at_hand.of(applied)
+        applied, transform = self._at_hand.of(applied)
         return job.materialize(applied, transform, start=None, end=self._clock())
 
     def _keep_due(self, applied: AppliedView, lease: "Lease") -> None:
@@ -304,11 +301,7 @@ class Parts:
         stores = self._offline, open_upkeep(settings, self._clock), self._online, self._feature_log, self._keeper
         return Keeping(settings.project, self._ledger, self._serving, *stores, self._clock, kept, dry_run=dry_run)
 
-    @cached_property
-    def _defining(self) -> Lock:
-        return Lock()
-
-    @cached_property
+    @once
     def _promises(self) -> "Promises":
         from featurestore.jobs.standing import Promises
 
@@ -320,7 +313,7 @@ class Parts:
 
         return PromiseWatch(Leases(self._registry), holder, _PROMISES_SECONDS, standing, self._notify)
 
-    @cached_property
+    @once
     def _notify(self) -> "Notify":
         from featurestore.jobs.notify import open_webhook
 

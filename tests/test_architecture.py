@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "dtypes", "clock", "config", "codec", "forking"),
+    "ground": ("errors", "dtypes", "clock", "config", "codec", "forking", "once"),
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),

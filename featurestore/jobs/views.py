@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError, SourceError
 from featurestore.jobs.summary import ViewSummary
@@ -31,7 +30,6 @@ def each_view(
         MaterializeError: several views failed; it tells of each.
         FeatureStoreError: one view failed, with its own error; or a store cannot be reached, after which none is begun.
     """
-    lock = Lock()
     failed: list[FeatureStoreError] = []
     stopped: list[FeatureStoreError] = []
 
@@ -39,8 +37,7 @@ def each_view(
         if stopped:
             return None
         try:
-            with lock:  # it imports modules
-                applied, transform = define(view)
+            applied, transform = define(view)
             return do(applied, transform)
         except OF_ONE_VIEW as error:
             failed.append(error)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from featurestore.errors import DefinitionError, UnknownAggregateError
+from featurestore.forking import tell_of_forks
 from featurestore.registry.definitions import Definitions, collect_definitions, load_definitions
 from featurestore.registry.watch import CatalogSource
 from featurestore.spec.catalog import AppliedView, Catalog
@@ -12,7 +14,7 @@ from featurestore.spec.meaning import Transform
 
 
 class AtHand:
-    """Knows where a view's transform is, which the registry does not keep.
+    """Knows where a view's transform is, which the registry does not keep. Thread-safe.
 
     Only what was applied counts, and the folder where nothing was: a plan that is looked at changes nothing here.
 
@@ -26,6 +28,12 @@ class AtHand:
         self._root = root
         self._loaded: Definitions | None = None
         self._given = Definitions()
+        self.after_fork()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """See ``Forked.after_fork``."""
+        self._lock = RLock()
 
     def load(self, objects: Iterable[Any] | None) -> Definitions:
         """Returns the definitions among some objects; of None, those of the folder, read anew.
@@ -33,17 +41,25 @@ class AtHand:
         Raises:
             DefinitionErrors: they are wrong.
         """
-        return load_definitions(self._folder, self._root) if objects is None else collect_definitions(objects)
+        if objects is not None:
+            return collect_definitions(objects)
+        with self._lock:  # it imports modules
+            return load_definitions(self._folder, self._root)
 
     def take(self, definitions: Definitions, *, partial: bool) -> None:
         """Is told what was applied: the whole folder, or objects by themselves."""
-        if partial:
-            self._given = self._given.merged(definitions)
-        else:
-            self._loaded, self._given = definitions, Definitions()
+        with self._lock:
+            if partial:
+                self._given = self._given.merged(definitions)
+            else:
+                self._loaded, self._given = definitions, Definitions()
 
     def of(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
         """Returns a view with its definition's source and transform. Raises as ``Definitions.of`` and ``load``."""
+        with self._lock:
+            return self._of(applied)
+
+    def _of(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
         if self._loaded is None and applied.spec.name not in self._given.views and self._folder.is_dir():
             self._loaded = self.load(None)
         try:
