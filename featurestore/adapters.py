@@ -123,6 +123,16 @@ def store_folders(settings: Settings) -> dict[str, Path]:
     return found | ({"online": settings.root / Path(rest).expanduser()} if scheme == "lmdb" else {})
 
 
+def own_folders(settings: Settings) -> list[Path]:
+    """Returns the folders of this machine in which only stores of a project's settings write: none of them holds anything else."""
+    history = settings.history_folder / settings.project
+    folders = [history, *(folder for name, folder in store_folders(settings).items() if name != "history")]
+    scheme, _, path = settings.registry.partition(":///")
+    if scheme.startswith("sqlite"):
+        folders.append((settings.root / path).parent)
+    return folders
+
+
 def online_address(settings: Settings) -> str:
     """Returns where the online store is, without its password."""
     from featurestore.online.redis_address import hide_password

@@ -17,6 +17,7 @@ from featurestore.adapters import (
 )
 from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
+from featurestore.durable import make_folders
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
 from featurestore.plan.selection import select
@@ -196,7 +197,7 @@ class Care(Parts):
         folder = self.settings.root / Path(target).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RequestError(f"{folder} is not an empty folder. A backup begins anew: name another one.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         # The registry first: a history that knows of later runs is what it is made for, the other way round rows were lost.
         registry = self._registry.database.copy_to(folder / "registry.db")
         files, size = copy_history(self.settings, folder / "offline")

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         default=30.0, ge=0, description="For how many days rows stay that are neither applied nor served: so long one can return."
     )
     keep_logs_days: float = Field(default=0.0, ge=0, description="For how many days the feature log stays; 0 is for ever.")
+    file_mode: Literal["owner", "group"] = Field(
+        default="owner", description="Who may read and write the files of the stores: their owner, or their group too."
+    )
     tracing: bool = Field(default=False, description="Whether the server tells OpenTelemetry of its requests.")
 
     @property

@@ -12,9 +12,11 @@ from featurestore.adapters import (
     open_source,
     open_stream,
     open_upkeep,
+    own_folders,
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
+from featurestore.durable import share_with_group
 from featurestore.once import MadeOnce, once
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
@@ -69,6 +71,9 @@ class Parts(MadeOnce):
         super().__init__()
         self.settings: Settings = settings
         self._clock = clock
+        if settings.file_mode == "group":
+            for folder in own_folders(settings):
+                share_with_group(folder)
 
     def close(self) -> None:
         """Gives back files, connections and threads. Closing twice is no error; any other use after it is a ``ClosedError``."""

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "dtypes", "clock", "config", "codec", "forking", "once"),
+    "ground": ("errors", "dtypes", "durable", "clock", "config", "codec", "forking", "once"),
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),
@@ -67,6 +67,26 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 TIME_READERS = {"now", "utcnow", "today"}
 TIME_FUNCTIONS = {"perf_counter", "sleep"}
 """What may be taken from the module ``time``: a stopwatch, and waiting."""
+
+WRITES = {"write_parquet", "sink_parquet", "write_text", "write_bytes", "rename", "unlink", "rmdir", "rmtree", "mkdir", "makedirs",
+          "touch", "hardlink_to", "symlink_to", "copy", "copy2", "copyfile", "copytree", "remove", "fsync"}  # fmt: skip
+"""What changes files, whoever's method or function it is; besides ``replace`` of one path and ``open`` for writing."""
+
+WRITERS = {
+    "durable": "the module for it",
+    "client.frames": "a training frame, which its asker may read as umask says; the client knows nothing of stores",
+    "retrieve.sink": "as client.frames",
+    "retrieve.training": "files of the work in hand, in a temporary folder, and the folder of a sink",
+    "server.training": "as retrieve.training",
+    "server.metrics": "counters of the processes that run now",
+    "server.run": "sockets",
+    "server.audit": "appends for as long as it runs",
+    "demo.*": "data of the demo",
+}
+"""Who writes files by itself, and why that need not outlast a power cut."""
+
+NO_FILES = {("online.redis", "link"), ("streams.redis", "link")}
+"""Whose methods have such names and are about keys."""
 
 LONGEST = 400
 PUBLIC_METHODS = 7
@@ -295,6 +315,45 @@ def time_readings(module: str) -> Iterator[str]:
             owner, name = ast.unparse(node.func.value), node.func.attr
             if name in TIME_READERS or (has_time and owner == "time" and name not in TIME_FUNCTIONS):
                 yield f"{module}, line {node.lineno}: {owner}.{name}(); take the time from a Clock"
+
+
+def file_changes(module: str) -> Iterator[str]:
+    """The calls of a module that change files, but for what a function of ``durable`` is given to fill an open file with."""
+    ours_to_call = {each.name for each in ours(module) if each.module == "durable"}
+    filling = {
+        id(node.body)
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Lambda) and isinstance(node.body, ast.Call)
+        and [ast.unparse(each) for each in node.body.args[:1]] == [each.arg for each in node.args.args]
+    }  # fmt: skip
+    for node in ast.walk(tree_of(module)):
+        if not isinstance(node, ast.Call) or id(node) in filling:
+            continue
+        called = ast.unparse(node.func)
+        owner, _, name = called.rpartition(".")
+        if name in ours_to_call and not owner:
+            continue
+        modes = [each.value for each in node.args + [word.value for word in node.keywords] if isinstance(each, ast.Constant)]
+        opens = name == "open" and any(isinstance(mode, str) and set(mode) & set("wax+") <= set(mode) <= set("rwaxbt+")
+                                       and mode.strip("rbt") for mode in modes)  # fmt: skip
+        opens = opens or (called == "os.open" and "O_CREAT" in ast.unparse(node))
+        # Of a text ``replace`` takes two arguments, of a date and a definition names.
+        moves = name == "replace" and len(node.args) == 1 and not node.keywords and bool(owner)
+        # Frames, dictionaries and ports have methods of these names too.
+        ambiguous = name in ("copy", "remove", "rename") and owner not in ("os", "shutil", "path", "beside")
+        if opens or moves or (name in WRITES and not ambiguous and (module, owner) not in NO_FILES):
+            yield f"{module}, line {node.lineno}: {called}(…)"
+
+
+def test_files_that_last_are_written_in_one_module_alone() -> None:
+    """Else somebody forgets what it takes that they outlast a power cut, and whom they are to be kept from."""
+    bound = [module for module in modules() if not any(fnmatchcase(module, pattern) for pattern in WRITERS)]
+    assert [each for module in bound for each in file_changes(module)] == [], "use featurestore.durable"
+
+
+def test_the_rule_of_who_writes_files_is_held_by_what_it_is_for() -> None:
+    """The rule finds what it is to find, and no module is free of it without a need."""
+    assert all(any(fnmatchcase(module, pattern) and list(file_changes(module)) for module in modules()) for pattern in WRITERS)
 
 
 def long_modules() -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featurestore.cli.terminal import called
 from featurestore.clock import utc_now
+from featurestore.durable import make_folders, write_file
 from featurestore.errors import ConfigError
 
 _FILES = {
@@ -45,13 +46,13 @@ def make_project(root: Path) -> tuple[dict[str, str], list[str]]:
     written = {}
     try:
         for name in ("definitions", "data"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            make_folders(root / name, private=False)
         for name, (source, what) in _FILES.items():
             if name not in kept:
                 text = (template / source).read_text(encoding="utf-8")
                 if not name.endswith((".py", ".gitignore")):
                     text = text.format(project=project)
-                (root / name).write_text(text, encoding="utf-8")
+                write_file(root / name, text.encode(), private=False)
                 written[name] = what
         _write_data(root)
     except OSError as error:
@@ -110,6 +111,6 @@ def _write_data(root: Path) -> None:
         }
     )
     # Files of a source are read from the oldest row on.
-    orders.sort("ordered_at").write_parquet(root / "data" / "orders.parquet")
-    accounts.sort("updated_at").write_parquet(root / "data" / "accounts.parquet")
-    spine.sort("asked_at").write_parquet(root / "spine.parquet")
+    write_file(root / "data" / "orders.parquet", orders.sort("ordered_at").write_parquet, private=False)
+    write_file(root / "data" / "accounts.parquet", accounts.sort("updated_at").write_parquet, private=False)
+    write_file(root / "spine.parquet", spine.sort("asked_at").write_parquet, private=False)

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 
@@ -150,7 +151,7 @@ def sink(parts: Iterator[bytes], path: Path) -> pl.LazyFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from featurestore.clock import Clock, format_duration, from_micros
+from featurestore.durable import make_folders
 from featurestore.errors import DefinitionError, FeatureStoreError
 from featurestore.jobs.standing import age_of, is_late
 from featurestore.jobs.summary import Report
@@ -114,7 +115,7 @@ def told_room(name: str, free: int, total: int) -> Finding:
 def told_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
     """Looks at whether a folder can be written to, what time its files have, and how much room there is."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         with TemporaryFile(dir=folder) as file:
             file.write(b"?")
             file.flush()

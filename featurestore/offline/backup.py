@@ -1,11 +1,11 @@
 """A copy of a project's history, made while runs, pushes and readers go on."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from deltalake import DeltaTable
 
+from featurestore.durable import copy_file, remove_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta_files import translated
 
@@ -40,7 +40,7 @@ def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
 
 def _copy_table(table: Path, target: Path) -> None:
     for _ in range(_ATTEMPTS):
-        shutil.rmtree(target, ignore_errors=True)
+        remove_folder(target, lasting=False)
         for part in (_PUSHED, _COMMITS):
             _copy(table, target, _files(table / part))
         others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (_PUSHED, _COMMITS)]
@@ -56,9 +56,8 @@ def _copy_table(table: Path, target: Path) -> None:
 def _copy(folder: Path, target: Path, files: "Iterator[Path] | list[Path]") -> None:
     for path in files:
         copy = target / path.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copy2(path, copy)
+            copy_file(path, copy)
         except FileNotFoundError:
             # It was cleared away meanwhile; whether it is needed is looked at in the end.
             continue

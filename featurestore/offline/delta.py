@@ -1,13 +1,14 @@
 """The offline store in Delta tables: one for each view and data version, its files sorted and bucketed by entity."""
 
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
 from featurestore.offline.delta_files import (
@@ -20,7 +21,7 @@ from featurestore.offline.delta_files import (
     translated,
     write_in_folder,
 )
-from featurestore.offline.delta_table import DeltaState, add_columns, create_table, open_state, write_commit
+from featurestore.offline.delta_table import LOG, DeltaState, add_columns, create_table, open_state, write_commit
 from featurestore.offline.merge import Merge, Merged
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 from featurestore.plan.buckets import key_hash
@@ -97,6 +98,7 @@ class DeltaStore:
                     create_table(folder, table)
                     continue
                 if state.last_run >= run:
+                    settle(folder / LOG)  # whoever wrote it may be about to
                     self._unstage(table, run)
                     return 0
                 if not state.columns >= columns_of(table).keys():
@@ -145,8 +147,7 @@ class DeltaStore:
                     break
             merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
             seen.update(late)
-        for new in merged.added:
-            (merge.folder / new.action.path).unlink(missing_ok=True)
+        remove(merge.folder / new.action.path for new in merged.added)
         return None
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
@@ -167,17 +168,15 @@ class DeltaStore:
         """See ``OfflineStore.keep_rejected``."""
         path = self.path(table) / "_rejected" / f"run-{run:08d}-{index:06d}.parquet"
         with translated("write", str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(f".{uuid4().hex}.tmp")
-            frame.with_columns(pl.lit(run, pl.Int64).alias("_run")).write_parquet(beside)
-            beside.replace(path)
+            make_folders(path.parent)
+            replace_file(path, frame.with_columns(pl.lit(run, pl.Int64).alias("_run")).write_parquet)
         return str(path.parent)
 
     def rejected(self, table: Table) -> pl.DataFrame:
         """See ``OfflineStore.rejected``."""
         folder = self.path(table) / "_rejected"
         with translated("read", str(folder)):
-            frames = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+            frames = [pl.read_parquet(path) for path in sorted(folder.glob("run-*.parquet"))]
         if not frames:
             return pl.DataFrame(schema={"_reason": pl.String(), "_run": pl.Int64()})
         return stack_rejects(frames)
@@ -185,8 +184,7 @@ class DeltaStore:
     def drop(self, table: Table) -> None:
         """See ``OfflineStore.drop``."""
         with translated("delete", str(self.path(table))):
-            if self.path(table).exists():
-                shutil.rmtree(self.path(table))
+            remove_folder(self.path(table))
         self._log.forget(table)
 
     def _now(self) -> int:
@@ -194,10 +192,15 @@ class DeltaStore:
 
     def _unstage(self, table: Table, run: int) -> None:
         """Clears up what this run and failed ones before it had staged."""
-        for folder in (self.path(table) / "_staging").glob("*"):
+        for folder in staged_runs(self.path(table)):
             if int(folder.name) <= run:
-                # Another process may be at the same run and clear the same folder.
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # what is left is cleared up by the next run
+                    remove_folder(folder, lasting=False)
+
+
+def staged_runs(folder: Path) -> list[Path]:
+    """Returns the folders in which runs have staged rows; what a desktop or a file system has put beside them is none."""
+    return [path for path in (folder / "_staging").glob("*") if path.name.isdecimal() and path.is_dir()]
 
 
 def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:

@@ -15,6 +15,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from featurestore.clock import INSTANT, from_micros, to_micros
 from featurestore.dtypes import as_dtype
+from featurestore.durable import make_folders
+from featurestore.durable import write_file as write_lasting
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.plan.buckets import ROOT, are_related, bits_of, key_hash, node_of, within
@@ -338,9 +340,11 @@ def run_of(path: str) -> int:
 def write_in_folder(frame: pl.DataFrame, path: Path, *, row_group_size: int) -> None:
     """Writes a file in a folder that may be cleared away, as it is empty or no longer needed, at any moment."""
     for left in reversed(range(_ATTEMPTS)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         try:
-            return frame.write_parquet(path, compression=COMPRESSION, row_group_size=row_group_size)
+            return write_lasting(
+                path, lambda file: frame.write_parquet(file, compression=COMPRESSION, row_group_size=row_group_size)
+            )
         except FileNotFoundError:
             if not left:
                 raise

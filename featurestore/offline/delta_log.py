@@ -18,7 +18,9 @@ from filelock import FileLock
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.dtypes import dtype_from_name, dtype_name
+from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
 from featurestore.offline.delta_files import COMPRESSION, storage_dtype, translated
+from featurestore.offline.delta_table import LOG
 
 T = TypeVar("T")
 
@@ -57,9 +59,10 @@ class DeltaFeatureLog:
         folder = self._of(project, service) / hashlib.sha256(schema.encode()).hexdigest()[:12]
         stored = rows.with_columns(pl.col(name).cast(storage_dtype(dtype)) for name, dtype in rows.schema.items())
         with translated("write", str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder / LOG)
             _keep_schema(folder, schema)
             _tried(lambda: write_deltalake(str(folder), stored, mode="append", configuration=_CONFIGURATION))
+            _settle(folder)
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
         """See ``FeatureLog.read``."""
@@ -83,6 +86,7 @@ class DeltaFeatureLog:
                 table = DeltaTable(str(folder))
                 table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
                 table.create_checkpoint()
+                _settle(folder)
                 table.cleanup_metadata()
         return fewer
 
@@ -142,7 +146,7 @@ class DeltaFeatureLog:
         if not folder.is_dir():
             yield
             return
-        with translated("tidy", str(folder)), FileLock(folder / ".tidy.lock", timeout=_WAIT_SECONDS):
+        with translated("tidy", str(folder)), FileLock(folder / ".tidy.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
             yield
 
     def _tables(self, project: str, service: str) -> Iterator[Path]:
@@ -168,14 +172,22 @@ def _tried(act: Callable[[], T]) -> T:
 def _remove_dropped(folder: Path) -> None:
     """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
     table = DeltaTable(str(folder))
+    _settle(folder)
     table.vacuum(0, dry_run=False, enforce_retention_duration=False)
     table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
+    sync_folder(folder)
+
+
+def _settle(folder: Path) -> None:
+    """Has what Delta wrote of a table on the disk: the files first, then the log that names them."""
+    settle(folder)
+    settle(folder / LOG)
 
 
 def _written(folder: Path, rows: pl.DataFrame, now: int) -> AddAction:
     """Writes a file, and returns how a commit is told of it."""
     name = f"part-00000-{uuid4()}-c000.{COMPRESSION}.parquet"
-    rows.write_parquet(folder / name, compression=COMPRESSION)
+    write_file(folder / name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
     first, last = rows.select(first=pl.col("read_at").min(), last=pl.col("read_at").max()).row(0)
     stats = {
         "numRecords": rows.height,
@@ -194,9 +206,7 @@ def _keep_schema(folder: Path, schema: str) -> None:
     """Writes what columns a table has, once and as a whole."""
     path = folder / _SCHEMA
     if not path.is_file():
-        made = folder / f"{_SCHEMA}-{uuid4().hex}"
-        made.write_text(schema, encoding="utf-8")
-        made.replace(path)
+        replace_file(path, schema.encode())
 
 
 def _schema(folder: Path) -> dict[str, pl.DataType]:

@@ -11,12 +11,15 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import RemoveAction
 
+from featurestore.durable import make_folders, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.delta_files import BUCKET, File, columns_of, delta_schema, files_of
 from featurestore.plan.buckets import bits_of
 
 _ATTEMPTS = 5
+_DIGITS = 20
+LOG = "_delta_log"
 _RUNS = "featurestore"
 _PUSHED = "pushed"
 
@@ -40,7 +43,7 @@ class DeltaState:
     files: tuple[File, ...] = ()
     last_run: int = 0
     folded: int = 0
-    stamp: tuple[int, int] | None = None
+    stamp: tuple[tuple[int, int] | None, ...] = ()
     columns: frozenset[str] = frozenset()
 
     @property
@@ -54,8 +57,11 @@ class DeltaState:
         return told == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
 
     def is_current(self) -> bool:
-        """Tells, at the price of two looks at the file system, whether the table is at this version still."""
-        return _stamp(self.folder, self.version) == self.stamp and _stamp(self.folder, self.version + 1) is None
+        """Tells, at the price of a few looks at the file system, whether the table is at this version still."""
+        if self.version < 0:
+            # NOTE: not by the entry of version 0, which is taken out of the log once somebody was forgotten.
+            return not entries_of(self.folder)
+        return _stamps(self.folder, self.version) == self.stamp and _stamp(_entry(self.folder, self.version + 1)) is None
 
 
 def open_state(folder: Path) -> DeltaState:
@@ -65,7 +71,7 @@ def open_state(folder: Path) -> DeltaState:
             delta = DeltaTable(str(folder))
             break
         except TableNotFoundError:
-            if not any((folder / "_delta_log").glob("*.json")):
+            if not entries_of(folder):
                 return DeltaState(folder)
             if not left:
                 raise
@@ -74,20 +80,22 @@ def open_state(folder: Path) -> DeltaState:
             if not left:
                 raise
     version = delta.version()
+    stamps = _stamps(folder, version)
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
     columns = frozenset(each.name for each in delta.schema().fields)
-    return DeltaState(folder, version, files, last_run, folded, _stamp(folder, version), columns)
+    return DeltaState(folder, version, files, last_run, folded, stamps, columns)
 
 
 def create_table(folder: Path, table: Table) -> None:
     """Makes a table where there is none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder / LOG)
     try:
         DeltaTable.create(str(folder), schema=delta_schema(table), mode="ignore", partition_by=[BUCKET])
     except CommitFailedError:  # another process created it at this moment
         DeltaTable(str(folder))
+    settle(folder / LOG)
 
 
 def add_columns(state: DeltaState, table: Table) -> None:
@@ -98,6 +106,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
     missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
     with suppress(CommitFailedError):
         DeltaTable(str(state.folder), version=state.version).alter.add_columns(missing)
+    settle(state.folder / LOG)
 
 
 def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None) -> bool:
@@ -141,12 +150,27 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], properties: 
         )
     except CommitFailedError:
         return False
+    settle(state.folder / LOG)
     return True
 
 
-def _stamp(folder: Path, version: int) -> tuple[int, int] | None:
+def entries_of(folder: Path) -> list[Path]:
+    """Returns the entries of a table's log of commits, in their order; what else lies there is none."""
+    return sorted(path for path in (folder / LOG).glob("*.json") if len(path.stem) == _DIGITS and path.stem.isdecimal())
+
+
+def _entry(folder: Path, version: int) -> Path:
+    return folder / LOG / f"{version:0{_DIGITS}d}.json"
+
+
+def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
+    """Returns what tells a version's entry from another one of its number, and whether entries were taken out since."""
+    return _stamp(_entry(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = (folder / "_delta_log" / f"{version:020d}.json").stat()
+        found = path.stat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns

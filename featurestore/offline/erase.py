@@ -13,12 +13,13 @@ import polars as pl
 from deltalake import DeltaTable
 
 from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import TEMPORARY, remove, replace_file, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
-from featurestore.offline.delta_table import open_state, write_change
-from featurestore.offline.pushed import DeltaPushLog, segment_number
+from featurestore.offline.delta_table import LOG, open_state, write_change
+from featurestore.offline.pushed import DeltaPushLog, is_segment, segment_number
 from featurestore.plan.buckets import bits_of, key_hash, node_of
 from featurestore.plan.forgotten import among, loosely_among
 
@@ -45,11 +46,13 @@ class DeltaEraser:
         with translated("erase from", str(folder)):
             pushed = self._erase_segments(folder / "_pushed", table, entities, dry_run=dry_run)
             staged = sum(_erase_strictly(path, table, entities, dry_run) for path in sorted(folder.glob("_staging/*/*.parquet")))
-            rejected = sum(_erase_loosely(path, table, entities, dry_run) for path in sorted(folder.glob("_rejected/*.parquet")))
+            rejected = sum(
+                _erase_loosely(path, table, entities, dry_run) for path in sorted(folder.glob("_rejected/run-*.parquet"))
+            )
             if not dry_run:
                 # Nobody writes now, so what is half written will never be whole.
-                for path in [*folder.glob("_pushed/*.tmp"), *folder.glob("_rejected/*.tmp"), *folder.glob("_staging/*/*.tmp")]:
-                    path.unlink(missing_ok=True)
+                parts = ("_pushed", "_rejected", "_staging/*")
+                remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
         return Erased(pushed=pushed, staged=staged, rejected=rejected)
 
     def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:
@@ -80,11 +83,9 @@ class DeltaEraser:
                 continue  # somebody compacted the table meanwhile
             with self._log.held(table):
                 if write_change(state, table, actions, "forget"):
-                    for file, _ in held:
-                        (folder / file.path).unlink(missing_ok=True)
+                    remove((folder / file.path for file, _ in held), lasting=True)
                     return total
-            for path in written:
-                path.unlink(missing_ok=True)
+            remove(written)
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")
 
     def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[object], list[Path]]:
@@ -107,7 +108,7 @@ class DeltaEraser:
         """Deletes the files that hold some entities and are not the table's any more, or never were."""
         with self._log.held(table):  # what a commit adds is either not there yet or is named by the table
             needed = {file.path for file in open_state(folder).files}
-            others = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
+            others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
         erased = 0
         for path in others:
             name = str(path.relative_to(folder))
@@ -117,17 +118,17 @@ class DeltaEraser:
                 count = sum(count for _, count in _holding(folder, table, [_unknown(name)], entities))
             except (OSError, pl.exceptions.PolarsError):
                 if not dry_run and _older(path, since):
-                    path.unlink(missing_ok=True)
+                    remove([path], lasting=True)
                 continue
             erased += count
             if count and not dry_run:
-                path.unlink(missing_ok=True)
+                remove([path], lasting=True)
         return erased
 
     def _erase_segments(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
         erased = 0
         written = {segment_number(path.name): path for path in _unhit(folder, table, entities)}
-        for path in sorted(folder.glob("*.parquet")):
+        for path in _segments(folder):
             rows = pl.read_parquet(path, glob=False)
             hit = _strictly(rows, table, entities)
             if not hit.any():
@@ -138,13 +139,17 @@ class DeltaEraser:
             # Under the same number and another name, for processes keep segments by their names. An empty one stays, too.
             if segment_number(path.name) not in written:
                 _replace(rows.filter(~hit), path.with_name(f"{path.name.partition('-')[0]}-{uuid4().hex[:8]}.parquet"))
-            path.unlink()
+            remove([path], lasting=True)
         return erased
+
+
+def _segments(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if is_segment(path.name))
 
 
 def _unhit(folder: Path, table: Table, entities: pl.DataFrame) -> Iterator[Path]:
     """Returns the segments without some entities: among those of one number, what was written by who was interrupted."""
-    for path in sorted(folder.glob("*.parquet")):
+    for path in _segments(folder):
         if not _strictly(pl.read_parquet(path, glob=False), table, entities).any():
             yield path
 
@@ -179,7 +184,7 @@ def _erase_strictly(path: Path, table: Table, entities: pl.DataFrame, dry_run: b
         rows = pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, FileNotFoundError):
         if not dry_run:
-            path.unlink(missing_ok=True)
+            remove([path], lasting=True)
         return 0
     hit = _strictly(rows, table, entities)
     if hit.any() and not dry_run:
@@ -196,25 +201,30 @@ def _erase_loosely(path: Path, table: Table, entities: pl.DataFrame, dry_run: bo
         if kept.height:
             _replace(kept, path)
         else:
-            path.unlink()
+            remove([path], lasting=True)
     return int(hit.sum())
 
 
 def _replace(rows: pl.DataFrame, path: Path) -> None:
-    beside = path.with_name(f"{uuid4().hex}.tmp")
-    rows.write_parquet(beside, compression=COMPRESSION, statistics=False)
-    beside.replace(path)
+    replace_file(path, lambda file: rows.write_parquet(file, compression=COMPRESSION, statistics=False))
 
 
 def _forget_versions(folder: Path) -> None:
     """Takes all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
     delta = DeltaTable(str(folder))
     delta.create_checkpoint()
+    settle(folder / LOG)  # what the entries say must be on the disk elsewhere before they go
     last = delta.version()
-    for path in sorted((folder / "_delta_log").iterdir()):
+    older = []
+    for path in sorted((folder / LOG).iterdir()):
         number = path.name[:_VERSION_DIGITS]
         if number.isdecimal() and path.name[_VERSION_DIGITS : _VERSION_DIGITS + 1] == "." and int(number) < last:
-            path.unlink(missing_ok=True)
+            older.append(path)
+    remove(older, lasting=True)
+
+
+def _bucket_of(path: Path) -> str:
+    return path.parent.name.removeprefix(f"{BUCKET}=")
 
 
 def _unknown(name: str) -> File:

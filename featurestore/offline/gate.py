@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from featurestore.durable import make_folders, open_lock, touch
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta_files import translated
 
@@ -63,8 +64,7 @@ class FileGate:
             hold = min(2 * hold, _LONGEST_HOLD)
             time.sleep(_HOLD)
         try:
-            (self._folder / "_gate").touch()
-            yield (self._folder / "_gate").stat().st_mtime
+            yield touch(self._folder / "_gate")
         finally:
             within.close()
 
@@ -100,7 +100,7 @@ class _Lock:
         """Takes it, and tells whether it could."""
         with translated("lock", str(self._path)):
             if not self._path.parent.is_dir():  # at first, and after a teardown
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(self._path.parent)
             if fcntl is None:
                 self._other = FileLock(self._path, is_singleton=False)
                 try:
@@ -108,7 +108,7 @@ class _Lock:
                 except Timeout:
                     return False
                 return True
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = open_lock(self._path)
             try:
                 fcntl.flock(self._file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

@@ -9,6 +9,7 @@ import polars as pl
 from deltalake.transaction import RemoveAction
 
 from featurestore.clock import from_micros
+from featurestore.durable import remove
 from featurestore.offline.base import Table
 from featurestore.offline.delta_files import (
     BUCKET,
@@ -153,7 +154,7 @@ class Merge:
                 added.append(new)
                 continue
             left_out += held.height - kept.height
-            path.unlink()
+            remove([path])
             if kept.height:
                 added.append(write_file(self.folder, self.run, new.node, kept, self.now))
         return Merged(added, merged.removed, merged.rows - left_out)

@@ -16,10 +16,11 @@ from uuid import uuid4
 import polars as pl
 from filelock import FileLock, Timeout
 
+from featurestore.durable import TEMPORARY, file_mode, make_folders, move, remove, settle, sync_folder, write_beside
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
 from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated, with_columns_of
-from featurestore.offline.delta_table import DeltaState, open_state
+from featurestore.offline.delta_table import LOG, DeltaState, open_state
 from featurestore.offline.known import Found, KnownRows
 from featurestore.plan.buckets import key_hash
 from featurestore.plan.history import number_copies, sort_history
@@ -118,17 +119,16 @@ class DeltaPushLog:
         """See ``PushLog.remove``."""
         with translated("delete", str(self._folder_of(table) / _FOLDER)):
             folded = open_state(self._folder_of(table)).folded
-            for name in self.names(table, 0):
-                if segment_number(name) <= folded:
-                    (self._folder_of(table) / _FOLDER / name).unlink(missing_ok=True)
+            folder = self._folder_of(table) / _FOLDER
+            remove(folder / name for name in self.names(table, 0) if segment_number(name) <= folded)
             # What killed pushes have left. One that is at it finds its file gone, and writes it again.
-            for path in (self._folder_of(table) / _FOLDER).glob("*.tmp"):
-                path.unlink(missing_ok=True)
+            remove(path for path in folder.glob(f"*{TEMPORARY}") if path.is_file())
 
     @contextmanager
     def folding(self, table: Table) -> Iterator[bool]:
         """See ``PushLog.folding``."""
-        lock = FileLock(self._lock_path(table, "fold"))
+        path = self._lock_path(table, "fold")
+        lock = FileLock(path, mode=file_mode(path))
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -142,7 +142,8 @@ class DeltaPushLog:
     @contextmanager
     def held(self, table: Table) -> Iterator[None]:
         """Keeps everyone else from appending to the log of a table, and from writing the table's next version."""
-        lock = FileLock(self._lock_path(table, "lock"), timeout=_PATIENCE, poll_interval=_PAUSE)
+        path = self._lock_path(table, "lock")
+        lock = FileLock(path, timeout=_PATIENCE, poll_interval=_PAUSE, mode=file_mode(path))
         try:
             lock.acquire()
         except Timeout as error:
@@ -182,7 +183,7 @@ class DeltaPushLog:
         """Returns the names of the segments with numbers after one, in their order."""
         try:
             with os.scandir(self._folder_of(table) / _FOLDER) as entries:
-                found = sorted(entry.name for entry in entries if entry.name.endswith(".parquet"))
+                found = sorted(entry.name for entry in entries if is_segment(entry.name))
         except FileNotFoundError:
             return []
         held = self._held(table)
@@ -213,7 +214,13 @@ class DeltaPushLog:
         for name in names:
             frame = known.get(name)
             if frame is None:
-                frame = with_columns_of(table, pl.read_parquet(self._folder_of(table) / _FOLDER / name, glob=False))
+                path = self._folder_of(table) / _FOLDER / name
+                try:
+                    frame = with_columns_of(table, pl.read_parquet(path, glob=False))
+                except pl.exceptions.PolarsError as error:
+                    raise OfflineStoreError(
+                        f"The pushed rows in {path} cannot be read: the file is damaged ({error}). Restore it from a backup."
+                    ) from error
                 known[name] = frame
             found[name] = frame
         return found
@@ -242,20 +249,22 @@ class DeltaPushLog:
                 return None
             found = held.known.find(rows, state, {segment_number(name): frame for name, frame in live.items()}, since)
         if found.new.is_empty():
+            self._settle(table, found)
             return _appended(None, found, live)  # what is known stays known, whatever comes
         folder = self._folder_of(table) / _FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         segment = found.new.sort(HASH)
-        beside = folder / f"{uuid4().hex}.tmp"
-        _write(segment, beside)
+        beside = folder / f"{uuid4().hex}{TEMPORARY}"
+        write_beside(beside, lambda file: segment.write_parquet(file, compression=COMPRESSION, statistics=False))
         with nullcontext() if locked else self.held(table):
             if not state.is_current() or self.names(table, state.folded) != list(live):
-                beside.unlink(missing_ok=True)
+                remove([beside])
                 return None
             seq = max([state.folded, *map(segment_number, live)]) + 1
             name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
             try:
-                beside.rename(folder / name)
+                # NOTE: on the disk before anybody else is given the next number: a gap in them is a loss, and nothing else.
+                move(beside, folder / name)
             except FileNotFoundError:
                 return None
         held.segments[name] = segment
@@ -264,8 +273,16 @@ class DeltaPushLog:
     def _lock_path(self, table: Table, name: str) -> Path:
         folder = self._folder_of(table) / _FOLDER
         with translated("write", str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
         return folder / name
+
+    def _settle(self, table: Table, found: Found) -> None:
+        """Has what others wrote on the disk before it is told as known: they may be about to see to it."""
+        folder = self._folder_of(table)
+        if found.segments:
+            sync_folder(folder / _FOLDER)
+        if found.known.height:
+            settle(folder / LOG)
 
 
 def segment_number(name: str) -> int:
@@ -273,14 +290,11 @@ def segment_number(name: str) -> int:
     return int(name[:_DIGITS])
 
 
+def is_segment(name: str) -> bool:
+    """Tells whether a file in the folder of the log is a segment, by its name; others may leave things there."""
+    return name.endswith(".parquet") and name[:_DIGITS].isdecimal() and name[_DIGITS : _DIGITS + 1] == "-"
+
+
 def _appended(seq: int | None, found: Found, live: Mapping[str, pl.DataFrame]) -> Appended:
     rows = sum(frame.height for frame in live.values())
     return Appended(seq, found.new.drop(HASH), found.segments, found.known.drop(HASH), len(live), rows)
-
-
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    """Writes a file that is on the disk when this returns: who pushed may have no other copy of its rows."""
-    with path.open("wb") as file:
-        frame.write_parquet(file, compression=COMPRESSION, statistics=False)
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,8 +1,8 @@
 """Removing a project from the folder of the history: tables, logs, what is staged, rejected rows, locks."""
 
-import shutil
 from pathlib import Path
 
+from featurestore.durable import remove_folder
 from featurestore.offline.delta_files import translated
 
 
@@ -23,5 +23,5 @@ def remove_project(folder: Path, project: str, *, dry_run: bool) -> dict[str, in
             return {}
         found = {part.name: sum(1 for path in part.rglob("*") if path.is_file()) for part in sorted(own.iterdir()) if part.is_dir()}
         if not dry_run:
-            shutil.rmtree(own)
+            remove_folder(own)
     return found

@@ -6,7 +6,6 @@ versions, which would make runs begin anew that write at the same time.
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import polars as pl
 from deltalake import DeltaTable
 
 from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import TEMPORARY, remove, remove_empty, settle
 from featurestore.offline.base import Compacted, Removed, Table
 from featurestore.offline.compaction import merge_group, worth_merging
-from featurestore.offline.delta import DeltaStore
+from featurestore.offline.delta import DeltaStore, staged_runs
 from featurestore.offline.delta_files import BUCKET, NewFile, remove_file, translated
-from featurestore.offline.delta_table import DeltaState, open_state, write_change
+from featurestore.offline.delta_table import LOG, DeltaState, entries_of, open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog
 
 _COMMITS = 50
@@ -80,8 +80,7 @@ class DeltaUpkeep:
                     raise
             finally:
                 if not merged:
-                    for new in written:
-                        (folder / new.action.path).unlink(missing_ok=True)
+                    remove(folder / new.action.path for new in written)
             if not merged:
                 return Compacted(0, 0, 0)
             return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
@@ -101,6 +100,7 @@ class DeltaUpkeep:
                 return False
             delta = DeltaTable(str(folder))
             delta.create_checkpoint()
+            settle(folder / LOG)
             delta.cleanup_metadata()
             return True
 
@@ -110,7 +110,7 @@ class DeltaUpkeep:
         with translated("clear up", str(folder)):
             # NOTE: listed before the table is opened: what a writer has not committed by then is an orphan, and young.
             found = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
-            beside = [*folder.glob("_pushed/*.tmp"), *folder.glob("_rejected/*.tmp")]
+            beside = [path for part in ("_pushed", "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
             state = open_state(folder)
             if state.version < 0:
                 return Removed()
@@ -123,32 +123,33 @@ class DeltaUpkeep:
                 name = str(path.relative_to(folder))
                 if name not in needed and (removed_at[name] <= until if name in removed_at else _older(path, abandoned)):
                     old.append(path)
-            for staged in folder.glob("_staging/*"):
+            for staged in staged_runs(folder):
                 if int(staged.name) <= state.last_run and _older(staged, abandoned):
-                    old += staged.glob("*")
+                    old += [path for path in staged.glob("*") if path.is_file()]
             removed = Removed(len(old), sum(map(_size, old)))
             if not dry_run:
-                for path in old:
-                    path.unlink(missing_ok=True)
-                _remove_empty(folder)
+                remove(old)
+                for inner in [*folder.glob(f"{BUCKET}=*"), *staged_runs(folder)]:
+                    remove_empty(inner)
             return removed
 
 
 def _last_checkpoint(folder: Path) -> int:
+    """Returns the version of a table's newest checkpoint, -1 where there is none that is known of."""
     try:
-        return int(json.loads((folder / "_delta_log" / "_last_checkpoint").read_text(encoding="utf-8"))["version"])
-    except FileNotFoundError:
+        return int(json.loads((folder / LOG / "_last_checkpoint").read_text(encoding="utf-8"))["version"])
+    except (FileNotFoundError, ValueError):  # a power cut may leave a hint that says nothing, which readers pass over
         return -1
 
 
 def _removals(folder: Path) -> Iterable[tuple[str, int]]:
     """Yields the files that a table's log says were removed, and when, in milliseconds."""
-    log = folder / "_delta_log"
+    log = folder / LOG
     checkpoint = log / f"{max(0, _last_checkpoint(folder)):020d}.checkpoint.parquet"
     if checkpoint.exists():
         removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
         yield from ((each["path"], each["deletionTimestamp"]) for each in removals)
-    for path in sorted(log.glob("*.json")):
+    for path in entries_of(folder):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:  # somebody cleaned the log up
@@ -170,10 +171,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _remove_empty(folder: Path) -> None:
-    for inner in [*folder.glob(f"{BUCKET}=*"), *folder.glob("_staging/*")]:
-        # Whoever is about to write there makes it anew.
-        with suppress(OSError):
-            inner.rmdir()

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 
 import lmdb
 
+from featurestore.durable import file_mode, make_folders
 from featurestore.errors import OnlineStoreError
 
 _T = TypeVar("_T")
@@ -53,7 +54,7 @@ class Files:
             while cls._forgotten:
                 cls._forgotten.pop().release()
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                make_folders(path)
                 # NOTE: by what the file is, not by its path, which may have been deleted and made anew meanwhile.
                 data = path / "data.mdb"
                 files = cls._all.get(_identity(data)) if data.exists() else None
@@ -166,7 +167,9 @@ class Files:
 
     def _open(self) -> lmdb.Environment:
         # NOTE: no spare transactions: a child would inherit their place in the table of readers.
-        self._environment = lmdb.open(str(self._path), map_size=self._map_size, max_readers=_READERS, max_spare_txns=0, mode=0o755)
+        self._environment = lmdb.open(
+            str(self._path), map_size=self._map_size, max_readers=_READERS, max_spare_txns=0, mode=file_mode(self._path)
+        )
         self._environment.reader_check()
         self._open_to_readers.set()
         return self._environment

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Table, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from featurestore.durable import make_file, settle
 from featurestore.errors import RegistryError
 from featurestore.forking import tell_of_forks
 from featurestore.registry import tables
@@ -78,9 +79,11 @@ class Database:
         with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
             source: Any = connection.connection.driver_connection
             try:
+                make_file(path)
                 with closing(sqlite3.connect(path)) as target:
                     source.backup(target)
-            except sqlite3.Error as error:
+                settle(path.parent)
+            except (sqlite3.Error, OSError) as error:
                 raise RegistryError(f"The registry {self.address} cannot be copied to {path}: {error}.") from error
         return True
 
@@ -156,7 +159,7 @@ class Database:
 
     def _prepare_file(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_file(path)
         except OSError as error:
             raise RegistryError(f"The registry's folder {str(path.parent)!r} cannot be made: {error.strerror}.") from error
         with self._translated(), self._engine.connect().execution_options(begin=None) as connection:

@@ -203,6 +203,8 @@ _LOCK_SECONDS = 15
 _STATEMENT_SECONDS = 18
 SILENT_SECONDS = 20
 """How long a PostgreSQL registry may be silent before a connection is given up; of the others each is less than the next."""
+_HASTY = frozenset({f"DEFAULT_{mode}SYNCHRONOUS={level}" for mode in ("", "WAL_") for level in (0, 1)})
+"""How a SQLite may have been built that, with a write-ahead log, loses the last transactions at a power cut."""
 
 
 def newest_specs(project_name: str) -> Select[Any]:
@@ -274,6 +276,7 @@ def open_engine(url: str, root: Path) -> Engine:
             connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
         )
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "connect", _be_lasting)
         return engine
     try:
         engine = create_engine(
@@ -336,6 +339,16 @@ def _be_patient(connection: Any, _: Any) -> None:
         cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
         cursor.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
     connection.commit()
+
+
+def _be_lasting(connection: Any, _: Any) -> None:
+    """Has a SQLite database on the disk when a transaction has ended: what a run or push says is written follows from it."""
+    options = {option for (option,) in connection.execute("PRAGMA compile_options")}
+    if options & _HASTY:
+        # NOTE: only where it is not so anyway: it has to read the file, and would wait where somebody is making it.
+        connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA fullfsync=ON")  # macOS keeps them in the drive's cache else
+    connection.execute("PRAGMA checkpoint_fullfsync=ON")
 
 
 def _begin(connection: Connection) -> None:

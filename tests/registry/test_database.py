@@ -192,3 +192,14 @@ def test_a_row_is_inserted_once_and_told(url: str, tmp_path: Path) -> None:
         ]
         assert connection.execute(keyed.select().order_by("key")).mappings().all() == [a, b]
     database.close()
+
+
+def test_f1_a_transaction_that_has_ended_is_on_the_disk(tmp_path: Path) -> None:
+    """With a write-ahead log SQLite must flush it at each end of a transaction, on every connection."""
+    database = Database("sqlite:///registry.db", tmp_path)
+    for opened in (database.reading, database.writing):
+        with opened() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+            assert connection.exec_driver_sql("PRAGMA fullfsync").scalar() == 1
+        database.close()

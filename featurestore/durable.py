@@ -1,0 +1,253 @@
+"""Files that outlast a power cut and are their owner's alone: whatever a store keeps is written, moved and deleted here.
+
+At a power cut a file system may lose what was written to a file since its last ``fsync``, and each change of a folder's names
+since the folder's. So the order is: a file's bytes, then its name, then whatever tells others that it is there, and what it
+replaces is deleted last. Every function returns once its effect is on the disk, but for ``remove``, which says when.
+
+What others must not read is made so from its first byte on: files have the mode 0600 and folders 0700, or 0660 and 0770 under
+a folder that ``share_with_group`` names.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # which is what is asked below
+
+Content = bytes | Callable[[IO[bytes]], object]
+"""What a file is to hold: bytes, or what writes them to the open file."""
+
+TEMPORARY = ".tmp"
+"""How the names of files end that are not whole yet. One that a killed process left may be deleted once it is old."""
+
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES})
+_shared: set[Path] = set()
+
+
+def share_with_group(folder: Path) -> None:
+    """Lets the group of new files and folders under a folder read and write them, in this process."""
+    _shared.add(folder.absolute())
+
+
+def file_mode(path: Path) -> int:
+    """Returns the mode that a file has which a store keeps at a path."""
+    return 0o660 if _is_shared(path) else 0o600
+
+
+def folder_mode(path: Path) -> int:
+    """Returns the mode that a folder has in which a store keeps something."""
+    return 0o770 if _is_shared(path) else 0o700
+
+
+def make_folders(folder: Path, *, private: bool = True) -> None:
+    """Makes a folder and those above it, as far as they are not there.
+
+    Args:
+        folder: the folder.
+        private: whether others are kept out of those that are made; else the process's umask says.
+    """
+    missing = []
+    above = folder
+    while not above.is_dir():
+        missing.append(above)
+        above = above.parent
+    for each in reversed(missing):
+        try:
+            each.mkdir(mode=0o700 if private else 0o777)
+        except FileExistsError:
+            if not each.is_dir():
+                raise
+        else:
+            if private and _is_shared(each):
+                each.chmod(folder_mode(each) | (each.stat().st_mode & stat.S_ISGID))
+        sync_folder(each.parent)
+
+
+def write_file(path: Path, content: Content, *, private: bool = True) -> None:
+    """Writes a file under a name that nobody looks at before this returns; its folder is there.
+
+    Args:
+        path: where.
+        content: what it is to hold.
+        private: whether others are kept from reading it; else the process's umask says.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
+        OSError: it cannot be written; then nothing is left of it.
+    """
+    _write(path, content, private=private)
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, content: Content, *, private: bool = True) -> None:
+    """Writes a file as a whole: whoever looks, also after a power cut, finds what was there before or what is there now."""
+    beside = path.with_name(f"{uuid4().hex}{TEMPORARY}")
+    _write(beside, content, private=private)
+    move(beside, path)
+
+
+def write_beside(path: Path, content: Content) -> None:
+    """Writes a file that ``move`` gives its name; where it lies until then need not outlast anything."""
+    _write(path, content, private=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Gives a file, whose bytes are on the disk, another name in its folder, in place of a file that has it."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file with its times; the folders of the copy are made."""
+    make_folders(target.parent)
+    with source.open("rb") as given:
+        write_file(target, lambda file: shutil.copyfileobj(given, file, 1 << 20))
+    with suppress(OSError):  # which a file system may not keep
+        shutil.copystat(source, target)
+        target.chmod(file_mode(target))
+
+
+def remove(paths: Iterable[Path], *, lasting: bool = False) -> None:
+    """Deletes files; one that is not there is no error.
+
+    Args:
+        paths: the files.
+        lasting: whether they must not be there again after a power cut. What nothing names any more may come back.
+    """
+    folders = set()
+    for path in paths:
+        path.unlink(missing_ok=True)
+        folders.add(path.parent)
+    if lasting:
+        for folder in folders:
+            with suppress(FileNotFoundError):  # which is gone with them
+                sync_folder(folder)
+
+
+def remove_folder(folder: Path, *, lasting: bool = True) -> None:
+    """Deletes a folder with all that is in it; others may do so at the same time."""
+    while folder.is_dir():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue
+    if lasting:
+        with suppress(FileNotFoundError):
+            sync_folder(folder.parent)
+
+
+def remove_empty(folder: Path) -> None:
+    """Deletes a folder if nothing is in it; whoever is about to write there makes it again."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def open_lock(path: Path) -> int:
+    """Opens a file that locks are taken on, and makes it where it is not there; returns its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, file_mode(path))
+    if _is_shared(path):
+        with suppress(PermissionError, AttributeError):  # another user's, or Windows
+            os.fchmod(descriptor, file_mode(path))
+    return descriptor
+
+
+def make_file(path: Path) -> None:
+    """Makes an empty file for a library to write to, with its mode, where there is none; its folder is made."""
+    make_folders(path.parent)
+    if not path.exists():
+        os.close(open_lock(path))
+        sync_folder(path.parent)
+
+
+def touch(path: Path) -> float:
+    """Sets a file's time to the present, and returns it as the file system has it."""
+    path.touch(mode=file_mode(path))
+    return path.stat().st_mtime
+
+
+def settle(folder: Path) -> None:
+    """Takes over what a library wrote into a folder: its files are on the disk then, and their owner's alone.
+
+    Those that were taken over before are told by their mode, so it costs a look at each.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.stat().st_mode) for entry in entries if entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    for path, mode in found:
+        wanted = file_mode(path)
+        if stat.S_IMODE(mode) == wanted:
+            continue
+        with suppress(FileNotFoundError):  # somebody cleared up
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                _sync(descriptor)
+                with suppress(PermissionError):  # another user of the group wrote it
+                    os.chmod(path, wanted)  # noqa: PTH101 - beside the other calls of os on the same file
+            finally:
+                os.close(descriptor)
+    with suppress(FileNotFoundError):
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlast a power cut."""
+    if os.name == "nt":  # where a folder cannot be opened, and names are journalled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: Content, *, private: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600 if private else 0o666)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - it is open already
+            if private and _is_shared(path) and hasattr(os, "fchmod"):
+                os.fchmod(descriptor, file_mode(path))
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            file.flush()
+            _sync(descriptor)
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _sync(descriptor: int) -> None:
+    """Returns once a file or folder is on the disk; on macOS ``fsync`` alone leaves it in the drive's cache."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(descriptor, full)
+        except OSError:  # a volume that has no such thing
+            pass
+        else:
+            return
+    os.fsync(descriptor)
+
+
+def _is_shared(path: Path) -> bool:
+    if not _shared:
+        return False
+    place = path.absolute()
+    return any(place.is_relative_to(folder) for folder in _shared)
