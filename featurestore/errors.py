@@ -34,12 +34,42 @@ A message says what failed, what was found and what to do next. Errors of the li
 they occur, in the adapter, so a caller needs to catch nothing but this tree.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
+from typing import Any, ClassVar
+
+_LONGEST_NAME, _MOST_NAMES = 200, 1_000
+"""Up to how long a name is compared with others, and with how many: the work grows with the product of all three."""
 
 
 class FeatureStoreError(Exception):
     """The root of the tree: catch it to catch everything the feature store raises on purpose."""
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {}
+    """What it carries beside its message, each with its value where that is not known."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns what it carries, for an answer over the network."""
+        return {name: getattr(self, name) for name in self.FIELDS}
+
+    @classmethod
+    def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
+        """Returns an error of this class, as it was raised elsewhere.
+
+        Args:
+            message: its message, which is built already.
+            told: what ``to_wire`` returned there; what is missing is as if it was not known.
+
+        Example:
+            >>> NotFoundError.from_wire("No feature view is named 'wether'.", {"name": "wether"}).name
+            'wether'
+        """
+        error = cls.__new__(cls)
+        Exception.__init__(error, message)
+        for name, unknown in cls.FIELDS.items():
+            setattr(error, name, told.get(name, unknown))
+        return error
 
 
 class ConfigError(FeatureStoreError):
@@ -54,6 +84,8 @@ class MissingExtraError(ConfigError, ImportError):
         extra: the extra of this package that brings it.
     """
 
+    FIELDS: ClassVar[Mapping[str, Any]] = {"extra": ""}
+
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{what} needs an optional dependency that is not installed. Run: pip install 'featurestore[{extra}]'")
@@ -66,6 +98,8 @@ class DefinitionError(FeatureStoreError):
         problem: what is wrong, what was found, what to do.
         place: where, as ``"definitions/flights.py:12"``; empty where there is no file (a notebook).
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"problem": "", "place": ""}
 
     def __init__(self, problem: str, place: str = "") -> None:
         self.problem = problem
@@ -87,6 +121,18 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
         lines = "\n".join(f"  - {fault}" for fault in self.faults)
         super().__init__(f"{head}\n{lines}")
 
+    def to_wire(self) -> dict[str, Any]:
+        """Returns the problem and place of each fault."""
+        return super().to_wire() | {"faults": [fault.to_wire() for fault in self.faults]}
+
+    @classmethod
+    def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
+        """Returns the error with its faults."""
+        error = super().from_wire(message, told)
+        faults = told.get("faults", ())
+        error.faults = tuple(DefinitionError(each.get("problem", ""), each.get("place", "")) for each in faults)  # type: ignore[attr-defined]  # of this class
+        return error
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
@@ -97,12 +143,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("x", [])
         'There are none yet.'
     """
-    names = sorted(set(known))
+    names = sorted(set(islice(known, _MOST_NAMES)))
     if not names:
         return "There are none yet."
-    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    names = [each for each in names if len(each) <= _LONGEST_NAME]
+    near = get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     if near:
         return f"Did you mean {' or '.join(repr(each) for each in near)}?"
+    if not names:
+        return "None of those there are is like it."
     shown = ", ".join(repr(each) for each in names[:10])
     return f"There is {shown}{' …' if len(names) > 10 else ''}."
 
@@ -116,6 +165,8 @@ class NotFoundError(FeatureStoreError, LookupError):
         known: the names there are; the nearest are suggested.
         hint: what to do next, when it is not a misspelling.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"kind": "", "name": "", "suggestion": ""}
 
     def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
         self.kind = kind
@@ -134,6 +185,8 @@ class NameClashError(FeatureStoreError):
         second: what would have it too.
     """
 
+    FIELDS: ClassVar[Mapping[str, Any]] = {"column": ""}
+
     def __init__(self, column: str, first: str, second: str) -> None:
         self.column = column
         super().__init__(
@@ -143,7 +196,20 @@ class NameClashError(FeatureStoreError):
 
 
 class RequestError(FeatureStoreError, ValueError):
-    """The rows, spine or arguments of a call are wrong."""
+    """The rows, spine or arguments of a call are wrong.
+
+    Args:
+        message: what is wrong, and what to do.
+        row: the number of the row that it is about, from 0.
+        column: the column that it is about.
+    """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"row": None, "column": None}
+
+    def __init__(self, message: str = "", *, row: int | None = None, column: str | None = None) -> None:
+        self.row = row
+        self.column = column
+        super().__init__(message)
 
 
 class ClosedError(FeatureStoreError):
@@ -164,6 +230,8 @@ class UnknownAggregateError(RegistryError):
         name: the aggregate.
     """
 
+    FIELDS: ClassVar[Mapping[str, Any]] = {"name": ""}
+
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
@@ -179,6 +247,8 @@ class ConcurrentApplyError(RegistryError):
         changed: what the other one changed, a line each.
     """
 
+    FIELDS: ClassVar[Mapping[str, Any]] = {"changed": ()}
+
     def __init__(self, changed: Sequence[str]) -> None:
         self.changed = tuple(changed)
         lines = "".join(f"\n  - {line}" for line in self.changed)
@@ -192,6 +262,8 @@ class LeaseLostError(RegistryError):
         name: what the lease is on.
         holder: who held it.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"name": ""}
 
     def __init__(self, name: str, holder: str) -> None:
         self.name = name
@@ -207,6 +279,8 @@ class BreakingChangeError(RegistryError):
     Args:
         broken: a line for each of them: its name and what it would miss.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"broken": ()}
 
     def __init__(self, broken: Sequence[str]) -> None:
         self.broken = tuple(broken)
@@ -245,6 +319,8 @@ class RejectedRowsError(MaterializeError):
         reasons: how many rows were rejected, by reason.
         kept: where the rejected rows can be looked at.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"reasons": {}}
 
     def __init__(self, view: str, reasons: dict[str, int], kept: str) -> None:
         self.reasons = reasons
@@ -288,8 +364,10 @@ class LimitError(ServerError):
 
     Args:
         message: what was found, and the limit.
-        limit: which of the server's limits: ``"body"``, ``"rows"`` or ``"time"``.
+        limit: which of the server's limits: ``"body"``, ``"rows"``, ``"time"`` or ``"decoder"``.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"limit": ""}
 
     def __init__(self, message: str, limit: str = "") -> None:
         self.limit = limit
@@ -303,6 +381,8 @@ class UnavailableError(ServerError):
         message: what is the matter.
         retry_after: the seconds after which to try again, where the server said so.
     """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"retry_after": None}
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         self.retry_after = retry_after

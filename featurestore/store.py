@@ -13,6 +13,7 @@ from featurestore.clock import Clock, utc_now
 from featurestore.config import load_settings
 from featurestore.errors import NotFoundError
 from featurestore.operations import Operations
+from featurestore.plan.online import OnlinePlan
 from featurestore.plan.selection import Selection, select
 from featurestore.retrieve.rows import OnlineRows
 from featurestore.spec.catalog import Catalog
@@ -167,9 +168,17 @@ class FeatureStore(Operations):
         return reader.read(reader.plan(features, self._select_current), rows, at)
 
     async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
-        """Looks features up like ``online``, without blocking the event loop while the store answers."""
+        """Looks features up like ``online``, without blocking the event loop while the store answers.
+
+        Instead of features it takes their plan, which ``compile`` returned: the answer is of the catalog that the plan is of.
+        """
         reader = self._reader
-        return await reader.read_async(reader.plan(features, self._select_current), rows, at)
+        plan = features if isinstance(features, OnlinePlan) else reader.plan(features, self._select_current)
+        return await reader.read_async(plan, rows, at)
+
+    def compile(self, selection: Selection) -> OnlinePlan:
+        """Returns the plan of look-ups of a selection, for ``online_async``; a server keeps it while the catalog is the same."""
+        return self._reader.compile(selection)
 
     def example(self, features: str) -> dict[str, Any]:
         """Returns a look-up that answers with what is in the stores: ``store.online(**store.example("delay_model"))``.

@@ -54,7 +54,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "msgspec": ("codec", "spec.serial", "plan.entries", "streams.shelved", "registry.*", "cli.*", "server.*", "client.*"),
     "pyarrow": ("plan.tiles", "retrieve.sink", "sources.parquet", "sources.databases", "server.*", "client.*"),
     "starlette": ("server.*",),
-    "uvicorn": ("server.run",),
+    "uvicorn": ("server.run", "server.workers", "server.protocol"),
     "swagger_ui_bundle": ("server.pages",),
     "prometheus_client": ("server.*",),
     "jwt": ("server.tokens",),

@@ -190,12 +190,7 @@ def error_of(status: int, body: bytes, headers: Any) -> FeatureStoreError:
     found = getattr(errors, str(told.get("error", "")), None)
     if not (isinstance(found, type) and issubclass(found, FeatureStoreError)):
         found = _BY_KIND.get(kind, ServerError)
-    # NOTE: the constructors build messages; this one is built already.
-    error = found.__new__(found)
-    Exception.__init__(error, detail)
-    for name in ("kind", "name", "suggestion", "column", "row", "reasons", "limit"):
-        if name in told:
-            setattr(error, name, told[name])
+    error = found.from_wire(detail, told)
     after = headers.get("retry-after")
     error.retry_after = float(after) if status == 503 and after and after.isdigit() else None  # type: ignore[attr-defined]  # of the answer
     error.status = status  # type: ignore[attr-defined]  # of the answer

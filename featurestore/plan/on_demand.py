@@ -75,8 +75,9 @@ class Step:
             made = evaluate(used, self._expressions)
             checks = self._checks
         except pl.exceptions.PolarsError as error:
-            where = "" if (row := self._failing(used)) is None else f"Row {start + row}: "
-            raise RequestError(f"{where}on-demand view {self.view!r} fails: {str(error).splitlines()[0]}") from error
+            row = None if (failing := self._failing(used)) is None else start + failing
+            where = "" if row is None else f"Row {row}: "
+            raise RequestError(f"{where}on-demand view {self.view!r} fails: {str(error).splitlines()[0]}", row=row) from error
         for output, value, unfit, constraints in checks:
             self._refuse(made, output, unfit, start)
             if value is not None:
@@ -117,8 +118,9 @@ class Step:
             row, reason = broken
             said, value = f"{self.view}.{output.feature.name}", made[output.name][row]
             raise RequestError(
-                f"Row {start + row}: the feature {said} comes to {value!r}, which {reason}. Mend the row, or what is declared."
-            )
+                f"Row {start + row}: the feature {said} comes to {value!r}, which {reason}. Mend the row, or what is declared.",
+                row=start + row, column=output.name,
+            )  # fmt: skip
 
 
 _Check = tuple[Output, pl.Expr | None, Sequence[tuple[pl.Expr, str]], Sequence[tuple[pl.Expr, str]]]

@@ -42,7 +42,8 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
         if name not in rows.columns:
             raise RequestError(
                 f"The rows pushed to source {source.name!r} have no column {name!r}. {did_you_mean(name, rows.columns)} "
-                "Give it to all of them, null where there is no value."
+                "Give it to all of them, null where there is no value.",
+                column=name,
             )
     wanted = {**(schema or {}), **dict.fromkeys(source.time_columns, INSTANT)}
     casts = []
@@ -50,7 +51,8 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
         if schema is not None and name not in schema:
             raise RequestError(
                 f"The rows pushed to source {source.name!r} have a column {name!r}, which the source has not. "
-                f"{did_you_mean(name, schema)} Leave it out, or name it as the source does."
+                f"{did_you_mean(name, schema)} Leave it out, or name it as the source does.",
+                column=name,
             )
         if name in wanted and found != wanted[name]:
             casts.append(_conformed(rows[name], wanted[name], source))
@@ -86,7 +88,8 @@ def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Seri
     if not fits(found, dtype):
         raise RequestError(
             f"The rows pushed to source {source.name!r} have {found} in the column {column.name!r}, where the source has {dtype}. "
-            f"Cast it first: pl.col({column.name!r}).cast(pl.{dtype})."
+            f"Cast it first: pl.col({column.name!r}).cast(pl.{dtype}).",
+            column=column.name,
         )
     value, unfit = fitted(pl.col(column.name), found, dtype)
     if unfit is not None and column.to_frame().select(unfit.fill_null(value=False).any()).item():
@@ -124,7 +127,8 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     if len(wrong):
         raise RequestError(
             f"The rows pushed to source {source.name!r} have {wrong[0]!r} in the column {texts.name!r}, which is no {dtype}, "
-            "as the source has there."
+            "as the source has there.",
+            column=texts.name,
         )
     return parsed
 

@@ -46,9 +46,10 @@ class RequestColumn:
         """The default, as a column of one row."""
         return pl.Series(self.field.name, [self.field.default], dtype=self.field.dtype)
 
-    def lacking(self, where: str, there: Sequence[str]) -> RequestError:
+    def lacking(self, where: str, there: Sequence[str], row: int | None = None) -> RequestError:
         """Returns the error of its not being there."""
-        return RequestError(f"{where} no request field {self.said}. {did_you_mean(self.field.name, there)}")
+        name = self.field.name
+        return RequestError(f"{where} no request field {self.said}. {did_you_mean(name, there)}", row=row, column=name)
 
     def checked(self, given: pl.Series, start: int = 0) -> pl.Series:
         """Returns a column of values as the field's dtype, each checked.
@@ -80,7 +81,11 @@ class RequestColumn:
         broken = first_broken(values.to_frame(), conditions)
         if broken is not None:
             row, reason = broken
-            raise RequestError(f"Row {start + row}: the request field {self.said} is {given[row]!r}, which {reason}.")
+            raise RequestError(
+                f"Row {start + row}: the request field {self.said} is {given[row]!r}, which {reason}.",
+                row=start + row,
+                column=self.field.name,
+            )
 
 
 def first_broken(frame: pl.DataFrame, conditions: Sequence[tuple[pl.Expr, str]]) -> tuple[int, str] | None:
@@ -127,7 +132,8 @@ def check_fields(fields: Sequence[RequestColumn], schema: Mapping[str, pl.DataTy
         elif not fits(schema[name], dtype):
             raise RequestError(
                 f"The spine's column {name!r} is {schema[name]}, which does not fit the request field {each.said}. "
-                f"Cast it first: pl.col({name!r}).cast(pl.{dtype})."
+                f"Cast it first: pl.col({name!r}).cast(pl.{dtype}).",
+                column=name,
             )
 
 
@@ -153,9 +159,9 @@ def _with_defaults(column: RequestColumn, rows: Sequence[Mapping[str, Any]]) -> 
     name = column.field.name
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise RequestError(f"Row {number} is {row!r}, not a dictionary of columns.")
+            raise RequestError(f"Row {number} is {row!r}, not a dictionary of columns.", row=number)
         if name not in row and column.field.required:
-            raise column.lacking(f"Row {number} has", [str(key) for key in row])
+            raise column.lacking(f"Row {number} has", [str(key) for key in row], number)
     return [row.get(name, column.field.default) for row in rows]
 
 
@@ -215,5 +221,7 @@ def _value(column: RequestColumn, value: Any, number: int) -> pl.Series:
         fit = False
     if not fit:
         kind = type(value).__name__
-        raise RequestError(f"Row {number}: the request field {column.said} is {value!r}, of type {kind}.")
+        raise RequestError(
+            f"Row {number}: the request field {column.said} is {value!r}, of type {kind}.", row=number, column=column.field.name
+        )
     return column.checked(given, number).alias(column.name)

@@ -109,17 +109,19 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
     for name in (time, *selection.needed):
         if name not in schema:
             what = "time column" if name == time else "join key column"
-            raise RequestError(f"The spine has no {what} {name!r}. {did_you_mean(name, schema)}")
+            raise RequestError(f"The spine has no {what} {name!r}. {did_you_mean(name, schema)}", column=name)
     if not isinstance(schema[time], (pl.Datetime, pl.Date)):
         raise RequestError(
-            f"The spine's time column {time!r} is {schema[time]}, not a time. Parse it first: pl.col({time!r}).str.to_datetime()."
+            f"The spine's time column {time!r} is {schema[time]}, not a time. Parse it first: pl.col({time!r}).str.to_datetime().",
+            column=time,
         )
     for join in selection.joins:
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
             if not fits(schema[column], dtype) or schema[column].is_float() or schema[column].is_decimal():
                 raise RequestError(
                     f"The spine's column {column!r} is {schema[column]}, but the join key {key!r} of entity "
-                    f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype})."
+                    f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype}).",
+                    column=column,
                 )
 
 

@@ -60,11 +60,15 @@ class OnlineReader:
         except KeyError:
             pass
         except TypeError:  # a list in a list cannot be looked up; it is compiled each time
-            return compile_online(self._project, select(features))
-        plan = compile_online(self._project, select(features))
+            return self.compile(select(features))
+        plan = self.compile(select(features))
         if len(plans) < _PLANS_KEPT:
             plans[name] = plan
         return plan
+
+    def compile(self, selection: Selection) -> OnlinePlan:
+        """Returns the plan of a selection."""
+        return compile_online(self._project, selection)
 
     def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
         """Returns the features of some rows."""
@@ -193,11 +197,14 @@ def _entity(join: OnlineJoin, values: Sequence[Any], number: int) -> bytes | Non
         try:
             parts.append(encode(value))
         except OverflowError as error:
-            raise RequestError(f"Row {number}: the key {column!r} is {value!r}, which is beyond 64 bits.") from error
+            raise RequestError(
+                f"Row {number}: the key {column!r} is {value!r}, which is beyond 64 bits.", row=number, column=column
+            ) from error
         except UnicodeEncodeError as error:
             raise RequestError(
-                f"Row {number}: the key {column!r} is {value!r}, which is no text of Unicode ({error.reason}). Decode it anew."
-            ) from error
+                f"Row {number}: the key {column!r} is {value!r}, which is no text of Unicode ({error.reason}). Decode it anew.",
+                row=number, column=column,
+            ) from error  # fmt: skip
     return b"".join(parts) + b"}"
 
 
@@ -217,19 +224,21 @@ def _converted(value: Any, wanted: type, column: str, number: int) -> Any:
     if wanted is bool and type(value).__name__ in ("bool_", "bool"):
         return bool(value)
     raise RequestError(
-        f"Row {number}: the key {column!r} is {value!r}, of type {type(value).__name__}; it must be {wanted.__name__} (or None)."
-    )
+        f"Row {number}: the key {column!r} is {value!r}, of type {type(value).__name__}; it must be {wanted.__name__} (or None).",
+        row=number, column=column,
+    )  # fmt: skip
 
 
 def _lacking(join: OnlineJoin, rows: Sequence[Row]) -> RequestError:
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            return RequestError(f"Row {number} is {row!r}, not a dictionary of columns.")
+            return RequestError(f"Row {number} is {row!r}, not a dictionary of columns.", row=number)
         for column in join.on:
             if column not in row:
                 return RequestError(
-                    f"Row {number} has no key {column!r}, by which {join.label!r} is joined. {did_you_mean(column, map(str, row))}"
-                )
+                    f"Row {number} has no key {column!r}, by which {join.label!r} is joined. {did_you_mean(column, map(str, row))}",
+                    row=number, column=column,
+                )  # fmt: skip
     return RequestError(f"The rows have no key {join.on}.")
 
 

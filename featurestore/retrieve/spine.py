@@ -205,7 +205,8 @@ def check_fileable(schema: Mapping[str, pl.DataType]) -> None:
         if not _is_fileable(dtype):
             raise RequestError(
                 f"The column {name!r} is {dtype}, which cannot be written to Parquet. Cast it first, "
-                f"pl.col({name!r}).cast(pl.Int64) or to pl.String, or leave it out of the spine."
+                f"pl.col({name!r}).cast(pl.Int64) or to pl.String, or leave it out of the spine.",
+                column=name,
             )
 
 

@@ -18,6 +18,7 @@ from featurestore.errors import FeatureStoreError, LimitError
 from featurestore.server.access import Guard, OpenGuard, Resource
 from featurestore.server.limits import Limits
 from featurestore.server.observer import NoObserver, Observer
+from featurestore.server.pools import Pools
 from featurestore.server.problems import MEDIA_TYPE, Problem, problem_of
 from featurestore.server.route import Parts, RouteSpec
 from featurestore.server.routes import ROUTES
@@ -38,6 +39,7 @@ def create_app(
     observer: Observer | None = None,
     *,
     closing: bool = False,
+    warm: bool = False,
 ) -> Starlette:
     """Returns the service over a store, as an ASGI application.
 
@@ -47,6 +49,7 @@ def create_app(
         guard: decides who may do what; by default everybody may do everything.
         observer: is told of every request after its answer.
         closing: whether the store is closed with the application.
+        warm: whether what the first requests would wait for is started with the application.
 
     Example:
         >>> from featurestore import FeatureStore
@@ -55,28 +58,34 @@ def create_app(
         '/v1/online'
     """
     limits = Limits.of(settings or store.settings)
-    parts = Parts(store, limits, observer or NoObserver())
+    parts = Parts(store, limits, observer or NoObserver(), Pools(limits))
     doors = [
         Route(spec.path, Door(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
         for spec in ROUTES
     ]
     handlers: dict[Any, Any] = {HTTPException: _no_route, Exception: _failed}
-    return Starlette(routes=doors, exception_handlers=handlers, lifespan=_lifespan(store, parts.observer, closing=closing))
+    made = Starlette(routes=doors, exception_handlers=handlers, lifespan=_lifespan(parts, closing=closing, warm=warm))
+    made.router.redirect_slashes = False  # a redirect would repeat whatever Host the client says
+    return made
 
 
-def _lifespan(
-    store: "FeatureStore", observer: Observer, *, closing: bool
-) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    store = parts.store
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            await asyncio.to_thread(lambda: store.catalog_at_hand)
+            await parts.pools.control.run(lambda: store.catalog_at_hand)
+            if warm:
+                await parts.pools.control.run(parts.decoders.warm)
         except FeatureStoreError as error:
             _log.warning("The service has begun and is not ready: %s", error)
         try:
             yield
         finally:
-            await asyncio.to_thread(observer.close)
+            await parts.pools.control.run(parts.observer.close)
+            parts.decoders.close()
+            parts.pools.close()
             if closing:
                 store.close()
 
@@ -100,6 +109,7 @@ class Door:
         self._endpoint = spec.make(parts)
         self._guard = guard
         self._observer = parts.observer
+        self._budget = parts.budget
         self._project = parts.store.settings.project
         self._seconds = parts.limits.seconds if spec.timed else None
 
@@ -107,7 +117,7 @@ class Door:
         """Answers one request."""
         began = perf_counter()
         need = self.spec.need
-        visit = Visit(scope, receive, send, self._guard, need.action)
+        visit = Visit(scope, receive, send, self._guard, need.action, self._budget)
         try:
             try:
                 async with asyncio.timeout(self._seconds):
@@ -125,6 +135,7 @@ class Door:
         except Gone:
             visit.answered = _CLIENT_GONE
         finally:
+            visit.release()
             self._tell(visit, perf_counter() - began)
 
     def _late(self, visit: Visit) -> LimitError:

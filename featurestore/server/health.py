@@ -9,6 +9,7 @@ import msgspec
 
 from featurestore.errors import FeatureStoreError
 from featurestore.server.observer import Observer
+from featurestore.server.pools import Pools
 from featurestore.server.problems import RETRY_AFTER, Problem
 from featurestore.server.visit import Visit
 
@@ -30,14 +31,16 @@ class MetricsEndpoint:
 
     Args:
         observer: counts.
+        pools: the threads to count in.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, pools: Pools) -> None:
         self._observer = observer
+        self._pools = pools
 
     async def __call__(self, visit: Visit) -> None:
         """Answers, as Prometheus reads it."""
-        await visit.answer(await asyncio.to_thread(self._observer.metrics), b"text/plain; version=0.0.4; charset=utf-8")
+        await visit.answer(await self._pools.control.run(self._observer.metrics), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 class ReadyEndpoint:
@@ -45,10 +48,12 @@ class ReadyEndpoint:
 
     Args:
         store: the store.
+        pools: the threads to ask in.
     """
 
-    def __init__(self, store: "FeatureStore") -> None:
+    def __init__(self, store: "FeatureStore", pools: Pools) -> None:
         self._store = store
+        self._pools = pools
         self._lock: asyncio.Lock | None = None
         self._found: dict[str, str] = {}
         self._looked = float("-inf")
@@ -58,7 +63,7 @@ class ReadyEndpoint:
         self._lock = self._lock or asyncio.Lock()
         async with self._lock:
             if perf_counter() - self._looked > _FRESH:
-                self._found = await asyncio.to_thread(self._look)
+                self._found = await self._pools.control.run(self._look)
                 self._looked = perf_counter()
         wrong = [name for name, told in self._found.items() if told != "ok"]
         if wrong:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ class KeyRing:
 
     def __init__(self, keys: "Keys") -> None:
         self._keys = keys
+        # A thread of its own: whatever else the server has to do, a revoked key is over within seconds.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="featurestore-keys")
         self._known: Mapping[str, Key] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
@@ -81,7 +84,7 @@ class KeyRing:
         self._next, self._last = None, self._next
         began = self._tried_at = perf_counter()
         try:
-            found = await asyncio.to_thread(self._keys.list)
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._keys.list)
         except RegistryError as error:
             self._failing = True
             _log.warning("The keys cannot be read; those read last count for a minute. %s", error)

@@ -16,6 +16,16 @@ class Limits:
         body: the bytes of a body, but for a spine's (413).
         spine: the bytes of a spine (413).
         rows: the rows of one look-up or push (422).
+        columns: the columns of a body, and the features that a look-up asks for (422).
+        decoded: the bytes of a body once it is decoded; a spine of more is worked on in files (413).
+        spine_rows: the rows of a spine (413).
+        spine_decoded: the bytes of a spine once it is decoded (413).
+        decoders: how many processes decode Arrow and Parquet.
+        decoder: the bytes that one of them may take beyond what it takes to start.
+        decoder_seconds: how long it may take over a body.
+        bodies: the bytes of all bodies that are worked on at once (503 with Retry-After).
+        pushes: how many pushes are worked on at once.
+        pushes_waiting: how many may wait for that (503 with Retry-After).
         seconds: how long a request may take, but for a training frame (408 while its body comes, then 503).
         training: how many training frames are made at once (503 with Retry-After).
         training_seconds: how long one of them may take (503).
@@ -23,8 +33,18 @@ class Limits:
     """
 
     body: int = 32 * MIB
-    spine: int = 16_384 * MIB
+    spine: int = 1_100 * MIB
     rows: int = 10_000
+    columns: int = 500
+    decoded: int = 256 * MIB
+    spine_rows: int = 10_000_000
+    spine_decoded: int = 1024 * MIB
+    decoders: int = 2
+    decoder: int = 512 * MIB
+    decoder_seconds: float = 30.0
+    bodies: int = 256 * MIB
+    pushes: int = 4
+    pushes_waiting: int = 16
     seconds: float = 30.0
     training: int = 2
     training_seconds: float = 3600.0
@@ -38,6 +58,16 @@ class Limits:
             spine=int(settings.server_spine_mib * MIB),
             memory=int(settings.server_memory_mib * MIB),
             rows=settings.server_rows,
+            columns=settings.server_columns,
+            decoded=int(settings.server_decoded_mib * MIB),
+            spine_rows=settings.server_spine_rows,
+            spine_decoded=int(settings.server_spine_decoded_mib * MIB),
+            decoders=settings.server_decoders,
+            decoder=int(settings.server_decoder_mib * MIB),
+            decoder_seconds=settings.server_decoder_seconds,
+            bodies=int(settings.server_bodies_mib * MIB),
+            pushes=settings.server_pushes,
+            pushes_waiting=settings.server_pushes_waiting,
             seconds=settings.server_seconds,
             training=settings.server_training,
             training_seconds=settings.server_training_seconds,

@@ -19,14 +19,14 @@ from featurestore.errors import RequestError
 from featurestore.plan.selection import Selection, select
 from featurestore.server.access import Resource
 from featurestore.server.bodies import ENCODE, FLOATS, JSON, MSGPACK, Codec, answer_type, media_type, sayable
-from featurestore.server.limits import Limits, check_rows
-from featurestore.server.observer import Observer
+from featurestore.server.limits import check_rows
+from featurestore.server.route import Parts
 from featurestore.server.visit import Visit
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.plan.online import OnlinePlan
 
 _MOST_KEPT = 1024
 _TAKEN = (JSON, MSGPACK)
@@ -55,13 +55,15 @@ class Asked:
 
     Args:
         selection: what is asked for.
+        plan: the same, compiled: what the rows are made of and what they are read by are of one catalog.
         names: as the request names it.
     """
 
-    __slots__ = ("converters", "floats", "names", "said", "types")
+    __slots__ = ("converters", "floats", "names", "plan", "said", "types")
 
-    def __init__(self, selection: Selection, names: tuple[str, ...]) -> None:
+    def __init__(self, selection: Selection, plan: "OnlinePlan", names: tuple[str, ...]) -> None:
         self.names = names
+        self.plan = plan
         self.said = ",".join(names)
         columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
         fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
@@ -84,24 +86,24 @@ class Asked:
                         row[column] = convert(value)
                     except (ValueError, RequestError, InvalidOperation, binascii.Error, msgspec.ValidationError) as error:
                         shown = value if len(str(value)) < 100 else f"{str(value)[:100]}…"
-                        raise RequestError(f"Row {number}: the column {column!r} is {shown!r}. {error}") from error
+                        raise RequestError(
+                            f"Row {number}: the column {column!r} is {shown!r}. {error}", row=number, column=column
+                        ) from error
 
 
 class OnlineEndpoint:
     """Answers look-ups.
 
     Args:
-        store: the store.
-        limits: the server's limits.
-        observer: is told of every look-up.
+        parts: the store, the server's limits, and who is told of every look-up.
     """
 
-    def __init__(self, store: "FeatureStore", limits: Limits, observer: Observer) -> None:
-        self._store = store
-        self._limits = limits
-        self._observer = observer
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._limits = parts.limits
+        self._observer = parts.observer
         self._codec = Codec(Question)
-        self._project = store.settings.project
+        self._project = parts.store.settings.project
         self._catalog: Catalog | None = None
         self._asked: dict[str | tuple[str, ...], Asked] = {}
 
@@ -118,7 +120,7 @@ class OnlineEndpoint:
         if asked.converters:
             rows = as_dicts(rows)
             asked.convert(rows)
-        found = await self._store.online_async(features, rows, at=question.at)
+        found = await self._store.online_async(asked.plan, rows, at=question.at)
         wanted = answer_type(visit.header(b"accept"), given)
         columns: dict[str, Any] = found.columns()
         # One look at all of them: hardly ever is one of them not finite.
@@ -142,7 +144,8 @@ class OnlineEndpoint:
         asked = self._asked.get(name)
         if asked is None:
             names = (name,) if isinstance(name, str) else name
-            asked = Asked(select(catalog, parse_references(list(names))), names)
+            selection = select(catalog, parse_references(list(names)))
+            asked = Asked(selection, self._store.compile(selection), names)
             if len(self._asked) < _MOST_KEPT:
                 self._asked[name] = asked
         return asked

@@ -1,9 +1,9 @@
 """The OpenAPI document, made of the table of routes and of what whoever asks may see: each service and view has its schemas."""
 
-import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -11,16 +11,11 @@ from featurestore.errors import FeatureStoreError
 from featurestore.plan.selection import Selection, select
 from featurestore.plan.sight import Sight
 from featurestore.server.contents import Contents, to
-from featurestore.server.limits import Limits
-from featurestore.server.route import RouteSpec
+from featurestore.server.route import Parts, RouteSpec
 from featurestore.server.schemas import Schema, of_answer, of_rows
-from featurestore.server.sights import Sights
 from featurestore.server.visit import Visit
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
-
-if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
 
 _PROBLEM = "application/problem+json"
 _FAULTS: dict[str, str] = {
@@ -33,10 +28,11 @@ _FAULTS: dict[str, str] = {
     "413": "The body is too large.",
     "415": "The body is of another type.",
     "422": "The request is wrong; `row` and `column` say where.",
+    "429": "Bodies of this sender have ended the decoder; `Retry-After` says when Arrow and Parquet are taken again.",
     "503": "A store cannot be reached, or the server has too much to do; `Retry-After` says when to try again.",
 }
 _OF_ALL = ("401", "403", "503")
-_OF_BODIES = ("400", "404", "408", "409", "413", "415", "422")
+_OF_BODIES = ("400", "404", "408", "409", "413", "415", "422", "429")
 _TAGS = {
     "features": "Look features up, train on them, push rows.",
     "discovery": "What is applied.",
@@ -50,16 +46,15 @@ class OpenAPIEndpoint:
     """Answers the document, made anew when something else is applied.
 
     Args:
-        store: the store.
-        sights: tells what whoever asks may see.
-        limits: the server's limits.
+        parts: the store, what whoever asks may see, and the server's limits.
         routes: gives the table of routes.
     """
 
-    def __init__(self, store: "FeatureStore", sights: Sights, limits: Limits, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
-        self._store = store
-        self._sights = sights
-        self._limits = limits
+    def __init__(self, parts: Parts, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
+        self._store = parts.store
+        self._sights = parts.sights
+        self._limits = parts.limits
+        self._control = parts.pools.control
         self._routes = routes
         self._catalog: Catalog | None = None
         self._bodies: dict[Sight, bytes] = {}
@@ -72,7 +67,7 @@ class OpenAPIEndpoint:
         kept = self._bodies
         body = kept.get(sight)
         if body is None:
-            body = await asyncio.to_thread(self._make, catalog, sight)
+            body = await self._control.run(partial(self._make, catalog, sight))
             if len(kept) < _MOST_KEPT:
                 kept[sight] = body
         await visit.answer(body, b"application/json")

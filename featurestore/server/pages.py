@@ -1,5 +1,6 @@
 """Pages: ``/docs``, Swagger UI from its wheel's files. Nothing comes from elsewhere, and a strict policy sees to it."""
 
+from functools import cache
 from pathlib import Path
 
 import swagger_ui_bundle
@@ -113,4 +114,10 @@ async def file(visit: Visit) -> None:
         return
     if name not in _FILES:
         raise NotFoundError("file of the documentation", name, [*_FILES, "start.js"])
-    await visit.answer((_FOLDER / name).read_bytes(), _FILES[name], headers=_HEADERS)
+    await visit.answer(_contents(name), _FILES[name], headers=_HEADERS)
+
+
+@cache
+def _contents(name: str) -> bytes:
+    """Returns a file of the wheel, which is read once: it may be large, and requests wait meanwhile."""
+    return (_FOLDER / name).read_bytes()

@@ -1,6 +1,5 @@
 """Problems: errors as answers, ``application/problem+json`` (RFC 9457). One table says which error is which status."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +39,7 @@ KINDS: dict[str, str] = {
     "body": "The body is too large",
     "rows": "There are too many rows",
     "time": "The request takes too long",
+    "decoder": "Too many bodies of this sender could not be decoded",
     "unauthenticated": "It is not known who asks",
     "forbidden": "Whoever asks may not do this",
     "rejected": "Rows were rejected",
@@ -68,10 +68,12 @@ _ERRORS: tuple[tuple[type[FeatureStoreError], int, str], ...] = (
 )
 """What each error is, the first that fits; a limit's is by the limit."""
 
-_LIMITS = {"body": 413, "rows": 422, "upload": 408, "time": 503}
+_LIMITS = {"body": 413, "decoded": 413, "rows": 422, "upload": 408, "time": 503, "decoder": 429}
+_KINDS_OF_LIMITS = {"upload": "time", "decoded": "body", "": "time"}
+_DECODER_AGAIN = 60.0
 _LONGEST = 2_000
-_ROW = re.compile(r"\bRow (\d+)\b")
-_COLUMN = re.compile(r"(?:key|request field|column|feature) '([^']+)'")
+_HEADERS = frozenset({"retry_after"})
+"""What of an error is told in a header."""
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
@@ -112,15 +114,14 @@ def problem_of(error: FeatureStoreError) -> Problem:
         >>> made = problem_of(NotFoundError("feature view", "wether", ["weather"]))
         >>> made.status, made.more
         (404, {'error': 'NotFoundError', 'kind': 'feature view', 'name': 'wether', 'suggestion': "Did you mean 'weather'?"})
-        >>> problem_of(RequestError("Row 3: the key 'origin' is 1, of type int.")).more
+        >>> problem_of(RequestError("Row 3: the key 'origin' is 1, of type int.", row=3, column="origin")).more
         {'error': 'RequestError', 'row': 3, 'column': 'origin'}
     """
     if isinstance(error, LimitError):
         status = _LIMITS.get(error.limit, 503)
-        kind = "time" if error.limit == "upload" else error.limit or "time"
-        return Problem(
-            status, kind, str(error), _retry(RETRY_AFTER) if status == 503 else None, error="LimitError", limit=error.limit
-        )
+        kind = _KINDS_OF_LIMITS.get(error.limit, error.limit)
+        after = {503: _retry(RETRY_AFTER), 429: _retry(_DECODER_AGAIN)}.get(status)
+        return Problem(status, kind, str(error), after, error="LimitError", limit=error.limit)
     status, kind = next((status, kind) for known, status, kind in _ERRORS if isinstance(error, known))
     headers: dict[str, str] = {}
     if status == 503:
@@ -135,13 +136,5 @@ def _retry(seconds: float) -> dict[str, str]:
 
 
 def _details(error: FeatureStoreError) -> dict[str, Any]:
-    if isinstance(error, NotFoundError):
-        return {"kind": error.kind, "name": error.name, "suggestion": error.suggestion}
-    if isinstance(error, NameClashError):
-        return {"column": error.column}
-    if isinstance(error, RejectedRowsError):
-        return {"reasons": error.reasons}
-    if isinstance(error, RequestError):
-        row, column = _ROW.search(str(error)), _COLUMN.search(str(error))
-        return ({"row": int(row[1])} if row else {}) | ({"column": column[1]} if column else {})
-    return {}
+    """Returns what an error carries, as far as it is known."""
+    return {name: value for name, value in error.to_wire().items() if value is not None and name not in _HEADERS}

@@ -1,23 +1,20 @@
 """Pushes: ``POST /v1/push/{source}``."""
 
-import asyncio
-import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import polars as pl
 
-from featurestore.errors import RequestError
+from featurestore.errors import LimitError
 from featurestore.plan.rows import stack_rejects
 from featurestore.server.bodies import ARROW, ENCODE, FLOATS, JSON, MSGPACK, PARQUET, Codec, answer_type, media_type, sayable
-from featurestore.server.limits import Limits, check_rows
-from featurestore.server.observer import Observer
+from featurestore.server.decoding import Bounds
+from featurestore.server.limits import check_rows
+from featurestore.server.route import Parts
 from featurestore.server.visit import Visit
 
 if TYPE_CHECKING:
-    from featurestore.jobs.summary import PushedView
-    from featurestore.store import FeatureStore
+    from featurestore.jobs.summary import PushedView, PushSummary
 
 _TAKEN = (JSON, MSGPACK, ARROW, PARQUET)
 _MOST_SHOWN = 100
@@ -39,21 +36,29 @@ class PushEndpoint:
     """Takes pushed rows.
 
     Args:
-        store: the store.
-        limits: the server's limits.
-        observer: is told of every push.
+        parts: the store, the server's limits, the threads to push in, and who is told of every push.
     """
 
-    def __init__(self, store: "FeatureStore", limits: Limits, observer: Observer) -> None:
-        self._store = store
-        self._limits = limits
-        self._observer = observer
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._limits = parts.limits
+        self._observer = parts.observer
+        self._pool = parts.pools.pushes
+        self._decoders = parts.decoders
         self._codec = Codec(Rows)
 
     async def __call__(self, visit: Visit) -> None:
-        """Answers one. It runs in a thread, and goes on there if the client goes away."""
+        """Answers one. It runs in a thread, and goes on there if the client goes away; if it has not begun, it is dropped."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
+        self._pool.check()
         body = await visit.body(self._limits.body)
+        summary = await visit.while_there(self._pool.run(partial(self._push, visit, body, given)))
+        visit.after = partial(self._observer.push, summary)
+        wanted = answer_type(visit.header(b"accept"), given)
+        told = {"views": [_told(each, wanted) for each in summary]}
+        await visit.answer(ENCODE[wanted](told), wanted.encode())
+
+    def _push(self, visit: Visit, body: bytes | bytearray, given: str) -> "PushSummary":
         query = visit.query()
         views = query["views"].split(",") if "views" in query else None
         rows: Any
@@ -65,14 +70,16 @@ class PushEndpoint:
             if given == JSON:
                 rows = with_floats(rows)
         else:
-            rows = await asyncio.to_thread(_frame, body, given, self._limits.rows)
+            bounds = Bounds(self._limits.rows, self._limits.decoded, self._limits.columns)
+            try:
+                rows = self._decoders.frame(body, given, bounds, visit.sender)
+            except LimitError as error:
+                if error.limit != "rows":
+                    raise
+                check_rows(bounds.rows + 1, bounds.rows, counted=False)
+                raise
             visit.rows = rows.height
-        source = visit.scope["path_params"]["source"]
-        summary = await asyncio.to_thread(self._store.push, source, rows, views=views)
-        visit.after = partial(self._observer.push, summary)
-        wanted = answer_type(visit.header(b"accept"), given)
-        told = {"views": [_told(each, wanted) for each in summary]}
-        await visit.answer(ENCODE[wanted](told), wanted.encode())
+        return self._store.push(visit.scope["path_params"]["source"], rows, views=views)
 
 
 def with_floats(rows: dict[str, list[Any]] | list[dict[str, Any]]) -> dict[str, list[Any]] | list[dict[str, Any]]:
@@ -96,18 +103,6 @@ def _floats(column: list[Any]) -> list[Any]:
     if str in kinds and kinds & {int, float}:
         return [FLOATS.get(value, value) if type(value) is str else value for value in column]
     return column
-
-
-def _frame(body: bytes | bytearray, given: str, most: int) -> pl.DataFrame:
-    read = pl.read_ipc_stream if given == ARROW else pl.read_parquet
-    try:
-        # One more than are allowed: a small body may stand for very many.
-        rows = read(io.BytesIO(body), n_rows=most + 1)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        name = "Arrow IPC stream" if given == ARROW else "Parquet file"
-        raise RequestError(f"The body is no {name}: {str(error).splitlines()[0]}.") from error
-    check_rows(rows.height, most, counted=False)
-    return rows
 
 
 def _told(pushed: "PushedView", wanted: str) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.server.access import Action, Kind
+from featurestore.server.decoders import Decoders
 from featurestore.server.limits import Limits
+from featurestore.server.memory import Budget
 from featurestore.server.observer import Observer
+from featurestore.server.pools import Pools
 from featurestore.server.sights import Sights
 from featurestore.server.visit import Visit
 
@@ -39,11 +42,23 @@ class Parts:
         store: the store.
         limits: the server's limits.
         observer: is told of what they do.
+        pools: the threads that they work in.
     """
 
     store: "FeatureStore"
     limits: Limits
     observer: Observer
+    pools: Pools
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Counts the bytes of the bodies that they work on."""
+        return Budget(self.limits.bodies)
+
+    @cached_property
+    def decoders(self) -> Decoders:
+        """The processes that decode what may be anything."""
+        return Decoders(self.limits)
 
     @cached_property
     def sights(self) -> Sights:

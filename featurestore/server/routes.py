@@ -12,15 +12,15 @@ from featurestore.server.training import TrainingEndpoint
 ROUTES: tuple[RouteSpec, ...] = (
     RouteSpec(
         "POST", "/v1/online", Need("read", "features"),
-        lambda parts: OnlineEndpoint(parts.store, parts.limits, parts.observer), "Look features up",
+        OnlineEndpoint, "Look features up",
     ),
     RouteSpec(
         "POST", "/v1/training", Need("read", "features"),
-        lambda parts: TrainingEndpoint(parts.store, parts.limits), "Fetch a training frame", timed=False,
+        TrainingEndpoint, "Fetch a training frame", timed=False,
     ),
     RouteSpec(
         "POST", "/v1/push/{source}", Need("write", "source"),
-        lambda parts: PushEndpoint(parts.store, parts.limits, parts.observer), "Push rows of a source into both stores",
+        PushEndpoint, "Push rows of a source into both stores",
     ),
     RouteSpec(
         "GET", "/v1/services", Need("read", "catalog"),
@@ -48,11 +48,11 @@ ROUTES: tuple[RouteSpec, ...] = (
     ),
     RouteSpec(
         "GET", "/openapi.json", Need("read", "catalog"),
-        lambda parts: OpenAPIEndpoint(parts.store, parts.sights, parts.limits, lambda: ROUTES),
+        lambda parts: OpenAPIEndpoint(parts, lambda: ROUTES),
     ),
     RouteSpec("GET", "/docs", Need("none"), lambda _: page),
     RouteSpec("GET", "/docs/{file}", Need("none"), lambda _: file),
-    RouteSpec("GET", "/metrics", Need("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer)),
+    RouteSpec("GET", "/metrics", Need("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer, parts.pools)),
     RouteSpec("GET", "/healthz", Need("none"), lambda _: live, "Tell whether the process lives"),
-    RouteSpec("GET", "/readyz", Need("none"), lambda parts: ReadyEndpoint(parts.store), "Tell whether it can answer"),
+    RouteSpec("GET", "/readyz", Need("none"), lambda parts: ReadyEndpoint(parts.store, parts.pools), "Tell whether it can answer"),
 )  # fmt: skip

@@ -10,14 +10,15 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.supervisors import Multiprocess
 
 from featurestore.config import Settings
 from featurestore.errors import ConfigError
 from featurestore.server.access import make_guard, require_access
 from featurestore.server.app import create_app
+from featurestore.server.memory import give_back_large_blocks
 from featurestore.server.metrics import shared_by
 from featurestore.server.observers import make_observer
+from featurestore.server.workers import Workers
 from featurestore.store import FeatureStore
 
 _BACKLOG = 2048
@@ -37,8 +38,9 @@ class AppOf:
 
     def __call__(self) -> Starlette:
         """Returns the application, over a store of its own that closes with it."""
+        give_back_large_blocks()
         store = FeatureStore(self.root, **self.given)
-        return create_app(store, guard=make_guard(store), observer=make_observer(store), closing=True)
+        return create_app(store, guard=make_guard(store), observer=make_observer(store), closing=True, warm=True)
 
 
 def serve(
@@ -76,6 +78,7 @@ def serve(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
+        timeout_worker_healthcheck=max(1, round(settings.server_worker_seconds)),
         timeout_graceful_shutdown=max(1, round(settings.server_shutdown_seconds)),
         ssl_certfile=settings.server_tls_cert or None,
         ssl_keyfile=settings.server_tls_key or None,
@@ -85,7 +88,7 @@ def serve(
             ready(_url(listening, settings, uds))
         if settings.server_workers > 1:
             with shared_by(settings.server_workers):
-                Multiprocess(config, sockets=[listening]).run()
+                Workers(config, [listening]).run()
         else:
             # NOTE: once all is closed, uvicorn raises the signal anew.
             signal.signal(signal.SIGTERM, _ended)

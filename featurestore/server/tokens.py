@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -203,14 +204,30 @@ class Tokens:
                 algorithms=[algorithm],
                 audience=self._settings.oidc_audience,
                 issuer=self._settings.oidc_issuer,
-                leeway=self._settings.oidc_leeway,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
+                # Times are checked by the store's clock below, not by the system's.
+                options={
+                    "require": ["exp", "iss", "aud", "sub"], "verify_exp": False, "verify_nbf": False, "verify_iat": False,
+                },
+            )  # fmt: skip
+            self._check_times(claims)
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Unauthenticated(f"The token does not count: {_said(error)}") from error
         known = (str(claims["sub"]), self._granted(claims))
         self._remember(digest, claims["exp"], known)
         return known
+
+    def _check_times(self, claims: Mapping[str, Any]) -> None:
+        """Refuses a token outside its time.
+
+        Raises:
+            PyJWTError: its time is over, or has not come yet.
+        """
+        now, leeway = to_micros(self._clock()) / 1e6, self._settings.oidc_leeway
+        instants = {name: _instant(name, claims[name]) for name in ("exp", "nbf", "iat") if name in claims}
+        if instants["exp"] <= now - leeway:
+            raise jwt.ExpiredSignatureError
+        if max(instants.get("nbf", 0.0), instants.get("iat", 0.0)) > now + leeway:
+            raise jwt.ImmatureSignatureError
 
     def _granted(self, claims: Mapping[str, Any]) -> tuple[Grant, ...]:
         """Returns what the names in the claim grant; a name that the settings do not have grants nothing."""
@@ -227,6 +244,12 @@ class Tokens:
             if len(self._verified) >= _MOST_VERIFIED:
                 self._verified.clear()
             self._verified[digest] = (perf_counter() + min(left, VERIFIED), known)
+
+
+def _instant(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise jwt.DecodeError(f"{name} is no time")
+    return float(value)
 
 
 def _said(error: Exception) -> str:

@@ -5,25 +5,25 @@ made in files (``sink=``), and the answer is read from there batch by batch: mem
 """
 
 import asyncio
-import io
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import LimitError, RequestError, UnavailableError
+from featurestore.errors import LimitError, UnavailableError
 from featurestore.server.access import Resource
 from featurestore.server.bodies import ARROW, PARQUET, media_type
-from featurestore.server.limits import Limits
+from featurestore.server.decoders import reading
+from featurestore.server.decoding import Bounds
+from featurestore.server.pools import Pool
 from featurestore.server.problems import Problem
+from featurestore.server.route import Parts
 from featurestore.server.visit import Gone, Visit
-
-if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
 
 T = TypeVar("T")
 
@@ -38,13 +38,14 @@ class TrainingEndpoint:
     """Makes training frames, so many at once.
 
     Args:
-        store: the store.
-        limits: the server's limits.
+        parts: the store, the server's limits, and the threads to make them in.
     """
 
-    def __init__(self, store: "FeatureStore", limits: Limits) -> None:
-        self._store = store
-        self._limits = limits
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._limits = parts.limits
+        self._pools = parts.pools
         self._running = 0
 
     async def __call__(self, visit: Visit) -> None:
@@ -58,16 +59,16 @@ class TrainingEndpoint:
                 "Try again later.",
                 5,
             )
-        made = _Made(self._store, features, options, with_spine=with_spine)
+        made = _Made(self._parts, features, options, visit.sender, with_spine=with_spine)
         self._running += 1
         work: asyncio.Task[None] | None = None
         try:
             spine = await self._spine(visit, made.folder)
-            work = asyncio.create_task(asyncio.to_thread(made.make, spine, given))
+            work = asyncio.create_task(self._pools.training.run(partial(made.make, spine, given)))
             await self._finished(visit, work)
             visit.rows = made.rows
             size, parts = made.answer()
-            await visit.stream(_parts(parts), ARROW.encode(), size)
+            await visit.stream(_parts(parts, self._pools.answers), ARROW.encode(), size)
         finally:
             # NOTE: a thread cannot be stopped. What it works on, and its place among those at once, are its own until it ends.
             if work is None or work.done():
@@ -110,7 +111,7 @@ class TrainingEndpoint:
                     held += chunk
                     if len(held) > (self._limits.memory if path is None else _WRITTEN_AT_ONCE):
                         path = path or folder() / "spine"
-                        await asyncio.to_thread(_append, path, held)
+                        await self._pools.answers.run(partial(_append, path, held))
                         held = bytearray()
         except TimeoutError:
             raise LimitError(
@@ -118,15 +119,18 @@ class TrainingEndpoint:
             ) from None
         if path is None:
             return held
-        await asyncio.to_thread(_append, path, held)
+        await self._pools.answers.run(partial(_append, path, held))
         return path
 
 
 class _Made:
     """One training frame: in memory, or in a folder of its own."""
 
-    def __init__(self, store: "FeatureStore", features: list[str], options: dict[str, Any], *, with_spine: bool) -> None:
-        self._store = store
+    def __init__(self, parts: Parts, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
+        self._store = parts.store
+        self._limits = parts.limits
+        self._decoders = parts.decoders
+        self._sender = sender
         self._features = features
         self._options = options
         self._with_spine = with_spine
@@ -143,21 +147,37 @@ class _Made:
 
     def make(self, spine: bytearray | Path, given: str) -> None:
         """Makes the frame. Raises as ``FeatureStore.training_frame`` does."""
-        if isinstance(spine, bytearray):
-            rows = _read(spine, given)
+        rows = self._decoded(spine, given) if isinstance(spine, bytearray) else None
+        if rows is not None:
             frame = self._store.training_frame(rows, self._features, **self._options)
             self._frame = frame.select(frame.columns[self._first(rows.width) :])
             self.rows = frame.height
             return
-        file = spine.rename(spine.with_suffix(".parquet")) if given == PARQUET else _as_file(spine)
-        lazy = pl.scan_parquet(file, glob=False) if given == PARQUET else pl.scan_ipc(file)
-        with _reading(given):
+        file = self.folder() / "spine.arrow"
+        self._decoders.file(spine, given, self._bounds(self._limits.spine_decoded), self._sender, file)
+        if isinstance(spine, Path):
+            spine.unlink()
+        lazy = pl.scan_ipc(file)
+        with reading(given):
             width = len(lazy.collect_schema())
         self._file = self.folder() / "frame.parquet"
         made = self._store.training_frame(lazy, self._features, sink=self._file, **self._options)
         file.unlink()
         self._columns = made.collect_schema().names()[self._first(width) :]
         self.rows = pq.ParquetFile(self._file).metadata.num_rows
+
+    def _decoded(self, spine: bytearray, given: str) -> pl.DataFrame | None:
+        """Returns a spine in memory; None where that is too small for what it decodes to."""
+        bounds = self._bounds(min(self._limits.decoded, self._limits.spine_decoded))
+        try:
+            return self._decoders.frame(spine, given, bounds, self._sender)
+        except LimitError as error:
+            if error.limit != "decoded" or self._limits.spine_decoded <= self._limits.decoded:
+                raise
+            return None
+
+    def _bounds(self, decoded: int) -> Bounds:
+        return Bounds(self._limits.spine_rows, decoded, self._limits.columns)
 
     def answer(self) -> tuple[int | None, Iterator[bytes]]:
         """Returns the frame as an Arrow IPC stream: its size if that is known, and its parts."""
@@ -181,8 +201,8 @@ class _Made:
             self._folder.cleanup()
 
 
-async def _parts(batches: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while part := await asyncio.to_thread(next, batches, b""):
+async def _parts(batches: Iterator[bytes], pool: Pool) -> AsyncIterator[bytes]:
+    while part := await pool.run(lambda: next(batches, b"")):
         yield part
 
 
@@ -227,42 +247,6 @@ class _Pieces:
         taken = b"".join(self._pieces)
         self._pieces.clear()
         return taken
-
-
-class _reading:  # noqa: N801 - reads as a function
-    """Translates what a body that is not what it says raises."""
-
-    def __init__(self, given: str) -> None:
-        self._given = given
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (pl.exceptions.PolarsError, pa.ArrowException, OSError)):
-            name = "Arrow IPC stream" if self._given == ARROW else "Parquet file"
-            raise RequestError(f"The body is no {name}: {(str(error) or 'it is empty').splitlines()[0]}.") from error
-
-
-def _read(body: bytearray, given: str) -> pl.DataFrame:
-    with _reading(given):
-        return pl.read_ipc_stream(io.BytesIO(body)) if given == ARROW else pl.read_parquet(io.BytesIO(body))
-
-
-def _as_file(stream: Path) -> Path:
-    """Returns a stream's batches in a file of Arrow's, which can be read from anywhere; one batch is in memory at a time."""
-    path = stream.with_suffix(".arrow")
-    with (
-        _reading(ARROW),
-        pa.OSFile(str(stream)) as given,
-        pa.ipc.open_stream(given) as batches,
-        pa.OSFile(str(path), "wb") as target,
-        pa.ipc.new_file(target, batches.schema) as file,
-    ):
-        for batch in batches:
-            file.write_batch(batch)
-    stream.unlink()
-    return path
 
 
 def _append(path: Path, part: bytearray) -> None:

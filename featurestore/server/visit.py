@@ -1,13 +1,16 @@
 """Visits: one request on its way through a route, and the answer to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from featurestore.errors import Forbidden, LimitError
 from featurestore.server.access import Guard, Principal, Resource
+from featurestore.server.memory import Budget
 from featurestore.server.problems import Problem
+
+T = TypeVar("T")
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -29,14 +32,18 @@ class Visit:
         send: takes the answer.
         guard: decides.
         action: what the route needs; "none" where it needs nothing.
+        budget: counts the bytes of bodies.
     """
 
     __slots__ = (
-        "_guard", "_receive", "_send", "action", "after", "answered", "asked", "decided", "principal", "rows", "scope", "uploaded",
+        "_budget", "_guard", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided", "principal", "rows",
+        "scope", "uploaded",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str, budget: Budget | None = None) -> None:
         self.scope = scope
+        self._budget = budget
+        self._held = 0
         self._receive = receive
         self._send = send
         self._guard = guard
@@ -55,19 +62,31 @@ class Visit:
 
     def check(self, resource: Resource) -> None:
         """Asks whether they may do what the route needs to something. Raises Forbidden."""
-        assert self.principal is not None, "a route that needs something admits first"
         self.asked = resource
-        self._guard.check(self.principal, self.action, resource)
+        self._guard.check(self._admitted(), self.action, resource)
         self.decided = True
 
     def may(self, action: str, resource: Resource) -> bool:
         """Tells whether they may do something beside what the route needs, for an answer that leaves out what they may not."""
-        assert self.principal is not None, "a route that needs something admits first"
         try:
-            self._guard.check(self.principal, action, resource)
+            self._guard.check(self._admitted(), action, resource)
         except Forbidden:
             return False
         return True
+
+    def _admitted(self) -> Principal:
+        # NOTE: these two are no assertions: python -O takes those away, and nothing else says no.
+        if self.principal is None:
+            raise RuntimeError("A route that needs something admits first.")
+        return self.principal
+
+    @property
+    def sender(self) -> str:
+        """Whoever asks, as what they send is held against them: a key, a token's subject, or where there is none an address."""
+        asks = self._admitted()
+        if asks.key_id or asks.grants:
+            return asks.key_id or asks.name
+        return f"{asks.name} at {(self.scope.get('client') or ('a socket',))[0]}"
 
     def header(self, name: bytes) -> bytes | None:
         """Returns a header, by its name in small letters; None where it is not there."""
@@ -109,9 +128,22 @@ class Visit:
         if self.uploaded:
             return first
         whole = bytearray(first)
+        self._hold(len(first))
         async for chunk in self._chunks(most, len(first)):
+            self._hold(len(chunk))
             whole += chunk
         return whole
+
+    def _hold(self, size: int) -> None:
+        if self._budget is not None:
+            self._budget.take(size)
+            self._held += size
+
+    def release(self) -> None:
+        """Says that the body is not needed any more."""
+        if self._budget is not None and self._held:
+            self._budget.give_back(self._held)
+            self._held = 0
 
     async def chunks(self, most: int) -> AsyncIterator[bytes]:
         """Yields the body as it comes. Raises as ``body`` does."""
@@ -168,19 +200,36 @@ class Visit:
             gone.cancel()
         await self._send({"type": "http.response.body", "body": b""})
 
+    async def while_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Returns what comes of some work, which is not waited for once the client has gone; only after the body was read.
+
+        Raises:
+            Gone: the client went away. Work that has not begun by then is dropped.
+        """
+        task, gone = asyncio.create_task(work), asyncio.create_task(self.gone())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Gone
+            return task.result()
+        finally:
+            gone.cancel()
+            task.cancel()
+
     async def gone(self) -> None:
         """Returns when the client goes away; only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _begin(self, status: int, media: bytes, more: Mapping[str, str] | None, length: int | None) -> None:
-        assert self.decided or status >= 400, f"{self.scope['path']}: answered before the guard was asked"
+        if not self.decided and status < 400:
+            raise RuntimeError(f"{self.scope['path']}: answered before the guard was asked")
         headers = [(b"content-type", media)]
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         if more:
             headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
-        if status >= 400 and not self.uploaded and self._brings_body():
+        if not self.uploaded and self._brings_body():
             headers.append((b"connection", b"close"))  # the rest of the body is not read
         self.answered = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

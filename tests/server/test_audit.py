@@ -135,7 +135,7 @@ def test_several_workers_write_whole_lines(tmp_path: Path) -> None:
         store.apply()
     with Serve(folder, "--workers", "2", FEATURESTORE_AUDIT="audit.jsonl") as server:
         for _ in range(40):
-            assert httpx.get(f"{server.url}/v1/views").status_code == 200
+            assert httpx.get(f"{server.url}/v1/views", timeout=60).status_code == 200  # the workers may be starting
     lines = (folder / "audit.jsonl").read_text().splitlines()
     assert [json.loads(line)["who"] for line in lines] == ["anybody"] * 40
     assert (folder / "audit.jsonl").stat().st_mode & 0o007 == 0

@@ -1,5 +1,7 @@
 """Every route is in the table, and says what it needs."""
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -39,8 +41,24 @@ def test_a_route_states_what_it_needs(spec: Any) -> None:
 def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
     visit = Visit({"path": "/x", "headers": []}, None, None, None, "read")  # type: ignore[arg-type]  # not needed here
     answer = visit.answer(b"", b"text/plain")
-    with pytest.raises(AssertionError, match="before the guard was asked"):
+    with pytest.raises(RuntimeError, match="before the guard was asked"):
         answer.send(None)
+
+
+def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer_without_assertions_either() -> None:
+    """``python -O`` takes assertions away."""
+    program = """
+from featurestore.server.visit import Visit
+assert False, "assertions are there"
+visit = Visit({"path": "/x", "headers": []}, None, None, None, "read")
+for work in (visit.answer(b"", b"text/plain"), visit.stream(None, b"text/plain")):
+    try:
+        work.send(None)
+    except RuntimeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.count("before the guard was asked") == 2
 
 
 class Closed:

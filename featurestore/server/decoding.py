@@ -1,0 +1,373 @@
+"""Decoding: the program of a helper process, which makes plain Arrow of what anybody may send.
+
+It is run as a file by itself, knows nothing of the package, and may die at any time: nobody else is hurt. What is sent is looked
+at first, as far as that is cheap: the lengths that an IPC stream's messages declare, the sizes in a Parquet file's footer. Then it
+is decoded batch by batch, each checked in full, and written on uncompressed: the server reads only what this process wrote.
+"""
+
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+MIB = 1 << 20
+_MAPPED = 128 * MIB
+"""Up to how many bytes a source is mapped; a larger one is read."""
+_LONGEST_NAME = 200
+_MOST_MESSAGES = 100_000
+_MOST_ROW_GROUPS = 10_000
+_METADATA = 16 * MIB
+_ROWS_AT_ONCE = 32_768
+_WIDTHS = {"BOOLEAN": 0.125, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
+_EXTENSION = b"ARROW:extension:"
+_CANONICAL = ("arrow.fixed_shape_tensor", "arrow.json", "arrow.uuid", "arrow.bool8", "arrow.opaque", "arrow.variable_shape_tensor")
+
+
+class Refused(Exception):  # noqa: N818 - nothing failed here
+    """What was sent is not taken.
+
+    Args:
+        kind: "rows", "decoded" or "wrong".
+        words: what was found.
+    """
+
+    def __init__(self, kind: str, words: str) -> None:
+        self.kind = kind
+        super().__init__(words)
+
+
+class Bounds(NamedTuple):
+    """What a body may decode to.
+
+    Args:
+        rows: how many rows.
+        decoded: how many bytes.
+        columns: how many columns.
+    """
+
+    rows: int
+    decoded: int
+    columns: int
+
+    def check_rows(self, rows: int) -> None:
+        """Refuses more rows."""
+        if rows > self.rows:
+            raise Refused("rows", f"{rows:,} rows")
+
+    def check_decoded(self, size: float) -> None:
+        """Refuses more bytes."""
+        if size > self.decoded:
+            raise Refused("decoded", f"{int(size):,} bytes once it is decoded")
+
+
+# -- looking at it first ---------------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """A table of a flatbuffer, of which any byte may be wrong: what lies outside raises ``struct.error``.
+
+    Args:
+        buffer: the flatbuffer.
+        place: where the table begins.
+    """
+
+    def __init__(self, buffer: bytes, place: int) -> None:
+        self._buffer = buffer
+        self._place = place
+        self._fields = place - self._read("<i", place)
+        self._size = self._read("<H", self._fields)
+
+    @classmethod
+    def root(cls, buffer: bytes) -> "Table":
+        """Returns the table that a flatbuffer is."""
+        return cls(buffer, struct.unpack_from("<I", buffer, 0)[0])
+
+    def _read(self, form: str, place: int) -> int:
+        if place < 0:
+            raise struct.error("a place before the beginning")
+        return int(struct.unpack_from(form, self._buffer, place)[0])
+
+    def _at(self, number: int) -> int:
+        """Returns where a field is; 0 where it is not."""
+        entry = 4 + 2 * number
+        offset = self._read("<H", self._fields + entry) if entry < self._size else 0
+        return self._place + offset if offset else 0
+
+    def number(self, number: int, form: str = "<q") -> int:
+        """Returns a field that is a number; 0 where it is not there."""
+        place = self._at(number)
+        return self._read(form, place) if place else 0
+
+    def table(self, number: int) -> "Table | None":
+        """Returns a field that is a table."""
+        place = self._at(number)
+        return Table(self._buffer, place + self._read("<I", place)) if place else None
+
+    def pairs(self, number: int) -> Iterator[tuple[int, int]]:
+        """Yields a field that is a list of pairs of numbers."""
+        place = self._at(number)
+        if place:
+            start = place + self._read("<I", place)
+            count = self._read("<I", start)
+            if start + 4 + 16 * count > len(self._buffer):
+                raise struct.error("a list that is longer than the message")
+            yield from struct.iter_unpack("<qq", self._buffer[start + 4 : start + 4 + 16 * count])
+
+
+def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -> None:
+    """Looks at the messages of an IPC stream, without decoding them.
+
+    Args:
+        read: returns so many bytes from a place on.
+        size: the bytes of the stream.
+        bounds: what it may decode to.
+
+    Raises:
+        Refused: what it declares is more than is allowed, or cannot be.
+    """
+    place, rows, decoded = 0, 0, 0
+    for _ in range(_MOST_MESSAGES):
+        if place + 4 > size:
+            return
+        length = struct.unpack("<i", read(place, 4))[0]
+        place += 4
+        if length == -1 and place + 4 <= size:
+            length = struct.unpack("<i", read(place, 4))[0]
+            place += 4
+        if length == 0:
+            return
+        if not 0 < length <= min(size - place, _METADATA):
+            raise Refused("wrong", "a message is longer than the body")
+        try:
+            message = Table.root(read(place, length))
+            kind, body = message.number(1, "<B"), message.number(3)
+            if not 0 <= body <= size - place - length:
+                raise Refused("wrong", "a message's body is longer than the body")
+            header = message.table(2)
+            if header is not None and kind == 2:
+                header = header.table(1)
+            if header is not None and kind in (2, 3):
+                found, declared = _check_batch(header, partial_of(read, place + length), body, bounds)
+                rows += found if kind == 3 else 0
+                decoded += declared
+        except struct.error as error:
+            raise Refused("wrong", f"a message is damaged ({error})") from error
+        bounds.check_rows(rows)
+        bounds.check_decoded(decoded)
+        place += length + body
+    raise Refused("wrong", f"it has more than {_MOST_MESSAGES:,} messages")
+
+
+def partial_of(read: Callable[[int, int], bytes], start: int) -> Callable[[int, int], bytes]:
+    """Returns what reads from places after another one."""
+    return lambda place, size: read(start + place, size)
+
+
+def _check_batch(header: Table, read: Callable[[int, int], bytes], body: int, bounds: Bounds) -> tuple[int, int]:
+    """Returns how many rows a batch declares, and how many bytes it is once it is decoded."""
+    rows = header.number(0)
+    most = 8 * bounds.decoded  # bits: of what takes no byte, null, there may be as many
+    for length, nulls in header.pairs(1):
+        if not (length >= 0 and 0 <= nulls <= length):
+            raise Refused("wrong", f"a column declares {length} values, {nulls} of them null")
+        if length > most:
+            raise Refused("decoded", f"a column of {length:,} values")
+    if rows < 0:
+        raise Refused("wrong", f"a batch declares {rows} rows")
+    compressed = header.table(3) is not None
+    decoded = 0
+    for offset, length in header.pairs(2):
+        if not (offset >= 0 and 0 <= length <= body - offset):
+            raise Refused("wrong", f"a buffer of {length:,} bytes at {offset:,} lies outside its message")
+        declared = struct.unpack("<q", read(offset, 8))[0] if compressed and length >= 8 else length
+        if declared < -1:
+            raise Refused("wrong", f"a buffer declares {declared} bytes")
+        decoded += length if declared == -1 else declared
+    bounds.check_decoded(decoded)
+    return rows, decoded
+
+
+def check_parquet(metadata: Any, bounds: Bounds) -> None:
+    """Looks at a Parquet file's footer.
+
+    Raises:
+        Refused: what it declares is more than is allowed.
+    """
+    bounds.check_rows(metadata.num_rows)
+    if metadata.num_row_groups > _MOST_ROW_GROUPS:
+        raise Refused("wrong", f"it has {metadata.num_row_groups:,} row groups")
+    if metadata.num_columns > 4 * bounds.columns:
+        raise Refused("wrong", f"it has {metadata.num_columns:,} columns, and {bounds.columns} are allowed (server_columns)")
+    declared, values = 0.0, 0.0
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            if chunk.num_values < 0 or chunk.total_uncompressed_size < 0:
+                raise Refused("wrong", "its footer declares less than nothing")
+            declared += chunk.total_uncompressed_size
+            values += chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)
+        bounds.check_decoded(max(declared, values))
+
+
+# -- decoding it -----------------------------------------------------------------------------------------------------------------
+
+
+def plain_schema(schema: Any, bounds: Bounds) -> Any:
+    """Returns a schema without extension types, whose parameters may be anything.
+
+    Raises:
+        Refused: it has too many columns, or names that are too long.
+    """
+    import pyarrow as pa
+
+    if len(schema) > bounds.columns:
+        raise Refused("wrong", f"it has {len(schema):,} columns, and {bounds.columns} are allowed (server_columns)")
+    if any(len(name) > _LONGEST_NAME for name in schema.names):
+        raise Refused("wrong", f"a column's name has more than {_LONGEST_NAME} characters")
+    made = pa.schema([_plain_field(field) for field in schema])
+    if _EXTENSION in made.serialize().to_pybytes():
+        raise Refused("wrong", "it has an extension type inside another type, which is not taken")
+    return made
+
+
+def _plain_field(field: Any) -> Any:
+    import pyarrow as pa
+
+    kept = {name: value for name, value in (field.metadata or {}).items() if not name.startswith(_EXTENSION)}
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        raise Refused("wrong", f"the column {field.name!r} is of the extension type {kind.extension_name!r}, which is not taken")
+    if pa.types.is_list(kind):
+        kind = pa.list_(_plain_field(kind.value_field))
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(_plain_field(kind.value_field))
+    elif pa.types.is_fixed_size_list(kind):
+        kind = pa.list_(_plain_field(kind.value_field), kind.list_size)
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_plain_field(kind.field(number)) for number in range(kind.num_fields)])
+    return pa.field(field.name, kind, field.nullable, kept or None)
+
+
+def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool) -> int:
+    """Writes what a body holds to a file, as plain Arrow; returns how many rows it is.
+
+    Args:
+        source: the body, as pyarrow reads it.
+        form: "arrow" or "parquet".
+        bounds: what it may decode to.
+        target: the file.
+        as_file: whether as an IPC file, which is read from anywhere, and not as a stream.
+
+    Raises:
+        Refused: it is more than is allowed.
+        ArrowException: it is not what it says.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if form == "arrow":
+        batches: Any = pa.ipc.open_stream(source)
+        given = batches.schema
+    else:
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=MIB)
+        check_parquet(file.metadata, bounds)
+        given = file.schema_arrow
+        batches = file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
+    schema = plain_schema(given, bounds)
+    rows = 0
+    with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(pa.PythonFile(target, "w"), schema) as writer:
+        for batch in batches:
+            rows += batch.num_rows
+            bounds.check_rows(rows)
+            bounds.check_decoded(batch.nbytes)
+            batch.validate(full=True)
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+            bounds.check_decoded(target.tell())
+    target.flush()
+    return rows
+
+
+def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
+    """Returns what came of one body.
+
+    Args:
+        asked: its form, its bounds, and as what it is to be written.
+        source: the file that it is in.
+        target: the file to write to.
+    """
+    import pyarrow as pa
+
+    bounds = Bounds(asked["rows"], asked["decoded"], asked["columns"])
+    size = os.fstat(source).st_size
+    try:
+        if asked["form"] == "arrow":
+            check_stream(lambda place, count: os.pread(source, count, place), size, bounds)
+        if 0 < size <= _MAPPED:
+            given: Any = pa.BufferReader(pa.py_buffer(mmap.mmap(source, size, prot=mmap.PROT_READ)))
+        else:
+            given = pa.PythonFile(os.fdopen(os.dup(source), "rb"), "r")
+        with os.fdopen(target, "wb", closefd=False) as file:
+            return {"rows": decode(given, asked["form"], bounds, file, as_file=asked["file"])}
+    except Refused as refused:
+        return {"refused": refused.kind, "words": str(refused)}
+    except (MemoryError, pa.ArrowMemoryError):
+        return {"refused": "memory", "words": "more memory than a body may take"}
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError) as error:
+        return {"refused": "wrong", "words": (str(error).strip() or "it is empty").splitlines()[0][:500]}
+
+
+# -- the process -----------------------------------------------------------------------------------------------------------------
+
+
+def limit_memory(more: int) -> None:
+    """Bounds what this process may take beyond what it has taken to start: libraries reserve addresses that they never use."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - nothing of the sort elsewhere
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
+    except (OSError, ValueError):
+        pass  # not Linux; the server's time-out is left
+
+
+def main() -> None:
+    """Answers questions from a socket until it is closed: arguments are its number, what to import from, and the memory."""
+    number, folders, memory = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    sys.path[:] = folders
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pa.set_memory_pool(pa.system_memory_pool())
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    for name in _CANONICAL:
+        with suppress(pa.ArrowException):  # this pyarrow does not know it
+            pa.unregister_extension_type(name)
+    limit_memory(memory)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=number)
+    connection.sendall(b"{}\n")
+    while True:
+        line, files, _, _ = socket.recv_fds(connection, 65_536, 2)
+        if not line:
+            return
+        asked = json.loads(line)
+        signal.alarm(asked["seconds"])  # where the server has died nobody else ends this
+        told = answer(asked, *files)
+        signal.alarm(0)
+        for file in files:
+            os.close(file)
+        connection.sendall(json.dumps(told).encode() + b"\n")
+        if told.get("refused") == "memory":
+            return  # what it has taken is not given back to the last byte
+
+
+if __name__ == "__main__":
+    main()
