@@ -78,6 +78,7 @@ WRITERS = {
     "retrieve.sink": "as client.frames",
     "retrieve.training": "files of the work in hand, in a temporary folder, and the folder of a sink",
     "server.training": "as retrieve.training",
+    "server.decoders": "as retrieve.training",
     "server.metrics": "counters of the processes that run now",
     "server.run": "sockets",
     "server.audit": "appends for as long as it runs",
