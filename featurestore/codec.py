@@ -70,7 +70,7 @@ def wire_dtype(dtype: pl.DataType) -> pl.DataType:
         return pl.Int64()
     if isinstance(dtype, pl.Date):
         return pl.Int32()
-    if isinstance(dtype, pl.Decimal):
+    if isinstance(dtype, (pl.Decimal, pl.Int128)):
         return pl.String()
     if isinstance(dtype, (pl.List, pl.Array)):
         return pl.List(wire_dtype(inner_dtype(dtype)))

@@ -33,6 +33,11 @@ class Part:
             ``EVENT`` and ``AVAILABLE``, in microseconds. The first is null where the input is.
         merge: returns the columns of two stretches together. It is not asked where one is null.
         fields: how many columns it has.
+        spare: how many of them, the last ones, are null unless numbers are beyond what the ones before them can hold. They are
+            not written online where they are null.
+        plain: the part without the spare columns, for inputs of which no stretch needs them.
+        is_plain: tells whether inputs are such: of the input's column and dtype, and of how many there are.
+        of: returns the part for inputs of a dtype; None where it is the same for all.
         listed: whether its columns are lists, of which the online store keeps one a tile and a read joins them. Other
             parts are kept merged from each tile on, so that a read looks at one.
         in_order: whether ``merge`` must be given the earlier stretch first.
@@ -46,6 +51,10 @@ class Part:
     listed: bool = False
     in_order: bool = False
     compact: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    spare: int = 0
+    plain: "Part | None" = None
+    is_plain: Callable[[pl.Expr, pl.DataType, int], pl.Expr] | None = None
+    of: "Callable[[pl.DataType], Part] | None" = None
 
     def merged(self, first: Columns, second: Columns) -> Columns:
         """Returns the columns of two stretches together, whichever of them have inputs."""
@@ -67,10 +76,12 @@ class Aggregate(ABC):
     Attributes:
         name: the name under which the registry knows it.
         empty: its value over no inputs (S8).
+        rounds: whether it computes with its inputs as floats (S10). Others show one of them, which stays what it is (S22).
     """
 
     name: ClassVar[str]
     empty: ClassVar[Any] = None
+    rounds: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None, **options: Any) -> None:
         super().__init_subclass__(**options)

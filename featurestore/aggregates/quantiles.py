@@ -82,6 +82,7 @@ class Quantile(Aggregate, name="quantile"):
         q: which part, from 0 to 1.
     """
 
+    rounds = True
     q: float = 0.5
 
     @property

@@ -38,6 +38,8 @@ def _float(aggregate: Aggregate, result: pl.DataType) -> pl.DataType:
 class Var(Aggregate, name="var"):
     """The sample variance of the inputs; null for a single one, as in Polars."""
 
+    rounds = True
+
     @property
     def parts(self) -> tuple[Part, ...]:
         """See ``Aggregate.parts``."""
@@ -61,6 +63,8 @@ class Var(Aggregate, name="var"):
 @dataclass(frozen=True)
 class Std(Aggregate, name="std"):
     """The sample standard deviation of the inputs; null for a single one, as in Polars."""
+
+    rounds = True
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -6,7 +6,7 @@ nothing is ever taken away again, what lies outside a range leaves no trace in i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
@@ -19,6 +19,7 @@ _SECOND = "\x1f"
 AVAILABLE_FIRST, AVAILABLE_LAST = "_available_first", "_available_last"
 SUPERSEDED_FIRST, SUPERSEDED_LAST = "_superseded_first", "_superseded_last"
 _QUERY, _START, _BLOCK = "_query", "_start", "_block"
+_QUARTER = 2**62
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Kept:
     def columns(self) -> tuple[str, ...]:
         """The names of its columns."""
         return tuple(f"{self.part.name}({self.input})[{number}]" for number in range(self.part.fields))
+
+    @property
+    def spare(self) -> tuple[str, ...]:
+        """The names of the last of them, which are hardly ever there."""
+        return self.columns[self.part.fields - self.part.spare :]
 
     def lifted(self) -> list[pl.Expr]:
         """Returns expressions for its columns of each event."""
@@ -70,8 +76,51 @@ class States:
         made: dict[tuple[str, str], Kept] = {}
         for window in windows:
             for part in window.aggregate.parts:
-                made.setdefault((part.name, window.input), Kept(part, window.input, dtypes.get(window.input, pl.Boolean())))
+                dtype = dtypes.get(window.input, pl.Boolean())
+                kind = part if part.of is None else part.of(dtype)
+                made.setdefault((part.name, window.input), Kept(kind, window.input, dtype))
         return cls(tuple(made.values()), seen)
+
+    def plain(self, events: pl.DataFrame) -> "States":
+        """Returns the same without the columns that none of some events, nor any of their sums, needs."""
+        asked = [
+            (kept, kept.part.is_plain(pl.col(kept.input), kept.dtype, events.height))
+            for kept in self.kept
+            if kept.part.is_plain is not None
+        ]
+        if not asked:
+            return self
+        found = events.select(plain.alias(str(number)) for number, (_, plain) in enumerate(asked)).row(0)
+        plain = [kept for (kept, _), fits in zip(asked, found, strict=True) if fits is not False]  # null: there are no inputs
+        return self._without(plain)
+
+    def plain_merge(self, *stretches: pl.DataFrame) -> "States":
+        """Returns the same without the columns that are null in some stretches, and stay so when two of these are merged."""
+        spared = [kept for kept in self.kept if kept.part.spare]
+        unused = [
+            kept for kept in spared if all(frame[name].null_count() == frame.height for name in kept.spare for frame in stretches)
+        ]
+        small = [kept for kept in unused if all(_stays_plain(frame[kept.columns[0]]) for frame in stretches)]
+        return self._without(small)
+
+    def of_same(self, others: "States") -> "States":
+        """Returns what other states keep, as it is kept in these."""
+        known = {(each.part.name, each.input): each for each in self.kept}
+        return States(tuple(known[each.part.name, each.input] for each in others.kept), others.seen)
+
+    def _without(self, plain: Sequence[Kept]) -> "States":
+        def made(kept: Kept) -> Kept:
+            return replace(kept, part=kept.part.plain) if kept in plain and kept.part.plain is not None else kept
+
+        return States(tuple(made(kept) for kept in self.kept), self.seen) if plain else self
+
+    def widened(self, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> list[pl.Series]:
+        """Returns the columns of some stretches, null where the frame has none, of these dtypes."""
+        blank = pl.Series([None])
+        return [
+            frame[name] if name in frame.columns else blank.cast(dtypes[name]).new_from_index(0, frame.height).alias(name)
+            for name in self.columns
+        ]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -117,6 +166,11 @@ class States:
             if kept.part.compact is not None:
                 frame = frame.with_columns(kept.part.compact(frame.select(kept.columns)))
         return frame
+
+
+def _stays_plain(first: pl.Series) -> bool:
+    """Tells whether a part's first column is so small that two such stretches need no other."""
+    return first.dtype.is_float() or bool(first.is_between(-_QUARTER, _QUARTER).all())  # nulls are passed over
 
 
 def build_levels(states: States, events: pl.DataFrame, longest: int) -> list[pl.DataFrame]:

@@ -9,9 +9,12 @@ and eight bytes that tell this value from any other, so that writers can compare
 segments that are in it and not yet in the history's files. A group is ``[tiles, records, loose]``: the tiles' numbers, and
 fixed-width records of eight-byte numbers, both little-endian; a record begins with masks of its columns that are not null,
 62 of them a number.
-``loose`` are the columns that are no such numbers, each as a list along the tiles.
+``loose`` are the columns that are no such numbers, each as a list along the tiles. Its last ones, of what numbers are beyond
+their records, are left out where they hold nothing.
 """
 
+import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -55,7 +58,12 @@ class TileGroup:
     @cached_property
     def packed(self) -> tuple[str, ...]:
         """The columns that are eight-byte numbers in the records."""
-        return tuple(name for name in self.states.columns if is_packed(self.dtypes[name]))
+        return tuple(name for name in self.states.columns if is_packed(self.dtypes[name]) and name not in self.spare)
+
+    @cached_property
+    def spare(self) -> tuple[str, ...]:
+        """The columns that are hardly ever there."""
+        return tuple(name for each in self.states.kept for name in each.spare)
 
     @property
     def masks(self) -> int:
@@ -64,8 +72,9 @@ class TileGroup:
 
     @cached_property
     def loose(self) -> tuple[str, ...]:
-        """The columns that are not, lists among them."""
-        return tuple(name for name in self.states.columns if name not in self.packed)
+        """The columns that are not, lists among them; the spare ones come last."""
+        others = tuple(name for name in self.states.columns if name not in self.packed and name not in self.spare)
+        return (*others, *self.spare)
 
     def first_tile(self, event: pl.Expr) -> pl.Expr:
         """Returns the first tile that the longest window holds which ends at an event (S7)."""
@@ -143,8 +152,9 @@ class TileLayout:
         runs = events[ENTITY].rle().struct.unnest()
         end = runs.select(pl.col("len").cast(pl.Int64).cum_sum().repeat_by("len").explode()).to_series()
         place = events.select(ENTITY, EVENT, "latest", pl.int_range(pl.len(), dtype=pl.Int64).alias("low"), end.alias("end"))
-        levels = build_levels(self.all, events, int(runs["len"].max()))  # type: ignore[arg-type]  # there are some
-        return Tiles(latest, tuple(_tiles(group, place, levels) for group in self.groups))
+        plain = self.all.plain(events)
+        levels = build_levels(plain, events, int(runs["len"].max()))  # type: ignore[arg-type]  # there are some
+        return Tiles(latest, tuple(_tiles(group, plain.of_same(group.states), place, levels) for group in self.groups))
 
     def join(self, old: Tiles, new: Tiles) -> Tiles:
         """Returns the tiles of the same entities with new events; those too old for any window go."""
@@ -154,7 +164,9 @@ class TileLayout:
             places = pl.concat([before.select(ENTITY, TILE), after.select(ENTITY, TILE)]).unique().sort(ENTITY, TILE)
             last = pl.lit(latest.gather(places[ENTITY]))
             places = places.filter(pl.col(TILE) >= group.first_tile(last))
-            groups.append(places.hstack(group.states.merge(_from_on(group, before, places), _from_on(group, after, places))))
+            first, second = _from_on(group, before, places), _from_on(group, after, places)
+            plain = group.states.plain_merge(first, second)
+            groups.append(places.hstack(group.states.widened(plain.merge(first, second), group.dtypes)))
         return Tiles(latest, tuple(groups))
 
     def encode(self, tiles: Tiles, segments: Sequence[Sequence[int]]) -> list[bytes | None]:
@@ -191,7 +203,7 @@ def _no_tiles(group: TileGroup) -> pl.DataFrame:
     return pl.DataFrame(schema={ENTITY: pl.UInt32(), TILE: pl.Int64(), **group.dtypes})
 
 
-def _tiles(group: TileGroup, events: pl.DataFrame, levels: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def _tiles(group: TileGroup, states: States, events: pl.DataFrame, levels: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Returns the tiles of a group, of events' places: from each tile's first event to the entity's end, or the tile's."""
     places = events.with_columns((pl.col(EVENT) // group.tile).alias(TILE)).filter(
         pl.col(TILE) >= group.first_tile(pl.col("latest"))
@@ -201,11 +213,11 @@ def _tiles(group: TileGroup, events: pl.DataFrame, levels: Sequence[pl.DataFrame
     places = places.with_columns(following.alias("next"))
     frame = places.select(ENTITY, TILE)
     for listed, high in ((False, places["end"]), (True, places["next"])):
-        some = States(tuple(each for each in group.states.kept if each.part.listed is listed))
+        some = States(tuple(each for each in states.kept if each.part.listed is listed))
         if some.kept:
             own = [level.select(some.columns) for level in levels]
             frame = frame.hstack(aggregate_ranges(some, own, places["low"], high))
-    return frame.select(ENTITY, TILE, *group.states.columns).sort(ENTITY, TILE)
+    return frame.select(ENTITY, TILE).hstack(group.states.widened(frame, group.dtypes)).sort(ENTITY, TILE)
 
 
 def _from_on(group: TileGroup, tiles: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
@@ -241,11 +253,26 @@ def _pack(group: TileGroup, frame: pl.DataFrame, entities: int) -> list[list[Any
     numbers = frame.select(*_masks(group), *(_to_bits(name, group.dtypes[name]).fill_null(0) for name in group.packed))
     tiles, records = _to_bytes(frame[TILE]), _to_bytes(_interleaved(numbers))
     width = 8 * numbers.width
-    loose = [frame[name].cast(wire_dtype(group.dtypes[name])).to_list() for name in group.loose]
+    used = list(group.loose)
+    while used and used[-1] in group.spare and frame[used[-1]].null_count() == frame.height:
+        used.pop()
+    loose = [frame[name].cast(wire_dtype(group.dtypes[name])).to_list() for name in used]
+    always = len(group.loose) - len(group.spare)
     return [
-        [tiles[8 * first : 8 * last], records[width * first : width * last], [column[first:last] for column in loose]]
+        [
+            tiles[8 * first : 8 * last],
+            records[width * first : width * last],
+            _without_spare([column[first:last] for column in loose], always),
+        ]
         for first, last in pairwise(starts)
     ]
+
+
+def _without_spare(columns: list[list[Any]], always: int) -> list[list[Any]]:
+    """Returns an entity's loose columns less the last ones that hold nothing, of those that need not be there."""
+    while len(columns) > always and not any(value is not None for value in columns[-1]):
+        columns.pop()
+    return columns
 
 
 def _masks(group: TileGroup) -> list[pl.Expr]:
@@ -277,7 +304,10 @@ def _unpack(group: TileGroup, held: Sequence[tuple[int, Sequence[Any]]]) -> pl.D
         packed.append(pl.when(there).then(_from_bits(pl.col(name), group.dtypes[name])).alias(name))
     loose = {}
     for number, name in enumerate(group.loose):
-        values = list(chain.from_iterable(each[2][number] for _, each in held))
+        parts = [
+            each[2][number] if number < len(each[2]) else [None] * count for (_, each), count in zip(held, counts, strict=True)
+        ]
+        values = list(chain.from_iterable(parts))
         loose[name] = to_series(name, values, group.dtypes[name])
     columns = [entity.to_series(), tiles, *numbers.select(packed).get_columns(), *loose.values()]
     return pl.DataFrame(columns).select(ENTITY, TILE, *group.states.columns)
@@ -291,11 +321,20 @@ def _interleaved(frame: pl.DataFrame) -> pl.Series:
 def _to_bytes(numbers: pl.Series) -> bytes:
     held = numbers.rechunk().to_arrow()
     data = memoryview(held.buffers()[1]) if len(held) else memoryview(b"")
-    return bytes(data[8 * held.offset : 8 * (held.offset + len(held))])
+    return little_endian(bytes(data[8 * held.offset : 8 * (held.offset + len(held))]))
+
+
+def little_endian(data: bytes) -> bytes:
+    """Returns eight-byte numbers of this machine's byte order as little-endian ones, or the other way round."""
+    if sys.byteorder == "little":
+        return data
+    numbers = array("q", data)
+    numbers.byteswap()
+    return numbers.tobytes()
 
 
 def _from_bytes(data: bytes) -> pl.Series:
     import pyarrow as pa  # a quarter of a second, which a definition need not pay
 
-    numbers = pa.Array.from_buffers(pa.int64(), len(data) // 8, [None, pa.py_buffer(data)])
+    numbers = pa.Array.from_buffers(pa.int64(), len(data) // 8, [None, pa.py_buffer(little_endian(data))])
     return cast("pl.Series", pl.from_arrow(numbers))

@@ -1,15 +1,19 @@
 """Reading a windowed view's online values: what its windows hold at the instant of the read."""
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal
+from functools import partial
 from itertools import chain
 from struct import Struct
 from typing import Any
 
 import polars as pl
 
-from featurestore.plan.tiles import BITS_A_MASK, TileGroup, TileLayout
+from featurestore.aggregates.sums import Sum
+from featurestore.plan.tiles import BITS_A_MASK, TileGroup, TileLayout, little_endian
 from featurestore.plan.windows import empty_value
 from featurestore.spec.feature import FeatureSpec
 from featurestore.spec.view import ViewSpec
@@ -19,6 +23,7 @@ Finish = Callable[[Sequence[Any], Sequence[Sequence[Any]], int], Any]
 """Makes a feature's value of a record's numbers, the loose columns, and the record's place along them."""
 
 _FLOAT = Struct("<f")
+_DIGITS = Context(prec=38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class WindowValues:
                 if window is not None and window.tile == group.tile:
                     packed, loose = spans.setdefault(window.size, ([], []))
                     names = group.states.columns_of(window)
-                    if all(name in group.packed for name in names):
+                    if all(name in group.packed or name in group.spare for name in names):
                         bit = group.packed.index(names[0])
                         finish = _of_numbers(group, window, names, feature.dtype)
                         packed.append((place, bit // BITS_A_MASK, 1 << bit % BITS_A_MASK, finish))
@@ -72,14 +77,14 @@ class WindowValues:
                 record = Struct("<" + "q" * group.masks + kinds)
                 made = tuple(_Span(size, tuple(packed), tuple(loose)) for size, (packed, loose) in spans.items())
                 groups.append(_GroupRead(number, group.tile, record, made))
-        return cls(tuple(groups), tuple(empty_value(feature) for feature in asked))
+        return cls(tuple(groups), tuple(map(_written, (empty_value(feature) for feature in asked))))
 
     def read(self, groups: Sequence[Sequence[Any]], now: int) -> list[Any]:
         """Returns the features' values at an instant, in microseconds, of an entity's groups."""
         values = list(self.blank)
         for each in self.groups:
             tiles, records, loose = groups[each.number]
-            numbers = memoryview(tiles).cast("q")
+            numbers = memoryview(tiles if sys.byteorder == "little" else little_endian(tiles)).cast("q")
             record, tile = each.record, each.tile
             for span in each.spans:
                 place = bisect_left(numbers, (now - span.size) // tile)
@@ -100,10 +105,24 @@ class WindowValues:
 _NOTHING = object()
 
 
+def _written(value: Any) -> Any:
+    """Returns a value as the row codec writes it."""
+    return str(value) if isinstance(value, Decimal) else value
+
+
 def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
-    """Returns what finishes an aggregate of which all is kept as numbers."""
+    """Returns what finishes an aggregate of which all is kept as numbers, but for those beyond the records."""
+    spare = [group.loose.index(name) for name in names if name in group.spare]
+    plain = _of_packed(group, window, [name for name in names if name not in group.spare], dtype)
+    if not spare:
+        return plain
+    first, whole = min(spare), _of_any(group, window, names, dtype)
+    return lambda fields, loose, place: (plain if len(loose) <= first else whole)(fields, loose, place)
+
+
+def _of_packed(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
     at = [group.masks + group.packed.index(name) for name in names]
-    finish, convert = window.aggregate.finish, _converter(dtype)
+    finish, convert = window.aggregate.finish, _converter(window, dtype)
     if len(at) == 1:
         only = at[0]
         if convert is None:
@@ -119,7 +138,7 @@ def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtyp
 
 def _of_any(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
     """Returns what finishes an aggregate of which some is kept as lists or text."""
-    finish, convert = window.aggregate.finish, _converter(dtype)
+    finish, convert = window.aggregate.finish, _converter(window, dtype)
     takes = [_taker(group, name) for name in names]
 
     def value(fields: Sequence[Any], loose: Sequence[Sequence[Any]], place: int) -> Any:
@@ -138,16 +157,37 @@ def _taker(group: TileGroup, name: str) -> Finish:
         at, mask, flag = group.masks + bit, bit // BITS_A_MASK, 1 << bit % BITS_A_MASK
         return lambda fields, loose, place: fields[at] if fields[mask] & flag else None
     number = group.loose.index(name)
+    if name in group.spare:
+        return lambda fields, loose, place: loose[number][place] if number < len(loose) else None
     if name not in group.listed:
         return lambda fields, loose, place: loose[number][place]
     # A record has its own tile's list: those of the tiles from there on are joined.
     return lambda fields, loose, place: list(chain.from_iterable(filter(None, loose[number][place:]))) or None
 
 
-def _converter(dtype: pl.DataType) -> Callable[[Any], Any] | None:
-    """Returns what makes a number the value that the dtype would have; None where it is that already."""
+def _converter(window: WindowSpec, dtype: pl.DataType) -> Callable[[Any], Any] | None:
+    """Returns what makes a number the value that the dtype has for it, null where it has none (S22); None where it is that."""
     if isinstance(dtype, pl.Boolean):
         return bool
     if isinstance(dtype, pl.Float32):
-        return lambda value: None if value is None else _FLOAT.unpack(_FLOAT.pack(value))[0]
+        return _single
+    if isinstance(dtype, pl.Decimal) and isinstance(window.aggregate, Sum):
+        return partial(_decimal, dtype.scale, 10 ** (dtype.precision or 38))
+    if dtype.is_integer() and window.aggregate.empty == 0:  # others are one of the inputs
+        bits = int(str(dtype).removeprefix("U").removeprefix("Int"))
+        low, high = (0, 2**bits - 1) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return lambda value: value if low <= value <= high else None
     return None
+
+
+def _single(value: float | None) -> float | None:
+    """Returns a number as a Float32."""
+    try:
+        return None if value is None else float(_FLOAT.unpack(_FLOAT.pack(value))[0])
+    except OverflowError:
+        return None
+
+
+def _decimal(scale: int, bound: int, units: int) -> str | None:
+    """Returns an integer of a decimal's last digit as the row codec writes the decimal."""
+    return str(Decimal(units).scaleb(-scale, _DIGITS)) if -bound < units < bound else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from featurestore.plan.ranges import (
     aggregate_seen,
     build_levels,
 )
+from featurestore.plan.rows import fitted
 from featurestore.spec.feature import FeatureSpec
 from featurestore.spec.window import WindowSpec
 from featurestore.spec.windowed import EVENT_ID
@@ -100,7 +102,7 @@ class WindowLookUp:
             # Where all is known as it happens and nothing was corrected, time alone decides what a window holds.
             hidden = (pl.col(AVAILABLE_FIRST) > pl.col(EVENT)) | (pl.col(SUPERSEDED_FIRST) < NEVER)
             seen = bool(events.select(hidden.any()).item())
-        states = States.of(self.windows, self.stored, seen=seen)
+        states = States.of(self.windows, self.stored, seen=seen).plain(events)
         places = Places(spine.select(*self.keys, at.alias(TIME)), events, self.keys)
         levels = build_levels(states, events, places.longest)
         high = places.after(at)
@@ -112,7 +114,8 @@ class WindowLookUp:
             span = (window.size, window.tile)
             if span not in found:
                 low = pl.select(pl.min_horizontal(places.before(window_start(at, window)), high)).to_series()
-                several = States.of([each for each in self.windows if (each.size, each.tile) == span], self.stored, seen=seen)
+                together = [each for each in self.windows if (each.size, each.tile) == span]
+                several = states.of_same(States.of(together, self.stored, seen=seen))
                 kept = [level.select(several.all_columns) for level in levels]
                 found[span] = aggregate_seen(several, kept, low, high, at) if seen else aggregate_ranges(several, kept, low, high)
             columns.append(finished(feature, found[span], states.columns_of(window)))
@@ -130,13 +133,27 @@ def finished(feature: FeatureSpec, states: pl.DataFrame, columns: Sequence[str])
     assert aggregate is not None, "a windowed feature"
     held = states.select(columns)
     there = held.to_series().is_not_null()
-    value = aggregate.finished_frame(held).alias(feature.name)
+    value = _declared(aggregate.finished_frame(held).alias(feature.name), feature)
     if not there.any():
         value = pl.Series(feature.name, [None], dtype=feature.dtype).new_from_index(0, states.height)
     empty = pl.Series("empty", [empty_value(feature)], dtype=feature.dtype)
-    return pl.select(
-        pl.when(there).then(value.cast(feature.dtype, strict=False)).otherwise(pl.lit(empty).first()).alias(feature.name)
-    ).to_series()
+    return pl.select(pl.when(there).then(value).otherwise(pl.lit(empty).first()).alias(feature.name)).to_series()
+
+
+def _declared(value: pl.Series, feature: FeatureSpec) -> pl.Series:
+    """Returns values in the dtype declared, null where it does not hold them (S22)."""
+    wanted = feature.dtype
+    if value.dtype == wanted:
+        return value
+    if isinstance(wanted, pl.Decimal) and value.dtype.is_integer():  # of the last digit
+        few = (
+            value.cast(pl.Int128)
+            .to_frame()
+            .select(pl.when(pl.col(value.name).abs() < 10 ** (wanted.precision or 38)).then(value.name))
+        )
+        return few.to_series().reinterpret(dtype=wanted)
+    made, _ = fitted(pl.col(value.name), value.dtype, wanted)
+    return value.to_frame().select(made.alias(value.name)).to_series()
 
 
 def empty_value(feature: FeatureSpec) -> Any:
@@ -144,6 +161,8 @@ def empty_value(feature: FeatureSpec) -> Any:
     empty = None if feature.window is None else feature.window.aggregate.empty
     if isinstance(empty, tuple):
         return list(empty)
+    if empty is not None and isinstance(feature.dtype, pl.Decimal):
+        return Decimal(empty).scaleb(-feature.dtype.scale)
     return float(empty) if empty is not None and feature.dtype.is_float() else empty
 
 

@@ -22,12 +22,13 @@ COPY = "_copy"
 
 @dataclass
 class Inputs:
-    """The inputs of a view's aggregates, each kept once."""
+    """The inputs of a view's aggregates, each kept once; ``exact`` are those of which an aggregate shows one as it is."""
 
     entity: Entity | None
     source: Source | None = None
     specs: list[InputSpec] = field(default_factory=list)
     made: list[tuple[InputSpec, Input, type]] = field(default_factory=list)
+    exact: set[str] = field(default_factory=set)
 
     def add(self, family: str, given: WindowedField, result: pl.DataType) -> str:
         """Returns the column that keeps the input of a windowed attribute; empty where rows are counted."""
@@ -37,12 +38,16 @@ class Inputs:
         shape = type(kind) if isinstance(kind, (Count, CountDistinct)) else object
         for spec, known, shaped in self.made:
             if (known.digest, spec.dtype, shaped) == (given.input.digest, wanted, shape):
+                if not kind.rounds:
+                    self.exact.add(spec.name)
                 return spec.name
         # Counting keeps something else of a column than the column, so it does not take its name.
         name = self._free(given.input.column if shape is object and given.input.column else family)
         spec = InputSpec(name, wanted, str(given.input), given.input.digest)
         self.made.append((spec, given.input, shape))
         self.specs.append(spec)
+        if not kind.rounds:
+            self.exact.add(name)
         return name
 
     def _free(self, name: str) -> str:
@@ -89,7 +94,9 @@ def with_inputs(transform: Transform | None, source: Source, inputs: Inputs) -> 
         if not isinstance(shaped, pl.LazyFrame):
             return shaped
         schema = shaped.collect_schema()
-        computed = [_computed(spec, given, kind, shaped, schema) for spec, given, kind in inputs.made]
+        computed = [
+            _computed(spec, given, kind, shaped, schema, rounded=spec.name not in inputs.exact) for spec, given, kind in inputs.made
+        ]
         if source.event_id is not None:
             _check_there([source.event_id], schema, "the event id")
             computed.append(pl.col(source.event_id).cast(pl.String).alias(EVENT_ID))
@@ -100,7 +107,7 @@ def with_inputs(transform: Transform | None, source: Source, inputs: Inputs) -> 
     return compute
 
 
-def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, schema: pl.Schema) -> pl.Expr:
+def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, schema: pl.Schema, *, rounded: bool) -> pl.Expr:
     for each in (given.value, given.where):
         if each is not None:
             _check_there(each.meta.root_names(), schema, f"the input {given}")
@@ -109,8 +116,10 @@ def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, sch
         value = pl.when(value.is_not_null()).then(pl.lit(value=True))
     elif kind is CountDistinct:
         value = _as_text(value, rows.select(value.alias(spec.name)).collect_schema()[spec.name])
-    elif spec.dtype.is_float() and rows.select(value.alias(spec.name)).collect_schema()[spec.name].is_integer():
-        value = value.cast(spec.dtype)  # a mean of integers may round one beyond 2**53; a row is not rejected for it (S10)
+    elif spec.dtype.is_float() and rounded:
+        found = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
+        if found.is_integer() or found.is_decimal():
+            value = value.cast(spec.dtype)  # a mean may round an input that no float equals; a row is not rejected for it (S10)
     return (value if given.where is None else pl.when(given.where).then(value)).alias(spec.name)
 
 
