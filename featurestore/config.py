@@ -1,19 +1,34 @@
 """Settings: ``featurestore.toml``, overridden by ``FEATURESTORE_*`` variables, then by keywords."""
 
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from featurestore.clock import check_schedule, check_zone
 from featurestore.errors import ConfigError, DefinitionError, did_you_mean
 
 FILE_NAME = "featurestore.toml"
 _PREFIX = "FEATURESTORE_"
-_OF_SCRIPTS = frozenset({"FEATURESTORE_VENV", "FEATURESTORE_PYTHON"})
-"""Variables that the scripts of this repository read, and the package does not."""
+_OF_OTHERS = frozenset({"FEATURESTORE_VENV", "FEATURESTORE_PYTHON", "FEATURESTORE_KEY"})
+"""Variables that are no settings: those of this repository's scripts, and the one in which the docs keep an API key."""
+_OF_KUBERNETES = re.compile(r"FEATURESTORE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""What Kubernetes sets in every pod for a Service whose name begins with ``featurestore``."""
+_ADDRESSES = ("tcp://", "udp://", "sctp://")
+
+_log = logging.getLogger("featurestore")
+_warned: set[str] = set()
 
 
 class Settings(BaseSettings):
@@ -139,7 +154,17 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         root = Path(init_settings().get("root", "."))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=root / FILE_NAME)
+        return init_settings, _Variables(settings_cls), TomlConfigSettingsSource(settings_cls, toml_file=root / FILE_NAME)
+
+
+class _Variables(EnvSettingsSource):
+    """The settings among the variables. Of a Service named ``featurestore-server`` Kubernetes sets one that is none."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if str(values.get("server_port", "")).startswith(_ADDRESSES):
+            del values["server_port"]
+        return values
 
 
 def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
@@ -161,16 +186,28 @@ def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
         return Settings(root=folder, **given)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from error
+    except SettingsError as error:
+        raise ConfigError(_explain_variable(error)) from error
     except ValueError as error:  # tomllib.TOMLDecodeError
         raise ConfigError(f"{folder / FILE_NAME} is not valid TOML: {error}") from error
 
 
 def _check_variables() -> None:
-    """Refuses variables that look like settings and are none, which would otherwise be passed over."""
+    """Warns, once a process, of variables that look like settings and are none: a misspelling would have no effect."""
     for variable in os.environ:
         name = variable.removeprefix(_PREFIX).lower()
-        if variable.startswith(_PREFIX) and variable not in _OF_SCRIPTS and (name == "root" or name not in Settings.model_fields):
-            raise ConfigError(f"The variable {variable} names no setting. {did_you_mean(name, _names())}")
+        if not variable.startswith(_PREFIX) or variable in _OF_OTHERS or variable in _warned:
+            continue
+        if (name == "root" or name not in Settings.model_fields) and not _OF_KUBERNETES.fullmatch(variable):
+            _warned.add(variable)
+            _log.warning("The variable %s names no setting and is passed over. %s", variable, did_you_mean(name, _names()))
+
+
+def _explain_variable(error: SettingsError) -> str:
+    """Says which variable cannot be read. What it holds may be a secret, and is not told."""
+    name = re.search(r'field "(\w+)"', str(error))
+    told = f"The variable {_PREFIX}{name[1].upper()}" if name else "A FEATURESTORE_ variable"
+    return f"{told} is not valid JSON. Write lists and mappings as JSON, '{{\"admins\": \"admin\"}}' for one."
 
 
 def _names() -> list[str]:

@@ -50,6 +50,21 @@ def test_apply(invoke: Invoke, shop: Path) -> None:
     assert invoke("-C", shop, "apply").stdout.startswith("Nothing to do")
 
 
+@pytest.mark.parametrize("words", [(), ("--json",), ("--allow-breaking",)])
+def test_nothing_is_removed_where_nobody_is_there_to_be_asked(words: tuple[str, ...], invoke: Invoke, shop: Path) -> None:
+    definitions = shop / "definitions" / "shop.py"
+    kept = definitions.read_text()
+    definitions.unlink()
+    refused = " ".join(invoke("-C", shop, "apply", *words, code=1).output.split())
+    assert "nothing was applied. Say --yes" in refused
+    assert "view last_order" in refused
+    definitions.write_text(kept)
+    assert invoke("-C", shop, "apply").output.startswith("Nothing to do")
+    definitions.unlink()
+    invoke("-C", shop, "apply", *words, "--yes")
+    assert json.loads(invoke("-C", shop, "status", "--json").output) == []
+
+
 def test_materialize(invoke: Invoke, shop: Path) -> None:
     again = json.loads(invoke("-C", shop, "materialize", "--json").stdout)
     assert {each["view"]: each["rows_written"] for each in again} == {"account": 0, "last_order": 0, "spending": 0}
