@@ -53,9 +53,19 @@ class Care(Parts):
         Raises:
             NotFoundError: there is none.
         """
-        return self._forgetter().entity(name)
+        return self._forgetter().forms(name)[0]
 
-    def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, lift: bool = False) -> "ForgetReport":
+    def entity_forms(self, name: str) -> "list[Entity]":
+        """Returns an entity as it is and as it was, the latest first: by former keys, with keys of other types, under other names.
+
+        Raises:
+            NotFoundError: no view is or was on such an entity.
+        """
+        return self._forgetter().forms(name)
+
+    def forget(
+        self, entity: Any, rows: Any, *, dry_run: bool = False, lift: bool = False, new_secret: bool = False
+    ) -> "ForgetReport":
         """Erases an entity, or several, from everything that the project keeps; a tombstone keeps them from coming back.
 
         That is the history of every view on the entity, present and removed, with its older versions, what was pushed, what
@@ -63,11 +73,16 @@ class Care(Parts):
         Forgetting again completes what was interrupted. A run or push of the entity passes its rows over and counts them, as
         ``its entity was forgotten``.
 
+        An entity is known under all names that it has and had, and by keys of other types. Where its keys were others once, the
+        data versions by these are reached by these alone: the report names them.
+
         Args:
-            entity: the entity, or its name.
-            rows: the join keys, ``{"user_id": 42}``, or a list of such for several.
+            entity: the entity, or its name, or a name that it had.
+            rows: the join keys, ``{"user_id": 42}``, or a list of such for several; or keys that it had.
             dry_run: count only.
             lift: take the tombstones away instead, so that the entities may come back with the next rows.
+            new_secret: begin with another secret, where the one that the tombstones were made with is lost for good. Those that
+                were forgotten before may come back.
 
         Returns:
             What was erased where; print it.
@@ -75,6 +90,7 @@ class Care(Parts):
         Raises:
             NotFoundError: no view is or was on such an entity.
             RequestError: a key is missing, unknown or of the wrong type.
+            RegistryError: the secret of the tombstones is missing, or another one.
             StoreError: a store cannot be reached; forgetting again goes on where this one stopped.
 
         Example:
@@ -97,7 +113,10 @@ class Care(Parts):
             {'its entity was forgotten': 1}
         """
         name: str = getattr(entity, "name", entity)
-        return self._forgetter().lift(name, rows) if lift else self._forgetter().forget(name, rows, dry_run=dry_run)
+        forgetter = self._forgetter()
+        if lift:
+            return forgetter.lift(name, rows, dry_run=dry_run)
+        return forgetter.forget(name, rows, dry_run=dry_run, new_secret=new_secret)
 
     def teardown(self, *, dry_run: bool = False) -> "TeardownReport":
         """Removes all that the project has in both stores and in the registry; its definitions and settings stay.

@@ -263,6 +263,18 @@ def encode_keys(frame: pl.DataFrame) -> list[bytes]:
     return [b"".join([_encode(value) for value in values]) for values in zip(*columns, strict=True)]
 
 
+def decode_keys(encoded: Sequence[bytes], keys: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Returns the join keys that ``encode_keys`` encoded.
+
+    Example:
+        >>> decode_keys([b"*"], {"user_id": pl.Int64()}).rows()
+        [(42,)]
+    """
+    rows: list[list[Any]] = [_decode(_ARRAY32 + len(keys).to_bytes(4, "big") + each) for each in encoded]
+    columns = list(zip(*rows, strict=True)) or [()] * len(keys)
+    return pl.DataFrame([to_series(key, values, dtype) for (key, dtype), values in zip(keys.items(), columns, strict=True)])
+
+
 def key_prefix(project: str, view: str, data_version: int) -> bytes:
     """Returns what the keys of one version of a view begin with.
 

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     oidc_grants: dict[str, str] = Field(default={}, description="What each of these names is granted.")
     log_seconds: float = Field(default=60.0, gt=0, description="How often the server writes sampled answers to the feature log.")
     audit: str = Field(default="", description="Where who asked for what is written: a file, or stderr; empty for nowhere.")
+    tombstone_secret: str = Field(
+        default="",
+        repr=False,
+        description="What the hashes of forgotten entities are made with; empty for a file beside the history.",
+    )
     webhook: str = Field(default="", description="Where views that are late or failed are told to, as JSON; empty for nowhere.")
     schedule_seconds: float = Field(default=1.0, gt=0, description="How often the scheduler looks what is due.")
     schedule_parallel: int = Field(default=2, gt=0, description="How many views a scheduler runs at once.")
@@ -207,7 +212,7 @@ def _explain_variable(error: SettingsError) -> str:
     """Says which variable cannot be read. What it holds may be a secret, and is not told."""
     name = re.search(r'field "(\w+)"', str(error))
     told = f"The variable {_PREFIX}{name[1].upper()}" if name else "A FEATURESTORE_ variable"
-    return f"{told} is not valid JSON. Write lists and mappings as JSON, '{{\"admins\": \"admin\"}}' for one."
+    return f'{told} is not valid JSON. Write lists and mappings as JSON, \'{{"admins": "admin"}}\' for one.'
 
 
 def _names() -> list[str]:

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from featurestore.retrieve.online import OnlineReader, RoundTrips
     from featurestore.retrieve.training import TrainingReader
     from featurestore.sources.base import SourceReader
-    from featurestore.spec.entity import Entity
     from featurestore.spec.meaning import Transform
 
 
@@ -172,19 +171,17 @@ class Parts(MadeOnce):
 
     @once
     def _tombstones(self) -> "Tombstones":
+        from featurestore.registry.secret import TombstoneSecret
         from featurestore.registry.tombstones import Tombstones
 
-        return Tombstones(self._registry)
+        folder = self.settings.history_folder / self.settings.project
+        return Tombstones(self._registry, TombstoneSecret(folder / "_tombstone_secret", self.settings.tombstone_secret))
 
     @once
     def _keeper(self) -> "Gatekeeper":
         from featurestore.jobs.gatekeeper import Gatekeeper
 
-        return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, self._entity_of)
-
-    def _entity_of(self, view: str) -> "Entity | None":
-        applied = self._watch.refresh().views.get(view)
-        return None if applied is None else applied.spec.entity
+        return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, lambda: self._watch.refresh().revision)
 
     @once
     def _examples(self) -> "Examples":
@@ -217,6 +214,7 @@ class Parts(MadeOnce):
             clock=self._clock,
             chunk_rows=self.settings.chunk_rows,
             admit=self._keeper.without_forgotten,
+            sift=self._keeper.sift,
             progress=progress,
             switch=self._switch,
         )
@@ -236,7 +234,8 @@ class Parts(MadeOnce):
         from featurestore.jobs.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
-        return Pusher(*stores, self._open_source, fold, self._clock, self._keeper.without_forgotten)
+        admitted = self._keeper.without_forgotten, self._keeper.sift
+        return Pusher(*stores, self._open_source, fold, self._clock, *admitted)
 
     @once
     def _streams(self) -> "Streams":

@@ -1,29 +1,46 @@
 """The commands that take things away: forget, teardown."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.request import parse_pairs
+from featurestore.cli.request import parse_pairs, read_rows
 from featurestore.cli.terminal import out, print_json, table
+from featurestore.errors import RequestError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featurestore.jobs.forget import ForgetReport
     from featurestore.jobs.teardown import TeardownReport
+    from featurestore.spec.entity import Entity
 
 
 def forget(
     ctx: typer.Context,
     entity: Annotated[str, typer.Argument(metavar="ENTITY", help="The entity, as its definition names it.")],
     keys: Annotated[
-        list[str], typer.Argument(metavar="KEY=VALUE…", help="Each join key; values separated by commas are several entities.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE…", help="Each join key; values separated by commas are several entities."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key", metavar="KEY=VALUE", help="A join key, whose value is taken as it is, commas too; once for each key."
+        ),
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option("--rows", metavar="FILE", help="A JSON file of the join keys of several: a list of objects.")
+    ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Count what there is; erase nothing.")] = False,
     lift: Annotated[bool, Flag("--lift", help="Erase nothing; take the tombstone away, so that the entity may come back.")] = False,
+    new_secret: Annotated[
+        bool,
+        Flag("--new-secret", help="Begin with another secret where that of the tombstones is lost; who was forgotten may return."),
+    ] = False,
     yes: Annotated[bool, Flag("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
     project_dir: Folder = None,
@@ -33,17 +50,44 @@ def forget(
     A tombstone, a keyed hash, keeps it from coming back with the next run or push. Forgetting again completes what was
     interrupted. Your sources, backups and the online server's own files are not touched.
     """
-    if lift and dry_run:
-        raise typer.BadParameter("--lift erases nothing, so it goes without --dry-run.")
+    if not (keys or key or rows) or (rows and (keys or key)):
+        raise typer.BadParameter("Name the entity by KEY=VALUE, by --key KEY=VALUE, or several in a file by --rows.")
     with open_store(ctx, project_dir) as store:
-        rows = parse_pairs(keys, store.entity(entity).keys, {})
+        forms = store.entity_forms(entity)
+        given = _rows(forms, rows) if rows else _pairs(forms, keys or [], key or [])
         if not (dry_run or lift):
-            _confirm(f"Erase {_counted(len(rows), entity)} for good?", yes=yes)
-        report = store.forget(entity, rows, dry_run=dry_run, lift=lift)
+            _confirm(f"Erase {_counted(len(given), entity)} for good?", yes=yes)
+        report = store.forget(entity, given, dry_run=dry_run, lift=lift, new_secret=new_secret)
     if json:
         print_json(report.to_dict())
     else:
         show_forgotten(out(), report)
+
+
+def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dict[str, Any]]:
+    """Returns the rows of keys that are given as texts, in the form of the entity that has keys of these names."""
+    names = {each.partition("=")[0] for each in [*keys, *whole]}
+    fitting = [form for form in forms if form.keys.keys() == names] or forms[:1]
+    for form in fitting:
+        try:
+            return parse_pairs(keys, form.keys, {}, whole)
+        except RequestError:
+            if form is fitting[-1]:
+                raise
+    return []
+
+
+def _rows(forms: "list[Entity]", path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of keys in a file, in the form of the entity that has keys of these names."""
+    import json
+
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        read = None  # which is told below
+    first = read[0] if isinstance(read, list) and read else read
+    fitting = [form for form in forms if isinstance(first, dict) and form.keys.keys() == first.keys()] or forms[:1]
+    return read_rows(path, fitting[0].keys, {})
 
 
 def show_forgotten(console: "Console", report: "ForgetReport") -> None:

@@ -30,7 +30,7 @@ def selection_of(store: "FeatureStore", features: Sequence[str]) -> "Selection":
 
 
 def parse_pairs(
-    pairs: Iterable[str], keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"]
+    pairs: Iterable[str], keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"], whole: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
     """Returns the rows that texts like ``origin=JFK,LGA`` stand for.
 
@@ -39,18 +39,19 @@ def parse_pairs(
             an empty one is a null key.
         keys: the keys that are asked for, and their dtypes.
         fields: the fields of requests that are asked for, and their dtypes; which of them must be there is not looked at.
+        whole: further texts, whose values are single ones, commas and all.
 
     Raises:
         RequestError: a key is missing, a key or field is unknown, a value is not of its type, or two lists differ in length.
     """
     columns: dict[str, list[Any]] = {}
     known = {**fields, **keys}
-    for pair in pairs:
+    for pair, is_whole in [*((each, False) for each in pairs), *((each, True) for each in whole)]:
         name, _, text = pair.partition("=")
         if name not in known:
             what = "key or request field" if fields else "key"
             raise RequestError(f"{pair!r}: these features have no {what} {name!r}. {did_you_mean(name, known)}")
-        columns[name] = [_converted(each, name, known[name]) for each in text.split(",")]
+        columns[name] = [_converted(each, name, known[name]) for each in ([text] if is_whole else text.split(","))]
     missing = [name for name in keys if name not in columns]
     if missing:
         raise RequestError(

@@ -8,6 +8,7 @@
 Every step may be repeated, so whoever was interrupted begins anew.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
@@ -17,15 +18,15 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.codec import encode_keys, key_type
+from featurestore.codec import key_type
 from featurestore.dtypes import python_name
 from featurestore.errors import NotFoundError, RequestError
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
 from featurestore.online.base import OnlineStore
-from featurestore.plan.forgotten import loosely_among
+from featurestore.plan.forgotten import canonical, keys_as, scalars
 from featurestore.plan.online import entity_keys
-from featurestore.registry.tombstones import Tombstones
+from featurestore.registry.tombstones import Forms, Tombstones
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.entity import Entity
 from featurestore.streams.base import StreamConsumer
@@ -56,29 +57,42 @@ class ForgetReport(Report[Forgotten]):
         entities: how many were forgotten.
         dry_run: whether it was only counted.
         lifted: whether tombstones were taken away instead.
+        notes: what these keys do not reach, and what to do about it.
     """
 
     def __init__(
-        self, values: Sequence[Forgotten], entity: str, entities: int, *, dry_run: bool = False, lifted: bool = False
+        self,
+        values: Sequence[Forgotten],
+        entity: str,
+        entities: int,
+        *,
+        dry_run: bool = False,
+        lifted: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__(values)
         self.entity = entity
         self.entities = entities
         self.dry_run = dry_run
         self.lifted = lifted
+        self.notes = tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it all in plain JSON values."""
         counts = [asdict(value) for value in self._values]
-        return {"entity": self.entity, "entities": self.entities, "dry_run": self.dry_run, "lifted": self.lifted, "erased": counts}
+        return {"entity": self.entity, "entities": self.entities, "dry_run": self.dry_run, "lifted": self.lifted, "erased": counts,
+                "notes": list(self.notes)}  # fmt: skip
 
     @property
     def summary(self) -> str:
-        """What was done, in a sentence."""
+        """What was done, in a sentence, and what is left to do."""
+        return "\n".join([self._done(), *self.notes])
+
+    def _done(self) -> str:
         rows = sum(value.rows for value in self._values)
         what = f"{self.entities:,} {self.entity}" + ("" if self.entities == 1 else " entities")
         if self.lifted:
-            return f"{what} may come back."
+            return f"{what} could come back." if self.dry_run else f"{what} may come back."
         if self.dry_run:
             return f"To forget {what}, {rows:,} rows and values would be erased."
         return f"Forgot {what}: {rows:,} rows and values are erased, and a tombstone keeps them from coming back."
@@ -126,43 +140,49 @@ class Forgetter:
         self._feature_log = feature_log
         self._streams = streams
 
-    def forget(self, name: str, given: Any, *, dry_run: bool) -> ForgetReport:
+    def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
         """Erases entities wherever they are.
 
         Args:
-            name: the entity's name.
-            given: the join keys of one, as a mapping, or of several, as a list of mappings.
+            name: the entity's name, or one that it had.
+            given: the join keys of one, as a mapping, or of several, as a list of mappings; or keys that it had.
             dry_run: count only, and lay no tombstones.
+            new_secret: give up the tombstones whose secret is lost.
 
         Raises:
             NotFoundError: no view, present or past, has such an entity.
             RequestError: a key is missing, unknown, null or of the wrong type.
             StoreError: a store cannot be reached, or something would not be erased; repeating it completes it.
         """
-        views = self._tombstones.tables()
-        entity = _entity(name, views)
-        entities = entities_of(entity, given)
+        known = Forms(self._tombstones)
+        forms = _forms(name, known)
+        entities = entities_of(name, forms, given)
         if entities.is_empty():
             return ForgetReport((), name, 0, dry_run=dry_run)
-        encoded = encode_keys(entities)
         if not dry_run:
-            self._tombstones.lay(name, encoded)
-        found = list(self._erase(entity, entities, [each for each in views if each.spec.entity.name == name], dry_run=dry_run))
+            self._tombstones.lay(name, entities, new_secret=new_secret)
+        views = [each for each in known.views if each.spec.entity.name in {form.name for form in forms}]
+        found = list(self._erase(known, forms, entities, views, dry_run=dry_run))
         if not dry_run:
-            self._tombstones.erased(name, encoded)
-        return ForgetReport([each for each in found if each.rows], name, entities.height, dry_run=dry_run)
+            self._tombstones.erased(forms, entities)
+        told = [each for each in found if each.rows]
+        cleaned = self._tombstones.cleaned()
+        left = [each for each in views if (each.spec.name, each.data_version) not in cleaned]
+        return ForgetReport(told, name, entities.height, dry_run=dry_run, notes=list(_not_reached(entities, left)))
 
-    def entity(self, name: str) -> Entity:
-        """Returns an entity as the latest view on it has it. Raises ``NotFoundError`` where no view is or was on it."""
-        return _entity(name, self._tombstones.tables())
+    def forms(self, name: str) -> list[Entity]:
+        """Returns the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
+        return _forms(name, Forms(self._tombstones))
 
-    def lift(self, name: str, given: Any) -> ForgetReport:
+    def lift(self, name: str, given: Any, *, dry_run: bool = False) -> ForgetReport:
         """Takes tombstones away, so that the entities may come back; reports how many there were. Raises as ``forget``."""
-        entity = _entity(name, self._tombstones.tables())
-        lifted = self._tombstones.lift(name, encode_keys(entities_of(entity, given)))
-        return ForgetReport((), name, lifted, lifted=True)
+        forms = self.forms(name)
+        lifted = self._tombstones.lift(forms, entities_of(name, forms, given), dry_run=dry_run)
+        return ForgetReport((), name, lifted, dry_run=dry_run, lifted=True)
 
-    def _erase(self, entity: Entity, entities: pl.DataFrame, views: Sequence[AppliedView], *, dry_run: bool) -> Iterator[Forgotten]:
+    def _erase(
+        self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, views: Sequence[AppliedView], *, dry_run: bool
+    ) -> Iterator[Forgotten]:
         tables = [(Table.of(self._project, view), _as_keyed(entities, view)) for view in views]
         kept = [(table, keys) for table, keys in tables if keys is not None]
         waiting = []
@@ -178,7 +198,7 @@ class Forgetter:
             yield Forgotten("staged", where, before.staged)
             yield Forgotten("rejected", where, before.rejected)
         yield from self._erase_online(views, entities, dry_run=dry_run)
-        yield from self._erase_beside(entity, entities, dry_run=dry_run)
+        yield from self._erase_beside(known, forms, entities, dry_run=dry_run)
 
     def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
         names: dict[str, list[bytes]] = {}
@@ -194,20 +214,18 @@ class Forgetter:
         for name, keys in names.items():
             yield Forgotten("online", name, sum(1 for key in keys if there[key] is not None))
 
-    def _erase_beside(self, entity: Entity, entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+    def _erase_beside(self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+        named = [each for each in known.columns(forms) if set(each[0]) == set(entities.columns)]
+        asked = [entities.rename(dict(zip(keys, columns, strict=True))) for keys, columns in named]
         for service in self._feature_log.services(self._project):
-            names = [
-                columns for joined, columns in self._tombstones.joins()[entity.name] if set(joined.keys) == set(entities.columns)
-            ]
-            keys = [entities.rename(dict(zip(entities.columns, columns, strict=True))) for columns in names]
             if dry_run:
-                rows = self._count_log(service, keys)
+                rows = self._count_log(service, asked)
             else:
-                rows = sum(self._feature_log.delete(self._project, service, each) for each in keys)
+                rows = sum(self._feature_log.delete(self._project, service, each) for each in asked)
             yield Forgotten("feature log", service, rows)
         for source, open_stream in self._streams.items():
             with closing(open_stream()) as stream:
-                held = [each.entry for each in stream.shelf.read() if _is_of(each.entry.fields, entity, entities)]
+                held = [each.entry for each in stream.shelf.read() if is_of(each.entry.fields, entities)]
                 yield Forgotten("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
 
     def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
@@ -216,70 +234,130 @@ class Forgetter:
         found = pl.lit(value=False)
         for each in keys:
             if set(each.columns) <= set(schema):
-                same = each.select(pl.struct(pl.col(name).cast(schema[name]) for name in each.columns).alias("same"))["same"]
+                same = keys_as(each, {name: schema[name] for name in each.columns}).to_struct("same")
                 found = found | pl.struct(each.columns).is_in(same.implode())
         return int(answers.select(found.sum()).collect().item()) if schema else 0
 
 
-def entities_of(entity: Entity, given: Any) -> pl.DataFrame:
-    """Returns the join keys of entities, each once, in the entity's order and types.
+def entities_of(name: str, forms: Sequence[Entity], given: Any) -> pl.DataFrame:
+    """Returns the join keys of entities, each once, in the order and types of the form that they are named in.
+
+    What is wrong is told without the keys' values.
+
+    Args:
+        name: the entity's name.
+        forms: the forms that it has and had, the latest first.
+        given: the join keys of one, as a mapping, or of several, as a list of mappings.
 
     Raises:
         RequestError: a key is missing, unknown, null or of the wrong type.
     """
     rows: list[Any] = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, Iterable) else [given]
-    told = ", ".join(f"{key}: {python_name(dtype, nullable=False)}" for key, dtype in entity.keys.items())
+    told = " or ".join(dict.fromkeys(_told_keys(form) for form in forms))
     for number, row in enumerate(rows):
-        if not isinstance(row, Mapping) or set(row) != set(entity.keys):
-            raise RequestError(f"Row {number} is {row!r}. Name each {entity.name} by exactly its join keys ({told}).")
-        for key, dtype in entity.keys.items():
+        if not isinstance(row, Mapping) or set(row) != set(rows[0]) or not any(form.keys.keys() == set(row) for form in forms):
+            found = (
+                f"has {', '.join(map(str, row)) or 'no keys'}" if isinstance(row, Mapping) else f"is of type {type(row).__name__}"
+            )
+            raise RequestError(f"Row {number} {found}. Name each {name} by exactly its join keys ({told}), all in the same ones.")
+    fault = f"There are no keys of {name} ({told})."
+    for form in forms if rows else ():
+        if form.keys.keys() == set(rows[0]):
+            try:
+                return _typed(form, rows)
+            except RequestError as error:
+                fault = fault if fault.startswith("Row") else str(error)
+    if rows:
+        raise RequestError(fault)
+    return pl.DataFrame(schema=forms[0].keys)
+
+
+def _typed(form: Entity, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    for number, row in enumerate(rows):
+        for key, dtype in form.keys.items():
             value, wanted = row[key], key_type(dtype)
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise RequestError(
-                    f"Row {number}: the key {key!r} of {entity.name} is {value!r}, of type {type(value).__name__}; "
-                    f"it must be {wanted.__name__}."
+                    f"Row {number}: the key {key!r} of {form.name} is of type {type(value).__name__}; it must be {wanted.__name__}."
                 )
     try:
-        frame = pl.DataFrame({key: pl.Series(key, [row[key] for row in rows], dtype=dtype) for key, dtype in entity.keys.items()})
-    except (pl.exceptions.PolarsError, OverflowError, TypeError, ValueError) as error:
-        raise RequestError(f"These are no keys of {entity.name} ({told}): {error}") from error
-    return frame.unique(maintain_order=True)
+        frame = pl.DataFrame({key: pl.Series(key, [row[key] for row in rows], dtype=dtype) for key, dtype in form.keys.items()})
+    except (pl.exceptions.PolarsError, OverflowError, TypeError, ValueError):
+        fault = f"A key does not fit its type: {form.name} has {_told_keys(form)}."
+    else:
+        return frame.unique(maintain_order=True)
+    raise RequestError(fault)  # without the library's error, which would tell the key
 
 
-def _is_of(fields: Mapping[bytes, bytes], entity: Entity, entities: pl.DataFrame) -> bool:
+def _told_keys(form: Entity) -> str:
+    return ", ".join(f"{key}: {python_name(dtype, nullable=False)}" for key, dtype in form.keys.items())
+
+
+def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
     """Tells whether an entry that was set aside may be of some entities.
 
-    Its fields, or the object in one of them, are looked at as rejected rows are. What is no row at all counts where the texts of
-    all keys of an entity stand somewhere in it.
+    Its fields, or the object in one of them, are looked at as rejected rows are, to any depth. What is no JSON at all, or cannot
+    be read, counts where the texts of all keys of an entity stand somewhere in it, written plainly or with JSON's escapes.
     """
     row: dict[str, Any] = {}
-    whole = True
+    unread: list[bytes] = []
     for name, value in fields.items():
-        text = value.decode("utf-8", "replace")
-        row[name.decode("utf-8", "replace")] = text
-        if text.lstrip().startswith("{"):
+        row[name.decode("utf-8", "replace")] = value
+        if value.lstrip().startswith((b"{", b"[")):
             try:
-                row |= {key: str(each) for key, each in loads(text).items()}
-            except ValueError:
-                whole = False
-    if row and loosely_among(pl.DataFrame({name: [value] for name, value in row.items()}), entity.keys, entities).any():
-        return True
-    texts = "\n".join(row.values())
-    return not whole and any(all(str(value) in texts for value in keys) for keys in entities.iter_rows())
+                read = loads(value, object_pairs_hook=list)  # for of two pairs with one name both count
+            except (ValueError, RecursionError):
+                unread.append(value)
+                continue
+            for key, each in read if value.lstrip().startswith(b"{") else enumerate(read):
+                row[str(key)] = [row.get(str(key)), each]
+    wanted = list(zip(*(canonical(entities[key]) for key in entities.columns), strict=True))
+    if all(key in row for key in entities.columns):
+        found = [set(scalars(row[key])) for key in entities.columns]
+        if any(all(one in there for one, there in zip(each, found, strict=True)) for each in wanted):
+            return True
+    else:
+        cells = set(scalars(row))
+        if any(cells.issuperset(each) for each in wanted):
+            return True
+    texts = [form for value in unread for form in (value, _ESCAPED.sub(_unescaped, value))]
+    return any(all(any(one in text for text in texts) for one in each if one is not None) for each in wanted) if texts else False
 
 
-def _entity(name: str, views: Sequence[AppliedView]) -> Entity:
-    """Returns an entity as the latest view on it has it."""
-    known = {view.spec.entity.name: view.spec.entity for view in views}
-    if name not in known:
-        raise NotFoundError("entity with views", name, known, "Only what a view is or was on is kept.")
-    return known[name]
+_ESCAPED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
+
+
+def _unescaped(found: "re.Match[bytes]") -> bytes:
+    """Returns what one of JSON's escapes stands for."""
+    if found[0].startswith(b"\\u"):
+        units = b"".join(bytes.fromhex(each.decode()) for each in found[0].split(b"\\u")[1:])
+        return units.decode("utf-16-be", "replace").encode("utf-8", "replace")
+    return {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f"}.get(found[0][1:], found[0][1:])
+
+
+def _forms(name: str, known: Forms) -> list[Entity]:
+    forms = known.of_entity(name)
+    if not forms:
+        raise NotFoundError("entity with views", name, known.names, "Only what a view is or was on is kept.")
+    return forms
 
 
 def _as_keyed(entities: pl.DataFrame, view: AppliedView) -> pl.DataFrame | None:
-    """Returns the keys in the types that a version of a view has; None where it was by other keys."""
+    """Returns the keys in the types that a version of a view has; None where it was by other keys, or has no such values."""
     keys = view.spec.entity.keys
     if set(keys) != set(entities.columns):
         return None
-    cast = entities.select(pl.col(key).cast(dtype, strict=False) for key, dtype in keys.items()).drop_nulls()
+    cast = keys_as(entities, keys)
     return cast if cast.height else None
+
+
+def _not_reached(entities: pl.DataFrame, views: Sequence[AppliedView]) -> Iterator[str]:
+    """Yields which views are by other keys than the entities were named by: what they hold of them nobody can know."""
+    others: dict[tuple[str, ...], list[str]] = {}
+    for view in views:
+        keys = view.spec.entity.key_names
+        if set(keys) != set(entities.columns):
+            others.setdefault(keys, []).append(f"{view.spec.name} v{view.data_version}")
+    for keys, names in others.items():
+        told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} by {', '.join(keys)}"
+        yield f"{told}: forget them by {'it' if len(keys) == 1 else 'these'} too."

@@ -12,11 +12,12 @@ from typing import Any
 
 import polars as pl
 
+from featurestore.codec import decode_keys
 from featurestore.offline.base import Appended, FeatureLog, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
 from featurestore.online.base import Entry, OnlineStore
 from featurestore.plan.forgotten import Graves, loose_keys
 from featurestore.plan.rows import REASON, Shaped
-from featurestore.registry.tombstones import Tombstones
+from featurestore.registry.tombstones import Forms, Tombstones
 from featurestore.spec.entity import Entity
 from featurestore.spec.view import ViewSpec
 
@@ -27,15 +28,15 @@ class Gatekeeper:
     Args:
         gate: the project's gate.
         tombstones: gives the project's tombstones, once they are needed.
-        entity_of: returns the entity of a view that is applied; None for another.
+        revision: returns the project's revision, which tells whether entities may have got other names or keys.
     """
 
-    def __init__(self, gate: Gate, tombstones: Callable[[], Tombstones], entity_of: Callable[[str], Entity | None]) -> None:
+    def __init__(self, gate: Gate, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
         self._gate = gate
         self._tombstones = tombstones
+        self._revision = revision
         self._within = threading.local()
-        self._joins: tuple[int, dict[str, list[tuple[Entity, tuple[str, ...]]]]] = (0, {})
-        self.entity_of = entity_of
+        self._forms: tuple[int, Forms] | None = None
 
     @contextmanager
     def passing(self) -> Iterator[Graves]:
@@ -54,47 +55,93 @@ class Gatekeeper:
             finally:
                 self._within.graves = None
 
+    def forms(self) -> Forms:
+        """Returns the forms that entities have and had, as of the present definitions."""
+        revision, known = self._revision(), self._forms
+        if known is None or known[0] != revision:
+            known = self._forms = revision, Forms(self._tombstones())
+        return known[1]
+
+    def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
+        """Returns a source's rows without those that name a forgotten entity by a key that the view's entity had once."""
+        with self.passing() as graves:
+            if not graves:
+                return rows
+            now = set(view.entity.keys)
+            former = [form for form in self._of(view.name, view.entity) if form.keys.keys() != now]
+            return rows.filter(~graves.rows_of(former, rows)) if graves.concern(former) else rows
+
     def without_forgotten(self, shaped: Shaped, view: ViewSpec) -> Shaped:
         """Returns what became of a source's rows without those of forgotten entities, which are counted."""
         with self.passing() as graves:
-            if view.entity.name not in graves.digests:
+            if not graves:
                 return shaped
-            rows = self.rows(graves, view.entity, shaped.rows)
-            rejected = [self.rejected(graves, view.entity, frame) for frame in shaped.rejected]
+            forms = self._of(view.name, view.entity)
+            if not graves.concern(forms):
+                return shaped
+            rows = shaped.rows.filter(~graves.rows_of(forms, shaped.rows))
+            rejected = [self._without_rejected(graves, forms, view.entity, frame) for frame in shaped.rejected]
         gone = shaped.rows.height - rows.height
         gone += sum(frame.height for frame in shaped.rejected) - sum(frame.height for frame in rejected)
-        return replace(shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=gone)
+        return replace(
+            shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=shaped.forgotten + gone
+        )
 
     def answers(self, graves: Graves, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rows of a service's answers without those that were asked for forgotten entities."""
-        if self._joins[0] != graves.change:
-            self._joins = graves.change, self._tombstones().joins()
-        for name in graves.digests:
-            for entity, columns in self._joins[1].get(name, ()):
+        known = self.forms()
+        for name in {*graves.digests, *graves.former}:
+            forms = known.of_entity(name)
+            for keys, columns in known.columns(forms):
                 if set(columns) <= set(rows.columns):
-                    keys = [rows[each].cast(dtype, strict=False) for each, dtype in zip(columns, entity.keys.values(), strict=True)]
-                    rows = rows.filter(~graves.rows_of(name, pl.DataFrame(keys)))
+                    named = pl.DataFrame([rows[column].alias(key) for key, column in zip(keys, columns, strict=True)])
+                    rows = rows.filter(~graves.rows_of(forms, named))
         return rows
 
-    @staticmethod
-    def rows(graves: Graves, entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rows with an entity's join keys without those of forgotten entities."""
-        return rows.filter(~graves.rows_of(entity.name, rows.select(entity.key_names))) if entity.name in graves.digests else rows
+    def rows(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows of a view's table without those of forgotten entities."""
+        forms = self.forms().of_view(table.view) if graves else []
+        return rows.filter(~graves.rows_of(forms, rows)) if graves.concern(forms) else rows
+
+    def concerned(self, graves: Graves, table: Table) -> bool:
+        """Tells whether a table may have rows of forgotten entities."""
+        return bool(graves) and graves.concern(self.forms().of_view(table.view))
+
+    def rejected(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rejected rows, as a source gave them, without those that may be of forgotten entities."""
+        if not graves:
+            return rows
+        known = self.forms()
+        entity = known.keyed(table.view, table.data_version)
+        return rows if entity is None else self._without_rejected(graves, known.of_view(table.view), entity, rows)
+
+    def online(self, graves: Graves, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
+        """Tells of each entity of a view, by its encoded join keys, whether it was forgotten."""
+        known = self.forms()
+        entity = known.keyed(view, data_version)
+        if entity is None or not graves.concern(forms := known.of_view(view)):
+            return [False] * len(encoded)
+        return graves.rows_of(forms, decode_keys(encoded, entity.keys)).to_list()
+
+    def _of(self, view: str, entity: Entity) -> list[Entity]:
+        """Returns the forms of a view's entity; of one that is not applied, those of its entity."""
+        known = self.forms()
+        return list(dict.fromkeys([entity, *known.of_view(view), *known.of_entity(entity.name)]))
 
     @staticmethod
-    def rejected(graves: Graves, entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rejected rows, as a source gave them, without those that may be of forgotten entities.
+    def _without_rejected(graves: Graves, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rejected rows without those that may be of forgotten entities.
 
         Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
         """
-        if entity.name not in graves.digests:
+        if not graves.concern(forms):
             return rows
         keys = loose_keys(rows, entity)
         if not keys:
             return rows.select(name for name in (REASON, "_run") if name in rows.columns)
-        gone = pl.repeat(value=False, n=rows.height, dtype=pl.Boolean, eager=True)
+        gone = graves.rows_of(forms, rows)
         for each in keys:
-            gone = gone | graves.rows_of(entity.name, each)
+            gone = gone | graves.rows_of(forms, each)
         return rows.filter(~gone)
 
 
@@ -130,16 +177,16 @@ class GuardedOnline:
 
     def _gone(self, graves: Graves, entries: Sequence[Entry]) -> list[bool]:
         gone = [False] * len(entries)
-        views: dict[bytes, list[tuple[int, bytes]]] = {}
+        views: dict[tuple[bytes, bytes], list[tuple[int, bytes]]] = {}
         for place, entry in enumerate(entries):
             if entry.key.startswith(self._project):
                 view, _, rest = entry.key[len(self._project) :].partition(b"/")
-                views.setdefault(view, []).append((place, rest.partition(b"/")[2][1:-1]))
-        for view, members in views.items():
-            entity = self._keeper.entity_of(view.decode())
-            if entity is not None:
-                for (place, _), each in zip(members, graves.hold(entity.name, [key for _, key in members]), strict=True):
-                    gone[place] = each
+                version, _, entity = rest.partition(b"/")
+                views.setdefault((view, version), []).append((place, entity[1:-1]))
+        for (view, version), members in views.items():
+            found = self._keeper.online(graves, view.decode(), int(version), [key for _, key in members])
+            for (place, _), each in zip(members, found, strict=True):
+                gone[place] = each
         return gone
 
 
@@ -158,8 +205,7 @@ class GuardedLog:
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
         """See ``PushLog.append``."""
         with self._keeper.passing() as graves:
-            entity = self._keeper.entity_of(table.view) if graves else None
-            return self._log.append(table, rows if entity is None else self._keeper.rows(graves, entity, rows), since=since)
+            return self._log.append(table, self._keeper.rows(graves, table, rows), since=since)
 
     def segments(self, table: Table) -> list[Segment]:
         """See ``PushLog.segments``."""
@@ -223,9 +269,7 @@ class GuardedOffline:
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """See ``OfflineStore.stage``."""
         with self._keeper.passing() as graves:
-            entity = self._keeper.entity_of(table.view) if graves else None
-            kept = frame if entity is None else self._keeper.rows(graves, entity, frame)
-            return self._store.stage(table, run, index, kept)
+            return self._store.stage(table, run, index, self._keeper.rows(graves, table, frame))
 
     def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]]) -> int:
         """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
@@ -235,9 +279,7 @@ class GuardedOffline:
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""
         with self._keeper.passing() as graves:
-            entity = self._keeper.entity_of(table.view) if graves else None
-            kept = frame if entity is None else self._keeper.rejected(graves, entity, frame)
-            return self._store.keep_rejected(table, run, index, kept)
+            return self._store.keep_rejected(table, run, index, self._keeper.rejected(graves, table, frame))
 
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
         """See ``OfflineStore.snapshot``."""

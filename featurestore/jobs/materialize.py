@@ -60,6 +60,7 @@ class Materializer:
         clock: tells the present.
         chunk_rows: about how many of a source's rows are held at once.
         admit: leaves rows of forgotten entities out, and counts them.
+        sift: leaves rows out that name forgotten entities by former keys.
         progress: is told how it gets on.
         switch: is told until when a view's source was read without a gap, for its readers to be given it.
     """
@@ -75,6 +76,7 @@ class Materializer:
         clock: Clock,
         chunk_rows: int,
         admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
+        sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
         progress: Progress | None = None,
         switch: Callable[[AppliedView, datetime], object] = lambda applied, through: None,
     ) -> None:
@@ -86,6 +88,7 @@ class Materializer:
         self._clock = clock
         self._chunk_rows = chunk_rows
         self._admit = admit
+        self._sift = sift
         self._progress = progress or Silence()
         self._switch = switch
         self._windows = WindowWriter(project, offline, online, clock)
@@ -336,12 +339,16 @@ class Materializer:
         reader: SourceReader,
     ) -> dict[str, Any]:
         rows = reader.read(chunk)
-        shaped = self._admit(shape_rows(rows, applied.spec, transform), applied.spec)
+        shaped = self._shaped(rows, applied.spec, transform)
         kept = ""
         if shaped.rejected:
             kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
         return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
+
+    def _shaped(self, rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:
+        sifted = self._sift(rows, view)
+        return self._admit(shape_rows(sifted, view, transform).without(rows.height - sifted.height), view)
 
     def rebuild_online(self, applied: AppliedView) -> int:
         """Writes the values of a view's whole history online, and returns how many changed."""
@@ -360,7 +367,7 @@ class Materializer:
         for index, chunk in enumerate(span.chunks):
             self._progress.step(view.name, "read", index, len(span.chunks))
             rows = reader.read(chunk)
-            shaped = self._admit(shape_rows(rows, view, transform), view)
+            shaped = self._shaped(rows, view, transform)
             rejected = sum(shaped.reasons.values())
             found = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)
             summary = summary.plus(found)

@@ -67,6 +67,7 @@ class Pusher:
         fold: adds a view's log to its history.
         clock: tells the present.
         admit: leaves rows of forgotten entities out, and counts them.
+        sift: leaves rows out that name forgotten entities by former keys.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Pusher:
         fold: Callable[[AppliedView, Transform | None], None],
         clock: Clock,
         admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
+        sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
     ) -> None:
         self._project = project
         self._ledger = ledger
@@ -88,6 +90,7 @@ class Pusher:
         self._fold = fold
         self._clock = clock
         self._admit = admit
+        self._sift = sift
         self._windows = WindowWriter(project, offline, online, clock)
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
@@ -129,7 +132,8 @@ class Pusher:
 
     def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> _Given:
         began = time.perf_counter()
-        shaped = shape_rows(rows, applied.spec, transform)
+        sifted = self._sift(rows, applied.spec)
+        shaped = shape_rows(sifted, applied.spec, transform).without(rows.height - sifted.height)
         shaped = self._admit(without_unknown(shaped, applied.spec, to_micros(self._clock()) + CLOCK_SKEW), applied.spec)
         return _Given(applied, Table.of(self._project, applied), transform, shaped, time.perf_counter() - began)
 

@@ -175,12 +175,12 @@ class Keeping:
         return Kept("history", _named(table), before, after, merged, removed.files, removed.size)
 
     def _compact(self, applied: AppliedView, table: Table) -> Iterator[Compacted]:
-        entity, failed = applied.spec.entity, 0
+        failed = 0
         while failed < _ATTEMPTS:
             done = self._ledger.last_done(applied.spec.name, applied.data_version)
             # A step at a time, so that forgetting somebody need not wait for all of them.
             with self._keeper.passing() as graves:
-                without = partial(self._keeper.rows, graves, entity) if entity.name in graves.digests else None
+                without = partial(self._keeper.rows, graves, table) if self._keeper.concerned(graves, table) else None
                 step = self._upkeep.compact(table, done.seq if done else 0, without, dry_run=self._dry_run)
             if step is None:
                 return

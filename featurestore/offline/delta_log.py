@@ -21,6 +21,7 @@ from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
 from featurestore.offline.delta_files import COMPRESSION, storage_dtype, translated
 from featurestore.offline.delta_table import LOG
+from featurestore.plan.forgotten import keys_as
 
 T = TypeVar("T")
 
@@ -108,8 +109,8 @@ class DeltaFeatureLog:
             for folder in self._tables(project, service):
                 schema = _schema(folder)
                 if keys.width and set(keys.columns) <= schema.keys():
-                    casts = [pl.col(name).cast(schema[name]).cast(storage_dtype(schema[name])) for name in keys.columns]
-                    wanted = keys.unique().select(casts)
+                    typed = keys_as(keys.unique(), {name: schema[name] for name in keys.columns})
+                    wanted = typed.select(pl.col(name).cast(storage_dtype(schema[name])) for name in keys.columns)
                     deleted += _tried(lambda at=folder, rows=wanted: self._without(at, rows))  # type: ignore[misc]  # defaults bind them
                     _remove_dropped(folder)
         return deleted

@@ -1,6 +1,7 @@
 """Rows that are pushed: brought to the form that their source's reader would give them."""
 
 import re
+from dataclasses import replace
 
 import polars as pl
 
@@ -71,7 +72,8 @@ def without_unknown(shaped: Shaped, view: ViewSpec, until: int) -> Shaped:
     if shaped.rows.select(known.all()).item():
         return shaped
     reason = pl.lit(f"{view.source.time_columns[-1]} is not yet known").alias(REASON)
-    return Shaped(shaped.rows.filter(known), (*shaped.rejected, shaped.rows.filter(~known).with_columns(reason)))
+    refused = shaped.rows.filter(~known).with_columns(reason)
+    return replace(shaped, rows=shaped.rows.filter(known), rejected=(*shaped.rejected, refused))
 
 
 def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:

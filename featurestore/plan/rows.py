@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -50,6 +50,10 @@ class Shaped:
         if self.forgotten:
             counts[FORGOTTEN] = self.forgotten
         return counts
+
+    def without(self, forgotten: int) -> "Shaped":
+        """Returns the same, and how many more rows of forgotten entities there were."""
+        return replace(self, forgotten=self.forgotten + forgotten)
 
 
 def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:

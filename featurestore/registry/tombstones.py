@@ -1,14 +1,17 @@
 """Tombstones: who was forgotten, as keyed hashes, so that neither a run nor a push brings them back."""
 
 import secrets
-from collections.abc import Sequence
-from threading import Lock
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from sqlalchemy import func, select
 
 from featurestore.clock import to_micros
-from featurestore.plan.forgotten import Graves, digest
+from featurestore.errors import RegistryError
+from featurestore.plan.forgotten import Graves, canonical_keys, digest, former_keys, forms_of, related
+from featurestore.registry.secret import TombstoneSecret
 from featurestore.registry.specs import SpecRegistry, read_view
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.entity import Entity
@@ -18,7 +21,10 @@ from featurestore.spec.service import FeatureService
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
-_SECRET = "tombstones"
+_SALT = "tombstones"
+_CHECK = "tombstones-check"
+_NEW = "2:"
+"""What a digest begins with that was made with the secret outside of the registry; those of former versions have no such."""
 
 
 class Tombstones:
@@ -26,75 +32,99 @@ class Tombstones:
 
     Args:
         registry: the project's registry, whose database and clock they share.
+        secret: the key of the hashes, which is kept outside of the registry.
 
-    Every method raises ``RegistryError`` where the database cannot be reached.
+    Every method raises ``RegistryError`` where the database cannot be reached, or the secret is not the one that the tombstones
+    were made with.
     """
 
-    def __init__(self, registry: SpecRegistry) -> None:
+    def __init__(self, registry: SpecRegistry, secret: TombstoneSecret) -> None:
         self._registry = registry
         self._database = registry.database
-        self._lock = Lock()
+        self._outside = secret
         self._known = Graves()
 
     def current(self) -> Graves:
         """Returns who is forgotten at this moment: one small query where nothing changed since the last call."""
+        tombstone = self._database.tables.tombstone
+        mine = tombstone.c.project == self._registry.project
+        newest = select(tombstone.c.change, tombstone.c.entity, tombstone.c.digest, tombstone.c.forgotten_at, tombstone.c.lifted)
         with self._database.reading() as connection:
-            change = self._change(connection)
+            # The number alone would not do: a registry that was restored counts the same numbers once more.
+            last = connection.execute(
+                newest.where(mine).order_by(tombstone.c.change.desc(), tombstone.c.digest.desc()).limit(1)
+            ).first()
             known = self._known
+            change = () if last is None else tuple(last)
             if change == known.change:
                 return known
-            tombstone = self._database.tables.tombstone
-            mine = (tombstone.c.project == self._registry.project) & ~tombstone.c.lifted
-            rows = connection.execute(select(tombstone.c.entity, tombstone.c.digest).where(mine)).all()
-            secret = self._secret(connection)
+            rows = connection.execute(select(tombstone.c.entity, tombstone.c.digest).where(mine & ~tombstone.c.lifted)).all()
+            salt = self._salt(connection) or b""
+            new = any(row.digest.startswith(_NEW) for row in rows)
+            secret = self._secret(connection, salt) if new else b""
+        former: dict[str, set[bytes]] = {}
         digests: dict[str, set[bytes]] = {}
         for row in rows:
-            digests.setdefault(row.entity, set()).add(bytes.fromhex(row.digest))
-        found = Graves(change, secret or b"", {entity: frozenset(each) for entity, each in digests.items()})
-        with self._lock:
-            if found.change > self._known.change:
-                self._known = found
+            of = digests if row.digest.startswith(_NEW) else former
+            of.setdefault(row.entity, set()).add(bytes.fromhex(row.digest.removeprefix(_NEW)))
+        found = Graves(change, secret, _frozen(digests), salt, _frozen(former))
+        self._known = found
         return found
 
-    def lay(self, entity: str, encoded: Sequence[bytes]) -> None:
-        """Lays a tombstone for each of some entities, by their encoded join keys; where there is one, it is laid anew.
+    def lay(self, name: str, entities: pl.DataFrame, *, new_secret: bool = False) -> None:
+        """Lays a tombstone for each of some entities, by their join keys; where there is one, it is laid anew.
 
         From the moment that this returns, ``current`` tells of them everywhere.
+
+        Args:
+            name: the entity's name.
+            entities: the join keys of each.
+            new_secret: give up the tombstones whose secret is lost, and begin with another one.
         """
         tombstone = self._database.tables.tombstone
         with self._database.writing() as connection:
-            secret = self._secret(connection)
-            if secret is None:
-                self._database.insert_new(
-                    connection,
-                    self._database.tables.secret,
-                    {"project": self._registry.project, "name": _SECRET, "value": secrets.token_hex(32)},
-                )
-                secret = self._secret(connection)
-            assert secret is not None, "it was made, here or elsewhere"
-            values = {"forgotten_at": to_micros(self._registry.clock()), "erased_at": None, "lifted": False,
-                      "change": self._change(connection) + 1}  # fmt: skip
-            for each in encoded:
-                told = digest(secret, each).hex()
-                key = {"project": self._registry.project, "entity": entity, "digest": told}
+            change = self._next_change(connection)
+            salt = self._salt(connection, make=True)
+            assert salt is not None, "it was made, here or elsewhere"
+            if new_secret:
+                mine = (tombstone.c.project == self._registry.project) & tombstone.c.digest.startswith(_NEW)
+                connection.execute(tombstone.update().where(mine).values(lifted=True, change=change))
+                self._forget_check(connection)
+            secret = self._secret(connection, salt, make=True)
+            values = {"forgotten_at": to_micros(self._registry.clock()), "erased_at": None, "lifted": False, "change": change}
+            for told in _digests(secret, entities):
+                key = {"project": self._registry.project, "entity": name, "digest": told}
                 if not self._database.insert_new(connection, tombstone, {**key, **values}):
-                    connection.execute(tombstone.update().where(self._of(entity, [told])).values(values))
+                    connection.execute(tombstone.update().where(self._of([name], [told])).values(values))
 
-    def erased(self, entity: str, encoded: Sequence[bytes]) -> None:
-        """Notes that all that there was of some entities is erased."""
+    def erased(self, forms: Sequence[Entity], entities: pl.DataFrame) -> None:
+        """Notes that all that there was of some entities is erased, in all forms that they have or had."""
         tombstone = self._database.tables.tombstone
         with self._database.writing() as connection:
-            digests = self._digests(connection, encoded)
             now = to_micros(self._registry.clock())
-            connection.execute(tombstone.update().where(self._of(entity, digests)).values(erased_at=now))
+            for each in self._laid(connection, forms, entities):
+                connection.execute(tombstone.update().where(each).values(erased_at=now))
 
-    def lift(self, entity: str, encoded: Sequence[bytes]) -> int:
-        """Lets entities come back; returns how many of them were forgotten."""
+    def lift(self, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool = False) -> int:
+        """Lets entities come back, whichever form they were forgotten in; returns how many of them were forgotten.
+
+        Args:
+            forms: the forms that they have or had.
+            entities: the join keys of each.
+            dry_run: count only.
+        """
         tombstone = self._database.tables.tombstone
-        with self._database.writing() as connection:
-            where = self._of(entity, self._digests(connection, encoded)) & ~tombstone.c.lifted
-            change = self._change(connection) + 1
-            return connection.execute(tombstone.update().where(where).values(lifted=True, change=change)).rowcount
+        lifted = 0
+        with self._database.reading() if dry_run else self._database.writing() as connection:
+            change = 0 if dry_run else self._next_change(connection)
+            for each in self._laid(connection, forms, entities):
+                where = each & ~tombstone.c.lifted
+                if dry_run:
+                    lifted += connection.execute(select(tombstone.c.digest).where(where).limit(1)).first() is not None
+                else:
+                    values = {"lifted": True, "change": change}
+                    lifted += connection.execute(tombstone.update().where(where).values(values)).rowcount > 0
+        return lifted
 
     def unfinished(self) -> dict[str, int]:
         """Returns of each entity how many were to be forgotten and are not wholly erased: whoever did it was interrupted."""
@@ -107,22 +137,19 @@ class Tombstones:
         return {row.entity: int(row._mapping["count"]) for row in rows}
 
     def tables(self) -> list[AppliedView]:
-        """Returns every data version that any view of the project ever had, removed ones too, as it was last."""
+        """Returns every data version that any view of the project ever had, removed ones too, as it was last; the oldest first."""
         spec = self._database.tables.spec
         mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & ~spec.c.deleted
         with self._database.reading() as connection:
-            rows = connection.execute(spec.select().where(mine).order_by(spec.c.name, spec.c.version)).all()
-        newest = {(row.name, row.data_version): row for row in rows}
+            rows = connection.execute(spec.select().where(mine).order_by(spec.c.revision, spec.c.name, spec.c.version)).all()
+        newest: dict[tuple[str, int], Any] = {}
+        for row in rows:
+            newest.pop((row.name, row.data_version), None)
+            newest[row.name, row.data_version] = row
         return [AppliedView(read_view(row.name, row.version, row.body), row.version, row.data_version) for row in newest.values()]
 
-    def joins(self) -> dict[str, list[tuple[Entity, tuple[str, ...]]]]:
-        """Returns, by the entity's name, each entity that a view is or was on, with the columns that its keys came in.
-
-        These are the keys' own names, and what any version of a service or on-demand view says with ``.on(…)``.
-        """
-        entities: dict[tuple[str, tuple[str, ...]], Entity] = {}
-        for view in self.tables():
-            entities[view.spec.entity.name, view.spec.entity.key_names] = view.spec.entity
+    def renamed(self) -> set[tuple[tuple[str, str], ...]]:
+        """Returns what any version of a service or on-demand view says with ``.on(…)``, and nothing for what says nothing."""
         spec = self._database.tables.spec
         mine = (spec.c.project == self._registry.project) & spec.c.kind.in_(("service", "on_demand")) & ~spec.c.deleted
         with self._database.reading() as connection:
@@ -132,29 +159,129 @@ class Tombstones:
             read = from_json(row.kind, row.body)
             references = read.references if isinstance(read, FeatureService) else getattr(read, "inputs", ())
             renamed |= {each.key_columns for each in references}
-        found: dict[str, list[tuple[Entity, tuple[str, ...]]]] = {}
-        for (name, keys), entity in entities.items():
-            columns = dict.fromkeys(tuple(dict(each).get(key, key) for key in keys) for each in sorted(renamed))
-            found.setdefault(name, []).extend((entity, each) for each in columns)
+        return renamed
+
+    def cleaned(self) -> set[tuple[str, int]]:
+        """Returns the data versions of views whose rows were given up."""
+        cleaned = self._database.tables.cleaned
+        mine = select(cleaned.c.view, cleaned.c.data_version).where(cleaned.c.project == self._registry.project)
+        with self._database.reading() as connection:
+            return {(row.view, row.data_version) for row in connection.execute(mine).all()}
+
+    def _next_change(self, connection: "Connection") -> int:
+        """Returns the number of a change, which nobody else gets until the transaction is over.
+
+        So numbers rise in the order of commits: who has seen one has seen all that are smaller.
+        """
+        project, tombstone = self._database.tables.project, self._database.tables.tombstone
+        self._database.insert_new(connection, project, {"project": self._registry.project, "revision": 0})
+        connection.execute(project.select().where(project.c.project == self._registry.project).with_for_update())
+        mine = tombstone.c.project == self._registry.project
+        return int(connection.execute(select(func.max(tombstone.c.change)).where(mine)).scalar() or 0) + 1
+
+    def _salt(self, connection: "Connection", *, make: bool = False) -> bytes | None:
+        """Returns the project's random number in the registry, which former versions had for a secret; None where there is none."""
+        if make:
+            row = {"project": self._registry.project, "name": _SALT, "value": secrets.token_hex(32)}
+            self._database.insert_new(connection, self._database.tables.secret, row)
+        value = self._value(connection, _SALT)
+        return None if value is None else bytes.fromhex(value)
+
+    def _secret(self, connection: "Connection", salt: bytes, *, make: bool = False) -> bytes:
+        """Returns the secret, once it is known to be the one that there are tombstones of."""
+        wanted = self._value(connection, _CHECK)
+        found = self._outside.make(salt) if make and wanted is None else self._outside.read(salt)
+        check = "" if found is None else blake2b(found, digest_size=16, person=b"tombstones-check").hexdigest()
+        if make and wanted is None:
+            row = {"project": self._registry.project, "name": _CHECK, "value": check}
+            self._database.insert_new(connection, self._database.tables.secret, row)
+            wanted = self._value(connection, _CHECK)
+        if found is None or check != wanted:
+            raise RegistryError(
+                f"The secret that the tombstones of {self._registry.project!r} were made with is not in {self._outside.place}: "
+                f"{'there is none' if found is None else 'there is another one'}. Without it nobody can tell who was forgotten, so "
+                "nothing is written. Restore it from where it was or from a backup of the history. If it is lost for good, forget "
+                "everybody again, the first one with: featurestore forget ENTITY KEY=VALUE --new-secret"
+            )
         return found
 
-    def _change(self, connection: "Connection") -> int:
-        tombstone = self._database.tables.tombstone
-        mine = tombstone.c.project == self._registry.project
-        return int(connection.execute(select(func.max(tombstone.c.change)).where(mine)).scalar() or 0)
-
-    def _secret(self, connection: "Connection") -> bytes | None:
+    def _forget_check(self, connection: "Connection") -> None:
         secret = self._database.tables.secret
-        mine = (secret.c.project == self._registry.project) & (secret.c.name == _SECRET)
-        row = connection.execute(secret.select().where(mine)).first()
-        return None if row is None else bytes.fromhex(row.value)
+        connection.execute(secret.delete().where((secret.c.project == self._registry.project) & (secret.c.name == _CHECK)))
 
-    def _digests(self, connection: "Connection", encoded: Sequence[bytes]) -> list[str]:
-        secret = self._secret(connection)
-        return [] if secret is None else [digest(secret, each).hex() for each in encoded]
+    def _value(self, connection: "Connection", name: str) -> str | None:
+        secret = self._database.tables.secret
+        mine = (secret.c.project == self._registry.project) & (secret.c.name == name)
+        row = connection.execute(select(secret.c.value).where(mine)).first()
+        return None if row is None else str(row.value)
 
-    def _of(self, entity: str, digests: Sequence[str]) -> "ColumnElement[bool]":
+    def _laid(self, connection: "Connection", forms: Sequence[Entity], entities: pl.DataFrame) -> "Iterator[ColumnElement[bool]]":
+        """Yields for each entity the condition of its tombstones, in whatever form and by whatever version they were laid."""
+        salt = self._salt(connection)
+        if salt is None:
+            return
+        mine = self._database.tables.secret.c.project == self._registry.project
+        known = connection.execute(select(self._database.tables.secret.c.name).where(mine)).scalars().all()
+        new = list(_digests(self._secret(connection, salt), entities)) if _CHECK in known else [""] * entities.height
+        former = [former_keys(entities, form) for form in forms if form.keys.keys() == set(entities.columns)]
+        names = {form.name for form in forms}
+        for place, told in enumerate(new):
+            older = [digest(salt, key).hex() for keys in former if (key := keys[place]) is not None]
+            yield self._of(names, [told, *older])
+
+    def _of(self, names: Iterable[str], digests: Sequence[str]) -> "ColumnElement[bool]":
         tombstone = self._database.tables.tombstone
-        mine = (tombstone.c.project == self._registry.project) & (tombstone.c.entity == entity)
+        mine = (tombstone.c.project == self._registry.project) & tombstone.c.entity.in_(sorted(names))
         named: ColumnElement[bool] = mine & tombstone.c.digest.in_(digests)
         return named
+
+
+class Forms:
+    """The forms that the entities of a project have and had, as its registry tells them at one moment.
+
+    Args:
+        tombstones: the project's tombstones.
+    """
+
+    def __init__(self, tombstones: Tombstones) -> None:
+        self.views = tombstones.tables()
+        self._renamed = tombstones.renamed()
+        self._related = related(self.views)
+        self._entities = {(view.spec.name, view.data_version): view.spec.entity for view in self.views}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all entities that a view is or was on."""
+        return list(self._related)
+
+    def of_entity(self, name: str) -> list[Entity]:
+        """Returns the forms of an entity under all names that it has or had, the latest first; none of an unknown one."""
+        return forms_of(self._related.get(name, ()), self.views)
+
+    def of_view(self, name: str) -> list[Entity]:
+        """Returns the forms of the entities that a view is or was on, the latest first."""
+        own = {entity.name for (view, _), entity in self._entities.items() if view == name}
+        return forms_of(own.union(*(self._related[each] for each in own)), self.views)
+
+    def keyed(self, view: str, data_version: int) -> Entity | None:
+        """Returns the entity by which a data version of a view is stored."""
+        return self._entities.get((view, data_version))
+
+    def columns(self, forms: Iterable[Entity]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Returns the join keys of each form with the columns that they came in, wherever something was asked for."""
+        keys = dict.fromkeys(form.key_names for form in forms)
+        return [
+            (names, columns)
+            for names in keys
+            for columns in dict.fromkeys(tuple(dict(each).get(key, key) for key in names) for each in sorted(self._renamed))
+        ]
+
+
+def _digests(secret: bytes, entities: pl.DataFrame) -> Iterator[str]:
+    for key in canonical_keys(entities):
+        assert key is not None, "keys of entities are not null"
+        yield _NEW + digest(secret, key).hex()
+
+
+def _frozen(digests: dict[str, set[bytes]]) -> dict[str, frozenset[bytes]]:
+    return {entity: frozenset(each) for entity, each in digests.items()}
