@@ -1,11 +1,11 @@
 """The secret of a project's tombstones: not in the registry, for who has both it and the hashes can try keys."""
 
 import hashlib
-import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
 
+from featurestore.durable import make_folders, replace_file
 from featurestore.errors import RegistryError
 
 _SIZE = 32
@@ -50,7 +50,7 @@ class TombstoneSecret:
             ) from error
 
     def make(self, salt: bytes) -> bytes:
-        """Returns the secret, which is made where there is none; of several who make it at once, one does.
+        """Returns the secret, which is made where there is none. One process at a time may call this.
 
         Raises:
             RegistryError: its file cannot be written or read.
@@ -58,34 +58,14 @@ class TombstoneSecret:
         known = self.read(salt)
         if known is not None:
             return known
-        beside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(_SIZE))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(beside, self._path)
-            except FileExistsError:
-                pass  # another process was faster
-            finally:
-                beside.unlink()
-            _flush(self._path.parent)
+            make_folders(self._path.parent)
+            replace_file(self._path, secrets.token_hex(_SIZE).encode())
         except OSError as error:
             raise RegistryError(f"The secret of the tombstones cannot be kept in {self._path}: {error.strerror}.") from error
         made = self.read(salt)
-        assert made is not None, "it was made, here or elsewhere"
+        assert made is not None, "it was made"
         return made
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @lru_cache(maxsize=8)
