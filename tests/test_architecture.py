@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "dtypes", "durable", "clock", "config", "codec", "forking", "once"),
+    "ground": ("errors", "dtypes", "durable", "clock", "config", "codec", "forking", "identity", "once"),
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),
@@ -46,7 +46,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "lmdb": ("online.lmdb*",),
     "adbc_driver_manager": ("sources.databases",),
     "adbc_driver_postgresql": ("sources.databases",),
-    "polars_hash": ("plan.buckets",),
+    "polars_hash": ("identity", "plan.buckets"),
     "pydantic": ("config", "spec.request"),
     "pydantic_settings": ("config",),
     "typer": ("cli.*",),

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.aggregates.base import Aggregate, Part, only
+from featurestore.identity import distinct_values
 
 ROWS = Part("rows", lambda _, dtype: only(pl.lit(1, pl.Int64)), lambda a, b: only(a[0] + b[0]))
 COUNT = Part("count", lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.lit(1, pl.Int64))), lambda a, b: only(a[0] + b[0]))
@@ -63,7 +64,7 @@ class CountDistinct(Aggregate, name="count_distinct"):
 
     def finish(self, *columns: Any) -> Any:
         """Returns the number."""
-        return len(set(columns[0]))
+        return distinct_values(columns[0])
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
         """Returns the number."""

@@ -22,7 +22,7 @@ from featurestore.plan.buckets import bucket
 from featurestore.plan.history import AVAILABLE, EVENT, merge_files
 from featurestore.plan.online import entity_keys, lives
 from featurestore.plan.tiles import TileLayout, Tiles
-from featurestore.plan.windows import history_events
+from featurestore.plan.windows import history_events, told_apart
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.windowed import EVENT_ID
 
@@ -200,6 +200,7 @@ class WindowWriter:
         rows = pl.concat(frames)
         if len(frames) > 2:
             rows = rows.sort(keys, maintain_order=True)
+        rows = told_apart(rows, view.windows)
         return history_events(rows, keys, identified=EVENT_ID in stored, as_known=False).sort([*keys, EVENT], maintain_order=True)
 
     def _swap(

@@ -11,11 +11,12 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.clock import INSTANT, from_micros
+from featurestore.identity import loose_text, same_values
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.delta_files import HASH, File, by_bucket, event_span, of_keys
 from featurestore.offline.delta_table import DeltaState
 from featurestore.plan.buckets import ROOT, key_hash, node_of
-from featurestore.plan.history import AVAILABLE, EVENT, split_known
+from featurestore.plan.history import AVAILABLE, EVENT, split_equal, split_former
 from featurestore.spec.windowed import EVENT_ID
 
 _ALWAYS, _NEVER = -(1 << 63), (1 << 63) - 1
@@ -66,23 +67,28 @@ class KnownRows:
         """
         first, last = event_span(rows)
         self._cover(state, segments, first, last, since)
-        maybe = self._maybe(rows.select(self._hash(since)).to_series())
+        maybe = self._maybe(self._hashed(rows, since))
         suspects = rows.filter(maybe) if maybe.any() else rows.clear()
         if suspects.is_empty():
             return Found(self._marked(rows, [], since), suspects, ())
         pushed = self._pushed_near(suspects, segments)
         stored = self._stored_near(suspects, state, since)
-        rest, in_log = split_known(suspects, pushed, self._keys, self._features)
-        _, in_table = split_known(rest, stored, self._keys, self._features)
+        rest, in_log = split_equal(suspects, pushed, self._keys, self._features)
+        rest, in_table = split_equal(rest, stored, self._keys, self._features)
+        rest, like_log = split_former(rest, pushed, self._keys, self._features)
+        _, like_table = split_former(rest, stored, self._keys, self._features)
+        in_log, in_table = pl.concat([in_log, like_log]), pl.concat([in_table, like_table])
         order = [*self._keys, EVENT, AVAILABLE]
         seqs = pushed.join(in_log, on=order, how="semi")[_SEQ].unique().sort().to_list() if in_log.height else []
-        new, _ = split_known(rows, pl.concat([in_log, in_table]), self._keys, self._features)
+        new, _ = split_equal(rows, pl.concat([in_log, in_table]), self._keys, self._features)
         return Found(self._marked(new, [pushed, stored], since), in_table, tuple(seqs))
 
-    def _hash(self, since: int | None) -> pl.Expr:
+    def _hashed(self, rows: pl.DataFrame, since: int | None) -> pl.Series:
         # Rows that are alike are alike in these too. For events with ids, so are the versions of one event.
-        told = {EVENT: INSTANT, AVAILABLE: INSTANT} if since is None else {EVENT_ID: self._table.features[EVENT_ID]}
-        return key_hash({**self._table.keys, **told}).fill_null(0)
+        if since is None:
+            return rows.select(key_hash({**self._table.keys, EVENT: INSTANT, AVAILABLE: INSTANT}).fill_null(0)).to_series()
+        told = rows.select(*self._keys, loose_text(pl.col(EVENT_ID)))
+        return told.select(key_hash({**self._table.keys, EVENT_ID: self._table.features[EVENT_ID]}).fill_null(0)).to_series()
 
     def _marked(self, new: pl.DataFrame, near: list[pl.DataFrame], since: int | None) -> pl.DataFrame:
         """Returns rows with ``_corrects``, by the rows near them and by one another."""
@@ -92,7 +98,8 @@ class KnownRows:
         marked = new.with_columns(pl.struct(event).is_duplicated().alias(CORRECTS))
         if not near:
             return marked
-        others = pl.concat([frame.select(event) for frame in near]).unique().with_columns(pl.lit(value=True).alias(_SEQ))
+        others = same_values(pl.concat([frame.select(event) for frame in near]), [EVENT_ID], new).unique()
+        others = others.with_columns(pl.lit(value=True).alias(_SEQ))
         joined = marked.join(others, on=event, how="left", maintain_order="left")
         return joined.with_columns(pl.col(CORRECTS) | pl.col(_SEQ).fill_null(value=False)).drop(_SEQ)
 
@@ -146,7 +153,7 @@ class KnownRows:
         fresh = []
         for seq, frame in segments.items():
             if str(seq) not in self._covered:
-                fresh.append(frame.select(self._hash(since)).to_series())
+                fresh.append(self._hashed(frame, since))
                 self._covered[str(seq)] = _ALWAYS
         for path, bound in needed.items():
             if bound < self._covered.get(path, _NEVER):
@@ -163,7 +170,7 @@ class KnownRows:
         [frame] = history.read([*self._keys, *told])
         if bound > _ALWAYS:
             frame = frame.filter(pl.col(EVENT).to_physical() >= bound)
-        return frame.select(self._hash(since)).to_series()
+        return self._hashed(frame, since)
 
     def _add(self, hashes: pl.Series) -> None:
         """Adds sorted hashes; runs of like size are merged, so that there are few and each hash is merged a few times only."""

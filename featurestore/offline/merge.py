@@ -25,7 +25,7 @@ from featurestore.offline.delta_files import (
     write_file,
 )
 from featurestore.plan.buckets import ROWS_PER_BUCKET, are_related, bits_for, bits_of, bits_worth, key_hash, node_of, within
-from featurestore.plan.history import EVENT, number_copies, sort_history, without_known
+from featurestore.plan.history import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
 
 _SPLIT_AT = 4
 """A table is split further once its buckets hold so many times the rows they should."""
@@ -121,12 +121,16 @@ class Merge:
         where = pl.col(EVENT).is_between(from_micros(since), from_micros(until))
         if new.height <= _FEW:
             where = where & of_keys(new, table.keys)
+        former = []
         for history in by_bucket(self.folder, table, near).values():
             for frame in history.read(where=where):
-                new = without_known(new, frame, keys, features)
+                new, _ = split_equal(new, frame, keys, features)
+                former += without_hash(frame, new, keys)
         if self.log:
-            new = without_known(new, pl.concat([rows.lazy().filter(inside) for rows in self.log]).collect(), keys, features)
-        return new
+            pushed = pl.concat([rows.lazy().filter(inside) for rows in self.log]).collect()
+            new, _ = split_equal(new, pushed, keys, features)
+            former += without_hash(pushed.select(*columns_of(table)), new, keys)
+        return split_former(new, pl.concat(former), keys, features)[0] if former else new
 
     def leave_out(self, merged: Merged, pushed: Sequence[pl.DataFrame]) -> Merged:
         """Writes files anew that have rows which were pushed since, without these.

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import polars as pl
 
 from featurestore.codec import pack_rows
-from featurestore.spec.windowed import COPY
+from featurestore.identity import same_values
+from featurestore.spec.windowed import COPY, EVENT_ID, ROW_HASH
 
 EVENT = "event_time"
 AVAILABLE = "available_time"
 _TIE = "_tie"
+_HELD = "_held"
 
 
 def same_as_before(columns: Sequence[str]) -> pl.Expr:
@@ -67,7 +69,23 @@ def without_known(new: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], f
 def split_known(
     given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Returns the rows that a history does not hold yet, and those it holds, both in their order."""
+    """Returns the rows that a history does not hold yet, and those it holds, both in their order.
+
+    Args:
+        given: the rows.
+        known: all rows of the history that may be the same.
+        keys: the join keys.
+        features: all other columns but the times.
+    """
+    new, same = split_equal(given, known, keys, features)
+    rest, former = split_former(new, known, keys, features)
+    return rest, same if former.is_empty() else pl.concat([same, former])
+
+
+def split_equal(
+    given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """As ``split_known``, of a history's rows that may be a part of those that may be the same, and have a hash if any has."""
     if known.is_empty() or given.is_empty():
         return given, given.clear()
     order = [*keys, EVENT, AVAILABLE]
@@ -77,11 +95,57 @@ def split_known(
     new = given.with_row_index("_row")
     maybe = new.join(met.select("_row"), on="_row", how="semi", maintain_order="left")
     rivals = known.join(maybe.select(order).unique(), on=order, how="semi")
+    if EVENT_ID in features:
+        rivals = same_values(rivals, _texts(rivals, features), maybe)
     maybe = maybe.with_columns(pl.Series(_TIE, pack_rows(maybe.select(features)), dtype=pl.Binary))
     rivals = rivals.with_columns(pl.Series(_TIE, pack_rows(rivals.select(features)), dtype=pl.Binary))
     repeated = maybe.join(rivals, on=[*order, _TIE], how="semi").select("_row")
     first, second = (new.join(repeated, on="_row", how=how, maintain_order="left").drop("_row") for how in ("anti", "semi"))
     return first, second
+
+
+def split_former(
+    given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the rows that are not among those stored before rows had a hash, and those that are, by what these have.
+
+    As many rows are taken for known as there are former ones that agree in all other columns. It is to be asked of rows that
+    no row with a hash is equal to, with all former ones that may be the same.
+
+    Args:
+        given: the rows.
+        known: rows of the history; those with a hash are passed over.
+        keys: the join keys.
+        features: all other columns but the times.
+    """
+    if ROW_HASH not in features or given.is_empty() or not known[ROW_HASH].null_count():
+        return given, given.clear()
+    order = [*keys, EVENT, AVAILABLE]
+    former = known.filter(pl.col(ROW_HASH).is_null()).join(given.select(order).unique(), on=order, how="semi")
+    if former.is_empty():
+        return given, given.clear()
+    inputs = [name for name in features if name not in (ROW_HASH, COPY)]
+    same = [*order, _TIE]
+    former = same_values(former, _texts(former, inputs), given)
+    held = former.with_columns(pl.Series(_TIE, pack_rows(former.select(inputs)), dtype=pl.Binary)).group_by(same).len(_HELD)
+    numbered = given.with_row_index("_row").with_columns(pl.Series(_TIE, pack_rows(given.select(inputs)), dtype=pl.Binary))
+    place = pl.int_range(pl.len()).over(same, order_by=[ROW_HASH, COPY])
+    counted = numbered.with_columns(place.alias("_place")).join(held, on=same, how="left", maintain_order="left")
+    is_known = (pl.col("_place") < pl.col(_HELD)).fill_null(value=False)
+    taken = counted.select(is_known).to_series()
+    return given.filter(~taken), given.filter(taken)
+
+
+def without_hash(known: pl.DataFrame, given: pl.DataFrame, keys: Sequence[str]) -> list[pl.DataFrame]:
+    """Returns the rows of a history that were stored before rows had a hash and may be some of those given: a frame or none."""
+    if ROW_HASH not in known.columns or not known[ROW_HASH].null_count():
+        return []
+    order = [*keys, EVENT, AVAILABLE]
+    return [known.filter(pl.col(ROW_HASH).is_null()).join(given.select(order).unique(), on=order, how="semi")]
+
+
+def _texts(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    return [name for name in names if frame.schema[name] == pl.String]
 
 
 def last_rows(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

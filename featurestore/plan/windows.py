@@ -7,7 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from featurestore.aggregates.counts import CountDistinct
 from featurestore.clock import INSTANT
+from featurestore.identity import same_values
 from featurestore.plan.history import AVAILABLE, EVENT, same_as_before
 from featurestore.plan.point_in_time import TIME
 from featurestore.plan.ranges import (
@@ -96,7 +98,7 @@ class WindowLookUp:
             history: ``columns``, in the total order of ``sort_history``.
         """
         at = spine[TIME].cast(INSTANT).to_physical()
-        events = history_events(history, self.keys, identified=self.identified, as_known=self.as_known)
+        events = history_events(told_apart(history, self.windows), self.keys, identified=self.identified, as_known=self.as_known)
         seen = self.as_known and (self.late or self.identified)
         if seen:
             # Where all is known as it happens and nothing was corrected, time alone decides what a window holds.
@@ -164,6 +166,12 @@ def empty_value(feature: FeatureSpec) -> Any:
     if empty is not None and isinstance(feature.dtype, pl.Decimal):
         return Decimal(empty).scaleb(-feature.dtype.scale)
     return float(empty) if empty is not None and feature.dtype.is_float() else empty
+
+
+def told_apart(history: pl.DataFrame, windows: Sequence[WindowSpec]) -> pl.DataFrame:
+    """Returns a history's rows with the texts that stand for values the same for the same values, whoever wrote them (S9)."""
+    kept = {window.input for window in windows if isinstance(window.aggregate, CountDistinct)}
+    return same_values(history, [name for name in (*sorted(kept), EVENT_ID) if name in history.columns])
 
 
 def history_events(history: pl.DataFrame, keys: Sequence[str], *, identified: bool, as_known: bool) -> pl.DataFrame:

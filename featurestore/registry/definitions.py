@@ -18,6 +18,7 @@ from featurestore.spec.serial import Spec, data_digest
 from featurestore.spec.service import FeatureService
 from featurestore.spec.source import FrameSource, Source
 from featurestore.spec.view import FeatureView, FeatureViewMeta
+from featurestore.spec.windowed import transform_of
 
 _Item = TypeVar("_Item", Entity, Source, FeatureService, type[FeatureView], type[Request], type[OnDemandView])
 
@@ -76,7 +77,15 @@ class Definitions:
                     f"view {view.name!r} has a {what}, which lives in its definition, and that is not here. Run this where the "
                     f"definitions are ({folder}), or apply it in this process first."
                 )
-            return applied, None
+            if not view.windows:
+                return applied, None
+            transform = transform_of(view.source, view.inputs, view.features)
+            if transform is None:
+                raise DefinitionError(
+                    f"view {view.name!r} aggregates expressions, which live in its definition, and that is not here. Run this "
+                    f"where the definitions are ({folder}), or apply it in this process first."
+                )
+            return applied, transform
         if data_digest(defined.__view__) != data_digest(view):
             raise DefinitionError(
                 f"view {view.name!r} is defined otherwise than it was applied. Look at the plan (featurestore plan), and apply it.",

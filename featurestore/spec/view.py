@@ -20,7 +20,7 @@ from featurestore.spec.meaning import Transform, meaning_digest, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
 from featurestore.spec.source import Source
 from featurestore.spec.window import Aggregation, InputSpec, WindowedField, WindowSpec
-from featurestore.spec.windowed import COPY, EVENT_ID, Inputs, windowed_features, with_inputs
+from featurestore.spec.windowed import COPY, EVENT_ID, ROW_HASH, Inputs, WithInputs, windowed_features
 
 OnReject = Literal["keep", "fail"]
 
@@ -65,7 +65,8 @@ class ViewSpec:
         inputs = tuple(FeatureSpec(each.name, each.dtype, nullable=True) for each in self.inputs)
         if self.source.event_id is not None:
             return (*inputs, FeatureSpec(EVENT_ID, pl.String()))
-        return (*inputs, FeatureSpec(COPY, pl.Int64(), nullable=True))
+        hashed = FeatureSpec(ROW_HASH, pl.Int64(), nullable=True)  # null in rows that were stored before there was one
+        return (*inputs, hashed, FeatureSpec(COPY, pl.Int64(), nullable=True))
 
     @property
     def stored_schema(self) -> dict[str, pl.DataType]:
@@ -188,7 +189,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         if not faults:
             text, digest = (source_text(transform), meaning_digest(transform)) if isinstance(transform, FunctionType) else ("", "")
             if windowed:
-                transform = with_inputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
+                transform = WithInputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
             cls.__transform__ = staticmethod(transform) if transform else None
             cls.__view__ = ViewSpec(
                 name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above

@@ -1,6 +1,7 @@
 """Windowed views: the features that a class's windowed attributes make, and the columns of each event that they need."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -8,6 +9,7 @@ import polars as pl
 from featurestore.aggregates.counts import Count, CountDistinct
 from featurestore.dtypes import python_name
 from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.identity import id_text, row_hash, value_text
 from featurestore.spec.entity import RESERVED_COLUMNS, Entity
 from featurestore.spec.feature import FeatureSpec
 from featurestore.spec.meaning import Transform
@@ -18,6 +20,12 @@ EVENT_ID = "event_id"
 """The history's column that tells events apart (S9), as text."""
 COPY = "_copy"
 """The history's column that numbers wholly equal rows, where there is no event id: every row counts."""
+ROW_HASH = "_row_hash"
+"""The column that tells rows of the source apart where there is no event id (S9).
+
+On its way through a transform it is text of digits, which hardly anything that a transform does to its other columns at once
+makes a difference to, and which is no number that a sum over all numbers would take in. In the history it is 64 bits.
+"""
 
 
 @dataclass
@@ -56,6 +64,7 @@ class Inputs:
             *RESERVED_COLUMNS,
             EVENT_ID,
             COPY,
+            ROW_HASH,
             *(self.entity.keys if self.entity else ()),
             *(each.name for each in self.specs),
             *times,
@@ -86,25 +95,85 @@ def windowed_features(name: str, given: WindowedField, dtype: pl.DataType, input
     ]  # fmt: skip
 
 
-def with_inputs(transform: Transform | None, source: Source, inputs: Inputs) -> Transform:
-    """Returns the transform that computes, after the view's own one, the columns that its aggregates need."""
+@dataclass(frozen=True, eq=False)
+class WithInputs:
+    """The transform that computes, after a view's own one, the columns that its history keeps.
 
-    def compute(rows: pl.LazyFrame) -> pl.LazyFrame:
-        shaped = rows if transform is None else transform(rows)
+    Args:
+        own: the view's own transform; None for none.
+        source: the view's source.
+        inputs: what its aggregates need.
+    """
+
+    own: Transform | None
+    source: Source
+    inputs: Inputs
+
+    def __call__(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Returns the rows with the aggregates' inputs, and with what tells events or rows apart (S9)."""
+        given = rows.collect_schema()
+        if self.source.event_id is None:
+            if ROW_HASH in given:
+                raise ValueError(f"the source has a column {ROW_HASH!r}, a name that is taken: rename= it.")
+            rows = rows.with_columns(row_hash(given).cast(pl.String).alias(ROW_HASH))
+        shaped = rows if self.own is None else self.own(rows)
         if not isinstance(shaped, pl.LazyFrame):
             return shaped
         schema = shaped.collect_schema()
         computed = [
-            _computed(spec, given, kind, shaped, schema, rounded=spec.name not in inputs.exact) for spec, given, kind in inputs.made
+            _computed(spec, given, kind, shaped, schema, rounded=spec.name not in self.inputs.exact)
+            for spec, given, kind in self.inputs.made
         ]
-        if source.event_id is not None:
-            _check_there([source.event_id], schema, "the event id")
-            computed.append(pl.col(source.event_id).cast(pl.String).alias(EVENT_ID))
+        if self.source.event_id is not None:
+            _check_there([self.source.event_id], schema, "the event id")
+            computed.append(id_text(pl.col(self.source.event_id), schema[self.source.event_id]).alias(EVENT_ID))
         else:
+            hashed = pl.col(ROW_HASH).cast(pl.UInt64, strict=False) if _keeps_hash(schema) else row_hash(schema)
+            computed.append(hashed.fill_null(0).reinterpret(signed=True).alias(ROW_HASH))
             computed.append(pl.lit(None, pl.Int64).alias(COPY))
         return shaped.with_columns(computed)
 
-    return compute
+    def tells_rows_apart(self, schema: pl.Schema) -> bool:
+        """Tells whether rows are told apart by all columns of the source, and not by what the view's transform returns.
+
+        Args:
+            schema: the source's columns.
+        """
+        if self.own is None or self.source.event_id is not None:
+            return True
+        rows = pl.LazyFrame(schema={**schema, ROW_HASH: pl.String()})
+        return _keeps_hash(self.own(rows).collect_schema())
+
+
+_COLUMN = re.compile(r'col\("(.*)"\)', re.DOTALL)
+
+
+def transform_of(source: Source, inputs: Sequence[InputSpec], features: Sequence[FeatureSpec]) -> WithInputs | None:
+    """Returns the transform of a windowed view without one of its own, as its definition makes it, from the view as applied.
+
+    Args:
+        source: the view's source.
+        inputs: its inputs.
+        features: its features.
+
+    Returns:
+        None where an input is more than a column: what it is computed by lives in the definition alone.
+    """
+    made = Inputs(None, source, list(inputs))
+    for spec in inputs:
+        named = _COLUMN.fullmatch(spec.expression)
+        given = Input(pl.col(named[1]), None) if named else None
+        if given is None or given.digest != spec.digest:
+            return None
+        kinds = [each.window.aggregate for each in features if each.window is not None and each.window.input == spec.name]
+        made.made.append((spec, given, type(kinds[0])))
+        if not all(kind.rounds for kind in kinds):
+            made.exact.add(spec.name)
+    return WithInputs(None, source, made)
+
+
+def _keeps_hash(schema: pl.Schema) -> bool:
+    return schema.get(ROW_HASH) == pl.String
 
 
 def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, schema: pl.Schema, *, rounded: bool) -> pl.Expr:
@@ -115,26 +184,15 @@ def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, sch
     if kind is Count:
         value = pl.when(value.is_not_null()).then(pl.lit(value=True))
     elif kind is CountDistinct:
-        value = _as_text(value, rows.select(value.alias(spec.name)).collect_schema()[spec.name])
+        found = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
+        if found.is_nested():
+            raise TypeError(f"count_distinct takes single values, not {found}")
+        value = value_text(value, found)
     elif spec.dtype.is_float() and rounded:
         found = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
         if found.is_integer() or found.is_decimal():
             value = value.cast(spec.dtype)  # a mean may round an input that no float equals; a row is not rejected for it (S10)
     return (value if given.where is None else pl.when(given.where).then(value)).alias(spec.name)
-
-
-def _as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns values as text that is equal where they are."""
-    if dtype.is_nested():
-        raise TypeError(f"count_distinct takes single values, not {dtype}")
-    if isinstance(dtype, pl.Binary):
-        return value.bin.encode("hex")
-    if dtype.is_float():
-        # NOTE: of the two zeros one is left, and not by adding 0.0, which Polars optimizes away.
-        return pl.when(value == 0).then(0.0).otherwise(value).cast(pl.String)
-    if dtype.is_temporal():
-        return value.to_physical().cast(pl.String)
-    return value.cast(pl.String)
 
 
 def _check_there(names: Iterable[str], schema: pl.Schema, what: str) -> None:
