@@ -283,6 +283,7 @@ class Care(Parts):
     def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
         from featurestore.jobs.doctor import ViewChecks
 
+        yield "streams", self._told_streams
         for name, source in sorted(catalog.sources.items()):
             yield f"source: {name}", partial(self._told_source, source)
         stores = self.settings.project, catalog, self._offline, self._ledger, self._clock
@@ -323,6 +324,12 @@ class Care(Parts):
             yield told_clock("online store", facts[0], self._clock())
             for problem in facts[1]:
                 yield Finding("online store", "warning", problem)
+
+    def _told_streams(self) -> "Iterator[Finding]":
+        from featurestore.jobs.doctor import told_stream
+
+        for each in self.streams.status():
+            yield from told_stream(each)
 
     def _told_source(self, source: Source) -> "Iterator[Finding]":
         from featurestore.jobs.doctor import Finding

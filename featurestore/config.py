@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="After how long others take over what a scheduler that died was at."
     )
     schedule_shutdown_seconds: float = Field(default=30.0, ge=0, description="How long runs may take to end with the scheduler.")
+    stream_pending_seconds: float = Field(
+        default=300.0, ge=0, description="How long a stream's entry whose row is not known yet may wait before it is set aside."
+    )
     upkeep_schedule: str = Field(default="1h", description="When the scheduler sees to each view's upkeep; empty for never.")
     keep_files_days: float = Field(
         default=7.0, ge=0, le=30, description="For how many days files stay that a history has replaced: so long a reader may take."

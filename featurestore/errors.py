@@ -24,6 +24,7 @@
     │   ├── OfflineStoreError
     │   └── OnlineStoreError
     ├── StreamError                 a stream's broker cannot be reached, or its stream cannot be read
+    │   └── StreamRefusedError      the broker answers, and says no: there is no such stream, or it admits nobody
     └── ServerError                 a server refused a request, or cannot be reached
         ├── Unauthenticated         it does not know who asks
         ├── Forbidden               whoever asks may not do that
@@ -345,6 +346,10 @@ class OnlineStoreError(StoreError):
 
 class StreamError(FeatureStoreError):
     """A stream's broker cannot be reached, or its stream cannot be read; trying again may do."""
+
+
+class StreamRefusedError(StreamError):
+    """A broker answers, and what it says stays until somebody changes something: no such stream, no such user, no such right."""
 
 
 class ServerError(FeatureStoreError):

@@ -239,6 +239,7 @@ class Parts(MadeOnce):
 
     @once
     def _streams(self) -> "Streams":
+        from featurestore.jobs.stream_waiting import Patience
         from featurestore.jobs.streams import Streams
 
         project, fold = self.settings.project, self._materializer(None).fold
@@ -248,6 +249,7 @@ class Parts(MadeOnce):
             self._make_pusher,
             fold,
             lambda source, idle: open_stream(source, project, idle),
+            Patience(self._clock, self.settings.stream_pending_seconds),
         )
 
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":

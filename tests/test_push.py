@@ -195,13 +195,31 @@ def test_s19_what_fails_a_check_is_kept_and_told() -> None:
         ]
         for _ in range(2):
             [pushed] = store.push("rows", rows)
-            assert pushed.rows_rejected == 3
-            assert dict(pushed.reasons) == {"n is null": 1, "k is null": 1, "at is not yet known": 1}
-        assert sorted(store.rejected(view)["_reason"].to_list()) == ["at is not yet known", "k is null", "n is null"]
+            assert (pushed.rows_rejected, pushed.rows_waiting) == (2, 1)
+            assert dict(pushed.reasons) == {"n is null": 1, "k is null": 1}
+        assert sorted(store.rejected(view)["_reason"].to_list()) == ["k is null", "n is null"]
         assert values(store, view) == (1.0, 2)
         store.push("rows", [{"k": "a", "at": soon, "x": 3.0, "n": 3}])
         assert values(store, view) == (3.0, 3)
-        assert "rejected 1: at is not yet known" in repr(store.push("rows", rows))
+        assert "rejected 1: n is null" in repr(store.push("rows", rows))
+
+
+@pytest.mark.parametrize("on_reject", ["keep", "fail"])
+@pytest.mark.parametrize("ahead", [1_000_001, 30_000_000, 86_400_000_000])
+def test_s18_a_pushed_row_that_is_not_known_yet_waits_and_is_pushed_again(ahead: int, on_reject: Any) -> None:
+    with project(on_reject=on_reject) as (store, view, clock):
+        row = {"k": "a", "at": from_micros(clock.micros + ahead), "x": 9.0, "n": 9}
+        for _ in range(2):
+            [pushed] = store.push("rows", [*given_rows(("a", 1, 1.0, 2)), row])
+            assert (pushed.rows_read, pushed.rows_rejected, pushed.rows_waiting) == (2, 0, 1)
+            assert "waiting 1: not known yet; push them again" in repr(store.push("rows", [row]))
+        assert values(store, view) == (1.0, 2)
+        assert store.rejected(view).is_empty()
+        assert store.status()[0].rows == 1
+        clock.micros += ahead
+        [pushed] = store.push("rows", [row])
+        assert (pushed.rows_new, pushed.rows_waiting) == (1, 0)
+        assert values(store, view) == (9.0, 9)
 
 
 def test_s19_a_value_that_does_not_fit_rejects_its_row_alone() -> None:

@@ -129,6 +129,10 @@ def show_pushed(console: "Console", summary: "PushSummary", program: str) -> Non
         ]
         made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
     console.print(made)
+    for each in summary:
+        if each.rows_waiting:
+            told = f"  {each.view}: {each.rows_waiting:,} wait, for their times are not known yet: push them again"
+            console.print(Text(told, style="yellow"), soft_wrap=True)
     _show_rejected(console, summary, program)
 
 

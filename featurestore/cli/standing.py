@@ -134,7 +134,12 @@ def _streams(store: "FeatureStore") -> list[RenderableType]:
     for each in found:
         made.add_row(Text(each.source, style="cyan"), f"{each.waiting:,}", f"{each.pending:,}", format_seconds(each.seconds or 0.0),
                      f"{each.set_aside:,}")  # fmt: skip
-    return [made, *(Text(f"  {each.source}: {each.error}", style="red") for each in found if each.error)]
+    lost = "  {}: {:,} entries were lost: the broker dropped them before they were pushed"
+    return [
+        made,
+        *(Text(lost.format(each.source, each.lost), style="red") for each in found if each.lost),
+        *(Text(f"  {each.source}: {each.error}", style="red") for each in found if each.error),
+    ]
 
 
 def _until(time: "datetime | None") -> str:

@@ -148,6 +148,9 @@ class _Teller:
         line = Text.assemble((instant(utc_now())[:19], "dim"), " ", (counts.source, "cyan"), f" {told}")
         if counts.set_aside:
             line.append(f", {counts.set_aside:,} set aside", "yellow")
+        for number, word in ((counts.waiting, "not known yet"), (counts.lost, "lost")):
+            if number:
+                line.append(f", {number:,} {word}", "yellow")
         if counts.error:
             line.append(f". It waits: {counts.error}", "red")
         out().print(line, soft_wrap=True)

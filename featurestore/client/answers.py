@@ -87,6 +87,7 @@ class PushedRows:
         reasons: how many rows were rejected for each reason.
         seconds: how long it took.
         rejected: the first of the rejected rows, each with its ``_reason``.
+        rows_waiting: the rows that cannot be known yet: they are neither stored nor rejected, and are to be pushed again.
     """
 
     view: str
@@ -99,3 +100,4 @@ class PushedRows:
     reasons: dict[str, int]
     seconds: float
     rejected: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    rows_waiting: int = 0

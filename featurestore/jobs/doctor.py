@@ -18,6 +18,7 @@ from featurestore.clock import Clock, format_duration, from_micros
 from featurestore.durable import make_folders
 from featurestore.errors import DefinitionError, FeatureStoreError
 from featurestore.jobs.standing import age_of, is_late
+from featurestore.jobs.streams import StreamStatus
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.registry.ledger import Ledger
@@ -98,10 +99,30 @@ def examine(checks: Sequence[tuple[str, Check]]) -> Diagnosis:
 
 def told_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
     """Returns how far somebody's clock is from ours."""
-    apart = abs((theirs - ours).total_seconds())
+    return _clock_finding(name, abs((theirs - ours).total_seconds()))
+
+
+def _clock_finding(name: str, apart: float) -> Finding:
     state: State = "ok" if apart <= _SKEW else "warning" if apart <= _BAD_SKEW else "error"
     advice = "" if state == "ok" else "Set both by a time server (chrony, systemd-timesyncd): features are cut off by the clock."
     return Finding(f"clock: {name}", state, f"differs from this process's by {apart:.1f} s", advice)
+
+
+def told_stream(stream: StreamStatus) -> Iterator[Finding]:
+    """Tells how a stream stands: whether its broker is there, what it lost, what is set aside, and how far its clock is off."""
+    where = f"stream: {stream.source}"
+    if stream.error:
+        yield Finding(where, "error", stream.error)
+        return
+    if stream.lost:
+        told = f"{stream.lost:,} entries were lost: the broker dropped them before they were pushed"
+        advice = "Read what they held again from where it is kept. Let the stream keep entries for longer than workers may be away."
+        yield Finding(where, "warning", told, advice)
+    elif stream.set_aside:
+        yield Finding(where, "warning", f"{stream.set_aside:,} entries are set aside", "featurestore stream --rejected")
+    else:
+        yield Finding(where, "ok", f"{stream.waiting:,} entries wait, and {stream.pending:,} are with workers")
+    yield _clock_finding(f"stream {stream.source}", abs(stream.ahead))
 
 
 def told_room(name: str, free: int, total: int) -> Finding:

@@ -52,6 +52,7 @@ class _Given:
     table: Table
     transform: Transform | None
     shaped: Shaped
+    waiting: int
     seconds: float
 
 
@@ -94,12 +95,16 @@ class Pusher:
         self._windows = WindowWriter(project, offline, online, clock)
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
-    def push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame) -> list[PushedView]:
+    def push(
+        self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, *, until: int | None = None
+    ) -> list[PushedView]:
         """Pushes rows of a source into the views on it; when it returns, an online read and training see them.
 
         Args:
             views: views as applied, all on the source, and their transforms.
             rows: the rows.
+            until: the latest effective available time that is known, in microseconds; what this machine's clock says, if None.
+                Rows beyond it wait: they are not stored, and are to be pushed again (S18).
 
         Raises:
             RequestError: the rows lack a column, or have one that the source has not, or one of another type.
@@ -109,7 +114,8 @@ class Pusher:
         """
         source = views[0][0].spec.source
         normal = self._in_source_form(rows, source)
-        given = [self._shaped(applied, transform, normal) for applied, transform in views]
+        latest = to_micros(self._clock()) + CLOCK_SKEW if until is None else until
+        given = [self._shaped(applied, transform, normal, latest) for applied, transform in views]
         kept = [self._keep_rejected(each) for each in given]
         for each, place in zip(given, kept, strict=True):
             if place and each.applied.spec.on_reject == "fail":
@@ -130,12 +136,13 @@ class Pusher:
         self._schemas[source.name] = (source, schema)
         return in_source_form(rows, source, schema)
 
-    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> _Given:
+    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, until: int) -> _Given:
         began = time.perf_counter()
         sifted = self._sift(rows, applied.spec)
         shaped = shape_rows(sifted, applied.spec, transform).without(rows.height - sifted.height)
-        shaped = self._admit(without_unknown(shaped, applied.spec, to_micros(self._clock()) + CLOCK_SKEW), applied.spec)
-        return _Given(applied, Table.of(self._project, applied), transform, shaped, time.perf_counter() - began)
+        known, waiting = without_unknown(shaped, until)
+        shaped = self._admit(known, applied.spec)
+        return _Given(applied, Table.of(self._project, applied), transform, shaped, waiting, time.perf_counter() - began)
 
     def _keep_rejected(self, given: _Given) -> str:
         """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
@@ -156,7 +163,7 @@ class Pusher:
         seconds = given.seconds + time.perf_counter() - began
         return PushedView(
             applied.spec.name, applied.data_version, read, new, rows.height - new, sum(reasons.values()), online, reasons, seconds,
-            given.shaped.rejected,
+            given.shaped.rejected, given.waiting,
         )  # fmt: skip
 
     def _write_latest(self, given: _Given) -> int:

@@ -7,10 +7,11 @@ from datetime import datetime
 from functools import partial
 from threading import Event, Lock, Thread
 
-from featurestore.clock import from_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
 from featurestore.jobs.push import Pusher
 from featurestore.jobs.stream import BackgroundFolds, StreamCounts, StreamWorker, Views, ready
+from featurestore.jobs.stream_waiting import Patience
 from featurestore.plan.entries import EntryDecoder, entry_texts
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.meaning import Transform
@@ -33,6 +34,8 @@ class StreamStatus:
         seconds: how long ago the oldest of all these came into the stream.
         set_aside: how many entries are set aside.
         error: why this cannot be told; empty where it can.
+        lost: how many entries the broker dropped before they were in both stores, as far as it can be told.
+        ahead: how many seconds the broker's clock is ahead of this machine's; negative where it is behind.
     """
 
     source: str
@@ -41,6 +44,8 @@ class StreamStatus:
     seconds: float = 0.0
     set_aside: int = 0
     error: str = ""
+    lost: int = 0
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Streams:
         make_pusher: makes a pusher, given what to do where a log has grown.
         fold: adds a view's log of pushes to its history.
         open_stream: opens a stream, given after how many seconds what a worker has left is given to another.
+        patience: how long what is not known yet may wait.
     """
 
     def __init__(
@@ -89,12 +95,14 @@ class Streams:
         make_pusher: Callable[[Callable[[AppliedView, Transform | None], None]], Pusher],
         fold: Callable[[AppliedView, Transform | None], None],
         open_stream: Callable[[StreamSource, float], StreamConsumer],
+        patience: Patience | None = None,
     ) -> None:
         self._catalog = catalog
         self._define = define
         self._make_pusher = make_pusher
         self._fold = fold
         self._open_stream = open_stream
+        self._patience = patience or Patience()
         self._lock = Lock()
         self._known: dict[str, tuple[tuple[int, str], Views]] = {}
         self.counts: dict[str, StreamCounts] = {}
@@ -180,7 +188,10 @@ class Streams:
         counts = self.counts[source.name]
         while True:
             views = ready(partial(self._views, source))
-            worker = StreamWorker(consumer, EntryDecoder(source), views, pusher.push, counts, batch=batch, told=told)
+            worker = StreamWorker(
+                consumer, EntryDecoder(source), views, lambda views, rows, until: pusher.push(views, rows, until=until), counts,
+                batch=batch, told=told, patience=self._patience,
+            )  # fmt: skip
             try:
                 worker.run(stop, once=once)
                 return
@@ -269,9 +280,10 @@ class Streams:
         try:
             with self._opened(source) as consumer:
                 lag = consumer.lag()
+                ahead = (lag.time - to_micros(self._patience.clock())) / 1e6
         except FeatureStoreError as error:
             return StreamStatus(source.name, error=str(error))
-        return StreamStatus(source.name, lag.waiting, lag.pending, lag.seconds, lag.set_aside)
+        return StreamStatus(source.name, lag.waiting, lag.pending, lag.seconds, lag.set_aside, lost=lag.lost, ahead=ahead)
 
     @contextmanager
     def _opened(self, source: StreamSource) -> Iterator[StreamConsumer]:

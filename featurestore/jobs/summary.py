@@ -69,6 +69,7 @@ class PushedView:
         reasons: how many rows were rejected for each reason.
         seconds: how long it took.
         rejected: the rejected rows as they were when a check failed, with ``_reason``; rows of different shapes apart.
+        rows_waiting: the rows that cannot be known yet: they are neither stored nor rejected, and are to be pushed again (S18).
     """
 
     view: str
@@ -81,6 +82,7 @@ class PushedView:
     reasons: Mapping[str, int]
     seconds: float
     rejected: tuple[pl.DataFrame, ...] = field(default=(), repr=False, compare=False)
+    rows_waiting: int = 0
 
 
 class Report(Sequence[T], Generic[T], ABC):
@@ -143,3 +145,5 @@ class PushSummary(Report[PushedView]):
             yield f"{each.view:<20} {counts} {each.rows_online:>10,} {each.seconds:>8.3f}"
             for reason, count in each.reasons.items():
                 yield f"    rejected {count:,}: {reason}"
+            if each.rows_waiting:
+                yield f"    waiting {each.rows_waiting:,}: not known yet; push them again"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +11,7 @@ import polars as pl
 
 from featurestore.clock import INSTANT, parse_times
 from featurestore.dtypes import inner_dtype, python_type
+from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.spec.stream import ENTRY_ID, ENTRY_TIME, StreamSource
 from featurestore.streams.base import Entry
 
@@ -21,6 +22,9 @@ _RANGES: dict[type[pl.DataType], Any] = {
         (0, 8, pl.UInt8), (0, 16, pl.UInt16), (0, 32, pl.UInt32), (0, 64, pl.UInt64),
     )
 }  # fmt: skip
+_NO_NUMBER = Decimal("NaN")
+_MOST_SHOWN, _MOST_TOLD = 200, 2_000
+"""So many characters of a value, and of an error, are kept with an entry that is set aside."""
 _YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 _MICROS = Annotated[int, msgspec.Meta(ge=_YEARS[0], le=_YEARS[1])]
 
@@ -77,8 +81,8 @@ class EntryDecoder:
         for entry in entries:
             try:
                 made.append(read(entry))
-            except (msgspec.DecodeError, KeyError, UnicodeDecodeError) as error:
-                faulty.append((entry, f"it holds no row: {error}"))
+            except BaseException as error:  # noqa: BLE001 - whatever one entry raises is that entry's fault, and no other's
+                faulty.append((entry, f"it holds no row: {reason_of(error)}"))
             else:
                 good.append(entry)
         columns: list[pl.Series] = []
@@ -101,7 +105,7 @@ class EntryDecoder:
     def _from_json(self, entry: Entry) -> Any:
         payload = entry.fields.get(self._payload)  # type: ignore[arg-type]  # it is one, or this is not called
         if payload is None:
-            raise KeyError(f"no field {self._payload!r}, only {', '.join(map(repr, entry.fields))}")
+            raise RequestError(f"no field {self._payload!r}, only {', '.join(map(repr, entry.fields))}")
         return self._json.decode(payload)
 
     def _from_fields(self, entry: Entry) -> Any:
@@ -125,22 +129,72 @@ def _wire_type(dtype: pl.DataType) -> Any:
 
 def _column(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
     """Returns values as a column, and by their places what is wrong with some."""
-    if isinstance(dtype, pl.Datetime):
-        return _times(name, values, dtype)
+    wrong: dict[int, str] = {}
+    if isinstance(dtype, pl.Decimal):
+        values, wrong = _decimals(name, values, dtype)
     try:
-        return pl.Series(name, values, dtype), {}
-    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
-        return _one_by_one(name, values, dtype)
+        if isinstance(dtype, pl.Datetime):
+            return _times(name, values, dtype)
+        return pl.Series(name, values, dtype), wrong
+    except BaseException as error:  # noqa: BLE001 - it is one value's fault, which is looked for
+        reason_of(error)
+        column, others = _one_by_one(name, values, dtype)
+        return column, wrong | others
 
 
 def _one_by_one(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
     wrong = {}
+    made = []
     for place, value in enumerate(values):
         try:
-            pl.Series(name, [value], dtype)
-        except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
-            wrong[place] = f"{value!r} is no {dtype} for the column {name!r}"
-    return pl.Series(name, [None if place in wrong else value for place, value in enumerate(values)], dtype), wrong
+            if isinstance(dtype, pl.Datetime):
+                column, bad = _times(name, [value], dtype)
+                if bad:
+                    wrong[place] = bad[0]
+            else:
+                column = pl.Series(name, [value], dtype)
+        except BaseException as error:  # noqa: BLE001 - whatever one value raises is its own fault
+            reason_of(error)
+            wrong[place] = _no_such_value(value, name, dtype)
+            column = pl.Series(name, [None], dtype)
+        made.append(column)
+    return pl.concat(made) if made else pl.Series(name, [], dtype), wrong
+
+
+def _decimals(name: str, values: list[Any], dtype: pl.Decimal) -> tuple[list[Any], dict[int, str]]:
+    """Returns decimals to the column's places, those that it cannot hold as nulls: Polars panics at some of them."""
+    places = Decimal(1).scaleb(-(dtype.scale or 0))
+    context = Context(prec=dtype.precision or 38, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
+    made: list[Any] = []
+    wrong = {}
+    for place, value in enumerate(values):
+        try:
+            fitted = None if value is None else value.quantize(places, context=context)
+        except InvalidOperation:
+            fitted = _NO_NUMBER
+        if fitted is not None and not fitted.is_finite():
+            wrong[place], fitted = _no_such_value(value, name, dtype), None
+        made.append(fitted)
+    return made, wrong
+
+
+def _no_such_value(value: Any, name: str, dtype: pl.DataType) -> str:
+    shown = str(value) if isinstance(value, Decimal) else repr(value)
+    shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
+    return f"{shown} is no {dtype} for the column {name!r}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns in one line what was raised while rows were worked on; what asks the process to end is raised again.
+
+    Libraries in Rust raise panics, which are no ``Exception``.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        raise error
+    told = str(error).strip()
+    if not isinstance(error, (FeatureStoreError, msgspec.MsgspecError)) or not told:
+        told = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    return told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…"
 
 
 def _times(name: str, values: list[Any], dtype: pl.Datetime) -> tuple[pl.Series, dict[int, str]]:

@@ -9,9 +9,8 @@ from featurestore.clock import INSTANT, instants, parse_times
 from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.history import AVAILABLE
-from featurestore.plan.rows import REASON, Shaped, fitted
+from featurestore.plan.rows import Shaped, fitted
 from featurestore.spec.source import Source
-from featurestore.spec.view import ViewSpec
 
 _DURATION = re.compile(
     r"(?P<sign>[-+]?)P(?:(?P<days>\d+)D)?"
@@ -60,20 +59,38 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
     return rows.with_columns(casts) if casts else rows
 
 
-def without_unknown(shaped: Shaped, view: ViewSpec, until: int) -> Shaped:
-    """Returns what became of some rows, less those of which nobody can know yet: they are rejected.
+def without_unknown(shaped: Shaped, until: int) -> tuple[Shaped, int]:
+    """Returns what became of some rows, less those of which nobody can know yet, and how many those are (S18).
+
+    They are neither stored nor rejected: they wait, with whoever has them, until it can be known.
 
     Args:
         shaped: what became of them.
-        view: their view.
         until: the latest effective available time that is known, in microseconds.
     """
-    known = pl.col(AVAILABLE).to_physical() <= until
-    if shaped.rows.select(known.all()).item():
-        return shaped
-    reason = pl.lit(f"{view.source.time_columns[-1]} is not yet known").alias(REASON)
-    refused = shaped.rows.filter(~known).with_columns(reason)
-    return replace(shaped, rows=shaped.rows.filter(known), rejected=(*shaped.rejected, refused))
+    known = shaped.rows[AVAILABLE].to_physical() <= until
+    if known.all():
+        return shaped, 0
+    return replace(shaped, rows=shaped.rows.filter(known)), int((~known).sum())
+
+
+def not_yet_known(rows: pl.DataFrame, source: Source, until: int) -> tuple[pl.Series, pl.Series]:
+    """Returns which of a source's rows nobody can know yet (S2), and when each is known.
+
+    A row without a time is no such row, for it is rejected.
+
+    Args:
+        rows: rows as a stream gives them, their times as times.
+        source: the source.
+        until: the latest effective available time that is known, in microseconds.
+    """
+    inverse = {new: old for old, new in source.rename.items()}
+    names = [name if name in rows.columns else inverse.get(name, name) for name in source.time_columns]
+    times = [instants(pl.col(name), rows.schema[name]).to_physical() for name in names if rows.schema[name].is_temporal()]
+    if not times:
+        return pl.repeat(value=False, n=rows.height, eager=True), pl.repeat(0, rows.height, eager=True)
+    known_at = rows.select(pl.max_horizontal(times)).to_series()
+    return (known_at > until).fill_null(value=False), known_at
 
 
 def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:

@@ -12,7 +12,7 @@ from featurestore.server.schemas import STATUSES, Schema
 _TEXT: Schema = {"type": "string"}
 _TEXTS: Schema = {"type": "object", "additionalProperties": _TEXT}
 _INSTANT: Schema = {"type": "string", "format": "date-time", "nullable": True}
-_COUNTS = ("data_version", "rows_read", "rows_new", "rows_known", "rows_rejected", "rows_online")
+_COUNTS = ("data_version", "rows_read", "rows_new", "rows_known", "rows_rejected", "rows_waiting", "rows_online")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class Metrics(NoObserver):
     def push(self, summary: "PushSummary") -> None:
         """Counts what a push did."""
         for each in summary:
-            told = (("new", each.rows_new), ("known", each.rows_known), ("rejected", each.rows_rejected))
+            told = (("new", each.rows_new), ("known", each.rows_known), ("rejected", each.rows_rejected),
+                    ("waiting", each.rows_waiting))  # fmt: skip
             for outcome, number in told:
                 self._pushed.labels(each.view, outcome).inc(number)
 

@@ -108,7 +108,17 @@ def _floats(column: list[Any]) -> list[Any]:
 def _told(pushed: "PushedView", wanted: str) -> dict[str, Any]:
     counts = {
         name: getattr(pushed, name)
-        for name in ("view", "data_version", "rows_read", "rows_new", "rows_known", "rows_rejected", "rows_online", "seconds")
+        for name in (
+            "view",
+            "data_version",
+            "rows_read",
+            "rows_new",
+            "rows_known",
+            "rows_rejected",
+            "rows_waiting",
+            "rows_online",
+            "seconds",
+        )
     }
     return counts | {"reasons": dict(pushed.reasons), "rejected": _rejected(pushed, wanted)}
 

@@ -44,6 +44,16 @@ class StreamCollector(Collector):
             "set_aside": GaugeMetricFamily(
                 "featurestore_stream_set_aside_entries", "Entries that are set aside.", labels=["source"]
             ),
+            "lost": GaugeMetricFamily(
+                "featurestore_stream_lost_entries",
+                "Entries that the broker dropped before they were in both stores.",
+                labels=["source"],
+            ),
+            "ahead": GaugeMetricFamily(
+                "featurestore_stream_clock_ahead_seconds",
+                "How far the broker's clock is ahead of this machine's.",
+                labels=["source"],
+            ),
         }
         reached = GaugeMetricFamily("featurestore_stream_up", "Whether the broker can be reached.", labels=["source"])
         for each in self._status():
@@ -52,6 +62,9 @@ class StreamCollector(Collector):
                 if not each.error:
                     gauge.add_metric([each.source], getattr(each, name))
         yield from (*gauges.values(), reached)
+        unknown = GaugeMetricFamily(
+            "featurestore_stream_unknown_entries", "Entries that wait here, for their rows are not known yet.", labels=["source"]
+        )
         entries = CounterMetricFamily("featurestore_stream_entries", "Entries that were done with.", labels=["source"])
         rows = CounterMetricFamily(
             "featurestore_stream_rows", "Rows that views got: new, known already, or rejected.", labels=["source", "outcome"]
@@ -66,7 +79,8 @@ class StreamCollector(Collector):
             aside.add_metric([name], did.set_aside)
             pushes.add_metric([name], did.pushes)
             seconds.add_metric([name], did.seconds)
-        yield from (entries, rows, aside, pushes, seconds)
+            unknown.add_metric([name], did.waiting)
+        yield from (unknown, entries, rows, aside, pushes, seconds)
 
 
 @contextmanager

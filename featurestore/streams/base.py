@@ -31,12 +31,16 @@ class Lag:
         pending: how many were given to a worker and are not acknowledged.
         seconds: how long ago the oldest of all these came into the stream; 0 where there are none.
         set_aside: how many entries are set aside.
+        lost: how many entries the broker has dropped before the group was done with them, as far as it can be told.
+        time: what the broker's clock says, in microseconds since the epoch: the clock of ``Entry.time``.
     """
 
     waiting: int
     pending: int
     seconds: float
     set_aside: int
+    lost: int
+    time: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,14 @@ class StreamConsumer(Protocol):
     def shelf(self) -> Shelf:
         """What was set aside."""
 
-    def read(self, count: int, seconds: float) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
         """Returns entries to work on: first those that a worker has left behind, else new ones.
 
         Args:
             count: how many at the most.
             seconds: how long to wait for the first one. None there are is no error.
+            held: entries that were read here and stay here for later: they are taken for left behind by nobody, as long as this
+                is called now and then, and being held does not count as a delivery.
         """
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
@@ -96,7 +102,7 @@ class StreamConsumer(Protocol):
         """
 
     def lag(self) -> Lag:
-        """Returns how far the group is behind."""
+        """Returns how far the group is behind, what it has lost, and what the broker's clock says."""
 
     def check(self) -> str:
         """Returns the broker's kind and version for people to read."""

@@ -1,18 +1,22 @@
 """NATS JetStream: a durable pull consumer.
 
-Entries that are set aside are in the key-value bucket ``<durable>_rejected``, by their ids, as ``shelved.pack`` packs them.
+Entries that are set aside are in the key-value bucket ``<durable>_rejected``, by their ids, as ``shelved.pack`` packs them. How far
+the workers have read, and how many messages the server dropped before that, is in the bucket ``<durable>_counts``.
 """
 
 import asyncio
+import json
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.errors import MissingExtraError, StreamError
+from featurestore.clock import Clock, from_micros, to_micros, utc_now
+from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
 from featurestore.streams.shelved import expanded, in_order, pack, unpack
 
@@ -22,7 +26,19 @@ _PAYLOAD = b"payload"
 _SECONDS = 5.0
 _PATIENCE = 30.0
 _MOST_PENDING = 200_000
-_NANOS = 1_000_000_000
+_ROOM = 4_096
+"""So many bytes of a message are left for what stands beside its payload."""
+_NOTE_SECONDS = 1.0
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class _Place:
+    """How far a stream was read: the last message that a worker was given, the stream's last one then, and how many are lost."""
+
+    read: int
+    last: int
+    lost: int = 0
 
 
 class NATSConsumer:
@@ -33,7 +49,7 @@ class NATSConsumer:
         topic: the subject. A JetStream stream must have it.
         group: names the durable consumer, which is made where it is not there, and begins with the oldest message.
         idle_seconds: after how long a message that a worker was given and did not acknowledge is given to another.
-        clock: tells the present, from which the lag is counted.
+        clock: tells the present, where the server does not.
     """
 
     def __init__(self, url: str, topic: str, group: str, *, idle_seconds: float, clock: Clock = utc_now) -> None:
@@ -56,11 +72,14 @@ class NATSConsumer:
         self._subscription: Any = None
         self._stream = ""
         self._bucket: Any = None
+        self._counts: Any = None
+        self._read_to, self._noted = 0, 0.0
+        self._kept = 0.0
         self.shelf = NATSShelf(self)
 
-    def read(self, count: int, seconds: float) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""
-        return self.run(lambda: self._read(count, seconds))
+        return self.run(lambda: self._read(count, seconds, held))
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See ``StreamConsumer.acknowledge``."""
@@ -121,7 +140,7 @@ class NATSConsumer:
             yield
         except self._nats.js.errors.NotFoundError as error:
             self._subscription = None
-            raise StreamError(
+            raise StreamRefusedError(
                 f"{self._shown} is in no JetStream stream: {_told(error)}. "
                 f"Make one that has it: nats stream add --subjects {self._topic}"
             ) from error
@@ -138,13 +157,23 @@ class NATSConsumer:
             self._bucket = await self._js.create_key_value(bucket=f"{self._durable}_rejected", history=1)
         return self._bucket
 
+    async def message(self, entry: Entry) -> Entry:
+        """Returns an entry with its payload, which is still in the stream where it was too long for the bucket; else without."""
+        if entry.fields:
+            return entry
+        await self._subscribed()
+        with suppress(self._nats.js.errors.NotFoundError):
+            found = await self._js.get_msg(self._stream, seq=int(entry.id.rpartition("-")[2]))
+            return replace(entry, fields={_PAYLOAD: found.data or b""})
+        return entry
+
     async def add(self, fields: Mapping[bytes, bytes]) -> None:
         """Adds a message to the stream."""
         await self._js.publish(self._topic, fields.get(_PAYLOAD, b""), timeout=_SECONDS)
 
     async def _connect(self) -> None:
         if self._connection is None or self._connection.is_closed:
-            self._subscription = self._bucket = None
+            self._subscription = self._bucket = self._counts = None
             connection = self._nats.aio.client.Client()
             try:
                 await connection.connect(
@@ -167,15 +196,27 @@ class NATSConsumer:
             )  # fmt: skip
             await self._js.add_consumer(self._stream, config)
             self._subscription = await self._js.pull_subscribe_bind(durable=self._durable, stream=self._stream)
+            self._read_to = 0
+            await self._lost()
         return self._subscription
 
-    async def _read(self, count: int, seconds: float) -> list[Entry]:
+    async def _read(self, count: int, seconds: float, held: Sequence[Entry]) -> list[Entry]:
         subscription = await self._subscribed()
+        now = time.perf_counter()
+        if held and now - self._kept > self._idle / 4:
+            self._kept = now
+            for message in [self._given[entry.id] for entry in held if entry.id in self._given]:
+                await message.in_progress()
         try:
             found = await subscription.fetch(count, timeout=max(seconds, 0.001))
         except self._nats.errors.TimeoutError:
             return []
-        return [self._entry(message) for message in found]
+        entries = [self._entry(message) for message in found]
+        self._read_to = max(self._read_to, *(message.metadata.sequence.stream for message in found), 0)
+        if now - self._noted > _NOTE_SECONDS:
+            self._noted = now
+            await self._lost()
+        return entries
 
     def _entry(self, message: Any) -> Entry:
         facts = message.metadata
@@ -193,25 +234,73 @@ class NATSConsumer:
         await self._connection.flush(_SECONDS)
 
     async def _set_aside(self, entry: Entry, reason: str) -> None:
-        await (await self.bucket()).put(entry.id, pack(entry, reason))
+        packed = pack(entry, reason)
+        if len(packed) > self._connection.max_payload - _ROOM:
+            packed = pack(replace(entry, fields={}), f"{reason} (its payload is too long to be kept: it stays in the stream alone)")
+        await (await self.bucket()).put(entry.id, packed)
         await self._acknowledge([entry])
 
     async def _lag(self) -> Lag:
         await self._subscribed()
         facts = await self._js.consumer_info(self._stream, self._durable)
         waiting, pending = facts.num_pending or 0, facts.num_ack_pending or 0
-        seconds = 0.0
+        seconds, now = 0.0, await self._time()
         if waiting or pending:
             first = (facts.ack_floor.stream_seq if facts.ack_floor else 0) + 1
             with suppress(self._nats.js.errors.NotFoundError):
                 oldest = await self._js.get_msg(self._stream, seq=first, subject=self._topic, next=True)
                 if oldest.time is not None:
-                    seconds = max(timedelta(0), self._clock() - oldest.time).total_seconds()
+                    seconds = max(timedelta(0), from_micros(now) - oldest.time).total_seconds()
         aside = await self._js.stream_info(f"KV_{self._durable}_rejected") if await self.bucket() else None
-        return Lag(waiting, pending, seconds, aside.state.messages if aside is not None else 0)
+        return Lag(waiting, pending, seconds, aside.state.messages if aside is not None else 0, await self._lost(), now)
+
+    async def _lost(self) -> int:
+        """Notes how far the stream was read, and returns how many of its messages were dropped before they were.
+
+        Messages are numbered without gaps, so those between the last one read and the first one that is left are lost. Of a stream
+        that has other subjects too it cannot be told whose they were.
+        """
+        errors = self._nats.js.errors
+        facts = await self._js.stream_info(self._stream)
+        if facts.config.subjects != [self._topic]:
+            return 0
+        if self._counts is None:
+            self._counts = await self._js.create_key_value(bucket=f"{self._durable}_counts", history=1)
+        first, last = facts.state.first_seq or 1, facts.state.last_seq
+        for _ in range(_TRIES):
+            try:
+                kept = await self._counts.get(self._stream)
+                known, revision = _Place(**json.loads(kept.value)), kept.revision
+            except errors.KeyNotFoundError:
+                given = (await self._js.consumer_info(self._stream, self._durable)).delivered
+                known, revision = _Place(max(first - 1, given.stream_seq if given else 0), last), 0
+            lost = known.lost
+            if last < known.last:  # it was made anew: what was unread is gone with the old one
+                lost += max(0, known.last - max(known.read, self._read_to))
+                read = self._read_to = min(self._read_to, last)
+            else:
+                read = max(known.read, self._read_to)
+                lost += max(0, first - 1 - read)
+            place = _Place(max(read, first - 1), last, lost)
+            if revision and place == known:
+                break
+            with suppress(errors.KeyWrongLastSequenceError):
+                await self._counts.update(self._stream, json.dumps(asdict(place)).encode(), last=revision)
+                break
+        return place.lost
+
+    async def _time(self) -> int:
+        await self._subscribed()
+        answer = await self._connection.request(f"$JS.API.CONSUMER.INFO.{self._stream}.{self._durable}", b"", timeout=_SECONDS)
+        told = json.loads(answer.data).get("ts")
+        # A server before 2.10 does not tell.
+        return to_micros(self._clock() if told is None else datetime.fromisoformat(told))
 
     async def _leave(self) -> None:
         if self._connection is not None:
+            with suppress(self._nats.errors.Error, self._nats.js.errors.Error, OSError):
+                if self._subscription is not None and self._connection.is_connected:
+                    await asyncio.wait_for(self._lost(), _SECONDS / 2)
             await self._connection.close()
 
 
@@ -239,7 +328,8 @@ class NATSShelf:
 
     async def _read(self) -> list[SetAside]:
         bucket = await self._consumer.bucket()
-        return in_order([unpack((await bucket.get(name)).value) for name in await self._names(bucket)])
+        kept = [unpack((await bucket.get(name)).value) for name in await self._names(bucket)]
+        return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])
 
     async def _names(self, bucket: Any) -> list[str]:
         import nats.js.errors
@@ -262,10 +352,13 @@ class NATSShelf:
     async def _put_back(self, ids: Sequence[str]) -> int:
         bucket = await self._consumer.bucket()
         there = sorted(set(await self._names(bucket)).intersection(ids))
+        put = 0
         for name in there:
-            await self._consumer.add(unpack((await bucket.get(name)).value).entry.fields)
-            await self._remove([name])
-        return len(there)
+            entry = await self._consumer.message(unpack((await bucket.get(name)).value).entry)
+            if entry.fields:
+                await self._consumer.add(entry.fields)
+                put += await self._remove([name])
+        return put
 
 
 def _told(error: Exception) -> str:

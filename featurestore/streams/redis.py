@@ -1,6 +1,7 @@
 """Redis Streams: a consumer group of Redis 7 or Valkey.
 
-Entries that are set aside are in the hash ``<topic>:<group>:rejected``, by their ids, as ``shelved.pack`` packs them.
+Entries that are set aside are in the hash ``<topic>:<group>:rejected``, by their ids, as ``shelved.pack`` packs them. How many
+the group was done with, and how many the server dropped before that, is in the hash ``<topic>:<group>:counts``.
 """
 
 import os
@@ -8,10 +9,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from featurestore.errors import ConfigError, MissingExtraError, StreamError
+from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
 from featurestore.streams.shelved import expanded, in_order, pack, unpack
 
@@ -21,7 +23,16 @@ _SOCKET_SECONDS = 5.0
 _PAGE = 10_000
 _MOST_PAGES = 10
 """So many pages of entries are counted where the server cannot tell how many there are (after some were deleted)."""
-_COMMANDS = "XREADGROUP, XACK, XAUTOCLAIM, XPENDING, XGROUP, XINFO, XRANGE, XADD, HSET, HGETALL, HMGET, HDEL, HLEN, TIME and INFO"
+_COMMANDS = (
+    "XREADGROUP, XACK, XCLAIM, XAUTOCLAIM, XPENDING, XGROUP, XINFO, XRANGE, XADD, HSET, HGETALL, HMGET, HDEL, HLEN, HEXISTS, "
+    "HINCRBY, EVAL, TIME and INFO"
+)
+_REFUSALS = ("WRONGTYPE", "WRONGPASS", "NOAUTH", "NOPERM", "no permissions")
+"""What is in answers that will be the same next time."""
+_COUNT = Path(__file__).with_name("redis_count.lua").read_bytes()
+_MOST_ARGUMENTS = 1_000
+_LAST = 253_402_300_799_999_999
+"""The last microsecond of year 9999: an id may say more, and is then no time."""
 
 
 class RedisConsumer:
@@ -50,24 +61,26 @@ class RedisConsumer:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         self._ready = False
         self._looked: float | None = None
+        self._kept = 0.0
+        self._counts = f"{topic}:{group}:counts"
         self.shelf = RedisShelf(self, f"{topic}:{group}:rejected")
 
-    def read(self, count: int, seconds: float) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""
         with self.translated():
-            return self._again(lambda: self._left_behind(count) or self._new(count, seconds))
+            return self._again(lambda: self._keep(held) or self._left_behind(count) or self._new(count, seconds))
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See ``StreamConsumer.acknowledge``."""
-        if entries:
-            with self.translated():
-                self.ask("XACK", self._topic, self._group, *(entry.id for entry in entries))
+        with self.translated():
+            for first in range(0, len(entries), _MOST_ARGUMENTS):
+                self._count(*(entry.id for entry in entries[first : first + _MOST_ARGUMENTS]))
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """See ``StreamConsumer.set_aside``."""
         with self.translated():
             self.shelf.put(entry, reason)
-            self.ask("XACK", self._topic, self._group, entry.id)
+            self._count(entry.id)
 
     def lag(self) -> Lag:
         """See ``StreamConsumer.lag``."""
@@ -105,7 +118,9 @@ class RedisConsumer:
         try:
             yield
         except (self._errors.RedisError, OSError) as error:
-            raise StreamError(f"{self._shown} failed: {str(error).rstrip('.')}. {self._advice(error)}") from error
+            refused = isinstance(error, self._errors.AuthenticationError) or any(code in str(error) for code in _REFUSALS)
+            kind = StreamRefusedError if refused else StreamError
+            raise kind(f"{self._shown} failed: {str(error).rstrip('.')}. {self._advice(error)}") from error
 
     def add(self, fields: Mapping[bytes, bytes]) -> None:
         """Adds an entry to the stream."""
@@ -141,7 +156,30 @@ class RedisConsumer:
         except self._errors.ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        else:
+            self._count(made=True)
         self._ready = True
+
+    def _count(self, *ids: str, made: bool = False) -> int:
+        """Acknowledges entries, counts them, and returns how many entries are lost by now."""
+        try:
+            return int(self.ask("EVAL", _COUNT, 2, self._topic, self._counts, self._group, int(made), *ids))
+        except self._errors.NoPermissionError:
+            # NOTE: a user that may not run scripts, as earlier versions needed none, still works; what is lost is not told then.
+            if ids:
+                self.ask("XACK", self._topic, self._group, *ids)
+            return 0
+
+    def _keep(self, held: Sequence[Entry]) -> list[Entry]:
+        """Keeps entries from being taken for left behind; returns none."""
+        now = time.perf_counter()
+        if not held or now - self._kept < self._idle_ms / 4000:
+            return []
+        self._kept = now
+        for first in range(0, len(held), _MOST_ARGUMENTS):
+            ids = [entry.id for entry in held[first : first + _MOST_ARGUMENTS]]
+            self.ask("XCLAIM", self._topic, self._group, self._name, 0, *ids, "JUSTID")
+        return []
 
     def _left_behind(self, count: int) -> list[Entry]:
         """Takes over entries that were with a worker for too long, be it this one; looks for them now and then."""
@@ -156,6 +194,7 @@ class RedisConsumer:
             if cursor == b"0-0":
                 if not found:
                     self._looked = now
+                    self._count()
                 break
         if not found:
             return []
@@ -177,13 +216,14 @@ class RedisConsumer:
         following = self.ask("XRANGE", self._topic, after, "+", "COUNT", 1)
         waiting = group.get("lag")
         if waiting is None:
-            waiting = self._count(after)
+            waiting = self._count_after(after)
         oldest = min((_millis(name) for name in ([least] if pending else []) + [name for name, _ in following]), default=None)
         seconds, micros = self.ask("TIME")
-        behind = 0.0 if oldest is None else max(0.0, int(seconds) + int(micros) / 1e6 - oldest / 1000)
-        return Lag(waiting, pending, behind, self.ask("HLEN", self.shelf.key))
+        now = int(seconds) * 1_000_000 + int(micros)
+        behind = 0.0 if oldest is None else max(0.0, now / 1e6 - oldest / 1000)
+        return Lag(waiting, pending, behind, self.ask("HLEN", self.shelf.key), self._count(), now)
 
-    def _count(self, after: bytes) -> int:
+    def _count_after(self, after: bytes) -> int:
         counted = 0
         for _ in range(_MOST_PAGES):
             page = self.ask("XRANGE", self._topic, after, "+", "COUNT", _PAGE)
@@ -237,7 +277,8 @@ class RedisShelf:
 
 def _entry(name: bytes, fields: list[bytes], deliveries: int) -> Entry:
     # NOTE: the last microsecond of the millisecond, for the entry was not there at all of them: nobody knew it before (S2).
-    return Entry(name.decode(), _millis(name) * 1000 + 999, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries)
+    time = min(_millis(name) * 1000 + 999, _LAST)
+    return Entry(name.decode(), time, dict(zip(fields[::2], fields[1::2], strict=True)), deliveries)
 
 
 def _millis(name: bytes) -> int:

@@ -132,6 +132,13 @@ def json_key() -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode(KEY))  # type: ignore[no-any-return]  # it is one
 
 
+def test_s18_rows_that_are_not_known_yet_are_counted_as_waiting(client: httpx.Client) -> None:
+    later = {name: [column[0], column[1]] for name, column in ROWS.items()}
+    later["observed_at"] = [START.replace(year=2199), ROWS["observed_at"][1]]
+    for each in push(client, *encoded("arrow", later)).json()["views"]:
+        assert (each["rows_waiting"], each["rows_rejected"], each["rejected"]) == (1, 0, [])
+
+
 def test_rejected_rows_are_shown_with_their_reasons(client: httpx.Client) -> None:
     bad = {name: [column[0], column[1]] for name, column in ROWS.items()} | {"observed_at": [None, ROWS["observed_at"][1]]}
     [weather, _] = push(client, *encoded("arrow", bad)).json()["views"]

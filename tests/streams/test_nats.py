@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import nats
 import pytest
@@ -49,6 +50,85 @@ class TestNATS(StreamContract):
         consumer = self.consumer("nowhere", "g", LONG)
         with pytest.raises(StreamError, match="nats stream add --subjects nowhere"):
             consumer.read(1, 0.01)
+        consumer.close()
+
+
+async def purged(js: Any, topic: str, keep: int) -> None:
+    await js.purge_stream(topic, keep=keep)
+
+
+class TestLost:
+    """F18: what a server drops before it was read."""
+
+    @pytest.fixture
+    def topic(self, nats_server: NATSServer) -> str:
+        self.url, name = nats_server.url, f"lost{uuid4().hex[:8]}"
+        at_broker(self.url, lambda js: js.add_stream(name=name, subjects=[name]))
+        return name
+
+    def add(self, topic: str, count: int) -> None:
+        async def publish(js: Any) -> None:
+            for number in range(count):
+                await js.publish(topic, b"%d" % number)
+
+        at_broker(self.url, publish)
+
+    @pytest.mark.parametrize("done", [0, 3])
+    @pytest.mark.parametrize("keep", [4, 0])
+    def test_unread_messages_that_were_purged(self, topic: str, done: int, keep: int) -> None:
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        self.add(topic, done)
+        assert consumer.lag().lost == 0
+        if done:
+            consumer.acknowledge(read_all(consumer, done))
+        consumer.close()
+        self.add(topic, 10)
+        at_broker(self.url, lambda js: purged(js, topic, keep))
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        assert consumer.lag().lost == 10 - keep
+        if keep:
+            consumer.acknowledge(read_all(consumer, keep))
+        assert consumer.lag().lost == 10 - keep
+        consumer.close()
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        assert consumer.lag().lost == 10 - keep
+        consumer.close()
+
+    def test_unread_messages_that_fell_to_the_limits(self, topic: str) -> None:
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        self.add(topic, 2)
+        consumer.acknowledge(read_all(consumer, 2))
+        consumer.close()
+        at_broker(self.url, lambda js: js.update_stream(name=topic, subjects=[topic], max_msgs=5))
+        self.add(topic, 12)
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        assert consumer.lag().lost == 7
+        assert len(read_all(consumer, 5)) == 5
+        consumer.close()
+
+    def test_a_stream_that_was_deleted_with_what_was_unread(self, topic: str) -> None:
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        self.add(topic, 5)
+        consumer.acknowledge(read_all(consumer, 2)[:2])
+        read = 5 - consumer.lag().waiting
+        consumer.close()
+        at_broker(self.url, lambda js: js.delete_stream(topic))
+        at_broker(self.url, lambda js: js.add_stream(name=topic, subjects=[topic]))
+        self.add(topic, 1)
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        assert consumer.lag().lost == 5 - read
+        assert len(read_all(consumer, 1)) == 1
+        consumer.close()
+
+    def test_nothing_is_lost_where_what_was_read_is_purged(self, topic: str) -> None:
+        consumer = NATSConsumer(self.url, topic, f"{topic}.g", idle_seconds=LONG)
+        self.add(topic, 5)
+        consumer.acknowledge(read_all(consumer, 5))
+        at_broker(self.url, lambda js: purged(js, topic, 0))
+        self.add(topic, 2)
+        assert consumer.lag().lost == 0
+        consumer.acknowledge(read_all(consumer, 2))
+        assert consumer.lag().lost == 0
         consumer.close()
 
 

@@ -1,13 +1,15 @@
 """Redis Streams, on Valkey and on the machine's Redis."""
 
+import random
+
 import pytest
 import redis
 
 from featurestore.errors import ConfigError, StreamError
-from featurestore.streams.base import StreamConsumer
+from featurestore.streams.base import Entry, StreamConsumer
 from featurestore.streams.redis import RedisConsumer
-from tests.servers.valkey import ValkeyServer, free_port
-from tests.streams.contract import LONG, Make, StreamContract, payloads, read_all
+from tests.servers.valkey import ValkeyServer, free_port, wait_until
+from tests.streams.contract import LONG, Make, StreamContract, payloads, read_all, settled
 
 
 @pytest.fixture(scope="module", params=["valkey_unix_url", "redis_server_url"])
@@ -41,6 +43,120 @@ class TestRedis(StreamContract):
         assert len(read_all(make(idle=0.05), 2)) == 2
         self.raw.xtrim(topic, maxlen=1, approximate=False)
         assert payloads(read_all(make(idle=0.05), 1)) == [b"2"]
+
+    def begun(self, make: Make, topic: str, count: int, idle: float = LONG) -> StreamConsumer:
+        """A consumer that has done with its first entries."""
+        consumer = make(idle=idle)
+        assert consumer.lag().lost == 0
+        self.add(topic, *(b"%d" % number for number in range(count)))
+        if count:
+            consumer.acknowledge(read_all(consumer, count))
+        assert consumer.lag().lost == 0
+        return consumer
+
+    @pytest.mark.parametrize("done", [0, 3])
+    def test_f18_unread_entries_that_were_trimmed_are_counted_as_lost(self, make: Make, topic: str, done: int) -> None:
+        consumer = self.begun(make, topic, done)
+        self.add(topic, *(b"%d" % number for number in range(10)))
+        self.raw.xtrim(topic, maxlen=4, approximate=False)
+        assert make().lag().lost == 6
+        consumer.acknowledge(read_all(consumer, 4))
+        for _ in range(2):
+            assert (settled(consumer).lost, make().lag().lost) == (6, 6)
+        self.add(topic, b"more")
+        consumer.acknowledge(read_all(consumer, 1))
+        assert settled(consumer).lost == 6
+
+    def test_f18_all_that_is_unread_may_be_gone(self, make: Make, topic: str) -> None:
+        consumer = self.begun(make, topic, 2)
+        self.add(topic, b"1", b"2", b"3")
+        self.raw.xtrim(topic, maxlen=0, approximate=False)
+        assert consumer.lag().lost == 3
+
+    def test_f18_unread_entries_that_were_deleted_are_counted_as_lost(self, make: Make, topic: str) -> None:
+        consumer = self.begun(make, topic, 2)
+        self.add(topic, *(b"%d" % number for number in range(6)))
+        names = [name for name, _ in self.raw.xrange(topic)]
+        self.raw.xdel(topic, names[3], names[5])
+        consumer.acknowledge(read_all(consumer, 4))
+        assert settled(consumer).lost == 2
+
+    def test_f18_pending_entries_that_were_trimmed_are_counted_as_lost(self, make: Make, topic: str) -> None:
+        self.begun(make, topic, 1)
+        self.add(topic, b"1", b"2", b"3")
+        assert len(read_all(make(idle=0.05), 3)) == 3
+        self.raw.xtrim(topic, maxlen=1, approximate=False)
+        other = make(idle=0.05)
+        [left] = read_all(other, 1)
+        assert left.fields == {b"payload": b"3"}
+        other.acknowledge([left])
+        wait_until(lambda: other.read(1, 0.01) == [] and other.lag().lost == 2, "what was pending is not missed")
+
+    def test_f18_pending_entries_of_a_consumer_that_was_deleted_are_counted_as_lost(self, make: Make, topic: str) -> None:
+        consumer = self.begun(make, topic, 1)
+        self.add(topic, b"1", b"2", b"3")
+        done, *_ = read_all(consumer, 3)
+        consumer.acknowledge([done])
+        group = self.raw.xinfo_groups(topic)[0]["name"]
+        for each in self.raw.xinfo_consumers(topic, group):
+            self.raw.xgroup_delconsumer(topic, group, each["name"])
+        assert make().lag().lost == 2
+
+    def test_f18_a_stream_that_was_deleted_with_what_was_unread(self, make: Make, topic: str) -> None:
+        consumer = self.begun(make, topic, 2)
+        self.add(topic, b"1", b"2", b"3")
+        assert consumer.lag().waiting == 3
+        self.raw.delete(topic)
+        self.add(topic, b"4")
+        consumer.acknowledge(read_all(consumer, 1))
+        assert settled(consumer).lost == 3
+
+    def test_f18_nothing_is_lost_where_a_group_is_set_back(self, make: Make, topic: str) -> None:
+        consumer = self.begun(make, topic, 5)
+        self.raw.xgroup_setid(topic, self.raw.xinfo_groups(topic)[0]["name"], "0")
+        consumer.acknowledge(read_all(consumer, 5))
+        assert settled(consumer).lost == 0
+        consumer.set_aside(self.more(consumer, topic), "why")
+        consumer.shelf.put_back([each.entry.id for each in consumer.shelf.read()])
+        consumer.acknowledge(read_all(consumer, 1))
+        assert settled(consumer).lost == 0
+
+    def more(self, consumer: StreamConsumer, topic: str) -> Entry:
+        self.add(topic, b"more")
+        return read_all(consumer, 1)[0]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_f18_nothing_is_lost_whatever_the_order_of_reads_and_acknowledgements(self, make: Make, topic: str, seed: int) -> None:
+        draw = random.Random(seed)
+        workers, taken = [make(idle=0.02) for _ in range(3)], []
+        dropped = 0
+        for _ in range(60):
+            what = draw.randrange(5)
+            if what == 0:
+                self.add(topic, *(b"%d" % number for number in range(draw.randrange(4))))
+            elif what == 1:
+                taken += draw.choice(workers).read(draw.randrange(1, 4), 0.001)
+            elif what == 2 and taken:
+                draw.choice(workers).acknowledge([taken.pop(draw.randrange(len(taken)))])
+            elif what == 3 and taken:
+                draw.choice(workers).set_aside(taken.pop(), "why")
+            else:
+                assert draw.choice(workers).lag().lost == dropped == 0
+        for each in workers:
+            each.acknowledge(taken)
+        assert workers[0].lag().lost == 0
+
+    def test_a_user_that_may_not_run_scripts_still_works(self, make: Make, topic: str) -> None:
+        self.raw.acl_setuser("plain", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval"])
+        try:
+            url = self.url.replace("://", "://plain:x@", 1) if "@" not in self.url else self.url
+            consumer = RedisConsumer(url, topic, "g", idle_seconds=LONG)
+            self.add(topic, b"1")
+            consumer.acknowledge(read_all(consumer, 1))
+            assert (settled(consumer).pending, consumer.lag().lost) == (0, 0)
+            consumer.close()
+        finally:
+            self.raw.acl_deluser("plain")
 
     def test_lag_where_the_server_cannot_tell(self, make: Make, topic: str) -> None:
         consumer = make()
