@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from threading import RLock
@@ -24,7 +24,8 @@ def import_folder(folder: Path) -> tuple[list[ModuleType], list[DefinitionError]
 
     Modules and packages whose name begins with ``_`` or ``.`` are imported only where others import them. A module may
     import its neighbours as parts of the folder (``from definitions.flights import Weather``), by their own name
-    (``from flights import Weather``) or relatively (``from .flights import Weather``): it is one module under all three.
+    (``from flights import Weather``) or relatively (``from .flights import Weather``): it is one module under all three. A
+    name that an installed library has means the library: its neighbour is imported as a part of the folder, or relatively.
     Other modules may be imported from the folder that the folder is in.
 
     Raises:
@@ -86,7 +87,9 @@ class _FolderFinder(MetaPathFinder):
         self.aliases: set[str] = set()
         packages = (path.name for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.py")))
         taken = {*sys.stdlib_module_names, "featurestore"}
-        self._tops = {path.stem for path in folder.glob("*.py")}.union(packages) - taken
+        tops = {path.stem for path in folder.glob("*.py")}.union(packages) - taken
+        # While the folder is imported, another thread may import a library for the first time: it must not get a neighbour.
+        self._tops = {name for name in tops if not _is_library(name, folder)}
         self._own_tops = {self.package, folder.name} - taken
 
     def own_name(self, dotted: str) -> str:
@@ -126,6 +129,15 @@ class _FolderFinder(MetaPathFinder):
         if dotted and path.with_name(f"{path.name}.py").is_file():
             return path.with_name(f"{path.name}.py"), False
         return None, path.is_dir()
+
+
+def _is_library(name: str, folder: Path) -> bool:
+    """Tells whether a name is that of a module which is installed, outside of the folder."""
+    spec = PathFinder.find_spec(name)
+    if spec is None:
+        return False
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return not any(Path(place).resolve().is_relative_to(folder) for place in places if place)
 
 
 class _FreshLoader(SourceFileLoader):

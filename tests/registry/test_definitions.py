@@ -137,6 +137,16 @@ class TestFolders:
             for name in ("flights", "definitions", "definitions.flights"):
                 del sys.modules[name]
 
+    def test_a_neighbour_does_not_stand_for_a_library_of_its_name(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Another thread may import it for the first time while the folder is imported.
+        folder = write(drawer=FLIGHTS, other="import drawer\nassert drawer.LIBRARY\nfrom .drawer import Weather")
+        library = folder.parent / "installed"
+        library.mkdir()
+        (library / "drawer.py").write_text("LIBRARY = True")
+        monkeypatch.syspath_prepend(str(library))
+        assert set(load_definitions(folder).views) == {"weather"}
+        assert sys.modules.pop("drawer").LIBRARY
+
     def test_a_transform_knows_its_source_text(self, write: Write) -> None:
         transform = "\n    @staticmethod\n    def transform(rows):\n        return rows  # as they are\n"
         view = load_definitions(write(flights=dedent(FLIGHTS) + transform)).views["weather"]
