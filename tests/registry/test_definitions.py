@@ -47,8 +47,10 @@ def write(tmp_path: Path) -> Iterator[Write]:
     yield write_modules
     assert sys.path == path
     assert sys.meta_path == finders
-    assert {name.partition("_")[0] for name in set(sys.modules) - names} <= {"definitions"}
-    for name in set(sys.modules) - names:
+    new = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - names}
+    left = {name for name, file in new.items() if Path(file).is_relative_to(tmp_path)}
+    assert {name.partition("_")[0] for name in left} <= {"definitions"}
+    for name in left:
         del sys.modules[name]
 
 
