@@ -41,11 +41,12 @@ class Applier:
         """
         catalog = self.registry.load()
         plan = diff(catalog, definitions, partial=partial, rows=self.count_rows, retained=self.retained)
+        changed = {change.name for change in plan.changes if change.kind in ("view", "source", "entity")}
         faults: list[DefinitionError] = []
         warnings: list[str] = []
         for view in definitions.views.values():
             try:
-                warnings += self._check(view)
+                warnings += self._check(view, tried=view.__view__.name not in changed)
             except DefinitionErrors as error:
                 faults += error.faults
             except DefinitionError as error:
@@ -78,8 +79,11 @@ class Applier:
         base = plan.base_revision if expected is None else expected.base_revision
         return plan, self.registry.commit(base, plan.puts(), plan.deletes())
 
-    def _check(self, defined: type[FeatureView]) -> list[str]:
-        """Checks a view against its source; returns what could not be checked because there is no source yet."""
+    def _check(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
+        """Checks a view against its source; returns what could not be checked because there is no source yet.
+
+        A transform that is applied as it is was tried then (S20), and is tried again by each run that has something to read.
+        """
         view = defined.__view__
         reader = self.open_source(view.source)
         try:
@@ -94,6 +98,6 @@ class Applier:
         problems = check_columns(view, schema)
         if problems:
             raise DefinitionErrors([DefinitionError(problem, view.place) for problem in problems])
-        if transform is not None:
+        if transform is not None and not tried:
             check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
         return []

@@ -6,10 +6,12 @@ or a library, is known by name alone.
 """
 
 import ast
+import copy
 import hashlib
 import linecache
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -45,19 +47,28 @@ def _source(function: FunctionType) -> tuple[str, ast.FunctionDef | ast.Lambda |
     code = function.__code__
     # NOTE: not inspect.getsource, whose piece is no statement where a line of a text in it begins at the margin.
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
+    found = _functions(text).get((code.co_name, code.co_firstlineno), [])
+    return text, found[0] if len(found) == 1 else None
+
+
+@lru_cache(maxsize=16)
+def _functions(text: str) -> dict[tuple[str, int], list[ast.FunctionDef | ast.Lambda]]:
+    """Returns the functions in a module's text, by their names and each line that may be called their first.
+
+    It is kept, for a module may hold hundreds of transforms.
+    """
+    found: dict[tuple[str, int], list[ast.FunctionDef | ast.Lambda]] = {}
     try:
         tree = ast.parse(text)
     except SyntaxError:  # the file was changed since, and is half-way
-        return text, None
-    found: list[ast.FunctionDef | ast.Lambda] = []
+        return found
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            lines = {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}
-            if node.name == code.co_name and code.co_firstlineno in lines:
-                found.append(node)
-        elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == code.co_firstlineno:
-            found.append(node)
-    return text, found[0] if len(found) == 1 else None
+            for line in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}:
+                found.setdefault((node.name, line), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            found.setdefault(("<lambda>", node.lineno), []).append(node)
+    return found
 
 
 def _code_meaning(code: CodeType) -> str:
@@ -73,7 +84,7 @@ def _meanings(function: FunctionType, seen: set[Any]) -> Iterator[str]:
     seen.add(code)
     _, node = _source(function)
     # NOTE: ast.dump differs between versions of Python; the text that a tree stands for does not.
-    yield ast.unparse(_bare(node)) if node is not None else _code_meaning(code)
+    yield ast.unparse(_bare(copy.deepcopy(node))) if node is not None else _code_meaning(code)
     for name, value in _used(function):
         if isinstance(value, FunctionType) and _is_users(value, function):
             yield from _meanings(value, seen)
