@@ -53,6 +53,10 @@ _CRON_FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
 _CRON_ITEM = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
+YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+"""The first microsecond of year 1, and the last of year 9999: what a ``datetime`` can say."""
+
+
 def utc_now() -> datetime:
     """Returns the present instant, in UTC."""
     return datetime.now(UTC)
@@ -77,6 +81,16 @@ def from_micros(micros: int) -> datetime:
         datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.timezone.utc)
     """
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def nearest_instant(micros: int) -> datetime:
+    """Returns the same, or the first or last instant of the calendar for one before or behind it: as a bound it is as good.
+
+    Example:
+        >>> nearest_instant(-10**18).year, nearest_instant(10**18).year
+        (1, 9999)
+    """
+    return from_micros(min(max(micros, YEARS[0]), YEARS[1]))
 
 
 def parse_instant(value: date | str) -> datetime:
@@ -261,7 +275,7 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         TypeError: ``dtype`` is no time; the caller knows the column and says so to the user.
     """
     if isinstance(dtype, pl.Date):
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return column.cast(pl.Datetime("us"), strict=False).dt.replace_time_zone("UTC")
     if not isinstance(dtype, pl.Datetime):
         raise TypeError(f"{dtype} is not a time")
     if dtype.time_unit == "ns":

@@ -143,7 +143,7 @@ def test_s22_sums_of_any_split_are_exact_wherever_the_total_fits(rows: list[Row]
     """The kernel: the look-up of training, and tiles that were joined of parts, packed and read."""
     layout, keys = TileLayout.of(VIEW), list(VIEW.entity.key_names)
     entity = pl.DataFrame({"k": ["a"]})
-    tiles = layout.decode([(None, None)])
+    tiles = layout.decode([(None, None, None)])
     for part in range(3):
         events = history_events(
             stored([row for row, place in zip(rows, split, strict=False) if place == part]), keys, identified=False, as_known=False
@@ -152,7 +152,7 @@ def test_s22_sums_of_any_split_are_exact_wherever_the_total_fits(rows: list[Row]
         [value] = layout.encode(joined, [[]])
         if value is not None:
             _, (_, groups) = unpack_values([value])
-            tiles = layout.decode([(joined.latest[0], groups)])
+            tiles = layout.decode([(joined.latest[0], groups, None)])
     t = max([row[0] for row in rows], default=0) + later
     spine = pl.DataFrame({"k": ["a"], "_time": pl.Series([t]).cast(INSTANT)})
     plan = WindowLookUp(("k",), VIEW.features, VIEW.stored_schema)

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.clock import Clock, to_micros
+from featurestore.codec import wire_dtype
 from featurestore.errors import RejectedRowsError, RequestError, SourceError
 from featurestore.jobs.summary import PushedView
 from featurestore.jobs.windows import WindowWriter
@@ -149,7 +150,9 @@ class Pusher:
         if not given.shaped.rejected:
             return ""
         frame = stack_rejects(given.shaped.rejected)
-        digest = blake2b(repr(frame.to_dict(as_series=False)).encode(), digest_size=6).digest()
+        # NOTE: as they are written. A time that was rejected for its year is nothing that Python can say.
+        plain = frame.select(pl.col(name).cast(wire_dtype(dtype)) for name, dtype in frame.schema.items())
+        digest = blake2b(repr(plain.to_dict(as_series=False)).encode(), digest_size=6).digest()
         return self._offline.keep_rejected(given.table, _PUSHES, int.from_bytes(digest, "big"), frame)
 
     def _write(self, given: _Given, read: int) -> PushedView:

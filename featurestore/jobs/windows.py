@@ -143,7 +143,7 @@ class WindowWriter:
             names = [name for name, new in zip(names, is_new, strict=True) if new]
             held = [each for each in held if seq not in each.segments]
         new = layout.build(events, waiting)
-        old = layout.decode([(each.latest, each.groups) for each in held])
+        old = layout.decode([(each.latest, each.groups, each.known) for each in held])
         done = 0
         if layout.in_order:
             earliest = waiting.join(events.group_by(keys).agg(pl.col(EVENT).min()), on=keys, how="left", maintain_order="left")
@@ -228,12 +228,13 @@ class WindowWriter:
 
 
 class _Held(NamedTuple):
-    """A value as it is online: its header, its greatest event time, the segments in it, and its groups."""
+    """A value as it is online: its header, its greatest event time, the segments in it, its groups, and when it was known."""
 
     header: bytes
     latest: int | None
     segments: Sequence[int]
     groups: Sequence[Sequence[Any]] | None
+    known: int | None = None
 
 
 _NOTHING = _Held(b"", None, (), None)

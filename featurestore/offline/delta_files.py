@@ -13,7 +13,7 @@ from deltalake import Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.clock import INSTANT, from_micros, to_micros
+from featurestore.clock import INSTANT, nearest_instant, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.durable import make_folders
 from featurestore.durable import write_file as write_lasting
@@ -140,7 +140,7 @@ class DeltaFiles:
         names = list(dtypes) if columns is None else list(columns)
         asked = [] if where is None else [where]
         asked += [] if entities is None else [of_keys(entities, self.keys)]
-        asked += [] if since is None else [pl.col(EVENT) >= from_micros(since)]
+        asked += [] if since is None else [pl.col(EVENT) >= nearest_instant(since)]
         where = pl.all_horizontal(asked) if asked else None
         with translated("read", ", ".join(self.paths[:3])):
             found = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]

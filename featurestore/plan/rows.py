@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import INSTANT, instants
+from featurestore.clock import INSTANT, YEARS, instants
 from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.history import AVAILABLE, EVENT
@@ -22,8 +22,6 @@ FORGOTTEN = "its entity was forgotten"
 """Why rows of forgotten entities are passed over."""
 _UNFIT = "_unfit "
 _DAY = 86_400_000_000
-_YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
-"""The first microsecond of year 1, and the last of year 9999."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[
         times = rows[name].to_physical()
         if times.null_count():
             reasons.append(pl.when(pl.col(name).is_null()).then(pl.lit(f"{name} is null")))
-        if not times.drop_nulls().is_between(*_YEARS).all():
-            outside = ~pl.col(name).to_physical().is_between(*_YEARS)
+        if not times.drop_nulls().is_between(*YEARS).all():
+            outside = ~pl.col(name).to_physical().is_between(*YEARS)
             reasons.append(pl.when(outside).then(pl.lit(f"{name} lies outside the years 1 to 9999")))
     if not reasons:
         return rows, []
@@ -134,11 +132,21 @@ def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
     texts = [
-        pl.Series(name, [None if value is None else str(value) for value in frame[name].to_list()], dtype=pl.String)
+        pl.Series(name, [None if value is None else str(value) for value in _sayable(frame[name])], dtype=pl.String)
         for name in frame.columns
         if name in names
     ]
     return frame.with_columns(texts)
+
+
+def _sayable(column: pl.Series) -> list[Any]:
+    """Returns a column's values; a time beyond the years 1 to 9999, which Python cannot say, as the number that it is."""
+    if not isinstance(column.dtype, (pl.Datetime, pl.Date)):
+        return column.to_list()
+    micros = column.to_frame().select(instants(pl.col(column.name), column.dtype).to_physical()).to_series()
+    good = micros.is_between(*YEARS)
+    said = column.set(~good.fill_null(value=False), None).to_list()
+    return [number if there is None else there for there, number in zip(said, column.to_physical().to_list(), strict=True)]
 
 
 def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> pl.LazyFrame:
@@ -218,9 +226,9 @@ def fitted(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> tuple[pl
         return _fitted_list(column, found, wanted)
     if isinstance(wanted, pl.Datetime):
         value = instants(column, found)
-        return value, ~value.to_physical().is_between(*_YEARS) | (value.is_null() & column.is_not_null())
+        return value, ~value.to_physical().is_between(*YEARS) | (value.is_null() & column.is_not_null())
     if isinstance(wanted, pl.Date):
-        return column, ~column.to_physical().is_between(_YEARS[0] // _DAY, _YEARS[1] // _DAY)
+        return column, ~column.to_physical().is_between(YEARS[0] // _DAY, YEARS[1] // _DAY)
     if found == wanted:
         return column, None
     value = _number(column, found, wanted) if wanted.is_numeric() else column.cast(wanted, strict=False)

@@ -4,7 +4,8 @@ For each tile length there is a row of records, one for each tile in which somet
 columns of all events *from its tile on*, so that a read looks at one record: that of the first tile which the window holds
 (S7). Columns that are lists would grow with every tile; of them a record holds its own tile's, and a read joins them.
 
-A value is ``header · [segments, groups]`` as in ``codec``. The header has the entity's greatest event time, biased as there,
+A value is ``header · [segments, groups]`` as in ``codec``, and after the groups the instant from which on all that is in them is
+known, where that is later than the last event. The header has the entity's greatest event time, biased as there,
 and eight bytes that tell this value from any other, so that writers can compare and swap. ``segments`` are the pushed
 segments that are in it and not yet in the history's files. A group is ``[tiles, records, loose]``: the tiles' numbers, and
 fixed-width records of eight-byte numbers, both little-endian; a record begins with masks of its columns that are not null,
@@ -24,9 +25,10 @@ from typing import Any, cast
 import polars as pl
 
 from featurestore.codec import pack_state, to_series, wire_dtype
-from featurestore.plan.history import EVENT, same_as_before
+from featurestore.plan.history import AVAILABLE, EVENT, same_as_before
 from featurestore.plan.ranges import States, aggregate_ranges, build_levels
 from featurestore.spec.view import ViewSpec
+from featurestore.spec.windowed import EVENT_ID
 
 ENTITY = "_entity"
 TILE = "_tile"
@@ -88,10 +90,12 @@ class Tiles:
     Args:
         latest: the greatest event time of each entity, in microseconds; null for one without events.
         groups: for each group the columns ``_entity``, ``_tile`` and those of the parts, sorted by the first two.
+        known: since when all that is in them is known, in microseconds: at an instant before it they say more than that (S7).
     """
 
     latest: pl.Series
     groups: tuple[pl.DataFrame, ...]
+    known: pl.Series
 
 
 @dataclass(frozen=True)
@@ -141,24 +145,31 @@ class TileLayout:
         """
         numbered = entities.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias(ENTITY))
         events = events.join(numbered, on=self.keys, how="inner", maintain_order="left")
-        ends = events.group_by(ENTITY).agg(pl.col(EVENT).max().alias("latest"))
-        latest = numbered.join(ends, on=ENTITY, how="left", maintain_order="left")["latest"]
+        ends = events.group_by(ENTITY).agg(pl.col(EVENT).max().alias("latest"), pl.col(AVAILABLE).max().alias("known"))
+        ends = numbered.join(ends, on=ENTITY, how="left", maintain_order="left")
+        latest, known = ends["latest"], ends["known"]
         if events.is_empty():
-            return Tiles(latest, tuple(_no_tiles(group) for group in self.groups))
+            return Tiles(latest, tuple(_no_tiles(group) for group in self.groups), known)
         events = events.with_columns(latest.gather(events[ENTITY]).alias("latest"))
         if not (recent := events.select((pl.col(EVENT) >= pl.col("latest") - self.reach).alias("recent")).to_series()).all():
             events = events.filter(recent)
+            if EVENT_ID not in events.columns:
+                # An event that no window holds any more matters to none; a correction may have taken one out of them.
+                ends = events.group_by(ENTITY).agg(pl.col(AVAILABLE).max().alias("known"))
+                known = numbered.join(ends, on=ENTITY, how="left", maintain_order="left")["known"]
         # The events of an entity stand together: in this order each run of them is one entity's.
         runs = events[ENTITY].rle().struct.unnest()
         end = runs.select(pl.col("len").cast(pl.Int64).cum_sum().repeat_by("len").explode()).to_series()
         place = events.select(ENTITY, EVENT, "latest", pl.int_range(pl.len(), dtype=pl.Int64).alias("low"), end.alias("end"))
         plain = self.all.plain(events)
         levels = build_levels(plain, events, int(runs["len"].max()))  # type: ignore[arg-type]  # there are some
-        return Tiles(latest, tuple(_tiles(group, plain.of_same(group.states), place, levels) for group in self.groups))
+        groups = tuple(_tiles(group, plain.of_same(group.states), place, levels) for group in self.groups)
+        return Tiles(latest, groups, known)
 
     def join(self, old: Tiles, new: Tiles) -> Tiles:
         """Returns the tiles of the same entities with new events; those too old for any window go."""
         latest = pl.select(pl.max_horizontal(old.latest, new.latest).alias("latest")).to_series()
+        known = pl.select(pl.max_horizontal(old.known, new.known).alias("known")).to_series()
         groups = []
         for group, before, after in zip(self.groups, old.groups, new.groups, strict=True):
             places = pl.concat([before.select(ENTITY, TILE), after.select(ENTITY, TILE)]).unique().sort(ENTITY, TILE)
@@ -167,7 +178,7 @@ class TileLayout:
             first, second = _from_on(group, before, places), _from_on(group, after, places)
             plain = group.states.plain_merge(first, second)
             groups.append(places.hstack(group.states.widened(plain.merge(first, second), group.dtypes)))
-        return Tiles(latest, tuple(groups))
+        return Tiles(latest, tuple(groups), known)
 
     def encode(self, tiles: Tiles, segments: Sequence[Sequence[int]]) -> list[bytes | None]:
         """Returns the value of each entity; None of one without events.
@@ -178,18 +189,26 @@ class TileLayout:
         """
         packed = [_pack(group, frame, len(segments)) for group, frame in zip(self.groups, tiles.groups, strict=True)]
         values: list[bytes | None] = []
-        for latest, numbers, *groups in zip(tiles.latest.to_list(), segments, *packed, strict=True):
-            values.append(None if latest is None else pack_state(latest, [list(numbers), groups]))
+        times = zip(tiles.latest.to_list(), tiles.known.to_list(), strict=True)
+        for (latest, known), numbers, *groups in zip(times, segments, *packed, strict=True):
+            body = [list(numbers), groups]
+            if latest is not None and known is not None and known > latest:
+                body.append(known)
+            values.append(None if latest is None else pack_state(latest, body))
         return values
 
-    def decode(self, decoded: Sequence[tuple[int | None, Sequence[Sequence[Any]] | None]]) -> Tiles:
-        """Returns the tiles that were packed, of each entity's greatest event time and groups; None where there is none."""
-        latest = pl.Series("latest", [each for each, _ in decoded], dtype=pl.Int64)
+    def decode(self, decoded: Sequence[tuple[int | None, Sequence[Sequence[Any]] | None, int | None]]) -> Tiles:
+        """Returns the tiles that were packed, of each entity's greatest event time, groups and the instant after them.
+
+        None where there is none.
+        """
+        latest = pl.Series("latest", [each for each, _, _ in decoded], dtype=pl.Int64)
+        known = pl.Series("known", [event if after is None else after for event, _, after in decoded], dtype=pl.Int64)
         groups = []
         for number, group in enumerate(self.groups):
-            held = [(entity, packed[number]) for entity, (_, packed) in enumerate(decoded) if packed is not None]
+            held = [(entity, packed[number]) for entity, (_, packed, _) in enumerate(decoded) if packed is not None]
             groups.append(_unpack(group, held))
-        return Tiles(latest, tuple(groups))
+        return Tiles(latest, tuple(groups), known)
 
 
 def is_packed(dtype: pl.DataType) -> bool:

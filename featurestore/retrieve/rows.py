@@ -199,7 +199,8 @@ class OnlineRows:
         """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
         decoded = unpack_values(self._values)
         rows = len(self._given)
-        latest = oldest_header(self._now if self._as_of else self._now + CLOCK_SKEW)
+        until = self._now if self._as_of else self._now + CLOCK_SKEW
+        latest = oldest_header(until)
         # One look at all of them: hardly ever does a row lie after the read.
         some_later = max(map(_AVAILABLE, decoded[::2]), default=b"") > latest
         served = []
@@ -207,7 +208,7 @@ class OnlineRows:
             part = decoded[2 * number * rows : 2 * (number + 1) * rows]
             headers, values = part[::2], part[1::2]
             if join.windows is not None:
-                served.append(_windows(join.windows, headers, values, self._now, latest))
+                served.append(_windows(join.windows, headers, values, self._now, until))
                 continue
             if some_later:
                 known = [_AVAILABLE(header) <= latest for header in headers]
@@ -270,12 +271,13 @@ def _picked(picks: Sequence[int], width: int, rows: list[Any]) -> list[Any]:
         return [None if row is None else [row[place] for place in picks] for row in whole]
 
 
-def _windows(
-    windows: WindowValues, headers: list[bytes], values: list[Any], now: int, latest: bytes
-) -> tuple[list[bytes], list[Any]]:
-    """Returns what windows hold at an instant, and the headers; an entity whose events go on after it is as one not there."""
-    headers = [header if header[:8] <= latest else b"" for header in headers]
-    read = windows.read
+def _windows(windows: WindowValues, headers: list[bytes], values: list[Any], now: int, until: int) -> tuple[list[bytes], list[Any]]:
+    """Returns what windows hold at an instant, and the headers; an entity of whom more is in them than is known is as not there."""
+    latest, read = oldest_header(until), windows.read
+    headers = [
+        header if header[:8] <= latest and (value is None or len(value) < 3 or value[2] <= until) else b""
+        for header, value in zip(headers, values, strict=True)
+    ]
     return headers, [read(value[1], now) if header else None for header, value in zip(headers, values, strict=True)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import to_micros
+from featurestore.clock import YEARS, instants, to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import RequestError
 from featurestore.offline.base import OfflineStore, Snapshot, Table
@@ -159,6 +159,13 @@ def _check_times(spine: pl.DataFrame, time: str) -> None:
         raise RequestError(
             f"{missing} of the spine's {spine.height} rows have no time in {time!r}, so what they could have seen is undefined. "
             f"Drop them: spine.drop_nulls({time!r})."
+        )
+    given = spine.select(instants(pl.col(time), spine.schema[time]).to_physical()).to_series()
+    good = int(given.is_between(*YEARS).sum())
+    if good < spine.height:
+        raise RequestError(
+            f"{spine.height - good} of the spine's {spine.height} rows have a time in {time!r} outside the years 1 to 9999, so "
+            "what they could have seen is undefined. Are they in another unit, seconds read as milliseconds? Mend or drop them."
         )
 
 

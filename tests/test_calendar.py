@@ -1,0 +1,142 @@
+"""Times at the ends of the calendar: rows of the years 1 to 9999 are good everywhere, others are rejected alone (S1, S11, S19)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, last
+from featurestore.clock import YEARS
+from featurestore.errors import RequestError
+from tests.projects import INSTANT
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)
+ROWS = pl.DataFrame({"u": ["a", "b", "c"], "at": [FIRST, NOW, FIRST + timedelta(microseconds=1)], "x": [1.0, 2.0, 3.0]})
+USER = Entity("user", u=str)
+PLAIN = FrameSource("plain", ROWS, event_time="at")
+LATE = FrameSource(
+    "late", ROWS.with_columns(known=pl.col("at"), id=pl.col("u")), event_time="at", available_time="known", event_id="id"
+)
+
+
+class Counts(FeatureView, entity=USER, source=PLAIN):
+    n: int = count().over("1h", "100000d")
+    x: float | None = last("x").over("100000d", tile="100000d")
+
+
+class LateCounts(FeatureView, entity=USER, source=LATE):
+    n: int = count().over("1h", "100000d")
+
+
+class Kept(FeatureView, entity=USER, source=PLAIN, ttl="100000d"):
+    x: float
+
+
+class Brief(FeatureView, entity=USER, source=LATE, ttl="1us"):
+    x: float
+
+
+VIEWS = [Counts, LateCounts, Kept, Brief]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with filled(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with filled(tmp_path_factory.mktemp("calendar")) as store:
+        yield store
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[FeatureStore]:
+    with FeatureStore(folder, clock=lambda: NOW) as store:
+        store.apply(VIEWS)
+        assert all(summary.rows_rejected == 0 for summary in store.materialize())
+        yield store
+
+
+def test_s1_an_event_of_the_first_day_is_a_row_like_any_other(store: FeatureStore) -> None:
+    assert store.online(Counts, [{"u": "b"}]).to_dicts() == [{"u": "b", "n_1h": 1, "n_100000d": 1, "x": 2.0}]
+    for source in ("plain", "late"):
+        rows = ROWS.with_columns(known=pl.col("at"), id=pl.lit("other")) if source == "late" else ROWS
+        pushed = store.push(source, rows.head(1).with_columns(u=pl.lit("d")))
+        assert [each.rows_new for each in pushed] == [1, 1]
+    store.materialize(start=FIRST)
+    store.rebuild_online()
+    store.upkeep()
+    spine = pl.DataFrame({"u": ["a", "a", "d", "b"], "t": [FIRST, LAST, FIRST, LAST]})
+    for view in VIEWS:
+        trained = store.training_frame(spine, view, time="t").drop("t").to_dicts()
+        online = [store.online(view, [{"u": u}], at=t).to_dicts()[0] for u, t in spine.rows()]
+        assert trained == online
+    assert store.online(Kept, [{"u": "a"}], at=FIRST).event_time == {"kept": [FIRST]}
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59.999999-05:00"])
+def test_s19_a_pushed_time_beyond_the_calendar_is_rejected_alone(time: str, store: FeatureStore) -> None:
+    for _ in range(2):
+        pushed = store.push("plain", [{"u": "e", "at": time, "x": 1.0}, {"u": "f", "at": "2023-12-31T23:59", "x": 2.0}])
+        assert [each.reasons for each in pushed] == [{"at lies outside the years 1 to 9999": 1}] * 2
+    assert store.online(Kept, [{"u": "e"}, {"u": "f"}]).status == {"x": ["missing", "present"]}
+    assert store.rejected("kept").height == 1
+
+
+BEYOND = [
+    ("ms", 2**60),
+    ("ms", -(2**63)),
+    ("us", 2**62),
+    ("us", -(2**63)),
+    ("us", 2**63 - 1),
+    ("us", YEARS[1] + 1),
+    ("us", YEARS[0] - 1),
+]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize(("unit", "value"), BEYOND)
+def test_s11_a_spines_time_beyond_the_calendar_is_counted(unit: Any, value: int, zone: str | None, unchanged: FeatureStore) -> None:
+    times = pl.Series("t", [value, 0, value], dtype=pl.Int64).cast(pl.Datetime(unit, zone))
+    spine = pl.DataFrame({"u": ["a", "b", "c"], "t": times})
+    ways: list[Callable[[], Any]] = [
+        lambda: unchanged.training_frame(spine, Counts, time="t"),
+        lambda: unchanged.training_frame(spine.lazy(), Kept, time="t"),
+    ]
+    for way in ways:
+        with pytest.raises(RequestError, match="2 of the spine's 3 rows have a time in 't' outside the years 1 to 9999"):
+            way()
+
+
+def test_s11_a_spines_date_beyond_the_calendar_is_counted(unchanged: FeatureStore) -> None:
+    dates = pl.Series("t", [2**31 - 1, 0, -(2**31)], dtype=pl.Int32).cast(pl.Date)
+    with pytest.raises(RequestError, match="2 of the spine's 3 rows have a time in 't' outside"):
+        unchanged.training_frame(pl.DataFrame({"u": ["a"] * 3, "t": dates}), Kept, time="t")
+    good = pl.DataFrame({"u": ["a"] * 2, "t": [date(1, 1, 1), date(9999, 12, 31)]})
+    assert unchanged.training_frame(good, Counts, time="t")["n_1h"].to_list() == [1, 0]
+
+
+def test_s1_nanoseconds_reach_no_end_of_the_calendar(unchanged: FeatureStore) -> None:
+    times = pl.Series("t", [2**63 - 1, -(2**63)], dtype=pl.Int64).cast(pl.Datetime("ns"))
+    assert unchanged.training_frame(pl.DataFrame({"u": ["b", "b"], "t": times}), Kept, time="t")["x"].to_list() == [2.0, None]
+
+
+def test_s19_a_date_or_time_that_no_microsecond_counts_is_rejected_alone(tmp_path: Path) -> None:
+    far = pl.Series([2**31 - 1, 0], dtype=pl.Int32).cast(pl.Date)
+    rows = pl.DataFrame({"u": ["a", "b"], "at": [NOW, NOW], "day": far, "when": far}).with_columns(pl.col("at").cast(INSTANT))
+
+    class Days(FeatureView, entity=USER, source=FrameSource("s", rows, event_time="at")):
+        day: date
+        when: datetime
+
+    with FeatureStore(tmp_path, clock=lambda: NOW) as store:
+        store.apply([Days])
+        [summary] = store.materialize()
+        assert (summary.rows_written, summary.rows_rejected) == (1, 1)
