@@ -5,10 +5,12 @@ The same steps run on a training spine and on the rows of an online read; nothin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import polars as pl
 
+from featurestore.dtypes import inner_dtype
 from featurestore.errors import RequestError
 from featurestore.plan.requests import RequestColumn, constraints_of, first_broken
 from featurestore.plan.rows import fitted
@@ -23,16 +25,54 @@ def evaluate(columns: Sequence[pl.Series], expressions: Sequence[pl.Expr]) -> pl
     """Returns what row-local expressions make of columns: of each row the same, bit for bit, however many rows there are.
 
     NOTE: Polars takes a column of one row for a constant, and computes otherwise with constants: a column is divided by 3
-    by multiplying it with a third, a constant is divided, which may differ in the last bit. So no row is ever alone.
+    by multiplying it with a third, a constant is divided, which may differ in the last bit. It also adds up otherwise where a
+    null is anywhere in the column or in a list of whichever row, and where there are nulls alone. So two other rows stand below
+    them: one of nulls, and one that has numbers too.
 
     Raises:
         polars.exceptions.PolarsError: an expression fails.
     """
     rows = columns[0].len()
+    try:
+        return _select([_with_nulls(column) for column in columns], expressions).head(rows)
+    except pl.exceptions.PolarsError:
+        pass  # it may be one of those rows; if not, it fails again
     if rows == 1:
-        return pl.DataFrame([column.new_from_index(0, 2) for column in columns]).select_seq(expressions).head(1)
+        return _select([column.new_from_index(0, 2) for column in columns], expressions).head(1)
+    return _select(columns, expressions)
+
+
+def _select(columns: Sequence[pl.Series], expressions: Sequence[pl.Expr]) -> pl.DataFrame:
     frame = pl.DataFrame(columns)
-    return frame.select(expressions) if rows > _MANY_ROWS else frame.select_seq(expressions)
+    return frame.select(expressions) if frame.height > _MANY_ROWS else frame.select_seq(expressions)
+
+
+def _with_nulls(column: pl.Series) -> pl.Series:
+    """Returns a column and, after its rows, a null and a zero; of lists two of nulls that are longer than the first."""
+    if column.dtype.is_nested():
+        return pl.concat([column, _list_of_nulls(column).new_from_index(0, 2)], rechunk=True)
+    return column.clone().append(_null_and_zero(column.dtype))
+
+
+@lru_cache(maxsize=256)
+def _null_and_zero(dtype: pl.DataType) -> pl.Series:
+    return pl.Series([None, 0 if dtype.is_numeric() else None]).cast(dtype)
+
+
+def _list_of_nulls(column: pl.Series) -> pl.Series:
+    dtype = column.dtype
+    if isinstance(dtype, pl.Array):
+        return pl.Series(column.name, [_nulls(dtype)], dtype=dtype)
+    inner = column.drop_nulls().head(1).explode()
+    last = _list_of_nulls(inner) if inner.dtype.is_nested() else pl.Series([None], dtype=inner.dtype)
+    return last.new_from_index(0, inner.len() + 1).implode().alias(column.name).cast(dtype)
+
+
+def _nulls(dtype: pl.DataType) -> Any:
+    """Returns a list or vector of nulls, as deep as a dtype."""
+    if isinstance(dtype, pl.Array):
+        return [_nulls(inner_dtype(dtype))] * dtype.size
+    return [_nulls(inner_dtype(dtype))] if isinstance(dtype, pl.List) else None
 
 
 @dataclass(frozen=True)
