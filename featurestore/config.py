@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     server_spine_mib: float = Field(default=1100.0, gt=0, description="The MiB that a spine sent to the server may have.")
     server_memory_mib: float = Field(default=64.0, gt=0, description="The MiB of a spine that the server works on in memory.")
     server_rows: int = Field(default=10_000, gt=0, description="The rows that a look-up or a push may have.")
+    server_values: int = Field(default=1_000_000, gt=0, description="The values that a body of JSON or MessagePack may have.")
     server_columns: int = Field(default=500, gt=0, description="The columns that a body may have, and the features of a look-up.")
     server_decoded_mib: float = Field(default=256.0, gt=0, description="The MiB that a body may have once it is decoded.")
     server_spine_rows: int = Field(default=10_000_000, gt=0, description="The rows that a spine sent to the server may have.")

@@ -64,6 +64,8 @@ class Permits:
         return "may not do that; it takes the grant of an admin for the project"
 
     def _read(self, grants: Grants, names: Sequence[str]) -> str:
+        if not names and not grants:
+            return "may not look anything up; that takes the grant of a reader"
         for name in names:
             told = f"may not read {name!r}"
             if not grants:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from featurestore.config import Settings
 from featurestore.errors import FeatureStoreError, LimitError
 from featurestore.server.access import Guard, OpenGuard, Resource
+from featurestore.server.bodies import check_encoding
 from featurestore.server.limits import Limits
 from featurestore.server.observer import NoObserver, Observer
 from featurestore.server.pools import Pools
@@ -125,6 +126,7 @@ class Door:
                         await visit.admit()
                         if need.kind != "features":
                             visit.check(Resource(need.kind, tuple(scope.get("path_params", {}).values()), self._project))
+                    check_encoding(visit.header(b"content-encoding"))
                     await self._endpoint(visit)
             except TimeoutError:
                 raise self._late(visit) from None

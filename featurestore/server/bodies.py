@@ -1,13 +1,28 @@
 """Bodies: which types of them are taken and given, and how each is decoded and encoded."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from featurestore.errors import LimitError, RequestError
+from featurestore.server.limits import Limits, check_rows
 from featurestore.server.problems import Problem
 
 T = TypeVar("T")
+
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+"""The name of a column in a body."""
+Rows = dict[Name, list[Any]] | list[dict[Name, Any]]
+"""Rows in a body: columns, or objects."""
+LARGE = 256 << 10
+"""From how many bytes on a body is decoded in a thread, so that no other request waits for it."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Decoding holds all other threads up: of two large bodies the second waits until others have had their turn."""
+_DEEPEST = 16
+_MOST_CONTAINERS = 200_000
+"""How many lists and objects may be in a body: each costs as much as twenty numbers."""
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -67,6 +82,17 @@ def answer_type(accept: bytes | None, given: str) -> str:
     return given if given == MSGPACK else JSON
 
 
+def check_encoding(header: bytes | None) -> None:
+    """Refuses a compressed body: what it decodes to is not known.
+
+    Raises:
+        Problem: it is encoded (415).
+    """
+    if header is not None and header.strip().lower() not in (b"", b"identity"):
+        shown = header.decode("latin-1")[:100]
+        raise Problem(415, "media-type", f"The body's encoding is {shown!r}. Send it as it is, without Content-Encoding.")
+
+
 class Codec(Generic[T]):
     """Decodes bodies of JSON and MessagePack into one type.
 
@@ -80,14 +106,24 @@ class Codec(Generic[T]):
             MSGPACK: msgspec.msgpack.Decoder(kind).decode,
         }
 
-    def decode(self, body: bytes | bytearray, name: str) -> T:
+    def decode(self, body: bytes | bytearray, name: str, most: int = 1 << 62) -> T:
         """Returns what a body says.
+
+        Args:
+            body: the body.
+            name: its type.
+            most: how many values it may have.
 
         Raises:
             Problem: it cannot be read (400), or says something else (422).
+            LimitError: it has more values (413).
         """
         try:
-            return self._decoders[name](body)
+            if len(body) <= LARGE:
+                return self._decoders[name](body)
+            with _ONE_AT_A_TIME:
+                _check_values(body, name, most)
+                return self._decoders[name](body)
         except msgspec.ValidationError as error:
             raise Problem(422, "request", f"The body is not as it should be: {error}.") from error
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -96,6 +132,98 @@ class Codec(Generic[T]):
             raise Problem(400, "malformed", f"The body is not {shown}: {error}.") from error
         except RecursionError as error:
             raise Problem(400, "malformed", "The body is nested too deeply.") from error
+
+
+def _check_values(body: bytes | bytearray, name: str, most: int) -> None:
+    """Refuses a body of very many values before anything is made of them.
+
+    Of JSON commas and brackets are counted, in texts too: there are no more values than these. Of MessagePack each value takes a
+    byte, and only a body that may have too many is walked through.
+    """
+    if name == JSON:
+        containers = body.count(b"[") + body.count(b"{")
+        values = containers + body.count(b",")
+    else:
+        values, containers = _count_msgpack(body, most) if len(body) > most else (0, 0)
+    if values > most or containers > _MOST_CONTAINERS:
+        if name == JSON and body[:64].lstrip()[:1] != b"{":
+            return  # the decoder refuses it at its first byte
+        if name == JSON and body[-64:].rstrip()[-1:] != b"}":
+            raise Problem(400, "malformed", "The body is not JSON: it ends before its beginning is closed.")
+        raise LimitError(
+            f"The body has too many values; {most:,} are allowed (server_values), {_MOST_CONTAINERS:,} of them lists or objects. "
+            "Send it in parts.",
+            "body",
+        )
+
+
+_AHEAD = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+"""The types of MessagePack that tell the bytes that follow, by the bytes that tell it."""
+_FIXED = {
+    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8, 0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9,
+    0xD8: 17,
+}  # fmt: skip
+"""Those of a known number of bytes."""
+_MANY = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+"""Lists and maps: by how many bytes the number of their items is told, and how many values an item is."""
+
+
+def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
+    """Returns how many values a body has, up to one more than allowed, and how many of them are lists or maps."""
+    place, left, values, containers = 0, 1, 0, 0
+    size = len(body)
+    while left and place < size and values <= most:
+        kind = body[place]
+        place, left, values = place + 1, left - 1, values + 1
+        if kind < 0x80 or kind >= 0xE0:
+            continue
+        if kind < 0xA0:
+            containers += 1
+            left += (kind & 15) * (2 if kind < 0x90 else 1)
+        elif kind < 0xC0:
+            place += kind & 31
+        elif kind in _MANY:
+            width, each = _MANY[kind]
+            containers += 1
+            left += int.from_bytes(body[place : place + width], "big") * each
+            place += width
+        elif kind in _AHEAD:
+            width = _AHEAD[kind]
+            place += width + int.from_bytes(body[place : place + width], "big") + (1 if kind in (0xC7, 0xC8, 0xC9) else 0)
+        else:
+            place += _FIXED.get(kind, 0)
+    return values, containers
+
+
+def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Limits) -> int:
+    """Returns how many rows there are, where there are no more rows and columns, and no deeper values, than may be.
+
+    Raises:
+        LimitError: there are more rows.
+        RequestError: there are more columns, or values are nested deeper.
+    """
+    if isinstance(rows, Mapping):
+        count, widest = max(map(len, rows.values()), default=0), len(rows)
+    else:
+        count, widest = len(rows), max(map(len, rows), default=0)
+    check_rows(count, limits.rows)
+    if widest > limits.columns:
+        raise RequestError(f"The rows have {widest:,} columns, and {limits.columns} are allowed (server_columns).")
+    columns = rows.values() if isinstance(rows, Mapping) else [row.values() for row in rows]
+    layer = [value for column in columns for value in column if type(value) in _CONTAINERS]
+    containers = 0
+    for _ in range(_DEEPEST):
+        if not layer:
+            return count
+        containers += len(layer)
+        if containers > _MOST_CONTAINERS:
+            raise RequestError(f"The rows have more than {_MOST_CONTAINERS:,} lists and objects. Send them in parts.")
+        inner = [each.values() if type(each) is dict else each for each in layer]
+        layer = [value for each in inner for value in each if type(value) in _CONTAINERS]
+    raise RequestError(f"The rows have values that are nested deeper than {_DEEPEST} times.")
+
+
+_CONTAINERS = frozenset({list, dict})
 
 
 _json = msgspec.json.Encoder().encode

@@ -16,6 +16,7 @@ class Limits:
         body: the bytes of a body, but for a spine's (413).
         spine: the bytes of a spine (413).
         rows: the rows of one look-up or push (422).
+        values: the values in a body of JSON or MessagePack (413).
         columns: the columns of a body, and the features that a look-up asks for (422).
         decoded: the bytes of a body once it is decoded; a spine of more is worked on in files (413).
         spine_rows: the rows of a spine (413).
@@ -35,6 +36,7 @@ class Limits:
     body: int = 32 * MIB
     spine: int = 1_100 * MIB
     rows: int = 10_000
+    values: int = 1_000_000
     columns: int = 500
     decoded: int = 256 * MIB
     spine_rows: int = 10_000_000
@@ -58,6 +60,7 @@ class Limits:
             spine=int(settings.server_spine_mib * MIB),
             memory=int(settings.server_memory_mib * MIB),
             rows=settings.server_rows,
+            values=settings.server_values,
             columns=settings.server_columns,
             decoded=int(settings.server_decoded_mib * MIB),
             spine_rows=settings.server_spine_rows,

@@ -18,8 +18,20 @@ from featurestore.dtypes import dtype_name, inner_dtype
 from featurestore.errors import RequestError
 from featurestore.plan.selection import Selection, select
 from featurestore.server.access import Resource
-from featurestore.server.bodies import ENCODE, FLOATS, JSON, MSGPACK, Codec, answer_type, media_type, sayable
-from featurestore.server.limits import check_rows
+from featurestore.server.bodies import (
+    ENCODE,
+    FLOATS,
+    JSON,
+    LARGE,
+    MSGPACK,
+    Codec,
+    Name,
+    Rows,
+    answer_type,
+    check_shape,
+    media_type,
+    sayable,
+)
 from featurestore.server.route import Parts
 from featurestore.server.visit import Visit
 from featurestore.spec.catalog import Catalog
@@ -44,9 +56,9 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     features: str | list[str]
-    rows: dict[str, list[Any]] | list[dict[str, Any]]
+    rows: Rows
     metadata: bool = True
-    at: str | None = None
+    at: Name | None = None
     types: bool = False
 
 
@@ -102,6 +114,7 @@ class OnlineEndpoint:
         self._store = parts.store
         self._limits = parts.limits
         self._observer = parts.observer
+        self._reads = parts.pools.reads
         self._codec = Codec(Question)
         self._project = parts.store.settings.project
         self._catalog: Catalog | None = None
@@ -110,16 +123,20 @@ class OnlineEndpoint:
     async def __call__(self, visit: Visit) -> None:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
-        question = self._codec.decode(await visit.body(self._limits.body), given)
+        if visit.awaits(LARGE):
+            visit.check_any(Resource("features", (), self._project))
+        body = await visit.body(self._limits.body)
+        large = len(body) > LARGE
+        question = await self._reads.run(partial(self._decoded, body, given)) if large else self._decoded(body, given)
+        del body
         features = question.features
         visit.check(Resource("features", (features,) if type(features) is str else tuple(features), self._project))
         asked = self._compiled(features)
         rows = question.rows
-        visit.rows = max(map(len, rows.values()), default=0) if type(rows) is dict else len(rows)
-        check_rows(visit.rows, self._limits.rows)
-        if asked.converters:
-            rows = as_dicts(rows)
-            asked.convert(rows)
+        if large:
+            visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows))
+        else:
+            visit.rows, rows = self._converted(asked, rows)
         found = await self._store.online_async(asked.plan, rows, at=question.at)
         wanted = answer_type(visit.header(b"accept"), given)
         columns: dict[str, Any] = found.columns()
@@ -135,6 +152,22 @@ class OnlineEndpoint:
             answer["types"] = asked.types
         visit.after = partial(self._observer.online, asked.said, found)
         await visit.answer(ENCODE[wanted](answer), b"application/json" if wanted is JSON else b"application/msgpack")
+
+    def _decoded(self, body: bytes | bytearray, given: str) -> Question:
+        question = self._codec.decode(body, given, self._limits.values)
+        if type(question.features) is list and len(question.features) > self._limits.columns:
+            raise RequestError(
+                f"{len(question.features):,} features are asked for, and {self._limits.columns} are allowed (server_columns)."
+            )
+        return question
+
+    def _converted(self, asked: Asked, rows: Any) -> tuple[int, Any]:
+        """Returns how many rows there are, and the rows as the store takes them."""
+        count = check_shape(rows, self._limits)
+        if asked.converters:
+            rows = as_dicts(rows)
+            asked.convert(rows)
+        return count, rows
 
     def _compiled(self, features: str | list[str]) -> Asked:
         catalog = self._store.catalog_at_hand

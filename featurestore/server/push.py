@@ -5,9 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from featurestore.errors import LimitError
+from featurestore.errors import LimitError, RequestError
 from featurestore.plan.rows import stack_rejects
-from featurestore.server.bodies import ARROW, ENCODE, FLOATS, JSON, MSGPACK, PARQUET, Codec, answer_type, media_type, sayable
+from featurestore.server.bodies import (
+    ARROW,
+    ENCODE,
+    FLOATS,
+    JSON,
+    MSGPACK,
+    PARQUET,
+    Codec,
+    Name,
+    Rows,
+    answer_type,
+    check_shape,
+    media_type,
+    sayable,
+)
 from featurestore.server.decoding import Bounds
 from featurestore.server.limits import check_rows
 from featurestore.server.route import Parts
@@ -20,7 +34,7 @@ _TAKEN = (JSON, MSGPACK, ARROW, PARQUET)
 _MOST_SHOWN = 100
 
 
-class Rows(msgspec.Struct, forbid_unknown_fields=True):
+class Pushed(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a push.
 
     Args:
@@ -28,8 +42,8 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
         views: the views to push to; all views on the source where it is left out.
     """
 
-    rows: dict[str, list[Any]] | list[dict[str, Any]]
-    views: list[str] | None = None
+    rows: Rows
+    views: list[Name] | None = None
 
 
 class PushEndpoint:
@@ -45,7 +59,7 @@ class PushEndpoint:
         self._observer = parts.observer
         self._pool = parts.pools.pushes
         self._decoders = parts.decoders
-        self._codec = Codec(Rows)
+        self._codec = Codec(Pushed)
 
     async def __call__(self, visit: Visit) -> None:
         """Answers one. It runs in a thread, and goes on there if the client goes away; if it has not begun, it is dropped."""
@@ -63,10 +77,10 @@ class PushEndpoint:
         views = query["views"].split(",") if "views" in query else None
         rows: Any
         if given in (JSON, MSGPACK):
-            said = self._codec.decode(body, given)
+            said = self._codec.decode(body, given, self._limits.values)
             rows, views = said.rows, said.views or views
-            visit.rows = max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
-            check_rows(visit.rows, self._limits.rows)
+            visit.rows = check_shape(rows, self._limits)
+            _check_names(rows, self._limits.columns)
             if given == JSON:
                 rows = with_floats(rows)
         else:
@@ -80,6 +94,19 @@ class PushEndpoint:
                 raise
             visit.rows = rows.height
         return self._store.push(visit.scope["path_params"]["source"], rows, views=views)
+
+
+def _check_names(rows: Any, most: int) -> None:
+    """Refuses rows that have very many columns among them, however few each has.
+
+    Raises:
+        RequestError: there are more than are allowed.
+    """
+    names: set[str] = set()
+    for row in rows if isinstance(rows, list) else ():
+        names.update(row)
+        if len(names) > most:
+            raise RequestError(f"The rows have more than {most} columns among them, which are allowed (server_columns).")
 
 
 def with_floats(rows: dict[str, list[Any]] | list[dict[str, Any]]) -> dict[str, list[Any]] | list[dict[str, Any]]:

@@ -31,6 +31,7 @@ _TAKEN = (ARROW, PARQUET)
 _BATCH = 32_768
 _WRITTEN_AT_ONCE = 4 << 20
 _PARAMETERS = ("features", "time", "as_known", "spine")
+_MOST_FEATURES, _LONGEST_NAME = 500, 600
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -259,7 +260,9 @@ def _parameters(visit: Visit) -> tuple[list[str], bool, dict[str, Any]]:
     for name in query:
         if name not in _PARAMETERS:
             raise Problem(400, "malformed", f"There is no parameter {name!r}; there are {', '.join(_PARAMETERS)}.")
-    features = [each.strip() for each in query.get("features", "").split(",") if each.strip()]
+    features = [each.strip() for each in query.get("features", "").split(",") if each.strip()][: _MOST_FEATURES + 1]
+    if len(features) > _MOST_FEATURES or len(max([*features, query.get("time", "")], key=len)) > _LONGEST_NAME:
+        raise Problem(422, "request", f"Ask for {_MOST_FEATURES} features at most, by names of {_LONGEST_NAME} characters at most.")
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
     options = {"time": query.get("time", "event_time"), "as_known": _truth(query, "as_known")}

@@ -66,6 +66,15 @@ class Visit:
         self._guard.check(self._admitted(), self.action, resource)
         self.decided = True
 
+    def check_any(self, resource: Resource) -> None:
+        """Asks whether they may do what the route needs to anything at all, before the names are known. Raises Forbidden."""
+        self._guard.check(self._admitted(), self.action, resource)
+
+    def awaits(self, size: int) -> bool:
+        """Tells whether there comes a body that is larger than that, or may be."""
+        said = self.header(b"content-length")
+        return int(said) > size if said is not None and said.isdigit() else self._brings_body()
+
     def may(self, action: str, resource: Resource) -> bool:
         """Tells whether they may do something beside what the route needs, for an answer that leaves out what they may not."""
         try:
