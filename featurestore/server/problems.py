@@ -38,6 +38,7 @@ KINDS: dict[str, str] = {
     "method": "The method is not allowed here",
     "body": "The body is too large",
     "rows": "There are too many rows",
+    "head": "The request's head is too large",
     "time": "The request takes too long",
     "decoder": "Too many bodies of this sender could not be decoded",
     "unauthenticated": "It is not known who asks",

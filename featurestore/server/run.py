@@ -1,12 +1,13 @@
 """Running the service: sockets, worker processes, TLS, and an end that lets requests in flight finish."""
 
+import resource
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,10 +19,13 @@ from featurestore.server.app import create_app
 from featurestore.server.memory import give_back_large_blocks
 from featurestore.server.metrics import shared_by
 from featurestore.server.observers import make_observer
+from featurestore.server.protocol import Connections, Ends
 from featurestore.server.workers import Workers
 from featurestore.store import FeatureStore
 
 _BACKLOG = 2048
+_RESERVE = 256
+"""The file descriptors that are kept from connections: for stores, logs and bodies."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def serve(
         factory=True,
         workers=settings.server_workers,
         loop="uvloop",
-        http="httptools",
+        http=cast("Any", Connections(_ends(settings))),  # uvicorn calls it; a class of its own could not be sent to workers
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -78,6 +82,7 @@ def serve(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=max(1, round(settings.server_keep_alive_seconds)),
         timeout_worker_healthcheck=max(1, round(settings.server_worker_seconds)),
         timeout_graceful_shutdown=max(1, round(settings.server_shutdown_seconds)),
         ssl_certfile=settings.server_tls_cert or None,
@@ -98,6 +103,28 @@ def serve(
         listening.close()
         if uds is not None:
             uds.unlink(missing_ok=True)
+
+
+def _ends(settings: Settings) -> Ends:
+    """Returns the ends of connections.
+
+    The descriptors that a process may have are raised to what they need, if that is allowed. Else there are fewer connections, so
+    that some descriptors are always left for files.
+    """
+    wanted = settings.server_connections + _RESERVE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    connections = (
+        settings.server_connections if soft == resource.RLIM_INFINITY else min(settings.server_connections, soft - _RESERVE)
+    )
+    connections = max(1, connections)
+    of_address = min(settings.server_connections_of_address or connections, connections)
+    return Ends(
+        connections, of_address, int(settings.server_head_kib * 1024), settings.server_headers, settings.server_head_seconds
+    )
 
 
 def _ended(number: int, frame: object) -> None:

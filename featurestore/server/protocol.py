@@ -1,0 +1,209 @@
+"""The protocol of a connection: uvicorn's, with ends for what a client may open, send and leave half-done.
+
+A head has so many bytes and headers, and so long to come. Requests that are sent before others are answered are few. Where there
+are as many connections as may be, the one that has had nothing to do for longest gives way, so that those who hold connections
+open keep nobody out; the process never runs out of file descriptors.
+"""
+
+import asyncio
+from asyncio.events import TimerHandle
+from dataclasses import dataclass
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from featurestore.server.problems import Problem
+
+_MOST_PIPELINED = 16
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What connections may be.
+
+    Args:
+        connections: how many at once.
+        of_address: how many of one address; no more than of all.
+        head: the bytes of a request's head.
+        headers: the headers in it.
+        head_seconds: how long it may take to come.
+    """
+
+    connections: int = 1000
+    of_address: int = 1000
+    head: int = 32 << 10
+    headers: int = 100
+    head_seconds: float = 10.0
+
+
+class _Quiet:
+    """A transport that takes nothing more once it is closing, where uvloop's raises: a client that goes away is no error.
+
+    Args:
+        transport: the transport.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+        self.abort = transport.abort
+        self.get_extra_info = transport.get_extra_info
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection with ends."""
+
+    ends = Ends()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Takes the connection, or lets another one go for it."""
+        super().connection_made(cast("asyncio.Transport", _Quiet(transport)))
+        self._in_head = True
+        self._fed = 0
+        self._waits_since = self.loop.time()
+        self._timer: TimerHandle | None = None
+        self._await_head()
+        self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drops what was begun."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes; a head that goes on for too long is refused."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._await_head()
+            self._fed += len(data)
+            if self._fed > self.ends.head:
+                self._refuse_head(f"The head of the request has more than {self.ends.head:,} bytes, which are allowed.")
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        self._in_head, self._fed = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Hands a request on, once its head is there and is not too large."""
+        self._in_head = False
+        self._forget_head()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.ends.head or len(self.headers) > self.ends.headers:
+            found = f"{size:,} bytes and {len(self.headers)} headers"
+            allowed = f"{self.ends.head:,} and {self.ends.headers}"
+            self._refuse_head(f"The head of the request has {found}, and {allowed} are allowed.")
+            return
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self.transport.close()  # nothing can be answered here before what was asked before
+            return
+        if self.transport.is_closing():
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a part of a body; of a request that was refused it is dropped."""
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends a request."""
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Goes on to the next request, or waits for it."""
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP, unless another answer is under way."""
+        self._refuse(Problem(400, "malformed", f"{msg.rstrip('.')}."))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that was asked is waited for."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.ends.head_seconds, self._head_is_late)
+
+    def _forget_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._timer = None
+        if self.idle and not self.transport.is_closing():
+            detail = f"The head of the request had not come after {self.ends.head_seconds:g} seconds (server_head_seconds)."
+            self._refuse(Problem(408, "time", detail))
+
+    def _refuse_head(self, detail: str) -> None:
+        self._refuse(Problem(431, "head", detail))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answers a problem where nothing else is being answered, and ends the connection."""
+        if self.idle and not self.transport.is_closing():
+            body = problem.encoded()
+            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+            more = b"".join(b"%s: %s\r\n" % (name.encode(), value.encode()) for name, value in problem.headers.items())
+            self.transport.write(STATUS_LINE[problem.status] + head + more + b"\r\n" + body)
+        self._forget_head()
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        """Ends the connection that has been idle for longest, where there are too many; this one, where none is."""
+        if len(self.connections) <= self.ends.of_address:
+            return
+        others = [each for each in self.connections if each is not self and isinstance(each, BoundedProtocol)]
+        mine = self.client[0] if self.client else None
+        same = [each for each in others if each.client and each.client[0] == mine]
+        if len(same) >= self.ends.of_address:
+            others = same
+        elif len(others) < self.ends.connections:
+            return
+        waiting = [each for each in others if each.idle and not each.transport.is_closing()]
+        if waiting:
+            oldest = min(waiting, key=lambda each: (not each._in_head or each.cycle is not None, each._waits_since))
+            oldest.transport.abort()
+            oldest.connections.discard(oldest)
+            return
+        again = {"retry-after": "1"}
+        self._refuse(Problem(503, "unavailable", "The server has as many connections as it takes (server_connections).", again))
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Makes the protocol of each connection, in whichever process.
+
+    Args:
+        ends: what connections may be.
+    """
+
+    ends: Ends = Ends()
+
+    def __call__(self, **given: Any) -> BoundedProtocol:
+        """Returns the protocol of a connection, as uvicorn asks for it."""
+        made = BoundedProtocol(**given)
+        made.ends = self.ends
+        return made
