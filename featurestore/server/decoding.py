@@ -5,6 +5,7 @@ at first, as far as that is cheap: the lengths that an IPC stream's messages dec
 is decoded batch by batch, each checked in full, and written on uncompressed: the server reads only what this process wrote.
 """
 
+import errno
 import json
 import mmap
 import os
@@ -318,8 +319,10 @@ def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
     except Refused as refused:
         return {"refused": refused.kind, "words": str(refused)}
     except (MemoryError, pa.ArrowMemoryError):
-        return {"refused": "memory", "words": "more memory than a body may take"}
+        return {"refused": "memory", "words": ""}
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return {"refused": "memory", "words": ""}
         return {"refused": "wrong", "words": (str(error).strip() or "it is empty").splitlines()[0][:500]}
 
 
