@@ -85,6 +85,8 @@ def show_summary(console: "Console", summary: "MaterializeSummary", program: str
     console.print(made)
     _show_rejected(console, summary, program, kept=not dry_run)
     for each in summary:
+        for remark in each.remarks:
+            console.print(Text(f"  {each.view}: {remark}", style="dim"))
         if each.resumed:
             console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
 
@@ -134,6 +136,9 @@ def show_pushed(console: "Console", summary: "PushSummary", program: str) -> Non
             told = f"  {each.view}: {each.rows_waiting:,} wait, for their times are not known yet: push them again"
             console.print(Text(told, style="yellow"), soft_wrap=True)
     _show_rejected(console, summary, program)
+    for each in summary:
+        for remark in each.remarks:
+            console.print(Text(f"  {each.view}: {remark}", style="dim"))
 
 
 def _show_rejected(console: "Console", summary: "MaterializeSummary | PushSummary", program: str, *, kept: bool = True) -> None:

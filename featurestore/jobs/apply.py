@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError, SourceShapeError
+from featurestore.plan.reread import rereading_warnings, tie_warnings
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
 from featurestore.registry.definitions import Definitions
@@ -98,6 +99,11 @@ class Applier:
         problems = check_columns(view, schema)
         if problems:
             raise DefinitionErrors([DefinitionError(problem, view.place) for problem in problems])
-        if transform is not None and not tried:
-            check_row_local(view, transform, reader.sample(SAMPLE_ROWS))
-        return []
+        if tried:
+            return []
+        sample = reader.sample(SAMPLE_ROWS)
+        if transform is not None:
+            check_row_local(view, transform, sample)
+        if view.windows and view.source.event_id is None:
+            return list(rereading_warnings(view, transform, sample, reader.sample(SAMPLE_ROWS)))
+        return list(tie_warnings(view, transform, sample))

@@ -29,7 +29,7 @@ import polars as pl
 
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
-from featurestore.jobs.latest import write_latest
+from featurestore.jobs.latest import Written, write_latest
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.jobs.summary import ViewSummary
 from featurestore.jobs.views import OF_ONE_VIEW, each_view
@@ -260,7 +260,7 @@ class Materializer:
         try:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
-            online = self._write_online(run, table, applied)
+            online, tied = self._write_online(run, table, applied)
             if _is_fold(run):
                 self._offline.log.remove(table)
         except OF_ONE_VIEW as error:
@@ -269,6 +269,7 @@ class Materializer:
         except FeatureStoreError as error:
             self._ledger.update(run, error=str(error))
             raise
+        made = sum(body.get("made", 0) for body in self._ledger.staged(run).values())
         run = self._ledger.update(run, state="done", rows_online=online, finished_at=self._clock(), error="")
         if _is_fold(run):
             # What was pushed was told by the push: nothing of it was new now.
@@ -282,17 +283,19 @@ class Materializer:
             online,
             run.reasons,
             time.perf_counter() - began,
+            rows_known=max(0, made - run.rows_written),
+            rows_tied=tied,
         )
 
-    def _write_online(self, run: Run, table: Table, applied: AppliedView) -> int:
-        """Writes what a committed run makes of a view's values; returns how many changed."""
+    def _write_online(self, run: Run, table: Table, applied: AppliedView) -> Written:
+        """Writes what a committed run makes of a view's values."""
         if applied.spec.windows and _is_fold(run):
             # A push that was killed may have left it undone; what it did is not done twice.
             rows = [(chunk["pushed"], self._offline.log.read(table, chunk["pushed"])) for chunk in run.span["chunks"]]
-            return sum(self._windows.apply_segment(applied, seq, segment) for seq, segment in rows if segment is not None)
+            return Written(sum(self._windows.apply_segment(applied, seq, segment) for seq, segment in rows if segment is not None))
         parts = self._offline.committed(table, run.seq)
         if applied.spec.windows:
-            return self._windows.write_run(applied, parts, self._progress)
+            return Written(self._windows.write_run(applied, parts, self._progress))
         return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
 
     def _stage_and_commit(
@@ -344,7 +347,7 @@ class Materializer:
         if shaped.rejected:
             kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
-        return {"staged": dict(staged), "read": rows.height, "reasons": shaped.reasons, "kept": kept}
+        return {"staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept}
 
     def _shaped(self, rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:
         sifted = self._sift(rows, view)
@@ -355,7 +358,7 @@ class Materializer:
         if applied.spec.windows:
             return self._windows.recompute(applied, None, self._progress)
         parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
-        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
+        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress).online
 
     def _try(
         self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime

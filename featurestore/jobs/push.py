@@ -19,13 +19,15 @@ import polars as pl
 from featurestore.clock import Clock, to_micros
 from featurestore.codec import wire_dtype
 from featurestore.errors import RejectedRowsError, RequestError, SourceError
+from featurestore.jobs.latest import Written
 from featurestore.jobs.summary import PushedView
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import Appended, OfflineStore, Table
 from featurestore.online.base import OnlineStore
-from featurestore.plan.history import EVENT, sort_history
+from featurestore.plan.history import EVENT, count_tied, sort_history
 from featurestore.plan.online import online_entries
 from featurestore.plan.pushed import in_source_form, without_unknown
+from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import Shaped, shape_rows, stack_rejects
 from featurestore.plan.tiles import TileLayout
 from featurestore.registry.ledger import Ledger
@@ -36,11 +38,13 @@ from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
 from featurestore.spec.view import ViewSpec
-from featurestore.spec.windowed import EVENT_ID
+from featurestore.spec.windowed import EVENT_ID, WithInputs
 
 _MOST_SEGMENTS = 256
 _MOST_ROWS = 500_000
 """A log of more is folded."""
+_TRIED = 8
+"""On so many rows a transform is tried before it is trusted with pushes."""
 _PUSHES = 0
 """The number of the run that rejected rows of pushes are kept under."""
 
@@ -94,6 +98,7 @@ class Pusher:
         self._admit = admit
         self._sift = sift
         self._windows = WindowWriter(project, offline, online, clock)
+        self._tried: dict[str, Transform] = {}
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
     def push(
@@ -140,10 +145,24 @@ class Pusher:
     def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, until: int) -> _Given:
         began = time.perf_counter()
         sifted = self._sift(rows, applied.spec)
+        self._try(applied, transform, sifted)
         shaped = shape_rows(sifted, applied.spec, transform).without(rows.height - sifted.height)
         known, waiting = without_unknown(shaped, until)
         shaped = self._admit(known, applied.spec)
         return _Given(applied, Table.of(self._project, applied), transform, shaped, waiting, time.perf_counter() - began)
+
+    def _try(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> None:
+        """Tries a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
+        view = applied.spec
+        if transform is None or self._tried.get(view.name) is transform:
+            return
+        if isinstance(transform, WithInputs) and transform.is_plain:
+            return
+        times = [name for name in view.source.time_columns if name in rows.columns]
+        sample = rows.head(SAMPLE_ROWS).drop_nulls(times).head(_TRIED)
+        if sample.height:
+            check_row_local(view, transform, sample)
+            self._tried[view.name] = transform
 
     def _keep_rejected(self, given: _Given) -> str:
         """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
@@ -159,21 +178,22 @@ class Pusher:
         began = time.perf_counter()
         applied, rows = given.applied, given.shaped.rows
         appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
-        online = self._write_windows(given, appended) if applied.spec.windows else self._write_latest(given)
+        online, tied = Written(self._write_windows(given, appended)) if applied.spec.windows else self._write_latest(given)
         if appended.log_segments > _MOST_SEGMENTS or appended.log_rows > _MOST_ROWS:
             self._fold(applied, given.transform)
         new, reasons = appended.rows.height, given.shaped.reasons
         seconds = given.seconds + time.perf_counter() - began
         return PushedView(
             applied.spec.name, applied.data_version, read, new, rows.height - new, sum(reasons.values()), online, reasons, seconds,
-            given.shaped.rejected, given.waiting,
+            given.shaped.rejected, given.waiting, tied,
         )  # fmt: skip
 
-    def _write_latest(self, given: _Given) -> int:
+    def _write_latest(self, given: _Given) -> Written:
         # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
         spec = given.applied.spec
         history = sort_history(given.shaped.rows, spec.entity.key_names, spec.feature_names)
-        return self._online.write(online_entries(self._project, given.applied, history, to_micros(self._clock())))
+        written = self._online.write(online_entries(self._project, given.applied, history, to_micros(self._clock())))
+        return Written(written, count_tied(history, spec.entity.key_names))
 
     def _write_windows(self, given: _Given, appended: Appended) -> int:
         applied, log = given.applied, self._offline.log

@@ -26,6 +26,9 @@ class ViewSummary:
         reasons: how many rows were rejected for each reason.
         seconds: how long it took.
         resumed: whether it took up a run that was interrupted.
+        rows_known: the rows that the history held, or that are equal to others of the run.
+        rows_tied: of the rows written those of latest values that have the join keys and times of another, and are not equal:
+            which of them counts is decided by the source's ``order_by``, or else by the order of their values (S4).
     """
 
     view: str
@@ -37,6 +40,8 @@ class ViewSummary:
     reasons: Mapping[str, int] | None = None
     seconds: float = 0.0
     resumed: bool = False
+    rows_known: int = 0
+    rows_tied: int = 0
 
     def plus(self, other: "ViewSummary") -> "ViewSummary":
         """Returns the sum of two summaries of one view."""
@@ -51,7 +56,21 @@ class ViewSummary:
             reasons,
             self.seconds + other.seconds,
             self.resumed or other.resumed,
+            self.rows_known + other.rows_known,
+            self.rows_tied + other.rows_tied,
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What explains the numbers, a line each: rows that were known, and rows that tie."""
+        known = f"{self.rows_known:,} known: the history had them, or equal ones came with them"
+        return [known] * bool(self.rows_known) + _tie_remarks(self.rows_tied)
+
+
+def _tie_remarks(tied: int) -> list[str]:
+    """Returns the line that tells of rows that tie, if there are any."""
+    told = f"{tied:,} tied: their join keys and times are those of others; order_by= in the source says which of them counts (S4)"
+    return [told] if tied else []
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class PushedView:
         seconds: how long it took.
         rejected: the rejected rows as they were when a check failed, with ``_reason``; rows of different shapes apart.
         rows_waiting: the rows that cannot be known yet: they are neither stored nor rejected, and are to be pushed again (S18).
+        rows_tied: of the rows pushed those of latest values that have the join keys and times of another, and are not equal.
     """
 
     view: str
@@ -83,6 +103,12 @@ class PushedView:
     seconds: float
     rejected: tuple[pl.DataFrame, ...] = field(default=(), repr=False, compare=False)
     rows_waiting: int = 0
+    rows_tied: int = 0
+
+    @property
+    def remarks(self) -> list[str]:
+        """What explains the values, a line each: rows that tie."""
+        return _tie_remarks(self.rows_tied)
 
 
 class Report(Sequence[T], Generic[T], ABC):
@@ -126,6 +152,7 @@ class MaterializeSummary(Report[ViewSummary]):
             yield f"{each.view:<20} {counts} {each.seconds:>8.2f}"
             for reason, count in (each.reasons or {}).items():
                 yield f"    rejected {count:,}: {reason}"
+            yield from (f"    {remark}" for remark in each.remarks)
 
 
 class PushSummary(Report[PushedView]):
@@ -147,3 +174,4 @@ class PushSummary(Report[PushedView]):
                 yield f"    rejected {count:,}: {reason}"
             if each.rows_waiting:
                 yield f"    waiting {each.rows_waiting:,}: not known yet; push them again"
+            yield from (f"    {remark}" for remark in each.remarks)

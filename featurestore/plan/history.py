@@ -44,6 +44,12 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
     return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
 
 
+def count_tied(history: pl.DataFrame, keys: Sequence[str]) -> int:
+    """Returns how many rows of a history, in its total order, have the join keys and both times of another."""
+    same = history.select(same_as_before([*keys, EVENT, AVAILABLE])).to_series()
+    return int((same | same.shift(-1, fill_value=False)).sum())
+
+
 def number_copies(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
     """Returns rows with those that are wholly equal numbered in ``_copy``, so that each of them counts (S9).
 

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.errors import DefinitionError
-from featurestore.plan.rows import collect_transform, run_transform
+from featurestore.plan.rows import collect_transform, not_the_same_twice, run_transform, told_columns
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
 
@@ -17,7 +17,7 @@ _HINT = (
 
 
 def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) -> None:
-    """Tries a transform on a sample, whole and split in several ways, and refuses it where the results differ.
+    """Tries a transform on a sample, whole, once more, and split in several ways; refuses it where the results differ.
 
     Args:
         view: the view.
@@ -32,6 +32,9 @@ def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) 
     half = sample.head(SAMPLE_ROWS // 2)
     rows = pl.concat([half, half])  # each row twice, so that a group or a unique() over distinct rows is found out too
     whole = collect_transform(rows, view, transform)
+    again = collect_transform(rows, view, transform)
+    if differing := _differing(whole, again):
+        raise DefinitionError(not_the_same_twice(view, differing), view.place)
     plan = run_transform(rows.lazy(), view, transform).explain(optimized=False)
     if any(line.strip().startswith("SORT BY") for line in plan.splitlines()):
         raise DefinitionError(f"the transform of view {view.name!r} sorts its rows (S20). {_HINT}", view.place)
@@ -52,15 +55,22 @@ def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: st
             f"{parts.height} of the same sample in {split}. {_HINT}",
             view.place,
         )
-    differing = [name for name in whole.columns if _bag(whole[name]) != _bag(parts[name])]
-    if not differing and _bag_of_rows(whole) != _bag_of_rows(parts):
-        differing = whole.columns
-    if differing:
+    if differing := _differing(whole, parts):
         names = ", ".join(repr(name) for name in differing)
         raise DefinitionError(
             f"the transform of view {view.name!r} is not row-local (S20): {names} differ when a sample comes in {split}. {_HINT}",
             view.place,
         )
+
+
+def _differing(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
+    """Returns the columns in which two results differ, whatever the order of their rows."""
+    if one.height != other.height:
+        return told_columns(one)
+    differing = [name for name in one.columns if _bag(one[name]) != _bag(other[name])]
+    if not differing and _bag_of_rows(one) != _bag_of_rows(other):
+        differing = one.columns
+    return [name for name in differing if name in told_columns(one)] or differing
 
 
 def _bag(column: pl.Series) -> list[str]:

@@ -16,6 +16,7 @@ from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
+from featurestore.spec.windowed import COPY, ROW_HASH
 
 REASON = "_reason"
 FORGOTTEN = "its entity was forgotten"
@@ -178,7 +179,27 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
     # last bit of a row pushed alone would differ from that of the row among others. So it is given twice, in columns made
     # anew, for those put together of two stay constants; and of what is made of them every second row is taken.
     made = _collected(pl.DataFrame([column.new_from_index(0, 2) for column in rows.get_columns()]), view, transform)
-    return made.filter(pl.int_range(pl.len()).over(pl.struct(pl.all())) % 2 == 0) if made.width else made
+    if not made.width:
+        return made
+    kept = made.filter(pl.int_range(pl.len()).over(pl.struct(pl.all())) % 2 == 0)
+    if 2 * kept.height != made.height:
+        odd = [name for name in told_columns(made) if made.group_by(name).len().select((pl.col("len") % 2).any()).item()]
+        raise DefinitionError(not_the_same_twice(view, odd or told_columns(made)), view.place)
+    return kept
+
+
+def told_columns(made: pl.DataFrame) -> list[str]:
+    """Returns the columns that a transform has made, without those that only the history has."""
+    return [name for name in made.columns if name not in (ROW_HASH, COPY)]
+
+
+def not_the_same_twice(view: ViewSpec, columns: Sequence[str]) -> str:
+    """Returns the message for a transform that makes other values of the same row when it is given it again."""
+    names = ", ".join(repr(name) for name in columns)
+    return (
+        f"the transform of view {view.name!r} is not the same twice (S20): {names} differ when the same row is given again, as "
+        "random numbers, uuid4() and now() do, and a row read again would be another. Derive them from the row's own columns."
+    )
 
 
 def _collected(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:

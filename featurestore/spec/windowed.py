@@ -133,6 +133,11 @@ class WithInputs:
             computed.append(pl.lit(None, pl.Int64).alias(COPY))
         return shaped.with_columns(computed)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does no more than to take columns of the source."""
+        return self.own is None and all(given.column for _, given, _ in self.inputs.made)
+
     def tells_rows_apart(self, schema: pl.Schema) -> bool:
         """Tells whether rows are told apart by all columns of the source, and not by what the view's transform returns.
 
