@@ -20,6 +20,7 @@ from featurestore.config import FILE_NAME
 from featurestore.durable import make_folders
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
+from featurestore.plan.discretion import discreetly
 from featurestore.plan.selection import select
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
@@ -337,7 +338,8 @@ class Care(Parts):
         if isinstance(source, FrameSource):
             yield Finding(f"source: {source.name}", "ok", "its rows are in the memory of the process that defines it")
             return
-        columns = len(self._open_source(source).schema())
+        views = [each.spec for each in self._watch.refresh().views.values() if each.spec.source.name == source.name]
+        columns = len(discreetly(views, lambda: self._open_source(source).schema()))
         yield Finding(f"source: {source.name}", "ok", f"it can be read, and has {columns} columns")
 
     def _train_sample(self, spine: "pl.DataFrame", view: str) -> "pl.DataFrame":
@@ -359,6 +361,7 @@ class Care(Parts):
 
     def _forgetter(self) -> "Forgetter":
         from featurestore.jobs.forget import Forgetter
+        from featurestore.registry.remains import Remains
 
         project = self.settings.project
         sources = self._watch.refresh().sources
@@ -368,4 +371,4 @@ class Care(Parts):
             if isinstance(source, StreamSource)
         }
         stores = open_eraser(self.settings, self._clock), self._online, self._feature_log
-        return Forgetter(project, self._tombstones, open_gate(self.settings), *stores, streams)
+        return Forgetter(project, self._tombstones, open_gate(self.settings), *stores, streams, Remains(self._registry))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError, SourceShapeError
+from featurestore.plan.discretion import discreetly
 from featurestore.plan.reread import rereading_warnings, tie_warnings
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
@@ -47,7 +48,7 @@ class Applier:
         warnings: list[str] = []
         for view in definitions.views.values():
             try:
-                warnings += self._check(view, tried=view.__view__.name not in changed)
+                warnings += self._checked(view, tried=view.__view__.name not in changed)
             except DefinitionErrors as error:
                 faults += error.faults
             except DefinitionError as error:
@@ -79,6 +80,10 @@ class Applier:
             return plan, self.registry.load()
         base = plan.base_revision if expected is None else expected.base_revision
         return plan, self.registry.commit(base, plan.puts(), plan.deletes())
+
+    def _checked(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
+        view = defined.__view__
+        return discreetly([view], lambda: self._check(defined, tried=tried), lambda: self.open_source(view.source).schema())
 
     def _check(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
         """Checks a view against its source; returns what could not be checked because there is no source yet.

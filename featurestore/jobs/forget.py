@@ -26,6 +26,7 @@ from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.forgotten import canonical, keys_as, scalars
 from featurestore.plan.online import entity_keys
+from featurestore.registry.remains import Remains
 from featurestore.registry.tombstones import Forms, Tombstones
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.entity import Entity
@@ -38,7 +39,7 @@ class Forgotten:
 
     Args:
         place: what it is: ``"history"``, ``"older files"``, ``"pushed"``, ``"staged"``, ``"rejected"``, ``"online"``,
-            ``"feature log"`` or ``"set aside"``.
+            ``"feature log"``, ``"set aside"`` or ``"errors"``, texts of runs that failed.
         name: the view, with its data version where it has such, or the service or source.
         rows: how many rows or values.
     """
@@ -120,6 +121,7 @@ class Forgetter:
         online: the online store.
         feature_log: what services answered.
         streams: opens the stream of each source that is one.
+        remains: what errors of runs may tell of entities.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Forgetter:
         online: OnlineStore,
         feature_log: FeatureLog,
         streams: Mapping[str, OpenStream] = MappingProxyType({}),
+        remains: Remains | None = None,
     ) -> None:
         self._project = project
         self._tombstones = tombstones
@@ -139,6 +142,7 @@ class Forgetter:
         self._online = online
         self._feature_log = feature_log
         self._streams = streams
+        self._remains = remains
 
     def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
         """Erases entities wherever they are.
@@ -199,6 +203,9 @@ class Forgetter:
             yield Forgotten("rejected", where, before.rejected)
         yield from self._erase_online(views, entities, dry_run=dry_run)
         yield from self._erase_beside(known, forms, entities, dry_run=dry_run)
+        if self._remains is not None:
+            for name, rows in self._remains.clear([view.spec.name for view in views], dry_run=dry_run).items():
+                yield Forgotten("errors", name, rows)
 
     def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
         names: dict[str, list[bytes]] = {}

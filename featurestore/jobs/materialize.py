@@ -36,6 +36,7 @@ from featurestore.jobs.views import OF_ONE_VIEW, each_view
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
+from featurestore.plan.discretion import discreetly
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import FORGOTTEN, REASON, Shaped, shape_rows, stack_rejects
 from featurestore.registry.ledger import Ledger, Run
@@ -158,15 +159,18 @@ class Materializer:
             RejectedRowsError: rows were rejected, and the view says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next run goes on where this one stopped.
         """
-        view = applied.spec
-        reader = self._open_source(view.source)
-        reader.schema()
-        if dry_run:
-            return self._try(applied, transform, reader, start, end)
-        summary = self._run(applied, transform, reader, start, end, note or {})
-        if start is None:
-            self._switch(applied, end)
-        return summary
+        reader = self._open_source(applied.spec.source)
+
+        def run() -> ViewSummary:
+            reader.schema()
+            if dry_run:
+                return self._try(applied, transform, reader, start, end)
+            summary = self._run(applied, transform, reader, start, end, note or {})
+            if start is None:
+                self._switch(applied, end)
+            return summary
+
+        return discreetly([applied.spec], run, reader.schema)
 
     def _run(
         self,
@@ -197,7 +201,8 @@ class Materializer:
 
     def resume(self, applied: AppliedView, transform: Transform | None) -> ViewSummary:
         """Completes a run that was interrupted, and adds what was pushed; reads nothing new. Raises as ``materialize``."""
-        return self._settle(applied, transform, self._open_source(applied.spec.source))[0]
+        reader = self._open_source(applied.spec.source)
+        return discreetly([applied.spec], lambda: self._settle(applied, transform, reader), reader.schema)[0]
 
     def fold(self, applied: AppliedView, transform: Transform | None) -> None:
         """Adds what was pushed to a view to its history, unless somebody is at it.
@@ -210,7 +215,7 @@ class Materializer:
         with self._offline.log.folding(Table.of(self._project, applied)) as alone:
             latest = self._ledger.latest(applied.spec.name, applied.data_version)
             if alone and (latest is None or latest.state not in _UNFINISHED or _is_fold(latest)):
-                self._settle(applied, transform, self._open_source(applied.spec.source))
+                self.resume(applied, transform)
 
     def _settle(self, applied: AppliedView, transform: Transform | None, reader: SourceReader) -> tuple[ViewSummary, int]:
         """Completes a run that was interrupted, then folds what was pushed until now.
@@ -257,12 +262,17 @@ class Materializer:
         """Does what is left of a run, whoever began it."""
         began = time.perf_counter()
         table = Table.of(self._project, applied)
-        try:
+
+        def carry_out(run: Run) -> tuple[Run, int]:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
             online, tied = self._write_online(run, table, applied)
             if _is_fold(run):
                 self._offline.log.remove(table)
+            return run, online
+
+        try:
+            run, online = discreetly([applied.spec], lambda: carry_out(run), reader.schema)
         except OF_ONE_VIEW as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise

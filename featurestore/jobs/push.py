@@ -24,6 +24,7 @@ from featurestore.jobs.summary import PushedView
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import Appended, OfflineStore, Table
 from featurestore.online.base import OnlineStore
+from featurestore.plan.discretion import discreetly
 from featurestore.plan.history import EVENT, count_tied, sort_history
 from featurestore.plan.online import online_entries
 from featurestore.plan.pushed import in_source_form, without_unknown
@@ -118,9 +119,11 @@ class Pusher:
             RejectedRowsError: rows were rejected, and a view says ``on_reject="fail"``; nothing was written.
             StoreError: a store cannot be reached; pushing the rows again completes it.
         """
-        source = views[0][0].spec.source
-        normal = self._in_source_form(rows, source)
         latest = to_micros(self._clock()) + CLOCK_SKEW if until is None else until
+        return discreetly([applied.spec for applied, _ in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
+
+    def _push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, latest: int) -> list[PushedView]:
+        normal = self._in_source_form(rows, views[0][0].spec.source)
         given = [self._shaped(applied, transform, normal, latest) for applied, transform in views]
         kept = [self._keep_rejected(each) for each in given]
         for each, place in zip(given, kept, strict=True):

@@ -264,6 +264,10 @@ class StreamWorker:
         return True
 
     def _set_aside(self, entry: Entry, reason: str) -> bool:
+        try:
+            reason = discreet_text(reason, [applied.spec for applied, _ in self._views()])
+        except FeatureStoreError:
+            reason = discreet_text(reason, None)
         self._consumer.set_aside(entry, reason)
         self._held.forget([entry])
         self.counts.entries += 1

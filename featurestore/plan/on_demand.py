@@ -12,6 +12,7 @@ import polars as pl
 
 from featurestore.dtypes import inner_dtype
 from featurestore.errors import RequestError
+from featurestore.plan.discretion import described
 from featurestore.plan.requests import RequestColumn, constraints_of, first_broken
 from featurestore.plan.rows import fitted
 from featurestore.spec.expression import Expression
@@ -98,11 +99,13 @@ class Step:
         view: the view.
         inputs: the name of each column in the expressions, and the column at hand, with its dtype.
         outputs: the features.
+        personal: whether it computes from personal features, so that errors tell no values.
     """
 
     view: str
     inputs: tuple[tuple[str, str, pl.DataType], ...]
     outputs: tuple[Output, ...]
+    personal: bool = False
 
     def run(self, columns: Mapping[str, pl.Series], start: int) -> dict[str, pl.Series]:
         """Returns the columns that it makes of those at hand.
@@ -117,7 +120,15 @@ class Step:
         except pl.exceptions.PolarsError as error:
             row = None if (failing := self._failing(used)) is None else start + failing
             where = "" if row is None else f"Row {row}: "
-            raise RequestError(f"{where}on-demand view {self.view!r} fails: {str(error).splitlines()[0]}", row=row) from error
+            told = described(error) if self.personal else str(error).splitlines()[0]
+            failure = RequestError(f"{where}on-demand view {self.view!r} fails: {told}", row=row)
+            if not self.personal:
+                raise failure from error
+        else:
+            return self._checked(made, checks, start)
+        raise failure  # outside of the handler, so that a traceback does not print the library's text
+
+    def _checked(self, made: pl.DataFrame, checks: "list[_Check]", start: int) -> dict[str, pl.Series]:
         for output, value, unfit, constraints in checks:
             self._refuse(made, output, unfit, start)
             if value is not None:
@@ -157,8 +168,9 @@ class Step:
         if broken is not None:
             row, reason = broken
             said, value = f"{self.view}.{output.feature.name}", made[output.name][row]
+            what = "comes to a value that" if self.personal else f"comes to {value!r}, which"
             raise RequestError(
-                f"Row {start + row}: the feature {said} comes to {value!r}, which {reason}. Mend the row, or what is declared.",
+                f"Row {start + row}: the feature {said} {what} {reason}. Mend the row, or what is declared.",
                 row=start + row, column=output.name,
             )  # fmt: skip
 

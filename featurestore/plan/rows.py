@@ -1,22 +1,24 @@
 """From a source's rows to a history's: the transform, and the checks that every row must pass (S1, S2, S19)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from featurestore.clock import INSTANT, YEARS, instants
 from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.plan.discretion import described, is_personal
 from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
 from featurestore.spec.windowed import COPY, ROW_HASH
+
+T = TypeVar("T")
 
 REASON = "_reason"
 FORGOTTEN = "its entity was forgotten"
@@ -156,14 +158,13 @@ def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> p
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
     """
-    with _users_code(view):
-        result = transform(rows)
-        schema = result.collect_schema() if isinstance(result, pl.LazyFrame) else None
+    result, schema = _users_code(view, lambda: _with_schema(transform(rows)))
     if schema is None:
         raise DefinitionError(
             f"the transform of view {view.name!r} returns {type(result).__name__}; it takes a pl.LazyFrame and must return one.",
             view.place,
         )
+    assert isinstance(result, pl.LazyFrame), "it has a schema"
     return result
 
 
@@ -204,17 +205,27 @@ def not_the_same_twice(view: ViewSpec, columns: Sequence[str]) -> str:
 
 def _collected(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:
     made = run_transform(rows.lazy(), view, transform)
-    with _users_code(view):
-        return made.collect(engine="in-memory")  # the streaming one cuts small frames into single rows
+    # The streaming engine cuts small frames into single rows.
+    collected: pl.DataFrame = _users_code(view, lambda: made.collect(engine="in-memory"))
+    return collected
 
 
-@contextmanager
-def _users_code(view: ViewSpec) -> Iterator[None]:
-    """Translates what a view's transform raises. It is the user's code, so that may be anything."""
+def _with_schema(result: Any) -> tuple[Any, pl.Schema | None]:
+    return result, result.collect_schema() if isinstance(result, pl.LazyFrame) else None
+
+
+def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
+    """Returns what a view's transform returns. It is the user's code, so it may raise anything."""
     try:
-        yield
+        return run()
     except Exception as error:
-        raise DefinitionError(f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place) from error
+        if not is_personal(view):
+            raise DefinitionError(
+                f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place
+            ) from error
+        told = described(error)
+    # Outside of the handler, so that a traceback does not print the text of the error.
+    raise DefinitionError(f"the transform of view {view.name!r} fails: {told}", view.place)
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from featurestore.errors import NameClashError, NotFoundError, RequestError
 from featurestore.plan.on_demand import Computation, Output, Step
+from featurestore.plan.personal import personal_features
 from featurestore.plan.references import Found, find_columns, find_inputs
 from featurestore.plan.requests import RequestColumn
 from featurestore.spec.catalog import AppliedView, Catalog
@@ -227,7 +228,9 @@ class _Needs:
             (column, self._names[(found.owner, found.on), found.feature.name], found.feature.dtype)
             for column, found in self._used(view).items()
         )
-        return Step(view, inputs, tuple(self._outputs[view]))
+        personal = personal_features(self._catalog)
+        told = [found.feature.name in personal.get(found.owner, ()) for found in self._used(view).values()]
+        return Step(view, inputs, tuple(self._outputs[view]), any(told) or view in personal)
 
 
 def _labels(places: Sequence[_Place], prefixes: Mapping[_Place, str], taken: Mapping[_Place, str]) -> dict[_Place, str]:

@@ -87,6 +87,29 @@ class Database:
                 raise RegistryError(f"The registry {self.address} cannot be copied to {path}: {error}.") from error
         return True
 
+    def scrub(self) -> None:
+        """Takes what was deleted or replaced out of the database's files, as far as they are ours to write.
+
+        Raises:
+            RegistryError: others were in the way for all the time that a writer waits.
+        """
+        self._ready()
+        if not self._is_file:
+            with self._translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(f"VACUUM {tables.run.name}, {tables.due.name}")
+            return
+        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+            connection.exec_driver_sql("VACUUM")  # which writes all pages anew, into the write-ahead log
+            for tries_left in reversed(range(_TRIES)):
+                if not connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+                    return
+                if tries_left:
+                    sleep(BUSY_SECONDS / _TRIES)
+        raise RegistryError(
+            f"The registry {self.address} was read for more than {BUSY_SECONDS} s, so its write-ahead log could not be emptied of "
+            "what was deleted. Repeat this."
+        )
+
     def close(self) -> None:
         """Closes the connections. Closing twice is no error, and a later use opens them again."""
         self._engine.dispose()
