@@ -33,6 +33,7 @@ from featurestore.errors import (
 )
 from featurestore.jobs.stream_waiting import BrokerClock, Held, Patience
 from featurestore.jobs.summary import PushedView
+from featurestore.plan.discretion import discreet_text
 from featurestore.plan.entries import EntryDecoder, reason_of
 from featurestore.plan.pushed import not_yet_known
 from featurestore.retrieve.rows import CLOCK_SKEW

@@ -4,6 +4,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 import pytest
+import redis
 
 from featurestore import CSVSource, Entity, Feature, FeatureStore, FeatureView, FrameSource, OnDemandView
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError
@@ -231,3 +233,27 @@ def test_foreign_errors_keep_their_class_and_no_text() -> None:
     with pytest.raises(MaterializeError, match="OverflowError") as caught:
         discreetly([view], work)
     keeps_quiet(caught.value)
+
+
+@pytest.mark.parametrize("value", [SECRET, str(SALARY), "soon"])
+def test_the_reason_why_an_entry_is_set_aside_tells_no_value(value: str, valkey_url: str, tmp_path: Path) -> None:
+    from featurestore import StreamSource
+    from featurestore.adapters import open_stream
+
+    columns = {"user_id": int, "at": datetime, "email": str, "salary": pl.Int8}
+    source = StreamSource("people", valkey_url, topic=f"discreet-{value}", event_time="at", columns=columns, payload=None)
+
+    class People(FeatureView, entity=USER, source=source):
+        email: str = Feature(pii=True)
+
+    with store_at(tmp_path / "stream", Hand(1_600_000_000_000_000)) as store, redis.Redis.from_url(valkey_url) as server:
+        store.apply([People])
+        with closing(open_stream(source, store.settings.project, 60.0)):
+            pass
+        entry = {"user_id": "1", "at": "2013-07-01", "email": SECRET, "salary": "1"}
+        for name in ("at", "salary", "user_id"):
+            server.xadd(source.topic, {**entry, name: value})
+        store.streams.run([source], once=True)
+        reasons = [each.reason for each in store.streams.set_aside(source)]
+        assert len(reasons) == 3
+        assert not [each for each in reasons if value in each]
