@@ -263,16 +263,16 @@ class Materializer:
         began = time.perf_counter()
         table = Table.of(self._project, applied)
 
-        def carry_out(run: Run) -> tuple[Run, int]:
+        def carry_out(run: Run) -> tuple[Run, int, int]:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
             online, tied = self._write_online(run, table, applied)
             if _is_fold(run):
                 self._offline.log.remove(table)
-            return run, online
+            return run, online, tied
 
         try:
-            run, online = discreetly([applied.spec], lambda: carry_out(run), reader.schema)
+            run, online, tied = discreetly([applied.spec], lambda: carry_out(run), reader.schema)
         except OF_ONE_VIEW as error:
             self._ledger.update(run, state="failed", error=str(error), finished_at=self._clock())
             raise
