@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -146,6 +147,13 @@ class Settings(BaseSettings):
             raise ValueError("a project's name is made of letters, digits, - and _")
         return value
 
+    @field_validator("webhook")
+    @classmethod
+    def _webhook(cls, value: str) -> str:
+        if value and not is_webhook(value):
+            raise ValueError("it is not an http:// or https:// address")
+        return value
+
     @field_validator("upkeep_schedule")
     @classmethod
     def _schedule(cls, value: str) -> str:
@@ -229,8 +237,19 @@ def _names() -> list[str]:
     return [name for name in Settings.model_fields if name != "root"]
 
 
+def is_webhook(url: str) -> bool:
+    """Tells whether something is an address that notices can be posted to."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _explain(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
+    if name == "webhook":  # what it holds may be a secret
+        return f"The setting 'webhook' is wrong: {fault['msg']}."
     if fault["type"] == "extra_forbidden":
         near = did_you_mean(name, _names())
         return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {near}"

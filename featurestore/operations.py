@@ -10,7 +10,6 @@ import polars as pl
 from featurestore.care import Care
 from featurestore.clock import parse_duration, parse_instant
 from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
-from featurestore.once import once
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
@@ -329,11 +328,6 @@ class Operations(Care):
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
-    @once
-    def _agenda(self) -> "Scheduler":
-        """A scheduler that is only asked what comes next; it keeps what it worked out until somebody applies."""
-        return self.scheduler()
-
     def _status(self, *, promised: bool) -> "StatusReport":
         """Returns how all views stand, or those that promise to be fresh."""
         from featurestore.jobs.standing import StatusReport, view_status
@@ -347,9 +341,9 @@ class Operations(Care):
             history, last = self._offline.snapshot(self._table(applied)), self._ledger.latest(name, applied.data_version)
             served = catalog.lingering[name].data_version if name in catalog.lingering else None
             duty = due.get(name)
-            given_up = duty.error if duty is not None and duty.state == "failed" else ""
-            next_run = None if duty is None else duty.next_at
-            standing.append(view_status(applied, history, last, now, next_run=next_run, given_up=given_up, served=served))
+            standing.append(
+                view_status(applied, history, last, now, duty=duty, most=self.settings.schedule_attempts, served=served)
+            )
         return StatusReport(standing)
 
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:

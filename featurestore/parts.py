@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from featurestore.engines.base import Engine
+    from featurestore.jobs.agenda import Agenda
     from featurestore.jobs.apply import Applier
     from featurestore.jobs.gatekeeper import Gatekeeper
     from featurestore.jobs.materialize import Materializer
@@ -252,30 +253,47 @@ class Parts(MadeOnce):
             Patience(self._clock, self.settings.stream_pending_seconds),
         )
 
+    @once
+    def _agenda(self) -> "Agenda":
+        return self._make_agenda()
+
+    def _make_agenda(self) -> "Agenda":
+        from featurestore.jobs.agenda import Agenda
+        from featurestore.jobs.duties import run_duties, upkeep_duties
+        from featurestore.jobs.triggers import Fires
+        from featurestore.jobs.turns import Belief, Retries
+        from featurestore.registry.due import Dues
+
+        settings = self.settings
+        history = settings.history_folder / settings.project
+        return Agenda(
+            Dues(self._registry),
+            lambda: [
+                *run_duties(self._watch.refresh(), self._run_due, settings.root, history),
+                *upkeep_duties(self._watch.refresh(), settings.upkeep_schedule, self._keep_due),
+            ],
+            Fires(settings.schedule_timezone),
+            self._clock,
+            Belief.of(Retries.of(settings), settings.schedule_lease_seconds),
+        )
+
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor
 
-        from featurestore.jobs.duties import run_duties, upkeep_duties
         from featurestore.jobs.schedule import Scheduler
-        from featurestore.jobs.triggers import Fires
         from featurestore.jobs.turns import Retries
         from featurestore.registry.due import Dues
         from featurestore.registry.leases import Leases
 
         settings = self.settings
-        history = settings.history_folder / settings.project
         return Scheduler(
             Dues(self._registry),
             Leases(self._registry),
-            lambda: [
-                *run_duties(self._watch.refresh(), self._run_due, settings.root, history),
-                *upkeep_duties(self._watch.refresh(), settings.upkeep_schedule, self._keep_due),
-            ],
+            self._make_agenda(),
             {
                 "run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel),
                 "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
             },
-            fires=Fires(settings.schedule_timezone),
             clock=self._clock,
             retries=Retries.of(settings),
             lease_seconds=settings.schedule_lease_seconds,

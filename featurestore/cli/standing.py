@@ -26,6 +26,7 @@ _STATES = {
     "failed": "red",
     "ok": "green",
     "late": "red",
+    "retrying": "red",
     "empty": "dim",
 }
 _RUN_STATES = ("running", "committed", "done", "failed")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
+from featurestore.config import is_webhook
 from featurestore.errors import ConfigError
 from featurestore.jobs.standing import Notice
 
@@ -35,9 +36,10 @@ def open_webhook(url: str, project: str) -> Notify:
         ...
         featurestore.errors.ConfigError: webhook='ftp://…' is not an http:// or https:// address.
     """
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.netloc):
-        raise ConfigError(f"webhook='{parts.scheme or '…'}://…' is not an http:// or https:// address.")
+    if url and not is_webhook(url):
+        scheme = url.partition("://")[0] if "://" in url else "…"
+        raise ConfigError(f"webhook='{scheme}://…' is not an http:// or https:// address.")
+    host = urlsplit(url).hostname
 
     def notify(notice: Notice) -> None:
         _log.log(logging.INFO if notice.state == "ok" else logging.ERROR, "%s", notice.text)
@@ -51,6 +53,6 @@ def open_webhook(url: str, project: str) -> Notify:
                 pass
         except (URLError, OSError, ValueError) as error:
             # NOTE: an address may hold a secret, so no more than its host is told.
-            _log.warning("The webhook at %s did not take a notice: %s", parts.hostname, error)
+            _log.warning("The webhook at %s did not take a notice: %s", host, error)
 
     return notify

@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from uuid import uuid4
 
-from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.clock import Clock, format_seconds, from_micros, to_micros
 from featurestore.errors import FeatureStoreError, LeaseLostError, RegistryError, SourceMissingError, StoreError
+from featurestore.jobs.agenda import Agenda, Turn, Upcoming
 from featurestore.jobs.duties import Duty
 from featurestore.jobs.notify import Notify
 from featurestore.jobs.standing import Notice
 from featurestore.jobs.summary import ViewSummary
-from featurestore.jobs.triggers import Fires
-from featurestore.jobs.turns import MOST_DEATHS, OVER, Retries, done, failed, given_up, take_up, waiting
+from featurestore.jobs.turns import MOST_DEATHS, OVER, Belief, Retries, done, failed, given_up, waiting
 from featurestore.registry.due import Due, Dues, Standing
 from featurestore.registry.leases import Lease, Leases
 
@@ -33,6 +33,8 @@ _log = logging.getLogger("featurestore")
 
 _ENDLESS = (StoreError, RegistryError)
 """The errors that no view gives cause to: they are gone once a server is back."""
+_GIVE_BACK_SECONDS = 5.0
+"""So long at the most what is not finished is given back, once the time for finishing it is over."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +60,6 @@ class Outcome:
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Upcoming:
-    """When something is done next.
-
-    Args:
-        name: the view; ``upkeep:view`` for its upkeep.
-        schedule: its schedule.
-        next_at: when; in the past where it is due already.
-        state: how it stands: ``new``, ``running``, ``done``, ``waiting``, ``retrying`` or ``failed``.
-        after: what must be done first.
-        error: why it failed, or what it waits for.
-    """
-
-    name: str
-    schedule: str
-    next_at: datetime
-    state: str
-    after: tuple[str, ...] = ()
-    error: str = ""
-
-
 @dataclass
 class _Job:
     """What is being done here."""
@@ -90,15 +71,28 @@ class _Job:
     unsettled: tuple[Due, ViewSummary | None] | None = None
 
 
+@dataclass(frozen=True)
+class _Blocked:
+    """Tells what must be done before something else, as of an instant."""
+
+    agenda: Agenda
+    duties: Mapping[str, Duty]
+    standing: Standing
+    now: int
+
+    def by(self, duty: Duty, due_at: int) -> str | None:
+        first = (name for name in duty.after if not self.agenda.is_over(self.duties[name], due_at, self.standing, self.now))
+        return next(first, None)
+
+
 class Scheduler:
     """Does what is due. ``tick`` it, or let ``run_scheduler`` do so.
 
     Args:
         dues: the due table.
         leases: the leases.
-        duties: returns what there is to do; it is asked anew when somebody applied.
+        agenda: tells whose turn it is.
         pools: where work of each kind is done, and how much at once.
-        fires: when schedules fire.
         clock: tells the present.
         retries: how often and when what failed is tried again.
         lease_seconds: how long a lease lasts; it is renewed three times as often.
@@ -111,10 +105,9 @@ class Scheduler:
         self,
         dues: Dues,
         leases: Leases,
-        duties: Callable[[], Sequence[Duty]],
+        agenda: Agenda,
         pools: Mapping[str, tuple[Executor, int]],
         *,
-        fires: Fires,
         clock: Clock,
         retries: Retries,
         lease_seconds: float,
@@ -126,17 +119,18 @@ class Scheduler:
         self.lease_seconds = lease_seconds
         self._dues = dues
         self._leases = leases
-        self._define = duties
+        self._agenda = agenda
         self._pools = pools
-        self._fires = fires
+        self._belief = Belief.of(retries, lease_seconds)
         self._clock = clock
         self._retries = retries
         self._told = told
         self._notify = notify
         self._draw = draw or random.Random()
-        self._state = (-1, "")
-        self._duties: dict[str, Duty] = {}
         self._jobs: dict[str, _Job] = {}
+        self._did: dict[str, int] = {}
+        self._ticked = 0
+        self._ahead: set[str] = set()
         self._lock = Lock()
         self._closing = False
         self._trouble = ""
@@ -153,19 +147,17 @@ class Scheduler:
         if self._closing:
             return 0
         self._settle_rest()
-        standing = self._look()
+        standing, duties = self._agenda.look()
         instant = to_micros(now or self._clock())
-        turns: list[tuple[int, Duty, Due | None, Due]] = []
-        for duty in self._duties.values():
-            fire = self._fires.latest(duty.schedule, instant)
-            seen = standing.dues.get(duty.name)
-            if seen is not None and seen.state in OVER and fire <= seen.due_at:
-                continue
-            due = None if duty.name in self._jobs else take_up(duty.name, seen, fire, instant)
-            if due is not None:
-                turns.append((due.due_at, duty, seen, due))
-        turns.sort(key=lambda turn: turn[0])
-        return sum(self._turn(duty, seen, due, standing) for _, duty, seen, due in turns)
+        if instant < self._ticked - self._belief.ahead:
+            self._did.clear()  # the clock was put back: what it did when it was ahead is to be done again
+        self._ticked = instant
+        turns = self._agenda.turns(standing, duties, instant)
+        self._warn_of_the_future(turns, instant)
+        mine = [(turn, turn.due) for turn in turns if turn.due is not None and not self._is_done_here(turn)]
+        mine.sort(key=lambda each: each[1].due_at)
+        blocked = _Blocked(self._agenda, duties, standing, instant)
+        return sum(self._turn(turn.duty, turn.seen, due, blocked) for turn, due in mine)
 
     def step(self) -> None:
         """Ticks; where a store or definition is in the way, says so in the log, once, and leaves it to the next tick."""
@@ -204,17 +196,16 @@ class Scheduler:
         Returns:
             How much was not finished.
         """
-        self._closing = True
+        with self._lock:
+            self._closing = True
         self._wait(seconds)
-        self._settle_rest()
+        # NOTE: a registry that does not answer must not keep the process from ending in time: whoever comes next takes over then.
+        giving = Thread(target=self._give_all_back, name="featurestore-give-back", daemon=True)
+        giving.start()
+        giving.join(_GIVE_BACK_SECONDS)
         left = list(self._jobs.values())
-        for job in left:
-            try:
-                self._dues.move(job.lease, job.due, waiting(job.due, "its scheduler was stopped", None), release=True)
-            except RegistryError as error:
-                _log.warning("%r could not be given back, and is taken over once its lease has ended: %s", job.duty.name, error)
-            else:
-                _log.warning("%r was not finished, and is given back: whoever takes it up resumes it.", job.duty.name)
+        if giving.is_alive():
+            _log.warning("The registry does not answer: what was not finished is taken over once its leases have ended.")
         for pool, _ in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         return len(left)
@@ -225,28 +216,35 @@ class Scheduler:
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        standing, now = self._look(), to_micros(self._clock())
-        found = []
-        for duty in self._duties.values():
-            seen = standing.dues.get(duty.name)
-            fire = self._fires.latest(duty.schedule, now)
-            over = seen is not None and seen.state in OVER and fire <= seen.due_at
-            at = self._fires.next(duty.schedule, now) if over else (seen and seen.next_at) or fire
-            told = ("new", "") if seen is None else (seen.state, seen.error)
-            found.append(Upcoming(duty.name, duty.schedule, from_micros(at), told[0], duty.after, told[1]))
-        return sorted(found, key=lambda each: each.next_at)
+        return self._agenda.upcoming()
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
-    def _look(self) -> Standing:
-        standing = self._dues.load()
-        if standing.state != self._state:
-            self._duties = {duty.name: duty for duty in self._define()}
-            self._state = standing.state
-        return standing
+    def _is_done_here(self, turn: Turn) -> bool:
+        """Tells whether this process did it, and another, whose clock is far from this one's, put the row to another instant.
 
-    def _turn(self, duty: Duty, seen: Due | None, due: Due, standing: Standing) -> int:
-        blocker = next((name for name in duty.after if not self._is_over(name, due.due_at, standing)), None)
+        Each then does it once for each of its own instants, and they do not take it from one another at every tick.
+        """
+        over = turn.seen is not None and turn.seen.state in OVER
+        return turn.duty.name in self._jobs or (over and turn.fire <= self._did.get(turn.duty.name, turn.fire - 1))
+
+    def _warn_of_the_future(self, turns: Sequence[Turn], now: int) -> None:
+        """Says in the log, once, of which duties the rows were written by a clock that was ahead."""
+        ahead = {each.seen.view: each.seen.due_at - now for each in turns if each.seen and self._is_ahead(each.seen, now)}
+        new = ahead.keys() - self._ahead
+        if new:
+            _log.warning(
+                "By the due table %s was taken up %s from now: a scheduler's clock was ahead, or this one's is behind. Set all by "
+                "a time server. It is done by this one's.",
+                ", ".join(sorted(new)), format_seconds(max(ahead[name] for name in new) / 1e6),
+            )  # fmt: skip
+        self._ahead = set(ahead)
+
+    def _is_ahead(self, seen: Due, now: int) -> bool:
+        return self._belief.past(seen.due_at, now) is None
+
+    def _turn(self, duty: Duty, seen: Due | None, due: Due, blocked: "_Blocked") -> int:
+        blocker = blocked.by(duty, due.due_at)
         pool, most = self._pools[duty.kind]
         with self._lock:
             room = most - sum(job.duty.kind == duty.kind for job in self._jobs.values())
@@ -269,7 +267,14 @@ class Scheduler:
             return 0
         job = _Job(duty, due, lease)
         with self._lock:
-            self._jobs[duty.name] = job
+            # NOTE: whoever closes shuts the pools only after it has waited for what is here.
+            closing = self._closing
+            if not closing:
+                self._jobs[duty.name] = job
+                self._did[duty.name] = due.due_at
+        if closing:
+            self._give_back(job)
+            return 0
         if due.deaths > MOST_DEATHS:
             error = f"{due.deaths} schedulers in turn ended while they were at it: does it take more memory than there is?"
             self._settle(job, given_up(due, error, to_micros(self._clock())), None)
@@ -278,11 +283,19 @@ class Scheduler:
         pool.submit(duty.work, duty.applied, lease).add_done_callback(lambda future: self._ended(job, future))
         return 1
 
-    def _is_over(self, name: str, due_at: int, standing: Standing) -> bool:
-        """Tells whether something is over as of its latest due instant up to a given one."""
-        first = self._duties[name]
-        row = standing.dues.get(name)
-        return row is not None and row.settled_at is not None and row.settled_at >= self._fires.latest(first.schedule, due_at)
+    def _give_all_back(self) -> None:
+        self._settle_rest()
+        for job in list(self._jobs.values()):
+            self._give_back(job)
+
+    def _give_back(self, job: _Job) -> None:
+        """Gives back what is not finished; that is no death."""
+        try:
+            self._dues.move(job.lease, job.due, waiting(job.due, "its scheduler was stopped", None), release=True)
+        except RegistryError as error:
+            _log.warning("%r could not be given back, and is taken over once its lease has ended: %s", job.duty.name, error)
+        else:
+            _log.warning("%r was not finished, and is given back: whoever takes it up resumes it.", job.duty.name)
 
     def _ended(self, job: _Job, future: "Future[ViewSummary | None]") -> None:
         try:

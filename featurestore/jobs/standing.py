@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from featurestore.clock import format_duration, format_seconds, from_micros, to_micros
+from featurestore.clock import format_duration, format_seconds, from_micros, parse_duration, to_micros
 from featurestore.errors import FeatureStoreError, LeaseLostError
+from featurestore.jobs.agenda import Upcoming
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Snapshot
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Run
 from featurestore.spec.catalog import AppliedView
 
-State = Literal["empty", "failed", "late", "ok"]
+State = Literal["empty", "failed", "late", "ok", "retrying"]
 
 _MICROS = 1_000_000
+_SKEW = 60 * _MICROS
 _log = logging.getLogger("featurestore")
 
 
@@ -33,8 +35,8 @@ class ViewStatus:
         latest: the greatest event time in its history; None without rows.
         last_run: its last run; None before the first.
         schedule: how often it is to be materialized.
-        state: ``failed`` if the last run did, ``late`` if the view is less fresh than it promises, ``empty`` without rows and
-            a promise, else ``ok``.
+        state: ``retrying`` while a scheduler tries again what failed, ``failed`` if the last run did, ``late`` if the view is less
+            fresh than it promises, ``empty`` without rows and a promise, else ``ok``.
         freshness: how old the latest event may be, as the view promises (``"30m"``); None where it promises nothing.
         lag: how many seconds ago the latest event was; None without rows.
         next_run: when the scheduler is to run it next, as far as it has a schedule.
@@ -59,7 +61,7 @@ class ViewStatus:
     @property
     def is_wrong(self) -> bool:
         """Whether the view breaks its promise, or its last run failed."""
-        return self.state in ("failed", "late")
+        return self.state in ("failed", "late", "retrying")
 
 
 def view_status(
@@ -68,8 +70,8 @@ def view_status(
     last_run: Run | None,
     now: datetime,
     *,
-    next_run: datetime | None = None,
-    given_up: str = "",
+    duty: Upcoming | None = None,
+    most: int = 1,
     served: int | None = None,
 ) -> ViewStatus:
     """Returns how a view stands at an instant.
@@ -82,15 +84,15 @@ def view_status(
         snapshot: its history.
         last_run: its last run in the ledger.
         now: the instant.
-        next_run: when the scheduler is to run it next.
-        given_up: why its last scheduled run failed for good; empty where it did not.
+        duty: how its scheduled run stands; None without a schedule.
+        most: how often a scheduled run is tried.
         served: the data version that readers are given, where it is another one still.
     """
     view = applied.spec
     latest = None if snapshot.spans is None else snapshot.spans[1]
     age = age_of(snapshot, now)
     lag = None if age is None else age / _MICROS
-    state, problem = _judged(view.freshness, age, last_run, given_up)
+    state, problem = _judged(view.freshness, age, last_run, duty, most)
     return ViewStatus(
         view.name,
         applied.version,
@@ -102,7 +104,7 @@ def view_status(
         state,
         None if view.freshness is None else format_duration(view.freshness),
         lag,
-        next_run,
+        None if duty is None else duty.next_at,
         served,
         problem,
     )
@@ -114,21 +116,40 @@ def age_of(snapshot: Snapshot, now: datetime) -> int | None:
 
 
 def is_late(freshness: int, age: int | None) -> bool:
-    """Tells whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds."""
-    return age is None or age > freshness
+    """Tells whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds.
+
+    An event that lies ahead of the clock by more than clocks differ says nothing of how fresh the view is: one of them is wrong.
+    """
+    return age is None or age > freshness or age < -_SKEW
 
 
-def _judged(freshness: int | None, age: int | None, last_run: Run | None, given_up: str) -> tuple[State, str]:
+def _judged(freshness: int | None, age: int | None, last_run: Run | None, duty: Upcoming | None, most: int) -> tuple[State, str]:
+    if duty is not None and duty.state == "retrying":
+        count = f"{duty.attempts}/{most}" if duty.attempts <= most else f"{duty.attempts}"
+        return "retrying", f"retrying ({count}): {duty.error}"
     if last_run is not None and last_run.state == "failed":
         return "failed", f"run {last_run.id} failed: {last_run.error}"
-    if given_up:
-        return "failed", f"its scheduled run failed: {given_up}"
+    if duty is not None and duty.state == "failed":
+        return "failed", f"its scheduled run failed: {duty.error}"
     if freshness is not None and is_late(freshness, age):
         promise = f"the view promises {format_duration(freshness)}"
         if age is None:
             return "late", f"there is no event yet, and {promise}"
+        if age < 0:
+            ahead = format_seconds(-age / _MICROS)
+            return (
+                "late",
+                f"the latest event lies {ahead} ahead of the clock, so it cannot be told whether it is fresh, as {promise}",
+            )
         return "late", f"the latest event is {format_seconds(age / _MICROS)} old, and {promise}"
     return ("empty" if age is None else "ok"), ""
+
+
+def _as_promised(status: ViewStatus) -> ViewStatus:
+    """Returns how a view stands by its promise alone, whatever became of its runs."""
+    freshness = None if status.freshness is None else parse_duration(status.freshness)
+    state, problem = _judged(freshness, None if status.lag is None else round(status.lag * _MICROS), None, None, 1)
+    return replace(status, state=state, problem=problem)
 
 
 class StatusReport(Report[ViewStatus]):
@@ -218,8 +239,8 @@ class PromiseWatch:
         """Looks once, and tells which views came to be late, or are fresh again. Errors are logged: the next look is soon."""
         try:
             if self._is_mine():
-                # What failed is told by whoever ran it.
-                late = [replace(each, state="ok") if each.state == "failed" else each for each in self._standing()]
+                # What failed is told by whoever ran it; whether it is late is told all the same.
+                late = [_as_promised(each) if each.state in ("failed", "retrying") else each for each in self._standing()]
                 for notice in self._promises.news(StatusReport(late)):
                     self._notify(notice)
         except FeatureStoreError as error:

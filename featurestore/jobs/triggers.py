@@ -1,9 +1,12 @@
 """When schedules fire: intervals from the epoch on, cron lines in their time zone. All schedulers compute the same.
 
-An hour that a time zone skips fires after the gap, one that it repeats fires twice.
+A time that a zone skips fires after the gap, as much later as the gap is long, be it at midnight or of a whole day; one that it
+repeats fires twice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
@@ -11,6 +14,8 @@ from apscheduler.triggers.cron import CronTrigger
 from featurestore.clock import from_micros, parse_cron, parse_duration, to_micros
 
 _MINUTE = 60_000_000
+_DAY_AND_MORE = 26 * 60 * _MINUTE
+"""No two clocks on Earth are further apart."""
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
@@ -31,7 +36,7 @@ class Fires:
 
     def __init__(self, zone: str = "UTC") -> None:
         self._zone = zone
-        self._triggers: dict[str, tuple[CronTrigger, ...]] = {}
+        self._lines: dict[str, _Line] = {}
         self._found: dict[str, tuple[int, int]] = {}
 
     def latest(self, schedule: str, now: int) -> int:
@@ -50,32 +55,75 @@ class Fires:
         return found
 
     def _cron(self, line: str, now: int, found: tuple[int, int] | None) -> tuple[int, int]:
-        if line not in self._triggers:
-            self._triggers[line] = tuple(_triggers(line, self._zone))
-        triggers = self._triggers[line]
+        if line not in self._lines:
+            self._lines[line] = _Line.of(line, self._zone)
+        after = self._lines[line].after
         if found is not None and found[1] <= now:
-            following = _after(triggers, found[1] + 1)
+            following = after(found[1] + 1)
             if following > now:
                 return found[1], following
         # What fires is known forwards only. So the latest is bracketed by longer and longer steps back, then halved down to: the
         # cost is the same for a line that fires every minute and for one that fires once a year.
         step = _MINUTE
-        while (fired := _after(triggers, max(now - step, 0))) > now:
+        while (fired := after(max(now - step, 0))) > now:
             if step > now:
                 return min(now, 0), fired  # cron begins with the epoch
             step *= 2
         late = now + 1
-        while (following := _after(triggers, fired + 1)) <= now:
+        while (following := after(fired + 1)) <= now:
             middle = (fired + late) // 2
-            nearer = _after(triggers, middle)
+            nearer = after(middle)
             fired, late = (nearer, late) if nearer <= now else (following, middle)
         return fired, following
 
 
-def _after(triggers: Iterable[CronTrigger], instant: int) -> int:
-    """Returns when one of them fires next, which may be at the instant itself."""
-    found = [trigger.get_next_fire_time(None, from_micros(instant)) for trigger in triggers]
-    return min(to_micros(each) for each in found if each is not None)
+@dataclass(frozen=True)
+class _Line:
+    """A cron line. Its triggers know no zone: they tell what a clock on the wall shows when it fires.
+
+    NOTE: given the zone, APScheduler skips a day whose midnight is in a gap: the first hour that it looks at is not there.
+
+    Args:
+        triggers: what fires, in micros of a wall clock since the epoch.
+        zone: the zone of that clock.
+    """
+
+    triggers: Sequence[CronTrigger]
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, line: str, zone: str) -> "_Line":
+        own = parse_cron(line)[1]
+        return cls(tuple(_triggers(line)), ZoneInfo(own or zone))
+
+    def after(self, instant: int) -> int:
+        """Returns when it fires next, which may be at the instant itself."""
+        best: int | None = None
+        wall = instant + min(self._offsets(instant))
+        while True:
+            wall = self._shown_next(wall)
+            if best is not None and wall - max(self._offsets(best)) > best:
+                return best
+            found = [each for each in self._instants(wall) if each >= instant]
+            best = min([*found, *([] if best is None else [best])], default=None)
+            wall += 1
+
+    def _shown_next(self, wall: int) -> int:
+        found = [trigger.get_next_fire_time(None, from_micros(wall)) for trigger in self.triggers]
+        return min(to_micros(each) for each in found if each is not None)
+
+    def _offsets(self, instant: int) -> list[int]:
+        """Returns by how much the zone is ahead of UTC around an instant."""
+        return [self._shown(instant + by) - instant - by for by in (-_DAY_AND_MORE, 0, _DAY_AND_MORE)]
+
+    def _shown(self, instant: int) -> int:
+        return to_micros(from_micros(instant).astimezone(self.zone).replace(tzinfo=UTC))
+
+    def _instants(self, wall: int) -> list[int]:
+        """Returns when the clock shows something: once, twice, or in a gap when it would have, had it not been put forward."""
+        local = from_micros(wall).replace(tzinfo=self.zone)
+        first, second = to_micros(local), to_micros(local.replace(fold=1))
+        return [first, second] if first < second else [first]
 
 
 def _interval(schedule: str, now: int) -> tuple[int, int]:
@@ -84,13 +132,13 @@ def _interval(schedule: str, now: int) -> tuple[int, int]:
     return latest, latest + length
 
 
-def _triggers(line: str, zone: str) -> Iterator[CronTrigger]:
-    (minutes, hours, days, months, weekdays), own = parse_cron(line)
+def _triggers(line: str) -> Iterator[CronTrigger]:
+    minutes, hours, days, months, weekdays = parse_cron(line)[0]
     fields = line.split()
     minute, hour, month = (",".join(map(str, each)) for each in (minutes, hours, months))
     day = ",".join(map(str, days))
     weekday = ",".join(_WEEKDAYS[each] for each in weekdays)  # APScheduler's numbers begin with Monday
-    whole = {"minute": minute, "hour": hour, "month": month, "timezone": ZoneInfo(own or zone)}
+    whole = {"minute": minute, "hour": hour, "month": month, "timezone": UTC}
     if "*" in (fields[2][0], fields[4][0]):
         yield CronTrigger(**whole, day=day, day_of_week=weekday)
     else:  # cron's rule: where both the day and the weekday are named, either will do

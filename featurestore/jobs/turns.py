@@ -5,7 +5,9 @@
                                    ▼   │
                             waiting, retrying            what it reads is not there yet; an attempt failed
 
-Instants missed coalesce into the latest: whoever takes a row up takes it to the latest instant at which it was due.
+Instants missed coalesce into the latest: whoever takes a row up takes it to the latest instant at which it was due. An instant in
+a row that lies further in the future than clocks that agree can make it is that of a clock that was ahead once: it is not believed,
+or the row would stop everybody until then.
 """
 
 import random
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from featurestore.config import Settings
 from featurestore.registry.due import Due
+from featurestore.registry.leases import longest_lease
 
 OVER = ("done", "failed")
 MOST_DEATHS = 5
@@ -56,7 +59,40 @@ class Retries:
         return whole - round(draw.random() * whole / 2)
 
 
-def take_up(name: str, seen: Due | None, fire: int, now: int) -> Due | None:
+@dataclass(frozen=True)
+class Belief:
+    """How far in the future an instant in the due table may lie. Times are in microseconds.
+
+    Args:
+        ahead: how far clocks may differ: as long as a lease lasts.
+        held: how far the end of a lease may lie ahead.
+        pause: the longest pause until something is tried again.
+    """
+
+    ahead: int = 30 * _MICROS
+    held: int = longest_lease(30.0)
+    pause: int = 600 * _MICROS
+
+    @classmethod
+    def of(cls, retries: Retries, lease_seconds: float) -> "Belief":
+        """Returns what leases and pauses of such lengths make possible."""
+        ahead = round(lease_seconds * _MICROS)
+        return cls(ahead, longest_lease(lease_seconds), max(retries.longest, retries.wait, retries.first))
+
+    def past(self, instant: int | None, now: int) -> int | None:
+        """Returns the instant of something that has been; None where it lies too far in the future for that."""
+        return instant if instant is not None and instant <= now + self.ahead else None
+
+    def retry(self, instant: int | None, now: int) -> int | None:
+        """Returns when something is tried again; None where no pause is that long."""
+        return instant if instant is not None and instant <= now + self.ahead + self.pause else None
+
+    def is_held(self, until: int | None, now: int) -> bool:
+        """Tells whether a lease that ends then is held."""
+        return until is not None and now < until <= now + self.held
+
+
+def take_up(name: str, seen: Due | None, fire: int, now: int, belief: Belief = Belief()) -> Due | None:
     """Returns the row with which something is taken up now; None where it is not its turn.
 
     Args:
@@ -64,6 +100,7 @@ def take_up(name: str, seen: Due | None, fire: int, now: int) -> Due | None:
         seen: its row; None where it was never due.
         fire: the latest instant at which it was due.
         now: the present.
+        belief: how far in the future an instant in the row may lie.
 
     Example:
         >>> take_up("weather", None, fire=100, now=130)
@@ -73,16 +110,19 @@ def take_up(name: str, seen: Due | None, fire: int, now: int) -> Due | None:
     """
     if seen is None:
         return Due(name, fire, "running")
-    if seen.held_until is not None and seen.held_until > now:
+    if belief.is_held(seen.held_until, now):
         return None
+    due_at, settled = belief.past(seen.due_at, now), belief.past(seen.settled_at, now)
     if seen.state in OVER:
-        if fire <= seen.due_at:
+        if due_at is not None and fire <= due_at:
             return None
-        return Due(name, fire, "running", finished_at=seen.finished_at, settled_at=seen.settled_at)
-    if seen.state != "running" and seen.next_at is not None and seen.next_at > now:
+        return Due(name, fire, "running", finished_at=seen.finished_at, settled_at=settled)
+    again = belief.retry(seen.next_at, now)
+    if seen.state != "running" and again is not None and again > now:
         return None
     died = 1 if seen.state == "running" else 0
-    return replace(seen, due_at=max(seen.due_at, fire), state="running", next_at=None, deaths=seen.deaths + died)
+    latest = fire if due_at is None else max(due_at, fire)
+    return replace(seen, due_at=latest, settled_at=settled, state="running", next_at=None, deaths=seen.deaths + died)
 
 
 def done(due: Due, now: int) -> Due:

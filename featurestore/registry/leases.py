@@ -4,15 +4,19 @@ A lease ends by itself unless it is renewed, so what a dead process held is take
 is never given again: it tells a holder that stood still, and was replaced meanwhile, from the present one, whatever its own clock
 says. Whoever writes on behalf of a lease has it checked in the same transaction (``require``), which fences late holders off.
 
-NOTE: the holders' clocks decide when a lease has ended. A clock that is ahead by more than a lease lasts takes away what others
-still hold; nothing is harmed by that but time, for the one that was replaced is fenced off.
+NOTE: the clock of the database's server decides when a lease has ended, where there is one (PostgreSQL). Of a file the holders'
+clocks do: one that is ahead by more than a lease lasts takes away what others still hold; nothing is harmed by that but time, for
+the one that was replaced is fenced off. An end that lies further ahead than any lease reaches was set by a clock that was wrong: it
+is not believed, and the lease is free.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from featurestore.clock import from_micros, to_micros
+from sqlalchemy import func, select
+
+from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import LeaseLostError
 from featurestore.registry.specs import SpecRegistry
 
@@ -21,6 +25,14 @@ if TYPE_CHECKING:
 
 _RELEASED = 0
 _MICROS = 1_000_000
+
+
+def longest_lease(seconds: float) -> int:
+    """Returns how far ahead the end of a lease may lie, in microseconds, for one who takes leases of so many seconds.
+
+    It leaves room for holders who take longer ones, and whose clocks are ahead: what is in doubt is held.
+    """
+    return round((10 * seconds + 60) * _MICROS)
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class Leases:
 
     def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
         """Takes the lease on a thing; returns None while it is held, be it by the same holder."""
-        now, ends = self._until(seconds)
         lease, key = self._lease, {"project": self._registry.project, "name": name}
-        over = (lease.c.project == self._registry.project) & (lease.c.name == name) & (lease.c.expires_at <= now)
-        taken = {"holder": holder, "token": lease.c.token + 1, "expires_at": ends}
         with self._database.writing() as connection:
+            now, ends = self._until(seconds, connection)
+            ended = (lease.c.expires_at <= now) | (lease.c.expires_at > now + longest_lease(seconds))
+            over = (lease.c.project == self._registry.project) & (lease.c.name == name) & ended
+            taken = {"holder": holder, "token": lease.c.token + 1, "expires_at": ends}
             # One conditional change of the row that is there; of two at once the second finds it changed.
             row = connection.execute(lease.update().where(over).values(taken).returning(lease.c.token)).first()
             if row is not None:
@@ -89,8 +102,8 @@ class Leases:
         Raises:
             LeaseLostError: somebody took it over, or it was released.
         """
-        _, ends = self._until(seconds)
         with self._database.writing() as connection:
+            _, ends = self._until(seconds, connection)
             renewed = connection.execute(self._lease.update().where(self._mine(lease)).values(expires_at=ends)).rowcount
         if not renewed:
             raise LeaseLostError(lease.name, lease.holder)
@@ -103,9 +116,10 @@ class Leases:
 
     def holders(self) -> list[Lease]:
         """Returns the leases that are held now, by name."""
-        lease, now = self._lease, to_micros(self._registry.clock())
-        held = (lease.c.project == self._registry.project) & (lease.c.expires_at > now)
+        lease = self._lease
         with self._database.reading() as connection:
+            now, _ = self._until(0.0, connection)
+            held = (lease.c.project == self._registry.project) & (lease.c.expires_at > now)
             rows = connection.execute(lease.select().where(held).order_by(lease.c.name)).all()
         return [Lease(row.name, row.holder, row.token, from_micros(row.expires_at)) for row in rows]
 
@@ -132,6 +146,10 @@ class Leases:
         mine = (row.c.project == self._registry.project) & (row.c.name == lease.name)
         return mine & (row.c.token == lease.token) & (row.c.expires_at > _RELEASED)
 
-    def _until(self, seconds: float) -> tuple[int, int]:
-        now = to_micros(self._registry.clock())
-        return now, now + round(seconds * _MICROS)
+    def _until(self, seconds: float, connection: "Connection") -> tuple[int, int]:
+        """Returns the present and the instant so many seconds later, by the clock that all holders share, where there is one."""
+        now = self._registry.clock()
+        if self._registry.clock is utc_now and connection.dialect.name == "postgresql":
+            now = connection.execute(select(func.clock_timestamp())).scalar_one()
+        micros = to_micros(now)
+        return micros, micros + round(seconds * _MICROS)

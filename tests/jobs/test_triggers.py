@@ -1,10 +1,10 @@
 """When schedules fire, against every minute looked at one by one."""
 
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import check_schedule, format_duration, from_micros, parse_cron, to_micros
@@ -76,6 +76,78 @@ def test_where_the_clock_is_put_forward_or_back(line: str, day: datetime) -> Non
         expected = [to_micros(day + timedelta(hours=1, minutes=int(line.split()[0])))]
     fires = Fires("Europe/Berlin")
     assert sorted({found for now in range(begin, end, MINUTE) if (found := fires.latest(line, now)) >= begin}) == expected
+
+
+MIDNIGHTS = [
+    ("Africa/Cairo", "2024-04-26T00:00", "2024-04-25T22:00"),
+    ("Africa/Cairo", "2025-04-25T00:00", "2025-04-24T22:00"),
+    ("Asia/Beirut", "2024-03-31T00:00", "2024-03-30T22:00"),
+    ("America/Santiago", "2024-09-08T00:00", "2024-09-08T04:00"),
+    ("America/Havana", "2024-03-10T00:00", "2024-03-10T05:00"),
+    ("America/Asuncion", "2023-10-01T00:00", "2023-10-01T04:00"),
+    ("America/Sao_Paulo", "2017-10-15T00:00", "2017-10-15T03:00"),
+    ("Asia/Tehran", "2021-03-22T00:00", "2021-03-21T20:30"),
+    ("Asia/Amman", "2021-03-26T00:00", "2021-03-25T22:00"),
+    ("Pacific/Apia", "2011-12-30T00:00", "2011-12-30T10:00"),
+]
+
+
+@pytest.mark.parametrize("line", ["0 0 * * *", "0 0 * * {weekday}", "0 0 {day} {month} *", "@"])
+@pytest.mark.parametrize(("zone", "local", "expected"), MIDNIGHTS)
+def test_f14_a_midnight_that_a_zone_skips_fires_at_the_end_of_the_gap(zone: str, local: str, expected: str, line: str) -> None:
+    day = datetime.fromisoformat(local)
+    said = f"0 0 * * * {zone}" if line == "@" else line.format(weekday=(day.weekday() + 1) % 7, day=day.day, month=day.month)
+    fires, instant = Fires("UTC" if line == "@" else zone), to_micros(datetime.fromisoformat(expected))
+    assert from_micros(fires.next(said, instant - 60 * MINUTE)) == from_micros(instant)
+    assert from_micros(fires.latest(said, instant + 59 * MINUTE)) == from_micros(instant)
+
+
+def gaps(zone: ZoneInfo, year: int) -> list[tuple[int, int, int]]:
+    """When a zone's clock is put forward in a year, in micros, and the offsets before and after."""
+
+    def offset(micros: int) -> int:
+        return to_micros(from_micros(micros).astimezone(zone).replace(tzinfo=UTC)) - micros
+
+    found = []
+    step = 24 * 60 * MINUTE
+    first = to_micros(datetime(year, 1, 1, tzinfo=UTC))
+    for low in range(first, first + 366 * step, step):
+        before, after = offset(low), offset(low + step)
+        if before < after:
+            late, early = low + step, low
+            while late - early > MINUTE:
+                middle = (late + early) // 2 // MINUTE * MINUTE
+                early, late = (middle, late) if offset(middle) == before else (early, middle)
+            found.append((late, before, after))
+    return found
+
+
+def shown(line: str, wall: int) -> bool:
+    return fires_at(line, "UTC", wall)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(available_timezones())), st.integers(1985, 2037), st.data())
+def test_f14_what_a_zone_skips_fires_once_and_what_it_repeats_twice_in_every_zone(
+    zone: str, year: int, data: st.DataObject
+) -> None:
+    """Against each minute looked at: a time that is skipped fires as much later as the gap is long."""
+    known = ZoneInfo(zone)
+    found = gaps(known, year)
+    assume(found)
+    put_forward, before, after = data.draw(st.sampled_from(found))
+    wall = (put_forward + before + data.draw(st.integers(-90, 90)) * MINUTE) // MINUTE % (24 * 60)
+    hours, weekdays = data.draw(st.sampled_from(["*", str(wall // 60), "0", "*/2"])), data.draw(st.sampled_from(["*", "0-3"]))
+    line = f"{wall % 60} {hours} * * {weekdays}"
+    begin, end = put_forward - 1_500 * MINUTE, put_forward + 1_500 * MINUTE
+    expected = {minute for minute in range(begin, end, MINUTE) if fires_at(line, zone, minute)}
+    skipped = range(put_forward + before, put_forward + after, MINUTE)
+    expected |= {wall - before for wall in skipped if shown(line, wall) and begin <= wall - before < end}
+    fires, at, told = Fires(zone), begin - 1, set()
+    while (at := fires.next(line, at)) < end:
+        told.add(at)
+        assert fires.latest(line, at) == at
+    assert told == expected
 
 
 @pytest.mark.parametrize(
