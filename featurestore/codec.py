@@ -3,7 +3,8 @@ r"""The row codec: a row of features as bytes, the same for every online store, 
 A value is two MessagePack objects, one after the other, so that a service in any language can read it:
 
 1. ``bin`` of 16 bytes: the event time, then the effective available time, each as microseconds since the epoch plus
-   2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one.
+   2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one. Where the source names an ``order_by``, the
+   ``bin`` has 32 bytes: after the times comes that number times 10**9, plus 2**127, big-endian; zeros for null.
 2. ``array`` of the view's features, in their order, without the nulls at its end. Dates are days, times of day nanoseconds,
    durations and timestamps microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its
    elements, little-endian; everything else is MessagePack's own.
@@ -20,7 +21,7 @@ import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from hashlib import blake2b
 from struct import Struct
 from typing import Any
@@ -44,6 +45,9 @@ _STATE = Struct(">2sQ8s")
 _TIMES = Struct(">QQ")
 _BOUND = Struct(">Q")
 _BIN16 = b"\xc4\x10"
+_BIN32 = b"\xc4\x20"
+_ORDER_BIAS = 1 << 127
+_EXACT = Context(prec=38)
 _ARRAY32 = b"\xdd"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -124,18 +128,29 @@ def pack_rows(frame: pl.DataFrame) -> list[bytes]:
     return [_pack_row(row) for row in _wire_rows(frame)]
 
 
-def pack_values(frame: pl.DataFrame, features: Sequence[str]) -> list[bytes]:
+def pack_values(frame: pl.DataFrame, features: Sequence[str], *, order: str | None = None) -> list[bytes]:
     """Returns the online value of each row.
 
     Args:
         frame: the columns ``event_time``, ``available_time`` (effective) and the features.
         features: the view's features, in their order.
+        order: the column of ``Decimal(38, 9)`` that orders rows of one key and time before their values do; None for none.
     """
     events = frame["event_time"].to_physical().to_list()
     available = frame["available_time"].to_physical().to_list()
     pack = _HEADER.pack
     rows = _wire_rows(frame.select(features))
+    if order is not None:
+        orders = [_pack_order(value) for value in frame[order].to_list()]
+        return [
+            pack(_BIN32, e + BIAS, a + BIAS) + o + _pack_row(row)
+            for e, a, o, row in zip(events, available, orders, rows, strict=True)
+        ]
     return [pack(_BIN16, e + BIAS, a + BIAS) + _pack_row(row) for e, a, row in zip(events, available, rows, strict=True)]
+
+
+def _pack_order(value: Decimal | None) -> bytes:
+    return bytes(16) if value is None else (int(value.scaleb(9, _EXACT)) + _ORDER_BIAS).to_bytes(16, "big")
 
 
 def pack_state(event: int, body: Sequence[Any]) -> bytes:
@@ -168,7 +183,7 @@ def unpack_values(values: Sequence[bytes | None]) -> list[Any]:
 
 def unpack_times(header: bytes) -> tuple[int, int]:
     """Returns the event time and the available time of a header, in microseconds."""
-    event, available = _TIMES.unpack(header)
+    event, available = _TIMES.unpack_from(header)
     return event - BIAS, available - BIAS
 
 

@@ -156,3 +156,90 @@ def test_s4_ties_of_a_push_are_counted_and_said(tmp_path: Path) -> None:
         assert (summary[0].rows_new, summary[0].rows_known, summary[0].rows_tied) == (4, 2, 2)
         assert "2 tied" in repr(summary)
         assert "tied" not in repr(store.push("s", TIED[3:]))
+
+
+def ordered(rows: pl.DataFrame, order_by: str | None = "seq", **options: Any) -> type[FeatureView]:
+    source = FrameSource("s", rows, event_time="at", order_by=order_by)
+    body = {"__annotations__": {"x": float | None, "y": str | None}, "__module__": __name__}
+    return type("Balance", (FeatureView,), body, entity=CARD, source=source, **options)
+
+
+def of_seq(*given: tuple[Any, float | None], dtype: Any = pl.Int64) -> pl.DataFrame:
+    seqs, values = zip(*given, strict=True)
+    seq = pl.Series("seq", seqs, dtype=dtype)
+    # The row with more values is the greater one by S4, so that order_by has to come before it.
+    return pl.DataFrame({"card": "a", "at": AT, "x": list(values), "y": [None if value == 1.0 else "y" for value in values]},
+                        schema_overrides={"x": pl.Float64, "y": pl.String}).with_columns(seq)  # fmt: skip
+
+
+def winners(store: FeatureStore) -> list[Any]:
+    """The winner online and in training, which are the same (S16)."""
+    [online] = store.online("balance", [{"card": "a"}]).to_dicts()
+    [training] = store.training_frame(pl.DataFrame({"card": ["a"], "event_time": [AT]}), ["balance"]).to_dicts()
+    return [online["x"], training["x"]]
+
+
+ORDERS: dict[str, tuple[Any, list[Any]]] = {
+    "integers": (pl.Int64, [None, -(2**62), -1, 0, 2**53, 2**53 + 1, 2**62]),
+    "unsigned": (pl.UInt64, [0, 2**63, 2**64 - 1]),
+    "floats": (pl.Float64, [None, -1.5, -1.25, 0.0, 0.5, 3.0]),
+    "times": (pl.Datetime("ms", "UTC"), [None, datetime(1, 1, 2, tzinfo=UTC), AT, AT + timedelta(milliseconds=1)]),
+    "truths": (pl.Boolean, [None, False, True]),
+}
+
+
+@pytest.mark.parametrize(("dtype", "values"), ORDERS.values(), ids=ORDERS)
+def test_s4_order_by_decides_ties_before_the_values_do(tmp_path: Path, dtype: Any, values: list[Any]) -> None:
+    """In one run, in pushes in any order, and from the history anew; online and in training alike."""
+    later = [float(len(values) - number) for number in range(len(values))]
+    rows = of_seq(*zip(values, later, strict=True), dtype=dtype)
+    for number, reads in enumerate([[rows], [rows[::-1]], [rows[-1:], rows[:-1]], [rows[:-1], rows[-1:]], [*rows.iter_slices(1)]]):
+        (tmp_path / str(number)).mkdir()
+        with store_in(tmp_path / str(number)) as store:
+            store.apply([ordered(rows.clear())])
+            for given in reads:
+                store.push("s", given)
+            assert winners(store) == [1.0, 1.0]
+            store.apply([ordered(rows)])
+            assert store.materialize()[0].rows_written == 0
+            store.rebuild_online()
+            store.upkeep()
+            assert winners(store) == [1.0, 1.0]
+
+
+def test_s4_of_rows_equal_in_order_by_the_values_decide(tmp_path: Path) -> None:
+    rows = of_seq((1, 5.0), (1, 7.0), (0, 9.0))
+    with store_in(tmp_path) as store:
+        store.apply([ordered(rows)])
+        assert store.materialize()[0].rows_tied == 2
+        assert winners(store) == [7.0, 7.0]
+
+
+def test_s4_order_by_makes_another_data_version_and_a_source_without_it_stays_as_it_was(tmp_path: Path) -> None:
+    rows = of_seq((2, 1.0), (1, 7.0))
+    with store_in(tmp_path) as store:
+        store.apply([ordered(rows, None)])
+        store.materialize()
+        assert winners(store) == [7.0, 7.0]
+        assert not [each for each in store.plan([ordered(rows)]).warnings if "order_by" in each]
+        store.apply([ordered(rows)])
+        store.materialize()
+        assert winners(store) == [1.0, 1.0]
+        assert store.sql("select count(*) as n from balance").to_dicts() == [{"n": 2}]
+
+
+@pytest.mark.parametrize(
+    ("order_by", "says"), [("missing", "no column 'missing', the source's order_by"), ("y", "which takes numbers and times")]
+)
+def test_s4_order_by_must_be_a_column_of_numbers_or_times(tmp_path: Path, order_by: str, says: str) -> None:
+    with store_in(tmp_path) as store, pytest.raises(DefinitionErrors, match=says):
+        store.apply([ordered(of_seq((1, 1.0)), order_by)])
+
+
+def test_s19_a_row_whose_order_is_no_number_is_rejected(tmp_path: Path) -> None:
+    with store_in(tmp_path) as store:
+        store.apply([ordered(of_seq((1.0, 1.0), (float("nan"), 2.0), (float("inf"), 3.0), dtype=pl.Float64))])
+        [summary] = store.materialize()
+        assert summary.rows_written == 1
+        assert sum((summary.reasons or {}).values()) == 2
+        assert all(reason.startswith("seq does not fit") for reason in summary.reasons or {})

@@ -44,7 +44,7 @@ def write_latest(
     written = tied = 0
     for done, part in enumerate(parts):
         progress.step(view.name, "write online", done, len(parts))
-        history = merge_files(part.read(), view.entity.key_names, view.feature_names)
+        history = merge_files(part.read(), view.entity.key_names, list(view.stored_schema))
         tied += count_tied(history, view.entity.key_names)
         entries = online_entries(project, applied, history, to_micros(clock()))
         written += sum(online.write(entries[first : first + _BATCH]) for first in range(0, len(entries), _BATCH))

@@ -194,7 +194,7 @@ class Pusher:
     def _write_latest(self, given: _Given) -> Written:
         # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
         spec = given.applied.spec
-        history = sort_history(given.shaped.rows, spec.entity.key_names, spec.feature_names)
+        history = sort_history(given.shaped.rows, spec.entity.key_names, list(spec.stored_schema))
         written = self._online.write(online_entries(self._project, given.applied, history, to_micros(self._clock())))
         return Written(written, count_tied(history, spec.entity.key_names))
 

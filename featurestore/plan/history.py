@@ -1,17 +1,18 @@
 """What a history is, as functions of frames: the set of the distinct rows, in one total order.
 
 The columns are the join keys, ``event_time``, ``available_time`` (the effective one, S2) and the features. The order is by
-keys, event time, available time, and where all of these are equal by the row codec's bytes (S4), so the last row of an
+keys, event time, available time, the source's ``order_by`` where it names one, and where all of these are equal by the row codec's
+bytes (S4), so the last row of an
 entity is always the one that wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from featurestore.codec import pack_rows
 from featurestore.identity import same_values
-from featurestore.spec.windowed import COPY, EVENT_ID, ROW_HASH
+from featurestore.spec.windowed import COPY, EVENT_ID, ORDER, ROW_HASH
 
 EVENT = "event_time"
 AVAILABLE = "available_time"
@@ -32,21 +33,28 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
         keys: the join keys.
         features: all features of the view, in the view's order: the bytes of a tie depend on it.
     """
-    order = [*keys, EVENT, AVAILABLE]
+    order = _order_of(keys, features)
     frame = frame.sort(order)
     same = frame.select(same_as_before(order)).to_series()
     if not same.any():
         return frame
     tied = same | same.shift(-1, fill_value=False)
     ties = frame.filter(tied)
-    ties = ties.with_columns(pl.Series(_TIE, pack_rows(ties.select(features)), dtype=pl.Binary))
+    # What is stored beside the values decides nothing: online there are these alone.
+    values = [name for name in features if name != ORDER]
+    ties = ties.with_columns(pl.Series(_TIE, pack_rows(ties.select(values)), dtype=pl.Binary))
     ties = ties.sort([*order, _TIE]).filter(~same_as_before([*order, _TIE]))
     return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
 
 
+def _order_of(keys: Sequence[str], features: Collection[str]) -> list[str]:
+    """Returns the columns that order a history, before the bytes of its values do."""
+    return [*keys, EVENT, AVAILABLE, *([ORDER] if ORDER in features else [])]
+
+
 def count_tied(history: pl.DataFrame, keys: Sequence[str]) -> int:
-    """Returns how many rows of a history, in its total order, have the join keys and both times of another."""
-    same = history.select(same_as_before([*keys, EVENT, AVAILABLE])).to_series()
+    """Returns how many rows of a history, in its total order, have all of another that orders it but for the values (S4)."""
+    same = history.select(same_as_before(_order_of(keys, history.columns))).to_series()
     return int((same | same.shift(-1, fill_value=False)).sum())
 
 

@@ -9,11 +9,12 @@ import polars as pl
 
 from featurestore.codec import encode_keys, key_encoder, key_prefix, key_type, pack_values, to_python
 from featurestore.online.base import Entry
-from featurestore.plan.history import AVAILABLE, EVENT, last_rows
+from featurestore.plan.history import EVENT, last_rows
 from featurestore.plan.on_demand import Computation
 from featurestore.plan.selection import Join, Selection
 from featurestore.plan.window_values import WindowValues
 from featurestore.spec.catalog import AppliedView
+from featurestore.spec.windowed import ORDER
 
 KEEP_MS = 86_400_000
 """How long a store keeps a row after its ttl, so that a read can tell `expired` from `missing`: a day."""
@@ -139,7 +140,7 @@ def online_entries(project: str, applied: AppliedView, history: pl.DataFrame, no
     view = applied.spec
     winners = last_rows(history, view.entity.key_names)
     keys = entity_keys(project, applied, winners)
-    values = pack_values(winners.select(EVENT, AVAILABLE, *view.feature_names), view.feature_names)
+    values = pack_values(winners, view.feature_names, order=ORDER if view.source.order_by is not None else None)
     ends = lives(winners[EVENT].to_physical(), view.ttl, now)
     return [Entry(key, value, life) for key, value, life in zip(keys, values, ends, strict=True)]
 

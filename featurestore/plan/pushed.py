@@ -36,8 +36,8 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
         RequestError: a column is missing or unknown, or its values are not of the source's dtype.
     """
     rows = rows.rename({old: new for old, new in source.rename.items() if old in rows.columns and new not in rows.columns})
-    event_id = () if source.event_id is None else (source.event_id,)
-    needed = dict.fromkeys((*source.time_columns, *event_id)) if schema is None else schema
+    told = [name for name in (source.event_id, source.order_by) if name is not None]
+    needed = dict.fromkeys((*source.time_columns, *told)) if schema is None else schema
     for name in needed:
         if name not in rows.columns:
             raise RequestError(

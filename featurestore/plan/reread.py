@@ -6,7 +6,7 @@ import polars as pl
 
 from featurestore.errors import DefinitionError
 from featurestore.identity import row_hash
-from featurestore.plan.history import AVAILABLE, EVENT
+from featurestore.plan.history import count_tied, sort_history
 from featurestore.plan.rows import shape_rows
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
@@ -65,15 +65,10 @@ def tie_warnings(view: ViewSpec, transform: Transform | None, sample: pl.DataFra
         rows = shape_rows(sample, view, transform).rows
     except DefinitionError:
         return  # which is told elsewhere, in its own words
-    if tied := count_ties(rows.unique(), view):
+    keys = view.entity.key_names
+    if tied := count_tied(sort_history(rows, keys, list(view.stored_schema)), keys):
         yield (
             f"{tied} of {rows.height} rows of source {view.source.name!r} have the join keys and times of another row of view "
             f"{view.name!r} and other values; of such rows the greatest by the order of the features is served (S4). "
             "Name a column that tells which is the later one as order_by= in the source."
         )
-
-
-def count_ties(rows: pl.DataFrame, view: ViewSpec) -> int:
-    """Returns how many rows have the join keys and the times of another, each distinct row given once."""
-    ties: int = rows.select(pl.struct(*view.entity.key_names, EVENT, AVAILABLE).is_duplicated().sum()).item()
-    return ties

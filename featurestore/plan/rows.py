@@ -16,7 +16,7 @@ from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
-from featurestore.spec.windowed import COPY, ROW_HASH
+from featurestore.spec.windowed import COPY, ORDER, ROW_HASH
 
 T = TypeVar("T")
 
@@ -24,6 +24,8 @@ REASON = "_reason"
 FORGOTTEN = "its entity was forgotten"
 """Why rows of forgotten entities are passed over."""
 _UNFIT = "_unfit "
+_ORDERED = (pl.Date, pl.Datetime, pl.Boolean, pl.Null)
+"""What rows may be ordered by, beside numbers."""
 _DAY = 86_400_000_000
 
 
@@ -75,6 +77,8 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
     faults = check_columns(view, rows.schema)
     if faults:
         raise DefinitionError("\n".join(faults), view.place)
+    if view.source.order_by is not None:
+        rows = rows.with_columns(_order(pl.col(view.source.order_by), rows.schema[view.source.order_by]).alias(ORDER))
     wanted = {
         **{key: (dtype, False) for key, dtype in view.entity.keys.items()},
         **{each.name: (each.dtype, each.nullable) for each in view.stored},
@@ -89,7 +93,8 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
     breaks: list[tuple[pl.Expr, str]] = []
     for name, (dtype, nullable) in wanted.items():
         if fits_of[name][1] is not None:
-            breaks.append((pl.col(_UNFIT + name), f"{name} does not fit {python_name(dtype, nullable=False)}"))
+            said = view.source.order_by if name == ORDER else name
+            breaks.append((pl.col(_UNFIT + name), f"{said} does not fit {python_name(dtype, nullable=False)}"))
         if not nullable and made[name].null_count():
             breaks.append((pl.col(name).is_null(), f"{name} is null"))
     for feature in view.stored:
@@ -98,9 +103,18 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
         bad = made.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
         if bad.any():
             reason = pl.coalesce(pl.when(broken.fill_null(value=False)).then(pl.lit(text)) for broken, text in breaks)
-            rejected.append(rows.filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series()))
+            rejected.append(
+                rows.drop(ORDER, strict=False).filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series())
+            )
             made = made.filter(~bad)
     return Shaped(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
+
+
+def _order(column: pl.Expr, found: pl.DataType) -> pl.Expr:
+    """Returns what orders rows of one key and time as numbers: times in microseconds."""
+    if isinstance(found, (pl.Date, pl.Datetime)):
+        return column.cast(pl.Datetime("us")).to_physical()
+    return column.cast(pl.UInt8) if isinstance(found, pl.Boolean) else column
 
 
 def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -237,7 +251,13 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
             faults.append(f"{made_by} no time column {name!r}; keep it. {did_you_mean(name, schema)}")
         elif schema[name] != INSTANT:
             faults.append(f"{made_by} {schema[name]} for the time column {name!r}; leave it as {INSTANT}.")
-    for name, dtype in [*view.entity.keys.items(), *view.stored_schema.items()]:
+    order = view.source.order_by
+    if order is not None and order not in schema:
+        faults.append(f"{made_by} no column {order!r}, the source's order_by; keep it. {did_you_mean(order, schema)}")
+    elif order is not None and not (schema[order].is_numeric() or isinstance(schema[order], _ORDERED)):
+        faults.append(f"{made_by} {schema[order]} for order_by={order!r}, which takes numbers and times; cast it to one.")
+    stored = {name: dtype for name, dtype in view.stored_schema.items() if name != ORDER}
+    for name, dtype in [*view.entity.keys.items(), *stored.items()]:
         what = "join key" if name in view.entity.keys else "feature"
         if name not in schema:
             faults.append(f"{made_by} no column {name!r}, a {what} of view {view.name!r}. {did_you_mean(name, schema)}")

@@ -93,7 +93,7 @@ def plan_join(join: Join, *, as_known: bool) -> LookUp:
     return PointInTime(
         keys=view.entity.key_names,
         features=tuple(dict.fromkeys(column.feature.name for column in join.columns)),
-        view_features=view.feature_names,
+        view_features=tuple(view.stored_schema),
         ttl=view.ttl,
         as_known=as_known,
         late=view.source.available_time is not None,

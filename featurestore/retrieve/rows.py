@@ -25,7 +25,7 @@ CLOCK_SKEW = 1_000_000
 
 A writer's clock may run a little ahead of the reader's, and what was written is known. A read as of an instant allows none.
 """
-_AVAILABLE: Callable[[bytes], bytes] = itemgetter(slice(8, None))
+_AVAILABLE: Callable[[bytes], bytes] = itemgetter(slice(8, 16))
 """A header's available time, which is never before its event time (S2)."""
 
 

@@ -24,6 +24,8 @@ class Source:
         available_time: the column that tells when this system could first have known the row; without one, a row is
             known when it is true (S2).
         event_id: the column that tells events apart. It must be there; the latest value of a feature does not depend on it.
+        order_by: the column that tells which of two rows with the same join keys and times is the later one: a sequence number,
+            or a time. The greater counts; null is less than anything. Without one the order of the rows' values decides (S4).
         rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
             the transform, uses the names here.
         lateness: for a source that can tell what is new by its event time alone: how much later than that a row may
@@ -37,6 +39,7 @@ class Source:
     event_time: str
     available_time: str | None = None
     event_id: str | None = None
+    order_by: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     lateness: str | timedelta | None = None
     description: str = ""

@@ -20,7 +20,7 @@ from featurestore.spec.meaning import Transform, meaning_digest, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
 from featurestore.spec.source import Source
 from featurestore.spec.window import Aggregation, InputSpec, WindowedField, WindowSpec
-from featurestore.spec.windowed import COPY, EVENT_ID, ROW_HASH, Inputs, WithInputs, windowed_features
+from featurestore.spec.windowed import COPY, EVENT_ID, ORDER, ROW_HASH, Inputs, WithInputs, windowed_features
 
 OnReject = Literal["keep", "fail"]
 
@@ -60,13 +60,14 @@ class ViewSpec:
     @property
     def stored(self) -> tuple[FeatureSpec, ...]:
         """The columns that the history keeps of each row: the features, or of a windowed view what they are computed from."""
+        order = () if self.source.order_by is None else (FeatureSpec(ORDER, pl.Decimal(38, 9), nullable=True),)
         if not self.windows:
-            return self.features
+            return (*self.features, *order)
         inputs = tuple(FeatureSpec(each.name, each.dtype, nullable=True) for each in self.inputs)
         if self.source.event_id is not None:
-            return (*inputs, FeatureSpec(EVENT_ID, pl.String()))
+            return (*inputs, *order, FeatureSpec(EVENT_ID, pl.String()))
         hashed = FeatureSpec(ROW_HASH, pl.Int64(), nullable=True)  # null in rows that were stored before there was one
-        return (*inputs, hashed, FeatureSpec(COPY, pl.Int64(), nullable=True))
+        return (*inputs, *order, hashed, FeatureSpec(COPY, pl.Int64(), nullable=True))
 
     @property
     def stored_schema(self) -> dict[str, pl.DataType]:

@@ -26,6 +26,8 @@ ROW_HASH = "_row_hash"
 On its way through a transform it is text of digits, which hardly anything that a transform does to its other columns at once
 makes a difference to, and which is no number that a sum over all numbers would take in. In the history it is 64 bits.
 """
+ORDER = "_order"
+"""The history's column by which rows of one key and time are ordered, where the source names one (S4)."""
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Inputs:
             EVENT_ID,
             COPY,
             ROW_HASH,
+            ORDER,
             *(self.entity.keys if self.entity else ()),
             *(each.name for each in self.specs),
             *times,
