@@ -188,7 +188,7 @@ class Parts(MadeOnce):
     def _examples(self) -> "Examples":
         from featurestore.retrieve.example import Examples
 
-        return Examples(self.settings.project, self._offline, self._reader, self._clock)
+        return Examples(self._clock)
 
     @once
     def _engine(self) -> "Engine":

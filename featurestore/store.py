@@ -181,10 +181,9 @@ class FeatureStore(Operations):
         return self._reader.compile(selection)
 
     def example(self, features: str) -> dict[str, Any]:
-        """Returns a look-up that answers with what is in the stores: ``store.online(**store.example("delay_model"))``.
+        """Returns a look-up to begin with, that shows its form: ``store.online(**store.example("delay_model"))``.
 
-        Its row has the keys of each view's newest row, and values made up for the fields of requests. ``at`` is in it where
-        features have expired by now. To look at, or to begin with; nothing is measured or tested by it.
+        Its keys and the fields of requests are invented by their types: no entity that the stores have is named by it.
 
         Args:
             features: the name of a service or view.

@@ -71,7 +71,7 @@ def _tell(url: str, root: Path, body: str, key: str) -> None:
 
 
 def _example(store: "FeatureStore") -> str:
-    """Returns the body of a look-up that answers with features of the project; empty where nothing is applied."""
+    """Returns the body of a look-up to begin with, of an entity that is invented; empty where nothing is applied."""
     catalog = store.catalog
     names = [*catalog.services, *catalog.views]
     if not names:

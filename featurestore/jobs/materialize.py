@@ -37,6 +37,7 @@ from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.discretion import discreetly
+from featurestore.plan.personal import without_unkeyed
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import FORGOTTEN, REASON, Shaped, shape_rows, stack_rejects
 from featurestore.registry.ledger import Ledger, Run
@@ -355,7 +356,7 @@ class Materializer:
         shaped = self._shaped(rows, applied.spec, transform)
         kept = ""
         if shaped.rejected:
-            kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped))
+            kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped, applied.spec))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
         return {"staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept}
 
@@ -393,6 +394,6 @@ def _is_fold(run: Run) -> bool:
     return any("pushed" in chunk for chunk in run.span["chunks"])
 
 
-def _rejects(shaped: Shaped) -> pl.DataFrame:
-    frame = stack_rejects(shaped.rejected)
+def _rejects(shaped: Shaped, view: ViewSpec) -> pl.DataFrame:
+    frame = without_unkeyed(stack_rejects(shaped.rejected), view)
     return frame.select(pl.exclude(REASON), REASON)

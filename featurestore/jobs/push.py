@@ -27,6 +27,7 @@ from featurestore.online.base import OnlineStore
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.history import EVENT, count_tied, sort_history
 from featurestore.plan.online import online_entries
+from featurestore.plan.personal import without_unkeyed
 from featurestore.plan.pushed import in_source_form, without_unknown
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import Shaped, shape_rows, stack_rejects
@@ -171,7 +172,7 @@ class Pusher:
         """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
         if not given.shaped.rejected:
             return ""
-        frame = stack_rejects(given.shaped.rejected)
+        frame = without_unkeyed(stack_rejects(given.shaped.rejected), given.applied.spec)
         # NOTE: as they are written. A time that was rejected for its year is nothing that Python can say.
         plain = frame.select(pl.col(name).cast(wire_dtype(dtype)) for name, dtype in frame.schema.items())
         digest = blake2b(repr(plain.to_dict(as_series=False)).encode(), digest_size=6).digest()

@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 
+import polars as pl
+
 from featurestore.errors import NameClashError, NotFoundError, RequestError
+from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.plan.references import find_inputs
+from featurestore.plan.rows import REASON
 from featurestore.spec.catalog import Catalog
+from featurestore.spec.view import ViewSpec
+from featurestore.spec.windowed import EVENT_ID, ROW_HASH
+
+_OWN = (REASON, "_run", EVENT, AVAILABLE)
 
 
 def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
@@ -23,6 +31,30 @@ def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
     for name in catalog.on_demand:
         _of_view(catalog, name, known)
     return {name: features for name, features in known.items() if features}
+
+
+def without_unkeyed(rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
+    """Returns rejected rows as they may be kept (S19): of those without a key nothing that may be personal.
+
+    Nobody could find such a row to erase it once its person is to be forgotten. Where a view has personal features, what is left
+    of the row are its times, and the columns of features that are not personal; what other columns a source has nobody says.
+    """
+    personal = {each.name for each in view.features if each.pii}
+    if not personal:
+        return rows
+    personal |= {each.window.input for each in view.features if each.pii and each.window is not None and each.window.input}
+    keys = view.entity.key_names
+    plain = {
+        *keys,
+        *view.source.time_columns,
+        *_OWN,
+        *({*view.feature_names, *view.stored_schema} - personal - {ROW_HASH, EVENT_ID}),
+    }
+    others = [name for name in rows.columns if name not in plain]
+    if not all(key in rows.columns for key in keys):
+        return rows.drop(others)
+    unkeyed = pl.any_horizontal(pl.col(key).is_null() for key in keys)
+    return rows.with_columns(pl.when(~unkeyed).then(pl.col(name)).alias(name) for name in others)
 
 
 def _of_view(catalog: Catalog, name: str, known: dict[str, frozenset[str]]) -> frozenset[str]:

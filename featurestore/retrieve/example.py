@@ -1,7 +1,7 @@
-"""Examples: a look-up that answers with features of the project, for people to begin with."""
+"""Examples: a look-up of features of the project, with keys that are invented, for people to begin with."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,36 +9,21 @@ import polars as pl
 
 from featurestore.clock import Clock
 from featurestore.dtypes import inner_dtype
-from featurestore.errors import FeatureStoreError
-from featurestore.offline.base import OfflineStore, Table
 from featurestore.plan.selection import Selection
-from featurestore.retrieve.online import OnlineReader
-from featurestore.spec.catalog import AppliedView
-
-_TIMES = ("event_time", "available_time")
 
 
 class Examples:
-    """Makes examples of what is in the stores.
+    """Makes examples of look-ups. Nobody's keys are in them: they are shown to whoever may read a document.
 
     Args:
-        project: the project.
-        offline: has the entities.
-        reader: tries an example.
         clock: tells the present.
     """
 
-    def __init__(self, project: str, offline: OfflineStore, reader: OnlineReader, clock: Clock) -> None:
-        self._project = project
-        self._offline = offline
-        self._reader = reader
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     def look_up(self, name: str, select: Callable[[Any], Selection]) -> dict[str, Any]:
-        """Returns the arguments of a look-up of a service or view: ``features``, ``rows``, and ``at`` where that shows more.
-
-        The keys are those of each view's newest row. Where its features have expired by now, or windows are empty, the
-        look-up is as of an instant at which they were there. Where a store cannot be reached the keys are made up.
+        """Returns the arguments of a look-up of a service or view: ``features`` and ``rows``, one with invented values.
 
         Args:
             name: the service or view.
@@ -46,50 +31,29 @@ class Examples:
         """
         selection = select(name)
         row: dict[str, Any] = {}
-        instants: set[datetime] = set()
         for join in selection.joins:
-            keys, known = self._newest(join.applied)
-            instants |= {known} if known is not None else set()
-            for column, (key, dtype) in zip(join.on, join.keys.items(), strict=True):
-                row.setdefault(column, keys.get(key, made_up(dtype, self._clock())))
+            for column, dtype in zip(join.on, join.keys.values(), strict=True):
+                row.setdefault(column, invented_key(dtype))
         for each in selection.computation.fields:
             if each.field.required:
                 row.setdefault(each.field.name, made_up(each.field.dtype, self._clock(), each.field.constraints))
-        told: dict[str, Any] = {"features": name, "rows": [row]}
-        at = self._best(name, select, row, [None, *sorted(instants, reverse=True)])
-        return told if at is None else told | {"at": at}
+        return {"features": name, "rows": [row]}
 
-    def _newest(self, applied: AppliedView) -> tuple[Mapping[str, Any], datetime | None]:
-        """Returns the keys of a view's newest row, and since when that was known; nothing of an empty view."""
-        table = Table.of(self._project, applied)
-        try:
-            spans = self._offline.snapshot(table).spans
-            if spans is None:
-                return {}, None
-            buckets = self._offline.snapshot(table, since=spans[1]).buckets.values()
-            parts = [part for history in buckets for part in history.read([*table.keys, *_TIMES, *table.features])]
-        except FeatureStoreError:
-            return {}, None
-        # Of several that are as new the one with the most features, and of these always the same.
-        there = pl.sum_horizontal(pl.col(name).is_not_null() for name in table.features).alias("_there")
-        order = [*_TIMES, "_there", *table.keys]
-        best = [part.with_columns(there).top_k(1, by=order).select(order) for part in parts]
-        row = pl.concat(best).top_k(1, by=order).row(0, named=True)
-        return row, max(row[name] for name in _TIMES)
 
-    def _best(
-        self, name: str, select: Callable[[Any], Selection], row: Mapping[str, Any], instants: list[datetime | None]
-    ) -> datetime | None:
-        """Returns the instant at which most features of a row are there; the first of several."""
-        plan = self._reader.plan(name, select)
+def invented_key(dtype: pl.DataType) -> Any:
+    """Returns a key of a dtype that is seen to be an example, the same for every project.
 
-        def there(at: datetime | None) -> int:
-            return sum(status == ["present"] for status in self._reader.read(plan, [dict(row)], at).status.values())
-
-        try:
-            return max(instants, key=there)
-        except FeatureStoreError:  # the store cannot be reached, or a made-up value is against a constraint
-            return None
+    Example:
+        >>> invented_key(pl.String()), invented_key(pl.Int64()), invented_key(pl.Int8())
+        ('example', 123456789, 123)
+    """
+    if dtype.is_integer():
+        return 123 if dtype in (pl.Int8, pl.UInt8) else 12345 if dtype in (pl.Int16, pl.UInt16) else 123456789
+    made: dict[Any, Any] = {
+        pl.Boolean: True, pl.String: "example", pl.Binary: b"example", pl.Datetime: datetime(2000, 1, 2, 3, 4, 5, tzinfo=UTC),
+        pl.Date: date(2000, 1, 2),
+    }  # fmt: skip
+    return made[dtype.base_type()]
 
 
 def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | None = None) -> Any:

@@ -78,7 +78,7 @@ class OpenAPIEndpoint:
         return msgspec.json.encode(made)
 
     def _examples(self, sight: Sight) -> dict[str, Any]:
-        """Returns look-ups that answer with features. They name entities that there are, so they are for those who may do all."""
+        """Returns look-ups to begin with; their keys are invented."""
         found: dict[str, Any] = {}
         for name in sight.read if sight.everything else ():
             if len(found) == _MOST_EXAMPLES:
@@ -110,7 +110,7 @@ def document(
         examples: look-ups to begin with, by the service or view.
     """
     selections: dict[str, Selection] = {}
-    for name in sight.read:
+    for name in sight.read if sight.everything else ():
         try:
             selections[name] = select(catalog, parse_references(catalog.services.get(name, name)))
         except FeatureStoreError:  # an apply that was allowed to break it

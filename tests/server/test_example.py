@@ -1,17 +1,17 @@
-"""Examples: a look-up to begin with, which answers with features, and runs as it stands in the document."""
+"""Examples: a look-up to begin with, which runs as it stands in the document, and names nobody (K14)."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
-from featurestore.dtypes import SIMPLE_TYPES
-from featurestore.retrieve.example import made_up
+from featurestore.dtypes import KEY_TYPES, SIMPLE_TYPES
+from featurestore.retrieve.example import invented_key, made_up
 from tests.server.conftest import START, make_project
 from tests.servers.valkey import ValkeyServer
 
@@ -42,44 +42,45 @@ costs = FeatureService("costs", [Brief, Cost])
 
 
 @pytest.mark.parametrize("name", ["delay_model", "every_model", "weather", "recent", "every", "risk"])
-def test_an_example_answers_with_features(lab: FeatureStore, name: str) -> None:
+def test_an_example_is_answered_and_names_no_entity_that_there_is(name: str, lab: FeatureStore) -> None:
     found = lab.online(**lab.example(name))
-    assert "present" in {each for column in found.status.values() for each in column}
-    assert "missing" not in {each for column in found.status.values() for each in column}
+    assert len(found.to_dicts()) == 1
+    known = {str(value) for view in lab.catalog.views.values() for rows in [lab.sql(f"select * from {view.spec.name}")]  # noqa: S608
+             for key in view.spec.entity.key_names for value in rows[key].to_list()}  # fmt: skip
+    assert known
+    told = {str(value) for row in lab.example(name)["rows"] for value in row.values()}
+    assert not told & known
 
 
-def test_the_documents_examples_run_as_they_are(http: httpx.Client) -> None:
+def test_the_documents_examples_run_as_they_are_and_name_nobody(http: httpx.Client, lab: FeatureStore) -> None:
+    text = http.get("/openapi.json").text
     body = http.get("/openapi.json").json()["paths"]["/v1/online"]["post"]["requestBody"]["content"]["application/json"]
     assert list(body["examples"]) == ["delay_model", "every_model", "every", "recent", "risk", "weather"]
     assert body["schema"]["example"] == body["examples"]["delay_model"]["value"]  # what the page begins with
-    for name, example in body["examples"].items():
+    for example in body["examples"].values():
         answer = http.post("/v1/online", json=example["value"])
         assert answer.status_code == 200, answer.text
-        assert "present" in str(answer.json()["status"]), name
+    for origin in lab.sql("select distinct origin from weather")["origin"]:
+        assert f'"{origin}"' not in text
 
 
-def test_what_has_expired_is_shown_as_of_when_it_had_not(tmp_path: Path) -> None:
+def test_fields_of_requests_are_made_up_and_nothing_is_asked_of_the_stores(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     (folder / "definitions" / "ttl.py").write_text(TTL)
-    with FeatureStore(folder) as store:
+    with ValkeyServer() as server, FeatureStore(folder, online=server.url) as store:
         store.apply()
-        [row] = store.example("costs")["rows"]
-        assert (row["origin"], row["amount"], row["code"], row["items"]) == ("a", 6.0, "aaaa", 0)  # nothing is there yet
-        store.materialize()
-        example = store.example("costs")
-        assert example["rows"][0]["origin"] == "JFK"
-        assert isinstance(example["at"], datetime)
-        assert store.online(**example).status == {"temp": ["present"], "cost": ["present"]}
-    with FeatureStore(folder, clock=lambda: START.replace(hour=1, minute=30)) as store:
-        assert "at" not in store.example("costs")
-
-
-def test_without_its_online_store_there_is_an_example_all_the_same(tmp_path: Path) -> None:
-    with ValkeyServer() as server, FeatureStore(make_project(tmp_path / "lab"), online=server.url) as store:
-        store.apply()
+        before = store.example("costs")
+        assert before == {"features": "costs", "rows": [{"origin": "example", "amount": 6.0, "code": "aaaa", "items": 0}]}
         store.materialize()
         server.stop()
-        assert store.example("weather") == {"features": "weather", "rows": [{"origin": "JFK"}]}
+        assert store.example("costs") == before
+
+
+@pytest.mark.parametrize("dtype", KEY_TYPES)
+def test_a_key_of_every_type_is_invented(dtype: type[pl.DataType]) -> None:
+    dtype_of = pl.Datetime("us", "UTC") if dtype is pl.Datetime else dtype()
+    key = invented_key(dtype_of)
+    assert pl.Series([key], dtype=dtype_of).to_list() == [key]
 
 
 BOUNDS = st.fixed_dictionaries({}, optional={"ge": st.integers(-9, 9), "le": st.integers(-9, 9), "gt": st.integers(-9, 9)})
