@@ -44,6 +44,10 @@ _HEADER = Struct(">2sQQ")
 _STATE = Struct(">2sQ8s")
 _TIMES = Struct(">QQ")
 _BOUND = Struct(">Q")
+_SINGLE = Struct("<f")
+_DIGITS = tuple(f"%.{digits}g" for digits in range(1, 10))
+_LARGEST, _LEAST_NORMAL = 3.4028235e38, 2.0**-126
+_FEW = 12
 _BIN16 = b"\xc4\x10"
 _BIN32 = b"\xc4\x20"
 _ORDER_BIAS = 1 << 127
@@ -203,7 +207,9 @@ def to_python(dtype: pl.DataType) -> Callable[[Any], Any] | None:
     """
     code = _vector_code(dtype)
     if code is not None:
-        return lambda value: _vector(code, value)
+        return (lambda value: shortest_of(_vector(code, value))) if code == "f" else lambda value: _vector(code, value)
+    if isinstance(dtype, pl.List) and inner_dtype(dtype) == pl.Float32():
+        return shortest_of
     if isinstance(dtype, (pl.List, pl.Array)):
         inner = to_python(inner_dtype(dtype))
         return None if inner is None else lambda value: [None if each is None else inner(each) for each in value]
@@ -217,6 +223,32 @@ def _vector(code: str, value: bytes) -> list[Any]:
     return numbers.tolist()
 
 
+def shortest(value: float) -> float:
+    """Returns the number that the shortest text of a Float32 says; as a Float32 it is the same one.
+
+    Example:
+        >>> shortest(1.1100000143051147)
+        1.11
+    """
+    try:
+        single = _SINGLE.pack(value)
+    except OverflowError:  # no Float32
+        return value
+    for digits in _DIGITS[5 if abs(value) >= _LEAST_NORMAL else 0 :]:
+        said = float(digits % value)
+        # The greatest ones may round up to what no Float32 holds.
+        if abs(said) <= _LARGEST and _SINGLE.pack(said) == single:
+            return said
+    return value
+
+
+def shortest_of(values: list[Any]) -> list[Any]:
+    """Returns the same of each Float32 in a list."""
+    if len(values) < _FEW:
+        return [None if value is None else shortest(value) for value in values]
+    return pl.Series(values, dtype=pl.Float32).cast(pl.String).cast(pl.Float64).to_list()
+
+
 def _time_of_day(nanos: int) -> time:
     return (from_micros(0) + timedelta(microseconds=nanos // 1000)).time()
 
@@ -227,6 +259,7 @@ _TO_PYTHON: dict[Any, Callable[[Any], Any]] = {
     pl.Time: _time_of_day,
     pl.Duration: lambda micros: timedelta(microseconds=micros),
     pl.Decimal: Decimal,
+    pl.Float32: shortest,
 }
 
 

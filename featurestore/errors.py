@@ -135,6 +135,16 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
         return error
 
 
+def with_article(noun: str) -> str:
+    """Returns a noun with its indefinite article, by its sound as far as its letters tell.
+
+    Example:
+        >>> with_article("int"), with_article("LazyFrame"), with_article("NoneType")
+        ('an int', 'a LazyFrame', 'a NoneType')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeiou' and not noun.lower().startswith('u') else 'a'} {noun}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
 

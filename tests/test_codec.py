@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.codec import encode_keys, full_row, key_encoder, oldest_header, pack_values, unpack_times, unpack_values
+from featurestore.codec import (
+    encode_keys,
+    full_row,
+    key_encoder,
+    oldest_header,
+    pack_values,
+    shortest,
+    shortest_of,
+    unpack_times,
+    unpack_values,
+)
 from featurestore.errors import OnlineStoreError
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -86,3 +96,17 @@ def test_keys_are_message_pack_and_never_run_together() -> None:
 def test_foreign_bytes_are_told() -> None:
     with pytest.raises(OnlineStoreError, match="Does something else write under its keys"):
         unpack_values([b"\x93\x01"])
+
+
+SINGLES = [1.11, 0.1, 16777216.0, 3.4028234663852886e38, -3.4028234663852886e38, 2.0**-149, -0.0, math.inf, 1e-40, 2.0**-126]
+
+
+@given(st.lists(st.one_of(st.sampled_from(SINGLES), st.floats(width=32)), min_size=1, max_size=20))
+def test_a_float32_is_shown_by_its_shortest_text_and_loses_nothing(values: list[float]) -> None:
+    """As Polars writes it; as a Float32 it is the same, alone and among many."""
+    singles = pl.Series(values, dtype=pl.Float32)
+    shown = [shortest(value) for value in singles.to_list()]
+    told = [text for text in singles.cast(pl.String).to_list() if text != "NaN"]
+    assert [repr(value) for value in shown if value == value] == [repr(float(text)) for text in told]
+    assert pl.Series(shown, dtype=pl.Float32).equals(singles)
+    assert repr(shortest_of([None, *singles.to_list()])) == repr([None, *shown])

@@ -253,9 +253,9 @@ def test_a_view_that_fails_on_rejects_keeps_all_views_from_being_written() -> No
         ([{"k": "a", "at": "soon", "x": 1.0, "n": 1}], "have 'soon' in the column 'at', which is no Datetime"),
         ([{"k": "a", "at": at(1), "x": "much", "n": 1}], "have 'much' in the column 'x', which is no Float64"),
         ([{"k": "a", "at": 5, "x": 1.0, "n": 1}], "Int64 in the column 'at'"),
-        ("rows.parquet", "A str is no rows to push"),
-        (5, "A int is no rows to push"),
-        ([1, 2], "A list is no rows to push"),
+        ("rows.parquet", "Rows cannot be pushed as a str"),
+        (5, "Rows cannot be pushed as an int"),
+        ([1, 2], "Rows cannot be pushed as a list"),
         ({"k": ["a", "b"], "at": [at(1)]}, "its columns differ in length"),
     ],
 )

@@ -1,7 +1,7 @@
 """Values on the wire: what a request says in MessagePack, and what an answer's values are in Python."""
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -115,6 +115,11 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
         RequestError: they are none of these, or columns differ in length.
     """
     if isinstance(rows, Mapping):
+        if all(map(_is_column, rows.values())) and not all(isinstance(column, (list, tuple)) for column in rows.values()):
+            from featurestore.client.frames import as_frame
+
+            arrays: list[dict[str, Any]] = as_frame(rows, "request").to_dicts()
+            return arrays
         columns = {name: list(column) for name, column in rows.items() if isinstance(column, (list, tuple))}
         if len(columns) != len(rows):
             raise RequestError(f"One row is given as a list of one: store.online(features, [{dict(rows)!r}]).")
@@ -132,8 +137,13 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
         if all(isinstance(row, Mapping) for row in listed):
             return [dict(row) for row in listed]
     raise RequestError(
-        f'{rows!r} are no rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
+        f'{rows!r} cannot be read as rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
     )
+
+
+def _is_column(given: Any) -> bool:
+    """Tells whether something is a list, a tuple, an array or a series."""
+    return isinstance(given, Sized) and not isinstance(given, (str, bytes, Mapping)) and getattr(given, "ndim", 1) > 0
 
 
 def is_frame(given: Any) -> bool:

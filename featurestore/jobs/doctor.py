@@ -22,6 +22,7 @@ from featurestore.jobs.streams import StreamStatus
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.registry.ledger import Ledger
+from featurestore.retrieve.computed import python_values
 from featurestore.spec.catalog import AppliedView, Catalog
 
 State = Literal["ok", "warning", "error"]
@@ -266,7 +267,8 @@ class ViewChecks:
         name, now = applied.spec.name, self._clock()
         columns = [feature.name for feature in applied.spec.features]
         spine = entities.with_columns(pl.lit(now, pl.Datetime("us", "UTC")).alias(_TIME))
-        expected = self._train(spine, name).select(columns).rows()
+        trained = self._train(spine, name).select(columns)
+        expected = list(zip(*map(python_values, trained.get_columns()), strict=True))
         found = self._look_up(name, entities.to_dicts(), now)
         wrong = [
             not all(_same(row[column], value) for column, value in zip(columns, values, strict=True))

@@ -18,7 +18,7 @@ import polars as pl
 
 from featurestore.clock import Clock, to_micros
 from featurestore.codec import wire_dtype
-from featurestore.errors import RejectedRowsError, RequestError, SourceError
+from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
 from featurestore.jobs.latest import Written
 from featurestore.jobs.summary import PushedView
 from featurestore.jobs.windows import WindowWriter
@@ -231,8 +231,8 @@ def frame_of(rows: Any) -> pl.DataFrame:
     listed = isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows)
     if not (listed or isinstance(rows, Mapping) or hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "__dataframe__")):
         raise RequestError(
-            f"A {type(rows).__name__} is no rows to push. Give a Polars or pandas frame, an Arrow table, a list of dictionaries or "
-            "a mapping of columns; read a file first: pl.read_parquet(…)."
+            f"Rows cannot be pushed as {with_article(type(rows).__name__)}. Give a Polars or pandas frame, an Arrow table, "
+            "a list of dictionaries or a mapping of columns; read a file first: pl.read_parquet(…)."
         )
     return to_frame(rows, "push")
 

@@ -39,6 +39,7 @@ class OnlineJoin:
         windows: how the values of a windowed view are read; None for a view of latest values.
         view: the view's name.
         key_dtypes: the dtypes of the join keys.
+        singles: the places of Float32 among the features asked for, which are shown by their shortest text.
         width: how many features the view has; a row may have fewer values, or more by a later version of the view.
     """
 
@@ -57,6 +58,7 @@ class OnlineJoin:
     view: str = ""
     key_dtypes: tuple[pl.DataType, ...] = ()
     width: int = 0
+    singles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,11 @@ class OnlinePlan:
     taken: frozenset[str]
     computation: Computation
     inputs: tuple[tuple[int, int, str, pl.DataType], ...]
+
+    @property
+    def whole_keys(self) -> frozenset[str]:
+        """The columns of join keys that are integers."""
+        return frozenset(name for join in self.joins for name, kind in zip(join.on, join.key_types, strict=True) if kind is int)
 
 
 def compile_online(project: str, selection: Selection) -> OnlinePlan:
@@ -107,7 +114,8 @@ def _join(project: str, join: Join) -> OnlineJoin:
     view = join.applied.spec
     places = tuple(view.feature_names.index(column.feature.name) for column in join.columns)
     dtypes = tuple(column.feature.dtype for column in join.columns)
-    made = [(place, to_python(dtype)) for place, dtype in enumerate(dtypes)]
+    singles = tuple(place for place, dtype in enumerate(dtypes) if isinstance(dtype, pl.Float32))
+    made = [(place, to_python(dtype)) for place, dtype in enumerate(dtypes) if place not in singles]
     windows = WindowValues.of(view, [column.feature for column in join.columns]) if view.windows else None
     return OnlineJoin(
         label=join.label,
@@ -125,6 +133,7 @@ def _join(project: str, join: Join) -> OnlineJoin:
         view=view.name,
         key_dtypes=tuple(join.keys.values()),
         width=len(view.features),
+        singles=singles,
     )
 
 

@@ -54,7 +54,7 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
                 f"{did_you_mean(name, schema)} Leave it out, or name it as the source does.",
                 column=name,
             )
-        if name in wanted and found != wanted[name]:
+        if name in wanted and found != wanted[name] and not isinstance(wanted[name], pl.Null):
             casts.append(_conformed(rows[name], wanted[name], source))
     return rows.with_columns(casts) if casts else rows
 
@@ -140,6 +140,8 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
         parsed = texts.str.decode("base64", strict=False)
     elif dtype.is_numeric():
         parsed = texts.str.strip_chars().cast(dtype, strict=False)
+    elif isinstance(dtype, (pl.Categorical, pl.Enum)):
+        parsed = texts.cast(dtype, strict=False)
     else:
         parsed = texts.clear().extend_constant(None, len(texts)).cast(dtype)
     wrong = texts.filter(parsed.is_null() & texts.is_not_null())

@@ -232,6 +232,8 @@ def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
     """Returns what a view's transform returns. It is the user's code, so it may raise anything."""
     try:
         return run()
+    except DefinitionError as error:  # of what an aggregate takes, which is none of the transform's
+        raise DefinitionError(f"view {view.name!r}, {error.problem}", view.place) from error
     except Exception as error:
         if not is_personal(view):
             raise DefinitionError(

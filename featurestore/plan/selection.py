@@ -101,7 +101,8 @@ def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
         RequestError: ``.on(…)`` names a key the entity does not have, a request is asked for, or nothing is.
     """
     asked: dict[str, Found] = {}
-    for reference in _expanded(catalog, references):
+    # What is asked for twice in the same words, by itself and in a service say, is one and no clash.
+    for reference in dict.fromkeys(_expanded(catalog, references)):
         for found in find_columns(catalog, reference):
             if found.kind == "request":
                 raise RequestError(

@@ -117,12 +117,32 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
         )
     for join in selection.joins:
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
-            if not fits(schema[column], dtype) or schema[column].is_float() or schema[column].is_decimal():
-                raise RequestError(
-                    f"The spine's column {column!r} is {schema[column]}, but the join key {key!r} of entity "
-                    f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype}).",
-                    column=column,
-                )
+            found = schema[column]
+            # Of floats each is looked at (``check_keys``): pandas makes them of integers where a value is missing.
+            if not fits(found, dtype) or found.is_decimal() or (found.is_float() and not dtype.is_integer()):
+                raise _wrong_key(column, found, key, dtype, join)
+
+
+def check_keys(spine: pl.DataFrame, selection: Selection) -> None:
+    """Refuses a spine whose join key is an integer, and has a number in its column that is none.
+
+    Raises:
+        RequestError: it does; the message names the column and what to do.
+    """
+    for join in selection.joins:
+        for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
+            if spine.schema[column].is_float():
+                _, unfit = fitted(pl.col(column).fill_nan(None), spine.schema[column], dtype)
+                if unfit is not None and spine.select(unfit.any()).item():
+                    raise _wrong_key(column, spine.schema[column], key, dtype, join)
+
+
+def _wrong_key(column: str, found: pl.DataType, key: str, dtype: pl.DataType, join: Join) -> RequestError:
+    return RequestError(
+        f"The spine's column {column!r} is {found}, but the join key {key!r} of entity "
+        f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype}).",
+        column=column,
+    )
 
 
 def spine_columns(schema: pl.Schema, time: str, join: Join) -> list[pl.Expr]:

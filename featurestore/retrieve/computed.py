@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.codec import to_python, to_series, wire_dtype
+from featurestore.codec import shortest_of, to_python, to_series, wire_dtype
 from featurestore.dtypes import inner_dtype
 from featurestore.plan.online import OnlinePlan
 
@@ -36,10 +36,15 @@ def compute(
 def python_values(column: pl.Series) -> list[Any]:
     """Returns a column's values as those of stored features are: its timestamps aware, in ``datetime.UTC``."""
     convert = to_python(column.dtype)
-    if convert is None or not _has_instants(column.dtype):
+    if convert is None or not _is_converted(column.dtype):
         return column.to_list()
+    if isinstance(column.dtype, pl.Array) and inner_dtype(column.dtype) == pl.Float32():
+        convert = shortest_of
     return [None if value is None else convert(value) for value in column.cast(wire_dtype(column.dtype)).to_list()]
 
 
-def _has_instants(dtype: pl.DataType) -> bool:
-    return _has_instants(inner_dtype(dtype)) if isinstance(dtype, (pl.List, pl.Array)) else isinstance(dtype, pl.Datetime)
+def _is_converted(dtype: pl.DataType) -> bool:
+    """Tells whether values are shown otherwise than Polars would: timestamps, and Float32 by their shortest text."""
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return _is_converted(inner_dtype(dtype))
+    return isinstance(dtype, (pl.Datetime, pl.Float32))

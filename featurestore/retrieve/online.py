@@ -1,6 +1,7 @@
 """Online reads: the latest values of a selection's features, in one round trip for all rows and views."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from time import perf_counter
@@ -15,10 +16,12 @@ from featurestore.plan.online import OnlineJoin, OnlinePlan, compile_online
 from featurestore.plan.requests import row_fields
 from featurestore.plan.selection import Selection
 from featurestore.retrieve.rows import OnlineRows
-from featurestore.retrieve.spine import to_frame, told_lengths
+from featurestore.retrieve.spine import is_column, reading_spine, to_frame, told_lengths, whole_numbers
 
 Row = Mapping[str, Any]
-_PLANS_KEPT = 1024
+_Kept = tuple[dict[Any, OnlinePlan], dict[Any, OnlinePlan]]
+_PLANS_KEPT = 2048
+"""How many plans are kept that were asked for last, and how many from before."""
 
 
 @dataclass
@@ -43,27 +46,36 @@ class OnlineReader:
         self._project = project
         self._store = store
         self._clock = clock
-        self._plans: dict[Any, OnlinePlan] = {}
+        self._plans: _Kept = ({}, {})
+        self._turn = threading.Lock()
         self.trips = RoundTrips()
 
     def forget_plans(self) -> None:
         """Drops the compiled plans, once another catalog is applied."""
-        self._plans = {}
+        with self._turn:
+            self._plans = ({}, {})
 
     def plan(self, features: Any, select: Callable[[Any], Selection]) -> OnlinePlan:
         """Returns the compiled plan of a request's features, from those kept where it is there."""
-        # NOTE: taken before the catalog is read. A plan of the catalog before goes into the dictionary that was dropped with it.
-        plans = self._plans
+        # NOTE: taken before the catalog is read. A plan of the catalog before goes into dictionaries that were dropped with it.
+        kept = self._plans
+        plans, before = kept
         name = tuple(features) if type(features) is list else features
         try:
             return plans[name]
         except KeyError:
-            pass
+            plan = before.get(name)
         except TypeError:  # a list in a list cannot be looked up; it is compiled each time
             return self.compile(select(features))
-        plan = self.compile(select(features))
-        if len(plans) < _PLANS_KEPT:
-            plans[name] = plan
+        if plan is None:
+            plan = self.compile(select(features))
+        if len(plans) >= _PLANS_KEPT:
+            # Those not asked for since go with the next turn, so whatever is asked for often is never compiled twice.
+            with self._turn:
+                if self._plans is kept:
+                    self._plans = ({}, plans)
+                plans = self._plans[0] if self._plans[1] is plans else {}
+        plans[name] = plan
         return plan
 
     def compile(self, selection: Selection) -> OnlinePlan:
@@ -90,7 +102,7 @@ class OnlineReader:
         return question.answer(values)
 
     def _question(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> "_Question":
-        given = rows if type(rows) is list else as_rows(rows)
+        given = rows if type(rows) is list else as_rows(rows, plan.whole_keys)
         brought = row_fields(plan.computation.fields, given) if plan.computation.fields else {}
         keys, places = store_keys(plan, given)
         now = to_micros(self._clock() if at is None else parse_instant(at))
@@ -113,29 +125,37 @@ class _Question(NamedTuple):
         return OnlineRows(self.given, self.plan, spread, self.now, self.brought, as_of=self.as_of)
 
 
-def as_rows(given: Any) -> list[dict[str, Any]]:
+def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:
     """Returns rows as dictionaries, from a list of them, a mapping of columns, or a frame.
+
+    Args:
+        given: the rows. A column may be a list, a tuple, an array or a series of any library.
+        whole: the columns that are integers. pandas makes floats of those in which a value is missing.
 
     Raises:
         RequestError: they are none of these, or columns differ in length.
     """
-    if isinstance(given, Mapping):
-        if any(not isinstance(column, (list, tuple)) for column in given.values()):
+    if isinstance(given, pl.LazyFrame):
+        with reading_spine("The lazy frame"):
+            given = given.collect()
+    if isinstance(given, Mapping) and any(not isinstance(column, (list, tuple)) for column in given.values()):
+        if not all(map(is_column, given.values())):
             raise RequestError(f"One row is given as a list of one: store.online(features, [{dict(given)!r}]).")
+        given = to_frame(given, "request")
+    if isinstance(given, Mapping):
         lengths = {name: len(column) for name, column in given.items()}
         if len(set(lengths.values())) > 1:
             raise RequestError(f"The rows' columns must be equally long: {told_lengths(lengths)}.")
         return [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
-    if isinstance(given, pl.DataFrame):
-        return given.to_dicts()
-    if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
-        return to_frame(given, "request").to_dicts()
+    if isinstance(given, pl.DataFrame) or hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
+        frame = given if isinstance(given, pl.DataFrame) else to_frame(given, "request")
+        return frame.with_columns(whole_numbers(frame, whole)).to_dicts()
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         rows = list(given)
         if all(isinstance(row, Mapping) for row in rows):
             return rows
     raise RequestError(
-        f'{given!r} are no rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
+        f'{given!r} cannot be read as rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import polars as pl
 
 from featurestore.clock import INSTANT, from_micros
-from featurestore.codec import full_row, oldest_header, to_series, unpack_times, unpack_values
+from featurestore.codec import full_row, oldest_header, shortest_of, to_series, unpack_times, unpack_values
 from featurestore.errors import RequestError
 from featurestore.plan.online import OnlineJoin, OnlinePlan
 from featurestore.plan.window_values import WindowValues
@@ -77,7 +77,7 @@ class OnlineRows:
     def to_dicts(self) -> list[dict[str, Any]]:
         """Returns the rows given, each with its features after its own values, as Python values.
 
-        Timestamps are aware and in UTC; a list or vector is a list.
+        Timestamps are aware and in UTC; a list or vector is a list. A Float32 is the number that its shortest text says, 1.11.
         """
         parts = [self._python(join, rows) for join, (_, rows) in zip(self._plan.joins, self._served, strict=True)]
         if self._plan.computation.steps:
@@ -231,7 +231,7 @@ class OnlineRows:
         return compute(self._plan, self._served, self._brought) if self._plan.computation.steps else {}
 
     def _python(self, join: OnlineJoin, rows: list[Any]) -> list[Any]:
-        if not join.conversions:
+        if not join.conversions and not join.singles:
             return [join.blank if row is None else row for row in rows] if None in rows else rows
         converted = []
         for row in rows:
@@ -240,6 +240,9 @@ class OnlineRows:
                 if cells[place] is not None:
                     cells[place] = convert(cells[place])
             converted.append(cells)
+        for place in join.singles:
+            for cells, value in zip(converted, shortest_of([cells[place] for cells in converted]), strict=True):
+                cells[place] = value
         return converted
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Spines: the rows a user brings, in whatever form, and their buckets on the way to the engine."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.errors import RequestError
+from featurestore.errors import RequestError, with_article
+from featurestore.plan.rows import fitted
 
 SQLRunner = Callable[[str], pl.DataFrame]
 
@@ -72,7 +73,8 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
     if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
         return to_frame(given, "spine")
     raise RequestError(
-        f"A {type(given).__name__} is no spine. Give a Polars or pandas frame, an Arrow table, a Parquet path or a SELECT."
+        f"A spine cannot be {with_article(type(given).__name__)}. Give a Polars or pandas frame, an Arrow table, "
+        "a Parquet path or a SELECT."
     )
 
 
@@ -118,10 +120,33 @@ def to_frame(given: Any, what: str) -> pl.DataFrame:
     Raises:
         RequestError: values make no column, columns differ in length, or two have one name.
     """
+    if isinstance(given, Mapping):
+        # An array of objects, of times with a zone say, is the list of them.
+        given = {
+            name: column.tolist() if getattr(getattr(column, "dtype", None), "kind", "") == "O" else column
+            for name, column in given.items()
+        }
     try:
         return pl.DataFrame(given, infer_schema_length=None)
     except _UNREADABLE as error:
         raise RequestError(f"The {what} cannot be made a frame: {_fault(given) or _first_line(error)}.") from error
+
+
+def is_column(given: Any) -> bool:
+    """Tells whether something is a column of values: a list, a tuple, an array or a series of whichever library."""
+    return isinstance(given, Sized) and not isinstance(given, (str, bytes, Mapping)) and getattr(given, "ndim", 1) > 0
+
+
+def whole_numbers(frame: pl.DataFrame, names: Collection[str]) -> list[pl.Series]:
+    """Returns those of some columns that are floats and could be integers, as these; NaN is a value that is missing."""
+    made = []
+    for name in names:
+        if name in frame.columns and frame.schema[name].is_float():
+            column = frame[name].fill_nan(None)
+            value, unfit = fitted(pl.col(name), column.dtype, pl.Int64())
+            if unfit is None or not column.to_frame().select(unfit.any()).item():
+                made.append(column.to_frame().select(value.alias(name)).to_series())
+    return made
 
 
 def _fault(given: Any) -> str:

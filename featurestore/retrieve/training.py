@@ -20,6 +20,7 @@ from featurestore.plan.training import (
     ROW,
     JoinTask,
     SpinePart,
+    check_keys,
     check_spine,
     empty_columns,
     plan_join,
@@ -52,6 +53,7 @@ class TrainingReader:
         """Returns the spine's rows in their order, with the features after its own columns."""
         _check(spine.lazy(), selection, time)
         _check_times(spine, time)
+        check_keys(spine, selection)
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.
         tasks = sorted(self._tasks_in_memory(spine, selection, time, as_known=as_known), key=lambda task: -task.weight)
         found: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
@@ -114,6 +116,7 @@ class TrainingReader:
         start = 0
         for index, batch in enumerate(batches(spine, _BATCH_ROWS)):
             _check_times(batch, time)
+            check_keys(batch, selection)
             spine_fields(selection.computation.fields, batch, start)  # told before anything is joined
             batch.write_parquet(work / f"spine-{index}.parquet", compression="lz4")
             earliest = latest = None

@@ -39,6 +39,7 @@ class Inputs:
     specs: list[InputSpec] = field(default_factory=list)
     made: list[tuple[InputSpec, Input, type]] = field(default_factory=list)
     exact: set[str] = field(default_factory=set)
+    users: dict[str, str] = field(default_factory=dict)
 
     def add(self, family: str, given: WindowedField, result: pl.DataType) -> str:
         """Returns the column that keeps the input of a windowed attribute; empty where rows are counted."""
@@ -56,6 +57,8 @@ class Inputs:
         spec = InputSpec(name, wanted, str(given.input), given.input.digest)
         self.made.append((spec, given.input, shape))
         self.specs.append(spec)
+        of = repr(given.input.column) if given.input.column else str(given.input)
+        self.users[name] = f"feature {family} = {kind.name}({of})"
         if not kind.rounds:
             self.exact.add(name)
         return name
@@ -125,16 +128,29 @@ class WithInputs:
         schema = shaped.collect_schema()
         computed = [
             _computed(spec, given, kind, shaped, schema, rounded=spec.name not in self.inputs.exact)
-            for spec, given, kind in self.inputs.made
+            for spec, given, kind in self._checked(schema)
         ]
         if self.source.event_id is not None:
-            _check_there([self.source.event_id], schema, "the event id")
+            self._check_there([self.source.event_id], schema, "the event id")
             computed.append(id_text(pl.col(self.source.event_id), schema[self.source.event_id]).alias(EVENT_ID))
         else:
             hashed = pl.col(ROW_HASH).cast(pl.UInt64, strict=False) if _keeps_hash(schema) else row_hash(schema)
             computed.append(hashed.fill_null(0).reinterpret(signed=True).alias(ROW_HASH))
             computed.append(pl.lit(None, pl.Int64).alias(COPY))
         return shaped.with_columns(computed)
+
+    def _checked(self, schema: pl.Schema) -> "list[tuple[InputSpec, Input, type]]":
+        for spec, given, _ in self.inputs.made:
+            needed = [name for each in (given.value, given.where) if each is not None for name in each.meta.root_names()]
+            self._check_there(needed, schema, self.inputs.users.get(spec.name, f"the input {given}"))
+        return self.inputs.made
+
+    def _check_there(self, names: Iterable[str], schema: pl.Schema, what: str) -> None:
+        has_no = "the source has no" if self.own is None else "the transform returns no"
+        for name in names:
+            if name not in schema:
+                known = [each for each in schema if each != ROW_HASH]
+                raise DefinitionError(f"{what}: {has_no} column {name!r}. {did_you_mean(name, known)}")
 
     @property
     def is_plain(self) -> bool:
@@ -185,9 +201,6 @@ def _keeps_hash(schema: pl.Schema) -> bool:
 
 
 def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, schema: pl.Schema, *, rounded: bool) -> pl.Expr:
-    for each in (given.value, given.where):
-        if each is not None:
-            _check_there(each.meta.root_names(), schema, f"the input {given}")
     value = pl.lit(value=True) if given.value is None else given.value
     if kind is Count:
         value = pl.when(value.is_not_null()).then(pl.lit(value=True))
@@ -201,9 +214,3 @@ def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, sch
         if found.is_integer() or found.is_decimal():
             value = value.cast(spec.dtype)  # a mean may round an input that no float equals; a row is not rejected for it (S10)
     return (value if given.where is None else pl.when(given.where).then(value)).alias(spec.name)
-
-
-def _check_there(names: Iterable[str], schema: pl.Schema, what: str) -> None:
-    for name in names:
-        if name not in schema:
-            raise KeyError(f"there is no column {name!r} for {what}. {did_you_mean(name, schema)}")
