@@ -136,13 +136,8 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
 
 
 def with_article(noun: str) -> str:
-    """Returns a noun with its indefinite article, by its sound as far as its letters tell.
-
-    Example:
-        >>> with_article("int"), with_article("LazyFrame"), with_article("NoneType")
-        ('an int', 'a LazyFrame', 'a NoneType')
-    """
-    return f"{'an' if noun[:1].lower() in 'aeiou' and not noun.lower().startswith('u') else 'a'} {noun}"
+    """Returns a noun with its indefinite article: an int, a LazyFrame."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
