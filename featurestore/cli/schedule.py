@@ -36,6 +36,8 @@ def schedule(
     def tell(outcome: "Outcome") -> None:
         if outcome.state in ("failed", "retrying"):
             failed.set()
+            if outcome.told_before and not json:
+                return  # one broken file fails all views on its source, and each of them several times
         _print_line(outcome) if json else out().print(_line(outcome), soft_wrap=True)
 
     store = open_store(ctx, project_dir)

@@ -193,6 +193,9 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
     if spec.description:
         console.print(Text(spec.description, style="dim"))
     console.print(features)
+    for status in store.status():
+        if status.view == view and status.problem:
+            console.print(Text(status.problem, style="red"), soft_wrap=True)
     if not found:
         console.print(f"It was never materialized: {called(store.settings.root)} materialize {view}")
         return

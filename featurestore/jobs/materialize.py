@@ -29,6 +29,7 @@ import polars as pl
 
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
+from featurestore.jobs.attempts import is_to_clear, noting_failures, pinned, reads_nothing
 from featurestore.jobs.latest import Written, write_latest
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.jobs.summary import ViewSummary
@@ -171,7 +172,8 @@ class Materializer:
                 self._switch(applied, end)
             return summary
 
-        return discreetly([applied.spec], run, reader.schema)
+        with noting_failures(self._ledger, self._offline, Table.of(self._project, applied), None if dry_run else self._clock):
+            return discreetly([applied.spec], run, reader.schema)
 
     def _run(
         self,
@@ -182,15 +184,14 @@ class Materializer:
         end: datetime,
         note: Mapping[str, Any],
     ) -> ViewSummary:
-        view = applied.spec
-        summary = ViewSummary(view.name, applied.data_version)
+        view, summary = applied.spec, ViewSummary(applied.spec.name, applied.data_version)
         while True:
             settled, number = self._settle(applied, transform, reader)
             summary = summary.plus(settled)
             span = self._pin(applied, transform, reader, start, end)
-            if not span.chunks:
+            if not span.chunks and not is_to_clear(self._ledger, applied):
                 return summary
-            body = {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor), **note}
+            body = pinned(span, note) if span.chunks else reads_nothing(self._ledger, view.name, applied.data_version)
             run = self._ledger.begin(view.name, applied.data_version, number, body)
             if run.state == "failed":
                 raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")

@@ -25,6 +25,7 @@ from featurestore.jobs.duties import Duty
 from featurestore.jobs.notify import Notify
 from featurestore.jobs.standing import Notice
 from featurestore.jobs.summary import ViewSummary
+from featurestore.jobs.troubles import Troubles
 from featurestore.jobs.turns import MOST_DEATHS, OVER, Belief, Retries, done, failed, given_up, waiting
 from featurestore.registry.due import Due, Dues, Standing
 from featurestore.registry.leases import Lease, Leases
@@ -49,6 +50,7 @@ class Outcome:
         summary: what the run did, once it is done.
         error: why it failed, or what it waits for.
         next_at: when it is tried again.
+        told_before: whether the same error of the same source was told already, of this view or another.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Outcome:
     summary: ViewSummary | None = None
     error: str = ""
     next_at: datetime | None = None
+    told_before: bool = False
 
 
 @dataclass
@@ -131,6 +134,7 @@ class Scheduler:
         self._did: dict[str, int] = {}
         self._ticked = 0
         self._ahead: set[str] = set()
+        self._troubles = Troubles()
         self._lock = Lock()
         self._closing = False
         self._trouble = ""
@@ -337,9 +341,10 @@ class Scheduler:
             _log.warning("The due row of %r was changed by somebody who has not its lease.", job.duty.name)
             self._leases.release(job.lease)
         next_at = None if due.next_at is None else from_micros(due.next_at)
-        self._tell(Outcome(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at))
+        known, told_loudly = self._troubles.note(job.duty, due, self._retries.attempts)
+        self._tell(Outcome(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at, known))
         loud = due.state == "failed" or (due.state == "retrying" and due.attempts == self._retries.attempts)
-        if loud:
+        if loud and not told_loudly:
             given = "and is given up until it is due again" if due.state == "failed" else "and goes on being tried"
             self._notify(Notice(due.view, "failed", f"{due.view} failed {due.attempts} times, {given}: {due.error}"))
 
