@@ -17,6 +17,7 @@ from featurestore.spec.stream import StreamSource
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table, Upkeep
+    from featurestore.offline.condition import Mender
     from featurestore.online.base import OnlineStore
     from featurestore.sources.base import SourceReader
     from featurestore.streams.base import StreamConsumer
@@ -174,6 +175,25 @@ def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
     from featurestore.offline.upkeep import DeltaUpkeep
 
     return DeltaUpkeep(DeltaStore(settings.history_folder, clock=clock), clock=clock)
+
+
+def open_mender(settings: Settings, clock: Clock) -> "Mender":
+    """Returns what looks whether the histories of a project's settings are whole, and mends them."""
+    from featurestore.offline.delta import DeltaStore
+    from featurestore.offline.delta_mender import DeltaMender
+
+    return DeltaMender(DeltaStore(settings.history_folder, clock=clock), clock=clock)
+
+
+def kept_files(settings: Settings) -> dict[str, Path]:
+    """Returns where on this machine a project's settings keep what others are not to read, by what it is."""
+    found = {"history": settings.history_folder / settings.project}
+    found |= {name: folder for name, folder in store_folders(settings).items() if name != "history"}
+    scheme, _, path = settings.registry.partition(":///")
+    if scheme.startswith("sqlite"):
+        registry = settings.root / path
+        found |= {"registry" + ending: registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")}
+    return found
 
 
 def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:

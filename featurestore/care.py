@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.adapters import (
     copy_history,
+    kept_files,
     online_address,
     online_facts,
     open_eraser,
@@ -17,8 +18,8 @@ from featurestore.adapters import (
 )
 from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
-from featurestore.durable import make_folders
-from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.durable import folder_mode, make_folders
+from featurestore.errors import DamagedHistoryError, FeatureStoreError, RequestError
 from featurestore.parts import Parts
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.selection import select
@@ -253,6 +254,13 @@ class Care(Parts):
         catalog = self._watch.refresh()
         job = self._materializer(None)
         for name, applied in sorted(catalog.views.items()):
+            try:
+                mended = self._histories.mend(applied)
+            except DamagedHistoryError as error:
+                yield Finding(f"repair: {name}", "error", str(error))
+                continue
+            if mended:
+                yield Finding(f"repair: {name}", "ok", mended)
             last = self._ledger.latest(name, applied.data_version)
             if last is not None and last.state in ("running", "committed"):
                 job.materialize(*self._at_hand.of(applied), start=None, end=self._clock())
@@ -265,6 +273,7 @@ class Care(Parts):
     def _checks(self) -> "Iterator[tuple[str, Check]]":
         """Yields what the doctor looks at, each with what it is called where it cannot be looked at."""
         from featurestore.jobs.doctor import told_definitions, told_folder, told_versions
+        from featurestore.jobs.doctor_history import told_access
 
         settings = self.settings
         yield "settings", self._told_settings
@@ -272,6 +281,7 @@ class Care(Parts):
         for name, folder in store_folders(settings).items():
             yield f"folder: {name}", partial(told_folder, name, folder, self._clock)
         yield "registry", self._told_registry
+        yield "access", lambda: told_access(kept_files(settings), folder_mode(settings.history_folder / settings.project))
         yield "online store", self._told_online
         if (settings.root / settings.definitions).is_dir():
             yield "definitions", lambda: told_definitions(lambda: self._applier.plan(self._at_hand.load(None), partial=False))
@@ -285,6 +295,7 @@ class Care(Parts):
         from featurestore.jobs.doctor import ViewChecks
 
         yield "streams", self._told_streams
+        yield "registry", partial(self._histories.known, catalog)
         for name, source in sorted(catalog.sources.items()):
             yield f"source: {name}", partial(self._told_source, source)
         stores = self.settings.project, catalog, self._offline, self._ledger, self._clock
@@ -292,6 +303,7 @@ class Care(Parts):
         for name, applied in sorted(catalog.views.items()):
             yield f"runs: {name}", partial(views.runs, applied)
             yield f"history: {name}", partial(views.history, applied)
+            yield f"history: {name}", partial(self._histories.whole, applied)
             yield f"online: {name}", partial(views.online, catalog.served[name])
 
     def _told_settings(self) -> "Iterator[Finding]":

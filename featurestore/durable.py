@@ -101,9 +101,11 @@ def write_beside(path: Path, content: Content) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a file, whose bytes are on the disk, another name in its folder, in place of a file that has it."""
+    """Gives a file, whose bytes are on the disk, another name, in place of a file that has it."""
     source.replace(target)
     sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@
     │   └── RejectedRowsError       rows were rejected and the view says ``on_reject="fail"``
     ├── StoreError                  a store cannot be reached or read
     │   ├── OfflineStoreError
+    │   │   └── DamagedHistoryError  a history lacks what was written to it
     │   └── OnlineStoreError
     ├── StreamError                 a stream's broker cannot be reached, or its stream cannot be read
     │   └── StreamRefusedError      the broker answers, and says no: there is no such stream, or it admits nobody
@@ -343,6 +344,10 @@ class StoreError(FeatureStoreError):
 
 class OfflineStoreError(StoreError):
     """The offline store cannot be reached, or a table in it cannot be read."""
+
+
+class DamagedHistoryError(OfflineStoreError):
+    """A view's history lacks what its runs or pushes have written; nothing is written over it."""
 
 
 class OnlineStoreError(StoreError):

@@ -88,6 +88,10 @@ class Operations(Care):
         if parallel < 1:
             raise RequestError(f"parallel={parallel} is no number of views to do at once; the least is 1.")
         job, chosen, define = self._materializer(progress), self._views(views), self._at_hand.of
+        if since is not None and since.year == 1 and not dry_run:
+            # Who reads a source again from its beginning goes on without what is nowhere any more.
+            for applied in chosen:
+                self._histories.mend(applied, give_up=True)
         if chunk is None:
             done = job.materialize_all(chosen, define, start=since, end=until, dry_run=dry_run, parallel=parallel)
             return MaterializeSummary(done)

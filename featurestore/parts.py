@@ -7,6 +7,7 @@ from featurestore.adapters import (
     open_engine,
     open_feature_log,
     open_gate,
+    open_mender,
     open_offline,
     open_online,
     open_source,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.jobs.agenda import Agenda
     from featurestore.jobs.apply import Applier
+    from featurestore.jobs.doctor_history import HistoryChecks
     from featurestore.jobs.gatekeeper import Gatekeeper
     from featurestore.jobs.materialize import Materializer
     from featurestore.jobs.notify import Notify
@@ -150,7 +152,7 @@ class Parts(MadeOnce):
     def _applier(self) -> "Applier":
         from featurestore.jobs.apply import Applier
 
-        return Applier(self._registry, self._open_source, self._count_rows, self._serving.retained)
+        return Applier(self._registry, self._open_source, self._count_rows, self._serving.retained, self._histories.place)
 
     @once
     def _offline(self) -> "OfflineStore":
@@ -177,6 +179,13 @@ class Parts(MadeOnce):
 
         folder = self.settings.history_folder / self.settings.project
         return Tombstones(self._registry, TombstoneSecret(folder / "_tombstone_secret", self.settings.tombstone_secret))
+
+    @once
+    def _histories(self) -> "HistoryChecks":
+        from featurestore.jobs.doctor_history import HistoryChecks
+
+        upkeep, mender = open_upkeep(self.settings, self._clock), open_mender(self.settings, self._clock)
+        return HistoryChecks(self.settings.project, self._ledger, mender, upkeep.tables)
 
     @once
     def _keeper(self) -> "Gatekeeper":

@@ -16,7 +16,7 @@ from featurestore.registry.specs import SpecRegistry
 from featurestore.sources.base import SourceReader
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.source import Source
-from featurestore.spec.view import FeatureView
+from featurestore.spec.view import FeatureView, ViewSpec
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Applier:
         open_source: opens a source's reader.
         count_rows: tells how many rows a view's history holds: those to be recomputed, and whether there are any to serve.
         retained: tells which earlier data versions of a view are kept.
+        place: tells which data version a view is to have whose rows are to be made, given the one that comes next.
     """
 
     registry: SpecRegistry
     open_source: Callable[[Source], SourceReader]
     count_rows: Callable[[AppliedView], int | None]
     retained: Callable[[str], Sequence[AppliedView]]
+    place: Callable[[ViewSpec, int], int] = lambda view, number: number
 
     def plan(self, definitions: Definitions, *, partial: bool) -> Plan:
         """Returns what applying the definitions would change.
@@ -42,7 +44,7 @@ class Applier:
             DefinitionErrors: views do not fit their sources or have transforms that are wrong; all of them are told.
         """
         catalog = self.registry.load()
-        plan = diff(catalog, definitions, partial=partial, rows=self.count_rows, retained=self.retained)
+        plan = diff(catalog, definitions, partial=partial, rows=self.count_rows, retained=self.retained, place=self.place)
         changed = {change.name for change in plan.changes if change.kind in ("view", "source", "entity")}
         faults: list[DefinitionError] = []
         warnings: list[str] = []

@@ -271,10 +271,10 @@ class GuardedOffline:
         with self._keeper.passing() as graves:
             return self._store.stage(table, run, index, self._keeper.rows(graves, table, frame))
 
-    def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]]) -> int:
+    def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]], after: int = 0) -> int:
         """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
         with self._keeper.passing():
-            return self._store.commit(table, run, staged)
+            return self._store.commit(table, run, staged, after)
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""

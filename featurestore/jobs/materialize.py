@@ -36,6 +36,7 @@ from featurestore.jobs.summary import ViewSummary
 from featurestore.jobs.views import OF_ONE_VIEW, each_view
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
+from featurestore.offline.condition import require_runs
 from featurestore.online.base import OnlineStore
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.personal import without_unkeyed
@@ -233,6 +234,7 @@ class Materializer:
             # NOTE: the history is asked before the ledger, which may have been restored from before the history's last run.
             taken = self._offline.snapshot(table).last_run
             latest = self._ledger.latest(view.name, applied.data_version)
+            require_runs(table, self._ledger.last_committed, self._offline.snapshot)
             if latest is not None and latest.state in _UNFINISHED:
                 run = self._ledger.update(latest, attempts=latest.attempts + 1)
                 summary = summary.plus(replace(self._complete(run, applied, transform, reader), resumed=True))
@@ -287,17 +289,9 @@ class Materializer:
             # What was pushed was told by the push: nothing of it was new now.
             return ViewSummary(run.view, run.data_version, seconds=time.perf_counter() - began)
         return ViewSummary(
-            run.view,
-            run.data_version,
-            run.rows_read,
-            run.rows_written,
-            run.rows_rejected,
-            online,
-            run.reasons,
-            time.perf_counter() - began,
-            rows_known=max(0, made - run.rows_written),
-            rows_tied=tied,
-        )
+            run.view, run.data_version, run.rows_read, run.rows_written, run.rows_rejected,
+            online, run.reasons, time.perf_counter() - began, rows_known=max(0, made - run.rows_written), rows_tied=tied,
+        )  # fmt: skip
 
     def _write_online(self, run: Run, table: Table, applied: AppliedView) -> Written:
         """Writes what a committed run makes of a view's values."""
@@ -325,7 +319,8 @@ class Materializer:
             self._ledger.update(run, rows_read=read, rows_rejected=rejected, reasons=reasons)
             raise RejectedRowsError(run.view, reasons, next(body["kept"] for body in bodies if body["kept"]))
         self._progress.step(run.view, "write history", 0, 1)
-        written = self._offline.commit(table, run.seq, [body["staged"] for body in bodies])
+        after = self._ledger.last_committed(run.view, run.data_version)
+        written = self._offline.commit(table, run.seq, [body["staged"] for body in bodies], after)
         self._progress.step(run.view, "write history", 1, 1)
         return self._ledger.update(
             run, state="committed", rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons

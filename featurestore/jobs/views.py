@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError, SourceError
+from featurestore.errors import DamagedHistoryError, DefinitionError, FeatureStoreError, MaterializeError, SourceError
 from featurestore.jobs.summary import ViewSummary
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 
-OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError)
-"""The errors that one view's source, transform or rows give cause to."""
+OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError, DamagedHistoryError)
+"""The errors that one view's source, transform, rows or history give cause to."""
 
 
 def each_view(

@@ -10,6 +10,8 @@ import polars as pl
 
 from featurestore.plan.buckets import ROOT, bits_of
 from featurestore.spec.catalog import AppliedView
+from featurestore.spec.serial import stored_digests
+from featurestore.spec.view import ViewSpec
 
 CORRECTS = "_corrects"
 """The log's column that marks rows whose event (S9) is known otherwise already, or is in the same push twice."""
@@ -22,7 +24,8 @@ Staged = Mapping[str, Any]
 class Table:
     """The history of one view, at one data version.
 
-    Its columns are the join keys, ``event_time``, ``available_time`` (the effective one, S2) and the features.
+    Its columns are the join keys, ``event_time``, ``available_time`` (the effective one, S2) and the features. ``spec`` is the
+    definition, where one is applied.
     """
 
     project: str
@@ -30,11 +33,18 @@ class Table:
     data_version: int
     keys: Mapping[str, pl.DataType]
     features: Mapping[str, pl.DataType]
+    spec: ViewSpec | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, project: str, applied: AppliedView) -> "Table":
         """Returns the table of a view as applied."""
-        return cls(project, applied.spec.name, applied.data_version, applied.spec.entity.keys, applied.spec.stored_schema)
+        spec = applied.spec
+        return cls(project, spec.name, applied.data_version, spec.entity.keys, spec.stored_schema, spec)
+
+    @property
+    def definitions(self) -> tuple[str, ...]:
+        """Digests of the definitions that may have made its rows: the view's, and what it was before it got more features."""
+        return () if self.spec is None else stored_digests(self.spec)
 
     def __str__(self) -> str:
         return f"{self.project}/{self.view}/v{self.data_version}"
@@ -362,13 +372,16 @@ class OfflineStore(Protocol):
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """Writes the rows of a run's chunk where no reader sees them, and tells where."""
 
-    def commit(self, table: Table, run: int, staged: Sequence[Staged]) -> int:
+    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
         """Adds the staged rows of a run to the table, all at once, less those it or its log holds already; returns how many.
 
         Segments of the log may be among what is staged: all up to a certain one. They are out of the log then, but deleted
         only by ``PushLog.remove``.
 
         Runs are numbered from 1. A run that was committed already is left as it is, and 0 returned.
+
+        ``after`` is the last run whose commit the ledger knows of: where the table lacks it, or a file, or was made by another
+        definition while the ledger knows of none, it raises ``DamagedHistoryError`` or ``MaterializeError``, and writes nothing.
         """
 
     def committed(self, table: Table, run: int) -> list[History]:

@@ -9,8 +9,10 @@ import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
-from featurestore.errors import OfflineStoreError
+from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
+from featurestore.offline.delta_checks import require_whole
+from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import (
     HASH,
     by_bucket,
@@ -21,7 +23,7 @@ from featurestore.offline.delta_files import (
     translated,
     write_in_folder,
 )
-from featurestore.offline.delta_table import LOG, DeltaState, add_columns, create_table, open_state, write_commit
+from featurestore.offline.delta_table import DEFINITION, DeltaState, add_columns, create_table, note, open_state, write_commit
 from featurestore.offline.merge import Merge, Merged
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 from featurestore.plan.buckets import key_hash
@@ -86,7 +88,7 @@ class DeltaStore:
             write_in_folder(hashed, path, row_group_size=131_072)
         return {"path": str(path.relative_to(self.path(table))), "rows": frame.height}
 
-    def commit(self, table: Table, run: int, staged: Sequence[Staged]) -> int:
+    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
         """See ``OfflineStore.commit``."""
         folder = self.path(table)
         folded = max((each["pushed"] for each in staged if "pushed" in each), default=None)
@@ -94,6 +96,8 @@ class DeltaStore:
         with translated("write", str(folder)):
             for _ in range(_ATTEMPTS):
                 state = open_state(folder)
+                if state.last_run < run:
+                    self._require_whole(state, table, after)
                 if state.version < 0:
                     create_table(folder, table)
                     continue
@@ -101,6 +105,10 @@ class DeltaStore:
                     settle(folder / LOG)  # whoever wrote it may be about to
                     self._unstage(table, run)
                     return 0
+                if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
+                    with self._log.held(table):
+                        note(state, DEFINITION, table.definitions[0])
+                    continue
                 if not state.columns >= columns_of(table).keys():
                     with self._log.held(table):
                         add_columns(state, table)
@@ -121,6 +129,15 @@ class DeltaStore:
         raise OfflineStoreError(
             f"Run {run} of {table} met another writer's commit {_ATTEMPTS} times over. Run it again when fewer write to the view."
         )
+
+    def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
+        """Refuses to write over what is missing. A file may be gone because the table was written anew at this moment."""
+        segments = [segment_number(name) for name in self._log.names(table, state.folded)]
+        try:
+            require_whole(state, table, after, segments)
+        except DamagedHistoryError:
+            if state.is_current():
+                raise
 
     def _commit(self, merge: Merge, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
         """Writes what was merged as the table's next version, less rows that were pushed while it was merged.

@@ -19,8 +19,8 @@ from filelock import FileLock
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
+from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import COMPRESSION, storage_dtype, translated
-from featurestore.offline.delta_table import LOG
 from featurestore.plan.forgotten import keys_as
 
 T = TypeVar("T")

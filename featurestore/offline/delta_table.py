@@ -1,25 +1,28 @@
 """A Delta table as it stands at one version: its files, the last run, and how much of its log was folded into it."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import RemoveAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from featurestore.durable import make_folders, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
+from featurestore.offline.condition import damaged
+from featurestore.offline.delta_entries import LOG, ROWS, broken_entries, entries_of, entry_at
 from featurestore.offline.delta_files import BUCKET, File, columns_of, delta_schema, files_of
 from featurestore.plan.buckets import bits_of
 
 _ATTEMPTS = 5
-_DIGITS = 20
-LOG = "_delta_log"
+DEFINITION = "featurestore.definition"
+GAVE_UP = "featurestore.gaveUp"
 _RUNS = "featurestore"
 _PUSHED = "pushed"
 
@@ -36,6 +39,7 @@ class DeltaState:
         folded: the greatest number of a pushed segment whose rows are in the files; 0 for none.
         stamp: tells the version's entry in the log from another one of the same number.
         columns: the names of its columns.
+        configuration: what was noted of it when it was made, and mended.
     """
 
     folder: Path
@@ -45,6 +49,12 @@ class DeltaState:
     folded: int = 0
     stamp: tuple[tuple[int, int] | None, ...] = ()
     columns: frozenset[str] = frozenset()
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows its files have."""
+        return sum(file.rows for file in self.files)
 
     @property
     def bits(self) -> int | None:
@@ -61,7 +71,7 @@ class DeltaState:
         if self.version < 0:
             # NOTE: not by the entry of version 0, which is taken out of the log once somebody was forgotten.
             return not entries_of(self.folder)
-        return _stamps(self.folder, self.version) == self.stamp and _stamp(_entry(self.folder, self.version + 1)) is None
+        return _stamps(self.folder, self.version) == self.stamp and _stamp(entry_at(self.folder, self.version + 1)) is None
 
 
 def open_state(folder: Path) -> DeltaState:
@@ -75,9 +85,11 @@ def open_state(folder: Path) -> DeltaState:
                 return DeltaState(folder)
             if not left:
                 raise
-        except (DeltaError, OSError):
+        except (DeltaError, OSError) as error:
             # Somebody took older versions out of the table's log while it was read.
             if not left:
+                if broken := broken_entries(folder):
+                    raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken) from error
                 raise
     version = delta.version()
     stamps = _stamps(folder, version)
@@ -85,14 +97,22 @@ def open_state(folder: Path) -> DeltaState:
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
     columns = frozenset(each.name for each in delta.schema().fields)
-    return DeltaState(folder, version, files, last_run, folded, stamps, columns)
+    return DeltaState(folder, version, files, last_run, folded, stamps, columns, delta.metadata().configuration)
 
 
 def create_table(folder: Path, table: Table) -> None:
     """Makes a table where there is none."""
     make_folders(folder / LOG)
     try:
-        DeltaTable.create(str(folder), schema=delta_schema(table), mode="ignore", partition_by=[BUCKET])
+        DeltaTable.create(
+            str(folder),
+            schema=delta_schema(table),
+            mode="ignore",
+            partition_by=[BUCKET],
+            configuration={DEFINITION: table.definitions[0]} if table.definitions else None,
+            raise_if_key_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={ROWS: "0"}),
+        )
     except CommitFailedError:  # another process created it at this moment
         DeltaTable(str(folder))
     settle(folder / LOG)
@@ -105,7 +125,9 @@ def add_columns(state: DeltaState, table: Table) -> None:
     """
     missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
     with suppress(CommitFailedError):
-        DeltaTable(str(state.folder), version=state.version).alter.add_columns(missing)
+        DeltaTable(str(state.folder), version=state.version).alter.add_columns(
+            missing, commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
+        )
     settle(state.folder / LOG)
 
 
@@ -120,17 +142,30 @@ def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[An
         folded: the greatest segment among what the run adds; None for none.
     """
     marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
-    # No retries inside: a commit that came between may hold rows that this one repeats.
-    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={"run": str(run)})
-    return _write(state, table, actions, properties)
+    return _write(state, table, actions, marks, {"run": str(run)})
 
 
 def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
     """Writes what no run changes as the version after a state; returns False where another commit has come before."""
-    return _write(state, table, actions, CommitProperties(max_commit_retries=0, custom_metadata={"why": why}))
+    return _write(state, table, actions, [], {"why": why})
 
 
-def _write(state: DeltaState, table: Table, actions: Sequence[Any], properties: CommitProperties) -> bool:
+def note(state: DeltaState, key: str, value: str) -> bool:
+    """Notes something of a table that stays with it; returns False where another commit has come before."""
+    properties = CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
+    try:
+        delta = DeltaTable(str(state.folder), version=state.version)
+        delta.alter.set_table_properties({key: value}, raise_if_not_exists=False, commit_properties=properties)
+    except CommitFailedError:
+        return False
+    settle(state.folder / LOG)
+    return True
+
+
+def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[Transaction], told: dict[str, str]) -> bool:
+    rows = _rows_after(state, actions)
+    # No retries inside: a commit that came between may hold rows that this one repeats.
+    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={**told, ROWS: str(rows)})
     newer = state.columns - columns_of(table).keys() - {BUCKET}
     if newer and any(isinstance(action, RemoveAction) for action in actions):
         # What it wrote anew would lack them.
@@ -154,18 +189,15 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], properties: 
     return True
 
 
-def entries_of(folder: Path) -> list[Path]:
-    """Returns the entries of a table's log of commits, in their order; what else lies there is none."""
-    return sorted(path for path in (folder / LOG).glob("*.json") if len(path.stem) == _DIGITS and path.stem.isdecimal())
-
-
-def _entry(folder: Path, version: int) -> Path:
-    return folder / LOG / f"{version:0{_DIGITS}d}.json"
+def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:
+    gone = {action.path for action in actions if isinstance(action, RemoveAction)}
+    added: int = sum(json.loads(action.stats)["numRecords"] for action in actions if isinstance(action, AddAction))
+    return added + sum(file.rows for file in state.files if file.path not in gone)
 
 
 def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
     """Returns what tells a version's entry from another one of its number, and whether entries were taken out since."""
-    return _stamp(_entry(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
+    return _stamp(entry_at(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -17,8 +17,9 @@ from featurestore.durable import TEMPORARY, remove, replace_file, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
+from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
-from featurestore.offline.delta_table import LOG, open_state, write_change
+from featurestore.offline.delta_table import open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog, is_segment, segment_number
 from featurestore.plan.buckets import bits_of, key_hash, node_of
 from featurestore.plan.forgotten import among, loosely_among

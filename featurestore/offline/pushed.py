@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 from featurestore.durable import TEMPORARY, file_mode, make_folders, move, remove, settle, sync_folder, write_beside
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
+from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated, with_columns_of
-from featurestore.offline.delta_table import LOG, DeltaState, open_state
+from featurestore.offline.delta_table import DeltaState, open_state
 from featurestore.offline.known import Found, KnownRows
 from featurestore.plan.buckets import key_hash
 from featurestore.plan.history import number_copies, sort_history

@@ -16,10 +16,13 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import TEMPORARY, remove, remove_empty, settle
 from featurestore.offline.base import Compacted, Removed, Table
 from featurestore.offline.compaction import merge_group, worth_merging
+from featurestore.offline.condition import damaged
 from featurestore.offline.delta import DeltaStore, staged_runs
+from featurestore.offline.delta_checks import problems_of
+from featurestore.offline.delta_entries import LOG, entries_of
 from featurestore.offline.delta_files import BUCKET, NewFile, remove_file, translated
-from featurestore.offline.delta_table import LOG, DeltaState, entries_of, open_state, write_change
-from featurestore.offline.pushed import DeltaPushLog
+from featurestore.offline.delta_table import DeltaState, open_state, write_change
+from featurestore.offline.pushed import DeltaPushLog, segment_number
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
@@ -60,6 +63,11 @@ class DeltaUpkeep:
         folder = self._path(table)
         with translated("compact", str(folder)):
             state = open_state(folder)
+            segments = [segment_number(name) for name in self._log.names(table, state.folded)]
+            if problems := problems_of(state, done, segments):
+                if not state.is_current():
+                    return Compacted(0, 0, 0)
+                raise damaged(str(table), table.view, problems)
             group = worth_merging(state.files, done)
             if group is None:
                 return None

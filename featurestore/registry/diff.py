@@ -144,6 +144,7 @@ def diff(
     partial: bool,
     rows: Callable[[AppliedView], int | None],
     retained: Callable[[str], Sequence[AppliedView]] = lambda view: (),
+    place: Callable[[ViewSpec, int], int] = lambda view, number: number,
 ) -> Plan:
     """Returns what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` and ``retained`` do.
 
@@ -153,6 +154,8 @@ def diff(
         partial: whether the definitions are some of the project's, so that what is not among them stays; else it goes.
         rows: tells how many rows the history of a view as it was applied holds; None where that is not known.
         retained: tells the earlier data versions of a view that are kept, the newest first, each as it was last.
+        place: tells which data version a view is to have whose rows are to be made, given the one that comes next: a registry
+            that was lost knows nothing of the histories that are there.
 
     Raises:
         DefinitionErrors: a service among the definitions uses what is neither defined nor, in a partial apply, applied.
@@ -172,7 +175,7 @@ def diff(
     for kind in KINDS:
         gone = [] if partial else [name for name in applied[kind] if name not in defined[kind]]
         for name in sorted([*defined[kind], *gone]):
-            change = _change(catalog, kind, name, applied[kind].get(name), defined[kind].get(name), rows, retained)
+            change = _change(catalog, kind, name, applied[kind].get(name), defined[kind].get(name), rows, retained, place)
             if change is None:
                 unchanged += 1
             else:
@@ -191,19 +194,21 @@ def _change(
     new: Spec | None,
     rows: Callable[[AppliedView], int | None],
     retained: Callable[[str], Sequence[AppliedView]],
+    place: Callable[[ViewSpec, int], int],
 ) -> Change | None:
     """Returns what becomes of a definition; None where it stays as it is."""
     version = catalog.versions.get((kind, name), 0) + 1
     if new is None:
         return Change("remove", kind, name, version=version)
     if old is None:
-        return Change("add", kind, name, version=version, data_version=version if kind == "view" else None, spec=new)
+        number = place(new, version) if isinstance(new, ViewSpec) else None
+        return Change("add", kind, name, version=version, data_version=number, spec=new)
     if to_json(old) == to_json(new):
         return None
     told = details(old, new)
     if not (isinstance(old, ViewSpec) and isinstance(new, ViewSpec)):
         return Change("change", kind, name, told, version=version, spec=new)
-    return _changed_view(catalog, old, new, told, rows, retained)
+    return _changed_view(catalog, old, new, told, rows, retained, place)
 
 
 def _changed_view(
@@ -213,6 +218,7 @@ def _changed_view(
     told: tuple[str, ...],
     rows: Callable[[AppliedView], int | None],
     retained: Callable[[str], Sequence[AppliedView]],
+    place: Callable[[ViewSpec, int], int],
 ) -> Change:
     """Returns what becomes of a view that is defined otherwise: of its rows, and of what readers are given."""
     name, version = new.name, catalog.versions["view", new.name] + 1
@@ -236,7 +242,7 @@ def _changed_view(
             back = replace(changed, details=told, data_version=earlier.data_version)
             return replace(back, serves=None if earlier.data_version == served.data_version else _kept(served, rows))
     count = rows(applied)
-    return replace(changed, recompute=True, rows=count, data_version=version, serves=_kept(served, rows))
+    return replace(changed, recompute=True, rows=count, data_version=place(new, version), serves=_kept(served, rows))
 
 
 def appended(old: ViewSpec, new: ViewSpec) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import msgspec
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import RegistryError
+from featurestore.offline.condition import Booked
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.specs import SpecRegistry
 
@@ -111,6 +112,23 @@ class Ledger:
     def last_done(self, view: str, data_version: int) -> Run | None:
         """Returns the run with the greatest ``seq`` among those that are done; None before the first of them."""
         return self._greatest(view, data_version, "done")
+
+    def last_committed(self, view: str, data_version: int) -> int:
+        """Returns the number of the last run whose rows the history has; 0 before the first of them."""
+        run = self._run
+        newest = run.select().where(self._written(view, data_version)).order_by(run.c.seq.desc()).limit(1)
+        with self._database.reading() as connection:
+            row = connection.execute(newest).first()
+        return 0 if row is None else int(row.seq)
+
+    def booked(self, view: str, data_version: int) -> Booked:
+        """Returns what all runs together have written to the history."""
+        run = self._run
+        with self._database.reading() as connection:
+            rows = connection.execute(run.select().where(self._written(view, data_version))).all()
+        spans = [_decode(row.span, _what(view, data_version, row.seq)) for row in rows if '"pushed"' in row.span]
+        pushed = [chunk["pushed"] for span in spans for chunk in span["chunks"] if "pushed" in chunk]
+        return Booked({row.seq: row.rows_written for row in rows}, max(pushed, default=0))
 
     def begin(self, view: str, data_version: int, seq: int, span: dict[str, Any]) -> Run:
         """Begins a run, in the state ``running`` and with ``attempts`` at 1.
@@ -234,6 +252,12 @@ class Ledger:
         with self._database.reading() as connection:
             row = connection.execute(run.select().where(mine).order_by(run.c.seq.desc()).limit(1)).first()
         return None if row is None else _read(row)
+
+    def _written(self, view: str, data_version: int) -> "ColumnElement[bool]":
+        run = self._run
+        mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
+        written: ColumnElement[bool] = mine & run.c.state.in_(("committed", "done"))
+        return written
 
     def _of(self, table: "Table", run: Run) -> "ColumnElement[bool]":
         """Returns the condition that a row of a table belongs to a run."""

@@ -4,7 +4,6 @@ With ``database.py`` the only module that imports SQLAlchemy, which takes a fift
 ``ledger.py`` get both through the ``Database`` they open.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +287,7 @@ def open_engine(url: str, root: Path) -> Engine:
         )
     except ImportError as error:
         raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error
-    event.listen(engine, "do_connect", _connecting())
+    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _be_patient)
     return engine
 
@@ -320,16 +319,17 @@ _PATIENCE: dict[str, int] = {
 """What libpq is told of a connection, unless the registry's address says otherwise."""
 
 
-def _connecting() -> Callable[..., Any]:
-    """Returns what connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
+def _connect(_: Any, __: Any, arguments: Any, options: Any) -> Any:
+    """Connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
 
     Keepalives tell that the other side's machine is gone. Behind a proxy, or where a server has stopped, the connection is well
     and the answer never comes.
     """
-    from featurestore.registry.silence import Connector
+    from featurestore.registry.silence import PatientConnection
 
-    connector = Connector()
-    return lambda dialect, record, arguments, options: connector.connect(SILENT_SECONDS, arguments, options)
+    connection = PatientConnection.connect(*arguments, **options)
+    connection.silent_seconds = SILENT_SECONDS
+    return connection
 
 
 def _be_patient(connection: Any, _: Any) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from math import isfinite
 from typing import Any
 
@@ -114,6 +114,19 @@ def from_json(kind: str, text: str) -> Spec:
 def data_digest(view: ViewSpec) -> str:
     """Returns a digest of all that a view's stored values depend on: a change of it means recomputing them."""
     return hashlib.sha256(to_json(without_words(view)).encode()).hexdigest()
+
+
+def stored_digests(view: ViewSpec) -> tuple[str, ...]:
+    """Returns the digest of a view, and those of what it may have been before nullable features were added to it.
+
+    Rows that it had then need only lack them, so they are the same rows still.
+    """
+    told = [data_digest(view)]
+    count = len(view.features)
+    while not view.windows and count > 1 and view.features[count - 1].nullable:
+        count -= 1
+        told.append(data_digest(replace(view, features=view.features[:count])))
+    return tuple(told)
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:

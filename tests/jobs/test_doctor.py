@@ -82,7 +82,7 @@ def test_a_history_that_was_lost_is_found(store: FeatureStore) -> None:
 
 
 def test_an_interrupted_run_is_told_and_completed(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def killed(*_: object) -> int:
+    def killed(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
     later = rows(to_micros(utc_now()), 70)[60:]

@@ -1,0 +1,108 @@
+"""What condition a history is in, compared with what the ledger says was written to it; and the port of what mends it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from featurestore.errors import DamagedHistoryError
+from featurestore.offline.base import Snapshot, Table
+
+
+@dataclass(frozen=True)
+class Booked:
+    """What the ledger says a history has.
+
+    Args:
+        rows: how many rows each run added whose commit was made, by the run's number.
+        pushed: the greatest segment of the log of pushes that such a run took over; 0 for none.
+    """
+
+    rows: Mapping[int, int] = field(default_factory=dict)
+    pushed: int = 0
+
+    @property
+    def last_run(self) -> int:
+        """The last run whose commit was made; 0 for none."""
+        return max(self.rows, default=0)
+
+    def after(self, run: int) -> int:
+        """Returns how many rows the runs after one have added."""
+        return sum(count for number, count in self.rows.items() if number > run)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What condition a history is in.
+
+    Args:
+        problems: what is wrong with it, a sentence each.
+        definition: the digest of the definition that made it; empty where it does not say.
+        gave_up: what somebody gave up when it was mended; empty where nothing was.
+        last_run: the last run that it has.
+    """
+
+    problems: tuple[str, ...] = ()
+    definition: str = ""
+    gave_up: str = ""
+    last_run: int = 0
+
+
+def damaged(table: str, view: str, problems: Sequence[str], *, mended: bool = False) -> DamagedHistoryError:
+    """Returns the error that says of a history what is wrong with it, a phrase each, and what to do."""
+    return DamagedHistoryError(
+        f"The history {table} is damaged, and nothing is written over it: {'; '.join(problems)}. {cure(view, mended=mended)}"
+    )
+
+
+def cure(view: str, *, mended: bool = False) -> str:
+    """Returns what to do about a damaged history; ``mended`` is for one that could not be mended from what is on the disk."""
+    repair = "" if mended else "Put back what is on the disk still: featurestore doctor --repair. If that does not do, "
+    return (
+        f"{repair}{'Restore' if mended else 'restore'} it from a backup, or read the source again, which gives up what cannot be "
+        f"found (push it again): featurestore materialize {view} --start 0001-01-01"
+    )
+
+
+def lost_runs(last: int, booked: int) -> str:
+    """Returns what is to be said of a history that has runs up to one, where the ledger has them up to a later one."""
+    lost = f"run {booked} is" if booked == last + 1 else f"runs {last + 1} to {booked} are"
+    return f"{lost} done by the registry, but the history has {last or 'none'}"
+
+
+def require_runs(table: Table, last_committed: Callable[[str, int], int], snapshot: Callable[[Table], Snapshot]) -> None:
+    """Refuses to go on where a history lacks runs that the ledger has as committed: nothing is written over a hole.
+
+    Args:
+        table: the history.
+        last_committed: tells the last of them, of a view and data version.
+        snapshot: opens the history; after the ledger, for a commit is on the disk before the ledger has it.
+
+    Raises:
+        DamagedHistoryError: it lacks some.
+    """
+    booked = last_committed(table.view, table.data_version)
+    if booked and (last := snapshot(table).last_run) < booked:
+        raise damaged(str(table), table.view, [lost_runs(last, booked)])
+
+
+class Mender(Protocol):
+    """Looks whether histories are whole, and mends them."""
+
+    def inspect(self, table: Table, booked: Booked) -> Condition:
+        """Returns what condition a table and its log are in; of a table that is not there and need not be, an empty one."""
+
+    def mend(self, table: Table, booked: Booked, *, give_up: bool) -> str:
+        """Puts back what a table lacks, as far as the rows are in files on the disk still; repeated, it does nothing.
+
+        Args:
+            table: the table.
+            booked: what the ledger says of it.
+            give_up: go on without what cannot be found; else nothing is changed where something is missing.
+
+        Returns:
+            What was done, in words; empty where there was nothing to do.
+
+        Raises:
+            DamagedHistoryError: something cannot be found.
+            OfflineStoreError: the table cannot be read or written.
+        """

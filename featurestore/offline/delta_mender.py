@@ -1,0 +1,200 @@
+"""Mending a table that lacks something, from the files that are on the disk still.
+
+Nothing is deleted with the commit that drops it: what no version names lies in the folder for a day at least. A table is a set of
+rows, so what lies there of runs that were committed is what it had.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import make_folders, move, remove, write_file
+from featurestore.errors import DamagedHistoryError, OfflineStoreError
+from featurestore.offline.base import CORRECTS, Table
+from featurestore.offline.condition import Booked, Condition, damaged
+from featurestore.offline.delta import DeltaStore
+from featurestore.offline.delta_checks import lost_segments, missing_files, problems_of
+from featurestore.offline.delta_entries import broken_entries, is_whole, needed_entries, recorded_rows, recorded_run
+from featurestore.offline.delta_files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
+from featurestore.offline.delta_files import write_file as write_rows
+from featurestore.offline.delta_table import DEFINITION, GAVE_UP, DeltaState, create_table, note, open_state, write_commit
+from featurestore.offline.pushed import DeltaPushLog, segment_number
+from featurestore.plan.buckets import bits_for, key_hash, node_of
+from featurestore.plan.history import sort_history, without_known
+
+_LOOKS = 3
+_ASIDE = "_damaged"
+"""Where what cannot be read is put, beside the table: whoever looks into it may find more."""
+
+
+class DeltaMender:
+    """Looks whether the tables of a store are whole, and mends them.
+
+    Args:
+        store: the store.
+        clock: tells the present.
+    """
+
+    def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
+        self._path = store.path
+        self._log = DeltaPushLog(store.path)
+        self._clock = clock
+
+    def inspect(self, table: Table, booked: Booked) -> Condition:
+        """See ``Mender.inspect``."""
+        folder = self._path(table)
+        with translated("open", str(folder)):
+            for left in reversed(range(_LOOKS)):
+                try:
+                    state = open_state(folder)
+                except DamagedHistoryError:
+                    return Condition(tuple(broken_entries(folder)))
+                names = self._log.names(table, state.folded)
+                problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
+                problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
+                # Somebody may write it anew at this moment.
+                if not problems or state.is_current() or not left:
+                    break
+        noted = state.configuration
+        return Condition(tuple(problems), noted.get(DEFINITION, ""), noted.get(GAVE_UP, ""), state.last_run)
+
+    def mend(self, table: Table, booked: Booked, *, give_up: bool) -> str:
+        """See ``Mender.mend``."""
+        folder = self._path(table)
+        if not self.inspect(table, booked).problems:
+            return ""
+        with translated("mend", str(folder)), self._log.held(table):
+            known = self._set_aside(folder)
+            state = open_state(folder)
+            if state.version < 0:
+                create_table(folder, table)
+                state = open_state(folder)
+            files = self._put_back(state, table, booked, known, give_up=give_up)
+            return "; ".join(filter(None, [files, self._close_gaps(table, give_up=give_up)]))
+
+    def _put_back(self, state: DeltaState, table: Table, booked: Booked, known: int, *, give_up: bool) -> str:
+        """Adds the rows to a table that it lacks and that are in files beside it; returns what was done."""
+        folder, missing = state.folder, missing_files(state)
+        gone = {file.path for file in missing}
+        there = [file for file in state.files if file.path not in gone]
+        recorded, through = recorded_rows(folder, state.version) or 0, recorded_run(folder, state.version)
+        expected = max(
+            state.rows + booked.after(state.last_run),
+            recorded + booked.after(max(through, state.last_run)) if recorded else 0,
+            known,
+        )
+        if expected == state.rows and not missing and state.last_run >= booked.last_run and state.folded >= booked.pushed:
+            return ""
+        written = self._write(folder, table, there, list(self._beside(folder, table, state, booked)), booked.last_run)
+        found = sum(rows for _, rows in written)
+        lacking = expected - sum(file.rows for file in there) - found
+        if lacking > 0 and not give_up:
+            remove(folder / new.action.path for new, _ in written)
+            problem = f"{lacking:,} rows of it are nowhere on the disk, {found:,} would be found"
+            raise damaged(str(table), table.view, [problem], mended=True)
+        told = f"{found:,} rows were put back"
+        if lacking > 0:
+            told += f"; {lacking:,} were given up, which are nowhere on the disk"
+            state = self._noted(state, f"{lacking:,} rows")
+        now = to_micros(self._clock()) // 1000
+        actions = [*(remove_file(file, now) for file in missing), *(new.action for new, _ in written)]
+        if not write_commit(state, table, max(booked.last_run, state.last_run), actions, max(booked.pushed, state.folded) or None):
+            remove(folder / new.action.path for new, _ in written)
+            raise OfflineStoreError(f"{table} was written to while it was mended. Mend it again: featurestore doctor --repair")
+        return told
+
+    def _noted(self, state: DeltaState, what: str) -> DeltaState:
+        before = state.configuration.get(GAVE_UP)
+        note(state, GAVE_UP, f"{before}; {what}" if before else what)
+        return open_state(state.folder)
+
+    def _set_aside(self, folder: Path) -> int:
+        """Takes an entry that cannot be read, and those after it, out of the log; returns how many rows these say there are."""
+        if not broken_entries(folder):
+            return 0
+        rows, before, broken = 0, None, False
+        for path in needed_entries(folder):
+            number = int(path.stem)
+            broken = broken or not is_whole(path) or (before is not None and number != before + 1)
+            before = number
+            if broken:
+                rows = max(rows, recorded_rows(folder, number) or 0) if is_whole(path) else rows
+                make_folders(folder / _ASIDE)
+                move(path, folder / _ASIDE / f"{path.name}.{uuid4().hex[:8]}")
+        return rows
+
+    def _beside(self, folder: Path, table: Table, state: DeltaState, booked: Booked) -> Iterator[pl.DataFrame]:
+        """Yields the rows in files that no version of the table names, of runs that were committed or of compaction."""
+        named = {file.path for file in state.files}
+        for path in sorted(folder.glob(f"{BUCKET}=*/run-*.parquet")):
+            name = str(path.relative_to(folder))
+            if name not in named and (run_of(name) == 0 or run_of(name) in booked.rows):
+                try:
+                    yield _rows_of(folder, table, name)
+                except (pl.exceptions.PolarsError, FileNotFoundError):
+                    continue  # cut off; what is lacking is counted in the end
+        # A hole may have hidden that their numbers were taken.
+        for name in self._log.names(table, 0):
+            if segment_number(name) <= booked.pushed and not self._unreadable(table, [name]):
+                yield self._log.frames(table, [name])[name].select(*columns_of(table))
+
+    def _write(
+        self, folder: Path, table: Table, there: Sequence[File], parts: Sequence[pl.DataFrame], run: int
+    ) -> list[tuple[NewFile, int]]:
+        keys, features = list(table.keys), list(table.features)
+        if not parts:
+            return []
+        new = sort_history(pl.concat(parts), keys, features)
+        for file in there:
+            new = without_known(new, _rows_of(folder, table, file.path), keys, features)
+        bits = max((file.node.bit_length() - 1 for file in there), default=bits_for(new.height))
+        children = new.with_columns(node_of(key_hash(table.keys), bits).alias(BUCKET))
+        parted = children.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True)
+        now = to_micros(self._clock()) // 1000
+        return [(write_rows(folder, run, int(node), frame, now), frame.height) for (node,), frame in parted.items()]
+
+    def _close_gaps(self, table: Table, *, give_up: bool) -> str:
+        """Puts an empty segment in the place of each that is lost, where it is given up."""
+        folder = self._path(table)
+        state = open_state(folder)
+        names = self._log.names(table, state.folded)
+        broken = self._unreadable(table, names)
+        numbers = [segment_number(name) for name in names if folder / "_pushed" / name not in broken]
+        lost = sorted({*lost_segments(state.folded, [*numbers, *(segment_number(path.name) for path in broken)]),
+                       *(segment_number(path.name) for path in broken)})  # fmt: skip
+        if not lost:
+            return ""
+        told = f"{len(lost)} pushes that waited for a run"
+        if not give_up:
+            raise damaged(str(table), table.view, [f"{told} are gone or cannot be read: {lost[:3]}"], mended=True)
+        self._noted(state, told)
+        schema = {**columns_of(table), HASH: pl.UInt64(), CORRECTS: pl.Boolean()}
+        empty = pl.DataFrame(schema=schema)
+        for path in broken:
+            make_folders(folder / _ASIDE)
+            move(path, folder / _ASIDE / path.name)
+        for number in lost:
+            write_file(folder / "_pushed" / f"{number:016d}-{uuid4().hex[:8]}.parquet", lambda file: empty.write_parquet(file))
+        return f"{told} were given up"
+
+    def _unreadable(self, table: Table, names: Sequence[str]) -> list[Path]:
+        found = []
+        for name in names:
+            path = self._path(table) / "_pushed" / name
+            try:
+                pl.read_parquet(path, glob=False)
+            except FileNotFoundError:
+                continue  # a run took it over
+            except pl.exceptions.PolarsError:
+                found.append(path)
+        return found
+
+
+def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:
+    """Returns the rows of one file of a table."""
+    [history] = by_bucket(folder, table, [File(name, 1, 0, 0, 0, 0)]).values()
+    [rows] = history.read()
+    return rows
