@@ -57,11 +57,7 @@ class FeatureStoreError(Exception):
 
     @classmethod
     def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
-        """Returns an error of this class, as it was raised elsewhere.
-
-        Args:
-            message: its message, which is built already.
-            told: what ``to_wire`` returned there; what is missing is as if it was not known.
+        """Returns an error as it was raised elsewhere, by its message and what ``to_wire`` told there, or as if that was not known.
 
         Example:
             >>> NotFoundError.from_wire("No feature view is named 'wether'.", {"name": "wether"}).name
