@@ -260,16 +260,14 @@ class Operations(Care):
         """Returns how each view stands: its rows, how fresh it is against what it promises, its last and next run; print it."""
         return self._status(promised=False)
 
-    def notify(self, standing: "StatusReport") -> None:
+    def notify(self, standing: "StatusReport", *, logged: bool = True) -> None:
         """Logs, and tells the webhook of the settings, which views came to be late or failed or are right again.
 
         Args:
-            standing: how the views stand now; what this store was told before is not told again.
-
-        Raises:
-            ConfigError: the webhook's address is of the wrong form.
+            standing: how the views stand now; what was told before, by this process or another, is not told again.
+            logged: whether to log it.
         """
-        notify = self._notify
+        notify = self._notify if logged else self._post
         for notice in self._promises.news(standing):
             notify(notice)
 

@@ -337,8 +337,9 @@ class Parts(MadeOnce):
     @once
     def _promises(self) -> "Promises":
         from featurestore.jobs.standing import Promises
+        from featurestore.registry.notices import Notices
 
-        return Promises()
+        return Promises(Notices(self._registry).exchange)
 
     def _promise_watch(self, holder: str, standing: "Callable[[], StatusReport]") -> "PromiseWatch":
         from featurestore.jobs.standing import PromiseWatch
@@ -351,6 +352,12 @@ class Parts(MadeOnce):
         from featurestore.jobs.notify import open_webhook
 
         return open_webhook(self.settings.webhook, self.settings.project)
+
+    @once
+    def _post(self) -> "Notify":
+        from featurestore.jobs.notify import open_webhook
+
+        return open_webhook(self.settings.webhook, self.settings.project, logged=False)
 
     def _open_source(self, source: Source) -> "SourceReader":
         return open_source(source, self.settings.root)

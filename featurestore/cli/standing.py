@@ -69,7 +69,7 @@ def _show_views(store: "FeatureStore", *, json: bool, check: bool) -> None:
     else:
         out().print(_standing(store, standing))
     if check:
-        store.notify(standing)
+        store.notify(standing, logged=False)  # it is printed above
         if standing.wrong:
             raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ _SECONDS = 10
 _log = logging.getLogger("featurestore")
 
 
-def open_webhook(url: str, project: str) -> Notify:
+def open_webhook(url: str, project: str, *, logged: bool = True) -> Notify:
     """Returns what posts notices to a webhook; each is logged too. Without an address they are only logged.
 
     A notice is a JSON object with ``text``, which chats show, and ``project``, ``view`` and ``state``. A webhook that cannot
@@ -26,6 +27,7 @@ def open_webhook(url: str, project: str) -> Notify:
     Args:
         url: where to post, over http or https; empty for nowhere.
         project: whose views.
+        logged: whether each is logged.
 
     Raises:
         ConfigError: the address is of another form.
@@ -42,7 +44,8 @@ def open_webhook(url: str, project: str) -> Notify:
     host = urlsplit(url).hostname
 
     def notify(notice: Notice) -> None:
-        _log.log(logging.INFO if notice.state == "ok" else logging.ERROR, "%s", notice.text)
+        if logged:
+            _log.log(logging.INFO if notice.state == "ok" else logging.ERROR, "%s", notice.text)
         if not url:
             return
         told = {"text": f"[{project}] {notice.text}", "project": project, "view": notice.view, "state": notice.state}
@@ -51,7 +54,7 @@ def open_webhook(url: str, project: str) -> Notify:
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS):
                 pass
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             # NOTE: an address may hold a secret, so no more than its host is told.
             _log.warning("The webhook at %s did not take a notice: %s", host, error)
 

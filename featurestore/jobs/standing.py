@@ -1,7 +1,7 @@
 """How views stand: how fresh they are against what they promise, their last run and their next."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -191,10 +191,15 @@ class Notice:
 
 
 class Promises:
-    """Tells when views come to be wrong, and when they are right again: each once."""
+    """Tells when views come to be wrong, and when they are right again: each once.
 
-    def __init__(self) -> None:
-        self._wrong: dict[str, State] = {}
+    Args:
+        exchange: notes which views are wrong, and returns which were; what this object remembers, if None.
+    """
+
+    def __init__(self, exchange: Callable[[Mapping[str, State]], Mapping[str, str]] | None = None) -> None:
+        self._exchange = exchange or self._remembered
+        self._wrong: Mapping[str, State] = {}
 
     def news(self, report: StatusReport) -> list[Notice]:
         """Returns what has changed since the report before.
@@ -203,14 +208,18 @@ class Promises:
             report: how the views stand now.
         """
         found = []
+        wrong = self._exchange({each.view: each.state for each in report.wrong})
         for each in report:
-            before = self._wrong.get(each.view)
+            before = wrong.get(each.view)
             if each.is_wrong and before != each.state:
                 found.append(Notice(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
             elif before is not None and not each.is_wrong:
                 found.append(Notice(each.view, "ok", f"{each.view} is as promised again"))
-        self._wrong = {each.view: each.state for each in report.wrong}
         return found
+
+    def _remembered(self, wrong: Mapping[str, State]) -> Mapping[str, str]:
+        before, self._wrong = self._wrong, wrong
+        return before
 
 
 class PromiseWatch:

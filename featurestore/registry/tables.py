@@ -164,6 +164,15 @@ due = Table(
 )
 """A row for each scheduled view: the due instant that was last taken up, and what came of it."""
 
+notice = Table(
+    "featurestore_notice",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("state", String, nullable=False),
+)
+"""A row for each view that ``status --check`` has told to be late or failed, and not to be right again."""
+
 tombstone = Table(
     "featurestore_tombstone",
     METADATA,

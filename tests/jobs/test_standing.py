@@ -249,6 +249,81 @@ def test_a_webhook_is_told(tmp_path: Path, clock: Clock, hook: tuple[str, type[H
     }  # fmt: skip
 
 
+def test_n27_a_check_tells_what_has_changed_and_another_one_nothing(
+    tmp_path: Path, clock: Clock, hook: tuple[str, type[Hook]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each check is a process of its own, as cron begins it."""
+    url, kind = hook
+    view = weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")
+
+    def check() -> list[str]:
+        kind.taken.clear()
+        with FeatureStore(tmp_path, clock=clock, webhook=url, project="flights") as store:
+            store.notify(store.status(), logged=False)
+        return [each["state"] for each in kind.taken]
+
+    with FeatureStore(tmp_path, clock=clock, project="flights") as store:
+        store.apply([view])
+        store.materialize()
+    assert [check(), check(), check()] == [["late"], [], []]
+    with FeatureStore(tmp_path, clock=clock, project="flights") as store:
+        store.apply([view])
+        store.push("observations", [{"origin": "JFK", "at": NOON, "temp": 80.0}])
+    assert [check(), check()] == [["ok"], []]
+    clock.now = NOON + timedelta(hours=2)
+    assert [check(), check()] == [["late"], []]
+    assert caplog.text == ""
+
+
+def test_an_event_ahead_of_the_clock_keeps_no_promise(store: FeatureStore, clock: Clock) -> None:
+    """A clock was wrong by a day when it came: whether the view is fresh cannot be told until then, and that is told."""
+    view = weather([(NOON, 79.0)], freshness="30m")
+    store.apply([view])
+    store.materialize()
+    assert store.status()[0].state == "ok"
+    clock.now = NOON - timedelta(seconds=59)
+    assert store.status()[0].state == "ok"
+    clock.now = NOON - timedelta(days=1)
+    [status] = store.status()
+    assert (status.state, status.is_wrong) == ("late", True)
+    assert "the latest event lies 1d ahead of the clock" in status.problem
+    assert [each.state for each in store.doctor() if each.check == "freshness: weather"] == ["error"]
+
+
+def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: FeatureStore, clock: Clock) -> None:
+    from dataclasses import replace
+
+    store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])
+    store.materialize()
+    [late] = store.status()
+    told: list[Notice] = []
+    reports = iter([late, replace(late, state="retrying", problem="retrying (1/5): no"), replace(late, state="failed"), late])
+    leases = Leases(store._registry)
+    watch = PromiseWatch(leases, "one", 60, lambda: StatusReport([next(reports)]), told.append)
+    for _ in range(4):
+        watch.look()
+    assert [each.state for each in told] == ["late"]
+
+
+def test_a_webhook_that_answers_nonsense_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    import socket
+    from threading import Thread
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"\x00\xff nonsense\r\n\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        open_webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", "flights")(Notice("weather", "ok", "weather is right"))
+        thread.join()
+    assert "did not take a notice" in caplog.text
+
+
 def test_a_webhook_that_fails_is_logged_without_its_secret(hook: tuple[str, type[Hook]], caplog: pytest.LogCaptureFixture) -> None:
     url, kind = hook
     kind.status = 500
