@@ -64,7 +64,6 @@ class History:
     factor: int
     rows: Counter[Row] = field(default_factory=Counter)
     files: set[str] = field(default_factory=set)
-    filled: bool = False
 
 
 @dataclass
@@ -194,7 +193,6 @@ class Project(RuleBasedStateMachine):
             new = {file: rows for file, rows in self.files[view.source].items() if file not in view.applied.files}
             self.read(view.applied, [row for rows in new.values() for row in rows])
             view.applied.files |= new.keys()
-            view.applied.filled = True
             if not view.rolled_back:
                 view.served = len(view.versions) - 1
 
@@ -228,12 +226,11 @@ class Project(RuleBasedStateMachine):
         view = self.views[name]
         if len(view.versions) == len(TRANSFORMS) + 1:
             return
-        had = view.applied.filled
         view.versions.append(History(view.applied.factor + 1))
         view.rolled_back = False
         self.apply()
-        if not had and view.served == len(view.versions) - 2:
-            view.served = len(view.versions) - 1
+        # The former version is served until the new one is filled, if there is anything of it.
+        view.served = self.store.catalog.served[name].data_version - 1
 
     @rule(name=st.sampled_from([f"{source}_{kind}" for source in SOURCES for kind in ("latest", "windows")]))
     def a_rollback(self, name: str) -> None:
@@ -344,8 +341,6 @@ class Project(RuleBasedStateMachine):
         for view in self.views.values():
             if view.source == source:
                 self.read(view.applied, rows)
-                if not view.applied.filled and len(view.versions) == 1:
-                    view.applied.filled = True
 
     def read(self, version: History, rows: Iterable[Row]) -> None:
         version.rows |= Counter(row for row in rows if row.card not in self.forgotten)
