@@ -30,6 +30,7 @@ from tests.projects import INSTANT, Hand, same, store_at
 
 SECONDS = float(os.environ.get("STATEFUL_SECONDS", "120"))
 SEED = int(os.environ.get("STATEFUL_SEED", "10"))
+KINDS = ("latest", "windows")
 MINUTE = 60_000_000
 START = 1_372_680_000 * 1_000_000
 KEYS = ("a", "b")
@@ -131,9 +132,10 @@ class Project(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.clock = Hand(START)
-        self.views = {f"{source}_{kind}": View(source, kind == "windows") for source in SOURCES for kind in ("latest", "windows")}
-        self.files: dict[str, dict[str, list[Row]]] = {source: {} for source in SOURCES}
-        self.pushes: list[tuple[str, list[Row]]] = []
+        self.views: dict[str, View] = {}
+        self.source = ""
+        self.files: dict[str, list[Row]] = {}
+        self.pushes: list[list[Row]] = []
         self.forgotten: set[str] = set()
         self.store = self.opened()
 
@@ -142,18 +144,19 @@ class Project(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.files["plain"]:
+            if self.source:
                 self.check([-90, -61, -30, 0, 20])
         finally:
             self.store.close()
             shutil.rmtree(self.folder)
 
-    @initialize()
-    def begin(self) -> None:
-        for source in SOURCES:
-            (self.folder / source).mkdir()
-            frame_of([], source).write_parquet(self.folder / source / "0.parquet")
-            self.files[source]["0"] = []
+    @initialize(source=st.sampled_from([*SOURCES]))
+    def begin(self, source: str) -> None:
+        """One source a project: what happens, happens to the same rows."""
+        self.source = source
+        self.views = {kind: View(source, kind == "windows") for kind in KINDS}
+        (self.folder / source).mkdir()
+        self.write([])
         self.apply()
 
     def apply(self) -> None:
@@ -165,32 +168,33 @@ class Project(RuleBasedStateMachine):
     def time_passes(self, minutes: int) -> None:
         self.clock.micros += minutes * MINUTE
 
-    @rule(data=st.data(), source=st.sampled_from([*SOURCES]))
-    def a_file_comes(self, data: st.DataObject, source: str) -> None:
-        rows = self.drawn(data, source)
-        name = str(len(self.files[source]))
-        frame_of(rows, source).write_parquet(self.folder / source / f"{name}.parquet")
-        self.files[source][name] = rows
+    @rule(data=st.data())
+    def a_file_comes(self, data: st.DataObject) -> None:
+        self.write(self.drawn(data))
 
-    @rule(data=st.data(), source=st.sampled_from([*SOURCES]))
-    def a_push(self, data: st.DataObject, source: str) -> None:
-        rows = self.drawn(data, source)
-        self.push(source, rows)
-        self.pushes.append((source, rows))
+    @rule(data=st.data())
+    def a_file_comes_and_is_read(self, data: st.DataObject) -> None:
+        self.write(self.drawn(data))
+        self.a_run([*KINDS])
+
+    @rule(data=st.data())
+    def a_push(self, data: st.DataObject) -> None:
+        rows = self.drawn(data)
+        self.push(rows)
+        self.pushes.append(rows)
 
     @precondition(lambda self: self.pushes)
     @rule(data=st.data())
     def a_push_again(self, data: st.DataObject) -> None:
-        source, rows = data.draw(st.sampled_from(self.pushes), label="again")
-        self.push(source, data.draw(st.permutations(rows), label="in another order"))
+        rows = data.draw(st.sampled_from(self.pushes), label="again")
+        self.push(data.draw(st.permutations(rows), label="in another order"))
 
-    @rule(source=st.sampled_from([*SOURCES, None]))
-    def a_run(self, source: str | None) -> None:
-        names = [name for name, view in self.views.items() if source in (None, view.source)]
+    @rule(names=st.sampled_from([["latest"], ["windows"], ["latest", "windows"]]))
+    def a_run(self, names: list[str]) -> None:
         self.store.materialize(names)
         for name in names:
             view = self.views[name]
-            new = {file: rows for file, rows in self.files[view.source].items() if file not in view.applied.files}
+            new = {file: rows for file, rows in self.files.items() if file not in view.applied.files}
             self.read(view.applied, [row for rows in new.values() for row in rows])
             view.applied.files |= new.keys()
             if not view.rolled_back:
@@ -221,7 +225,7 @@ class Project(RuleBasedStateMachine):
         self.store.forget(CARD, {"card": card}, lift=True)
         self.forgotten.remove(card)
 
-    @rule(name=st.sampled_from([f"{source}_{kind}" for source in SOURCES for kind in ("latest", "windows")]))
+    @rule(name=st.sampled_from(KINDS))
     def a_view_changes(self, name: str) -> None:
         view = self.views[name]
         if len(view.versions) == len(TRANSFORMS) + 1:
@@ -232,7 +236,7 @@ class Project(RuleBasedStateMachine):
         # The former version is served until the new one is filled, if there is anything of it.
         view.served = self.store.catalog.served[name].data_version - 1
 
-    @rule(name=st.sampled_from([f"{source}_{kind}" for source in SOURCES for kind in ("latest", "windows")]))
+    @rule(name=st.sampled_from(KINDS))
     def a_rollback(self, name: str) -> None:
         view = self.views[name]
         try:
@@ -304,11 +308,10 @@ class Project(RuleBasedStateMachine):
     def values(self, view: View, row: Row, version: History) -> tuple[Any, ...]:
         return (None if row.x is None else row.x * version.factor, row.s)
 
-    def drawn(self, data: st.DataObject, source: str) -> list[Row]:
+    def drawn(self, data: st.DataObject) -> list[Row]:
         """New rows, some as those that came before in all, in time, or in all but a note."""
-        late, named = SOURCES[source]
-        before = [row for rows in self.files[source].values() for row in rows]
-        before += [row for pushed, rows in self.pushes if pushed == source for row in rows]
+        late, named = SOURCES[self.source]
+        before = [row for rows in (*self.files.values(), *self.pushes) for row in rows]
         rows: list[Row] = []
         for kind in data.draw(st.lists(st.sampled_from(["new", "equal", "noted", "noted", "tied"]), min_size=1, max_size=5)):
             known = before + rows
@@ -334,12 +337,15 @@ class Project(RuleBasedStateMachine):
         x = data.draw(st.sampled_from([None, 0.0, 1.0, 2.0, -3.0]))
         return x, data.draw(st.sampled_from([None, "u", "v"])), data.draw(st.sampled_from([None, "m", "n"]))
 
-    def push(self, source: str, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        self.store.push(source, frame_of(rows, source))
-        for view in self.views.values():
-            if view.source == source:
+    def write(self, rows: list[Row]) -> None:
+        name = str(len(self.files))
+        frame_of(rows, self.source).write_parquet(self.folder / self.source / f"{name}.parquet")
+        self.files[name] = rows
+
+    def push(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self.store.push(self.source, frame_of(rows, self.source))
+            for view in self.views.values():
                 self.read(view.applied, rows)
 
     def read(self, version: History, rows: Iterable[Row]) -> None:
@@ -359,7 +365,7 @@ def test_any_sequence_of_what_may_happen_leaves_the_values_that_the_rules_give()
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=10, stateful_step_count=30, deadline=None, database=None, print_blob=False,
+                max_examples=20, stateful_step_count=30, deadline=None, database=None, print_blob=False,
                 phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
             ),
         )  # fmt: skip
