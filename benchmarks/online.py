@@ -34,7 +34,7 @@ def views() -> list[type[FeatureView]]:
 
 def keys_of(opened: FeatureStore, features: Any, rows: list[dict[str, Any]]) -> list[bytes]:
     """Returns the store keys that a read of these rows asks for: the floor reads the same ones."""
-    plan = compile_online(opened.settings.project, select(opened.catalog, parse_references(features)))
+    plan = compile_online(opened._watched.space(), select(opened.catalog, parse_references(features)))
     return store_keys(plan, rows)[0]
 
 

@@ -11,7 +11,7 @@ from benchmarks import data
 from benchmarks.measure import Line
 from benchmarks.project import materialized, view
 from featurestore.clock import to_micros, utc_now
-from featurestore.jobs.latest import write_latest
+from featurestore.jobs.latest import LatestWriter
 from featurestore.jobs.progress import Silence
 from featurestore.offline.base import Table
 from featurestore.online.redis import RedisStore
@@ -44,7 +44,8 @@ def lines(*, full: bool) -> Iterator[Line]:
                 raw.flushall()
                 online = RedisStore(server.url)
                 began = time.perf_counter()
-                assert write_latest("bench", applied, parts, online, utc_now, Silence()) == len(pairs)
+                writer = LatestWriter("bench", opened._offline, online, utc_now)
+                assert writer.write_run(applied, parts, Silence(), first=True) == len(pairs)
                 times["ours"].append(time.perf_counter() - began)
                 online.close()
             raw.close()
@@ -90,9 +91,9 @@ def _memory(features: int) -> Line:
     source = FrameSource("rows", frame, event_time="event_time")
     spec = type("Weather", (FeatureView,), body, entity=USER, source=source).__view__
     history = frame.with_columns(available_time="event_time")
-    entries = online_entries("shop", AppliedView(spec, 1, 1), history.sort("entity"), to_micros(utc_now()))
+    entries = online_entries("shop/5k2m8xqa", AppliedView(spec, 1, 1), history.sort("entity"), to_micros(utc_now()))
     users = history.sort("entity")["entity"]
-    by_hand = [(f"weather:{user}".encode(), entry.value) for user, entry in zip(users, entries, strict=True)]
+    by_hand = [(f"weather:{user}".encode(), entry.value[:-5]) for user, entry in zip(users, entries, strict=True)]
     used = []
     for write in ("ours", "bare"):
         with ValkeyServer() as server:

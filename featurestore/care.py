@@ -140,6 +140,7 @@ class Care(Parts):
         report = tear_down(self.settings.project, self._removers(), dry_run=dry_run)
         if not dry_run:
             self._watch.forget()
+            self._watched.forget()
         return report
 
     def upkeep(
@@ -265,8 +266,8 @@ class Care(Parts):
             if last is not None and last.state in ("running", "committed"):
                 job.materialize(*self._at_hand.of(applied), start=None, end=self._clock())
                 yield Finding(f"repair: {name}", "ok", f"run {last.seq} is completed")
-            written = job.rebuild_online(applied) + sum(
-                job.rebuild_online(each) for each in [catalog.served[name]] if each.data_version != applied.data_version
+            written = job.rebuilder.rebuild(applied) + sum(
+                job.rebuilder.rebuild(each) for each in [catalog.served[name]] if each.data_version != applied.data_version
             )
             yield Finding(f"repair: {name}", "ok", f"{written:,} values were written online")
 
@@ -364,12 +365,20 @@ class Care(Parts):
     def _removers(self) -> "Mapping[str, Remover]":
         from featurestore.registry.removal import remove_project
 
-        project = self.settings.project
         return {
             "offline store": lambda dry_run: remove_history(self.settings, dry_run=dry_run),
-            "online store": lambda dry_run: {"values": None if dry_run else self._online.delete(f"{project}/".encode())},
+            "online store": lambda dry_run: {"values": None if dry_run else self._remove_online()},
             "registry": lambda dry_run: remove_project(self._registry, dry_run=dry_run),
         }
+
+    def _remove_online(self) -> int:
+        """Deletes the project's values online, and returns how many there were: the marks are not counted."""
+        state = self._epochs.find()
+        if state is None:
+            return 0
+        space = f"{state.space}/".encode()
+        self._online.delete(space + b"!")
+        return self._online.delete(space)
 
     def _forgetter(self) -> "Forgetter":
         from featurestore.jobs.forget import Forgetter
@@ -383,4 +392,5 @@ class Care(Parts):
             if isinstance(source, StreamSource)
         }
         stores = open_eraser(self.settings, self._clock), self._online, self._feature_log
-        return Forgetter(project, self._tombstones, open_gate(self.settings), *stores, streams, Remains(self._registry))
+        remains = Remains(self._registry)
+        return Forgetter(project, self._tombstones, open_gate(self.settings), *stores, streams, remains, self._watched.space)

@@ -1,6 +1,6 @@
 r"""The row codec: a row of features as bytes, the same for every online store, and the order that decides ties (S4).
 
-A value is two MessagePack objects, one after the other, so that a service in any language can read it:
+A value is three MessagePack objects, one after the other, so that a service in any language can read it:
 
 1. ``bin`` of 16 bytes: the event time, then the effective available time, each as microseconds since the epoch plus
    2**63, big-endian. Compared as unsigned bytes, the newer row is the greater one. Where the source names an ``order_by``, the
@@ -8,13 +8,16 @@ A value is two MessagePack objects, one after the other, so that a service in an
 2. ``array`` of the view's features, in their order, without the nulls at its end. Dates are days, times of day nanoseconds,
    durations and timestamps microseconds, all as integers; decimals are text; a fixed-size vector of numbers is ``bin`` of its
    elements, little-endian; everything else is MessagePack's own.
+3. ``uint 32``: the CRC-32C of the key and of the value up to its last four bytes, little-endian, so that damage, and a value that
+   stands under another's key, is noticed (``seal``, ``unpack_values``). It never decides which value is the greater one: two
+   that agree in the objects before it agree in it.
 
 Without the nulls at its end a row is what it was before its view got another feature that may be null, and one that has a
 value there is greater: an array's first byte rises with its length.
 
 A whole value, compared as unsigned bytes, therefore orders by event time, available time and then by the values: the one
-total order of S4 and S15. A key is ``project/view/version/{entity}``, where ``entity`` is the join keys, each as one
-MessagePack object; the braces make a Redis Cluster keep all views of one entity together.
+total order of S4 and S15. A key is ``project/registry/view/version/{entity}``, where ``registry`` is the registry's id and
+``entity`` is the join keys, each as one MessagePack object; the braces make a Redis Cluster keep all views of one entity together.
 """
 
 import sys
@@ -23,11 +26,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal
 from hashlib import blake2b
+from operator import add
 from struct import Struct
 from typing import Any
 
 import msgspec
 import polars as pl
+from crc32c import crc32c
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.dtypes import inner_dtype
@@ -37,8 +42,12 @@ BIAS = 1 << 63
 """Added to a time, so that its unsigned big-endian bytes order as the times do, those before the epoch included."""
 
 HEADER_SIZE = 18
-MISSING = b"\xc4\x00\xc0"
-"""What stands for a value that is not there, when many are decoded at once: an empty header and nil for a row."""
+MISSING = b"\xc4\x00\xc0\x00"
+"""What stands for a value that is not there, when many are decoded at once: an empty header, nil for a row, and no checksum."""
+
+_UINT32 = b"\xce"
+_WHOLE = 0x48674BC7
+"""The CRC-32C of any bytes followed by their own CRC-32C, little-endian: a whole value is checked in one call."""
 
 _HEADER = Struct(">2sQQ")
 _STATE = Struct(">2sQ8s")
@@ -167,22 +176,58 @@ def pack_state(event: int, body: Sequence[Any]) -> bytes:
     return _STATE.pack(_BIN16, event + BIAS, blake2b(packed, digest_size=8).digest()) + packed
 
 
-def unpack_values(values: Sequence[bytes | None]) -> list[Any]:
+def seal(key: bytes, value: bytes) -> bytes:
+    """Returns a value with its checksum, as the store keeps it under a key.
+
+    Example:
+        >>> unpack_values([b"flights/weather"], [seal(b"flights/weather", pack_state(0, [])[:19])])[1]
+        []
+    """
+    value += _UINT32
+    return value + crc32c(key + value).to_bytes(4, "little")
+
+
+def is_whole(key: bytes, value: bytes) -> bool:
+    """Returns whether a value is what was written under a key, by its checksum."""
+    return crc32c(key + value) == _WHOLE
+
+
+def unpack_values(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> list[Any]:
     """Returns headers and rows in turn, ``[header, row, header, row, …]``; an empty header and None for a missing value.
 
     All values are decoded in one call, which costs a third of as many calls.
 
+    Args:
+        keys: the key of each value.
+        values: the values; None where there is none.
+
     Raises:
-        OnlineStoreError: a value is not what this codec writes.
+        OnlineStoreError: a value is not what was written under its key.
     """
-    joined = b"".join([value if value is not None else MISSING for value in values])
-    try:
-        decoded: list[Any] = _decode(_ARRAY32 + (2 * len(values)).to_bytes(4, "big") + joined)
-    except msgspec.DecodeError as error:
-        raise OnlineStoreError(
-            f"A value in the online store is not one that featurestore wrote ({error}). Does something else write under its keys?"
-        ) from error
+    if None in values:
+        sealed = [(key or b"") + value for key, value in zip(keys, values, strict=True) if value is not None]
+        joined = b"".join([MISSING if value is None else value for value in values])
+    else:
+        sealed = list(map(add, keys, values))
+        joined = b"".join(values)  # type: ignore[arg-type]  # none of them is None
+    if not {_WHOLE}.issuperset(map(crc32c, sealed)):
+        raise _damaged(keys, values)
+    decoded: list[Any] = _decode(_ARRAY32 + (3 * len(values)).to_bytes(4, "big") + joined)
+    del decoded[2::3]
     return decoded
+
+
+def _damaged(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> OnlineStoreError:
+    there = [(key or b"", value) for key, value in zip(keys, values, strict=True) if value is not None]
+    wrong = [key for key, value in there if not is_whole(key, value)]
+    # NOTE: of the key only what comes before the entity, which may be personal.
+    views = sorted({key.partition(b"/{")[0].decode(errors="replace") for key in wrong})
+    names = " ".join(dict.fromkeys(view.split("/")[-2] for view in views if view.count("/")))
+    return OnlineStoreError(
+        f"{len(wrong)} of {len(there)} values in the online store under {', '.join(f'{view}/{{…}}' for view in views)} are "
+        "damaged, or something else wrote them: their checksums do not fit. Write them again from the history: "
+        f"featurestore materialize --rebuild-online {names} (or: featurestore doctor --repair)"
+    )
 
 
 def unpack_times(header: bytes) -> tuple[int, int]:
@@ -323,11 +368,16 @@ def decode_keys(encoded: Sequence[bytes], keys: Mapping[str, pl.DataType]) -> pl
     return pl.DataFrame([to_series(key, values, dtype) for (key, dtype), values in zip(keys.items(), columns, strict=True)])
 
 
-def key_prefix(project: str, view: str, data_version: int) -> bytes:
+def key_prefix(space: str, view: str, data_version: int) -> bytes:
     """Returns what the keys of one version of a view begin with.
 
+    Args:
+        space: the project and its registry's id, ``project/id``.
+        view: the view.
+        data_version: its data version.
+
     Example:
-        >>> key_prefix("flights", "weather", 1)
-        b'flights/weather/1/'
+        >>> key_prefix("flights/5k2m8xqa", "weather", 1)
+        b'flights/5k2m8xqa/weather/1/'
     """
-    return f"{project}/{view}/{data_version}/".encode()
+    return f"{space}/{view}/{data_version}/".encode()

@@ -206,10 +206,10 @@ class Operations(Care):
 
         What is online and newer stays. Returns for each view how many values were written.
         """
-        job, lingering = self._materializer(progress), self._watch.refresh().lingering
-        written = {applied.spec.name: job.rebuild_online(applied) for applied in self._views(views)}
+        job, lingering = self._materializer(progress).rebuilder, self._watch.refresh().lingering
+        written = {applied.spec.name: job.rebuild(applied) for applied in self._views(views)}
         for name in written.keys() & lingering.keys():
-            written[name] += job.rebuild_online(lingering[name])
+            written[name] += job.rebuild(lingering[name])
         return written
 
     def rollback(self, view: Any, *, to: int | None = None, undo: bool = False) -> Catalog:

@@ -23,7 +23,7 @@ from featurestore.spec.catalog import AppliedView
 from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from featurestore.engines.base import Engine
     from featurestore.jobs.agenda import Agenda
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from featurestore.jobs.standing import Promises, PromiseWatch, StatusReport
     from featurestore.jobs.streams import Streams
     from featurestore.jobs.summary import ViewSummary
+    from featurestore.jobs.trust import WatchedOnline
     from featurestore.jobs.upkeep import Keeping
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.registry.at_hand import AtHand
+    from featurestore.registry.epochs import Epochs
     from featurestore.registry.keys import Keys
     from featurestore.registry.leases import Lease
     from featurestore.registry.ledger import Ledger
@@ -79,7 +81,7 @@ class Parts(MadeOnce):
 
     def close(self) -> None:
         """Gives back files, connections and threads. Closing twice is no error; any other use after it is a ``ClosedError``."""
-        self.close_made(("_watch", "_engine", "_online", "_registry"))
+        self.close_made(("_watch", "_engine", "_watched", "_registry"))
 
     @property
     def clock(self) -> Clock:
@@ -170,7 +172,25 @@ class Parts(MadeOnce):
     def _online(self) -> "OnlineStore":
         from featurestore.jobs.gatekeeper import GuardedOnline
 
-        return GuardedOnline(open_online(self.settings, self._clock), self._keeper, self.settings.project)
+        return GuardedOnline(self._watched, self._keeper, self._watched)
+
+    @once
+    def _watched(self) -> "WatchedOnline":
+        from featurestore.jobs.trust import WatchedOnline
+
+        return WatchedOnline(
+            open_online(self.settings, self._clock), self._epochs, lambda: self._watch.refresh().online, self._filled
+        )
+
+    @once
+    def _epochs(self) -> "Epochs":
+        from featurestore.registry.epochs import Epochs
+
+        return Epochs(self._registry)
+
+    def _filled(self, views: "Iterable[AppliedView]") -> set[tuple[str, int]]:
+        """Returns which of some views have a history."""
+        return {(view.spec.name, view.data_version) for view in views if self._count_rows(view)}
 
     @once
     def _tombstones(self) -> "Tombstones":
@@ -207,7 +227,7 @@ class Parts(MadeOnce):
     def _reader(self) -> "OnlineReader":
         from featurestore.retrieve.online import OnlineReader
 
-        return OnlineReader(self.settings.project, self._online, self._clock)
+        return OnlineReader(self._watched.space, self._online, self._clock)
 
     @once
     def _training(self) -> "TrainingReader":
@@ -227,6 +247,8 @@ class Parts(MadeOnce):
             sift=self._keeper.sift,
             progress=progress,
             switch=self._switch,
+            trust=self._watched,
+            versions=lambda applied: self._watch.refresh().online_of(applied),
         )
 
     def _switch(self, applied: AppliedView, through: datetime) -> None:
@@ -240,12 +262,16 @@ class Parts(MadeOnce):
     def _pusher(self) -> "Pusher":
         return self._make_pusher(self._materializer(None).fold)
 
-    def _make_pusher(self, fold: "Callable[[AppliedView, Transform | None], None]") -> "Pusher":
+    def _make_pusher(
+        self,
+        fold: "Callable[[AppliedView, Transform | None], None]",
+        mend: "Callable[[AppliedView, Transform | None], None] | None" = None,
+    ) -> "Pusher":
         from featurestore.jobs.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
         admitted = self._keeper.without_forgotten, self._keeper.sift
-        return Pusher(*stores, self._open_source, fold, self._clock, *admitted)
+        return Pusher(*stores, self._open_source, fold, self._clock, *admitted, self._watched, mend)
 
     @once
     def _streams(self) -> "Streams":
@@ -256,7 +282,7 @@ class Parts(MadeOnce):
         return Streams(
             lambda: self._watch.current,
             self._at_hand.of,
-            self._make_pusher,
+            lambda fold: self._make_pusher(fold, mend=fold),
             fold,
             lambda source, idle: open_stream(source, project, idle),
             Patience(self._clock, self.settings.stream_pending_seconds),
@@ -319,6 +345,7 @@ class Parts(MadeOnce):
     def _keep_due(self, applied: AppliedView, lease: "Lease") -> None:
         """Keeps a view in order for the scheduler; with the first of them, what belongs to none that is applied."""
         keeping = self._keeping(None, dry_run=False)
+        self._materializer(None).rebuilder.mend(applied)
         keeping.keep_view(applied)
         if applied.spec.name == min(self._watch.current.views):
             keeping.clean_up()
@@ -332,7 +359,9 @@ class Parts(MadeOnce):
         files, versions = (timedelta(days=each) for each in (settings.keep_files_days, settings.keep_versions_days))
         kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
         stores = self._offline, open_upkeep(settings, self._clock), self._online, self._feature_log, self._keeper
-        return Keeping(settings.project, self._ledger, self._serving, *stores, self._clock, kept, dry_run=dry_run)
+        return Keeping(
+            settings.project, self._ledger, self._serving, *stores, self._clock, kept, self._watched.space, dry_run=dry_run
+        )
 
     @once
     def _promises(self) -> "Promises":
@@ -363,6 +392,8 @@ class Parts(MadeOnce):
         return open_source(source, self.settings.root)
 
     def _forget_plans(self) -> None:
+        if "_watched" in self.__dict__:
+            self._watched.forget()  # the registry may have begun anew, and have another id
         if "_reader" in self.__dict__:
             self._reader.forget_plans()
 

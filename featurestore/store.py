@@ -93,7 +93,9 @@ class FeatureStore(Operations):
         """
         definitions = self._at_hand.load(objects)
         options = {"partial": objects is not None, "allow_breaking": allow_breaking}
+        before = self._watch.refresh()
         plan, catalog = self._applier.apply(definitions, **options, expected=expected)
+        self._epochs.outgrow(before, catalog)
         self._watch.use(catalog)
         self._at_hand.take(definitions, partial=objects is not None)
         return plan

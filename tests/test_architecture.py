@@ -40,6 +40,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "apscheduler": ("jobs.triggers", "jobs.schedule*"),
     "sqlalchemy": ("registry.*",),
     "psycopg": ("registry.silence",),
+    "crc32c": ("codec",),
     "duckdb": ("offline.sql", "sources.databases"),
     "filelock": ("offline.pushed", "offline.delta_log", "offline.gate"),
     "deltalake": ("offline.backup", "offline.delta*", "offline.erase", "offline.merge", "offline.upkeep", "sources.delta"),

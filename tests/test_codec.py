@@ -16,6 +16,7 @@ from featurestore.codec import (
     key_encoder,
     oldest_header,
     pack_values,
+    seal,
     shortest,
     shortest_of,
     unpack_times,
@@ -43,7 +44,8 @@ def without_last_nulls(row: tuple[Any, ...]) -> tuple[Any, ...]:
 @given(st.lists(st.tuples(MICROS, MICROS, VALUES), max_size=8))
 def test_what_is_written_is_read_back(rows: list[tuple[int, int, tuple[Any, ...]]]) -> None:
     values = packed([(event, available, *given) for event, available, given in rows])
-    decoded = unpack_values([*values, None])
+    keys = [b"key/%d" % number for number in range(len(values))]
+    decoded = unpack_values([*keys, b"gone"], [*(seal(key, value) for key, value in zip(keys, values, strict=True)), None])
     assert decoded[-2:] == [b"", None]
     for header, row, (event, available, row_given) in zip(decoded[:-2:2], decoded[1:-2:2], rows, strict=True):
         assert unpack_times(header) == (event, available)
@@ -72,7 +74,7 @@ def test_s4_a_feature_that_was_added_and_is_null_changes_no_byte_and_one_with_a_
 
 @given(MICROS, MICROS)
 def test_s3_the_bound_of_a_ttl_is_inclusive(event: int, bound: int) -> None:
-    header = unpack_values(packed([(event, event, None, None, None)]))[0]
+    header = unpack_values([b"k"], [seal(b"k", packed([(event, event, None, None, None)])[0])])[0]
     assert (header < oldest_header(bound)) is (event < bound)
 
 
@@ -94,8 +96,8 @@ def test_keys_are_message_pack_and_never_run_together() -> None:
 
 
 def test_foreign_bytes_are_told() -> None:
-    with pytest.raises(OnlineStoreError, match="Does something else write under its keys"):
-        unpack_values([b"\x93\x01"])
+    with pytest.raises(OnlineStoreError, match=r"1 of 1 values .* under p/r/view/1/\{…\} .*--rebuild-online view"):
+        unpack_values([b"p/r/view/1/{secret}"], [b"\x93\x01"])
 
 
 SINGLES = [1.11, 0.1, 16777216.0, 3.4028234663852886e38, -3.4028234663852886e38, 2.0**-149, -0.0, math.inf, 1e-40, 2.0**-126]

@@ -122,6 +122,7 @@ class Forgetter:
         feature_log: what services answered.
         streams: opens the stream of each source that is one.
         remains: what errors of runs may tell of entities.
+        space: returns what the keys online begin with; by default the project alone.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Forgetter:
         feature_log: FeatureLog,
         streams: Mapping[str, OpenStream] = MappingProxyType({}),
         remains: Remains | None = None,
+        space: Callable[[], str] | None = None,
     ) -> None:
         self._project = project
         self._tombstones = tombstones
@@ -143,6 +145,7 @@ class Forgetter:
         self._feature_log = feature_log
         self._streams = streams
         self._remains = remains
+        self._space = space or (lambda: project)
 
     def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
         """Erases entities wherever they are.
@@ -212,7 +215,10 @@ class Forgetter:
         for view in views:
             keyed = _as_keyed(entities, view)
             if keyed is not None:
-                names[f"{view.spec.name} v{view.data_version}"] = entity_keys(self._project, view, keyed)
+                # A version of before registries had ids wrote them without: values that nobody reads, but that are there.
+                spaces = dict.fromkeys([self._space(), self._project])
+                keys = [key for space in spaces for key in entity_keys(space, view, keyed)]
+                names[f"{view.spec.name} v{view.data_version}"] = keys
         wanted = [key for keys in names.values() for key in keys]
         there = dict(zip(wanted, self._online.read(wanted), strict=True))
         if not dry_run:

@@ -13,8 +13,9 @@ from typing import Any
 import polars as pl
 
 from featurestore.codec import decode_keys
+from featurestore.jobs.trust import Trust
 from featurestore.offline.base import Appended, FeatureLog, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
-from featurestore.online.base import Entry, OnlineStore
+from featurestore.online.base import Entry, Epoch, OnlineStore
 from featurestore.plan.forgotten import Graves, loose_keys
 from featurestore.plan.rows import REASON, Shaped
 from featurestore.registry.tombstones import Forms, Tombstones
@@ -151,13 +152,14 @@ class GuardedOnline:
     Args:
         store: the store.
         keeper: knows who is forgotten.
-        project: the project, with which the keys begin.
+        trust: tells with what the keys begin.
     """
 
-    def __init__(self, store: OnlineStore, keeper: Gatekeeper, project: str) -> None:
+    def __init__(self, store: OnlineStore, keeper: Gatekeeper, trust: Trust) -> None:
         self._store = store
         self._keeper = keeper
-        self._project = f"{project}/".encode()
+        self._trust = trust
+        self.marks = store.marks
         self.read = store.read
         self.read_async = store.read_async
         self.delete = store.delete
@@ -165,22 +167,23 @@ class GuardedOnline:
         self.check = store.check
         self.close = store.close
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """See ``OnlineStore.write``. What was to replace a value of a forgotten entity counts as written."""
         with self._keeper.passing() as graves:
             if not graves:
-                return self._store.write(entries)
+                return self._store.write(entries, epoch=epoch)
             gone = self._gone(graves, entries)
             kept = [entry for entry, each in zip(entries, gone, strict=True) if not each]
             passed = sum(1 for entry, each in zip(entries, gone, strict=True) if each and entry.replaces is not None)
-            return self._store.write(kept) + passed
+            return self._store.write(kept, epoch=epoch) + passed
 
     def _gone(self, graves: Graves, entries: Sequence[Entry]) -> list[bool]:
         gone = [False] * len(entries)
         views: dict[tuple[bytes, bytes], list[tuple[int, bytes]]] = {}
+        space = f"{self._trust.space()}/".encode()
         for place, entry in enumerate(entries):
-            if entry.key.startswith(self._project):
-                view, _, rest = entry.key[len(self._project) :].partition(b"/")
+            if entry.key.startswith(space):
+                view, _, rest = entry.key[len(space) :].partition(b"/")
                 version, _, entity = rest.partition(b"/")
                 views.setdefault((view, version), []).append((place, entity[1:-1]))
         for (view, version), members in views.items():

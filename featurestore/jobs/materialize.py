@@ -30,9 +30,11 @@ import polars as pl
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
 from featurestore.jobs.attempts import is_to_clear, noting_failures, pinned, reads_nothing
-from featurestore.jobs.latest import Written, write_latest
+from featurestore.jobs.latest import LatestWriter, Written
 from featurestore.jobs.progress import Progress, Silence
+from featurestore.jobs.rebuild import Rebuilder
 from featurestore.jobs.summary import ViewSummary
+from featurestore.jobs.trust import Certain, Trust
 from featurestore.jobs.views import OF_ONE_VIEW, each_view
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import OfflineStore, Table
@@ -67,6 +69,8 @@ class Materializer:
         sift: leaves rows out that name forgotten entities by former keys.
         progress: is told how it gets on.
         switch: is told until when a view's source was read without a gap, for its readers to be given it.
+        trust: tells whether what is online can be built upon.
+        versions: returns a view in each version that is read or written online.
     """
 
     def __init__(
@@ -83,6 +87,8 @@ class Materializer:
         sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
         progress: Progress | None = None,
         switch: Callable[[AppliedView, datetime], object] = lambda applied, through: None,
+        trust: Trust | None = None,
+        versions: Callable[[AppliedView], Sequence[AppliedView]] = lambda applied: [applied],
     ) -> None:
         self._project = project
         self._ledger = ledger
@@ -95,7 +101,9 @@ class Materializer:
         self._sift = sift
         self._progress = progress or Silence()
         self._switch = switch
-        self._windows = WindowWriter(project, offline, online, clock)
+        self._windows = WindowWriter(project, offline, online, clock, trust)
+        self._latest = LatestWriter(project, offline, online, clock, trust)
+        self._trust, self._versions = trust or Certain(project), versions
 
     def materialize_all(
         self,
@@ -165,10 +173,13 @@ class Materializer:
         reader = self._open_source(applied.spec.source)
 
         def run() -> ViewSummary:
+            if not dry_run:
+                self.rebuilder.mend(applied)
             reader.schema()
             if dry_run:
                 return self._try(applied, transform, reader, start, end)
             summary = self._run(applied, transform, reader, start, end, note or {})
+            self.rebuilder.mend(applied, look=False)  # a loss may have been noticed meanwhile
             if start is None:
                 self._switch(applied, end)
             return summary
@@ -199,7 +210,7 @@ class Materializer:
             # A run that another process began and has done already leaves nothing to do.
             if run.state != "done":
                 summary = summary.plus(self._complete(run, applied, transform, reader))
-            if not _is_fold(run):  # which a push may have begun at this moment
+            if not run.folds:  # which a push may have begun at this moment
                 return summary
 
     def resume(self, applied: AppliedView, transform: Transform | None) -> ViewSummary:
@@ -215,9 +226,10 @@ class Materializer:
         Raises:
             StoreError: a store cannot be reached; the next run goes on where this one stopped.
         """
+        self.rebuilder.mend(applied)
         with self._offline.log.folding(Table.of(self._project, applied)) as alone:
             latest = self._ledger.latest(applied.spec.name, applied.data_version)
-            if alone and (latest is None or latest.state not in _UNFINISHED or _is_fold(latest)):
+            if alone and (latest is None or latest.state not in _UNFINISHED or latest.folds):
                 self.resume(applied, transform)
 
     def _settle(self, applied: AppliedView, transform: Transform | None, reader: SourceReader) -> tuple[ViewSummary, int]:
@@ -271,7 +283,7 @@ class Materializer:
             if run.state == "running":
                 run = self._stage_and_commit(run, table, applied, transform, reader)
             online, tied = self._write_online(run, table, applied)
-            if _is_fold(run):
+            if run.folds:
                 self._offline.log.remove(table)
             return run, online, tied
 
@@ -285,7 +297,7 @@ class Materializer:
             raise
         made = sum(body.get("made", 0) for body in self._ledger.staged(run).values())
         run = self._ledger.update(run, state="done", rows_online=online, finished_at=self._clock(), error="")
-        if _is_fold(run):
+        if run.folds:
             # What was pushed was told by the push: nothing of it was new now.
             return ViewSummary(run.view, run.data_version, seconds=time.perf_counter() - began)
         return ViewSummary(
@@ -295,20 +307,20 @@ class Materializer:
 
     def _write_online(self, run: Run, table: Table, applied: AppliedView) -> Written:
         """Writes what a committed run makes of a view's values."""
-        if applied.spec.windows and _is_fold(run):
+        if applied.spec.windows and run.folds:
             # A push that was killed may have left it undone; what it did is not done twice.
             rows = [(chunk["pushed"], self._offline.log.read(table, chunk["pushed"])) for chunk in run.span["chunks"]]
             return Written(sum(self._windows.apply_segment(applied, seq, segment) for seq, segment in rows if segment is not None))
         parts = self._offline.committed(table, run.seq)
         if applied.spec.windows:
             return Written(self._windows.write_run(applied, parts, self._progress))
-        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress)
+        return self._latest.write_run(applied, parts, self._progress, first=run.rows_written == self._offline.snapshot(table).rows)
 
     def _stage_and_commit(
         self, run: Run, table: Table, applied: AppliedView, transform: Transform | None, reader: SourceReader
     ) -> Run:
         chunks = run.span["chunks"]
-        if _is_fold(run):
+        if run.folds:
             bodies = [{"staged": chunk["staged"], "read": chunk["rows"], "reasons": {}, "kept": ""} for chunk in chunks]
         else:
             bodies = self._stage_all(run, table, applied, transform, reader)
@@ -352,7 +364,8 @@ class Materializer:
         shaped = self._shaped(rows, applied.spec, transform)
         kept = ""
         if shaped.rejected:
-            kept = self._offline.keep_rejected(table, run.seq, index, _rejects(shaped, applied.spec))
+            rejects = without_unkeyed(stack_rejects(shaped.rejected), applied.spec)
+            kept = self._offline.keep_rejected(table, run.seq, index, rejects.select(pl.exclude(REASON), REASON))
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
         return {"staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept}
 
@@ -360,12 +373,10 @@ class Materializer:
         sifted = self._sift(rows, view)
         return self._admit(shape_rows(sifted, view, transform).without(rows.height - sifted.height), view)
 
-    def rebuild_online(self, applied: AppliedView) -> int:
-        """Writes the values of a view's whole history online, and returns how many changed."""
-        if applied.spec.windows:
-            return self._windows.recompute(applied, None, self._progress)
-        parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
-        return write_latest(self._project, applied, parts, self._online, self._clock, self._progress).online
+    @property
+    def rebuilder(self) -> Rebuilder:
+        """What writes whole histories online."""
+        return Rebuilder(self._windows, self._latest, self._trust, self._versions, self._progress)
 
     def _try(
         self, applied: AppliedView, transform: Transform | None, reader: SourceReader, start: datetime | None, end: datetime
@@ -383,13 +394,3 @@ class Materializer:
             summary = summary.plus(found)
         self._progress.step(view.name, "read", len(span.chunks), len(span.chunks))
         return replace(summary, seconds=time.perf_counter() - began)
-
-
-def _is_fold(run: Run) -> bool:
-    """Tells whether a run adds what was pushed to the history."""
-    return any("pushed" in chunk for chunk in run.span["chunks"])
-
-
-def _rejects(shaped: Shaped, view: ViewSpec) -> pl.DataFrame:
-    frame = without_unkeyed(stack_rejects(shaped.rejected), view)
-    return frame.select(pl.exclude(REASON), REASON)

@@ -19,14 +19,14 @@ import polars as pl
 from featurestore.clock import Clock, to_micros
 from featurestore.codec import wire_dtype
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
-from featurestore.jobs.latest import Written
+from featurestore.jobs.latest import LatestWriter, Written
 from featurestore.jobs.summary import PushedView
+from featurestore.jobs.trust import Certain, Trust
 from featurestore.jobs.windows import WindowWriter
 from featurestore.offline.base import Appended, OfflineStore, Table
 from featurestore.online.base import OnlineStore
 from featurestore.plan.discretion import discreetly
-from featurestore.plan.history import EVENT, count_tied, sort_history
-from featurestore.plan.online import online_entries
+from featurestore.plan.history import EVENT
 from featurestore.plan.personal import without_unkeyed
 from featurestore.plan.pushed import in_source_form, without_unknown
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
@@ -76,6 +76,8 @@ class Pusher:
         clock: tells the present.
         admit: leaves rows of forgotten entities out, and counts them.
         sift: leaves rows out that name forgotten entities by former keys.
+        trust: tells whether what is online can be built upon.
+        mend: writes a view's values online where some may be lost; None where that is left to others.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Pusher:
         clock: Clock,
         admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
         sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
+        trust: Trust | None = None,
+        mend: Callable[[AppliedView, Transform | None], None] | None = None,
     ) -> None:
         self._project = project
         self._ledger = ledger
@@ -99,7 +103,10 @@ class Pusher:
         self._clock = clock
         self._admit = admit
         self._sift = sift
-        self._windows = WindowWriter(project, offline, online, clock)
+        self._trust = trust or Certain(project)
+        self._mend = mend
+        self._windows = WindowWriter(project, offline, online, clock, trust)
+        self._latest = LatestWriter(project, offline, online, clock, trust)
         self._tried: dict[str, Transform] = {}
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
@@ -130,7 +137,13 @@ class Pusher:
         for each, place in zip(given, kept, strict=True):
             if place and each.applied.spec.on_reject == "fail":
                 raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
-        return [self._write(each, rows.height) for each in given]
+        # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
+        doubted = [self._trust.doubted(each.applied) for each in given]
+        done = [self._write(each, rows.height) for each in given]
+        for each, doubt in zip(given, doubted, strict=True):
+            if self._mend is not None and (doubt or self._trust.doubted(each.applied)):
+                self._mend(each.applied, each.transform)
+        return done
 
     def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
         known = self._schemas.get(source.name)
@@ -194,10 +207,7 @@ class Pusher:
 
     def _write_latest(self, given: _Given) -> Written:
         # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
-        spec = given.applied.spec
-        history = sort_history(given.shaped.rows, spec.entity.key_names, list(spec.stored_schema))
-        written = self._online.write(online_entries(self._project, given.applied, history, to_micros(self._clock())))
-        return Written(written, count_tied(history, spec.entity.key_names))
+        return self._latest.write_rows(given.applied, given.shaped.rows)
 
     def _write_windows(self, given: _Given, appended: Appended) -> int:
         applied, log = given.applied, self._offline.log

@@ -4,7 +4,7 @@ It may run at any time, beside runs, pushes and readers, and be interrupted and 
 left to do is found by looking.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -98,6 +98,7 @@ class Keeping:
         keeper: knows who is forgotten.
         clock: tells the present.
         retention: how long what is not needed stays.
+        space: returns what the keys online begin with.
         dry_run: change nothing, and tell what would be done: of a compaction its first step, of a retired version its files.
     """
 
@@ -113,6 +114,7 @@ class Keeping:
         keeper: Gatekeeper,
         clock: Clock,
         retention: Retention,
+        space: Callable[[], str],
         *,
         dry_run: bool = False,
     ) -> None:
@@ -126,6 +128,7 @@ class Keeping:
         self._keeper = keeper
         self._clock = clock
         self._retention = retention
+        self._space = space
         self._dry_run = dry_run
 
     def keep_view(self, applied: AppliedView) -> list[Kept]:
@@ -194,7 +197,7 @@ class Keeping:
         files = self._upkeep.files(table)
         if self._dry_run:
             return Kept("retired", _named(table), files, 0, deleted=None)
-        deleted = self._online.delete(key_prefix(self._project, retired.view, retired.data_version))
+        deleted = self._online.delete(key_prefix(self._space(), retired.view, retired.data_version))
         self._offline.drop(table)
         return Kept("retired", _named(table), files, 0, removed=files, deleted=deleted)
 

@@ -7,19 +7,21 @@ exactly the value that was read before the history was looked at; where somebody
 never holds more or less than the history did when it was computed, whoever wrote it, in whatever order (S15, S17).
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from featurestore.clock import INSTANT, Clock, to_micros
-from featurestore.codec import HEADER_SIZE, unpack_times, unpack_values
+from featurestore.clock import Clock, to_micros
+from featurestore.codec import HEADER_SIZE, is_whole, seal, unpack_times, unpack_values
 from featurestore.errors import OnlineStoreError
+from featurestore.jobs.entities import entity_rows, in_buckets
 from featurestore.jobs.progress import Progress, Silence
+from featurestore.jobs.trust import Certain, Trust
 from featurestore.offline.base import History, OfflineStore, Snapshot, Table
-from featurestore.online.base import Entry, OnlineStore
-from featurestore.plan.buckets import bucket
-from featurestore.plan.history import AVAILABLE, EVENT, merge_files
+from featurestore.online.base import Entry, OnlineLostError, OnlineStore
+from featurestore.plan.history import EVENT
 from featurestore.plan.online import entity_keys, lives
 from featurestore.plan.tiles import TileLayout, Tiles
 from featurestore.plan.windows import history_events, told_apart
@@ -28,9 +30,7 @@ from featurestore.spec.windowed import EVENT_ID
 
 _ATTEMPTS = 50
 _BATCH = 50_000
-_FEW = 10_000
-"""Of so many entities or fewer, the rows are looked for by name, in all buckets at once."""
-_BUCKET = "_bucket"
+_log = logging.getLogger("featurestore")
 
 
 class WindowWriter:
@@ -41,10 +41,12 @@ class WindowWriter:
         offline: where the history is.
         online: where to write.
         clock: tells the present, from which a value's remaining life is counted.
+        trust: tells whether what is online can be built upon; by default it can, and its keys begin with the project alone.
     """
 
-    def __init__(self, project: str, offline: OfflineStore, online: OnlineStore, clock: Clock) -> None:
+    def __init__(self, project: str, offline: OfflineStore, online: OnlineStore, clock: Clock, trust: Trust | None = None) -> None:
         self._project = project
+        self._trust = trust or Certain(project)
         self._offline = offline
         self._log = offline.log
         self._online = online
@@ -86,7 +88,7 @@ class WindowWriter:
         written = 0
         if entities is not None:
             # Neighbours lie in few buckets, so a batch reads few; but a few entities of many buckets are one batch.
-            for batch in entities.sort(bucket(view.entity.keys, snapshot.bits)).iter_slices(_BATCH):
+            for batch in in_buckets(entities, view.entity, snapshot).iter_slices(_BATCH):
                 written += self._rewrite(applied, batch)
             return written
         nodes = list(snapshot.buckets)
@@ -131,12 +133,22 @@ class WindowWriter:
     ) -> tuple[pl.DataFrame, int]:
         """Joins a segment's events to their entities' values; returns the entities for which somebody was faster."""
         keys = list(applied.spec.entity.key_names)
-        names = entity_keys(self._project, applied, waiting)
+        # NOTE: asked before the values are read. A store that loses them after that refuses what was made of them.
+        doubted = self._trust.doubted(applied)
+        names = entity_keys(self._trust.space(), applied, waiting)
         values = self._online.read(names)
         # NOTE: looked at after the values. A segment that is gone was in every value before it went (``Fold``).
         if not self._log.exists(Table.of(self._project, applied), seq):
             return waiting.clear(), 0
-        held = _held(values)
+        held = self._held(names, values)
+        if doubted or not all(each.groups is not None for each in held):
+            # Nothing is joined to nothing: the history may know the entity all the same. Nor to what may be too little.
+            sound = pl.Series([not doubted and each.groups is not None for each in held], dtype=pl.Boolean)
+            done = self.recompute(applied, waiting.filter(~sound))
+            if not sound.any():
+                return waiting.clear(), done
+            later, more = self._join(applied, layout, seq, waiting.filter(sound), events)
+            return later, done + more
         is_new = pl.Series([seq not in each.segments for each in held], dtype=pl.Boolean)
         if not is_new.all():
             waiting = waiting.filter(is_new)
@@ -170,8 +182,8 @@ class WindowWriter:
         waiting = entities.select(view.entity.key_names)
         written = 0
         for _ in range(_ATTEMPTS):
-            names = entity_keys(self._project, applied, waiting)
-            held = _held(self._online.read(names))
+            names = entity_keys(self._trust.space(), applied, waiting)
+            held = self._held(names, self._online.read(names))
             # NOTE: taken after the values. All that is in a value was in the history before.
             snapshot = self._offline.snapshot(table, since=since)
             tiles = layout.build(self._events(applied, snapshot, waiting, since), waiting)
@@ -187,35 +199,47 @@ class WindowWriter:
         """Returns the events of some entities from a time on, each in its last version, sorted by entity and event time."""
         view = applied.spec
         keys, stored = list(view.entity.key_names), view.stored_schema
-        bucketed = entities.with_columns(bucket(view.entity.keys, snapshot.bits).alias(_BUCKET))
-        columns = [*keys, EVENT, AVAILABLE, *stored]
-        frames = [pl.DataFrame(schema={**view.entity.keys, EVENT: INSTANT, AVAILABLE: INSTANT, **stored})]
-        nodes = [node for node in bucketed[_BUCKET].unique().sort() if node in snapshot.buckets]
-        histories = [snapshot.buckets[node] for node in nodes]
-        few = entities.height <= _FEW
-        for history in [histories[0].joined(histories[1:])] if few and histories else histories:
-            read = history.read(columns, entities=entities if few else None, since=since)
-            parts = [frame.join(entities, on=keys, how="semi", maintain_order="left") for frame in read]
-            frames.append(merge_files(parts, keys, list(stored)))
-        rows = pl.concat(frames)
-        if len(frames) > 2:
-            rows = rows.sort(keys, maintain_order=True)
+        rows = entity_rows(snapshot, view, stored, entities, since=since)
         rows = told_apart(rows, view.windows)
         return history_events(rows, keys, identified=EVENT_ID in stored, as_known=False).sort([*keys, EVENT], maintain_order=True)
+
+    def _held(self, names: Sequence[bytes], values: Sequence[bytes | None]) -> list["_Held"]:
+        """Returns values as they are online, decoded all at once; those that are damaged are to be replaced."""
+        damaged = [value is not None and not is_whole(name, value) for name, value in zip(names, values, strict=True)]
+        if any(damaged):
+            _log.warning("%d values in the online store are damaged. They are computed from the history.", sum(damaged))
+        whole = [None if wrong else value for value, wrong in zip(values, damaged, strict=True)]
+        empty = [name for name, value in zip(names, values, strict=True) if value == b""]
+        if empty:  # which cannot be replaced: that they begin with nothing says that there is none
+            self._online.delete(b"", keys=empty)
+        decoded = unpack_values(names, whole)
+        return [
+            _Held(value, None, (), None, damaged=True)
+            if wrong and value
+            else _NOTHING
+            if value is None or wrong
+            else _Held(value[:HEADER_SIZE], unpack_times(header)[0], *body)
+            for value, wrong, header, body in zip(values, damaged, decoded[::2], decoded[1::2], strict=True)
+        ]
 
     def _swap(
         self, names: Sequence[bytes], held: Sequence["_Held"], layout: TileLayout, tiles: Tiles, segments: Sequence[Sequence[int]]
     ) -> tuple[list[bool], int]:
         """Replaces values by those computed from them; returns for each whether somebody was faster, and how many changed."""
-        values = layout.encode(tiles, segments)
+        values = [
+            None if value is None else seal(name, value) for name, value in zip(names, layout.encode(tiles, segments), strict=True)
+        ]
         ends = lives(tiles.latest, layout.reach, to_micros(self._clock()))
         wanted = [
             Entry(name, value, life, replaces=old.header)
             for name, value, life, old in zip(names, values, ends, held, strict=True)
-            if value is not None and value[:HEADER_SIZE] != old.header
+            if value is not None and (value[:HEADER_SIZE] != old.header or old.damaged)
         ]
-        if self._online.write(wanted) == len(wanted):
-            return [False] * len(names), len(wanted)
+        try:
+            if self._online.write(wanted) == len(wanted):
+                return [False] * len(names), len(wanted)
+        except OnlineLostError:
+            return [True] * len(names), 0  # which is noted by now, and so looked at by whoever begins anew
         found = dict(zip(names, self._online.read(names), strict=True))
         lost = {each.key for each in wanted if (found[each.key] or b"")[:HEADER_SIZE] != each.value[:HEADER_SIZE]}
         return [name in lost for name in names], len(wanted) - len(lost)
@@ -228,22 +252,17 @@ class WindowWriter:
 
 
 class _Held(NamedTuple):
-    """A value as it is online: its header, its greatest event time, the segments in it, its groups, and when it was known."""
+    """A value as it is online: its header, its greatest event time, the segments in it, its groups, and when it was known.
+
+    Of one that is damaged the header is the whole of it, by which it is replaced.
+    """
 
     header: bytes
     latest: int | None
     segments: Sequence[int]
     groups: Sequence[Sequence[Any]] | None
     known: int | None = None
+    damaged: bool = False
 
 
 _NOTHING = _Held(b"", None, (), None)
-
-
-def _held(values: Sequence[bytes | None]) -> list[_Held]:
-    """Returns values as they are online, decoded all at once."""
-    decoded = unpack_values(values)
-    return [
-        _NOTHING if value is None else _Held(value[:HEADER_SIZE], unpack_times(header)[0], *body)
-        for value, header, body in zip(values, decoded[::2], decoded[1::2], strict=True)
-    ]

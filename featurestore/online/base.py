@@ -4,6 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from featurestore.errors import OnlineStoreError
+
+
+class OnlineLostError(OnlineStoreError):
+    """The store may have lost what was written to it: it restarted, failed over, was emptied or put back from a copy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,6 +30,40 @@ class Entry:
     replaces: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What the marks of a store must hold, so that it can be trusted to have what was written to it.
+
+    Args:
+        key: what the keys of marks begin with.
+        value: the epoch's name. A mark holds it and, after a space, what tells its shard from one that may have lost something.
+    """
+
+    key: bytes
+    value: bytes
+
+
+class Marks(Protocol):
+    """The marks of a store: one or more for each shard that can lose its data alone."""
+
+    def look(self, epoch: Epoch) -> list[str]:
+        """Returns what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are.
+
+        A mark that is missing beside others of its shard, as after the slots of a Cluster were moved, is placed again.
+        """
+
+    def place(self, epoch: Epoch) -> None:
+        """Marks every shard. What was written before counts for nothing: whoever calls this has noted that."""
+
+    def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
+        """Returns how many keys of a project have which second part: the id of a registry, or a view of an older version.
+
+        Args:
+            project: the project and ``/``.
+            most: of a server with more keys, so many are looked at.
+        """
+
+
 class OnlineStore(Protocol):
     """Keeps the greatest value of each key, or that which replaced the one before.
 
@@ -36,7 +76,10 @@ class OnlineStore(Protocol):
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, without blocking the event loop while a network is waited for."""
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    marks: Marks
+    """What tells whether the store lost data."""
+
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
         Each key changes atomically, whatever other writers do; of two entries with one key the greater wins. Writing
@@ -49,7 +92,10 @@ class OnlineStore(Protocol):
         not counted: whoever finds fewer written than given reads the keys again. So that this tells, a value must begin
         otherwise than the one it replaces.
 
+        With an ``epoch`` each key is written only where its shard's mark is the epoch's, which is looked at in the same step.
+
         Raises:
+            OnlineLostError: a shard's mark is another one, or gone: what is in it may be less than was written.
             ValueError: a key that is to be replaced has several entries.
         """
 

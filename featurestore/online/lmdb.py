@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 from weakref import finalize
 
 import lmdb
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OnlineStoreError
-from featurestore.online.base import Entry
+from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
 from featurestore.online.batch import batches, greatest
 from featurestore.online.lmdb_files import Files, explain
+from featurestore.online.lmdb_marks import LMDBMarks
 
 _T = TypeVar("_T")
 
@@ -68,8 +70,12 @@ class LMDBStore:
     def __init__(self, path: Path, *, clock: Clock = utc_now, map_size: int = 1 << 30) -> None:
         self._path = path
         self._clock = clock
+        self._map_size = map_size
+        self._following = Lock()
         self._files: Files | None = Files.of(path, map_size)
         self._forget = finalize(self, self._files.release_later)
+        self._marks = LMDBMarks(path, self._change, self._look)
+        self.marks: Marks = self._marks
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None for a key that is missing or was swept."""
@@ -92,7 +98,7 @@ class LMDBStore:
         """Like ``read``: there is no network to wait for, and a read takes microseconds."""
         return self.read(keys)
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
         A record that has expired and is not yet swept counts as there, for a swap too: ``read`` returned it.
@@ -102,7 +108,9 @@ class LMDBStore:
         for batch in batches(greatest(entries), _WRITES_A_TRANSACTION, _BYTES_A_TRANSACTION):
             # Neighbours in the tree share pages: in the order of the keys fewer of them are copied and flushed.
             batch.sort(key=lambda entry: entry.key)
-            written += self._change("written", partial(_put, batch, now))
+            written += self._change("written", partial(self._marked, partial(_put, batch, now), epoch))
+            if epoch is not None:
+                self._marks.note(epoch)
         return written
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
@@ -140,7 +148,7 @@ class LMDBStore:
         Raises:
             OnlineStoreError: the files cannot be read.
         """
-        self.read([b"?"])
+        self._look(lambda transaction: transaction.get(b"?"))
         return f"LMDB {'.'.join(map(str, lmdb.version()))}"
 
     def close(self) -> None:
@@ -155,13 +163,40 @@ class LMDBStore:
             raise OnlineStoreError(f"The online store in {self._path} was closed. Make a new LMDBStore of that folder.")
         return self._files
 
+    def _followed(self) -> Files:
+        """Returns the files that lie in the folder now, where they are no longer those that were opened."""
+        files = self._opened()
+        if files.is_current():
+            return files
+        with self._following:
+            if self._files is files:
+                self._forget.detach()
+                self._files = Files.of(self._path, self._map_size)
+                self._forget = finalize(self, self._files.release_later)
+                files.release_later()  # a reader may be at it
+        return self._opened()
+
     def _now(self) -> int:
         return max(0, to_micros(self._clock()) // 1000)  # a replay's clock may stand before the epoch
 
+    def _marked(self, work: Callable[["lmdb.Transaction[bytes]"], int], epoch: Epoch | None, transaction: Any) -> int:
+        """Does some work in a write transaction if the files' mark is an epoch's."""
+        missed = None if epoch is None else self._marks.missed(epoch, transaction)
+        if missed:
+            raise OnlineLostError(f"The online store in {self._path}: {missed}.")
+        return work(transaction)
+
+    def _look(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
+        files = self._followed()
+        try:
+            return files.look(work)
+        except (lmdb.Error, OSError) as error:
+            raise explain(error, self._path, "read") from error
+
     def _change(self, done: str, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
         try:
-            return self._opened().change(work)
-        except lmdb.Error as error:
+            return self._followed().change(work)
+        except (lmdb.Error, OSError) as error:
             raise explain(error, self._path, done) from error
 
     def _erase(self, keys: Sequence[bytes]) -> int:

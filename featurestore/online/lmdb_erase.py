@@ -42,6 +42,7 @@ def scrub(files: Files, path: Path, places: Sequence[bytes], records: Collection
     data = path / "data.mdb"
     texts = {*places, *(each for place in places if len(each := place[place.find(b"{") :]) >= _LEAST)}
     texts |= {record[8:] for record in records if len(record) >= 8 + _LEAST}
+    texts -= files.look(partial(_held_by_others, texts))
     if not (records or _found(data, texts, places)):
         return True
     for number in range(_ROUNDS):
@@ -56,6 +57,19 @@ def scrub(files: Files, path: Path, places: Sequence[bytes], records: Collection
             return True
         sleep(_PAUSE)  # a reader may have kept a page from being used again
     return False
+
+
+def _held_by_others(texts: Collection[bytes], transaction: "lmdb.Transaction[bytes]") -> set[bytes]:
+    """Returns which texts stand in records that others have: a row that is equal, the same entity in another project."""
+    wanted, few = set(texts), len(texts) <= _FEW
+    held: set[bytes] = set()
+    with transaction.cursor() as cursor:
+        for place, record in cursor:
+            if few:
+                held.update(text for text in wanted if text in place or text in record)
+            else:
+                held.update(wanted.intersection((place, place[place.find(b"{") :], record[8:])))
+    return held
 
 
 def _put_anew(start: bytes, most: int, transaction: "lmdb.Transaction[bytes]") -> bytes | None:

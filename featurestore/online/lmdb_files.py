@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import disk_usage
+from struct import Struct
 from typing import ClassVar, TypeVar
 
 import lmdb
@@ -17,6 +19,11 @@ _T = TypeVar("_T")
 
 _READERS = 1024
 _READER_PAUSE = 0.0001
+_META = Struct("<16x II 8x 8x I 92x QQ")
+"""A meta page from its start: magic, version, the size of a page (in the record of the free pages), last page, transaction."""
+_MAGIC = 0xBEEFC0DE
+_DATA = "data.mdb"
+_LITTLE_ROOM = 1 << 20
 
 
 class Files:
@@ -41,6 +48,8 @@ class Files:
         # NOTE: a list, because its append and pop are atomic and cost less than a lock.
         self._readers: list[None] = []
         self._environment: lmdb.Environment | None = None
+        self._file = -1
+        self._size = 0
         self._open()
 
     @classmethod
@@ -56,7 +65,7 @@ class Files:
             try:
                 make_folders(path)
                 # NOTE: by what the file is, not by its path, which may have been deleted and made anew meanwhile.
-                data = path / "data.mdb"
+                data = path / _DATA
                 files = cls._all.get(_identity(data)) if data.exists() else None
                 if files is None:
                     files = cls(path.resolve(), map_size)
@@ -76,9 +85,7 @@ class Files:
                 del Files._all[identity]
             self._pause()
             try:
-                if self._environment is not None:
-                    self._environment.close()
-                    self._environment = None
+                self._close()
             finally:
                 self._resume()
 
@@ -93,6 +100,7 @@ class Files:
             grown = False
             try:
                 if self._open_to_readers.is_set() and (environment := self._environment) is not None:
+                    self._check_size()
                     return _begin(environment)
             except lmdb.MapResizedError:
                 grown = True
@@ -107,11 +115,20 @@ class Files:
         transaction.abort()
         self._readers.pop()
 
+    def look(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
+        """Returns what some work in a read transaction returns."""
+        transaction = self.begin()
+        try:
+            return work(transaction)
+        finally:
+            self.end(transaction)
+
     def change(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
         """Returns what some work in a write transaction returns. It is done again when the map was too small for it."""
         with self._lock:
             while True:
                 environment = self._opened()
+                self._check_size()
                 try:
                     return self._transact(environment, work)
                 except lmdb.MapResizedError:
@@ -147,11 +164,19 @@ class Files:
             self._opened()
             self._pause()
             try:
-                if self._environment is not None:
-                    self._environment.close()
+                self._close()
                 self._open()
             finally:
                 self._resume()
+
+    def is_current(self) -> bool:
+        """Tells whether the file that is open still lies in the folder: it may have been deleted, or put back from a copy."""
+        with self._lock:
+            self._opened()
+            try:
+                return _identity(self._path / _DATA) == _identity_of(os.fstat(self._file))
+            except FileNotFoundError:
+                return False
 
     def pages(self) -> int:
         """Returns how many pages the file has, but for the two that tell where the others are."""
@@ -166,13 +191,31 @@ class Files:
         return self._open()
 
     def _open(self) -> lmdb.Environment:
+        make_folders(self._path)
+        _check_whole(self._path / _DATA)
         # NOTE: no spare transactions: a child would inherit their place in the table of readers.
         self._environment = lmdb.open(
             str(self._path), map_size=self._map_size, max_readers=_READERS, max_spare_txns=0, mode=file_mode(self._path)
         )
         self._environment.reader_check()
+        self._file = os.open(self._path / _DATA, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = 0
         self._open_to_readers.set()
         return self._environment
+
+    def _close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+            os.close(self._file)
+
+    def _check_size(self) -> None:
+        """Raises an error where the file was cut: whoever looks at its map beyond the end dies of it, without a word."""
+        known = self._size  # before the file is looked at: another thread may see it grow after that
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        if size < known:
+            raise _cut(self._path)
+        self._size = size
 
     def _remap(self, size: int) -> None:
         """Makes the map of a size, or with 0 as large as another process has made the file."""
@@ -209,8 +252,7 @@ class Files:
         """Lets go of the files in a forked child, which opens them anew when it needs them."""
         if self._environment is not None:
             # Nothing is open, so this touches nothing but the child's own copies of the map and the file descriptors.
-            self._environment.close()
-            self._environment = None
+            self._close()
         self._lock = threading.RLock()
         self._open_to_readers = threading.Event()
         self._readers = []
@@ -226,8 +268,43 @@ def _begin(environment: lmdb.Environment) -> "lmdb.Transaction[bytes]":
 
 
 def _identity(data: Path) -> tuple[int, int]:
-    status = data.stat()
+    return _identity_of(data.stat())
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _check_whole(data: Path) -> None:
+    """Raises an error where a file of LMDB ends before its last page; what is no such file LMDB itself refuses."""
+    try:
+        with data.open("rb") as file:
+            head = file.read(1 << 17)
+            size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        return
+    if not size:
+        return  # as it is when it is made
+    metas = []
+    for start in (0, _page_size(head)):
+        if start + _META.size <= len(head):
+            magic, _, page, last, transaction = _META.unpack_from(head, start)
+            if magic == _MAGIC and page:
+                metas.append((transaction, (last + 1) * page))
+    newest = max(metas, default=(0, 0))
+    if (_page_size(head) and len(metas) < 2) or size < newest[1]:
+        raise _cut(data.parent)
+
+
+def _page_size(head: bytes) -> int:
+    if len(head) < _META.size:
+        return 0
+    magic, _, page, _, _ = _META.unpack_from(head)
+    return page if magic == _MAGIC else 0
+
+
+def _cut(path: Path) -> OnlineStoreError:
+    return OnlineStoreError(f"The online store in {path} is damaged: its file was cut short. {_REBUILD}")
 
 
 def _before_fork() -> None:
@@ -252,10 +329,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-_DAMAGED = "The files are damaged: delete the folder and materialize again."
+_REBUILD = (
+    "Stop all that use the folder, delete it, and write its values again from the history: "
+    "featurestore materialize --rebuild-online"
+)
+_DAMAGED = f"The files are damaged. {_REBUILD}"
 _ADVICE: dict[type[Exception], str] = {
-    lmdb.InvalidError: "What is there is not an LMDB file: give the online store a folder of its own.",
-    lmdb.VersionMismatchError: "Another version of LMDB wrote the files: delete the folder and materialize again.",
+    lmdb.InvalidError: (
+        "What is there is not an LMDB file, or no longer. If it is something else's, give the online store a folder of its own. "
+        f"{_REBUILD}"
+    ),
+    lmdb.VersionMismatchError: f"Another version of LMDB wrote the files. {_REBUILD}",
     lmdb.CorruptedError: _DAMAGED,
     lmdb.PageNotFoundError: _DAMAGED,
     lmdb.PanicError: _DAMAGED,
@@ -285,5 +369,14 @@ def explain(error: lmdb.Error | OSError, path: Path, what: str) -> OnlineStoreEr
         what: what could not be done: ``"opened"``, ``"read"``, ``"written"``.
     """
     code = error.errno if isinstance(error, OSError) else error.code
+    if code == errno.EIO and _is_full(path):
+        code = errno.ENOSPC  # LMDB's own words for a write that ended short
     advice = _ADVICE.get(type(error)) or _ADVICE_BY_CODE.get(code or 0) or "Look at the folder and at the disk it is on."
     return OnlineStoreError(f"The online store in {path} could not be {what}: {str(error).rstrip('.')}. {advice}")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return disk_usage(path).free < _LITTLE_ROOM
+    except OSError:
+        return False

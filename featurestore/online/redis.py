@@ -6,17 +6,20 @@ hundred keys in one step.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
-from featurestore.online.base import Entry
+from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
 from featurestore.online.batch import greatest
 from featurestore.online.redis_address import hide_password, is_cluster, split_hosts
 from featurestore.online.redis_links import SCRIPTS, Cluster, Link, Script, Server
+from featurestore.online.redis_marks import RedisMarks
 
 _CONNECTIONS = 64
 _DELETES = 1000  # keys, that are deleted at once
+_REFUSED = -1  # by a script, where the mark is another one
 _WAIT = 5  # seconds, for a connection to become free
 _COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
 _DEFAULTS: dict[str, Any] = {
@@ -67,6 +70,7 @@ class RedisStore:
         self._errors = driver.errors
         self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
         self._link: Link | None = Cluster(driver) if is_cluster(url) else Server(driver)
+        self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining)
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None for a key that is missing or has expired."""
@@ -86,17 +90,22 @@ class RedisStore:
         except self._foreign as error:
             raise self._explain(error) from error
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).
 
         The number may be too small after a connection was lost, when it is not known what was written before: a swap that
-        is sent again finds what it wrote itself, and leaves it.
+        is sent again finds what it wrote itself, and leaves it. So may it where slots of a Cluster moved with their marks.
         """
-        link = self._open()
-        try:
-            return sum(self._run(link, scripts) for scripts in link.rounds(greatest(entries)))
-        except self._foreign as error:
-            raise self._explain(error) from error
+        with self._explaining():
+            kept = greatest(entries)
+            written = self._write(kept, epoch)
+            if written is None and epoch is not None:
+                self._open().look_again()
+                missed = self.marks.look(epoch)
+                written = None if missed else self._write(kept, epoch)
+                if written is None:
+                    raise OnlineLostError(f"The online store at {self._address}: {'; '.join(missed) or 'its marks move'}.")
+            return written or 0
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
         """Deletes all keys that begin with a prefix; returns how many there were.
@@ -105,12 +114,10 @@ class RedisStore:
         writes to its disk (snapshots, an append-only file) it writes anew by its own rules.
         """
         if keys is not None:
-            try:
+            with self._explaining():
                 named = [key for key in keys if key.startswith(prefix)]
                 link = self._open()
                 return sum(link.unlink(named[first : first + _DELETES]) for first in range(0, len(named), _DELETES))
-            except self._foreign as error:
-                raise self._explain(error) from error
         pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
         try:
             return sum(server.delete(pattern) for server in self._open().servers())
@@ -159,8 +166,25 @@ class RedisStore:
             raise OnlineStoreError(f"The online store at {self._address} was closed. Make a new RedisStore of that address.")
         return self._link
 
-    def _run(self, link: Link, scripts: list[Script]) -> int:
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    def _write(self, entries: Sequence[Entry], epoch: Epoch | None) -> int | None:
+        """Returns how many entries were written; None where a shard's mark is another one, and so some were not."""
+        link = self._open()
         written = 0
+        for scripts in link.rounds(entries, epoch):
+            replies = self._run(link, scripts)
+            if any(reply == _REFUSED for reply in replies):
+                return None
+            written += sum(replies)
+        return written
+
+    def _run(self, link: Link, scripts: list[Script]) -> list[int]:
         replies = link.run(scripts)
         unknown = [run for run, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
         if unknown:  # a server forgets its scripts when it restarts, or is told to
@@ -169,11 +193,12 @@ class RedisStore:
                     server.ask(b"SCRIPT", b"LOAD", script)
             replies = [reply for reply in replies if not isinstance(reply, self._errors.NoScriptError)]
             replies += link.run(unknown)
+        # NOTE: a mark that has moved with its slot to another node cannot be read by a script; redis-py has no class for that.
+        replies = [_REFUSED if "non local key" in str(reply) else reply for reply in replies]
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-            written += reply
-        return written
+        return replies
 
     def _explain(self, error: Exception) -> OnlineStoreError:
         return OnlineStoreError(f"The online store at {self._address} failed: {str(error).rstrip('.')}. {self._advice(error)}")

@@ -5,11 +5,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha1
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from featurestore.online.base import Entry
+from featurestore.online.base import Entry, Epoch
 from featurestore.online.batch import batches
 from featurestore.online.loops import PerLoop
 
@@ -23,6 +24,9 @@ _BYTES_A_SCRIPT = 1 << 20
 _ENTRIES_A_ROUND = 8000  # sent ahead of their answers, so that the server computes while the next ones are packed
 _BYTES_A_ROUND = 8 << 20
 _KEYS_A_SCAN = 1000
+_MARKS = 64
+"""How many marks a Cluster has: of its slots so many that each primary keeps one where slots are moved."""
+_UNMARKED = (b"", b"")
 
 
 class Driver(Protocol):
@@ -47,7 +51,8 @@ class Driver(Protocol):
 
 
 Script = tuple[bytes, ...]
-"""One run of a script as a command: EVALSHA, its hash, the number of keys, the keys, the values, what they replace, the ttls."""
+"""One run of a script as a command: EVALSHA, its hash, the number of keys, the keys, the mark, the values, what they replace, the
+ttls."""
 
 
 class Link(Protocol):
@@ -59,8 +64,14 @@ class Link(Protocol):
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop."""
 
-    def rounds(self, entries: Iterable[Entry]) -> Iterator[list[Script]]:
+    def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
+
+    def marks(self, key: bytes) -> list[tuple["Connections", list[bytes]]]:
+        """Returns each primary with the keys of marks that lie on it; what is given they begin with."""
+
+    def look_again(self) -> None:
+        """Asks where the primaries are."""
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
@@ -178,10 +189,18 @@ class Server(Connections):
             except self._errors.ConnectionError:
                 return await self._exchange_async(pool, packed)
 
-    def rounds(self, entries: Iterable[Entry]) -> Iterator[list[Script]]:
+    def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
+        mark = _UNMARKED if epoch is None else (epoch.key, epoch.value)
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
-            yield list(_scripts(some))
+            yield list(_scripts(some, mark))
+
+    def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
+        """Returns the server with its mark."""
+        return [(self, [key])]
+
+    def look_again(self) -> None:
+        """Does nothing: there is one."""
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
@@ -234,14 +253,49 @@ class Cluster:
             values: list[bytes | None] = await client.mget_nonatomic(keys)
             return values
 
-    def rounds(self, entries: Iterable[Entry]) -> Iterator[list[Script]]:
+    def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
         client = self._connected()
+        marks = {} if epoch is None else {name: keys[0] for name, keys in self._marks(epoch.key).items()}
+
+        def mark(slot: int) -> tuple[bytes, bytes]:
+            if epoch is None:
+                return _UNMARKED
+            # NOTE: no key of the script, as it lies in another slot. A script may read it where it lies on the same node.
+            return marks[client.nodes_manager.slots_cache[slot][0].name], epoch.value
+
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
             slots: dict[int, list[Entry]] = defaultdict(list)
             for entry in some:
                 slots[client.keyslot(entry.key)].append(entry)
-            yield [script for slot in slots.values() for script in _scripts(slot)]
+            yield [script for slot, those in slots.items() for script in _scripts(those, mark(slot))]
+
+    def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
+        """Returns each primary with the keys of marks that lie on it."""
+        client, marks = self._connected(), self._marks(key)
+        return [
+            (Connections(self._driver, client.get_redis_connection(node).connection_pool), marks[node.name])
+            for node in client.get_primaries()
+            if node.name in marks
+        ]
+
+    def look_again(self) -> None:
+        """Asks the Cluster where its slots are."""
+        self._connected().nodes_manager.initialize()
+
+    def _marks(self, key: bytes) -> dict[str, list[bytes]]:
+        """Returns for each primary that has slots the keys of marks in them: some of many, or the first that lies there."""
+        client = self._connected()
+        nodes = {slot: holders[0].name for slot, holders in client.nodes_manager.slots_cache.items()}
+        found: dict[str, list[bytes]] = {name: [] for name in nodes.values()}
+        for number in count():
+            if number >= _MARKS and all(found.values()):
+                return found
+            tagged = key + b"{%d}" % number
+            name = nodes.get(client.keyslot(tagged))
+            if name is not None and (number < _MARKS or not found[name]):
+                found[name].append(tagged)
+        raise AssertionError("unreachable: there are tags of every slot")
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Returns how many each wrote, or the error with which the server answered it."""
@@ -290,14 +344,14 @@ def _counted(answers: Iterable[Any]) -> int:
     return total
 
 
-def _scripts(entries: Sequence[Entry]) -> Iterator[Script]:
+def _scripts(entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
     for batch in batches((entry for entry in entries if entry.replaces is None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
-        yield _script(_WRITE_SHA, batch, [])
+        yield _script(_WRITE_SHA, batch, mark, [])
     for batch in batches((entry for entry in entries if entry.replaces is not None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
-        yield _script(_SWAP_SHA, batch, [entry.replaces for entry in batch if entry.replaces is not None])
+        yield _script(_SWAP_SHA, batch, mark, [entry.replaces for entry in batch if entry.replaces is not None])
 
 
-def _script(sha: bytes, entries: Sequence[Entry], replaced: Sequence[bytes]) -> Script:
+def _script(sha: bytes, entries: Sequence[Entry], mark: tuple[bytes, bytes], replaced: Sequence[bytes]) -> Script:
     ttls = {entry.ttl_ms for entry in entries}
     sent: list[int | None] = [] if ttls == {None} else list(ttls) if len(ttls) == 1 else [entry.ttl_ms for entry in entries]
     return (
@@ -305,6 +359,7 @@ def _script(sha: bytes, entries: Sequence[Entry], replaced: Sequence[bytes]) -> 
         sha,
         b"%d" % len(entries),
         *[entry.key for entry in entries],
+        *mark,
         *[entry.value for entry in entries],
         *replaced,
         *[b"" if ttl is None else b"%d" % max(ttl, 1) for ttl in sent],

@@ -1,18 +1,26 @@
--- Sets each key to its value if what it holds begins with certain bytes; returns how many were set.
+-- Sets each key to its value if what it holds begins with certain bytes; returns how many were set, or -1 where the mark is another
+-- one.
 --
 -- KEYS  the keys, each once
--- ARGV  their values; then what each must begin with, empty for a key that must hold nothing; then no ttl, or one ttl for
---       all keys, or one for each: milliseconds, empty for never
+-- ARGV  the key of a mark, and what it must hold before the server's id, both empty where nothing is marked; the keys' values; then
+--       what each must begin with, empty for a key that must hold nothing; then no ttl, or one ttl for all keys, or one for each:
+--       milliseconds, empty for never
 --
 -- NOTE: == on Lua's strings compares bytes, whatever the server's locale. A missing key has an empty range.
 
+if ARGV[1] ~= '' then
+  -- The id is another one after each restart and failover: what the mark stood for may be lost, though the mark is not.
+  local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+  if redis.call('MGET', ARGV[1])[1] ~= ARGV[2] .. ' ' .. id then return -1 end
+end
+
 local count = #KEYS
-local ttls = #ARGV - 2 * count
+local ttls = #ARGV - 2 * count - 2
 local written = 0
 local forever = {}
 
 for i = 1, count do
-  local begins = ARGV[count + i]
+  local begins = ARGV[2 + count + i]
   local held
   if begins == '' then
     held = redis.call('EXISTS', KEYS[i]) == 0
@@ -21,12 +29,12 @@ for i = 1, count do
   end
   if held then
     local ttl = ''
-    if ttls == 1 then ttl = ARGV[2 * count + 1] elseif ttls > 1 then ttl = ARGV[2 * count + i] end
+    if ttls == 1 then ttl = ARGV[2 * count + 3] elseif ttls > 1 then ttl = ARGV[2 * count + 2 + i] end
     if ttl == '' then
       forever[#forever + 1] = KEYS[i]
-      forever[#forever + 1] = ARGV[i]
+      forever[#forever + 1] = ARGV[2 + i]
     else
-      redis.call('SET', KEYS[i], ARGV[i], 'PX', ttl)
+      redis.call('SET', KEYS[i], ARGV[2 + i], 'PX', ttl)
     end
     written = written + 1
   end

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.codec import encode_keys, key_encoder, key_prefix, key_type, pack_values, to_python
+from featurestore.codec import encode_keys, key_encoder, key_prefix, key_type, pack_values, seal, to_python
 from featurestore.online.base import Entry
 from featurestore.plan.history import EVENT, last_rows
 from featurestore.plan.on_demand import Computation
@@ -87,9 +87,9 @@ class OnlinePlan:
         return frozenset(name for join in self.joins for name, kind in zip(join.on, join.key_types, strict=True) if kind is int)
 
 
-def compile_online(project: str, selection: Selection) -> OnlinePlan:
-    """Returns the plan of a selection's online reads."""
-    joins = tuple(_join(project, join) for join in selection.joins)
+def compile_online(space: str, selection: Selection) -> OnlinePlan:
+    """Returns the plan of a selection's online reads, of keys in a space (``codec.key_prefix``)."""
+    joins = tuple(_join(space, join) for join in selection.joins)
     computation = selection.computation
     grouped = [*(name for join in joins for name in join.names), *(output.name for output in computation.outputs)]
     order = None if tuple(grouped) == selection.names else _picker([grouped.index(name) for name in selection.names])
@@ -110,7 +110,7 @@ def _picker(places: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...
     return itemgetter(*places)
 
 
-def _join(project: str, join: Join) -> OnlineJoin:
+def _join(space: str, join: Join) -> OnlineJoin:
     view = join.applied.spec
     places = tuple(view.feature_names.index(column.feature.name) for column in join.columns)
     dtypes = tuple(column.feature.dtype for column in join.columns)
@@ -119,7 +119,7 @@ def _join(project: str, join: Join) -> OnlineJoin:
     windows = WindowValues.of(view, [column.feature for column in join.columns]) if view.windows else None
     return OnlineJoin(
         label=join.label,
-        prefix=key_prefix(project, view.name, join.applied.data_version) + b"{",
+        prefix=key_prefix(space, view.name, join.applied.data_version) + b"{",
         on=join.on,
         key_types=tuple(key_type(dtype) for dtype in join.keys.values()),
         encoders=tuple(key_encoder(dtype) for dtype in join.keys.values()),
@@ -137,26 +137,26 @@ def _join(project: str, join: Join) -> OnlineJoin:
     )
 
 
-def online_entries(project: str, applied: AppliedView, history: pl.DataFrame, now: int) -> list[Entry]:
+def online_entries(space: str, applied: AppliedView, history: pl.DataFrame, now: int) -> list[Entry]:
     """Returns what to write online for a history: each entity's greatest row (S4, S15).
 
     Args:
-        project: whose rows they are.
+        space: what the keys begin with (``codec.key_prefix``).
         applied: the view.
         history: rows in their total order.
         now: the present in microseconds, from which a row's remaining life is counted.
     """
     view = applied.spec
     winners = last_rows(history, view.entity.key_names)
-    keys = entity_keys(project, applied, winners)
+    keys = entity_keys(space, applied, winners)
     values = pack_values(winners, view.feature_names, order=ORDER if view.source.order_by is not None else None)
     ends = lives(winners[EVENT].to_physical(), view.ttl, now)
-    return [Entry(key, value, life) for key, value, life in zip(keys, values, ends, strict=True)]
+    return [Entry(key, seal(key, value), life) for key, value, life in zip(keys, values, ends, strict=True)]
 
 
-def entity_keys(project: str, applied: AppliedView, entities: pl.DataFrame) -> list[bytes]:
+def entity_keys(space: str, applied: AppliedView, entities: pl.DataFrame) -> list[bytes]:
     """Returns the store's key of each entity, whose join keys are among some columns."""
-    prefix = key_prefix(project, applied.spec.name, applied.data_version) + b"{"
+    prefix = key_prefix(space, applied.spec.name, applied.data_version) + b"{"
     return [prefix + key + b"}" for key in encode_keys(entities.select(applied.spec.entity.key_names))]
 
 

@@ -71,6 +71,11 @@ class Run:
         return f"{self.view}/{self.data_version}/{self.seq}"
 
     @property
+    def folds(self) -> bool:
+        """Whether it adds what was pushed to the history."""
+        return any("pushed" in chunk for chunk in self.span["chunks"])
+
+    @property
     def seconds(self) -> float | None:
         """How long it took, from its beginning to its end with all that lay between; None while it is not over."""
         return None if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()

@@ -200,6 +200,27 @@ secret = Table(
 )
 """A project's secrets, made at random when they are first needed: the key of its tombstones' hashes."""
 
+online = Table(
+    "featurestore_online",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("epoch", String, nullable=False),
+)
+"""A row for each project: the id that its keys online have of this registry, and what the online store's marks hold."""
+
+doubt = Table(
+    "featurestore_doubt",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("view", String, primary_key=True),
+    Column("data_version", Integer, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("lost", Boolean, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+"""A row for each view and data version whose online values are to be written again from the history."""
+
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 

@@ -37,13 +37,13 @@ class OnlineReader:
     """Reads features online. A request's plan is compiled once and kept for as long as the catalog stays the same.
 
     Args:
-        project: whose features.
+        space: returns what the store's keys begin with (``codec.key_prefix``).
         store: where they lie.
         clock: tells the present.
     """
 
-    def __init__(self, project: str, store: OnlineStore, clock: Clock) -> None:
-        self._project = project
+    def __init__(self, space: Callable[[], str], store: OnlineStore, clock: Clock) -> None:
+        self._space = space
         self._store = store
         self._clock = clock
         self._plans: _Kept = ({}, {})
@@ -80,7 +80,7 @@ class OnlineReader:
 
     def compile(self, selection: Selection) -> OnlinePlan:
         """Returns the plan of a selection."""
-        return compile_online(self._project, selection)
+        return compile_online(self._space(), selection)
 
     def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
         """Returns the features of some rows."""
@@ -121,8 +121,8 @@ class _Question(NamedTuple):
     as_of: bool
 
     def answer(self, values: list[bytes | None]) -> OnlineRows:
-        spread = _spread(values, self.places)
-        return OnlineRows(self.given, self.plan, spread, self.now, self.brought, as_of=self.as_of)
+        keys, spread = _spread(self.keys, self.places), _spread(values, self.places)
+        return OnlineRows(self.given, self.plan, keys, spread, self.now, self.brought, as_of=self.as_of)
 
 
 def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -273,5 +273,5 @@ def _check_names(plan: OnlinePlan, rows: Sequence[Row]) -> None:
             raise NameClashError(name, f"the rows' column {name!r}", f"feature {name!r} of {label!r}")
 
 
-def _spread(values: list[bytes | None], places: list[int | None] | None) -> list[bytes | None]:
+def _spread(values: Sequence[bytes | None], places: list[int | None] | None) -> Sequence[bytes | None]:
     return values if places is None else [None if place is None else values[place] for place in places]

@@ -49,18 +49,20 @@ class OnlineRows:
     Args:
         given: the rows asked about.
         plan: the plan they were read by.
-        values: the store's values, join by join, each in the order of the rows.
+        keys: the store's keys, join by join, each in the order of the rows; None for a null key.
+        values: the values under them.
         now: the instant of the read, in microseconds.
         brought: the columns that the rows bring for what is computed.
         as_of: whether the instant was asked for, and is not a clock's, which allows for ``CLOCK_SKEW``.
     """
 
-    __slots__ = ("__dict__", "_as_of", "_brought", "_given", "_now", "_plan", "_values")
+    __slots__ = ("__dict__", "_as_of", "_brought", "_given", "_keys", "_now", "_plan", "_values")
 
     def __init__(
         self,
         given: Sequence[Mapping[str, Any]],
         plan: OnlinePlan,
+        keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         now: int,
         brought: Mapping[str, pl.Series],
@@ -69,6 +71,7 @@ class OnlineRows:
     ) -> None:
         self._given = given
         self._plan = plan
+        self._keys = keys
         self._values = values
         self._now = now
         self._brought = brought
@@ -197,7 +200,7 @@ class OnlineRows:
     @cached_property
     def _served(self) -> list[tuple[list[bytes], list[Any]]]:
         """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
-        decoded = unpack_values(self._values)
+        decoded = unpack_values(self._keys, self._values)
         rows = len(self._given)
         until = self._now if self._as_of else self._now + CLOCK_SKEW
         latest = oldest_header(until)

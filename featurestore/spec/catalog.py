@@ -62,6 +62,15 @@ class Catalog:
         return {**self.views, **self.lingering}
 
     @property
+    def online(self) -> list[AppliedView]:
+        """The views in each version that is read or written online."""
+        return [*self.views.values(), *self.lingering.values()]
+
+    def online_of(self, applied: AppliedView) -> list[AppliedView]:
+        """Returns a view in each version that is read or written online."""
+        return [applied, *(each for name, each in self.lingering.items() if name == applied.spec.name)]
+
+    @property
     def referable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:
         """What a definition may refer to, but for services; the kinds share one set of names."""
         return {**{name: view.spec for name, view in self.views.items()}, **self.requests, **self.on_demand}

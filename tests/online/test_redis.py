@@ -215,8 +215,8 @@ def test_the_script_compares_without_the_locale(valkey_url: str) -> None:
         key = b"test/locale"
         for smaller, greater in pairwise(values):
             client.set(key, smaller)
-            assert client.eval(WRITE, 1, key, greater) == 1
-            assert client.eval(WRITE, 1, key, smaller) == 0
+            assert client.eval(WRITE, 1, key, b"", b"", greater) == 1
+            assert client.eval(WRITE, 1, key, b"", b"", smaller) == 0
         client.delete(key)
 
 

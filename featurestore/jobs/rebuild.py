@@ -1,0 +1,70 @@
+"""Writing online again what follows from the history: for a store that is new, lost data, or would forget what it has too soon."""
+
+from collections.abc import Callable, Sequence
+
+from featurestore.jobs.latest import LatestWriter
+from featurestore.jobs.progress import Progress
+from featurestore.jobs.trust import Trust
+from featurestore.jobs.windows import WindowWriter
+from featurestore.spec.catalog import AppliedView
+
+_ATTEMPTS = 3
+"""How often values are written where the store loses them while they are."""
+
+
+class Rebuilder:
+    """Writes the values of whole histories online.
+
+    Args:
+        windows: writes those of windowed views.
+        latest: writes those of other views.
+        trust: tells which values are in doubt.
+        versions: returns a view in each version that is read or written online.
+        progress: is told how it gets on.
+    """
+
+    def __init__(
+        self,
+        windows: WindowWriter,
+        latest: LatestWriter,
+        trust: Trust,
+        versions: Callable[[AppliedView], Sequence[AppliedView]],
+        progress: Progress,
+    ) -> None:
+        self._windows = windows
+        self._latest = latest
+        self._trust = trust
+        self._versions = versions
+        self._progress = progress
+
+    def mend(self, applied: AppliedView, *, look: bool = True) -> int:
+        """Writes the values of a view's history online where the store may have lost some; returns how many changed.
+
+        Args:
+            applied: the view, of which the version that readers are given is looked at too.
+            look: ask the store whether it lost data; else what is known counts.
+
+        Raises:
+            OnlineStoreError: the store cannot be reached.
+        """
+        if look:
+            self._trust.look()
+        return sum(self.rebuild(each) for each in self._versions(applied) if self._trust.doubted(each))
+
+    def rebuild(self, applied: AppliedView) -> int:
+        """Writes the values of a view's whole history online, in the place of damaged ones too; returns how many changed.
+
+        Raises:
+            OnlineStoreError: the store cannot be reached.
+        """
+        written = 0
+        for _ in range(_ATTEMPTS):
+            self._trust.look()
+            epoch = self._trust.epoch()
+            if applied.spec.windows:
+                written += self._windows.recompute(applied, None, self._progress)
+            else:
+                written += self._latest.rebuild(applied, self._progress)
+            if self._trust.settle(applied, epoch):
+                break
+        return written
