@@ -91,7 +91,12 @@ class Settings(BaseSettings):
     server_tls_cert: str = Field(default="", description="The certificate of the server, a PEM file; empty for plain HTTP.")
     server_tls_key: str = Field(default="", description="The key of the certificate, a PEM file.")
     access: Literal["auto", "required", "open"] = Field(
-        default="auto", description="Who is admitted: auto asks for keys or tokens but on loopback, required always, open never."
+        default="auto",
+        description="Who is admitted: auto asks for keys but of this machine while there is none, required always, open never.",
+    )
+    server_origins: tuple[str, ...] = Field(
+        default=(),
+        description="The origins whose pages may ask the server in a browser (CORS).",
     )
     oidc_issuer: str = Field(default="", description="The OpenID Connect issuer whose tokens count; empty for none.")
     oidc_audience: str = Field(default="", description="Whom the tokens are meant for: this server, as the issuer calls it.")

@@ -174,7 +174,9 @@ class NotFoundError(FeatureStoreError, LookupError):
     def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
         self.kind = kind
         self.name = name
-        self.suggestion = did_you_mean(name, known)
+        self.known = tuple(islice(known, _MOST_NAMES))
+        self.hint = hint
+        self.suggestion = did_you_mean(name, self.known)
         tail = f" {hint}" if hint else ""
         super().__init__(f"No {kind} is named {name!r}. {self.suggestion}{tail}")
 

@@ -34,7 +34,7 @@ def serve(
     What is applied meanwhile is noticed without a restart. Requests in flight are answered before it ends.
     """
     try:
-        from featurestore.server.access import admits_everybody
+        from featurestore.server.access import admission
         from featurestore.server.run import serve as run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("featurestore"):
@@ -49,14 +49,24 @@ def serve(
     with open_store(ctx, project_dir) as store:
         root = store.settings.root
         line = _example(store)
+        keys = bool(store.keys.list())
     settings = load_settings(root, **given)
-    key = "" if admits_everybody(settings) else ' -H "Authorization: Bearer $FEATURESTORE_KEY"'
-    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line, key))
+    admitted = admission(settings, keys=keys)
+    key = ' -H "Authorization: Bearer $FEATURESTORE_KEY"' if admitted == "keys" else ""
+    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line, key, _ADMITTED[admitted]))
 
 
-def _tell(url: str, root: Path, body: str, key: str) -> None:
+_ADMITTED = {
+    "everybody": 'everybody who reaches it is admitted (access = "open")',
+    "this machine": "this machine's own requests are admitted without a key, until one is made (featurestore keys create)",
+    "keys": "it admits who has a key or token",
+}
+
+
+def _tell(url: str, root: Path, body: str, key: str, admitted: str) -> None:
     console = err()
     console.print(Text.assemble("featurestore serves at ", (url, "bold")), soft_wrap=True)
+    console.print(Text(admitted), soft_wrap=True)
     if url.startswith("unix:"):
         address = f"--unix-socket {url.removeprefix('unix:')} http://localhost"
     else:

@@ -80,7 +80,7 @@ class PushedRows:
         view: the view.
         data_version: the version of its stored values.
         rows_read: the rows pushed.
-        rows_new: the rows that the history did not hold before.
+        rows_new: the rows that the history did not hold before; None, as the two below, to whom may push and not read.
         rows_known: the rows that it did, or that were given several times.
         rows_rejected: the rows that failed a check.
         rows_online: the online values that changed.
@@ -93,10 +93,10 @@ class PushedRows:
     view: str
     data_version: int
     rows_read: int
-    rows_new: int
-    rows_known: int
+    rows_new: int | None
+    rows_known: int | None
     rows_rejected: int
-    rows_online: int
+    rows_online: int | None
     reasons: dict[str, int]
     seconds: float
     rejected: list[dict[str, Any]] = field(default_factory=list, repr=False)

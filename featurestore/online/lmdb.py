@@ -6,6 +6,7 @@ zeros) and its BLAKE2b digest, 511 bytes in all, which no key kept as it is has;
 ``expiry · length of the key (4 bytes) · key · value``, so that a collision is noticed and a prefix still finds it.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -30,6 +31,8 @@ _LONGEST = 510
 _HEAD = 479
 
 # One transaction costs one flush to the disk, so a large batch takes few; other processes write between two of them.
+_AT_ONCE = 1_000
+"""How many keys are read on an event loop at most."""
 _WRITES_A_TRANSACTION = 50_000
 _BYTES_A_TRANSACTION = 64 << 20
 _DELETES_A_TRANSACTION = 10_000
@@ -95,8 +98,11 @@ class LMDBStore:
             raise explain(error, self._path, "read") from error
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Like ``read``: there is no network to wait for, and a read takes microseconds."""
-        return self.read(keys)
+        """Like ``read``: there is no network to wait for, and a read of few takes microseconds.
+
+        Of many each may lie on a page that is not in memory, and all other requests would wait for the disk.
+        """
+        return self.read(keys) if len(keys) <= _AT_ONCE else await asyncio.to_thread(self.read, keys)
 
     def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """Writes each value unless its key has one as great or greater; returns how many were written (S15).

@@ -1,7 +1,7 @@
 """Access: who asks, and whether they may. Every route asks here, and nowhere else is it decided."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -9,7 +9,7 @@ from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.errors import ConfigError, Forbidden, Unauthenticated
 from featurestore.plan.permits import Permits
-from featurestore.server.addresses import is_loopback
+from featurestore.server.addresses import check_local, is_loopback
 from featurestore.server.keyring import KeyRing
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.grant import Grant
@@ -79,16 +79,40 @@ class Guard(Protocol):
 
 
 class OpenGuard:
-    """Admits everybody to everything: for a server on a loopback address."""
+    """Admits everybody to everything; or, for a server on a loopback address, this machine until there is a key.
+
+    Args:
+        keyed: the guard that decides once there is a key; None where everybody is admitted for good.
+        keys: the registry's keys.
+        origins: the origins whose pages may ask, beside the server's own.
+    """
 
     _ANYBODY = Principal("anybody")
 
+    def __init__(self, keyed: "AccessGuard | None" = None, keys: "KeyRing | None" = None, origins: Sequence[str] = ()) -> None:
+        self._keyed = keyed
+        self._keys = keys
+        self._origins = origins
+
     async def admit(self, scope: Mapping[str, Any]) -> Principal:
-        """Returns nobody in particular."""
+        """Returns nobody in particular.
+
+        Raises:
+            Unauthenticated: there is a key by now, and it does not say who asks.
+            Forbidden: there is none, and it is not this machine that asks.
+            UnavailableError: whether there is one cannot be found out now.
+        """
+        if self._keyed is None or self._keys is None:
+            return self._ANYBODY
+        if await self._keys.any():
+            return await self._keyed.admit(scope)
+        check_local(scope, self._origins)
         return self._ANYBODY
 
     def check(self, principal: Principal, action: str, resource: Resource) -> None:
-        """Lets everything pass."""
+        """Lets everything pass of whoever needs no key."""
+        if self._keyed is not None and principal is not self._ANYBODY:
+            self._keyed.check(principal, action, resource)
 
 
 class AccessGuard:
@@ -165,10 +189,21 @@ class AccessGuard:
             raise Forbidden(f"{principal.name!r} {refusal}.")
 
 
-def admits_everybody(settings: Settings) -> bool:
-    """Tells whether whoever reaches a server with these settings may do everything."""
-    auto_open = is_loopback(settings.server_host) and not settings.oidc_issuer
-    return settings.access == "open" or (settings.access == "auto" and auto_open)
+def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this machine", "keys"]:
+    """Returns whom a server with these settings admits.
+
+    Args:
+        settings: the settings.
+        keys: whether there is a key.
+
+    Example:
+        >>> admission(Settings(), keys=False), admission(Settings(), keys=True), admission(Settings(access="open"), keys=True)
+        ('this machine', 'keys', 'everybody')
+    """
+    if settings.access == "open":
+        return "everybody"
+    open_till_then = settings.access == "auto" and is_loopback(settings.server_host) and not settings.oidc_issuer
+    return "this machine" if open_till_then and not keys else "keys"
 
 
 def make_guard(store: "FeatureStore") -> Guard:
@@ -178,14 +213,17 @@ def make_guard(store: "FeatureStore") -> Guard:
         ConfigError: the settings of the issuer are wrong.
     """
     settings = store.settings
-    if admits_everybody(settings):
+    admitted = admission(settings, keys=False)
+    if admitted == "everybody":
         return OpenGuard()
     tokens = None
     if settings.oidc_issuer:
         from featurestore.server.tokens import Tokens
 
         tokens = Tokens(settings, store.clock)
-    return AccessGuard(lambda: store.catalog_at_hand, settings.project, KeyRing(store.keys), tokens, store.clock)
+    ring = KeyRing(store.keys)
+    guard = AccessGuard(lambda: store.catalog_at_hand, settings.project, ring, tokens, store.clock)
+    return OpenGuard(guard, ring, settings.server_origins) if admitted == "this machine" else guard
 
 
 def require_access(store: "FeatureStore") -> None:

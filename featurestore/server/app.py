@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from featurestore.config import Settings
-from featurestore.errors import FeatureStoreError, LimitError
+from featurestore.errors import FeatureStoreError, LimitError, NotFoundError
 from featurestore.server.access import Guard, OpenGuard, Resource
 from featurestore.server.bodies import check_encoding
 from featurestore.server.limits import Limits
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 _log = logging.getLogger("featurestore.server")
+_WARM_AFTER = 2.0
 _CLIENT_GONE = 499
 """What is told of a request whose client went away; nobody is answered so."""
 
@@ -58,16 +61,35 @@ def create_app(
         >>> app.routes[0].path
         '/v1/online'
     """
-    limits = Limits.of(settings or store.settings)
+    chosen = settings or store.settings
+    limits = Limits.of(chosen)
     parts = Parts(store, limits, observer or NoObserver(), Pools(limits))
     doors = [
         Route(spec.path, Door(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
         for spec in ROUTES
     ]
     handlers: dict[Any, Any] = {HTTPException: _no_route, Exception: _failed}
-    made = Starlette(routes=doors, exception_handlers=handlers, lifespan=_lifespan(parts, closing=closing, warm=warm))
+    made = Starlette(
+        routes=doors,
+        exception_handlers=handlers,
+        middleware=_cors(chosen.server_origins),
+        lifespan=_lifespan(parts, closing=closing, warm=warm),
+    )
     made.router.redirect_slashes = False  # a redirect would repeat whatever Host the client says
     return made
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    """Returns what lets pages of other origins ask; nothing where none may. They send keys of their own, and no cookies."""
+    if not origins:
+        return []
+    headers = ["authorization", "content-type", "accept"]
+    told = ["retry-after", "www-authenticate"]
+    return [
+        Middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=headers, expose_headers=told
+        )
+    ]
 
 
 def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
@@ -77,13 +99,14 @@ def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             await parts.pools.control.run(lambda: store.catalog_at_hand)
-            if warm:
-                await parts.pools.control.run(parts.decoders.warm)
         except FeatureStoreError as error:
             _log.warning("The service has begun and is not ready: %s", error)
+        warming = asyncio.create_task(_warm(parts)) if warm else None
         try:
             yield
         finally:
+            if warming is not None:
+                warming.cancel()
             await parts.pools.control.run(parts.observer.close)
             parts.decoders.close()
             parts.pools.close()
@@ -91,6 +114,12 @@ def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette
                 store.close()
 
     return lifespan
+
+
+async def _warm(parts: Parts) -> None:
+    """Starts a decoder, once the process has begun to answer."""
+    await asyncio.sleep(_WARM_AFTER)
+    await parts.pools.control.run(parts.decoders.warm)
 
 
 class Door:
@@ -111,6 +140,7 @@ class Door:
         self._guard = guard
         self._observer = parts.observer
         self._budget = parts.budget
+        self._sights = parts.sights
         self._project = parts.store.settings.project
         self._seconds = parts.limits.seconds if spec.timed else None
 
@@ -131,7 +161,7 @@ class Door:
             except TimeoutError:
                 raise self._late(visit) from None
         except FeatureStoreError as error:
-            await _send_problem(visit, problem_of(error))
+            await _send_problem(visit, problem_of(self._without_hidden(visit, error)))
         except Problem as problem:
             await _send_problem(visit, problem)
         except Gone:
@@ -139,6 +169,15 @@ class Door:
         finally:
             visit.release()
             self._tell(visit, perf_counter() - began)
+
+    def _without_hidden(self, visit: Visit, error: FeatureStoreError) -> FeatureStoreError:
+        """Returns an error that suggests no name which whoever asks may not see."""
+        if not isinstance(error, NotFoundError) or visit.principal is None or self.spec.need.action == "none":
+            return error
+        seen = self._sights.names(visit)
+        if seen is None or seen.issuperset(error.known):
+            return error
+        return NotFoundError(error.kind, error.name, [name for name in error.known if name in seen], error.hint)
 
     def _late(self, visit: Visit) -> LimitError:
         if visit.uploaded:

@@ -13,6 +13,8 @@ _TEXT: Schema = {"type": "string"}
 _TEXTS: Schema = {"type": "object", "additionalProperties": _TEXT}
 _INSTANT: Schema = {"type": "string", "format": "date-time", "nullable": True}
 _COUNTS = ("data_version", "rows_read", "rows_new", "rows_known", "rows_rejected", "rows_waiting", "rows_online")
+_OF_READERS = ("rows_new", "rows_known", "rows_online")
+"""Null to whom may push and not read: they tell whether a row was there already."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _pushed() -> Schema:
         "required": ["view", *_COUNTS, "reasons", "seconds", "rejected"],
         "properties": {
             "view": _TEXT,
-            **{name: {"type": "integer"} for name in _COUNTS},
+            **{name: {"type": "integer"} | ({"nullable": True} if name in _OF_READERS else {}) for name in _COUNTS},
             "seconds": {"type": "number"},
             "reasons": {"type": "object", "additionalProperties": {"type": "integer"}},
             "rejected": rejected,

@@ -52,11 +52,7 @@ class KeyRing:
         if parts is None:
             return None
         number, secret = parts
-        age = perf_counter() - self._read_at
-        if age >= OLDEST:
-            await self._renew()
-        elif age >= RENEW:
-            self._begin()
+        await self._keep_fresh()
         key = self._known.get(number)
         if key is None:  # it may be new
             await self._renew()
@@ -64,6 +60,24 @@ class KeyRing:
         if perf_counter() - self._read_at > UNREACHED or (key is None and self._failing):
             raise UnavailableError("The registry, which has the keys, cannot be reached. Try again later.", 2.0)
         return key if key is not None and key.fits(secret) else None
+
+    async def any(self) -> bool:
+        """Tells whether there is a key, expired and revoked ones too. What was known counts while the registry is away.
+
+        Raises:
+            UnavailableError: the registry has not been reached yet.
+        """
+        await self._keep_fresh()
+        if self._read_at == float("-inf"):
+            raise UnavailableError("The registry, which has the keys, cannot be reached. Try again later.", 2.0)
+        return bool(self._known)
+
+    async def _keep_fresh(self) -> None:
+        age = perf_counter() - self._read_at
+        if age >= OLDEST:
+            await self._renew()
+        elif age >= RENEW:
+            self._begin()
 
     async def _renew(self) -> None:
         """Waits for a read that begins from now on; where the last one failed, nobody waits for the next."""

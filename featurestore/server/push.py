@@ -1,12 +1,14 @@
 """Pushes: ``POST /v1/push/{source}``."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from featurestore.errors import LimitError, RequestError
+from featurestore.errors import LimitError, NotFoundError, RequestError
 from featurestore.plan.rows import stack_rejects
+from featurestore.server.access import Resource
 from featurestore.server.bodies import (
     ARROW,
     ENCODE,
@@ -58,6 +60,8 @@ class PushEndpoint:
         self._limits = parts.limits
         self._observer = parts.observer
         self._pool = parts.pools.pushes
+        self._sights = parts.sights
+        self._project = parts.store.settings.project
         self._decoders = parts.decoders
         self._codec = Codec(Pushed)
 
@@ -69,7 +73,7 @@ class PushEndpoint:
         summary = await visit.while_there(self._pool.run(partial(self._push, visit, body, given)))
         visit.after = partial(self._observer.push, summary)
         wanted = answer_type(visit.header(b"accept"), given)
-        told = {"views": [_told(each, wanted) for each in summary]}
+        told = {"views": [_told(each, wanted, counts=self._reads(visit, each.view)) for each in summary]}
         await visit.answer(ENCODE[wanted](told), wanted.encode())
 
     def _push(self, visit: Visit, body: bytes | bytearray, given: str) -> "PushSummary":
@@ -79,11 +83,13 @@ class PushEndpoint:
         if given in (JSON, MSGPACK):
             said = self._codec.decode(body, given, self._limits.values)
             rows, views = said.rows, said.views or views
+            self._check_views(visit, views or ())
             visit.rows = check_shape(rows, self._limits)
             _check_names(rows, self._limits.columns)
             if given == JSON:
                 rows = with_floats(rows)
         else:
+            self._check_views(visit, views or ())
             bounds = Bounds(self._limits.rows, self._limits.decoded, self._limits.columns)
             try:
                 rows = self._decoders.frame(body, given, bounds, visit.sender)
@@ -94,6 +100,21 @@ class PushEndpoint:
                 raise
             visit.rows = rows.height
         return self._store.push(visit.scope["path_params"]["source"], rows, views=views)
+
+    def _check_views(self, visit: Visit, views: Sequence[str]) -> None:
+        """Answers of a view that whoever asks may not look at as of one that is not there.
+
+        Raises:
+            NotFoundError: it is so; suggests those on the source that they may look at.
+        """
+        catalog, sight = self._sights.of(visit)
+        there = [name for name in sight.views if name in catalog.views]
+        for name in views:
+            if name.partition(".")[0] not in there:
+                raise NotFoundError("applied feature view", name, there, "Definitions take effect once they are applied.")
+
+    def _reads(self, visit: Visit, view: str) -> bool:
+        return visit.may("read", Resource("features", (view,), self._project))
 
 
 def _check_names(rows: Any, most: int) -> None:
@@ -132,7 +153,16 @@ def _floats(column: list[Any]) -> list[Any]:
     return column
 
 
-def _told(pushed: "PushedView", wanted: str) -> dict[str, Any]:
+_OF_READERS = ("rows_new", "rows_known", "rows_online")
+"""What tells whether a row was there already, and so whether a value that was guessed is right."""
+
+
+def _told(pushed: "PushedView", wanted: str, *, counts: bool) -> dict[str, Any]:
+    """Returns what became of a view's rows; to whom does not read the view, not how many of them were there."""
+    return _counted(pushed, wanted) | ({} if counts else dict.fromkeys(_OF_READERS))
+
+
+def _counted(pushed: "PushedView", wanted: str) -> dict[str, Any]:
     counts = {
         name: getattr(pushed, name)
         for name in (

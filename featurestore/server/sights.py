@@ -40,5 +40,13 @@ class Sights:
             self._seen[visit.principal] = found
         return catalog, found
 
+    def names(self, visit: Visit) -> frozenset[str] | None:
+        """Returns the names that whoever asks may see, features' too; None where these are all there are."""
+        sight = self.of(visit)[1]
+        if sight.everything:
+            return None
+        features = [part for name in sight.features for part in (name, name.partition(".")[2])]
+        return frozenset({*sight.services, *sight.views, *sight.entities, *sight.sources, *sight.read, *sight.pushed, *features})
+
     def _resource(self, kind: str, name: str) -> Resource:
         return Resource(cast("Kind", kind), (name,) if name else (), self._project)

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -359,7 +360,7 @@ def test_a_revoked_key_is_over_within_seconds_on_all_workers(tmp_path: Path) -> 
         with Serve(folder, "--workers", "2", FEATURESTORE_ACCESS="required") as server:
 
             def statuses() -> set[int]:
-                return {httpx.get(f"{server.url}/v1/views", headers=bearer(made.secret)).status_code for _ in range(16)}
+                return {httpx.get(f"{server.url}/v1/views", headers=bearer(made.secret), timeout=60).status_code for _ in range(16)}
 
             wait_until(lambda: statuses() == {200}, "the key does not count")
             store.keys.revoke(made.key.id)
@@ -407,3 +408,132 @@ def test_others_are_not_served_before_it_is_said_who_they_may_be(tmp_path: Path,
             require_access(store)
     with FeatureStore(folder, oidc_issuer="https://issuer.example") as store, pytest.raises(ConfigError, match="oidc_audience"):
         require_access(store)
+
+
+PROXIED = {"x-forwarded-for": "1.2.3.4", "x-forwarded-host": "a.example", "forwarded": "for=1.2.3.4", "x-real-ip": "1.2.3.4",
+           "via": "1.1 proxy"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a server on loopback that needs no key yet."""
+    folder = make_project(tmp_path_factory.mktemp("local") / "lab")
+    with FeatureStore(folder, server_origins=("https://app.example",)) as store:
+        store.apply()
+        store.materialize()
+        with client_of(store) as client:
+            yield client
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:8372"}, 200),
+        ({"host": "lab.localhost"}, 200),
+        ({"host": "[::1]:8372"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"host": "localhost.evil.example"}, 403),
+        ({"host": "localhost@evil.example"}, 403),
+        ({"host": "192.168.1.2"}, 403),
+        ({"host": "[::1"}, 403),
+        ({"host": ""}, 403),
+        *(({name: value}, 403) for name, value in PROXIED.items()),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "localhost:8372", "origin": "http://localhost:8372"}, 200),
+        ({"host": "localhost:8372", "origin": "http://localhost:3000"}, 403),
+        ({"origin": "https://app.example", "sec-fetch-site": "cross-site"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+    ],
+    ids=str,
+)
+def test_k12_without_a_key_only_this_machine_is_answered(local: httpx.Client, headers: dict[str, str], status: int) -> None:
+    """No other Host (rebinding), nothing forwarded, no page from elsewhere, in look-ups and in what is only read."""
+    asked = {"features": "weather.temp", "rows": [{"origin": "JFK"}]}
+    for answer in (local.post("/v1/online", json=asked, headers=headers), local.get("/v1/views", headers=headers)):
+        assert answer.status_code == status, answer.text
+
+
+def test_k12_once_there_is_a_key_it_is_needed_on_loopback_too(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "lab")
+    with FeatureStore(folder) as store:
+        store.apply()
+        with client_of(store) as client:
+            assert client.get("/v1/views").status_code == 200
+            made = store.keys.create("first", ["reader project"])
+            wait_until(lambda: client.get("/v1/views").status_code == 401, "it is answered without a key")
+            assert client.get("/v1/views", headers=bearer(made.secret)).status_code == 200
+            assert client.get("/v1/views", headers=bearer(made.secret + "x")).status_code == 401
+            store.keys.revoke(made.key.id)
+            wait_until(lambda: client.get("/v1/views", headers=bearer(made.secret)).status_code == 401, "the key counts on")
+            assert client.get("/v1/views").status_code == 401
+
+
+def test_k23_pages_of_other_origins_may_ask_where_the_settings_say_so(local: httpx.Client, client: httpx.Client) -> None:
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, content-type"}
+    answer = local.options("/v1/online", headers={"origin": "https://app.example", **asks})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert (
+        "access-control-allow-origin" not in local.options("/v1/online", headers={"origin": "https://evil.example", **asks}).headers
+    )
+    off = client.options("/v1/online", headers={"origin": "https://app.example", **asks})
+    assert off.status_code == 405
+    assert "access-control-allow-origin" not in off.headers
+
+
+def test_k15_a_hidden_view_is_answered_like_one_that_is_not_there(client: httpx.Client, store: FeatureStore) -> None:
+    headers = key_of(store, "writer view:weather", "writer view:recent")
+    answers = {}
+    for name in ("guest", "gues", "every", "made", "nothing_like_it"):
+        for given in ({"params": {"views": name}, "json": {"rows": []}}, {"json": {"rows": [], "views": [name]}}):
+            answer = client.post("/v1/push/observations", headers=headers, **given)  # type: ignore[arg-type]  # of httpx
+            answers[answer.status_code, answer.text.replace(name, "…")] = name
+            for hidden in ("guest", "every", "seen", "made", "risk"):
+                assert hidden == name or f"'{hidden}'" not in answer.text
+    assert {status for status, _ in answers} == {404}
+    assert len(answers) == 1, answers
+
+
+def test_k15_no_error_suggests_what_a_grant_does_not_show(client: httpx.Client, store: FeatureStore) -> None:
+    for grants in (["reader view:guest", "reader service:every_model"], ["reader view:every pii"], ["writer view:guest"]):
+        headers = key_of(store, *grants)
+        shown = {each.split(":")[-1].removesuffix(" pii") for each in grants}
+        for name in ("guets", "guest.tmp", "evry", "evry.smal", "delay_modl", "sen", "mad.doubld", "weathr"):
+            for answer in (
+                client.post("/v1/online", json={"features": name, "rows": [{"origin": "JFK"}]}, headers=headers),
+                client.get(f"/v1/views/{name}", headers=headers),
+                client.get(f"/v1/services/{name}", headers=headers),
+            ):
+                assert answer.status_code in (403, 404)
+                for hidden in {"guest", "every", "seen", "made", "weather", "delay_model"} - shown:
+                    assert f"'{hidden}'" not in answer.text, (grants, name)
+
+
+def test_k15_who_may_not_read_is_not_told_whether_a_row_was_there(client: httpx.Client, store: FeatureStore) -> None:
+    rows = {"rows": [{"origin": "XXX", "observed_at": "2026-01-01T00:00:00Z", "temp": 1.0, "gust": 1.0}]}
+    writer, both = key_of(store, "writer project"), key_of(store, "writer project", "reader view:weather")
+    for _ in range(2):
+        told = client.post("/v1/push/observations", json=rows, headers=writer).json()["views"]
+        assert {(each["rows_read"], each["rows_new"], each["rows_known"], each["rows_online"]) for each in told} == {
+            (1, None, None, None)
+        }
+    told = {each["view"]: each for each in client.post("/v1/push/observations", json=rows, headers=both).json()["views"]}
+    assert (told["weather"]["rows_new"], told["weather"]["rows_known"], told["recent"]["rows_known"]) == (0, 1, None)
+
+
+def test_k10_a_large_body_of_one_who_reads_nothing_is_refused_before_it_is_read(client: httpx.Client, store: FeatureStore) -> None:
+    key = key_of(store, "monitor project")["authorization"]
+    url = client.base_url
+    with socket.create_connection((url.host, url.port or 0), timeout=20) as connection:
+        head = f"POST /v1/online HTTP/1.1\r\nhost: x\r\nauthorization: {key}\r\ncontent-type: application/json\r\n"
+        connection.sendall(head.encode() + b"content-length: 30000000\r\n\r\n{")  # and no more ever comes
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert b"connection: close" in answer

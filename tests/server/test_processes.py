@@ -24,12 +24,15 @@ from tests.servers.valkey import certificate, wait_until
 BODY = {"features": ["weather.temp"], "rows": [{"origin": "JFK"}], "metadata": False}
 
 
-def test_the_line_that_it_prints_answers_with_features(lab_folder: Path) -> None:
+def test_the_line_that_it_prints_is_answered_and_names_nobody(lab_folder: Path) -> None:
     with Serve(lab_folder) as server:
         assert f"{server.url}/docs" in server.told
         [line] = [line for line in server.told.splitlines() if line.startswith("try: ")]
         done = subprocess.run(shlex.split(line.removeprefix("try: ")), capture_output=True, text=True, check=True)
-        assert '"present"' in done.stdout, done.stdout
+        assert '"features"' in done.stdout, done.stdout
+        for entity in ("JFK", "LGA", "EWR", "BOS"):  # what it asks about is made up (K14)
+            assert entity not in line
+        assert "this machine's own requests are admitted without a key" in server.told
         assert server.end() == 0
 
 
