@@ -7,12 +7,26 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import computed, materialize, online, push, schedule, serving, soak, streams, training, upkeep, windows, writes
+from benchmarks import (
+    computed,
+    hostile,
+    materialize,
+    online,
+    push,
+    schedule,
+    serving,
+    soak,
+    streams,
+    training,
+    upkeep,
+    windows,
+    writes,
+)
 from benchmarks.measure import Line
 
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
-    "computed": computed, "serving": serving, "schedule": schedule, "upkeep": upkeep,
+    "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
     "streams": streams,
 }  # fmt: skip
 SOAK = "soak"

@@ -73,7 +73,9 @@ def test_a_request_in_flight_is_answered_before_it_ends(lab_folder: Path) -> Non
         host, port = server.url.removeprefix("http://").split(":")
         body = httpx.Request("POST", "http://x", json=BODY).content
         with socket.create_connection((host, int(port)), timeout=20) as connection:
-            head = f"POST /v1/online HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST /v1/online HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
             connection.sendall(head.encode() + body[:10])
             wait_until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200, "it does not answer")
             server.process.send_signal(signal.SIGTERM)
