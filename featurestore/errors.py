@@ -149,12 +149,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(islice(known, _MOST_NAMES)))
     if not names:
         return "There are none yet."
-    names = [each for each in names if len(each) <= _LONGEST_NAME]
+    names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
     near = get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
     if near:
         return f"Did you mean {' or '.join(repr(each) for each in near)}?"
-    if not names:
-        return "None of those there are is like it."
     shown = ", ".join(repr(each) for each in names[:10])
     return f"There is {shown}{' …' if len(names) > 10 else ''}."
 

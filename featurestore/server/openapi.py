@@ -110,7 +110,7 @@ def document(
         examples: look-ups to begin with, by the service or view.
     """
     selections: dict[str, Selection] = {}
-    for name in sight.read if sight.everything else ():
+    for name in sight.read:
         try:
             selections[name] = select(catalog, parse_references(catalog.services.get(name, name)))
         except FeatureStoreError:  # an apply that was allowed to break it
