@@ -31,6 +31,9 @@ TEMPORARY = ".tmp"
 
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES})
 _shared: set[Path] = set()
+_settled: set[tuple[int, int, int, int]] = set()
+"""Which files of libraries this process has seen to: device, inode, time and size of each."""
+_MOST_SETTLED = 100_000
 
 
 def share_with_group(folder: Path) -> None:
@@ -179,16 +182,18 @@ def touch(path: Path) -> float:
 def settle(folder: Path) -> None:
     """Takes over what a library wrote into a folder: its files are on the disk then, and their owner's alone.
 
-    Those that were taken over before are told by their mode, so it costs a look at each.
+    Those that this process took over before it passes over, so it costs a look at each. Their modes would not tell: where the
+    umask keeps others out anyway, a new file has the mode already.
     """
     try:
         with os.scandir(folder) as entries:
-            found = [(Path(entry.path), entry.stat().st_mode) for entry in entries if entry.is_file(follow_symlinks=False)]
+            found = [(Path(entry.path), entry.stat()) for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return
-    for path, mode in found:
+    for path, seen in found:
         wanted = file_mode(path)
-        if stat.S_IMODE(mode) == wanted:
+        state = seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size
+        if stat.S_IMODE(seen.st_mode) == wanted and state in _settled:
             continue
         with suppress(FileNotFoundError):  # somebody cleared up
             descriptor = os.open(path, os.O_RDONLY)
@@ -198,6 +203,9 @@ def settle(folder: Path) -> None:
                     os.chmod(path, wanted)  # noqa: PTH101 - beside the other calls of os on the same file
             finally:
                 os.close(descriptor)
+            if len(_settled) >= _MOST_SETTLED:
+                _settled.clear()
+            _settled.add(state)
     with suppress(FileNotFoundError):
         sync_folder(folder)
 

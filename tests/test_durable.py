@@ -123,7 +123,7 @@ def test_each_change_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch:
     assert said(durable.replace_file, tmp_path / "a" / "b" / "f", b"y") == ["beside", "b"]
     (tmp_path / "a" / "b" / "theirs").write_bytes(b"z")
     (tmp_path / "a" / "b" / "theirs").chmod(0o644)
-    assert said(durable.settle, tmp_path / "a" / "b") == ["theirs", "b"]
+    assert sorted(said(durable.settle, tmp_path / "a" / "b")) == ["b", "f", "theirs"], "what it has not seen to itself"
     assert said(durable.settle, tmp_path / "a" / "b") == ["b"]
     assert said(lambda: durable.remove([tmp_path / "a" / "b" / "f"], lasting=True)) == ["b"]
     assert said(lambda: durable.remove([tmp_path / "a" / "b" / "f"])) == []
@@ -150,3 +150,28 @@ def test_files_under_a_shared_folder_are_the_groups_too(shared: Path) -> None:
     assert [mode(path) for path in (shared, shared / "inner", shared / "inner" / "file", shared / "registry.db")] == [
         0o770, 0o770, 0o660, 0o660,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
+def test_what_a_library_wrote_is_synced_whatever_the_umask_made_of_it(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(umask)
+    try:
+        (tmp_path / "00.json").write_text("{}")
+    finally:
+        os.umask(before)
+    synced: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(durable, "_sync", sync)
+    durable.settle(tmp_path)
+    assert synced == ["00.json", tmp_path.name]
+    assert stat.S_IMODE((tmp_path / "00.json").stat().st_mode) == 0o600
+    durable.settle(tmp_path)
+    assert synced == ["00.json", tmp_path.name, tmp_path.name], "one that was seen to is passed over"
+    (tmp_path / "00.json").write_text("{} ")
+    durable.settle(tmp_path)
+    assert synced.count("00.json") == 2
