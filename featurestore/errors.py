@@ -14,6 +14,7 @@
     │   ├── ConcurrentApplyError    another apply came first
     │   ├── LeaseLostError          another process has taken over what this one works on
     │   ├── BreakingChangeError     an apply would break a service or on-demand view
+    │   ├── UnprotectError          an apply would give personal features to whoever may read their view
     │   └── RollbackError           there is no version to return to, or its rows are gone
     ├── SourceError                 a source is missing or cannot be read
     │   ├── SourceMissingError      there is nothing yet where it is to be
@@ -37,12 +38,9 @@ they occur, in the adapter, so a caller needs to catch nothing but this tree.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import islice
 from typing import Any, ClassVar
 
-_LONGEST_NAME, _MOST_NAMES = 200, 1_000
-"""Up to how long a name is compared with others, and with how many: the work grows with the product of all three."""
+from featurestore.suggestion import did_you_mean as did_you_mean  # whoever raises an error of names has it from here
 
 
 class FeatureStoreError(Exception):
@@ -135,26 +133,6 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
 def with_article(noun: str) -> str:
     """Returns a noun with its indefinite article: an int, a LazyFrame."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
-
-    Example:
-        >>> did_you_mean("wether", ["weather", "planes"])
-        "Did you mean 'weather'?"
-        >>> did_you_mean("x", [])
-        'There are none yet.'
-    """
-    names = sorted(set(islice(known, _MOST_NAMES)))
-    if not names:
-        return "There are none yet."
-    names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
-    near = get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
-    if near:
-        return f"Did you mean {' or '.join(repr(each) for each in near)}?"
-    shown = ", ".join(repr(each) for each in names[:10])
-    return f"There is {shown}{' …' if len(names) > 10 else ''}."
 
 
 class NotFoundError(FeatureStoreError, LookupError):
@@ -291,6 +269,24 @@ class BreakingChangeError(RegistryError):
         super().__init__(
             f"This would break what is applied, so nothing was written:{lines}\n"
             "Change that too, or say allow_breaking=True (--allow-breaking)."
+        )
+
+
+class UnprotectError(RegistryError):
+    """An apply would make features that are personal information features that are not; nothing was written.
+
+    Args:
+        features: a line for each of them.
+    """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"features": ()}
+
+    def __init__(self, features: Sequence[str]) -> None:
+        self.features = tuple(features)
+        lines = "".join(f"\n  - {line}" for line in self.features)
+        super().__init__(
+            f"This would open personal information to whoever may read its view, so nothing was written:{lines}\n"
+            "Mark it pii=True again, or say allow_unprotect=True (--allow-unprotect), which is recorded."
         )
 
 

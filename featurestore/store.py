@@ -76,7 +76,12 @@ class FeatureStore(Operations):
         return self._applier.plan(definitions, partial=objects is not None)
 
     def apply(
-        self, objects: Iterable[Any] | None = None, *, allow_breaking: bool = False, expected: "Plan | None" = None
+        self,
+        objects: Iterable[Any] | None = None,
+        *,
+        allow_breaking: bool = False,
+        allow_unprotect: bool = False,
+        expected: "Plan | None" = None,
     ) -> "Plan":
         """Makes definitions take effect: all of it or, on any error, nothing. Returns what changed.
 
@@ -84,15 +89,17 @@ class FeatureStore(Operations):
             objects: definitions to apply by themselves (``[Weather, delay_model]``), removing none; None for the project's
                 definitions folder, when what is no longer defined is removed.
             allow_breaking: whether services may lose features they use.
+            allow_unprotect: whether personal features (``pii=True``) may become features that are not; it is recorded.
             expected: the plan that was looked at; if somebody applied since, nothing is written.
 
         Raises:
             DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
             BreakingChangeError: a service would lose features it uses.
+            UnprotectError: a personal feature would not be personal any more.
             ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
         """
         definitions = self._at_hand.load(objects)
-        options = {"partial": objects is not None, "allow_breaking": allow_breaking}
+        options = {"partial": objects is not None, "allow_breaking": allow_breaking, "allow_unprotect": allow_unprotect}
         before = self._watch.refresh()
         plan, catalog = self._applier.apply(definitions, **options, expected=expected)
         self._epochs.outgrow(before, catalog)

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from featurestore.cli.ask import online, sql, train
+from featurestore.cli.audit import audit
 from featurestore.cli.backup import backup
 from featurestore.cli.define import apply, init, plan
 from featurestore.cli.doctor import doctor
@@ -121,6 +122,7 @@ app.command(
 app.command(
     rich_help_panel=_WRITE, epilog=examples("featurestore doctor", "featurestore doctor --repair", "featurestore doctor --json")
 )(doctor)
+app.command(rich_help_panel=_WRITE, epilog=examples("featurestore audit", "featurestore audit --limit 100 --json"))(audit)
 app.command(rich_help_panel=_WRITE, epilog=examples("featurestore backup /backups/flights-2013-07-01"))(backup)
 app.command(
     rich_help_panel=_WRITE,

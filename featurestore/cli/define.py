@@ -65,6 +65,9 @@ def apply(
     allow_breaking: Annotated[
         bool, Flag("--allow-breaking", help="Apply even what takes features away from services that use them.")
     ] = False,
+    allow_unprotect: Annotated[
+        bool, Flag("--allow-unprotect", help="Apply even what makes personal features (pii) ones that are not; it is recorded.")
+    ] = False,
     yes: Annotated[bool, Flag("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
     project_dir: Folder = None,
@@ -88,7 +91,7 @@ def apply(
         if not yes:
             found = found or store.plan()
             _check_removals(found)
-        done = store.apply(allow_breaking=allow_breaking, expected=found)
+        done = store.apply(allow_breaking=allow_breaking, allow_unprotect=allow_unprotect, expected=found)
         revision = store.catalog.revision
     if json:
         print_json({**done.to_dict(), "revision": revision})
@@ -112,6 +115,8 @@ def show_plan(console: "Console", plan: "Plan") -> None:
         console.print(_change(change))
     for line in plan.broken:
         console.print(Text(f"! breaks: {line}", style="bold red"), soft_wrap=True)
+    for line in plan.unprotected:
+        console.print(Text(f"! unprotects: {line}", style="bold red"), soft_wrap=True)
     for line in plan.warnings:
         console.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=True)
     console.print(plan.summary, style="bold" if plan.changes else "")

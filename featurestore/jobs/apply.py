@@ -5,13 +5,21 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from featurestore.errors import BreakingChangeError, DefinitionError, DefinitionErrors, SourceError, SourceShapeError
+from featurestore.errors import (
+    BreakingChangeError,
+    DefinitionError,
+    DefinitionErrors,
+    SourceError,
+    SourceShapeError,
+    UnprotectError,
+)
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.reread import rereading_warnings, tie_warnings
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
 from featurestore.registry.definitions import Definitions
 from featurestore.registry.diff import Plan, diff
+from featurestore.registry.protection import unprotected
 from featurestore.registry.specs import SpecRegistry
 from featurestore.sources.base import SourceReader
 from featurestore.spec.catalog import AppliedView, Catalog
@@ -57,10 +65,11 @@ class Applier:
                 faults.append(error)
         if faults:
             raise DefinitionErrors(faults)
-        return replace(plan, warnings=(*plan.warnings, *warnings))
+        opened = tuple(unprotected(self.registry, definitions))
+        return replace(plan, warnings=(*plan.warnings, *warnings), unprotected=opened)
 
     def apply(
-        self, definitions: Definitions, *, partial: bool, allow_breaking: bool, expected: Plan | None
+        self, definitions: Definitions, *, partial: bool, allow_breaking: bool, allow_unprotect: bool, expected: Plan | None
     ) -> tuple[Plan, Catalog]:
         """Applies the definitions; returns what changed, and the catalog as it then is.
 
@@ -68,20 +77,24 @@ class Applier:
             definitions: the definitions.
             partial: whether they are some of the project's.
             allow_breaking: whether services may lose features they use.
+            allow_unprotect: whether personal features may become features that are not.
             expected: the plan that somebody agreed to; nothing is written if somebody else applied since it was made.
 
         Raises:
             DefinitionErrors: as ``plan``.
             BreakingChangeError: services would lose features they use, and that is not allowed.
+            UnprotectError: personal features would not be personal any more, and that is not allowed.
             ConcurrentApplyError: somebody else applied meanwhile.
         """
         plan = self.plan(definitions, partial=partial)
         if plan.broken and not allow_breaking:
             raise BreakingChangeError(plan.broken)
+        if plan.unprotected and not allow_unprotect:
+            raise UnprotectError(plan.unprotected)
         if plan.is_empty:
             return plan, self.registry.load()
         base = plan.base_revision if expected is None else expected.base_revision
-        return plan, self.registry.commit(base, plan.puts(), plan.deletes())
+        return plan, self.registry.commit(base, plan.puts(), plan.deletes(), plan.unprotected)
 
     def _checked(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
         view = defined.__view__

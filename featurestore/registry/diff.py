@@ -82,6 +82,7 @@ class Plan:
         unchanged: how many definitions are as they are applied.
         broken: a line for each thing that a service or on-demand view which remains would lose.
         warnings: what is worth knowing beside that.
+        unprotected: a line for each feature that was personal information, and would be given to whoever may read its view.
     """
 
     base_revision: int
@@ -89,6 +90,7 @@ class Plan:
     unchanged: int = 0
     broken: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unprotected: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -123,7 +125,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan in plain JSON values."""
-        return {
+        opened = {"unprotected": list(self.unprotected)} if self.unprotected else {}
+        return opened | {
             "base_revision": self.base_revision, "changes": [change.to_dict() for change in self.changes],
             "unchanged": self.unchanged, "broken": list(self.broken), "warnings": list(self.warnings), "summary": self.summary,
         }  # fmt: skip
@@ -131,7 +134,8 @@ class Plan:
     def __str__(self) -> str:
         broken = [f"! breaks: {line}" for line in self.broken]
         warnings = [f"! {line}" for line in self.warnings]
-        return "\n".join([*(str(change) for change in self.changes), *broken, *warnings, self.summary])
+        opened = [f"! unprotects: {line}" for line in self.unprotected]
+        return "\n".join([*(str(change) for change in self.changes), *broken, *opened, *warnings, self.summary])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"

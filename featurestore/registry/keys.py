@@ -17,6 +17,7 @@ import msgspec
 
 from featurestore.clock import from_micros, parse_duration, to_micros
 from featurestore.errors import ConfigError, NotFoundError
+from featurestore.registry.audit import record
 from featurestore.registry.specs import SpecRegistry
 from featurestore.spec.grant import Grant
 
@@ -139,6 +140,8 @@ class Keys:
         key = self._database.tables.key
         with self._database.writing() as connection:
             connection.execute(key.insert().values(values))
+            told = [str(each) for each in given]
+            record(connection, self._registry, "key created", key=values["id"], name=name, grants=told, expires_at=ends)
             row = connection.execute(key.select().where(key.c.project == self._registry.project, key.c.id == values["id"])).one()
         return NewKey(_key(row), f"{PREFIX}_{values['id']}_{secret}")
 
@@ -159,7 +162,8 @@ class Keys:
         mine = (key.c.project == self._registry.project) & (key.c.id == key_id)
         now = to_micros(self._registry.clock())
         with self._database.writing() as connection:
-            connection.execute(key.update().where(mine & key.c.revoked_at.is_(None)).values(revoked_at=now))
+            if connection.execute(key.update().where(mine & key.c.revoked_at.is_(None)).values(revoked_at=now)).rowcount:
+                record(connection, self._registry, "key revoked", key=key_id)
             row = connection.execute(key.select().where(mine)).first()
         if row is None:
             raise NotFoundError("key", key_id, [each.id for each in self.list()], "featurestore keys list shows them.")

@@ -1,7 +1,8 @@
-"""Removing a project from the registry: its rows in every table, and no other project's."""
+"""Removing a project from the registry: its rows in every table, and no other project's. The audit trail stays."""
 
 from sqlalchemy import func, select
 
+from featurestore.registry.audit import record
 from featurestore.registry.specs import SpecRegistry
 
 
@@ -15,7 +16,7 @@ def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
     database = registry.database
     with database.reading() if dry_run else database.writing() as connection:
         for name, table in sorted(database.tables.METADATA.tables.items()):
-            if "project" not in table.c:
+            if "project" not in table.c or table is database.tables.audit:
                 continue
             mine = table.c.project == registry.project
             if dry_run:
@@ -23,4 +24,6 @@ def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
             else:
                 count = connection.execute(table.delete().where(mine)).rowcount
             found[name.removeprefix("featurestore_")] = int(count or 0)
+        if not dry_run:
+            record(connection, registry, "teardown", rows=sum(found.values()))
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import NotFoundError, RollbackError
+from featurestore.registry.audit import record
 from featurestore.registry.specs import SpecRegistry, read_view
 from featurestore.spec.catalog import AppliedView, Catalog
 
@@ -136,6 +137,7 @@ class Serving:
             self._check_return(catalog, row, cleaned, written)
             spec = read_view(view, row.version, row.body)
             self._give(connection, catalog, AppliedView(spec, row.version, row.data_version), pinned=True)
+            record(connection, self._registry, "rollback", view=view, to=row.version)
             return self._registry.load_within(connection)
 
     def undo(self, view: str) -> Catalog:
@@ -156,6 +158,7 @@ class Serving:
                 raise RollbackError(f"View {view!r} was not rolled back: readers are given version {served.version}.")
             had = any(turn.data_version == now.data_version for turn in self._turns(connection, view))
             self._give(connection, catalog, now if had else served, pinned=False)
+            record(connection, self._registry, "rollback", view=view, undo=True)
             return self._registry.load_within(connection)
 
     def versions(self, view: str) -> list[ViewVersion]:

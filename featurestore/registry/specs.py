@@ -11,6 +11,7 @@ import msgspec
 
 from featurestore.clock import Clock, from_micros, to_micros
 from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError, UnknownAggregateError
+from featurestore.registry.audit import record
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.serial import KINDS, Spec, from_json, kind_of, to_json
 from featurestore.spec.view import ViewSpec
@@ -100,13 +101,16 @@ class SpecRegistry:
             row = connection.execute(project.select().where(project.c.project == self.project)).first()
         return (0, "") if row is None else (int(row.revision), row.stamp or "")
 
-    def commit(self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]]) -> Catalog:
+    def commit(
+        self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]], unprotected: Sequence[str] = ()
+    ) -> Catalog:
         """Writes and removes definitions, all or none, if the project is still at a revision.
 
         Args:
             base_revision: the revision of the catalog from which the changes were worked out.
             puts: the versions to write.
             deletes: the (kind, name) of each definition to remove.
+            unprotected: a line for each feature that is not personal any more, for the audit trail.
 
         Returns:
             The new catalog. Without puts and deletes nothing is written, and it is the present one.
@@ -137,6 +141,10 @@ class SpecRegistry:
             for put in puts:
                 if isinstance(put.spec, ViewSpec):
                     self._serve(connection, catalog, put, now)
+            changed = [f"{row['kind']} {row['name']} {'removed' if row['deleted'] else row['version']}" for row in rows]
+            record(connection, self, "apply", revision=base_revision + 1, changed=changed)
+            if unprotected:
+                record(connection, self, "unprotect", revision=base_revision + 1, changed=list(unprotected))
             return self.load_within(connection)
 
     def history(self, kind: str, name: str) -> list[Version]:

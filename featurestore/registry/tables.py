@@ -221,6 +221,20 @@ doubt = Table(
 )
 """A row for each view and data version whose online values are to be written again from the history."""
 
+audit = Table(
+    "featurestore_audit",
+    METADATA,
+    Column("project", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", String, nullable=False),
+    Column("what", Text, nullable=False),
+)
+"""A row for each change of what a project keeps, grants or forgets; never changed, and kept when the project is taken down."""
+
+Index("featurestore_audit_at", audit.c.project, audit.c.at)
+
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 

@@ -6,11 +6,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from featurestore.clock import to_micros
 from featurestore.errors import RegistryError
 from featurestore.plan.forgotten import Graves, canonical_keys, digest, former_keys, forms_of, related
+from featurestore.registry.audit import record
 from featurestore.registry.secret import TombstoneSecret
 from featurestore.registry.specs import SpecRegistry, read_view
 from featurestore.spec.catalog import AppliedView
@@ -92,7 +93,9 @@ class Tombstones:
                 self._forget_check(connection)
             secret = self._secret(connection, salt, make=True)
             values = {"forgotten_at": to_micros(self._registry.clock()), "erased_at": None, "lifted": False, "change": change}
-            for told in _digests(secret, entities):
+            told_of = list(_digests(secret, entities))
+            record(connection, self._registry, "forget", entity=name, digests=told_of, new_secret=new_secret)
+            for told in told_of:
                 key = {"project": self._registry.project, "entity": name, "digest": told}
                 if not self._database.insert_new(connection, tombstone, {**key, **values}):
                     connection.execute(tombstone.update().where(self._of([name], [told])).values(values))
@@ -117,7 +120,12 @@ class Tombstones:
         lifted = 0
         with self._database.reading() if dry_run else self._database.writing() as connection:
             change = 0 if dry_run else self._next_change(connection)
-            for each in self._laid(connection, forms, entities):
+            laid = list(self._laid(connection, forms, entities))
+            if laid and not dry_run:
+                live = select(tombstone.c.digest).where(or_(*laid) & ~tombstone.c.lifted).order_by(tombstone.c.digest)
+                digests = list(connection.execute(live).scalars().all())
+                record(connection, self._registry, "unforget", entity=forms[0].name, digests=digests)
+            for each in laid:
                 where = each & ~tombstone.c.lifted
                 if dry_run:
                     lifted += connection.execute(select(tombstone.c.digest).where(where).limit(1)).first() is not None

@@ -1,0 +1,28 @@
+"""What a name may have been meant for."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+_LONGEST_NAME, _MOST_NAMES = 200, 1_000
+"""Up to how long a name is compared with others, and with how many: the work grows with the product of all three."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
+
+    Example:
+        >>> did_you_mean("wether", ["weather", "planes"])
+        "Did you mean 'weather'?"
+        >>> did_you_mean("x", [])
+        'There are none yet.'
+    """
+    names = sorted(set(islice(known, _MOST_NAMES)))
+    if not names:
+        return "There are none yet."
+    names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
+    near = get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
+    if near:
+        return f"Did you mean {' or '.join(repr(each) for each in near)}?"
+    shown = ", ".join(repr(each) for each in names[:10])
+    return f"There is {shown}{' …' if len(names) > 10 else ''}."
