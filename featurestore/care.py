@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from featurestore.jobs.forget import ForgetReport, Forgetter
     from featurestore.jobs.teardown import Remover, TeardownReport
     from featurestore.jobs.upkeep import UpkeepReport
-    from featurestore.registry.audit import AuditRecord
     from featurestore.spec.entity import Entity
 
 
@@ -120,27 +119,6 @@ class Care(Parts):
         if lift:
             return forgetter.lift(name, rows, dry_run=dry_run)
         return forgetter.forget(name, rows, dry_run=dry_run, new_secret=new_secret)
-
-    def audit(self, limit: int = 100) -> "list[AuditRecord]":
-        """Returns who changed what the project keeps, grants or forgets, the newest first; forgotten entities by their hashes.
-
-        Args:
-            limit: how many at most.
-
-        Raises:
-            RequestError: the limit is no positive number.
-
-        Example:
-            >>> from featurestore import Entity, FeatureStore
-            >>> with FeatureStore(".", project="audited") as store:
-            ...     plan = store.apply([Entity("airport", origin=str)])
-            ...     [record] = store.audit()
-            >>> record.action, record.what
-            ('apply', {'revision': 1, 'changed': ['entity airport 1']})
-        """
-        from featurestore.registry.audit import records
-
-        return records(self._registry, limit)
 
     def teardown(self, *, dry_run: bool = False) -> "TeardownReport":
         """Removes all that the project has in both stores and in the registry; its definitions and settings stay.

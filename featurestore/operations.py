@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featurestore.jobs.schedule import Outcome, Scheduler
     from featurestore.jobs.standing import Notice, StatusReport
     from featurestore.jobs.summary import MaterializeSummary, PushSummary
+    from featurestore.registry.audit import AuditRecord
     from featurestore.registry.ledger import Run, State
     from featurestore.registry.serving import ViewVersion
 
@@ -327,6 +328,27 @@ class Operations(Care):
         """Returns a view's rejected rows as they were when a check failed, with ``_reason`` and ``_run`` (S19)."""
         [applied] = self._views([view])
         return self._offline.rejected(self._table(applied))
+
+    def audit(self, limit: int = 100) -> "list[AuditRecord]":
+        """Returns who changed what the project keeps, grants or forgets, the newest first; forgotten entities by their hashes.
+
+        Args:
+            limit: how many at most.
+
+        Raises:
+            RequestError: the limit is no positive number.
+
+        Example:
+            >>> from featurestore import Entity, FeatureStore
+            >>> with FeatureStore(".", project="audited") as store:
+            ...     plan = store.apply([Entity("airport", origin=str)])
+            ...     [record] = store.audit()
+            >>> record.action, record.what
+            ('apply', {'revision': 1, 'changed': ['entity airport 1']})
+        """
+        from featurestore.registry.audit import records
+
+        return records(self._registry, limit)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
