@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table, Upkeep
     from featurestore.offline.condition import Mender
     from featurestore.online.base import OnlineStore
+    from featurestore.registry.secret import TombstoneSecret
     from featurestore.sources.base import SourceReader
     from featurestore.streams.base import StreamConsumer
 
@@ -159,6 +160,13 @@ def open_gate(settings: Settings) -> "Gate":
     from featurestore.offline.gate import FileGate
 
     return FileGate(settings.history_folder / settings.project)
+
+
+def tombstone_secret(settings: Settings) -> "TombstoneSecret":
+    """Returns the secret of a project's tombstones, which lies beside its history."""
+    from featurestore.registry.secret import TombstoneSecret
+
+    return TombstoneSecret(settings.history_folder / settings.project / "_tombstone_secret", settings.tombstone_secret)
 
 
 def open_eraser(settings: Settings, clock: Clock) -> "Eraser":

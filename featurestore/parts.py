@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.tombstones import Tombstones
     from featurestore.registry.watch import CatalogWatch
-    from featurestore.retrieve.example import Examples
     from featurestore.retrieve.feature_log import FeatureLogger, Told
     from featurestore.retrieve.online import OnlineReader, RoundTrips
     from featurestore.retrieve.training import TrainingReader
@@ -194,11 +193,9 @@ class Parts(MadeOnce):
 
     @once
     def _tombstones(self) -> "Tombstones":
-        from featurestore.registry.secret import TombstoneSecret
         from featurestore.registry.tombstones import Tombstones
 
-        folder = self.settings.history_folder / self.settings.project
-        return Tombstones(self._registry, TombstoneSecret(folder / "_tombstone_secret", self.settings.tombstone_secret))
+        return Tombstones(self._registry, tombstone_secret(self.settings))
 
     @once
     def _histories(self) -> "HistoryChecks":
@@ -212,12 +209,6 @@ class Parts(MadeOnce):
         from featurestore.jobs.gatekeeper import Gatekeeper
 
         return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, lambda: self._watch.refresh().revision)
-
-    @once
-    def _examples(self) -> "Examples":
-        from featurestore.retrieve.example import Examples
-
-        return Examples(self._clock)
 
     @once
     def _engine(self) -> "Engine":

@@ -200,7 +200,9 @@ class FeatureStore(Operations):
         Raises:
             NotFoundError: it is not applied.
         """
-        return self._examples.look_up(features, self._select_current)
+        from featurestore.retrieve.example import Examples
+
+        return Examples(self._clock).look_up(features, self._select_current)
 
     def feature_log(self, service: Any) -> pl.LazyFrame:
         """Returns what a server answered for a service that has ``log=``, as far as it was sampled.

@@ -228,13 +228,11 @@ audit = Table(
     Column("id", String, primary_key=True),
     Column("at", BigInteger, nullable=False),
     Column("who", Text, nullable=False),
-    Column("action", String, nullable=False),
-    Column("what", Text, nullable=False),
-)
+    Column("action", String, nullable=False), Column("what", Text, nullable=False),
+)  # fmt: skip
 """A row for each change of what a project keeps, grants or forgets; never changed, and kept when the project is taken down."""
 
 Index("featurestore_audit_at", audit.c.project, audit.c.at)
-
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 
