@@ -14,6 +14,7 @@ from featurestore.adapters import (
     open_stream,
     open_upkeep,
     own_folders,
+    tombstone_secret,
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
