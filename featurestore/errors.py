@@ -38,8 +38,10 @@ they occur, in the adapter, so a caller needs to catch nothing but this tree.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
+from featurestore.suggestion import MOST_NAMES
 from featurestore.suggestion import did_you_mean as did_you_mean  # whoever raises an error of names has it from here
 
 
@@ -150,7 +152,7 @@ class NotFoundError(FeatureStoreError, LookupError):
     def __init__(self, kind: str, name: str, known: Iterable[str] = (), hint: str = "") -> None:
         self.kind = kind
         self.name = name
-        self.known = tuple(islice(known, _MOST_NAMES))
+        self.known = tuple(islice(known, MOST_NAMES))
         self.hint = hint
         self.suggestion = did_you_mean(name, self.known)
         tail = f" {hint}" if hint else ""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 
-_LONGEST_NAME, _MOST_NAMES = 200, 1_000
+_LONGEST_NAME, MOST_NAMES = 200, 1_000
 """Up to how long a name is compared with others, and with how many: the work grows with the product of all three."""
 
 
@@ -17,7 +17,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("x", [])
         'There are none yet.'
     """
-    names = sorted(set(islice(known, _MOST_NAMES)))
+    names = sorted(set(islice(known, MOST_NAMES)))
     if not names:
         return "There are none yet."
     names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
