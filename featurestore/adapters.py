@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
 from featurestore.errors import ConfigError
 from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from featurestore.streams.base import StreamConsumer
 
 
-def open_source(source: Source, root: Path) -> "SourceReader":
+def open_source(source: Source, root: Path, clock: Clock = utc_now) -> "SourceReader":
     """Returns the reader of a source."""
     if isinstance(source, ParquetSource):
         from featurestore.sources.parquet import ParquetReader
 
-        return ParquetReader(source, root)
+        return ParquetReader(source, root, clock)
     if isinstance(source, CSVSource):
         from featurestore.sources.csv import CSVReader
 
-        return CSVReader(source, root)
+        return CSVReader(source, root, clock)
     if isinstance(source, DeltaSource):
         from featurestore.sources.delta import DeltaReader
 
-        return DeltaReader(source, root)
+        return DeltaReader(source, root, clock)
     if isinstance(source, SQLSource):
         from featurestore.sources.sql import SQLReader
 
@@ -49,7 +49,7 @@ def open_source(source: Source, root: Path) -> "SourceReader":
     if isinstance(source, StreamSource):
         from featurestore.sources.stream import StreamReader
 
-        return StreamReader(source, None if source.batch is None else open_source(source.batch, root))
+        return StreamReader(source, None if source.batch is None else open_source(source.batch, root, clock))
     raise ConfigError(f"There is no reader for a {type(source).__name__}.")
 
 

@@ -33,6 +33,7 @@ _UNITS = {
 _PART = re.compile(r"(\d+)(us|ms|w|d|h|m|s)")
 _LONGEST = 100_000 * _UNITS["d"]
 _LONGEST_TEXT = 100
+_FAR_DAYS = (-4_000_000, 4_000_000)
 _ISO_FORMATS = (
     ("%Y-%m-%dT%H:%M:%S%.f", None),
     ("%Y-%m-%dT%H:%M:%S%.f%#z", "UTC"),
@@ -275,7 +276,9 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         TypeError: ``dtype`` is no time; the caller knows the column and says so to the user.
     """
     if isinstance(dtype, pl.Date):
-        return column.cast(pl.Datetime("us"), strict=False).dt.replace_time_zone("UTC")
+        # NOTE: a database's 'infinity' is so far out that its microseconds would wrap around; no calendar has it, there or here.
+        days = column.to_physical().cast(pl.Int64).clip(*_FAR_DAYS)
+        return (days * _UNITS["d"]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if not isinstance(dtype, pl.Datetime):
         raise TypeError(f"{dtype} is not a time")
     if dtype.time_unit == "ns":
@@ -284,8 +287,8 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     else:
         micros = column.to_physical()
         if dtype.time_unit == "ms":
-            # Beyond this the product would wrap; there is no such time.
-            micros = pl.when(micros.is_between(-(2**53), 2**53)).then(micros * 1000)
+            # Beyond this the product would wrap; no calendar has such a time, there or here.
+            micros = micros.clip(-(2**53), 2**53) * 1000
     # The physical value of an aware column is already UTC, that of a naive one is taken as UTC.
     return micros.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 

@@ -381,7 +381,7 @@ class Parts(MadeOnce):
         return open_webhook(self.settings.webhook, self.settings.project, logged=False)
 
     def _open_source(self, source: Source) -> "SourceReader":
-        return open_source(source, self.settings.root)
+        return open_source(source, self.settings.root, self._clock)
 
     def _forget_plans(self) -> None:
         if "_watched" in self.__dict__:

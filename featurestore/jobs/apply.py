@@ -106,7 +106,7 @@ class Applier:
         A transform that is applied as it is was tried then (S20), and is tried again by each run that has something to read.
         """
         view = defined.__view__
-        reader = self.open_source(view.source)
+        reader = self.open_source(view.source_as_read)
         try:
             schema = reader.schema()
         except SourceShapeError as error:

@@ -109,7 +109,7 @@ class Backfill:
         """Returns where a view's first span begins, in microseconds; None where its source is empty."""
         if start is not None:
             return to_micros(start)
-        earliest = self.open_source(applied.spec.source).first()
+        earliest = self.open_source(applied.spec.source_as_read).first()
         # From the epoch on in whole spans, so that the same backfill has the same ones whatever rows come first.
         return None if earliest is None else to_micros(earliest) // chunk * chunk
 

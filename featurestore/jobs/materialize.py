@@ -33,6 +33,7 @@ from featurestore.jobs.attempts import is_to_clear, noting_failures, pinned, rea
 from featurestore.jobs.latest import LatestWriter, Written
 from featurestore.jobs.progress import Progress, Silence
 from featurestore.jobs.rebuild import Rebuilder
+from featurestore.jobs.spans import accepted_cursor, latest_accepted, rejects
 from featurestore.jobs.summary import ViewSummary
 from featurestore.jobs.trust import Certain, Trust
 from featurestore.jobs.views import OF_ONE_VIEW, each_view
@@ -41,9 +42,8 @@ from featurestore.offline.base import OfflineStore, Table
 from featurestore.offline.condition import require_runs
 from featurestore.online.base import OnlineStore
 from featurestore.plan.discretion import discreetly
-from featurestore.plan.personal import without_unkeyed
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
-from featurestore.plan.rows import FORGOTTEN, REASON, Shaped, shape_rows, stack_rejects
+from featurestore.plan.rows import FORGOTTEN, Shaped, shape_rows
 from featurestore.registry.ledger import Ledger, Run
 from featurestore.sources.base import SourceReader, Span
 from featurestore.spec.catalog import AppliedView
@@ -170,7 +170,7 @@ class Materializer:
             RejectedRowsError: rows were rejected, and the view says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next run goes on where this one stopped.
         """
-        reader = self._open_source(applied.spec.source)
+        reader = self._open_source(applied.spec.source_as_read)
 
         def run() -> ViewSummary:
             if not dry_run:
@@ -201,9 +201,11 @@ class Materializer:
             settled, number = self._settle(applied, transform, reader)
             summary = summary.plus(settled)
             span = self._pin(applied, transform, reader, start, end)
-            if not span.chunks and not is_to_clear(self._ledger, applied):
+            summary = summary.plus(ViewSummary(view.name, applied.data_version, notices=span.notices))
+            reads = bool(span.chunks) or span.keep
+            if not reads and not is_to_clear(self._ledger, applied):
                 return summary
-            body = pinned(span, note) if span.chunks else reads_nothing(self._ledger, view.name, applied.data_version)
+            body = pinned(span, note) if reads else reads_nothing(self._ledger, view.name, applied.data_version)
             run = self._ledger.begin(view.name, applied.data_version, number, body)
             if run.state == "failed":
                 raise MaterializeError(f"Another process was at run {run.seq} of {view.name!r}, and it failed: {run.error}")
@@ -215,7 +217,7 @@ class Materializer:
 
     def resume(self, applied: AppliedView, transform: Transform | None) -> ViewSummary:
         """Completes a run that was interrupted, and adds what was pushed; reads nothing new. Raises as ``materialize``."""
-        reader = self._open_source(applied.spec.source)
+        reader = self._open_source(applied.spec.source_as_read)
         return discreetly([applied.spec], lambda: self._settle(applied, transform, reader), reader.schema)[0]
 
     def fold(self, applied: AppliedView, transform: Transform | None) -> None:
@@ -334,8 +336,9 @@ class Materializer:
         after = self._ledger.last_committed(run.view, run.data_version)
         written = self._offline.commit(table, run.seq, [body["staged"] for body in bodies], after)
         self._progress.step(run.view, "write history", 1, 1)
+        cursor = accepted_cursor(run.span["cursor"], [] if run.folds else bodies)
         return self._ledger.update(
-            run, state="committed", rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons
+            run, state="committed", cursor=cursor, rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons
         )
 
     def _stage_all(
@@ -360,14 +363,14 @@ class Materializer:
         transform: Transform | None,
         reader: SourceReader,
     ) -> dict[str, Any]:
-        rows = reader.read(chunk)
+        rows = reader.read(chunk, texts=True)
         shaped = self._shaped(rows, applied.spec, transform)
-        kept = ""
-        if shaped.rejected:
-            rejects = without_unkeyed(stack_rejects(shaped.rejected), applied.spec)
-            kept = self._offline.keep_rejected(table, run.seq, index, rejects.select(pl.exclude(REASON), REASON))
+        kept = self._offline.keep_rejected(table, run.seq, index, rejects(shaped, applied.spec)) if shaped.rejected else ""
         staged = self._offline.stage(table, run.seq, index, shaped.rows)
-        return {"staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept}
+        return {
+            "staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept,
+            "latest": latest_accepted(rows, shaped, applied.spec.source),
+        }  # fmt: skip
 
     def _shaped(self, rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:
         sifted = self._sift(rows, view)
@@ -384,10 +387,10 @@ class Materializer:
         began = time.perf_counter()
         view = applied.spec
         span = self._pin(applied, transform, reader, start, end)
-        summary = ViewSummary(view.name, applied.data_version)
+        summary = ViewSummary(view.name, applied.data_version, notices=span.notices)
         for index, chunk in enumerate(span.chunks):
             self._progress.step(view.name, "read", index, len(span.chunks))
-            rows = reader.read(chunk)
+            rows = reader.read(chunk, texts=True)
             shaped = self._shaped(rows, view, transform)
             rejected = sum(shaped.reasons.values())
             found = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)

@@ -131,8 +131,10 @@ class Pusher:
         return discreetly([applied.spec for applied, _ in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
 
     def _push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, latest: int) -> list[PushedView]:
-        normal = self._in_source_form(rows, views[0][0].spec.source)
-        given = [self._shaped(applied, transform, normal, latest) for applied, transform in views]
+        given = [
+            self._shaped(applied, transform, self._in_source_form(rows, applied.spec.source_as_read), latest)
+            for applied, transform in views
+        ]
         kept = [self._keep_rejected(each) for each in given]
         for each, place in zip(given, kept, strict=True):
             if place and each.applied.spec.on_reject == "fail":
@@ -146,7 +148,9 @@ class Pusher:
         return done
 
     def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
-        known = self._schemas.get(source.name)
+        # Views of one source may declare other types of what it says in texts alone.
+        name = f"{source.name} {getattr(source, '_declared', '')}"
+        known = self._schemas.get(name)
         if known is not None and known[0] == source:
             try:
                 return in_source_form(rows, source, known[1])
@@ -156,7 +160,7 @@ class Pusher:
             schema = self._open_source(source).schema()
         except SourceError:
             schema = None
-        self._schemas[source.name] = (source, schema)
+        self._schemas[name] = (source, schema)
         return in_source_form(rows, source, schema)
 
     def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, until: int) -> _Given:

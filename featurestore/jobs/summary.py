@@ -29,6 +29,7 @@ class ViewSummary:
         rows_known: the rows that the history held, or that are equal to others of the run.
         rows_tied: of the rows written those of latest values that have the join keys and times of another, and are not equal:
             which of them counts is decided by the source's ``order_by``, or else by the order of their values (S4).
+        notices: what is worth knowing of what was not read, or not as expected: each a sentence.
     """
 
     view: str
@@ -42,6 +43,7 @@ class ViewSummary:
     resumed: bool = False
     rows_known: int = 0
     rows_tied: int = 0
+    notices: tuple[str, ...] = ()
 
     def plus(self, other: "ViewSummary") -> "ViewSummary":
         """Returns the sum of two summaries of one view."""
@@ -58,6 +60,7 @@ class ViewSummary:
             self.resumed or other.resumed,
             self.rows_known + other.rows_known,
             self.rows_tied + other.rows_tied,
+            tuple(dict.fromkeys((*self.notices, *other.notices))),
         )
 
     @property
@@ -153,6 +156,7 @@ class MaterializeSummary(Report[ViewSummary]):
             for reason, count in (each.reasons or {}).items():
                 yield f"    rejected {count:,}: {reason}"
             yield from (f"    {remark}" for remark in each.remarks)
+            yield from (f"    ! {notice}" for notice in each.notices)
 
 
 class PushSummary(Report[PushedView]):

@@ -13,6 +13,7 @@ from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.discretion import described, is_personal
 from featurestore.plan.history import AVAILABLE, EVENT
+from featurestore.plan.unread import UNREAD, foreign_type, shown, take_unread
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
@@ -70,7 +71,9 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
     Raises:
         DefinitionError: the transform fails, or returns other columns or dtypes than the view declares.
     """
-    rows, rejected = _with_times(rows, view)
+    rows, rejected = take_unread(rows, _used(rows, view, transform), REASON)
+    rows, timeless = _with_times(rows, view)
+    rejected += timeless
     if transform is not None:
         rows, again = _with_times(collect_transform(rows, view, transform), view)
         rejected += again
@@ -117,6 +120,22 @@ def _order(column: pl.Expr, found: pl.DataType) -> pl.Expr:
     return column.cast(pl.UInt8) if isinstance(found, pl.Boolean) else column
 
 
+def _used(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> set[str]:
+    """Returns the columns with values that could not be read which a view uses: without them its rows cannot be made."""
+    if UNREAD not in rows.columns:
+        return set()
+    source, lazy = view.source, rows.drop(UNREAD).lazy()
+    needed = [*view.entity.keys, *source.time_columns, *view.stored_schema]
+    used = {name for name in (*source.time_columns, source.event_id, source.order_by) if name is not None}
+    for name in rows.schema[UNREAD].to_schema():  # type: ignore[attr-defined]  # with_texts makes a struct of it
+        try:
+            rest = lazy.drop(name)
+            (rest if transform is None else run_transform(rest, view, transform)).select(needed).collect_schema()
+        except (DefinitionError, pl.exceptions.PolarsError):
+            used.add(name)
+    return used
+
+
 def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Takes out the rows without a time, or with one that no calendar of Python's has (S1)."""
     names = [name for name in view.source.time_columns if name in rows.columns and rows.schema[name] == INSTANT]
@@ -131,7 +150,9 @@ def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[
     if not reasons:
         return rows, []
     marked = rows.with_columns(pl.coalesce(reasons).alias(REASON))
-    return marked.filter(pl.col(REASON).is_null()).drop(REASON), [marked.filter(pl.col(REASON).is_not_null())]
+    bad = marked.filter(pl.col(REASON).is_not_null())
+    far = [shown(bad[name]) for name in names if not bad[name].to_physical().drop_nulls().is_between(*YEARS).all()]
+    return marked.filter(pl.col(REASON).is_null()).drop(REASON), [bad.with_columns(far)]
 
 
 def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -264,7 +285,10 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
         if name not in schema:
             faults.append(f"{made_by} no column {name!r}, a {what} of view {view.name!r}. {did_you_mean(name, schema)}")
         elif not fits(schema[name], dtype):
-            faults.append(f"{made_by} {schema[name]} for the {what} {name!r} of view {view.name!r}, which is declared as {dtype}.")
+            kind = foreign_type(schema[name])
+            cast = f" Cast it in the query: cast({name} as …), to numeric or text or what it is meant as." if kind else ""
+            has = f"the database's type {kind}" if kind else schema[name]
+            faults.append(f"{made_by} {has} for the {what} {name!r} of view {view.name!r}, which is declared as {dtype}.{cast}")
     return faults
 
 

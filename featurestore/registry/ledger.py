@@ -38,7 +38,7 @@ class Run:
         seq: the run's number among those of the view and data version, from 1 without gaps.
         state: ``running`` until the history has its rows, ``committed`` until the online store has them too, then
             ``done``; ``failed`` where it was given up before the history had them.
-        span: what it reads, pinned when it began, in plain JSON values.
+        span: what it reads, pinned when it began, in plain JSON values; its cursor is settled when the history has the rows.
         rows_read: the rows read from the source.
         rows_written: those new to the history.
         rows_rejected: those rejected (S19).
@@ -82,7 +82,7 @@ class Run:
 
 
 _SETTABLE = frozenset(
-    {"state", "rows_read", "rows_written", "rows_rejected", "rows_online", "reasons", "finished_at", "attempts", "error"}
+    {"state", "cursor", "rows_read", "rows_written", "rows_rejected", "rows_online", "reasons", "finished_at", "attempts", "error"}
 )
 
 
@@ -184,8 +184,8 @@ class Ledger:
 
         Args:
             run: the run; only its view, data version and ``seq`` matter.
-            fields: what to set: state, rows_read, rows_written, rows_rejected, rows_online, reasons, finished_at,
-                attempts, error.
+            fields: what to set: state, cursor (the span's), rows_read, rows_written, rows_rejected,
+                rows_online, reasons, finished_at, attempts, error.
 
         Raises:
             TypeError: a run has no such field, or it is fixed when the run begins.
@@ -200,6 +200,9 @@ class Ledger:
             fields.setdefault("finished_at", self._registry.clock() if state in ("done", "failed") else None)
         where = self._of(self._run, run)
         with self._writing() as connection:
+            if "cursor" in fields:
+                pinned = self._fetch(connection, run.view, run.data_version, run.seq).span
+                fields["span"] = {**pinned, "cursor": fields.pop("cursor")}
             if fields:
                 now = self._run.c.state
                 open_to_it = now != "done" if state is None else now.in_(_COMES_FROM[state])
@@ -286,8 +289,8 @@ class Ledger:
 def _columns(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns fields of a run as their columns hold them."""
     values = dict(fields)
-    if "reasons" in values:
-        values["reasons"] = _encode(values["reasons"])
+    for name in {"reasons", "span"} & values.keys():
+        values[name] = _encode(values[name])
     if values.get("finished_at") is not None:
         values["finished_at"] = to_micros(values["finished_at"])
     return values

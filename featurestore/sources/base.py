@@ -13,7 +13,11 @@ Chunk = Mapping[str, Any]
 """A part of a span, in plain JSON values: where its rows are. Only the reader that made it understands it."""
 
 Cursor = Mapping[str, Any]
-"""How far a view has read its source, in plain JSON values. Only the reader that made it understands it."""
+"""How far a view has read its source, in plain JSON values. Only the reader that made it understands it.
+
+But for one that is a time (S18): it has the microseconds under ``through``, and under ``former`` those of the cursor before it,
+None at first; ``accepted`` takes it back to what a run accepted.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,38 @@ class Span:
 
     Args:
         chunks: the parts, each of about ``chunk_rows`` rows at the most, in the order they are to be read.
-        cursor: how far the view will have read once the run is done.
+        cursor: how far the view will have read once the run is done, if the run accepts the rows.
         rows: how many rows the chunks hold at the most, where the source can tell cheaply.
+        notices: what is worth knowing of what was not read, or may be otherwise than expected: each a sentence.
+        whole: whether all that the source holds by the end is among the chunks, or was read before; not so where a file was
+            set aside, or a record waits.
+        keep: whether the cursor says more than the one given, and shall be kept though there may be nothing to read.
     """
 
     chunks: tuple[Chunk, ...]
     cursor: Cursor
     rows: int | None = None
+    notices: tuple[str, ...] = ()
+    whole: bool = True
+    keep: bool = False
+
+
+def accepted(cursor: Cursor, latest: int | None) -> Cursor:
+    """Returns a span's cursor once it is known which of its rows the run accepted: a time goes no further than these (S18).
+
+    Args:
+        cursor: the span's cursor.
+        latest: the greatest effective available time of the rows accepted, in microseconds; None where there were none.
+
+    Example:
+        >>> accepted({"through": 9, "former": 3}, 7), accepted({"through": 9, "former": 3}, None), accepted({"files": {}}, 7)
+        ({'through': 7, 'former': 3}, {'through': 3, 'former': 3}, {'files': {}})
+    """
+    if "former" not in cursor or cursor["through"] is None:
+        return cursor
+    former = cursor["former"]
+    known = [instant for instant in (former, latest) if instant is not None]
+    return {**cursor, "through": min(cursor["through"], max(known)) if known else None}
 
 
 class SourceReader(Protocol):
@@ -51,7 +80,7 @@ class SourceReader(Protocol):
         """
 
     def sample(self, rows: int) -> pl.DataFrame:
-        """Returns some rows, at most so many; none where the source is empty. Raises like ``schema``."""
+        """Returns some rows that have good times, at most so many; none where the source is empty. Raises like ``schema``."""
 
     def first(self) -> datetime | None:
         """Returns an instant before which no row becomes available, near the first of them; None where there is no row.
@@ -64,8 +93,8 @@ class SourceReader(Protocol):
 
         A row's effective available time is the later of its available and its event time (S2). Rows that become
         available after ``end`` are left to a later run, whose cursor remembers that they are there. Rows whose time is
-        null are read with the rows around them, for they must be rejected and counted (S19). Rows near the cursor may be
-        read again; the history keeps them once (S17).
+        null, or outside the years 1 to 9999, are read with the rows around them, for they must be rejected and counted (S19).
+        Rows near the cursor may be read again; the history keeps them once (S17).
 
         Args:
             cursor: how far earlier runs have read; None at first.
@@ -78,10 +107,16 @@ class SourceReader(Protocol):
             SourceError: as ``schema``.
         """
 
-    def read(self, chunk: Chunk) -> pl.DataFrame:
+    def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """Returns the rows of a chunk.
 
-        Reading a chunk again gives the same rows as long as the source keeps them.
+        Reading a chunk again gives the same rows as long as the source keeps them. A value that cannot be read as its
+        column's type is null.
+
+        Args:
+            chunk: the chunk.
+            texts: whether rows with such values shall tell what stood there (S19): the frame then has the column
+                ``UNREAD`` of ``plan/unread.py`` besides, where there are any.
 
         Raises:
             SourceError: the rows are no longer there, or a column changed its type.

@@ -13,6 +13,7 @@ import polars as pl
 from featurestore.clock import INSTANT, parse_times
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
+from featurestore.plan.unread import UNREAD, with_texts
 from featurestore.sources.base import Chunk
 from featurestore.sources.files import FilesReader, Part, Piece
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
@@ -24,6 +25,11 @@ ENDINGS = (".csv", ".csv.gz")
 ERRORS = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error)
 
 _INFERRED_ROWS = 10_000
+_SCALARS = (
+    pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Decimal, pl.Float32, pl.Float64,
+    pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64,
+)  # fmt: skip
+"""The types that a field of a file can have as it stands there."""
 _TIME_ADVICE = (
     "Write times as ISO 8601 (2013-07-01T12:30:00+00:00), or parse them in a query: "
     "SQLSource(…, \"select * replace (strptime(t, '%d/%m/%Y') as t) from 'data/*.csv'\", …)."
@@ -35,33 +41,55 @@ class CSVReader(FilesReader[CSVSource]):
     """The ``SourceReader`` of CSV files, plain or gzipped.
 
     The first 10,000 rows of the first file tell the types that ``columns=`` does not, and its header the columns: what
-    others have besides is left out, and one that lacks a column is an error. Times are ISO 8601, each row for itself; a
-    row whose time is none has a null there. A last line without an end counts as a record; write a file elsewhere, or under a
-    name that starts with ``_``, and rename it when it is whole.
+    others have besides is left out, and one that lacks a column is an error. Times are ISO 8601, each row for itself. A value
+    that cannot be read as its column's type is null, and the text that stood there is kept beside it (S19). A last record
+    without a line end waits until its file is a minute old.
 
     Args:
         spec: the source's definition.
         root: the project's folder, where a relative path starts.
+        clock: tells the present.
     """
 
     _columns: pl.Schema | None = None
 
-    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
+    def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Returns the columns of the first file with rows, or else of the first with a header."""
-        headers = []
+        headers: list[tuple[SourceFile, bytes, bytes]] = []
+        schemas: list[pl.Schema] = []
         for file in files:
-            texts = self._stretches(file, _INFERRED_ROWS)
-            _, header = next(texts, (0, b""))
-            _, head = next(texts, (0, b""))
-            if header:
-                headers.append((file, header, head))
-            if head:
+            try:
+                header, head = self._beginning(file)
+                if header and not schemas:
+                    headers.append((file, header, head))
+                    if head:
+                        schemas.append(self._checked(*headers[-1]))
+            except SourceError as error:
+                if aside is None:
+                    raise
+                aside[file.name] = str(error)
+            if schemas and aside is None:
                 break
         if not headers:
-            raise SourceError(f"Source {self._spec.name!r}: {files[0].location} is empty; a CSV file begins with a header line.")
-        file, header, head = headers[-1] if head else headers[0]
-        self._columns = self._inferred(header, head, f"file {file.location}")
-        return checked(self._spec, self._columns, f"file {file.location}", "Leave it out of columns=, or say pl.Datetime there.")
+            raise SourceError(
+                next(iter((aside or {}).values()), "")
+                or f"Source {self._spec.name!r}: {files[0].location} is empty; a CSV file begins with a header line."
+            )
+        return schemas[0] if schemas else self._checked(*headers[0])
+
+    def _beginning(self, file: SourceFile) -> tuple[bytes, bytes]:
+        """Returns a file's header and its first records, but for one that may still be being written."""
+        stretches = self._stretches(file, _INFERRED_ROWS)
+        _, header, _ = next(stretches, (0, b"", False))
+        _, head, is_open = next(stretches, (0, b"", False))
+        return header, b"" if is_open and self._waits_since(file, None) is not None else head
+
+    def _checked(self, file: SourceFile, header: bytes, head: bytes) -> pl.Schema:
+        where = f"file {file.location}"
+        columns = self._inferred(header, head, where)
+        schema = checked(self._spec, columns, where, "Leave it out of columns=, or say pl.Datetime there.")
+        self._columns = columns
+        return schema
 
     def files(self) -> list[SourceFile]:
         """Returns the files there are now."""
@@ -75,19 +103,26 @@ class CSVReader(FilesReader[CSVSource]):
         """Cuts a file between its records, and reads the times of each stretch."""
         times = raw_time_columns(self._spec)
         texts = self._stretches(file, chunk_rows)
-        _, header = next(texts, (0, b""))
-        for first, data in texts:
-            rows = self._parsed(header, data, file.location, times)
+        _, header, _ = next(texts, (0, b"", False))
+        for first, data, is_open in texts:
+            try:
+                rows = self._parsed(header, data, file.location, times).drop(UNREAD, strict=False)
+            except SourceError:
+                if not is_open:
+                    raise
+                # Half a record may be anything; it is read in earnest once it is to count.
+                yield Piece(first, len(data), 1, None, None, nulls=True, stamp=zlib.crc32(data), open=True)
+                continue
             if rows.height:
                 told = extent(self._spec, rows.lazy().select(normalised(self._spec, rows.schema))).collect()
                 earliest, latest, nulls = told.row(0)
-                yield Piece(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data))
+                yield Piece(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data), open=is_open)
 
     def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
         """Returns the rows of a part; raises if the file was written anew after they were pinned."""
         location = str(absolute_path(part.file, self._root))
         with translated(self._spec, f"file {location}", *ERRORS), opened(location) as file:
-            _, header = next(cut(file, 1), (0, b""))
+            _, header, _ = next(cut(file, 1), (0, b"", False))
             file.seek(part.first)
             data = file.read(part.count)
         if zlib.crc32(data) != part.stamp:
@@ -96,13 +131,14 @@ class CSVReader(FilesReader[CSVSource]):
                 "there. Begin the run anew: it reads the file as it is now."
             )
         rows = self._parsed(header, data, location)
-        return rows.lazy().select(normalised(self._spec, rows.schema))
+        unread = [UNREAD] if UNREAD in rows.columns else []
+        return rows.lazy().select(*normalised(self._spec, rows.drop(unread).schema), *unread)
 
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
         """Collects rows of a file."""
         return rows.collect()
 
-    def _stretches(self, file: SourceFile, count: int) -> Iterator[tuple[int, bytes]]:
+    def _stretches(self, file: SourceFile, count: int) -> Iterator[tuple[int, bytes, bool]]:
         with translated(self._spec, f"file {file.location}", *ERRORS), opened(file.location) as text:
             yield from cut(text, count)
 
@@ -117,9 +153,11 @@ class CSVReader(FilesReader[CSVSource]):
                     f"{did_you_mean(name, there)} Its columns are: {', '.join(there)}."
                 )
         times = raw_time_columns(self._spec)
+        by_view = {name: dtype for name, dtype in self._spec._declared.items() if name in there and isinstance(dtype, _SCALARS)}
+        declared = {**by_view, **declared}
         texts = {name: pl.String() for name in times if name in there}
         types = {**{name: _read_as(dtype) for name, dtype in declared.items()}, **texts}
-        rows = self._frame(header, head, where, types, infer_schema_length=None)
+        rows = self._frame(header, head, where, types, infer_schema_length=None, ignore_errors=True)
         columns = {}
         for name, dtype in rows.schema.items():
             if name in declared and not (name in times and declared[name] == pl.String):
@@ -169,20 +207,26 @@ class CSVReader(FilesReader[CSVSource]):
                     f"{did_you_mean(name, there)} Write the file anew with that column, empty where it is not known."
                 )
         types = {name: _read_as(dtype) for name, dtype in columns.items()}
-        rows = self._frame(header, data, where, types, columns=list(columns), infer_schema=False)
-        return rows.select(self._typed(rows[name], dtype, where) for name, dtype in columns.items())
-
-    def _typed(self, column: pl.Series, dtype: pl.DataType, where: str) -> pl.Series:
-        if _read_as(dtype) == dtype:
-            return column
-        typed = _PARSERS[type(dtype)](column)
-        wrong = column.filter(typed.is_null() & column.is_not_null())
-        if len(wrong) and column.name not in raw_time_columns(self._spec):
-            raise SourceError(
-                f"Source {self._spec.name!r}: {where} could not be read: {wrong[0]!r} in column {column.name!r} is no {dtype}. "
-                f"{_ADVICE}"
-            )
-        return typed
+        try:
+            rows, texts = self._frame(header, data, where, types, columns=list(columns), infer_schema=False), None
+        except SourceError:
+            # NOTE: the same parser for good values, whatever stands beside them: a row must not depend on others (S20).
+            everything = dict.fromkeys(columns, pl.String())
+            texts = self._frame(header, data, where, everything, columns=list(columns), infer_schema=False)
+            rows = self._frame(header, data, where, types, columns=list(columns), infer_schema=False, ignore_errors=True)
+            if rows.height != texts.height:
+                raise
+        told: dict[str, pl.Series] = {}
+        typed = []
+        for name, dtype in columns.items():
+            parsed = rows[name] if _read_as(dtype) == dtype else _PARSERS[type(dtype)](rows[name])
+            text = rows[name] if rows.schema[name] == pl.String else None if texts is None else texts[name]
+            if text is not None:
+                wrong = parsed.is_null() & text.is_not_null()
+                if wrong.any():
+                    told[self._spec.rename.get(name, name)] = text.set(~wrong, None)
+            typed.append(parsed)
+        return with_texts(pl.DataFrame(typed), told)
 
 
 _PARSERS: dict[type[pl.DataType], Callable[[pl.Series], pl.Series]] = {

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from featurestore.clock import from_micros
 from featurestore.errors import MissingExtraError, SourceError
+from featurestore.plan.unread import with_texts
+from featurestore.sources.times import FIRST, LAST
 from featurestore.spec.source import SQLSource
 
 _POSTGRES = re.compile(r"^postgres(ql)?://")
-FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""The first and last instant that a ``datetime`` can say."""
 _FIRST_NS, _LAST_NS = -9_223_372_036_854_775, 9_223_372_036_854_775
 """The first and last that a TIMESTAMP_NS can say."""
 
@@ -30,6 +30,19 @@ class Database(Protocol):
 
     def fetch(self, query: str) -> pl.DataFrame:
         """Returns a query's rows."""
+
+    def foreign(self, from_query: str) -> dict[str, str]:
+        """Returns a query's columns, where there are such of types that are not read: for each its type, empty if it is read.
+
+        Args:
+            from_query: ``from (the query) as q``.
+        """
+
+    def text(self, column: str) -> str:
+        """Returns the SQL for a column as text."""
+
+    def horizon(self) -> tuple[int, int]:
+        """Returns the database's time, and an instant before which no row will be stamped any more, as far as can be seen."""
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
         """Returns the SQL for a time column as the microseconds since the epoch, finer precision floored."""
@@ -69,8 +82,24 @@ class DuckDB:
         self._connection = connection
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows."""
-        return _frame(self._connection.sql(query).to_arrow_table())
+        """Returns a query's rows; types unknown to Polars as they are stored."""
+        frame = pl.DataFrame(self._connection.sql(query).to_arrow_table())
+        return frame.with_columns(column.ext.storage() for column in frame if isinstance(column.dtype, pl.BaseExtension))
+
+    def foreign(self, from_query: str) -> dict[str, str]:
+        """Returns a query's columns and their types that are not read."""
+        relation = self._connection.sql(f"select * {from_query} limit 0")
+        kinds = {name: _foreign_duckdb(dtype) for name, dtype in zip(relation.columns, relation.types, strict=True)}
+        return kinds if any(kinds.values()) else {}
+
+    def text(self, column: str) -> str:
+        """Returns the SQL for a column as text."""
+        return f"cast({column} as varchar)"
+
+    def horizon(self) -> tuple[int, int]:
+        """Returns DuckDB's time twice: whoever writes to a file of its locks readers out."""
+        now = int(self.fetch("select epoch_us(now()) as now").item())
+        return now, now
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
         """Returns the SQL for a time column as microseconds."""
@@ -96,10 +125,32 @@ class Postgres:
         self._cursor = cursor
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows; ``numeric`` as ``Decimal(38, 9)``, other types unknown to Arrow as they are stored."""
+        """Returns a query's rows; ``numeric`` as ``Decimal(38, 9)``, other types unknown to Arrow as they are stored.
+
+        A number that this decimal does not hold is null, and its text in ``UNREAD``.
+        """
         self._cursor.execute(query)
-        frame = _frame(self._cursor.fetch_arrow_table())
-        return frame.with_columns(_plain(column) for column in frame if isinstance(column.dtype, pl.BaseExtension))
+        frame = pl.DataFrame(self._cursor.fetch_arrow_table())
+        plain = {column.name: _plain(column) for column in frame if isinstance(column.dtype, pl.BaseExtension)}
+        texts = {name: texts for name, (_, texts) in plain.items() if texts is not None}
+        return with_texts(frame.with_columns(column for column, _ in plain.values()), texts)
+
+    def foreign(self, from_query: str) -> dict[str, str]:
+        """Returns a query's columns and their types that are not read."""
+        self._cursor.execute(f"select * {from_query} limit 0")
+        schema: pa.Schema = self._cursor.fetch_arrow_table().schema
+        kinds = {field.name: _foreign_postgres(field) for field in schema}
+        return kinds if any(kinds.values()) else {}
+
+    def text(self, column: str) -> str:
+        """Returns the SQL for a column as text."""
+        return f"({column})::text"
+
+    def horizon(self) -> tuple[int, int]:
+        """Returns the server's time, and when the oldest transaction began that is open or prepared, as far as this role sees."""
+        self._cursor.execute(_HORIZON)
+        told = pl.DataFrame(self._cursor.fetch_arrow_table()).row(0, named=True)
+        return told["now"], told["horizon"]
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
         """Returns the SQL for a time column as microseconds."""
@@ -175,28 +226,61 @@ def _literal(micros: int, dtype: pl.DataType) -> str:
     return f"TIMESTAMP '{_text(micros)}'"
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    for field in table.schema:
-        # NOTE: Polars panics at it, which no caller could catch.
-        if pa.types.is_interval(field.type):
-            raise pl.exceptions.ComputeError(
-                f"column {field.name!r} is an interval, which has no fixed length. Leave it out of the query, or cast it to "
-                f"seconds: extract(epoch from {quoted_name(field.name)})."
-            )
-    return pl.DataFrame(table)
+def _foreign_duckdb(dtype: Any) -> str:
+    """Returns the name of a DuckDB type that is not read, or that has one inside; empty for others."""
+    if dtype.id in ("interval", "union"):
+        return str(dtype)
+    if dtype.id not in ("list", "array", "struct", "map"):
+        return ""
+    inside = (child for _, child in dtype.children if isinstance(child, type(dtype)))
+    return str(dtype) if any(map(_foreign_duckdb, inside)) else ""
 
 
-def _plain(column: pl.Series) -> pl.Series:
+def _foreign_postgres(field: pa.Field) -> str:
+    """Returns the name of a PostgreSQL type that is not read rightly, or that has others inside; empty for others.
+
+    A domain has the name of what it is over. Money comes as cents, an interval has no fixed length, and of a row or an array of
+    what the server's users defined the driver does not say what is inside.
+    """
+    kind: str = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
+    if kind in ("money", "interval", "record") or pa.types.is_interval(field.type) or pa.types.is_struct(field.type):
+        return kind or str(field.type)
+    if pa.types.is_list(field.type) and kind not in _ARRAYS:
+        return kind.removeprefix("_") + "[]"
+    return ""
+
+
+_ARRAYS = frozenset(
+    f"_{name}"
+    for name in (
+        "bool", "int2", "int4", "int8", "float4", "float8", "text", "varchar", "bpchar", "name", "char", "bytea", "date", "time",
+        "timestamp", "timestamptz", "oid",
+    )
+)  # fmt: skip
+"""The arrays whose elements come as what they are."""
+
+_HORIZON = """
+select (extract(epoch from now) * 1000000)::bigint as now,
+    (extract(epoch from least(now, running, prepared)) * 1000000)::bigint as horizon
+from (
+    select clock_timestamp() as now,
+        (select min(xact_start) from pg_stat_activity
+         where pid <> pg_backend_pid() and datname = current_database() and backend_type <> 'walsender') as running,
+        (select min(prepared) from pg_prepared_xacts where database = current_database()) as prepared
+) as times
+"""
+
+_DECIMAL = r"^-?\d{1,29}(\.\d{1,9}0*)?$"
+
+
+def _plain(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+    """Returns a column as it is stored, a numeric one as decimals, and the texts of those that are none."""
     stored = column.ext.storage()
     if "numeric" not in str(column.dtype) or stored.dtype != pl.String:
-        return stored
+        return stored, None
     # The server does not say how many digits a result's numeric has; those of Decimal must do.
-    if stored.str.contains(r"\.\d{9}\d*[1-9]|NaN|Infinity").any():
-        raise pl.exceptions.ComputeError(
-            f"column {column.name!r} is numeric and holds a value that has more than 9 decimal places, or is no number. "
-            "Cast it in the query to double precision, or round it."
-        )
-    return stored.cast(pl.Decimal(38, 9))
+    fits = stored.str.contains(_DECIMAL).fill_null(value=True)
+    return stored.set(~fits, None).cast(pl.Decimal(38, 9)), stored.set(fits, None)
 
 
 def _told(error: Exception) -> str:

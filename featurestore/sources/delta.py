@@ -1,9 +1,11 @@
 """Reads Delta tables: the files that are new in the current version, as the table's log describes them.
 
-A Delta table's files never change, so a file is either new or known. One that ``OPTIMIZE`` wrote is new, and its rows are
-read again. A chunk names the version it was pinned in besides its parts.
+A Delta table's files never change, so a file is either new or known; but for its deletion vector, and one with another vector is
+read again, for it may have rows back. What ``OPTIMIZE`` wrote has no rows but those of files that it took away: where all of
+these were read, it was. A chunk names the version it was pinned in besides its parts, a cursor the one it was made in.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +17,12 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from featurestore.clock import instants
 from featurestore.errors import SourceError, SourceMissingError
-from featurestore.sources.base import Chunk
-from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
+from featurestore.sources.base import Chunk, Cursor
+from featurestore.sources.delta_commits import commits_since
+from featurestore.sources.files import FilesReader, Part, Piece, Told, pieces_of_rows
+from featurestore.sources.known_files import KnownFile
 from featurestore.sources.paths import SourceFile, absolute_path
-from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
+from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.spec.source import DeltaSource
 
 ADVICE = "Write it as a timestamp."
@@ -26,6 +30,8 @@ ERRORS = (pl.exceptions.PolarsError, DeltaError, OSError)
 
 _READABLE = frozenset({"deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint", "vacuumProtocolCheck", "variantType"})
 _MILLISECOND = 1_000
+_TOLD = 3
+"""Of how many versions a run says each that they took rows away."""
 _ROW = "__row"
 
 
@@ -39,6 +45,7 @@ class Snapshot:
         columns: its columns.
         files: what the log says of each file, by its name: size, rows, least and greatest values, partition values.
         deleted: for files with a deletion vector, by their address, the numbers of the deleted rows.
+        table: the table, opened at the version.
     """
 
     version: int
@@ -46,10 +53,16 @@ class Snapshot:
     columns: pl.Schema
     files: Mapping[str, Mapping[str, Any]]
     deleted: Mapping[str, pl.Series]
+    table: DeltaTable
 
     def location(self, name: str) -> str:
         """Returns where a file is opened."""
         return name if "://" in name else self.root + name
+
+    def vector(self, name: str) -> int:
+        """Returns a checksum of a file's deletion vector; 0 where it has none."""
+        gone = self.deleted.get(self.location(name))
+        return 0 if gone is None else zlib.crc32(",".join(map(str, gone.to_list())).encode())
 
 
 class DeltaReader(FilesReader[DeltaSource]):
@@ -62,18 +75,22 @@ class DeltaReader(FilesReader[DeltaSource]):
         root: the project's folder, where a relative path starts.
     """
 
+    immutable = True
     _snapshot: Snapshot | None = None
 
     def files(self) -> list[SourceFile]:
         """Returns the files of the table's newest version, the oldest first."""
         snapshot = self._at(None)
         files = [
-            SourceFile(name, snapshot.location(name), told["size_bytes"], told["modification_time"] * 1_000_000)
+            # A vector stands where other files have their inode, which nothing here has.
+            SourceFile(
+                name, snapshot.location(name), told["size_bytes"], told["modification_time"] * 1_000_000, 0, snapshot.vector(name)
+            )
             for name, told in snapshot.files.items()
         ]
         return sorted(files, key=lambda file: (file.modified, file.name))
 
-    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
+    def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Returns the columns of the version that the files were listed from."""
         return checked(self._spec, self._listed().columns, f"table {self._address}", ADVICE)
 
@@ -84,6 +101,38 @@ class DeltaReader(FilesReader[DeltaSource]):
     def pinned(self) -> Mapping[str, Any]:
         """Returns the version whose files were listed last."""
         return {"version": self._listed().version}
+
+    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> Told:
+        """Returns which files a compaction wrote of known ones, and whether commits since the cursor took rows away."""
+        snapshot = self._listed()
+        marks = {"version": snapshot.version}
+        since = (cursor or {}).get("version")
+        if since is None or since >= snapshot.version:
+            return Told({}, (), marks)
+        with translated(self._spec, f"the log of Delta table {self._address}", *ERRORS):
+            commits = commits_since(snapshot.table, since, snapshot.version)
+        if commits is None:
+            return Told({}, (), marks)
+        compacted: dict[str, KnownFile] = {}
+        there = {file.name: file for file in files}
+        for commit in commits:
+            for group in commit.rewritten:
+                sources = [compacted.get(name, known.get(name)) for name in group.removed]
+                if not all(sources):
+                    continue
+                rests = [each.rest for each in sources if each is not None and each.rest is not None]
+                for name in group.added:
+                    stamp = tuple(there[name].stamp) if name in there else ()
+                    compacted[name] = KnownFile(stamp, min(rests) if rests else None, None, 0)
+        changing = [commit for commit in commits if commit.takes_rows]
+        notices = [
+            f"Source {self._spec.name!r}: version {commit.version} of its Delta table ({commit.operation}) took away or changed "
+            "rows. What was read of them before stays in the history."
+            for commit in changing[:_TOLD]
+        ]
+        if len(changing) > _TOLD:
+            notices.append(f"Source {self._spec.name!r}: {len(changing) - _TOLD} more versions took away or changed rows.")
+        return Told(compacted, tuple(notices), marks)
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
         """Cuts a file by rows, by what the table's log tells of it."""
@@ -147,14 +196,26 @@ class DeltaReader(FilesReader[DeltaSource]):
                 "not supported. Drop the feature (ALTER TABLE … DROP FEATURE), or rewrite the table without it."
             )
         columns = pl.Schema(table.schema())
-        actions = pl.DataFrame(table.get_add_actions(flatten=True))
+        actions = self._looked_at(pl.DataFrame(table.get_add_actions(flatten=True)))
         files = {unquote(told["path"]): told for told in actions.iter_rows(named=True)}
         deleted: dict[str, pl.Series] = {}
         if "deletionVectors" in features:
             vectors = pl.DataFrame(table.deletion_vectors())
             kept = zip(vectors["filepath"], vectors["selection_vector"], strict=True)
             deleted = {_plain(path): (~keep).arg_true() for path, keep in kept}
-        return Snapshot(table.version(), _plain(table.table_uri), columns, files, deleted)
+        return Snapshot(table.version(), _plain(table.table_uri), columns, files, deleted, table)
+
+    def _looked_at(self, actions: pl.DataFrame) -> pl.DataFrame:
+        """Returns what is wanted of what the log says of files; times in microseconds, for Python's calendar may not have them."""
+        kept = ["path", "size_bytes", "modification_time", "num_records"]
+        stats = [f"{word}.{name}" for name in raw_time_columns(self._spec) for word in ("min", "max", "null_count")]
+        there = [name for name in actions.columns if name in kept or name in stats or name.startswith("partition.")]
+        return actions.select(
+            instants(pl.col(name), actions.schema[name]).to_physical()
+            if name in stats and is_time(actions.schema[name]) and actions.schema[name] != pl.Null
+            else pl.col(name)
+            for name in there
+        )
 
     def _bounds(self, snapshot: Snapshot, told: Mapping[str, Any]) -> tuple[int | None, int | None, bool] | None:
         lows, highs, nulls = [], [], False
@@ -171,12 +232,16 @@ class DeltaReader(FilesReader[DeltaSource]):
             if least is None or greatest is None:
                 return None
             dtype = snapshot.columns[name]
-            micros = pl.Series([least, greatest], dtype=dtype).to_frame("t").select(instants(pl.col("t"), dtype).to_physical())
+            if not isinstance(least, int):  # a partition's
+                micros = pl.Series([least, greatest], dtype=dtype).to_frame("t").select(instants(pl.col("t"), dtype).to_physical())
+                least, greatest = micros["t"]
             # NOTE: Delta writers cut the microseconds off the log's timestamps, not all of them downwards before the epoch.
             slack = 0 if isinstance(dtype, pl.Date) else _MILLISECOND
-            lows.append(micros.item(0, 0) - slack)
-            highs.append(micros.item(1, 0) + slack)
+            lows.append(least - slack)
+            highs.append(greatest + slack)
         # A row's effective time is the later of the two (S2), so both bounds are the greater ones.
+        if min(lows) < FIRST or max(highs) > LAST:
+            return None  # the log does not say how many rows are out of the calendar
         return max(lows), max(highs), nulls
 
     def _scan(self, snapshot: Snapshot, part: Part) -> pl.LazyFrame:

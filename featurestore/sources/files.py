@@ -1,30 +1,37 @@
-"""What the readers of files share: the cursor by file, the choice of rows, and their division into chunks (S18).
+"""What the readers of files share: what is new since the cursor, the choice of rows, and their division into chunks (S18).
 
-A cursor is ``{"through": the greatest end read so far, "files": {name: [size, mtime, complete]}}``; a file is complete
-when none of its rows becomes available after ``through``. A chunk is ``{"parts": [part, …], "until": the end}``, a part
+A file that is new or has changed is read whole, whatever the times of its rows; of one that is as it was, only rows that were
+not available yet. ``known_files.py`` tells what a cursor is. A chunk is ``{"parts": [part, …], "until": the end}``, a part
 ``[file, first, count, after, nulls, stamp]``: of the stretch that begins at ``first``, the rows available from ``after``
 on, and those without a time if ``nulls``. All times are microseconds since the epoch.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import polars as pl
 
-from featurestore.clock import from_micros, to_micros
+from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import SourceError
+from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk, Cursor, Span
+from featurestore.sources.known_files import FORM, KnownFile, known_files, look, settled
 from featurestore.sources.paths import SourceFile
-from featurestore.sources.times import wanted
+from featurestore.sources.times import behind, no_time, translated, wanted
 from featurestore.spec.source import Source
 
 SpecT = TypeVar("SpecT", bound=Source)
 _MANY_ROWS = 1_000_000
+_NANO = 1_000
+_WORTH_KEEPING = 64 << 20
+"""How many bytes whose checksum a run need not look at again make a run that reads nothing worth while."""
+PATIENCE = 60_000_000
+"""For how long after a file's last change its last record may still be being written, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class Piece:
         latest: none becomes available after.
         nulls: whether rows without a time may be among them.
         stamp: what tells later whether the file still holds these rows, in plain JSON values.
+        open: whether it is a file's last record, and nothing tells its end: it may still be being written.
     """
 
     first: int
@@ -48,6 +56,7 @@ class Piece:
     latest: int | None
     nulls: bool
     stamp: Any
+    open: bool = False
 
     def holds(self, after: int | None, until: int, nulls: bool) -> bool:
         """Returns whether rows of that span may be in it."""
@@ -78,17 +87,31 @@ class Wish:
     nulls: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What became of a file when a span was pinned: what the cursor knows of it from now on, and what is taken of it."""
+
+    known: KnownFile
+    wish: Wish | None = None
+    pieces: tuple[Piece, ...] = ()
+
+
 class FilesReader(ABC, Generic[SpecT]):
     """A ``SourceReader`` of files. A subclass says which files there are, how they are cut into pieces and read.
 
     Args:
         spec: the source's definition.
         root: the project's folder, where relative paths start.
+        clock: tells the present, for files that may still be being written.
     """
 
-    def __init__(self, spec: SpecT, root: Path) -> None:
+    immutable: ClassVar[bool] = False
+    """Whether a file never changes."""
+
+    def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now) -> None:
         self._spec = spec
         self._root = root
+        self._clock = clock
 
     @property
     def spec(self) -> SpecT:
@@ -100,8 +123,13 @@ class FilesReader(ABC, Generic[SpecT]):
         """Returns the files there are now, in the order in which they are read."""
 
     @abstractmethod
-    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
-        """Returns the columns that these files, just listed, have in common, as ``SourceReader.schema``."""
+    def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
+        """Returns the columns that these files, just listed, have in common, as ``SourceReader.schema``.
+
+        Args:
+            files: the files.
+            aside: takes the files that cannot be read, and why, by their names; None where such a file is an error.
+        """
 
     @abstractmethod
     def missing(self) -> SourceError | None:
@@ -113,7 +141,7 @@ class FilesReader(ABC, Generic[SpecT]):
 
     @abstractmethod
     def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
-        """Returns all rows of a part, with the columns that ``schema`` tells.
+        """Returns all rows of a part, with the columns that ``schema`` tells, and ``UNREAD`` where there are texts for it.
 
         Raises:
             SourceError: the file does not hold them any more.
@@ -127,84 +155,184 @@ class FilesReader(ABC, Generic[SpecT]):
         """Returns what each chunk of the span just made shall remember besides its parts, in plain JSON values."""
         return {}
 
+    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> "Told":
+        """Returns what else tells of files since a cursor: which hold nothing but rows known, and what is worth a notice."""
+        return Told({}, (), {})
+
     def schema(self) -> pl.Schema:
         """See ``SourceReader.schema``."""
         files = self.files()
         error = None if files else self.missing()
         if error is not None:
             raise error
-        return self.described(files)
+        return self.described(files, self._aside())
 
     def sample(self, rows: int) -> pl.DataFrame:
         """See ``SourceReader.sample``."""
         found = self.schema().to_frame(eager=True)
-        for file in self.files():
-            for piece in self.pieces(file, max(rows, 1)):
+        for file in self._readable():
+            for piece in self._pieces(file, max(rows, 1)):
                 if found.height >= rows:
                     return found
                 part = Part(file.name, piece.first, piece.count, None, True, piece.stamp)
-                head = self.rows(part, self.pinned()).head(rows - found.height)
+                head = self.rows(part, self.pinned()).select(found.columns).filter(~no_time(self._spec)).head(rows - found.height)
                 found = pl.concat([found, self.collect(head, file.name)])
         return found
 
     def first(self) -> datetime | None:
         """See ``SourceReader.first``."""
         self.schema()
-        pieces = (piece for file in self.files() for piece in self.pieces(file, _MANY_ROWS))
+        pieces = (piece for file in self._readable() for piece in self._pieces(file, _MANY_ROWS))
         earliest = min((piece.earliest for piece in pieces if piece.earliest is not None), default=None)
         return None if earliest is None else from_micros(earliest)
 
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""
-        until = to_micros(end)
-        seen = cursor or {"through": None, "files": {}}
-        through: int | None = seen["through"]
-        if start is None and through is not None and until < through:
-            return Span((), seen, 0)
+        until, looked = to_micros(end), to_micros(utc_now())
+        before = known_files(cursor, immutable=self.immutable)
         files = self.files()
         error = None if files or cursor else self.missing()
         if error is not None:
             raise error
+        aside = self._aside()
         if files:
-            self.described(files)
-        chunks = _Chunks(chunk_rows)
-        known: dict[str, list[Any]] = {}
+            self.described(files, aside)
+        told = self.told(cursor, before, files)
+        chunks, known = _Chunks(chunk_rows), dict[str, KnownFile]()
+        notices = [*(behind(self._spec, cursor, until) if start is None else ()), *told.notices]
         for file in files:
-            wish = (
-                Wish(to_micros(start), nulls=False)
-                if start is not None
-                else self._wish(file, seen["files"].get(file.name), through)
-            )
-            if wish is None:
-                known[file.name] = [*file.stamp, True]
+            if aside is not None and file.name in aside:
                 continue
-            complete = True
-            for piece in self.pieces(file, chunk_rows):
-                complete = complete and (piece.latest is None or piece.latest <= until)
-                if piece.holds(wish.after, until, wish.nulls):
-                    chunks.add(file, piece, wish)
-            known[file.name] = [*file.stamp, complete]
+            known_before = told.known.get(file.name, before.get(file.name))
+            try:
+                seen = self._look(file, known_before, start, until, looked, chunk_rows)
+            except SourceError as error:
+                if aside is None:
+                    raise
+                aside[file.name] = str(error)
+                continue
+            known[file.name] = seen.known
+            for piece in seen.pieces:
+                assert seen.wish is not None
+                chunks.add(file, piece, seen.wish)
+            notices += self._noticed(file, before.get(file.name), seen)
+        for name, why in (aside or {}).items():
+            notices.append(f"Source {self._spec.name!r}: {name} is set aside, and read once it is whole. {why}")
         pinned = self.pinned()
         made = tuple({"parts": parts, "until": until, **pinned} for parts in chunks.made)
-        return Span(made, {"through": until, "files": known} if start is None else dict(cursor or {}), chunks.rows)
+        through = max(until, (cursor or {}).get("through") or until)
+        following: Cursor = {
+            "form": FORM, "through": through, **told.marks, "files": {name: each.to_plain() for name, each in known.items()}
+        }  # fmt: skip
+        whole = not aside and all(each.waits is None for each in known.values())
+        waits = any(each.waits is not None and (name not in before or before[name].waits is None) for name, each in known.items())
+        keep = waits or bool(told.known or told.notices) or settled(before, known) > _WORTH_KEEPING
+        if start is not None:
+            return Span(made, dict(cursor or {}), chunks.rows, tuple(notices), whole)
+        return Span(made, following, chunks.rows, tuple(notices), whole, keep)
 
-    def read(self, chunk: Chunk) -> pl.DataFrame:
+    def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
         frames = []
         for file, first, count, after, nulls, stamp in chunk["parts"]:
             rows = self.rows(Part(file, first, count, after, nulls, stamp), chunk)
             frames.append(self.collect(rows.filter(wanted(self._spec, after, chunk["until"], nulls)), file))
-        return pl.concat(frames)
+        if not texts:
+            frames = [frame.drop(UNREAD, strict=False) for frame in frames]
+        return pl.concat(frames, how="diagonal")
 
-    def _wish(self, file: SourceFile, known: Sequence[Any] | None, through: int | None) -> Wish | None:
-        if known is None or through is None:
-            return Wish(None, nulls=True)
-        size, modified, complete = known
-        if [size, modified] == file.stamp:
-            return None if complete else Wish(through, nulls=False)
-        if self._spec.available_time is None:
-            return Wish(None, nulls=True)
-        return Wish(through - self._spec.lateness_micros, nulls=True)
+    def _aside(self) -> dict[str, str] | None:
+        return {} if getattr(self._spec, "on_bad_file", "fail") == "set_aside" else None
+
+    def _readable(self) -> list[SourceFile]:
+        aside = self._aside()
+        files = self.files()
+        if files:
+            self.described(files, aside)
+        return [file for file in files if file.name not in (aside or {})]
+
+    def _pieces(self, file: SourceFile, chunk_rows: int) -> list[Piece]:
+        """Returns the pieces of a file; none where it cannot be read and such files are set aside."""
+        try:
+            young = self._waits_since(file, None) is not None
+            return [piece for piece in self.pieces(file, chunk_rows) if not (piece.open and young)]
+        except SourceError:
+            if self._aside() is None:
+                raise
+            return []
+
+    def _look(
+        self, file: SourceFile, before: KnownFile | None, start: datetime | None, until: int, looked: int, chunk_rows: int
+    ) -> _Looked:
+        """Looks at a file: whether it is new or has changed since, and what of it is to be read."""
+        with translated(self._spec, f"file {file.location}", OSError):
+            same, told = look(file, before, looked * _NANO)
+        if start is not None:
+            wish = Wish(to_micros(start), nulls=False)
+        elif same is None or same.waits is not None:
+            wish = Wish(None, nulls=True)
+        elif same.rest is None or until <= same.rest:
+            return _Looked(replace(same, stamp=tuple(file.stamp)))
+        else:
+            wish = Wish(same.rest + 1, nulls=False)
+        waits = self._waits_since(file, same)
+        pieces, rows, rest, waiting = [], 0, False, None
+        for piece in self.pieces(file, chunk_rows):
+            if piece.open and waits is not None:
+                waiting = waits
+                continue
+            rows += piece.rows
+            rest = rest or (piece.latest is not None and piece.latest > until)
+            if piece.holds(wish.after, until, wish.nulls):
+                pieces.append(piece)
+        if self._aside() is not None and same is None:
+            self._read_through(file, pieces)
+        checksum = told if same is None else same.checksum
+        known = KnownFile(tuple(file.stamp), until if rest else None, checksum, rows, waiting)
+        return _Looked(known, wish, tuple(pieces))
+
+    def _waits_since(self, file: SourceFile, same: KnownFile | None) -> int | None:
+        """Returns since when a last record without an end is waited for; None where the file is old enough to count it."""
+        now = to_micros(self._clock())
+        # NOTE: a file's times come from its file system's clock, which the clock given need not agree with, least of all a test's.
+        age = min(now, to_micros(utc_now())) - file.modified // _NANO
+        since = same.waits if same is not None and same.waits is not None else now
+        return None if age >= PATIENCE or now - since >= PATIENCE else min(since, now)
+
+    def _read_through(self, file: SourceFile, pieces: Sequence[Piece]) -> None:
+        """Reads pieces and forgets them, so that one that cannot be read is known before a run pins it."""
+        for piece in pieces:
+            self.collect(self.rows(Part(file.name, piece.first, piece.count, None, True, piece.stamp), self.pinned()), file.name)
+
+    def _noticed(self, file: SourceFile, before: KnownFile | None, seen: _Looked) -> list[str]:
+        source, known = f"Source {self._spec.name!r}:", seen.known
+        notices = []
+        if known.waits is not None:
+            notices.append(
+                f"{source} the last record of {file.name} has no line end, so it may still be being written. It waits until the "
+                f"file has been as it is for {PATIENCE // 1_000_000} seconds."
+            )
+        if before is not None and seen.wish is not None and known.rows < before.rows and known.waits is None:
+            notices.append(
+                f"{source} {file.name} was written anew with {before.rows - known.rows:,} rows fewer. What was read of it before "
+                "stays in the history."
+            )
+        return notices
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a table's log tells besides its files.
+
+    Args:
+        known: files that hold nothing but rows of files known, and what is known of them so.
+        notices: what is worth knowing.
+        marks: what the cursor shall remember, in plain JSON values.
+    """
+
+    known: Mapping[str, KnownFile]
+    notices: tuple[str, ...]
+    marks: Mapping[str, Any]
 
 
 class _Chunks:

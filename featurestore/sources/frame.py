@@ -15,7 +15,7 @@ from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.files import pieces_of_rows
-from featurestore.sources.times import checked, extent, normalised, wanted
+from featurestore.sources.times import behind, checked, extent, no_time, normalised, wanted
 from featurestore.spec.source import FrameSource
 
 _ADVICE = 'Convert it first: frame.with_columns(pl.col("t").str.to_datetime()), or pl.from_epoch("t") for a number.'
@@ -50,7 +50,7 @@ class FrameReader:
 
     def sample(self, rows: int) -> pl.DataFrame:
         """See ``SourceReader.sample``."""
-        return self._rows().head(rows).collect()
+        return self._rows().filter(~no_time(self._spec)).head(rows).collect()
 
     def first(self) -> datetime | None:
         """See ``SourceReader.first``."""
@@ -60,15 +60,14 @@ class FrameReader:
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""
         until = to_micros(end)
-        through: int | None = (cursor or {}).get("through")
-        if start is None and through is not None and until < through:
-            return Span((), dict(cursor or {}), 0)
+        through = max(until, (cursor or {}).get("through") or until)
         bounds = {"after": None if start is None else to_micros(start), "until": until, "nulls": start is None}
         rows = self._within(bounds).select(pl.len()).collect().item()
         chunks = tuple({**bounds, "first": first, "rows": count} for _, first, count in pieces_of_rows([rows], chunk_rows))
-        return Span(chunks, {"through": until} if start is None else dict(cursor or {}), rows)
+        notices = behind(self._spec, cursor, until) if start is None else ()
+        return Span(chunks, {"through": through} if start is None else dict(cursor or {}), rows, notices)
 
-    def read(self, chunk: Chunk) -> pl.DataFrame:
+    def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
         return self._within(chunk).slice(chunk["first"], chunk["rows"]).collect()
 

@@ -1,6 +1,6 @@
 """Hive partitions: the columns that a file's path tells (``day=2013-01-01/hour=7/…``)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,6 +31,10 @@ class Partition:
         """Returns the value of a text as a column."""
         return pl.lit(self.values[text], dtype=self.dtype)
 
+    def reads(self, text: str) -> bool:
+        """Returns whether a text could be read as the partition's type."""
+        return text == _NULL or self.values[text] is not None
+
 
 def partition_texts(name: str) -> dict[str, str]:
     """Returns the partition columns of a file's path and their values' texts.
@@ -43,27 +47,52 @@ def partition_texts(name: str) -> dict[str, str]:
     return {unquote(column): unquote(text) for column, equals, text in pairs if equals and column}
 
 
-def partitions(names: Iterable[str]) -> dict[str, Partition]:
-    """Returns the partition columns of files, their types inferred over all of them as Polars infers a CSV column's.
+def partitions(names: Iterable[str], declared: Mapping[str, pl.DataType] | None = None) -> dict[str, Partition]:
+    """Returns the partition columns of files, in the types declared, or in that which Polars infers of a CSV column.
+
+    Args:
+        names: the files' names.
+        declared: the types of some columns; a text that cannot be read as its column's type is null.
 
     Example:
         >>> partitions(["d=1/x.parquet", "d=20/x.parquet"])["d"].dtype
         Int64
+        >>> partitions(["d=01/x.parquet", "d=20/x.parquet"], {"d": pl.String()})["d"].values["01"]
+        '01'
     """
     texts: dict[str, dict[str, None]] = {}
     for name in names:
         for column, text in partition_texts(name).items():
             texts.setdefault(column, {})[text] = None
-    return {column: _typed(list(each)) for column, each in texts.items()}
+    return {column: _typed(list(each), (declared or {}).get(column)) for column, each in texts.items()}
 
 
-def _typed(texts: list[str]) -> Partition:
+def _typed(texts: list[str], declared: pl.DataType | None) -> Partition:
     known = pl.Series([text for text in texts if text != _NULL], dtype=pl.String)
     typed = known
-    for form, parse in _FORMS:
-        if len(known) and known.str.contains(form).all():
-            parsed = parse(known)
-            if not parsed.null_count():
-                typed = parsed
-                break
+    if declared is not None:
+        typed = _as_declared(known, declared)
+    else:
+        for form, parse in _FORMS:
+            if len(known) and known.str.contains(form).all():
+                parsed = parse(known)
+                if not parsed.null_count():
+                    typed = parsed
+                    break
     return Partition(typed.dtype, {**dict(zip(known.to_list(), typed.to_list(), strict=True)), _NULL: None})
+
+
+def _as_declared(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Returns texts as a type; null where they are none of it. A type that no text can have leaves them as they are."""
+    if isinstance(dtype, pl.Datetime):
+        return parse_times(texts)
+    if isinstance(dtype, pl.Date):
+        return texts.str.to_date("%Y-%m-%d", strict=False)
+    if isinstance(dtype, pl.Boolean):
+        lowered = texts.str.to_lowercase()
+        return pl.select(pl.when(pl.lit(lowered.is_in(["true", "false"]))).then(pl.lit(lowered == "true"))).to_series()
+    if isinstance(dtype, pl.Binary):
+        return texts.cast(pl.Binary)
+    if dtype.is_numeric():
+        return texts.cast(dtype, strict=False)
+    return texts

@@ -1,18 +1,21 @@
 """Reads Parquet files: one, a glob of them, or a folder with hive partitions."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import SourceError, did_you_mean
+from featurestore.errors import SourceError, SourceShapeError, did_you_mean
+from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk
 from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
 from featurestore.sources.hive import Partition, partition_texts, partitions
+from featurestore.sources.known_files import same_stamp
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
-from featurestore.sources.times import checked, extent, is_time, normalised, raw_time_columns, translated
+from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.sources.widen import widened
 from featurestore.spec.source import ParquetSource
 
@@ -33,12 +36,14 @@ _TO_MICROS = {"milliseconds": (1_000, 1), "microseconds": (1, 1), "nanoseconds":
 class ParquetReader(FilesReader[ParquetSource]):
     """The ``SourceReader`` of Parquet files.
 
-    The columns are those of the first file: what others have besides is left out, and one that lacks a column is an error.
-    Where types differ, the narrowest that holds the values of all is taken.
+    The columns are those of all files, null in a file that lacks one; a time column must be in every file. Where types differ,
+    the narrowest that holds the values of all is taken. What a path tells has the type that ``columns=`` or the view declares,
+    else that of all its texts.
 
     Args:
         spec: the source's definition.
         root: the project's folder, where a relative path starts.
+        clock: tells the present.
     """
 
     # What described() found: the columns by the source's own names, the partition columns, and each file's own columns.
@@ -46,12 +51,33 @@ class ParquetReader(FilesReader[ParquetSource]):
     _partitions: dict[str, Partition] = {}  # noqa: RUF012 - replaced as a whole, never changed
     _own: dict[str, tuple[list[int], pl.Schema]] = {}  # noqa: RUF012 - likewise
 
-    def described(self, files: Sequence[SourceFile]) -> pl.Schema:
-        """Returns the columns that the files have in common; their footers tell."""
-        self._partitions = partitions(file.name for file in files)
-        self._own = {file.name: (file.stamp, self._own_columns(file)) for file in files}
-        self._columns = self._common_columns(files)
-        return checked(self._spec, self._columns, f"file {files[0].location}", ADVICE)
+    def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
+        """Returns the columns that the files have together; their footers tell."""
+        self._partitions = partitions((file.name for file in files), {**self._spec._declared, **self._spec.columns})
+        for name in self._spec.columns:
+            if name not in self._partitions:
+                raise SourceShapeError(
+                    f"Source {self._spec.name!r}: columns= names {name!r}, which is no hive partition of {self._spec.path}: the "
+                    f"files themselves say what their columns are. {did_you_mean(name, self._partitions)}"
+                )
+        own: dict[str, tuple[list[int], pl.Schema]] = {}
+        columns: dict[str, pl.DataType] = {}
+        readable: list[SourceFile] = []
+        for file in files:
+            try:
+                own[file.name] = file.stamp, self._own_columns(file)
+                columns = self._joined(columns, own, file, readable)
+                readable.append(file)
+            except SourceError as error:
+                if aside is None:
+                    raise
+                aside[file.name] = str(error)
+        if not readable:
+            raise SourceError(
+                f"Source {self._spec.name!r}: none of its files can be read. {next(iter((aside or {}).values()), '')}"
+            )
+        self._own, self._columns = own, pl.Schema(columns)
+        return checked(self._spec, self._columns, f"file {readable[0].location}", ADVICE)
 
     def files(self) -> list[SourceFile]:
         """Returns the files there are now."""
@@ -82,7 +108,7 @@ class ParquetReader(FilesReader[ParquetSource]):
             file = source_file(location, self._root)
         except OSError as error:
             raise SourceError(f"Source {self._spec.name!r}: the rows pinned in {location} are no longer there: {error}") from error
-        if file.stamp != part.stamp:
+        if not same_stamp(part.stamp, file.stamp):
             raise SourceError(
                 f"Source {self._spec.name!r}: {location} was replaced after a run had pinned rows of it, which are no longer "
                 "there. Begin the run anew: it reads the new file."
@@ -104,8 +130,13 @@ class ParquetReader(FilesReader[ParquetSource]):
         rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
         if part is not None:
             rows = rows.slice(part.first, part.count)
-        told = {name: self._partitions[name].literal(text) for name, text in partition_texts(file.name).items()}
-        return rows.with_columns(**told).select(normalised(self._spec, own, self._columns))
+        texts = partition_texts(file.name)
+        told = {name: self._partitions[name].literal(text) for name, text in texts.items()}
+        lacking = {name: pl.lit(None, dtype) for name, dtype in self._columns.items() if name not in own}
+        there = pl.Schema({**own, **{name: self._columns[name] for name in lacking}})
+        unread = {name: text for name, text in texts.items() if not self._partitions[name].reads(text)}
+        more = [] if not unread else [pl.struct(pl.lit(text).alias(name) for name, text in unread.items()).alias(UNREAD)]
+        return rows.with_columns(**told, **lacking).select(*normalised(self._spec, there, self._columns), *more)
 
     def _own_columns(self, file: SourceFile) -> pl.Schema:
         stamp, known = self._own.get(file.name, (None, None))
@@ -115,28 +146,48 @@ class ParquetReader(FilesReader[ParquetSource]):
         # What the path tells goes before what the file says, as in Polars.
         return pl.Schema({**known, **{name: self._partitions[name].dtype for name in partition_texts(file.name)}})
 
-    def _common_columns(self, files: Sequence[SourceFile]) -> pl.Schema:
-        first, times = files[0], raw_time_columns(self._spec)
-        columns = dict(self._own[first.name][1])
-        for file in files[1:]:
-            _, own = self._own[file.name]
-            if own == self._own[first.name][1]:
-                continue
-            for name, dtype in columns.items():
-                if name not in own:
+    def _joined(
+        self,
+        columns: Mapping[str, pl.DataType],
+        own: Mapping[str, tuple[list[int], pl.Schema]],
+        file: SourceFile,
+        before: Sequence[SourceFile],
+    ) -> dict[str, pl.DataType]:
+        """Returns the columns of the files before and of one more."""
+        mine, times = own[file.name][1], raw_time_columns(self._spec)
+        if not before:
+            return dict(mine)
+        first = before[0]
+        if mine == own[first.name][1]:
+            return dict(columns)
+        joined = dict(columns)
+        more = [name for name in mine if name not in columns]
+        for name, dtype in columns.items():
+            if name not in mine:
+                # A column that goes where another of nearly its name comes was misspelt rather than left out.
+                if name in times or get_close_matches(name, more):
                     raise SourceError(
                         f"Source {self._spec.name!r}: file {file.location} has no column {name!r}, which {first.location} has. "
-                        f"{did_you_mean(name, own)} Write the file anew with that column, null where it is not known."
+                        f"{did_you_mean(name, mine)} Write the file anew with that column, null where it is not known."
                     )
-                common = dtype if name in times and is_time(dtype) and is_time(own[name]) else widened(dtype, own[name])
-                if common is None:
-                    raise SourceError(
-                        f"Source {self._spec.name!r}: column {name!r} changed type: it is {own[name]} in {file.location} but "
-                        f"{dtype} in {first.location}, and no type holds the values of both without loss. Write one of them "
-                        "anew with the other's type."
-                    )
-                columns[name] = common
-        return pl.Schema(columns)
+                continue
+            is_times = name in times and is_time(dtype) and is_time(mine[name])
+            common = dtype if is_times else widened(dtype, mine[name])
+            if common is None:
+                raise SourceError(
+                    f"Source {self._spec.name!r}: column {name!r} changed type: it is {mine[name]} in {file.location} but "
+                    f"{dtype} in {first.location}, and no type holds the values of both without loss. Write one of them "
+                    "anew with the other's type."
+                )
+            joined[name] = common
+        for name in more:
+            if name in times:
+                raise SourceError(
+                    f"Source {self._spec.name!r}: file {first.location} has no column {name!r}, which {file.location} has, and "
+                    "it tells the time. Write the file anew with that column."
+                )
+            joined[name] = mine[name]
+        return joined
 
 
 def footer_extents(footer: pq.FileMetaData, times: Sequence[str]) -> list[Extent] | None:
@@ -160,6 +211,8 @@ def footer_extents(footer: pq.FileMetaData, times: Sequence[str]) -> list[Extent
         highs = [high for _, high, _ in known if high is not None]
         some = len(lows) == len(columns)
         # A row's effective time is the later of the two (S2), so both bounds are the greater ones.
+        if some and (min(lows) < FIRST or max(highs) > LAST):
+            return None  # it does not say how many rows are out of the calendar
         extents.append((max(lows) if some else None, max(highs) if some else None, any(nulls for _, _, nulls in known)))
     return extents
 

@@ -21,18 +21,22 @@ class SourceFile:
         name: how cursors and chunks name it: its path from the project's folder, or its whole path or address outside of it.
         location: where it is opened.
         size: its size in bytes.
-        modified: when it last changed, in nanoseconds since the epoch.
+        modified: when it was last written to, in nanoseconds since the epoch.
+        changed: when it or its name last changed, likewise; nobody can set this one.
+        inode: its number in the file system, which another file put in its place does not have.
     """
 
     name: str
     location: str
     size: int
     modified: int
+    changed: int = 0
+    inode: int = 0
 
     @property
     def stamp(self) -> list[int]:
         """What changes when the file does, in plain JSON values."""
-        return [self.size, self.modified]
+        return [self.size, self.modified, self.changed, self.inode]
 
 
 def natural_order(name: str) -> list[str | int]:
@@ -59,7 +63,7 @@ def source_file(location: Path, root: Path) -> SourceFile:
     status = location.stat()
     folder = root.absolute()
     name = location.relative_to(folder) if location.is_relative_to(folder) else location
-    return SourceFile(name.as_posix(), str(location), status.st_size, status.st_mtime_ns)
+    return SourceFile(name.as_posix(), str(location), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) -> list[SourceFile]:

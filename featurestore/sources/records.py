@@ -15,29 +15,37 @@ def opened(location: str) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path)) if zipped else path.open("rb")
 
 
-def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes]]:
-    r"""Yields a file's header and then stretches of ``count`` records, each with its offset.
+def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes, bool]]:
+    r"""Yields a file's header and then stretches of ``count`` records, each with its offset, and whether its end is open.
 
-    A line's end lies between two records where the quotes before it are even in number.
+    A line's end lies between two records where the quotes before it are even in number. What follows the last of them is a
+    record too, in a stretch of its own: its end is open, for it may still be being written.
 
     Example:
-        >>> list(cut(io.BytesIO(b'a,b\n1,"x\ny"\n2,z\n'), 1))
-        [(0, b'a,b\n'), (4, b'1,"x\ny"\n'), (12, b'2,z\n')]
+        >>> list(cut(io.BytesIO(b'a,b\n1,"x\ny"\n2,z'), 1))
+        [(0, b'a,b\n', False), (4, b'1,"x\ny"\n', False), (12, b'2,z', True)]
     """
     first, rows, quoted, limit = 0, 0, False, 1
     lines: list[bytes] = []
+    whole = 0  # how many of these lines are records that have ended
     for line in file:
         lines.append(line)
         quoted ^= bool(line.count(b'"') & 1)
-        if quoted or not line.strip():
+        if quoted or not line.endswith(b"\n"):
+            continue
+        whole = len(lines)
+        if not line.strip():
             continue
         rows += 1
         if rows == limit:
             stretch = b"".join(lines)
-            yield first, stretch
-            first, rows, limit, lines = first + len(stretch), 0, count, []
-    if lines:
-        yield first, b"".join(lines)
+            yield first, stretch, False
+            first, rows, limit, lines, whole = first + len(stretch), 0, count, [], 0
+    for some, is_open in ((lines[:whole], False), (lines[whole:], True)):
+        if some:
+            stretch = b"".join(some)
+            yield first, stretch, is_open and bool(stretch.strip())
+            first += len(stretch)
 
 
 def without_blank_lines(text: bytes) -> bytes:

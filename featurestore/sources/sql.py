@@ -1,28 +1,38 @@
 """Reads the rows of a query, in DuckDB or on a PostgreSQL server.
 
-New rows are found by their effective available time (S2), less the declared lateness (S18). A cursor is ``{"through": the
-greatest end read so far}``, a chunk either a slice of time, ``{"from": …, "to": …}`` without its end, or ``{"nulls": true}``:
-the rows that lack a time. All times are microseconds since the epoch.
+A cursor is ``{"form": 2, "through": …, "former": …, "grain": …}``: the greatest effective available time (S2) of the rows
+read, at most what the database's own clock and its oldest open transaction admit; that of the cursor before; and of what length
+the steps are in which the rows' times are told. A run reads again behind it, by the declared lateness and that length (S18). A
+chunk is either a slice of time, ``{"from": …, "to": …}`` without its end, or ``{"nulls": true}``: the rows that lack a time, or
+have one outside the years 1 to 9999. All times are microseconds since the epoch.
+
+A cursor of before, ``{"through": the run's end}``, came from the run's clock and may have passed over rows: all are read again.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 
-from featurestore.clock import INSTANT, from_micros, to_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
+from featurestore.plan.unread import UNREAD, foreign_texts
 from featurestore.sources.base import Chunk, Cursor, Span
-from featurestore.sources.databases import FIRST, Database, first_line, open_database, quoted_name
-from featurestore.sources.times import checked, normalised, raw_time_columns
-from featurestore.sources.widen import cast
+from featurestore.sources.databases import Database, first_line, open_database, quoted_name
+from featurestore.sources.times import FIRST, LAST, behind, checked, normalised, raw_time_columns
 from featurestore.spec.source import SQLSource
 
 _ADVICE = 'Cast it in the query: cast("t" as timestamp).'
 _BUCKETS = 1_024
+_DAY = 86_400_000_000
+_GRAINS = (_DAY, 3_600_000_000, 60_000_000, 1_000_000, 1_000)
+_STEPS = {"Date": _DAY, "Datetime(time_unit='ms', time_zone=None)": 1_000}
+"""The steps that a column's type alone has times in, in microseconds."""
+FORM = 2
 
 
 class SQLReader:
@@ -34,6 +44,7 @@ class SQLReader:
     """
 
     _columns: pl.Schema | None = None
+    _foreign: dict[str, str] = {}  # noqa: RUF012 - replaced as a whole, never changed
 
     def __init__(self, spec: SQLSource, root: Path) -> None:
         self._spec = spec
@@ -52,7 +63,8 @@ class SQLReader:
     def sample(self, rows: int) -> pl.DataFrame:
         """See ``SourceReader.sample``."""
         with self._opened() as (database, _):
-            return self._fetched(database, f"limit {int(rows)}")
+            slices = _Slices(database, self._from_query, self._times())
+            return self._fetched(database, f"where not ({slices.nulls}) limit {int(rows)}").drop(UNREAD, strict=False)
 
     def first(self) -> datetime | None:
         """See ``SourceReader.first``."""
@@ -63,28 +75,36 @@ class SQLReader:
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
         """See ``SourceReader.span``."""
         until = to_micros(end)
-        through: int | None = (cursor or {}).get("through")
-        if start is None and through is not None and until < through:
-            return Span((), dict(cursor or {}), 0)
-        since = None if through is None else through - self._spec.lateness_micros
-        after = since if start is None else to_micros(start)
         chunks: list[Chunk] = []
         with self._opened() as (database, _):
+            # NOTE: before any row is looked at; what is stamped or commits later is later than these.
+            clock, horizon = database.horizon()
+            former = _trusted(cursor, min(until, clock))
+            grain = max(1, (cursor or {}).get("grain", 1))
+            # A time told in steps may be a step, less the microsecond that is the finest, before what it tells.
+            back = self._spec.lateness_micros + max(grain, *(_STEPS.get(str(dtype), 1) for dtype in self._times().values())) - 1
+            after = (None if former is None else former - back) if start is None else to_micros(start)
             slices = _Slices(database, self._from_query, self._times())
-            count, edges = slices.cut(after, until + 1, max(chunk_rows, 1))
+            seen, edges = slices.cut(after, until + 1, max(chunk_rows, 1))
             nulls = 0 if start is not None else slices.count_nulls()
-        if count:
+        if seen.rows:
             chunks += [{"from": low, "to": high} for low, high in pairwise([after, *edges, until + 1])]
         if nulls:
             chunks.append({"nulls": True})
-        return Span(tuple(chunks), {"through": until} if start is None else dict(cursor or {}), count + nulls)
+        if start is not None:
+            return Span(tuple(chunks), dict(cursor or {}), seen.rows + nulls)
+        known = [instant for instant in (former, seen.latest) if instant is not None]
+        through = min(max(known), horizon) if known else None
+        following = {"form": FORM, "through": through, "former": former, "grain": seen.grain or grain}
+        return Span(tuple(chunks), following, seen.rows + nulls, behind(self._spec, cursor, min(until, clock)))
 
-    def read(self, chunk: Chunk) -> pl.DataFrame:
+    def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
         with self._opened(known=True) as (database, _):
             slices = _Slices(database, self._from_query, self._times())
             condition = slices.nulls if chunk.get("nulls") else slices.within(chunk["from"], chunk["to"])
-            return self._fetched(database, f"where {condition}")
+            rows = self._fetched(database, f"where {condition}")
+        return rows if texts else rows.drop(UNREAD, strict=False)
 
     @property
     def _from_query(self) -> str:
@@ -104,19 +124,59 @@ class SQLReader:
         """Opens the database, and asks it for the query's columns unless those known already will do."""
         with open_database(self._spec, self._root) as database:
             if self._columns is None or not known:
-                self._columns = database.fetch(f"select * {self._from_query} limit 0").schema
+                self._foreign = database.foreign(self._from_query)
+                self._columns = self._selected(database, "limit 0").drop(UNREAD, strict=False).schema
             yield database, checked(self._spec, self._columns, self._where, _ADVICE)
+
+    def _selected(self, database: Database, rest: str) -> pl.DataFrame:
+        """Returns rows of the query; a column of a type that is not read has its text, in a struct that says the type."""
+        columns = "*"
+        if self._foreign:
+            texts = {name: database.text(quoted_name(name)) for name, kind in self._foreign.items() if kind}
+            columns = ", ".join(
+                f"{texts[name]} as {quoted_name(name)}" if name in texts else quoted_name(name) for name in self._foreign
+            )
+        rows = database.fetch(f"select {columns} {self._from_query} {rest}")
+        return rows.with_columns(foreign_texts(pl.col(name), kind).alias(name) for name, kind in self._foreign.items() if kind)
 
     def _fetched(self, database: Database, rest: str) -> pl.DataFrame:
         assert self._columns is not None  # schema() has set it, or raised
-        rows = database.fetch(f"select * {self._from_query} {rest}")
+        rows = self._selected(database, rest)
         for name, dtype in self._columns.items():
             if rows.schema.get(name) != dtype:
                 raise SourceError(
                     f"Source {self._spec.name!r}: column {name!r} of {self._where} changed type: it was {dtype} and is "
                     f"{rows.schema.get(name, 'gone')}. Cast it in the query to one type."
                 )
-        return rows.select(normalised(self._spec, self._columns))
+        unread = [UNREAD] if UNREAD in rows.columns else []
+        return rows.select(*normalised(self._spec, self._columns), *unread)
+
+
+def _trusted(cursor: Cursor | None, now: int) -> int | None:
+    """Returns how far the rows have been read for certain, by a clock that tells ``now``; None for not at all.
+
+    A cursor ahead of the clock is one that a wrong clock made, or this one is wrong. What came before it may be right.
+    """
+    if not cursor or cursor.get("form") != FORM:
+        return None
+    return next((each for each in (cursor["through"], cursor["former"]) if each is not None and each <= now), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is known of some rows that have their times.
+
+    Args:
+        rows: how many they are.
+        earliest: none becomes available before, in microseconds; None where there is none.
+        latest: the greatest effective available time.
+        grain: the length of the steps in which the times of one of the columns are told, the coarsest one.
+    """
+
+    rows: int
+    earliest: int | None
+    latest: int | None
+    grain: int | None
 
 
 class _Slices:
@@ -135,50 +195,65 @@ class _Slices:
 
     @property
     def nulls(self) -> str:
-        """The condition of the rows that lack a time."""
-        return " or ".join(f"{column} is null" for column in self._columns)
+        """The condition of the rows that lack a time, or have one that no calendar has."""
+        conditions = []
+        for column, dtype in self._columns.items():
+            first, last = self._database.literal(FIRST, dtype), self._database.literal(LAST, dtype)
+            conditions.append(f"{column} is null or {column} < {first} or {column} > {last}")
+        return " or ".join(conditions)
 
     def within(self, low: int | None, high: int) -> str:
-        """Returns the condition of the rows available from ``low`` on and before ``high``; rows without a time meet it never.
+        """Returns the condition of the rows available from ``low`` on and before ``high``; rows without a good time meet it never.
 
         The columns themselves are compared, so an index or a file's statistics help. With the end left out, finer precision
         needs no rounding: a time is before ``high`` exactly if its floor is.
         """
-        before = [f"{column} < {self._database.literal(high, dtype)}" for column, dtype in self._columns.items()]
+        before = [
+            f"{column} >= {self._database.literal(FIRST, dtype)} and {column} < {self._database.literal(high, dtype)}"
+            for column, dtype in self._columns.items()
+        ]
         if low is None:
             return " and ".join(before)
         since = [f"{column} >= {self._database.literal(low, dtype)}" for column, dtype in self._columns.items()]
         return " and ".join([*before, f"({' or '.join(since)})"])
 
     def count_nulls(self) -> int:
-        """Returns how many rows lack a time."""
+        """Returns how many rows lack a good time."""
         return int(self._database.fetch(f"select count(*) as n {self._from_query} where {self.nulls}").item())
 
-    def cut(self, low: int | None, high: int, limit: int) -> tuple[int, list[int]]:
-        """Returns how many rows there are from ``low`` to ``high``, and the instants that divide them, ``limit`` rows apart.
+    def cut(self, low: int | None, high: int, limit: int) -> tuple["_Seen", list[int]]:
+        """Returns what is known of the rows from ``low`` to ``high``, and the instants that divide them, ``limit`` rows apart.
 
         More than ``limit`` rows stay together only when they share one microsecond.
         """
-        count, earliest = self._counted(self.within(low, high))
-        if count <= limit:
-            return count, []
-        begin = max(earliest, FIRST if low is None else low)
-        return count, self._edges(min(begin, high - 1), high, count, limit)[0]
+        seen = self._counted(self.within(low, high))
+        if seen.rows <= limit or seen.earliest is None:
+            return seen, []
+        begin = max(seen.earliest, FIRST if low is None else low)
+        return seen, self._edges(min(begin, high - 1), high, seen.rows, limit)[0]
 
     def first(self) -> int | None:
         """Returns an instant before which no row becomes available; None where no row has its times."""
-        count, earliest = self._counted(f"not ({self.nulls})")
-        return earliest if count else None
+        return self._counted(f"not ({self.nulls})").earliest
 
-    def _counted(self, condition: str) -> tuple[int, int]:
-        """Returns how many rows meet a condition, and an instant before which none of them becomes available."""
-        bounds = ", ".join(f"min({column}) as low{index}" for index, column in enumerate(self._columns))
-        told = self._database.fetch(f"select count(*) as n, {bounds} {self._from_query} where {condition}")
-        count = int(told["n"].item())
-        if not count:
-            return 0, 0
-        lows = told.select(cast(pl.col(name), told.schema[name], INSTANT).to_physical() for name in told.columns[1:]).row(0)
-        return count, max(lows)
+    def _counted(self, condition: str) -> "_Seen":
+        """Returns what is known of the rows that meet a condition; they have their times."""
+        micros = [self._database.micros(column, dtype) for column, dtype in self._columns.items()]
+        effective = micros[0] if len(micros) == 1 else f"greatest({', '.join(micros)})"
+        bounds = ", ".join(f"min({each}) as low{index}" for index, each in enumerate(micros))
+        steps = ", ".join(
+            f"count(case when {each} % {step} <> 0 then 1 end) as step{index}_{step}"
+            for index, each in enumerate(micros)
+            for step in _GRAINS
+        )
+        told = self._database.fetch(
+            f"select count(*) as n, max({effective}) as latest, {bounds}, {steps} {self._from_query} where {condition}"
+        ).row(0, named=True)
+        if not told["n"]:
+            return _Seen(0, None, None, None)
+        earliest = max(int(told[f"low{index}"]) for index in range(len(micros)))
+        grain = max(next((step for step in _GRAINS if not told[f"step{index}_{step}"]), 1) for index in range(len(micros)))
+        return _Seen(int(told["n"]), earliest, int(told["latest"]), grain)
 
     def _edges(self, low: int, high: int, count: int, limit: int) -> tuple[list[int], int]:
         """Returns the instants that divide ``count`` rows, and how many rows lie after the last of them.

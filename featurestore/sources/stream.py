@@ -5,6 +5,7 @@ from datetime import datetime
 import polars as pl
 
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
+from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
 from featurestore.sources.times import checked
 from featurestore.spec.stream import StreamSource
@@ -43,11 +44,11 @@ class StreamReader:
         """See ``SourceReader.span``."""
         return Span((), dict(cursor or {}), 0) if self._batch is None else self._batch.span(cursor, start, end, chunk_rows)
 
-    def read(self, chunk: Chunk) -> pl.DataFrame:
+    def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
         if self._batch is None:
             raise SourceError(f"Source {self._spec.name!r} has no batch= any more, which a run was to read from.")
-        return self._fitted(self._batch.read(chunk))
+        return self._fitted(self._batch.read(chunk, texts=texts))
 
     def _fitted(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns the batch source's rows with the stream's columns, in their types."""
@@ -60,7 +61,8 @@ class StreamReader:
                     f"{did_you_mean(name, rows.columns)}"
                 )
         try:
-            return rows.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+            unread = [UNREAD] if UNREAD in rows.columns else []
+            return rows.select(*(pl.col(name).cast(dtype) for name, dtype in schema.items()), *unread)
         except pl.exceptions.PolarsError as error:
             raise SourceShapeError(
                 f"Source {batch.name!r} has other types than the stream {self._spec.name!r} that it is the batch= of: {error}"

@@ -5,10 +5,14 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from featurestore.clock import INSTANT
+from featurestore.clock import INSTANT, from_micros
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
+from featurestore.sources.base import Cursor
 from featurestore.sources.widen import cast
 from featurestore.spec.source import Source
+
+FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The first and last microsecond of the years 1 to 9999, which a ``datetime`` can say."""
 
 
 @contextmanager
@@ -101,9 +105,11 @@ def effective(spec: Source) -> pl.Expr:
     return pl.max_horizontal(*spec.time_columns)
 
 
-def null_time(spec: Source) -> pl.Expr:
-    """Returns whether a row lacks one of its times."""
-    return pl.any_horizontal(pl.col(name).is_null() for name in spec.time_columns)
+def no_time(spec: Source) -> pl.Expr:
+    """Returns whether a row lacks one of its times, or has one outside the years 1 to 9999: it is rejected in any case (S1)."""
+    return pl.any_horizontal(
+        pl.col(name).is_null() | ~pl.col(name).to_physical().is_between(FIRST, LAST) for name in spec.time_columns
+    )
 
 
 def wanted(spec: Source, after: int | None, until: int, nulls: bool) -> pl.Expr:
@@ -113,21 +119,33 @@ def wanted(spec: Source, after: int | None, until: int, nulls: bool) -> pl.Expr:
         spec: the source's definition.
         after: the least effective available time, in microseconds; None for no bound.
         until: the greatest one, inclusive.
-        nulls: whether rows without a time are wanted too.
+        nulls: whether rows without a good time are wanted too.
     """
     micros = effective(spec).to_physical()
     within = (micros <= until) if after is None else (micros <= until) & (micros >= after)
-    return (within & ~null_time(spec)) | null_time(spec) if nulls else within & ~null_time(spec)
+    return (within & ~no_time(spec)) | no_time(spec) if nulls else within & ~no_time(spec)
+
+
+def behind(spec: Source, cursor: Cursor | None, until: int) -> tuple[str, ...]:
+    """Returns a notice where a run reads up to an instant before the one that an earlier run has read up to."""
+    through = (cursor or {}).get("through")
+    if through is None or until >= through:
+        return ()
+    ends = [from_micros(instant).isoformat(" ", "seconds") for instant in (until, through)]
+    return (
+        f"Source {spec.name!r}: this run reads what is known by {ends[0]}, and an earlier one has read on to {ends[1]}. Unless "
+        "end= says so, a clock is wrong: set them all by a time server.",
+    )
 
 
 def extent(spec: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
     """Returns one row about rows as ``normalised`` leaves them: ``earliest``, ``latest``, ``nulls``.
 
-    The first and the last effective available time in microseconds, of the rows that have their times, and whether there
+    The first and the last effective available time in microseconds, of the rows that have good times, and whether there
     are others.
     """
-    known = effective(spec).to_physical().filter(~null_time(spec))
-    return rows.select(earliest=known.min(), latest=known.max(), nulls=null_time(spec).any())
+    known = effective(spec).to_physical().filter(~no_time(spec))
+    return rows.select(earliest=known.min(), latest=known.max(), nulls=no_time(spec).any())
 
 
 def _missing(spec: Source, column: str, argument: str, where: str, there: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ KINDS: dict[str, type] = {
 
 _SOURCE_TYPES = {**SOURCE_TYPES, "stream": StreamSource}
 
-_NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_"})
+_NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_", "_declared"})
 """Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
 
 

@@ -1,9 +1,9 @@
 """Sources: where rows come from, and which of their columns tell time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -12,6 +12,11 @@ from featurestore.dtypes import as_dtype
 from featurestore.errors import DefinitionError
 from featurestore.spec.entity import check_name
 from featurestore.spec.faults import caller_place, report
+
+OnBadFile = Literal["fail", "set_aside"]
+
+_DEFAULT_LATENESS = 3_600_000_000
+"""How far a run over a source whose cursor is a time reads again behind it, in microseconds."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Source:
             or a time. The greater counts; null is less than anything. Without one the order of the rows' values decides (S4).
         rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
             the transform, uses the names here.
-        lateness: for a source that can tell what is new by its event time alone: how much later than that a row may
-            still arrive (S18).
+        lateness: of a SQL source: how far behind what it has read a run reads again (S18), an hour by default. A row may become
+            visible so much later than its available time, or without one than its event time, and is found.
         description: what it is.
         owner: who answers for it.
     """
@@ -75,7 +80,8 @@ class Source:
 
     def without_words(self) -> "Source":
         """Returns the source without what its rows do not depend on."""
-        return replace(self, description="", owner="")
+        changes = {"on_bad_file": "fail"} if hasattr(self, "on_bad_file") else {}
+        return replace(self, description="", owner="", **changes)  # type: ignore[arg-type]  # a subclass has that field
 
     @property
     def lateness_micros(self) -> int:
@@ -95,6 +101,10 @@ class ParquetSource(Source):
     Args:
         path: a file, a glob (``"data/*.parquet"``, ``"data/**/*.parquet"``) or a folder, whose hive partitions
             (``day=2013-01-01/``) become columns. A relative path starts at the project's folder.
+        columns: the types of partition columns, by their names there. One that is a view's join key or, without a transform,
+            its feature, has the type declared there; of others it is guessed from all texts.
+        on_bad_file: what becomes of a file that cannot be read: ``"fail"`` stops the run; ``"set_aside"`` goes on without it,
+            reports it, and reads it once it is whole. New files are then read twice, the first time to try them.
 
     Example:
         >>> ParquetSource("observations", "data/weather/*.parquet", event_time="observed_at").kind
@@ -102,8 +112,17 @@ class ParquetSource(Source):
     """
 
     path: str
+    _: KW_ONLY
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    on_bad_file: OnBadFile = "fail"
+    _declared: Mapping[str, pl.DataType] = field(default_factory=dict, compare=False, repr=False)
 
     __hash__ = Source.__hash__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "columns", _types(self, self.columns))
+        _check_on_bad_file(self, self.on_bad_file)
 
 
 @dataclass(frozen=True)
@@ -112,9 +131,11 @@ class CSVSource(Source):
 
     Args:
         path: a file, a glob or a folder. A relative path starts at the project's folder.
-        columns: the type of each column that shall not be guessed from the first rows, by its name in the file.
+        columns: the type of each column that shall not be guessed from the first rows, by its name in the file. A join key and,
+            without a transform, a feature have the type that the view declares.
         separator: what stands between two fields.
-        null_values: the texts that mean null, beside the empty field.
+        null_values: the texts that mean null, beside the empty field, quoted ones too: one, or several.
+        on_bad_file: as for a ``ParquetSource``.
 
     Example:
         >>> readings = CSVSource("readings", "data/*.csv", event_time="at", columns={"sensor": str}, null_values=["NA"])
@@ -126,22 +147,39 @@ class CSVSource(Source):
     _: KW_ONLY
     columns: Mapping[str, Any] = field(default_factory=dict)
     separator: str = ","
-    null_values: tuple[str, ...] = ()
+    null_values: str | Sequence[str] = ()
+    on_bad_file: OnBadFile = "fail"
+    _declared: Mapping[str, pl.DataType] = field(default_factory=dict, compare=False, repr=False)
 
     __hash__ = Source.__hash__
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        faults: list[DefinitionError] = []
-        types: dict[str, pl.DataType] = {}
-        for column, given in self.columns.items():
-            try:
-                types[column] = as_dtype(given)
-            except DefinitionError as error:
-                faults.append(DefinitionError(f"column {column!r} of source {self.name!r}: {error.problem}", self.place))
-        object.__setattr__(self, "columns", types)
-        object.__setattr__(self, "null_values", tuple(self.null_values))
-        report(faults)
+        object.__setattr__(self, "columns", _types(self, self.columns))
+        texts = (self.null_values,) if isinstance(self.null_values, str) else tuple(self.null_values)
+        object.__setattr__(self, "null_values", texts)
+        wrong = [text for text in texts if not isinstance(text, str)]
+        problem = f"null_values= of source {self.name!r} holds {wrong}; write texts, as in null_values=['NA']."
+        report([DefinitionError(problem, self.place)] if wrong else [])
+        _check_on_bad_file(self, self.on_bad_file)
+
+
+def _types(source: Source, columns: Mapping[str, Any]) -> dict[str, pl.DataType]:
+    faults: list[DefinitionError] = []
+    types: dict[str, pl.DataType] = {}
+    for column, given in columns.items():
+        try:
+            types[column] = as_dtype(given)
+        except DefinitionError as error:
+            faults.append(DefinitionError(f"column {column!r} of source {source.name!r}: {error.problem}", source.place))
+    report(faults)
+    return types
+
+
+def _check_on_bad_file(source: Source, given: str) -> None:
+    if given not in ("fail", "set_aside"):
+        problem = f'on_bad_file= of source {source.name!r} is {given!r}, which is neither "fail" nor "set_aside".'
+        report([DefinitionError(problem, source.place)])
 
 
 @dataclass(frozen=True)
@@ -163,7 +201,7 @@ class DeltaSource(Source):
 
 @dataclass(frozen=True)
 class SQLSource(Source):
-    """The rows of a query. New rows are found by the available time; without one by the event time less ``lateness``.
+    """The rows of a query. New are those whose available (or else event) time is later than what was read, less ``lateness``.
 
     Args:
         query: a SELECT, without a semicolon. DuckDB runs it over files (``select * from 'data/*.parquet'``, paths
@@ -181,6 +219,11 @@ class SQLSource(Source):
     database: str | None = None
 
     __hash__ = Source.__hash__
+
+    @property
+    def lateness_micros(self) -> int:
+        """The lateness in microseconds; an hour where none is declared."""
+        return _DEFAULT_LATENESS if self.lateness is None else super().lateness_micros
 
 
 @dataclass(frozen=True, eq=False)

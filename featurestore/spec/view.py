@@ -18,7 +18,7 @@ from featurestore.spec.faults import caller_place, member_place, report
 from featurestore.spec.feature import FeatureField, FeatureSpec, make_feature
 from featurestore.spec.meaning import Transform, meaning_digest, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
-from featurestore.spec.source import Source
+from featurestore.spec.source import CSVSource, ParquetSource, Source
 from featurestore.spec.window import Aggregation, InputSpec, WindowedField, WindowSpec
 from featurestore.spec.windowed import COPY, EVENT_ID, ORDER, ROW_HASH, Inputs, WithInputs, windowed_features
 
@@ -56,6 +56,22 @@ class ViewSpec:
     def windows(self) -> tuple[WindowSpec, ...]:
         """How each feature is computed, in their order, for a windowed view; empty for a view of latest values."""
         return tuple(each.window for each in self.features if each.window is not None)
+
+    @property
+    def source_as_read(self) -> Source:
+        """The source, told the types that the view declares of its columns: where a file says only texts, it has these.
+
+        They are those of the join keys and, where no transform stands between, of the features.
+        """
+        if not isinstance(self.source, (ParquetSource, CSVSource)):
+            return self.source
+        features = {} if self.transform_digest or self.windows else self.schema
+        # What a transform makes of a CSV column, a key too, may be of another type than the column.
+        keys = {} if self.transform_digest and isinstance(self.source, CSVSource) else self.entity.keys
+        old = {new: name for name, new in self.source.rename.items()}
+        times = self.source.time_columns
+        declared = {old.get(name, name): dtype for name, dtype in {**features, **keys}.items() if name not in times}
+        return replace(self.source, _declared=declared)
 
     @property
     def stored(self) -> tuple[FeatureSpec, ...]:

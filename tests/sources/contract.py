@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
-from tests.sources.places import INSTANT, NAIVE, Place
+from tests.sources.places import INSTANT, NAIVE, CSVFiles, Place
 
 EVENT, AVAILABLE = "observed_at", "received_at"
 TIMES = {"event_time": EVENT, "available_time": AVAILABLE}
@@ -195,13 +195,42 @@ class SourceReaderContract:
             assert one.sort("id").equals(other.sort("id"))
             assert one.height <= 7
 
-    def test_the_end_never_goes_back(self, place: Place) -> None:
+    @pytest.mark.parametrize("ahead", [300, 86_400_000_000])
+    def test_s18_a_run_of_a_clock_that_is_ahead_costs_no_rows(self, place: Place, ahead: int) -> None:
+        words = {**TIMES, "lateness": "1us"}
         place.write(frame([(1, 100, 100)]))
-        _, cursor = run(place.reader(**TIMES), None, 300)
-        place.write(frame([(2, 150, 150)]))
-        span = pin(place.reader(**TIMES), cursor, 200)
-        assert span.chunks == ()
-        assert saved(dict(span.cursor)) == saved(dict(cursor))
+        _, cursor = run(place.reader(**words), None, ahead)
+        place.write(frame([(2, 150, 150), (3, 50, 120), (4, 50, 201)]))
+        span = pin(place.reader(**words), cursor, 200)
+        found = set(read(place.reader(**words), span.chunks)["id"])
+        assert {2, 3} <= found <= {1, 2, 3}
+        assert 4 in run(place.reader(**words), span.cursor, 201)[0]
+
+    def test_s18_a_run_behind_what_was_read_says_so(self, place: Place) -> None:
+        place.write(frame([(1, 100, 100), (2, 900, 900)]))
+        _, cursor = run(place.reader(**TIMES), None, 1_000)
+        assert not place.reader(**TIMES).span(saved(dict(cursor)), None, from_micros(1_001), MANY).notices
+        [notice] = place.reader(**TIMES).span(saved(dict(cursor)), None, from_micros(500), MANY).notices
+        assert "a clock is wrong" in notice
+
+    def test_s18_a_row_available_before_those_read_is_found(self, place: Place) -> None:
+        """As of a transaction that commits late, or a writer whose clock is behind."""
+        place.write(frame([(1, 100, 100), (2, 3_000_000_000, 3_000_000_000)]))
+        _, cursor = run(place.reader(**TIMES), None, 3_000_000_010)
+        place.write(frame([(3, 7, 5), (4, 1_000, 1_000)]))
+        found, cursor = run(place.reader(**TIMES), cursor, 3_000_000_020)
+        assert {3, 4} <= set(found)
+
+    @pytest.mark.parametrize("column", [EVENT, AVAILABLE])
+    def test_s19_rows_outside_the_calendar_are_read_to_be_rejected(self, place: Place, column: str) -> None:
+        if place.times == CSVFiles.times:
+            pytest.skip("its times are texts, and one that is none is null")
+        far = pl.Series([2**63 - 1, 253_402_300_800_000_000, 5, -62_135_596_800_000_001]).cast(NAIVE)
+        place.write(frame([(1, 5, 5), (2, 5, 5), (3, 5, 5), (4, 5, 5)]).with_columns(far.alias(column)))
+        found, cursor = run(place.reader(**TIMES), None, 10, chunk_rows=2)
+        assert found == [1, 2, 3, 4]
+        place.write(frame([(5, 6, 6)]).with_columns(far[:1].alias(column)))
+        assert 5 in run(place.reader(**TIMES), cursor, 20)[0]
 
     @pytest.mark.parametrize("cursor_at", [None, 900])
     def test_a_start_reads_a_stretch_and_leaves_the_cursor(self, place: Place, cursor_at: int | None) -> None:

@@ -49,11 +49,54 @@ def test_s18_only_files_of_newer_versions_are_read(tmp_path: Path) -> None:
     found, cursor = run(reader(tmp_path), cursor, 5_000)
     assert found == [2]
     assert reader(tmp_path).span(cursor, None, from_micros(6_000), MANY).chunks == ()
-    # What OPTIMIZE wrote cannot be told from new rows; they are read again and written once (S17).
+
+
+def test_s18_what_a_compaction_wrote_of_known_files_is_known(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_deltalake(tmp_path / "table", frame([(number, 100, 100), (number + 10, 100, 900)]), mode="append")
+    _, cursor = run(reader(tmp_path), None, 500)
     compact(tmp_path)
-    found, cursor = run(reader(tmp_path), cursor, 6_000)
-    assert found == [1, 2]
+    found, cursor = run(reader(tmp_path), cursor, 600)
+    assert found == []
     assert len(cursor["files"]) == 1
+    # What was not available yet is not lost in it.
+    write_deltalake(tmp_path / "table", frame([(3, 100, 100)]), mode="append")
+    compact(tmp_path)
+    assert set(run(reader(tmp_path), cursor, 1_000)[0]) >= {3, 11, 12}
+
+
+def test_s18_what_a_compaction_wrote_of_a_file_not_read_is_read(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "table", frame([(1, 100, 100)]))
+    _, cursor = run(reader(tmp_path), None, 500)
+    write_deltalake(tmp_path / "table", frame([(2, 100, 100)]), mode="append")
+    compact(tmp_path)
+    found, cursor = run(reader(tmp_path), cursor, 600)
+    assert found == [1, 2]
+
+
+def test_s18_rows_that_come_back_to_a_known_file_are_read(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "table", frame([(number, number, number) for number in range(6)]))
+    plain = (tmp_path / "table/_delta_log/00000000000000000000.json").read_text()
+    edit_log(tmp_path, lambda action: mark_deleted(action, 1, 4))
+    found, cursor = run(reader(tmp_path), None, 10)
+    assert found == [0, 2, 3, 5]
+    (tmp_path / "table/_delta_log/00000000000000000000.json").write_text(plain)
+    assert set(run(reader(tmp_path), cursor, 10)[0]) >= {1, 4}
+
+
+@pytest.mark.parametrize("change", ["delete", "update", "overwrite"])
+def test_a_version_that_took_rows_away_is_told(tmp_path: Path, change: str) -> None:
+    write_deltalake(tmp_path / "table", frame([(1, 100, 100), (2, 100, 100)]))
+    _, cursor = run(reader(tmp_path), None, 500)
+    if change == "overwrite":
+        write_deltalake(tmp_path / "table", frame([(2, 100, 100)]), mode="overwrite")
+    elif change == "delete":
+        DeltaTable(tmp_path / "table").delete("id = 1")
+    else:
+        DeltaTable(tmp_path / "table").update({"x": "9.0"}, predicate="id = 1")
+    span = reader(tmp_path).span(saved(dict(cursor)), None, from_micros(600), MANY)
+    assert any("version 1 of its Delta table" in notice and "stays in the history" in notice for notice in span.notices)
+    assert not reader(tmp_path).span(saved(dict(span.cursor)), None, from_micros(700), MANY).notices
 
 
 def test_s17_a_pinned_chunk_is_read_from_its_version(tmp_path: Path) -> None:
@@ -114,18 +157,7 @@ def test_a_table_without_statistics(tmp_path: Path) -> None:
 
 def test_rows_deleted_by_a_vector_are_not_read(tmp_path: Path) -> None:
     write_deltalake(tmp_path / "table", frame([(number, number, number) for number in range(6)]))
-    vector = deletion_vector(1, 4)
-
-    def delete(action: dict[str, Any]) -> None:
-        features = ["deletionVectors", "timestampNtz"]
-        if "protocol" in action:
-            action["protocol"] = {
-                "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
-            }  # fmt: skip
-        if "add" in action:
-            action["add"]["deletionVector"] = vector
-
-    edit_log(tmp_path, delete)
+    edit_log(tmp_path, lambda action: mark_deleted(action, 1, 4))
     for chunk_rows in (2, 4, MANY):
         assert run(reader(tmp_path), None, 10, chunk_rows)[0] == [0, 2, 3, 5]
     assert reader(tmp_path).sample(10)["id"].to_list() == [0, 2, 3, 5]
@@ -164,6 +196,17 @@ def test_an_empty_table_is_no_error(tmp_path: Path) -> None:
     _, cursor = run(reader(tmp_path), None, 100)
     DeltaTable(tmp_path / "table").delete()
     assert run(reader(tmp_path), cursor, 200)[0] == []
+
+
+def mark_deleted(action: dict[str, Any], *rows: int) -> None:
+    """Adds a deletion vector to an action of the log that adds a file, and that there are such to the protocol."""
+    features = ["deletionVectors", "timestampNtz"]
+    if "protocol" in action:
+        action["protocol"] = {
+            "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
+        }  # fmt: skip
+    if "add" in action:
+        action["add"]["deletionVector"] = deletion_vector(*rows)
 
 
 def deletion_vector(*rows: int) -> dict[str, Any]:

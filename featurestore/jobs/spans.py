@@ -1,0 +1,51 @@
+"""What a run made of its source's rows: the rejected ones, and how far it has read for certain (S18)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from featurestore.plan.history import AVAILABLE
+from featurestore.plan.personal import without_unkeyed
+from featurestore.plan.rows import REASON, Shaped, stack_rejects
+from featurestore.sources.base import accepted
+from featurestore.spec.source import Source
+from featurestore.spec.view import ViewSpec
+
+
+def latest_accepted(rows: pl.DataFrame, shaped: Shaped, source: Source) -> int | None:
+    """Returns the greatest effective available time of a chunk's rows that were accepted, in microseconds; None without any.
+
+    Where none was rejected, all were accepted, those too that a transform leaves out.
+
+    Args:
+        rows: the source's rows.
+        shaped: what became of them.
+        source: their source.
+    """
+    if shaped.rejected:
+        times = shaped.rows[AVAILABLE]
+    else:
+        times = rows.select(pl.max_horizontal(*source.time_columns).alias("t")).to_series()
+    latest = times.to_physical().max()
+    return None if latest is None else int(latest)  # type: ignore[arg-type]  # it is a column of integers
+
+
+def accepted_cursor(cursor: Mapping[str, Any] | None, bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Returns a run's cursor where the rows that were accepted end.
+
+    Args:
+        cursor: the cursor as it was pinned; None where there is none.
+        bodies: what is recorded of each chunk; none where the run read no source. All who work on a run have the same ones, and
+            so the same cursor (S17).
+    """
+    # Some may have been staged by a version that did not look.
+    if cursor is None or not bodies or not all("latest" in body for body in bodies):
+        return cursor
+    return accepted(cursor, max((body["latest"] for body in bodies if body["latest"] is not None), default=None))
+
+
+def rejects(shaped: Shaped, view: ViewSpec) -> pl.DataFrame:
+    """Returns the rows of a chunk that were rejected as they are kept, each with its reason."""
+    frame = without_unkeyed(stack_rejects(shaped.rejected), view)
+    return frame.select(pl.exclude(REASON), REASON)

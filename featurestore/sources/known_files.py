@@ -1,0 +1,122 @@
+"""What a cursor over files knows: which were read, up to which instant, and what tells that one has changed since (S18).
+
+A cursor is ``{"form": 2, "through": the greatest end read so far, "files": {name: [stamp, rest, checksum, rows, waits]}}``. One
+of before, ``{"through": …, "files": {name: [size, modified, complete]}}``, cannot tell whether a file changed or which of its
+rows were passed over, so but for files that never change it is read as one that knows nothing.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from featurestore.sources.base import Cursor
+from featurestore.sources.paths import SourceFile
+
+FORM = 2
+SETTLED = 5_000_000_000
+"""For how many nanoseconds after a change a further one may have the same times: file systems count them in steps, of two
+seconds at the most."""
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """What is known of a file that was read.
+
+    Args:
+        stamp: what changes when the file does.
+        rest: up to which instant its rows were read, in microseconds; None where it has none that are later.
+        checksum: of its bytes, where its times cannot tell whether it changed again; None where they can.
+        rows: how many rows it had.
+        waits: since when its last record is waited for, in microseconds; None where it is whole.
+    """
+
+    stamp: tuple[int, ...]
+    rest: int | None
+    checksum: int | None
+    rows: int
+    waits: int | None = None
+
+    def to_plain(self) -> list[Any]:
+        """Returns it as a cursor has it."""
+        return [list(self.stamp), self.rest, self.checksum, self.rows, self.waits]
+
+
+def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFile]:
+    """Returns what a cursor knows, by the files' names.
+
+    Args:
+        cursor: the cursor; None for none.
+        immutable: whether files of this source never change, so that a cursor of before can be believed.
+    """
+    if not cursor:
+        return {}
+    if cursor.get("form") == FORM:
+        return {
+            name: KnownFile(tuple(stamp), rest, checksum, rows, waits)
+            for name, (stamp, rest, checksum, rows, waits) in cursor["files"].items()
+        }
+    if not immutable:
+        return {}
+    through = cursor["through"]
+    return {
+        name: KnownFile((size, modified), None if complete else through, None, 0)
+        for name, (size, modified, complete) in cursor["files"].items()
+    }
+
+
+def same_stamp(known: Sequence[int], stamp: Sequence[int]) -> bool:
+    """Returns whether a stamp is one known before; one of an earlier version tells less.
+
+    Example:
+        >>> same_stamp([10, 5], [10, 5, 7, 1]), same_stamp([10, 5, 6, 1], [10, 5, 7, 1])
+        (True, False)
+    """
+    return list(known) == list(stamp[: len(known)])
+
+
+def checksum(location: str) -> int:
+    """Returns a checksum of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    told = 0
+    with Path(location).open("rb") as file:
+        while block := file.read(_BLOCK):
+            told = zlib.crc32(block, told)
+    return told
+
+
+def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownFile | None, int | None]:
+    """Returns what is known of a file if it is the one known, None if it is new or has changed; and its checksum if it needs one.
+
+    Args:
+        file: the file as it is.
+        known: what is known of one of its name.
+        looked: when the files were listed, in nanoseconds on the clock of the files' times.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    recent = bool(file.changed) and max(file.modified, file.changed) > looked - SETTLED
+    if known is None or not same_stamp(known.stamp, file.stamp):
+        return None, checksum(file.location) if recent else None
+    if known.checksum is None:
+        return known, None
+    told = checksum(file.location)
+    if told != known.checksum:
+        return None, told
+    return replace(known, checksum=told if recent else None), None
+
+
+def settled(before: Mapping[str, KnownFile], known: Mapping[str, KnownFile]) -> int:
+    """Returns how many bytes need no checksum any more: those of files that have been left alone since they were read."""
+    return sum(
+        each.stamp[0]
+        for name, each in known.items()
+        if each.checksum is None and name in before and before[name].checksum is not None
+    )
