@@ -120,6 +120,22 @@ class TestLMDBStore(OnlineStoreContract):
         assert store.delete(b"") == 50
         store.close()
 
+    def test_d39_many_keys_are_not_read_on_the_event_loop(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each may lie on a page that is not in memory, and all else on the loop would wait for the disk."""
+        store = LMDBStore(tmp_path)
+        threads: list[int] = []
+
+        def read(keys: list[bytes]) -> list[None]:
+            threads.append(threading.get_ident())
+            return [None] * len(keys)
+
+        monkeypatch.setattr(store, "read", read)
+        for number in (1, 1_000, 1_001):
+            assert asyncio.run(store.read_async([b"k"] * number)) == [None] * number
+        store.close()
+        here = threading.get_ident()
+        assert [thread == here for thread in threads] == [True, True, False]
+
     def test_the_map_grows(self, tmp_path: Path) -> None:
         store = LMDBStore(tmp_path, map_size=TINY)
         other = LMDBStore(tmp_path)

@@ -291,3 +291,23 @@ def test_http_answers_what_the_store_answers(
         back = {name: [number(value) for value in column] for name, column in told["features"].items()}
         assert repr(back) == repr({name: list(column) for name, column in local.columns().items()})
     assert told["status"] == local.status
+
+
+@pytest.mark.parametrize("own", ["lmdb"], indirect=True)
+def test_d29_an_apply_in_the_middle_of_a_look_up_changes_nothing_of_it(own: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the request is made of and what it is read by are of one catalog."""
+    real = FeatureStore.online_async
+    definitions = own.settings.root / "definitions" / "lab.py"
+
+    async def read(store: FeatureStore, *given: Any, **more: Any) -> Any:
+        if 'FeatureService("delay_model"' in definitions.read_text():
+            definitions.write_text(definitions.read_text().replace('FeatureService("delay_model"', 'FeatureService("renamed"'))
+            store.apply(allow_breaking=True)
+        return await real(store, *given, **more)
+
+    monkeypatch.setattr(FeatureStore, "online_async", read)
+    asked = {"features": "delay_model", "rows": [{"origin": "JFK", "distance": 2000.0}]}
+    with served(create_app(own)) as url:
+        answer = httpx.post(f"{url}/v1/online", json=asked, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert httpx.post(f"{url}/v1/online", json=asked, timeout=30).status_code == 404

@@ -159,3 +159,9 @@ def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, spe
     checks = [not_a_server_error, status_code_conformance]
     statuses = answered(scratch, spec, GenerationMode.NEGATIVE, 50 if spec.method == "POST" else 10, checks)
     assert min(statuses - {200}) >= 400
+
+
+def test_d38_a_file_of_the_page_is_read_once(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert http.get("/docs/swagger-ui-bundle.js").status_code == 200
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it is read again"))
+    assert len(http.get("/docs/swagger-ui-bundle.js").content) > 1_000_000

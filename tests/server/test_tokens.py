@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,21 @@ def test_the_leeway_counts(issuer: Issuer, tmp_path: Path) -> None:
     [lenient] = verify(tokens_of(issuer, tmp_path, oidc_leeway=120.0), late)
     assert isinstance(strict, Unauthenticated)
     assert lenient[0] == "ann"
+
+
+def test_d30_times_are_those_of_the_stores_clock(issuer: Issuer, tmp_path: Path) -> None:
+    """A token counts at the instant that the clock tells, whatever the system's says."""
+    given = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": GRANTS, "oidc_leeway": 5.0}
+    then = datetime(2040, 1, 1, tzinfo=UTC)
+    now_valid = issuer.sign(claims_of(issuer))
+    then_valid = issuer.sign(claims_of(issuer, exp=then.timestamp() + 60, nbf=then.timestamp() - 60, iat=then.timestamp() - 60))
+    known = Tokens(load_settings(tmp_path, **given), lambda: then)
+    [now_found], [then_found] = verify(known, now_valid), verify(known, then_valid)
+    assert isinstance(now_found, Unauthenticated)
+    assert "expired" in str(now_found)
+    assert then_found[0] == "ann"
+    [early] = verify(tokens_of(issuer, tmp_path), then_valid)
+    assert isinstance(early, Unauthenticated)
 
 
 def encoded(part: dict[str, Any]) -> str:
