@@ -32,9 +32,12 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
         if connection.execute("select current_setting('enable_progress_bar')").fetchall() != [(False,)]:
             # NOTE: not asked for where it is off already. In Jupyter without ipywidgets the setting itself fails.
             connection.execute("set enable_progress_bar = false")
+        paths: list[str] = []
         for name in _named(words, tables):
-            _create_view(connection, name, tables[name], list(store.snapshot(tables[name]).buckets.values()))
+            paths += _create_view(connection, name, tables[name], list(store.snapshot(tables[name]).buckets.values()))
+        _lock(connection, paths)
         try:
+            _check_select(connection, query)
             result = connection.sql(query)
             if result is None:
                 raise RequestError("The statement returns no rows; give a SELECT.")
@@ -44,13 +47,19 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
             if missing:
                 raise NotFoundError("view", missing[1], tables) from error
             raise RequestError(str(error)) from error
+        except duckdb.PermissionException as error:
+            raise RequestError(
+                "A query reads the views, and no other file or address: "
+                f"{str(error).splitlines()[0]}. Read it in Python, and join the frames."
+            ) from error
         except duckdb.IOException as error:
             raise OfflineStoreError(f"A file of the history, or of the query, cannot be read: {error}") from error
         except duckdb.Error as error:
             raise RequestError(f"{error}\n{_hint(words, tables)}".strip()) from error
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> None:
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> list[str]:
+    """Makes a view of a history; returns the files that it reads."""
     # Buckets share what lies above them.
     paths = list(dict.fromkeys(path for history in buckets for path in history.paths))
     columns = columns_of(table)
@@ -68,6 +77,27 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
         (files.union(rows.project(", ".join(f'"{column}"' for column in columns))) if pushed else files).create_view(name)
     else:
         rows.create_view(name)
+    return [str(path) for path in paths]
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
+    """Lets a connection reach no file but those of the views, no network, and no variable of the process, whatever is asked."""
+    told = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    connection.execute(f"set allowed_paths = [{told}]")
+    connection.execute("set python_enable_replacements = false")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _check_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Refuses what is not one statement that only reads."""
+    statements = connection.extract_statements(query)
+    kinds = [statement.type for statement in statements]
+    if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        found = "there is none" if not kinds else f"there are {len(kinds)}" if len(kinds) > 1 else f"this is {kinds[0].name}"
+        raise RequestError(
+            f"The statement must be one SELECT; {found}. Nothing was run: the history is read here, and never written."
+        )
 
 
 def _named(words: set[str], tables: Mapping[str, Table]) -> list[str]:
