@@ -37,10 +37,14 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _GroupRead:
+    """What is looked at in a group: ``whole`` in place of ``spans`` where it has more loose columns than it always has."""
+
     number: int
     tile: int
     record: Struct
+    always: int
     spans: tuple[_Span, ...]
+    whole: tuple[_Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +64,12 @@ class WindowValues:
         """Returns what reads features of a view, in the order asked for."""
         groups = []
         for number, group in enumerate(TileLayout.of(view).groups):
-            spans: dict[int, tuple[list[tuple[int, int, int, Finish]], list[tuple[int, Finish]]]] = {}
-            for place, feature in enumerate(asked):
-                window = feature.window
-                if window is not None and window.tile == group.tile:
-                    packed, loose = spans.setdefault(window.size, ([], []))
-                    names = group.states.columns_of(window)
-                    if all(name in group.packed or name in group.spare for name in names):
-                        bit = group.packed.index(names[0])
-                        finish = _of_numbers(group, window, names, feature.dtype)
-                        packed.append((place, bit // BITS_A_MASK, 1 << bit % BITS_A_MASK, finish))
-                    else:
-                        loose.append((place, _of_any(group, window, names, feature.dtype)))
+            spans = _spans(group, asked, spare=False)
             if spans:
                 kinds = "".join("d" if group.dtypes[name].is_float() else "q" for name in group.packed)
                 record = Struct("<" + "q" * group.masks + kinds)
-                made = tuple(_Span(size, tuple(packed), tuple(loose)) for size, (packed, loose) in spans.items())
-                groups.append(_GroupRead(number, group.tile, record, made))
+                whole = _spans(group, asked, spare=True) if group.spare else spans
+                groups.append(_GroupRead(number, group.tile, record, len(group.loose) - len(group.spare), spans, whole))
         return cls(tuple(groups), tuple(map(_written, (empty_value(feature) for feature in asked))))
 
     def read(self, groups: Sequence[Sequence[Any]], now: int) -> list[Any]:
@@ -86,7 +79,7 @@ class WindowValues:
             tiles, records, loose = groups[each.number]
             numbers = memoryview(tiles if sys.byteorder == "little" else little_endian(tiles)).cast("q")
             record, tile = each.record, each.tile
-            for span in each.spans:
+            for span in each.spans if len(loose) <= each.always else each.whole:
                 place = bisect_left(numbers, (now - span.size) // tile)
                 if place == len(numbers):
                     continue
@@ -102,6 +95,23 @@ class WindowValues:
         return values
 
 
+def _spans(group: TileGroup, asked: Sequence[FeatureSpec], *, spare: bool) -> tuple[_Span, ...]:
+    """Returns what is looked at in a group, with or without the columns that are hardly ever there."""
+    spans: dict[int, tuple[list[tuple[int, int, int, Finish]], list[tuple[int, Finish]]]] = {}
+    for place, feature in enumerate(asked):
+        window = feature.window
+        if window is None or window.tile != group.tile:
+            continue
+        packed, loose = spans.setdefault(window.size, ([], []))
+        names = [name for name in group.states.columns_of(window) if spare or name not in group.spare]
+        if all(name in group.packed for name in names):
+            bit = group.packed.index(names[0])
+            packed.append((place, bit // BITS_A_MASK, 1 << bit % BITS_A_MASK, _of_numbers(group, window, names, feature.dtype)))
+        else:
+            loose.append((place, _of_any(group, window, names, feature.dtype)))
+    return tuple(_Span(size, tuple(packed), tuple(loose)) for size, (packed, loose) in spans.items())
+
+
 _NOTHING = object()
 
 
@@ -111,18 +121,9 @@ def _written(value: Any) -> Any:
 
 
 def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
-    """Returns what finishes an aggregate of which all is kept as numbers, but for those beyond the records."""
-    spare = [group.loose.index(name) for name in names if name in group.spare]
-    plain = _of_packed(group, window, [name for name in names if name not in group.spare], dtype)
-    if not spare:
-        return plain
-    first, whole = min(spare), _of_any(group, window, names, dtype)
-    return lambda fields, loose, place: (plain if len(loose) <= first else whole)(fields, loose, place)
-
-
-def _of_packed(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
+    """Returns what finishes an aggregate of which all is kept as numbers."""
     at = [group.masks + group.packed.index(name) for name in names]
-    finish, convert = window.aggregate.finish, _converter(window, dtype)
+    finish, convert = window.aggregate.finish, None if isinstance(dtype, pl.Int64) else _converter(window, dtype)
     if len(at) == 1:
         only = at[0]
         if convert is None:
