@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,29 @@ def test_n21_an_aggregate_of_a_column_that_is_not_there_says_which(tmp_path: Pat
         assert "KeyError" not in str(found.value)
         with pytest.raises(DefinitionError, match=r"view 'made', feature n = sum\(.*\): the transform returns no column 'rate'"):
             store.apply([Made])
+
+
+MIXED: list[list[Any]] = [
+    [2**53 + 1, 1.5], [1.5, 2**53 + 1], [1.5, Decimal("0.1")], [Decimal("1.5"), Decimal("1e37")], [Decimal("NaN"), Decimal(1)],
+    [Decimal("1e40")], [2**200], [[1.5], [2**53 + 1]], [[2**53 + 1, 1.5]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", MIXED, ids=str)
+def test_s22_numbers_of_several_kinds_are_no_column_where_one_would_change(values: list[Any], store: FeatureStore) -> None:
+    """Polars makes floats of integers among floats, without a word."""
+    spine = [{"k": 7, "t": T, "x_given": value} for value in values]
+    pushed = [{"k": 7, "at": T, "x": value} for value in values]
+    for call in (lambda: store.training_frame(spine, Scores, time="t"), lambda: store.push("s", pushed)):
+        with pytest.raises(RequestError, match="cannot be made a frame"):
+            call()
+    if len(values) > 1 and not isinstance(values[0], list):
+        with pytest.raises(RequestError, match="cannot be made a frame"):
+            store.push("s", {"k": [7] * len(values), "at": [T] * len(values), "x": values})
+
+
+def test_s22_numbers_of_several_kinds_are_one_where_none_changes(store: FeatureStore) -> None:
+    spine = [{"k": 7, "t": T, "label": value} for value in (1, 2.5, 2**53, None, True)]
+    assert store.training_frame(spine, Scores, time="t")["label"].to_list() == [1.0, 2.5, 2.0**53, None, 1.0]
+    priced = [{"k": 7, "t": T, "label": value} for value in (1, Decimal("2.50"), Decimal("1.125"))]
+    assert store.training_frame(priced, Scores, time="t")["label"].to_list() == [Decimal(1), Decimal("2.5"), Decimal("1.125")]

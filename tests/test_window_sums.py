@@ -7,21 +7,23 @@ from fractions import Fraction
 from typing import Annotated, Any
 
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featurestore import Entity, FeatureView, FrameSource, mean, sum_
+from featurestore import Entity, FeatureView, FrameSource, last_n, mean, quantile, std, sum_, var
 from featurestore.codec import to_python, unpack_values
-from featurestore.plan.history import sort_history
+from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 from featurestore.plan.rows import shape_rows
 from featurestore.plan.tiles import TileLayout
 from featurestore.plan.window_values import WindowValues
 from featurestore.plan.windows import WindowLookUp, history_events
 from tests.numbers import examples, numbers_of, same, single
 from tests.projects import INSTANT
-from tests.window_oracle import Window
+from tests.window_oracle import Window, order
 from tests.windowed import FEW, project
 
+LARGEST = Fraction(1.7976931348623157e308)
 WINDOW, LENGTH, TILE = Window(9, 3), "9us", "3us"
 SCHEMA = {"i": pl.Int64(), "u": pl.Decimal(20, 0), "d": pl.Decimal(38, 2), "x": pl.Float64()}
 ENTITY = Entity("entity", k=str)
@@ -39,6 +41,9 @@ class Sums(FeatureView, entity=ENTITY, source=FrameSource("rows", NO_ROWS, event
     single: Annotated[float, pl.Float32] = sum_("x").over(LENGTH, tile=TILE)
     middle: float | None = mean("x").over(LENGTH, tile=TILE)
     middle_single: Annotated[float, pl.Float32] | None = mean("x").over(LENGTH, tile=TILE)
+    variance: float | None = var("x").over(LENGTH, tile=TILE)
+    deviation: float | None = std("x").over(LENGTH, tile=TILE)
+    half: float | None = quantile("x", 0.5).over(LENGTH, tile=TILE)
 
 
 VIEW = Sums.__view__
@@ -49,6 +54,10 @@ Row = tuple[int, int | None, Decimal | None, Decimal | None, float | None]
 def agrees(name: str, values: Sequence[Any], found: Any) -> bool:
     """Whether a feature of these inputs may be what was found."""
     dtype = VIEW.feature(name).dtype
+    if name in ("variance", "deviation"):
+        return spreads(name, values, found)
+    if name == "half":
+        return lies_between(values, found)
     if not values:
         return found is None if name.startswith("middle") else found == 0
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
@@ -66,13 +75,40 @@ def agrees(name: str, values: Sequence[Any], found: Any) -> bool:
         fits = fits or (name == "whole" and total == -(2**63)) or (name == "short" and total == -(2**15))
         return found is not None and Fraction(found) == total if fits else found is None
     exact = total / len(values) if name.startswith("middle") else total
-    largest = Fraction(single(3.4028234663852886e38) if dtype == pl.Float32() else 1.7976931348623157e308)
+    largest = Fraction(single(3.4028234663852886e38) if dtype == pl.Float32() else LARGEST)
     slack = Fraction(1, 10**9) * sum(map(abs, map(Fraction, values))) / (len(values) if name.startswith("middle") else 1)
     if dtype == pl.Float32():
         slack += abs(exact) / 2**23 + Fraction(2) ** -149
     if found is None:
         return abs(exact) + slack > largest and name != "middle"
     return math.isfinite(found) and abs(Fraction(found) - exact) <= slack
+
+
+def spreads(name: str, values: Sequence[float], found: Any) -> bool:
+    if len(values) < 2:
+        return found is None
+    if not all(map(math.isfinite, values)):
+        return isinstance(found, float) and math.isnan(found)
+    numbers = list(map(Fraction, values))
+    middle = sum(numbers) / len(numbers)
+    exact = sum((number - middle) ** 2 for number in numbers) / (len(numbers) - 1)
+    slack = Fraction(1, 10**9) * sum(number**2 for number in numbers) / (len(numbers) - 1)
+    if found is None:
+        return exact + slack > LARGEST ** (2 if name == "deviation" else 1)
+    square = Fraction(found) ** 2 if name == "deviation" else Fraction(found)
+    # Squares below the least float are none.
+    return abs(square - exact) <= slack + Fraction(2) ** -1060
+
+
+def lies_between(values: Sequence[float], found: Any) -> bool:
+    if not values:
+        return found is None
+    ranked = sorted(values, key=order)
+    low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return isinstance(found, float) and not math.isfinite(found)
+    exact = (Fraction(low) + Fraction(high)) / 2
+    return abs(Fraction(found) - exact) <= Fraction(1, 10**9) * (abs(Fraction(low)) + abs(Fraction(high))) + Fraction(2) ** -1074
 
 
 def check(rows: Sequence[Row], t: int, found: dict[str, Any]) -> None:
@@ -197,7 +233,41 @@ def test_s22_sums_of_runs_and_pushes_are_those_of_training(rows: list[Row], ran:
 
 def view_on(source: FrameSource) -> type[FeatureView]:
     body: dict[str, Any] = {"__annotations__": dict(Sums.__annotations__), "__module__": __name__}
+    others: dict[str, Any] = {"middle": mean, "middle_single": mean, "variance": var, "deviation": std}
     for feature in VIEW.features:
-        make = mean if feature.name.startswith("middle") else sum_
-        body[feature.name] = make(INPUTS.get(feature.name, "x")).over(LENGTH, tile=TILE)
+        made = quantile("x", 0.5) if feature.name == "half" else others.get(feature.name, sum_)(INPUTS.get(feature.name, "x"))
+        body[feature.name] = made.over(LENGTH, tile=TILE)
     return type("Sums", (FeatureView,), body, entity=ENTITY, source=source)
+
+
+class Kept(FeatureView, entity=ENTITY, source=FrameSource("rows", NO_ROWS, event_time="at")):
+    whole: int = sum_("i").over(LENGTH, tile=TILE)
+    total: float = sum_("x").over(LENGTH, tile=TILE)
+    middle: float | None = mean("x").over(LENGTH, tile=TILE)
+    spread: float | None = std("x").over(LENGTH, tile=TILE)
+    few: list[int] = last_n("i", 2).over(LENGTH, tile=TILE)
+
+
+FORMER = bytes.fromhex(
+    "c4108000000000000004153a894ccc4b390c9291039193c41000000000000000000100000000000000c4703f00000000000000feffffffffffff3f0000000000000e4003000000000000000000000000000840000000000000f43f000000000000fa3f3f00000000000000000000000000004000000000000000400100000000000000000000000000f03f0000000000000040000000000000000091929205f991cf4000000000000000"
+)
+"""What the version before 128-bit sums wrote of the events of ``test_s15_a_value_of_the_version_before…``."""
+
+
+def test_s15_a_value_of_the_version_before_is_read_and_joined() -> None:
+    """Where no number is beyond its record a value is what it was, byte for byte; where one comes to be, it is added to it."""
+    view, layout = Kept.__view__, TileLayout.of(Kept.__view__)
+    entity = pl.DataFrame({"k": ["a"]})
+    x = pl.Series("x", [1.5, 0.25, 2.0])
+    events = pl.DataFrame({"k": ["a"] * 3, EVENT: [0, 2, 4], AVAILABLE: [0, 2, 4], "i": [5, -7, 2**62], "x": x})
+    assert layout.encode(layout.build(events, entity), [[3]]) == [FORMER]
+    _, (segments, groups) = unpack_values([FORMER])
+    read = WindowValues.of(view, view.features).read
+    assert (segments, read(groups, 4)) == ([3], [2**62 - 2, 3.75, 1.25, float(x.std() or 0), [-7, 2**62]])
+    more = pl.DataFrame({"k": ["a"], EVENT: [5], AVAILABLE: [9], "i": [2**62 + 5], "x": [1e308]})
+    joined = layout.join(layout.decode([(4, groups, None)]), layout.build(more, entity))
+    [value] = layout.encode(joined, [[3, 4]])
+    _, (_, groups, known) = unpack_values([value])
+    whole, total, middle, spread, few = read(groups, 5)
+    assert (whole, total, middle, few, known) == (None, 1e308, 2.5e307, [2**62, 2**62 + 5], 9)
+    assert spread == pytest.approx(5e307)

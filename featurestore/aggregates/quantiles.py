@@ -105,7 +105,11 @@ class Quantile(Aggregate, name="quantile"):
         if total <= EXACT:
             ranked = sorted(values, key=_rank)
             below, above = ranked[low], ranked[math.ceil(place)]
-            return below if place == low or below == above else below + (above - below) * (place - low)
+            if place == low or below == above:
+                return below
+            if math.isinf(above - below) and math.isfinite(below) and math.isfinite(above):
+                return _apart(below, above, place - low)
+            return below + (above - below) * (place - low)
         passed = 0
         for value, count in sorted(((_middle(value), count) for value, count in zip(values, counts, strict=True)), key=_first_rank):
             passed += count
@@ -121,7 +125,10 @@ class Quantile(Aggregate, name="quantile"):
         ranked = values.list.sort()
         below = ranked.list.get(low.cast(pl.Int64), null_on_oob=True)
         above = ranked.list.get(place.ceil().cast(pl.Int64), null_on_oob=True)
-        return pl.when((place == low) | (below == above)).then(below).otherwise(below + (above - below) * (place - low))
+        between = below + (above - below) * (place - low)
+        far = (above - below).is_infinite() & below.is_finite() & above.is_finite()
+        between = pl.when(far).then(_apart(below, above, place - low)).otherwise(between)
+        return pl.when((place == low) | (below == above)).then(below).otherwise(between)
 
     def finished_frame(self, frame: pl.DataFrame) -> pl.Series:
         """Returns the quantile of each row of its columns, few values or many."""
@@ -148,6 +155,11 @@ class Quantile(Aggregate, name="quantile"):
 
     def __str__(self) -> str:
         return f"quantile({self.q:g})"
+
+
+def _apart(below: Any, above: Any, share: Any) -> Any:
+    """Returns what lies between two values that are too far apart to take one from the other."""
+    return below * (1 - share) + above * share
 
 
 def _rank(value: float) -> tuple[bool, float]:

@@ -4,13 +4,18 @@ Two stretches are merged as Chan, Golub and LeVeque do ("Updating Formulae and a
 Variances", 1979), which stays accurate where the mean is large beside the differences.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isinf, sqrt
 from typing import Any
 
 import polars as pl
 
 from featurestore.aggregates.base import Aggregate, Columns, Part
+
+_LARGE = 2.0**480
+"""As many differences below it as there may be have squares that do not add up to an infinity."""
+_SCALE = 2.0**600
 
 
 def _merge(a: Columns, b: Columns) -> Columns:
@@ -25,7 +30,29 @@ def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
     return pl.when(there).then(pl.lit(1.0)), value, value - value
 
 
-MOMENTS = Part("moments", _lift, _merge, fields=3)
+def _is_small(value: pl.Expr, dtype: pl.DataType, events: int) -> pl.Expr:
+    return ~(value.is_finite() & (value.abs() >= _LARGE)).any()
+
+
+def _lift_any(value: pl.Expr, dtype: pl.DataType) -> Columns:
+    large = value.is_finite() & (value.abs() >= _LARGE)
+    return *_lift(value, dtype), pl.when(large).then(value / _SCALE), pl.when(large).then(0.0)
+
+
+def _scaled(part: Columns) -> Columns:
+    """Returns a stretch's count, mean and squares as they are of its inputs over ``2**600``."""
+    return part[0], pl.coalesce(part[3], part[1] / _SCALE), pl.coalesce(part[4], part[2] / _SCALE / _SCALE)
+
+
+def _merge_any(a: Columns, b: Columns) -> Columns:
+    large = a[3].is_not_null() | b[3].is_not_null()
+    _, mean, squares = _merge(_scaled(a), _scaled(b))
+    return *_merge(a[:3], b[:3]), pl.when(large).then(mean), pl.when(large).then(squares)
+
+
+_PLAIN = Part("moments", _lift, _merge, fields=3)
+MOMENTS = Part("moments", _lift_any, _merge_any, fields=5, spare=2, plain=_PLAIN, is_plain=_is_small)
+"""The count, the mean and the squares; and where an input is large, which would overflow them, the same of all over 2**600."""
 
 
 def _float(aggregate: Aggregate, result: pl.DataType) -> pl.DataType:
@@ -50,14 +77,12 @@ class Var(Aggregate, name="var"):
         return _float(self, result)
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the squared differences by the number less one."""
-        count, _, squares = columns
-        return squares / (count - 1) if count > 1 else None
+        """Returns the squared differences by the number less one; null for one that no float holds."""
+        return _number(columns, root=False)
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
         """Returns the squared differences by the number less one."""
-        count, _, squares = columns
-        return pl.when(count > 1).then(squares / (count - 1))
+        return _column(columns, root=False)
 
 
 @dataclass(frozen=True)
@@ -77,9 +102,31 @@ class Std(Aggregate, name="std"):
 
     def finish(self, *columns: Any) -> Any:
         """Returns the variance's root."""
-        variance = Var().finish(*columns)
-        return None if variance is None else sqrt(variance)
+        return _number(columns, root=True)
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
         """Returns the variance's root."""
-        return Var().finished(*columns).sqrt()
+        return _column(columns, root=True)
+
+
+def _number(columns: Sequence[Any], *, root: bool) -> float | None:
+    """Returns the variance, or its root; null for one that no float holds."""
+    count, scaled = columns[0], len(columns) > 3 and columns[4] is not None
+    if not count > 1:
+        return None
+    variance = (columns[4] if scaled else columns[2]) / (count - 1)
+    if not scaled:
+        return sqrt(variance) if root else variance
+    found = sqrt(variance) * _SCALE if root else variance * _SCALE * _SCALE
+    return None if isinf(found) else found
+
+
+def _column(columns: Sequence[pl.Expr], *, root: bool) -> pl.Expr:
+    """Returns the same as an expression."""
+    count, plain = columns[0], columns[2] / (columns[0] - 1)
+    found = plain.sqrt() if root else plain
+    if len(columns) > 3:
+        scaled = columns[4] / (count - 1)
+        large = scaled.sqrt() * _SCALE if root else scaled * _SCALE * _SCALE
+        found = pl.when(columns[4].is_null()).then(found).when(~large.is_infinite()).then(large)
+    return pl.when(count > 1).then(found)

@@ -1,9 +1,10 @@
 """Spines: the rows a user brings, in whatever form, and their buckets on the way to the engine."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ _GAP = r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*"
 _QUERY = re.compile(rf"{_GAP}(?:select|with|from)(?:\s+\S|/\*|--)", re.IGNORECASE | re.DOTALL)
 """A SELECT, behind comments and parentheses; a path may begin with the same letters, but not with the word."""
 # What Polars and pyarrow raise for values that make no column; pyarrow's own errors are of these Python ones.
-_UNREADABLE = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError, NotImplementedError)
+# A number that Polars cannot hold is a RuntimeError of its bindings, a decimal that is none a panic, which is no Exception.
+_UNREADABLE = (
+    pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError, ArithmeticError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,9 +131,35 @@ def to_frame(given: Any, what: str) -> pl.DataFrame:
             for name, column in given.items()
         }
     try:
-        return pl.DataFrame(given, infer_schema_length=None)
+        frame = pl.DataFrame(given, infer_schema_length=None)
     except _UNREADABLE as error:
         raise RequestError(f"The {what} cannot be made a frame: {_fault(given) or _first_line(error)}.") from error
+    for name, dtype in frame.schema.items():
+        if _may_round(dtype) and isinstance(given, (list, Mapping)):
+            values = given.get(name) if isinstance(given, Mapping) else [row.get(name) for row in given]
+            changed = next(_changed(values, frame[name].to_list()), None) if isinstance(values, (list, tuple)) else None
+            if changed is not None:
+                raise RequestError(
+                    f"The {what} cannot be made a frame: {changed!r} in the column {name!r} is not the same number as "
+                    f"{dtype}, which the others make it. Convert them to one type, Decimal say."
+                )
+    return frame
+
+
+def _may_round(dtype: Any) -> bool:
+    """Tells whether Polars makes values of a dtype of numbers that are others (S22)."""
+    return _may_round(dtype.inner) if isinstance(dtype, (pl.List, pl.Array)) else dtype.is_float() or dtype.is_decimal()
+
+
+def _changed(given: Sequence[Any], made: Sequence[Any]) -> Iterator[Any]:
+    """Yields the integers and decimals, in lists too, that are others in a column."""
+    if set(map(type, given)) <= {float, type(None)}:
+        return
+    for one, other in zip(given, made, strict=True):
+        if isinstance(one, (list, tuple)):
+            yield from _changed(one, other)
+        elif isinstance(one, (int, Decimal)) and (other is None or one != other):
+            yield one
 
 
 def is_column(given: Any) -> bool:
