@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureView, FrameSource, last_n, mean, quantile, std, sum_, var
-from featurestore.codec import to_python, unpack_values
+from featurestore.codec import seal, to_python, unpack_values
 from featurestore.plan.history import AVAILABLE, EVENT, sort_history
 from featurestore.plan.rows import shape_rows
 from featurestore.plan.tiles import TileLayout
@@ -187,7 +187,7 @@ def test_s22_sums_of_any_split_are_exact_wherever_the_total_fits(rows: list[Row]
         joined = layout.join(tiles, layout.build(events, entity))
         [value] = layout.encode(joined, [[]])
         if value is not None:
-            _, (_, groups) = unpack_values([value])
+            _, (_, groups) = unpack_values([b""], [seal(b"", value)])
             tiles = layout.decode([(joined.latest[0], groups, None)])
     t = max([row[0] for row in rows], default=0) + later
     spine = pl.DataFrame({"k": ["a"], "_time": pl.Series([t]).cast(INSTANT)})
@@ -261,13 +261,14 @@ def test_s15_a_value_of_the_version_before_is_read_and_joined() -> None:
     x = pl.Series("x", [1.5, 0.25, 2.0])
     events = pl.DataFrame({"k": ["a"] * 3, EVENT: [0, 2, 4], AVAILABLE: [0, 2, 4], "i": [5, -7, 2**62], "x": x})
     assert layout.encode(layout.build(events, entity), [[3]]) == [FORMER]
-    _, (segments, groups) = unpack_values([FORMER])
+    _, (segments, groups) = unpack_values([b""], [seal(b"", FORMER)])
     read = WindowValues.of(view, view.features).read
     assert (segments, read(groups, 4)) == ([3], [2**62 - 2, 3.75, 1.25, float(x.std() or 0), [-7, 2**62]])
     more = pl.DataFrame({"k": ["a"], EVENT: [5], AVAILABLE: [9], "i": [2**62 + 5], "x": [1e308]})
     joined = layout.join(layout.decode([(4, groups, None)]), layout.build(more, entity))
     [value] = layout.encode(joined, [[3, 4]])
-    _, (_, groups, known) = unpack_values([value])
+    assert value is not None
+    _, (_, groups, known) = unpack_values([b""], [seal(b"", value)])
     whole, total, middle, spread, few = read(groups, 5)
     assert (whole, total, middle, few, known) == (None, 1e308, 2.5e307, [2**62, 2**62 + 5], 9)
     assert spread == pytest.approx(5e307)
