@@ -326,7 +326,9 @@ def _number(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> pl.Expr
         units, fives = column.to_physical(), pl.lit(5**found.scale, pl.Int128)
         whole = units // fives
         value = whole.cast(wanted)
-        return pl.when((units % fives == 0) & (value.cast(pl.Int128, strict=False) == whole)).then(value / float(2**found.scale))
+        return pl.when((units % fives == 0) & (value.cast(pl.Int128, strict=False) == whole)).then(
+            value / pl.lit(2.0**found.scale, wanted)
+        )
     value = column.cast(wanted, strict=False)
     return pl.when(value.cast(found, strict=False) == column).then(value)
 

@@ -22,7 +22,7 @@ def differences(found: pl.DataType, wanted: pl.DataType, values: list[Any]) -> l
     frame = pl.DataFrame([pl.Series("x", values, dtype=found)])
     made = frame.select(value.alias("x"))["x"]
     rejected = [False] * len(values) if unfit is None else frame.select(unfit.fill_null(value=False)).to_series().to_list()
-    assert made.dtype == wanted
+    assert made.dtype == wanted, (found, wanted, values)
     wrong = []
     for given_, got, refused in zip(values, made.to_list(), rejected, strict=True):
         right = becomes(given_, found, wanted)
@@ -41,6 +41,7 @@ def differences(found: pl.DataType, wanted: pl.DataType, values: list[Any]) -> l
 @example((F64, D(10, 2), [1.0, 99999999.996, 1.345, 1.355, 2.675]))
 @example((F32, D(5, 2), [999.996, 1.11]))
 @example((D(38, 2), D(5, 1), [Decimal("5.55"), Decimal("5.50"), Decimal("99999.90")]))
+@example((pl.Array(pl.Array(D(38, 0), 1), 1), pl.List(pl.List(F32)), [[[None]]]))
 @example((pl.List(pl.Int64()), pl.List(F64), [[2**53 + 1], [1, None], []]))
 def test_s22_a_value_stays_the_value_it_is_or_is_rejected_alone(column: tuple[pl.DataType, pl.DataType, list[Any]]) -> None:
     assert not differences(*column)
