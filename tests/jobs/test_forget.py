@@ -236,6 +236,7 @@ def test_what_a_stream_has_set_aside_is_forgotten(valkey_url: str, tmp_path: Pat
     with store_at(tmp_path / "forget-stream", NOW) as store:
         store.apply([Amounts])
         stream = open_stream(source, store.settings.project, 60.0)
+        stream.read(1, 0.01)  # which makes the group
         poison = [b'{"uid": "%s", "amount": "much"}', b'{"uid": "%s", "amou', b'{"uid": "ann%s", "amount": "x"}', b'{"uid": "ann"']
         for number, text in enumerate(poison):
             payload = text % RARE.encode() if b"%s" in text else text
@@ -298,10 +299,10 @@ def test_forgetting_waits_for_a_write_under_way(two: tuple[Project, FeatureStore
     store = project.store._online._store  # type: ignore[attr-defined]  # within the guard, where nobody looks any more
     write, reached, go_on = store.write, threading.Event(), threading.Event()
 
-    def wait(entries: list[Entry]) -> int:
+    def wait(entries: list[Entry], **given: Any) -> int:
         reached.set()
         assert go_on.wait(30)
-        return int(write(entries))
+        return int(write(entries, **given))
 
     monkeypatch.setattr(store, "write", wait)
     pushing = threading.Thread(target=project.store.push, args=("events", project.rows))
