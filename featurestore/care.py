@@ -294,6 +294,7 @@ class Care(Parts):
 
     def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
         from featurestore.jobs.doctor import ViewChecks
+        from featurestore.jobs.doctor_online import OnlineChecks
 
         yield "streams", self._told_streams
         yield "registry", partial(self._histories.known, catalog)
@@ -301,11 +302,14 @@ class Care(Parts):
             yield f"source: {name}", partial(self._told_source, source)
         stores = self.settings.project, catalog, self._offline, self._ledger, self._clock
         views = ViewChecks(*stores, self._train_sample, self._look_up_sample)
+        online = OnlineChecks(self.settings.project, self._offline, self._online, self._watched, self._clock)
         for name, applied in sorted(catalog.views.items()):
             yield f"runs: {name}", partial(views.runs, applied)
             yield f"history: {name}", partial(views.history, applied)
             yield f"history: {name}", partial(self._histories.whole, applied)
             yield f"online: {name}", partial(views.online, catalog.served[name])
+            yield f"online values: {name}", partial(online.values, catalog.served[name])
+        yield "online store", online.strangers
 
     def _told_settings(self) -> "Iterator[Finding]":
         from featurestore.jobs.doctor import Finding

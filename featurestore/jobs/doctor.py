@@ -1,6 +1,7 @@
 """The doctor: examines a project from its settings to its values, and says of what is wrong what to do about it."""
 
 import math
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -246,15 +247,14 @@ class ViewChecks:
         yield Finding(where, "error", told, f"featurestore materialize --rebuild-online {name} (or: featurestore doctor --repair)")
 
     def _sample(self, applied: AppliedView) -> pl.DataFrame:
-        """Returns the keys of some entities, others each time that the history has changed."""
+        """Returns the keys of some entities, other ones at each look."""
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
         keys = list(applied.spec.entity.key_names)
         if not snapshot.buckets:
             return pl.DataFrame(schema=applied.spec.entity.keys)
-        nodes = list(snapshot.buckets)
-        history = snapshot.buckets[nodes[snapshot.version % len(nodes)]]
+        history = snapshot.buckets[random.choice(list(snapshot.buckets))]
         known = pl.concat(history.read(keys)).unique(maintain_order=True).drop_nulls()
-        return known.sample(min(_SAMPLE, known.height), seed=snapshot.rows)
+        return known.sample(min(_SAMPLE, known.height))
 
     def _differing(self, applied: AppliedView, entities: pl.DataFrame) -> pl.DataFrame:
         name, now = applied.spec.name, self._clock()

@@ -122,13 +122,14 @@ class WatchedOnline:
         """Returns the store's kind and version.
 
         Raises:
-            OnlineStoreError: it cannot be reached, or lost data that is not written again yet.
+            OnlineStoreError: it cannot be reached.
+            OnlineLostError: it lost data that is not written again yet.
         """
         kind = self._store.check()
         doubts = self.look()
         if doubts:
             views = sorted({view for view, _ in doubts})
-            raise OnlineStoreError(
+            raise OnlineLostError(
                 f"Values of {', '.join(views)} in the online store may be missing or too old: {next(iter(doubts.values()))}. "
                 f"The next run of each view writes them again, or: featurestore materialize --rebuild-online {' '.join(views)}"
             )

@@ -129,7 +129,7 @@ class RedisStore:
         return 0
 
     def check(self) -> str:
-        """Returns the server's kind and version, such as ``"valkey 9.1.2"``.
+        """Returns the server's kind and version, such as ``"valkey 9.1.2"``, as far as its user may know them.
 
         Raises:
             OnlineStoreError: it cannot be reached.
@@ -137,6 +137,8 @@ class RedisStore:
         try:
             servers = self._open().servers()
             info = servers[0].ask(b"INFO", b"server")
+        except self._errors.NoPermissionError:
+            return "redis or valkey"  # which answers, and whose user may only read
         except self._foreign as error:
             raise self._explain(error) from error
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
@@ -219,7 +221,9 @@ class RedisStore:
             (errors.TimeoutError, "Look at its load and at the network, or raise ?socket_timeout=… (seconds) in the address."),
             ((errors.ConnectionError, errors.RedisClusterException, OSError), "Is it running, and is the address right?"),
         ]
-        # These two redis-py tells apart by their text only.
+        # These redis-py tells apart by their text only.
+        if "ACL failure in script" in str(error) or "executing the script can't run" in str(error):
+            return f"Give its user the commands {_COMMANDS}."
         if "Cluster mode is not enabled" in str(error):
             return "This is a single server: take redis:// for redis+cluster://."
         if "No connection available" in str(error):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from featurestore.errors import FeatureStoreError
+from featurestore.online.base import OnlineLostError
 from featurestore.server.observer import Observer
 from featurestore.server.pools import Pools
 from featurestore.server.problems import RETRY_AFTER, Problem
@@ -76,7 +77,13 @@ class ReadyEndpoint:
         for name, found in self._store.check().items():
             if isinstance(found, FeatureStoreError):
                 _log.warning("The %s is not ready: %s", name, found)
-            told[name] = "it cannot be reached" if isinstance(found, FeatureStoreError) else "ok"
+            told[name] = (
+                "it may have lost values, which are not written again yet"
+                if isinstance(found, OnlineLostError)
+                else "it cannot be reached"
+                if isinstance(found, FeatureStoreError)
+                else "ok"
+            )
         if told["registry"] == "ok":
             told["definitions"] = "ok" if self._store.catalog_at_hand.views else "nothing is applied; run: featurestore apply"
         return told

@@ -1,0 +1,96 @@
+"""The rights that docs/how-to/look-up.md asks for are enough, on a real server, and none of them is idle."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from featurestore.errors import OnlineStoreError
+from tests.jobs.test_lost_online import NOW, SOURCE, opened, rows_of, served, trained
+from tests.projects import Hand
+from tests.servers.valkey import ValkeyServer
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "look-up.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+def documented() -> list[str]:
+    found = re.search(r"user needs the commands `([A-Z ]+)`; one that\s+only reads needs `MGET`", PAGE)
+    assert found is not None
+    return found.group(1).lower().split()
+
+
+def user_of(server: ValkeyServer, name: str, commands: list[str]) -> str:
+    with redis.Redis(port=server.port) as client:
+        client.acl_setuser(
+            name, enabled=True, reset=True, passwords=["+pw"], keys=["test/*"], commands=[f"+{each}" for each in commands]
+        )
+    return f"redis://{name}:pw@127.0.0.1:{server.port}"
+
+
+def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
+    clock = Hand(NOW + 60_000_000)
+    with opened(tmp_path, clock, user_of(server, "writer", documented())) as store:
+        store.materialize()
+        store.push(SOURCE, rows_of(("a", 10, 1.0)))
+        assert served(store) == trained(store)
+        assert not isinstance(store.check()["online"], OnlineStoreError)
+        assert [each for each in store.doctor() if each.state == "error" and "clock" not in each.check] == []
+        with redis.Redis(port=server.port) as client:
+            client.flushall()
+        assert isinstance(store.check()["online"], OnlineStoreError)
+        store.doctor(repair=True)
+        assert served(store) == trained(store)
+        store.forget("thing", {"k": "a"})
+        assert store.online("newest", [{"k": "a"}]).status == {"x": ["missing"]}
+        store.teardown()
+    with redis.Redis(port=server.port) as client:
+        assert client.keys("*") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", documented())
+def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeyServer, left_out: str) -> None:
+    clock = Hand(NOW + 60_000_000)
+    commands = [each for each in documented() if each != left_out]
+    refused = 0
+    with opened(tmp_path, clock, user_of(server, "writer", commands)) as store:
+        for work in (
+            store.materialize,
+            lambda: store.push(SOURCE, rows_of(("a", 10, 1.0))),
+            store.rebuild_online,
+            store.teardown,
+        ):
+            problem = ""
+            try:
+                work()
+            except OnlineStoreError as error:
+                problem = str(error)
+            assert not problem or "Give its user the commands" in problem
+            refused += bool(problem)
+        refused += sum(1 for each in store.doctor() if "Give its user the commands" in each.told)
+    with redis.Redis(port=server.port) as client:
+        assert refused or any(each["reason"] == "command" for each in client.acl_log()), f"{left_out} is not needed"
+
+
+def test_a_user_that_only_reads_answers_look_ups_and_is_ready(tmp_path: Path, server: ValkeyServer) -> None:
+    clock = Hand(NOW + 60_000_000)
+    with opened(tmp_path, clock, server.url) as writer:
+        writer.materialize()
+        reader_url = user_of(server, "reader", ["mget"])
+        with opened(tmp_path, clock, reader_url) as reader:
+            assert reader.check()["online"] == "redis or valkey"
+            assert served(reader) == trained(reader)
+            with redis.Redis(port=server.port) as client:
+                client.flushall()
+            assert isinstance(reader.check()["online"], OnlineStoreError)  # which it notes, though it cannot mark the store
+            writer.materialize()
+            assert reader.check()["online"] == "redis or valkey"
+            assert served(reader) == trained(reader)
