@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from featurestore.errors import FeatureStoreError
-from featurestore.online.base import OnlineLostError
 from featurestore.server.observer import Observer
 from featurestore.server.pools import Pools
 from featurestore.server.problems import RETRY_AFTER, Problem
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 _log = logging.getLogger("featurestore.server")
+_WRONG = {"registry": "it cannot be reached", "online": "it cannot be reached, or may have lost values (the log says which)"}
 _FRESH = 1.0
 """For how many seconds what was found counts: whoever asks all the time asks the stores once a second."""
 
@@ -77,13 +77,7 @@ class ReadyEndpoint:
         for name, found in self._store.check().items():
             if isinstance(found, FeatureStoreError):
                 _log.warning("The %s is not ready: %s", name, found)
-            told[name] = (
-                "it may have lost values, which are not written again yet"
-                if isinstance(found, OnlineLostError)
-                else "it cannot be reached"
-                if isinstance(found, FeatureStoreError)
-                else "ok"
-            )
+            told[name] = _WRONG[name] if isinstance(found, FeatureStoreError) else "ok"
         if told["registry"] == "ok":
             told["definitions"] = "ok" if self._store.catalog_at_hand.views else "nothing is applied; run: featurestore apply"
         return told

@@ -88,7 +88,7 @@ def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: Ha
     with materialized(tmp_path, hand) as store:
         write(tmp_path, RUNS, hand)
 
-        def unreachable(*_: Any) -> int:
+        def unreachable(*_: Any, **__: Any) -> int:
             raise OnlineStoreError("it went away")
 
         with monkeypatch.context() as patch:
