@@ -13,7 +13,7 @@ import random
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Event, Lock, Thread
 from uuid import uuid4
@@ -260,6 +260,9 @@ class Scheduler:
         if lease is None:
             return 0
         took = due if blocker is None else waiting(due, reason, None)
+        if seen is not None and seen.state == "running" and seen.holder == self.holder:
+            took = replace(took, deaths=seen.deaths)  # an answer of the registry was lost: nobody died of it
+            due = replace(due, deaths=seen.deaths)
         try:
             # The row may have been settled by another since it was read, just before its lease was free.
             moved = self._dues.move(lease, seen, took, release=blocker is not None)

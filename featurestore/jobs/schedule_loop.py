@@ -1,13 +1,16 @@
 """The scheduler's loop: APScheduler fires the ticks, until somebody says stop."""
 
 from datetime import UTC
-from threading import Event
+from threading import Event, Lock, Thread
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from featurestore.clock import utc_now
 from featurestore.jobs.schedule import Scheduler
 from featurestore.jobs.standing import PromiseWatch
+
+_END_SECONDS, _TICK_SECONDS = 5.0, 1.0
+"""How long the end may take of what only asks the registry."""
 
 
 def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event, watch: PromiseWatch) -> int:
@@ -21,11 +24,18 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
         watch: looks now and then whether views are as fresh as they promise.
 
     Returns:
-        How much was not finished, and goes on in threads whose writes do not count any more: the process is to end.
+        How much was not finished, and goes on in threads whose writes do not count any more: the process is to end. A registry
+        that does not answer is counted with it: whoever waits for it is not waited for.
     """
+    ticking = Lock()
+
+    def step() -> None:
+        with ticking:
+            scheduler.step()
+
     # A tick that was missed, or is late, is no loss: the next one finds the same due.
     clock = BackgroundScheduler(timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
-    clock.add_job(scheduler.step, "interval", seconds=seconds, next_run_time=utc_now())
+    clock.add_job(step, "interval", seconds=seconds, next_run_time=utc_now())
     clock.add_job(scheduler.renew, "interval", seconds=scheduler.lease_seconds / 3)
     clock.add_job(watch.look, "interval", seconds=watch.seconds, next_run_time=utc_now())
     clock.start()
@@ -36,5 +46,8 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
         clock.pause()
         unfinished = scheduler.stop(shutdown_seconds)
         clock.shutdown(wait=False)
-        watch.end()
-    return unfinished
+        ending = Thread(target=watch.end, name="featurestore-promises-end", daemon=True)
+        ending.start()
+        ending.join(_END_SECONDS)
+        stuck = ending.is_alive() or not ticking.acquire(timeout=_TICK_SECONDS)
+    return max(unfinished, int(stuck))

@@ -22,6 +22,19 @@ def database_facts(registry: SpecRegistry) -> tuple[str, datetime | None]:
     return f"{kinds.get(name, name)} {version}", now
 
 
+def dues_ahead(registry: SpecRegistry, seconds: float) -> dict[str, float]:
+    """Returns what was taken up, by the due table, more than so many seconds from now, and in how many: clocks do not agree.
+
+    Raises:
+        RegistryError: the database cannot be reached.
+    """
+    due, now = registry.database.tables.due, to_micros(registry.clock())
+    ahead = (due.c.project == registry.project) & (due.c.due_at > now + round(seconds * 1e6))
+    with registry.database.reading() as connection:
+        rows = connection.execute(due.select().where(ahead).order_by(due.c.view)).all()
+    return {row.view: (row.due_at - now) / 1e6 for row in rows}
+
+
 def expired_leases(registry: SpecRegistry) -> list[str]:
     """Returns on what there are leases that nobody gave back and that have ended: whoever had them is gone.
 

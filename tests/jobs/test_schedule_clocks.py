@@ -14,7 +14,7 @@ import pytest
 
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, RegistryError
 from featurestore.jobs.turns import OVER, Belief, Retries, take_up
 from featurestore.registry.due import Due, Dues
 from featurestore.registry.leases import Leases, longest_lease
@@ -51,6 +51,7 @@ def test_f8_a_clock_that_was_ahead_once_stops_nobody(
     fast.tick()
     hand.micros -= round(ahead * SECOND)
     told.clear()
+    assert [each.check for each in store.doctor() if each.check.startswith("schedule: ")] == ["schedule: v", "schedule: w"]
     upcoming = {each.name: each.next_at for each in scheduler.upcoming()}
     assert all(at <= from_micros(hand.micros) for at in upcoming.values()), "status does not use the condition of the tick"
     tick_ten_times([(scheduler, hand)])
@@ -240,6 +241,28 @@ def test_a_registry_that_does_not_answer_keeps_no_scheduler_from_ending(
     assert scheduler.stop(0.1) == 1
     assert time.monotonic() - began < 10
     silent.set()
+
+
+def test_an_answer_of_the_registry_that_is_lost_is_no_death(
+    store: FeatureStore, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is moved, and the scheduler does not learn of it: time and again, for longer than deaths are counted."""
+    write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
+    store.apply([view(tmp_path, schedule="1d")])
+    scheduler, told = scheduler_of(store)
+    move = Dues.move
+
+    def lost(self: Dues, lease: Any, seen: Any, due: Due, **options: Any) -> bool:
+        move(self, lease, seen, due, **options)
+        raise RegistryError("no answer")
+
+    monkeypatch.setattr(Dues, "move", lost)
+    for _ in range(8):
+        scheduler.step()
+        pass_seconds(hand, 31)
+    monkeypatch.undo()
+    scheduler.step()
+    assert states(told) == [("v", "done")]
 
 
 def test_d23_asking_how_things_stand_makes_no_scheduler(
