@@ -34,8 +34,8 @@ class Patience:
 class BrokerClock:
     """Tells until when rows are known, by the clock that stamps the entries: the broker's.
 
-    A broker that is further ahead of this machine than an entry may wait is not believed: its entries, stamped in the future, would
-    hide all that comes once its clock is right. By this machine's clock they wait.
+    A broker whose clock is further from this machine's than an entry may wait is not believed: were it ahead, its entries, stamped
+    in the future, would hide all that comes once its clock is right. By this machine's clock they wait.
 
     Args:
         source: the stream's source.
@@ -74,7 +74,7 @@ class BrokerClock:
     def until(self) -> int:
         """Returns the latest instant that is past, in microseconds."""
         now = to_micros(self._patience.clock())
-        return now + self._ahead if self._ahead <= self._patience.seconds * _MICROS else now
+        return now + self._ahead if abs(self._ahead) <= self._patience.seconds * _MICROS else now
 
 
 class Held:

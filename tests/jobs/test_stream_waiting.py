@@ -166,7 +166,7 @@ class Hands:
 
 
 @pytest.mark.parametrize(
-    ("ahead", "believed"), [(0, True), (299, True), (300, True), (301, False), (86_400, False), (-86_400, True)]
+    ("ahead", "believed"), [(0, True), (299, True), (300, True), (301, False), (86_400, False), (-300, True), (-86_400, False)]
 )
 def test_a_broker_is_believed_as_long_as_an_entry_may_wait(ahead: int, believed: bool, caplog: pytest.LogCaptureFixture) -> None:
     hands = Hands()
