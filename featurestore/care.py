@@ -16,7 +16,7 @@ from featurestore.adapters import (
     remove_history,
     store_folders,
 )
-from featurestore.clock import format_seconds, parse_duration
+from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
 from featurestore.durable import folder_mode, make_folders
 from featurestore.errors import DamagedHistoryError, FeatureStoreError, RequestError
@@ -319,18 +319,14 @@ class Care(Parts):
         yield Finding("settings", "ok", f"{there}. Project {self.settings.project!r}, online={online_address(self.settings)}")
 
     def _told_registry(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding, told_clock
+        from featurestore.jobs.doctor import Finding, told_clock, told_due
         from featurestore.registry.health import database_facts, dues_ahead, expired_leases
 
         kind, now = database_facts(self._registry)
         yield Finding("registry", "ok", f"{kind}, revision {self._watch.refresh().revision}")
         if now is not None:
             yield told_clock("registry", now, self._clock())
-        for name, seconds in dues_ahead(self._registry, self.settings.schedule_lease_seconds).items():
-            told = f"it was taken up {format_seconds(seconds)} from now: a scheduler's clock was ahead, or this one's is behind"
-            yield Finding(
-                f"schedule: {name}", "warning", told, "Set all by a time server. Schedulers take it up again all the same."
-            )
+        yield from map(told_due, dues_ahead(self._registry, self.settings.schedule_lease_seconds).items())
         for name in expired_leases(self._registry):
             advice = "Another scheduler takes it over; start one if none runs: featurestore schedule"
             yield Finding(f"lease: {name}", "warning", "whoever had it ended without giving it back", advice)

@@ -268,7 +268,9 @@ class Operations(Care):
             standing: how the views stand now; what was told before, by this process or another, is not told again.
             logged: whether to log it.
         """
-        notify = self._notify if logged else self._post
+        from featurestore.jobs.notify import open_webhook
+
+        notify = open_webhook(self.settings.webhook, self.settings.project, logged=logged)
         for notice in self._promises.news(standing):
             notify(notice)
 

@@ -374,12 +374,6 @@ class Parts(MadeOnce):
 
         return open_webhook(self.settings.webhook, self.settings.project)
 
-    @once
-    def _post(self) -> "Notify":
-        from featurestore.jobs.notify import open_webhook
-
-        return open_webhook(self.settings.webhook, self.settings.project, logged=False)
-
     def _open_source(self, source: Source) -> "SourceReader":
         return open_source(source, self.settings.root, self._clock)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from featurestore.clock import Clock, format_duration, from_micros
+from featurestore.clock import Clock, format_duration, format_seconds, from_micros
 from featurestore.durable import make_folders
 from featurestore.errors import DefinitionError, FeatureStoreError
 from featurestore.jobs.standing import age_of, is_late
@@ -108,6 +108,13 @@ def _clock_finding(name: str, apart: float) -> Finding:
     state: State = "ok" if apart <= _SKEW else "warning" if apart <= _BAD_SKEW else "error"
     advice = "" if state == "ok" else "Set both by a time server (chrony, systemd-timesyncd): features are cut off by the clock."
     return Finding(f"clock: {name}", state, f"differs from this process's by {apart:.1f} s", advice)
+
+
+def told_due(found: tuple[str, float]) -> Finding:
+    """Tells what was taken up in so many seconds from now."""
+    name, seconds = found
+    told = f"it was taken up {format_seconds(seconds)} from now: a scheduler's clock was ahead, or this one's is behind"
+    return Finding(f"schedule: {name}", "warning", told, "Set all by a time server. Schedulers take it up again all the same.")
 
 
 def told_stream(stream: StreamStatus) -> Iterator[Finding]:
