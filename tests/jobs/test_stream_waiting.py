@@ -92,30 +92,6 @@ def test_s18_rows_of_a_producer_that_is_ahead_wait_and_the_good_ones_behind_them
         assert store.rejected("latest").is_empty()
 
 
-def test_s18_what_waits_is_not_delivered_often(tmp_path: Path, broker: Broker) -> None:
-    """Waiting for longer than a worker may be at an entry is no sign that workers die of it."""
-    source = broker.source(group="g")
-    with store_with(tmp_path, latest(source)) as store:
-        broker.add({**row("a", 0), "at": (utc_now() + DAY).isoformat()})
-        with working(store) as counts:  # it takes over what was left for 0.3 s
-            wait_until(lambda: counts().waiting == 1, "it does not wait")
-            [before] = broker.raw.xpending_range(broker.topic, "g", "-", "+", 10)
-            wait_until(lambda: counts().pushes >= 0 and pending(broker)["idle_seen"] > 3, "the broker is not told that it is held")
-            [after] = broker.raw.xpending_range(broker.topic, "g", "-", "+", 10)
-            assert (after["times_delivered"], after["consumer"]) == (before["times_delivered"], before["consumer"])
-        assert counts().set_aside == 0
-
-
-def pending(broker: Broker, seen: dict[str, Any] = {"idle_seen": 0, "last": None}) -> dict[str, Any]:  # noqa: B006 - counts its calls
-    """How often the time since the one pending entry was last given out has begun again."""
-    [found] = broker.raw.xpending_range(broker.topic, "g", "-", "+", 10)
-    idle = found["time_since_delivered"]
-    if seen["last"] is not None and idle < seen["last"]:
-        seen["idle_seen"] += 1
-    seen["last"] = idle
-    return seen
-
-
 def test_s18_times_that_a_transform_makes_wait_too(tmp_path: Path, broker: Broker) -> None:
     from featurestore import Entity, FeatureView
 

@@ -1,5 +1,6 @@
 """What every ``StreamConsumer`` does, on a real broker."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -103,6 +104,28 @@ class StreamContract(ABC):
         self.add(topic, b"1")
         assert len(read_all(make(), 1)) == 1
         assert make().read(10, 0.05) == []
+
+    def test_s18_what_is_held_is_left_behind_by_nobody_and_counts_no_delivery(self, make: Make, topic: str) -> None:
+        consumer, other = make(idle=2.0), make(idle=2.0)
+        self.add(topic, b"1", b"2")
+        held, left = read_all(consumer, 2)
+        assert other.read(10, 0.001) == []
+        taken: list[Entry] = []
+
+        def is_taken_over() -> bool:
+            taken.extend(consumer.read(10, 0.01, held=[held]))  # a worker may be given what it left behind itself
+            taken.extend(other.read(10, 0.01))
+            return bool(taken)
+
+        wait_until(is_taken_over, "what is not held stays with its worker")
+        assert [each.id for each in taken] == [left.id]
+        for each in (consumer, other):
+            each.acknowledge(taken)
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:  # longer than an entry may be with a worker
+            assert consumer.read(10, 0.01, held=[held]) == other.read(10, 0.01) == []
+        [again] = read_all(other, 1)  # it is held no longer
+        assert (again.id, again.deliveries) == (held.id, 2)
 
     def test_lag(self, make: Make, topic: str) -> None:
         consumer = make()
