@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     server_head_kib: float = Field(default=32.0, gt=0, description="The KiB that the head of a request may have.")
     server_headers: int = Field(default=100, gt=0, description="The headers that a request may have.")
     server_head_seconds: float = Field(default=10.0, gt=0, description="How long the head of a request may take to come.")
-    server_keep_alive_seconds: float = Field(default=5.0, gt=0, description="How long a connection may wait for its next request.")
+    server_keep_alive_seconds: float = Field(default=30.0, gt=0, description="How long a connection may wait for its next request.")
     server_shutdown_seconds: float = Field(default=30.0, gt=0, description="How long requests may take to end with the server.")
     server_tls_cert: str = Field(default="", description="The certificate of the server, a PEM file; empty for plain HTTP.")
     server_tls_key: str = Field(default="", description="The key of the certificate, a PEM file.")

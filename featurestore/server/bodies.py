@@ -195,8 +195,18 @@ def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
     return values, containers
 
 
-def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Limits) -> int:
+def brackets(body: bytes | bytearray, given: str) -> int | None:
+    """Returns how many lists and objects a body has at most; None where that takes a closer look."""
+    return body.count(b"[") + body.count(b"{") if given == JSON else None
+
+
+def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Limits, brackets: int | None = None) -> int:
     """Returns how many rows there are, where there are no more rows and columns, and no deeper values, than may be.
+
+    Args:
+        rows: the rows.
+        limits: what may be.
+        brackets: how many lists and objects their body has at most, if that is known: of few none can be deep.
 
     Raises:
         LimitError: there are more rows.
@@ -209,6 +219,8 @@ def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Li
     check_rows(count, limits.rows)
     if widest > limits.columns:
         raise RequestError(f"The rows have {widest:,} columns, and {limits.columns} are allowed (server_columns).")
+    if brackets is not None and brackets - count <= _DEEPEST:
+        return count
     columns = rows.values() if isinstance(rows, Mapping) else [row.values() for row in rows]
     layer = [value for column in columns for value in column if type(value) in _CONTAINERS]
     containers = 0

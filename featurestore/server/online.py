@@ -28,6 +28,7 @@ from featurestore.server.bodies import (
     Name,
     Rows,
     answer_type,
+    brackets,
     check_shape,
     media_type,
     sayable,
@@ -71,7 +72,7 @@ class Asked:
         names: as the request names it.
     """
 
-    __slots__ = ("converters", "floats", "names", "plan", "said", "types")
+    __slots__ = ("converters", "floats", "names", "needed", "plan", "said", "types")
 
     def __init__(self, selection: Selection, plan: "OnlinePlan", names: tuple[str, ...]) -> None:
         self.names = names
@@ -79,6 +80,8 @@ class Asked:
         self.said = ",".join(names)
         columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
         fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        required = (each.field.name for each in selection.computation.fields if each.field.required)
+        self.needed = tuple(dict.fromkeys((*columns, *required)))
         texts = {name: from_json(dtype) for name, dtype in {**fields, **columns}.items()}
         self.converters = {name: convert for name, convert in texts.items() if convert is not None}
         self.floats = tuple(name for name, dtype in selection.schema.items() if _has_floats(dtype))
@@ -117,26 +120,26 @@ class OnlineEndpoint:
         self._reads = parts.pools.reads
         self._codec = Codec(Question)
         self._project = parts.store.settings.project
+        self._anything = Resource("features", (), self._project)
         self._catalog: Catalog | None = None
         self._asked: dict[str | tuple[str, ...], Asked] = {}
 
     async def __call__(self, visit: Visit) -> None:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
-        if visit.awaits(LARGE):
-            visit.check_any(Resource("features", (), self._project))
-        body = await visit.body(self._limits.body)
+        body = await visit.body(self._limits.body, partial(visit.check_any, self._anything))
         large = len(body) > LARGE
         question = await self._reads.run(partial(self._decoded, body, given)) if large else self._decoded(body, given)
+        most = brackets(body, given)
         del body
         features = question.features
         visit.check(Resource("features", (features,) if type(features) is str else tuple(features), self._project))
         asked = self._compiled(features)
         rows = question.rows
         if large:
-            visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows))
+            visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows, most))
         else:
-            visit.rows, rows = self._converted(asked, rows)
+            visit.rows, rows = self._converted(asked, rows, most)
         found = await self._store.online_async(asked.plan, rows, at=question.at)
         wanted = answer_type(visit.header(b"accept"), given)
         columns: dict[str, Any] = found.columns()
@@ -161,9 +164,13 @@ class OnlineEndpoint:
             )
         return question
 
-    def _converted(self, asked: Asked, rows: Any) -> tuple[int, Any]:
+    def _converted(self, asked: Asked, rows: Any, most: int | None) -> tuple[int, Any]:
         """Returns how many rows there are, and the rows as the store takes them."""
-        count = check_shape(rows, self._limits)
+        count = check_shape(rows, self._limits, most)
+        if not count and isinstance(rows, dict):
+            for name in asked.needed:
+                if name not in rows:  # of rows that are there the store says so
+                    raise RequestError(f"The rows have no column {name!r}. Give it, if only as an empty list.", column=name)
         if asked.converters:
             rows = as_dicts(rows)
             asked.convert(rows)

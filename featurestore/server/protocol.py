@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from featurestore.server.problems import Problem
 
 _MOST_PIPELINED = 16
+_GRACE = 0.05
+"""How long what is due to end stays, to read what may have come while the process was at something else."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends a connection that was idle for long, unless its next request has come and only was not read yet."""
+        self.timeout_keep_alive_task = self.loop.call_later(_GRACE, super().timeout_keep_alive_handler)
+
     def _head_is_late(self) -> None:
+        self._timer = self.loop.call_later(_GRACE, self._head_is_missing)
+
+    def _head_is_missing(self) -> None:
         self._timer = None
         if self.idle and not self.transport.is_closing():
             detail = f"The head of the request had not come after {self.ends.head_seconds:g} seconds (server_head_seconds)."

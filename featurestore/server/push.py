@@ -20,6 +20,7 @@ from featurestore.server.bodies import (
     Name,
     Rows,
     answer_type,
+    brackets,
     check_shape,
     media_type,
     sayable,
@@ -84,7 +85,7 @@ class PushEndpoint:
             said = self._codec.decode(body, given, self._limits.values)
             rows, views = said.rows, said.views or views
             self._check_views(visit, views or ())
-            visit.rows = check_shape(rows, self._limits)
+            visit.rows = check_shape(rows, self._limits, brackets(body, given))
             _check_names(rows, self._limits.columns)
             if given == JSON:
                 rows = with_floats(rows)

@@ -70,11 +70,6 @@ class Visit:
         """Asks whether they may do what the route needs to anything at all, before the names are known. Raises Forbidden."""
         self._guard.check(self._admitted(), self.action, resource)
 
-    def awaits(self, size: int) -> bool:
-        """Tells whether there comes a body that is larger than that, or may be."""
-        said = self.header(b"content-length")
-        return int(said) > size if said is not None and said.isdigit() else self._brings_body()
-
     def may(self, action: str, resource: Resource) -> bool:
         """Tells whether they may do something beside what the route needs, for an answer that leaves out what they may not."""
         try:
@@ -119,8 +114,12 @@ class Visit:
             found[name] = value
         return found
 
-    async def body(self, most: int) -> bytes | bytearray:
+    async def body(self, most: int, first_of_all: Callable[[], None] | None = None) -> bytes | bytearray:
         """Returns the body.
+
+        Args:
+            most: the bytes that it may have.
+            first_of_all: is called before more is read than what came with the head; what it raises ends the request.
 
         Raises:
             LimitError: it is larger than that; it is not read to its end.
@@ -136,6 +135,8 @@ class Visit:
             raise _too_large(f"more than {most:,} bytes", most)
         if self.uploaded:
             return first
+        if first_of_all is not None:
+            first_of_all()
         whole = bytearray(first)
         self._hold(len(first))
         async for chunk in self._chunks(most, len(first)):

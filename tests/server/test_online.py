@@ -311,3 +311,15 @@ def test_d29_an_apply_in_the_middle_of_a_look_up_changes_nothing_of_it(own: Feat
         answer = httpx.post(f"{url}/v1/online", json=asked, timeout=30)
         assert answer.status_code == 200, answer.text
         assert httpx.post(f"{url}/v1/online", json=asked, timeout=30).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [({}, 422), ({"distance": []}, 422), ({"origin": []}, 422), ({"origin": [], "distance": []}, 200), ([], 200)],
+)
+def test_k22_columns_without_a_row_are_taken_as_the_schema_has_them(http: httpx.Client, rows: Any, status: int) -> None:
+    schema = http.get("/openapi.json").json()["components"]["schemas"]["delay_model.columns"]
+    answer = http.post("/v1/online", json={"features": "delay_model", "rows": rows})
+    assert answer.status_code == status, answer.text
+    if isinstance(rows, dict):
+        assert (set(schema["required"]) <= set(rows)) == (status == 200)
