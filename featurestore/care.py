@@ -293,10 +293,10 @@ class Care(Parts):
         yield from self._checks_of(catalog)
 
     def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
-        from featurestore.jobs.doctor import ViewChecks
+        from featurestore.jobs.doctor import ViewChecks, told_streams
         from featurestore.jobs.doctor_online import OnlineChecks
 
-        yield "streams", self._told_streams
+        yield "streams", lambda: told_streams(self.streams.status())
         yield "registry", partial(self._histories.known, catalog)
         for name, source in sorted(catalog.sources.items()):
             yield f"source: {name}", partial(self._told_source, source)
@@ -343,12 +343,6 @@ class Care(Parts):
             yield told_clock("online store", facts[0], self._clock())
             for problem in facts[1]:
                 yield Finding("online store", "warning", problem)
-
-    def _told_streams(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import told_stream
-
-        for each in self.streams.status():
-            yield from told_stream(each)
 
     def _told_source(self, source: Source) -> "Iterator[Finding]":
         from featurestore.jobs.doctor import Finding

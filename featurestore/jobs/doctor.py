@@ -117,6 +117,12 @@ def told_due(found: tuple[str, float]) -> Finding:
     return Finding(f"schedule: {name}", "warning", told, "Set all by a time server. Schedulers take it up again all the same.")
 
 
+def told_streams(streams: Sequence[StreamStatus]) -> Iterator[Finding]:
+    """Tells how streams stand, one after the other."""
+    for each in streams:
+        yield from told_stream(each)
+
+
 def told_stream(stream: StreamStatus) -> Iterator[Finding]:
     """Tells how a stream stands: whether its broker is there, what it lost, what is set aside, and how far its clock is off."""
     where = f"stream: {stream.source}"
