@@ -19,7 +19,7 @@ from featurestore.adapters import (
 from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
 from featurestore.durable import folder_mode, make_folders
-from featurestore.errors import DamagedHistoryError, FeatureStoreError, RequestError
+from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.selection import select
@@ -255,13 +255,10 @@ class Care(Parts):
         catalog = self._watch.refresh()
         job = self._materializer(None)
         for name, applied in sorted(catalog.views.items()):
-            try:
-                mended = self._histories.mend(applied)
-            except DamagedHistoryError as error:
-                yield Finding(f"repair: {name}", "error", str(error))
+            mended = list(self._histories.repaired(applied))
+            yield from mended
+            if any(each.state == "error" for each in mended):
                 continue
-            if mended:
-                yield Finding(f"repair: {name}", "ok", mended)
             last = self._ledger.latest(name, applied.data_version)
             if last is not None and last.state in ("running", "committed"):
                 job.materialize(*self._at_hand.of(applied), start=None, end=self._clock())

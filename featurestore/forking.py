@@ -31,3 +31,11 @@ def _tell() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_tell)
+
+
+_first_users: dict[str, int] = {}
+
+
+def is_first_user(library: str) -> bool:
+    """Tells whether this process may use a library whose threads a forked child has not: whether none above it has used it."""
+    return _first_users.setdefault(library, os.getpid()) == os.getpid()

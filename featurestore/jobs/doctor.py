@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from errno import EDQUOT, ENOSPC
 from importlib.metadata import PackageNotFoundError, version
 from os import fstat
 from pathlib import Path
@@ -158,9 +159,9 @@ def told_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
             written = from_micros(fstat(file.fileno()).st_mtime_ns // 1000)
         usage = disk_usage(folder)
     except OSError as error:
-        yield Finding(
-            f"folder: {name}", "error", f"{folder} cannot be written to: {error.strerror}", "Make it this user's to write."
-        )
+        is_full = error.errno in (ENOSPC, EDQUOT)
+        advice = "Make room: the disk, or this user's part of it, is full." if is_full else "Make it this user's to write."
+        yield Finding(f"folder: {name}", "error", f"{folder} cannot be written to: {error.strerror}", advice)
         return
     yield Finding(f"folder: {name}", "ok", f"{folder} can be written to")
     yield told_clock(name, written, clock())

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_IMODE
 
+from featurestore.errors import DamagedHistoryError
 from featurestore.jobs.doctor import Finding
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Booked, Mender, cure
@@ -74,6 +75,16 @@ class HistoryChecks:
             if definition in table.definitions or (made == number and not definition):
                 return made
         return max(there, default=number - 1) + 1
+
+    def repaired(self, applied: AppliedView) -> Iterator[Finding]:
+        """Puts back what a view's history lacks, and tells of it; nothing where it lacks nothing."""
+        try:
+            done = self.mend(applied)
+        except DamagedHistoryError as error:
+            yield Finding(f"repair: {applied.spec.name}", "error", str(error))
+            return
+        if done:
+            yield Finding(f"repair: {applied.spec.name}", "ok", done)
 
     def mend(self, applied: AppliedView, *, give_up: bool = False) -> str:
         """Puts back what a view's history lacks; returns what was done. Raises as ``Mender.mend``."""

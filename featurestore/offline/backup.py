@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from deltalake import DeltaTable
-
 from featurestore.durable import copy_file, remove_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta_files import translated
+from featurestore.offline.delta_open import open_delta
 
 _PUSHED, _COMMITS = "_pushed", "_delta_log"
 _ATTEMPTS = 5
@@ -45,7 +44,7 @@ def _copy_table(table: Path, target: Path) -> None:
             _copy(table, target, _files(table / part))
         others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (_PUSHED, _COMMITS)]
         _copy(table, target, others)
-        named = DeltaTable(str(target)).file_uris()
+        named = open_delta(target).file_uris()
         if all(Path(path.removeprefix("file://")).exists() for path in named):
             return
     raise OfflineStoreError(

@@ -1,5 +1,6 @@
 """The files of a Delta table: what their columns are, how one is written, how those of a bucket are read."""
 
+import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -378,6 +379,19 @@ def translated(action: str, where: str) -> Iterator[None]:
             f"entity was forgotten or what nothing needs any more was removed: ask again. ({error})"
         ) from error
     except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
-        raise OfflineStoreError(
-            f"The offline store could not {action} {where}: {error}. Is the disk full, or the folder not yours to write?"
-        ) from error
+        raise OfflineStoreError(f"The offline store could not {action} {where}: {_plain(error)}. {_advice(error)}") from error
+
+
+def _plain(error: Exception) -> str:
+    """Returns an error's text without the backtrace that Delta adds to it."""
+    return str(error).partition("\n   0: ")[0].strip().rstrip(".")
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk is full: make room, and do it again; nothing that was acknowledged is lost."
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Make the folder this user's to write."
+    if isinstance(error, pl.exceptions.ComputeError):
+        return "Is the file damaged? See: featurestore doctor"
+    return "Is the disk full, or the folder not yours to write?"

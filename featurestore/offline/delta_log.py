@@ -21,6 +21,7 @@ from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
 from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import COMPRESSION, storage_dtype, translated
+from featurestore.offline.delta_open import open_delta
 from featurestore.plan.forgotten import keys_as
 
 T = TypeVar("T")
@@ -82,9 +83,9 @@ class DeltaFeatureLog:
         fewer = 0
         with self._tidying(project, service):
             for folder in self._tables(project, service):
-                told = _tried(lambda at=folder: DeltaTable(str(at)).optimize.compact(target_size=_TARGET_BYTES))  # type: ignore[misc]  # a default binds it
+                told = _tried(lambda at=folder: open_delta(at).optimize.compact(target_size=_TARGET_BYTES))  # type: ignore[misc]  # a default binds it
                 fewer += told["numFilesRemoved"] - told["numFilesAdded"]
-                table = DeltaTable(str(folder))
+                table = open_delta(folder)
                 table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
                 table.create_checkpoint()
                 _settle(folder)
@@ -97,7 +98,7 @@ class DeltaFeatureLog:
         deleted = 0
         with self._tidying(project, service):
             for folder in self._tables(project, service):
-                told = _tried(lambda at=folder: DeltaTable(str(at)).delete(condition))  # type: ignore[misc]  # a default binds it
+                told = _tried(lambda at=folder: open_delta(at).delete(condition))  # type: ignore[misc]  # a default binds it
                 deleted += told["num_deleted_rows"] or 0
                 _remove_dropped(folder)
         return deleted
@@ -120,7 +121,7 @@ class DeltaFeatureLog:
 
         NOTE: Delta's own delete would keep its condition, and with it the keys, in the log of commits.
         """
-        table = DeltaTable(str(folder))
+        table = open_delta(folder)
         now = to_micros(self._clock()) // 1000
         actions: list[AddAction | RemoveAction] = []
         deleted = 0
@@ -172,7 +173,7 @@ def _tried(act: Callable[[], T]) -> T:
 
 def _remove_dropped(folder: Path) -> None:
     """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
-    table = DeltaTable(str(folder))
+    table = open_delta(folder)
     _settle(folder)
     table.vacuum(0, dry_run=False, enforce_retention_duration=False)
     table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
@@ -216,7 +217,7 @@ def _schema(folder: Path) -> dict[str, pl.DataType]:
 
 
 def _scan(folder: Path) -> pl.LazyFrame | None:
-    files = DeltaTable(str(folder)).file_uris()
+    files = open_delta(folder).file_uris()
     if not files:
         return None
     return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())

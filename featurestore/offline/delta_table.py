@@ -18,6 +18,7 @@ from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta_entries import LOG, ROWS, broken_entries, entries_of, entry_at
 from featurestore.offline.delta_files import BUCKET, File, columns_of, delta_schema, files_of
+from featurestore.offline.delta_open import from_newest, open_delta
 from featurestore.plan.buckets import bits_of
 
 _ATTEMPTS = 5
@@ -78,19 +79,20 @@ def open_state(folder: Path) -> DeltaState:
     """Returns a table as it is now."""
     for left in reversed(range(_ATTEMPTS)):
         try:
-            delta = DeltaTable(str(folder))
-            break
+            return from_newest(folder, lambda delta: _state_of(folder, delta))
         except TableNotFoundError:
             if not entries_of(folder):
                 return DeltaState(folder)
             if not left:
                 raise
         except (DeltaError, OSError) as error:
-            # Somebody took older versions out of the table's log while it was read.
-            if not left:
-                if broken := broken_entries(folder):
-                    raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken) from error
-                raise
+            if broken := broken_entries(folder):
+                raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken) from error
+            raise
+    raise AssertionError("the last attempt raises")
+
+
+def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
     version = delta.version()
     stamps = _stamps(folder, version)
     actions: Any = delta.get_add_actions(flatten=True)
@@ -114,7 +116,7 @@ def create_table(folder: Path, table: Table) -> None:
             commit_properties=CommitProperties(custom_metadata={ROWS: "0"}),
         )
     except CommitFailedError:  # another process created it at this moment
-        DeltaTable(str(folder))
+        open_delta(folder)
     settle(folder / LOG)
 
 
@@ -125,7 +127,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
     """
     missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
     with suppress(CommitFailedError):
-        DeltaTable(str(state.folder), version=state.version).alter.add_columns(
+        open_delta(state.folder, version=state.version).alter.add_columns(
             missing, commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
         )
     settle(state.folder / LOG)
@@ -154,7 +156,7 @@ def note(state: DeltaState, key: str, value: str) -> bool:
     """Notes something of a table that stays with it; returns False where another commit has come before."""
     properties = CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
     try:
-        delta = DeltaTable(str(state.folder), version=state.version)
+        delta = open_delta(state.folder, version=state.version)
         delta.alter.set_table_properties({key: value}, raise_if_not_exists=False, commit_properties=properties)
     except CommitFailedError:
         return False
@@ -174,7 +176,7 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[
             "applied anew. Do it again."
         )
     try:
-        delta = DeltaTable(str(state.folder), version=state.version)
+        delta = open_delta(state.folder, version=state.version)
     except DeltaError:
         if state.is_current():
             raise

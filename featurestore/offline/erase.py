@@ -19,6 +19,7 @@ from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
+from featurestore.offline.delta_open import from_newest
 from featurestore.offline.delta_table import open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog, is_segment, segment_number
 from featurestore.plan.buckets import bits_of, key_hash, node_of
@@ -212,16 +213,19 @@ def _replace(rows: pl.DataFrame, path: Path) -> None:
 
 def _forget_versions(folder: Path) -> None:
     """Takes all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
-    delta = DeltaTable(str(folder))
-    delta.create_checkpoint()
+    last = from_newest(folder, _write_checkpoint)
     settle(folder / LOG)  # what the entries say must be on the disk elsewhere before they go
-    last = delta.version()
     older = []
     for path in sorted((folder / LOG).iterdir()):
         number = path.name[:_VERSION_DIGITS]
         if number.isdecimal() and path.name[_VERSION_DIGITS : _VERSION_DIGITS + 1] == "." and int(number) < last:
             older.append(path)
     remove(older, lasting=True)
+
+
+def _write_checkpoint(delta: DeltaTable) -> int:
+    delta.create_checkpoint()
+    return delta.version()
 
 
 def _bucket_of(path: Path) -> str:

@@ -7,10 +7,11 @@ import duckdb
 import polars as pl
 
 from featurestore.errors import NotFoundError, OfflineStoreError, RequestError, did_you_mean
-from featurestore.offline.base import History, OfflineStore, Table
+from featurestore.offline.base import History, OfflineStore, Snapshot, Table
 from featurestore.offline.delta_files import columns_of, storage_dtype
 
 _WORD = re.compile(r"\w+")
+_ATTEMPTS = 3
 
 
 def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) -> pl.DataFrame:
@@ -26,15 +27,31 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
         RequestError: DuckDB refuses the query, and its message is passed on; the result has a type that Polars has not; or
             views whose names differ only in case are meant alike.
     """
-    words = set(_WORD.findall(query))
+    named = _named(set(_WORD.findall(query)), tables)
+    for left in reversed(range(_ATTEMPTS)):
+        snapshots = {name: store.snapshot(tables[name]) for name in named}
+        try:
+            return _result(query, tables, snapshots)
+        except OfflineStoreError:
+            # Forgetting and upkeep delete files that somebody has in hand; of a newer version of the table they are there.
+            if not left or all(store.snapshot(tables[name]).version == each.version for name, each in snapshots.items()):
+                raise
+    raise AssertionError("the last attempt raises")
+
+
+def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Snapshot]) -> pl.DataFrame:
+    """Returns the result of a query over histories as they are in snapshots. Raises as ``query_history``."""
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         if connection.execute("select current_setting('enable_progress_bar')").fetchall() != [(False,)]:
             # NOTE: not asked for where it is off already. In Jupyter without ipywidgets the setting itself fails.
             connection.execute("set enable_progress_bar = false")
         paths: list[str] = []
-        for name in _named(words, tables):
-            paths += _create_view(connection, name, tables[name], list(store.snapshot(tables[name]).buckets.values()))
+        try:
+            for name, snapshot in snapshots.items():
+                paths += _create_view(connection, name, tables[name], list(snapshot.buckets.values()))
+        except duckdb.Error as error:
+            raise OfflineStoreError(_unreadable(error)) from error
         _lock(connection, paths)
         try:
             _check_select(connection, query)
@@ -52,10 +69,14 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
                 "A query reads the views, and no other file or address: "
                 f"{str(error).splitlines()[0]}. Read it in Python, and join the frames."
             ) from error
-        except duckdb.IOException as error:
-            raise OfflineStoreError(f"A file of the history, or of the query, cannot be read: {error}") from error
         except duckdb.Error as error:
-            raise RequestError(f"{error}\n{_hint(words, tables)}".strip()) from error
+            if isinstance(error, duckdb.IOException) or any(path in str(error) for path in paths):
+                raise OfflineStoreError(_unreadable(error)) from error
+            raise RequestError(f"{error}\n{_hint(set(_WORD.findall(query)), tables)}".strip()) from error
+
+
+def _unreadable(error: duckdb.Error) -> str:
+    return f"A file of the history, or of the query, cannot be read: {error}. Is one of the history damaged? featurestore doctor"
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> list[str]:

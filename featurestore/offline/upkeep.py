@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
-from deltalake import DeltaTable
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import TEMPORARY, remove, remove_empty, settle
@@ -21,6 +20,7 @@ from featurestore.offline.delta import DeltaStore, staged_runs
 from featurestore.offline.delta_checks import problems_of
 from featurestore.offline.delta_entries import LOG, entries_of
 from featurestore.offline.delta_files import BUCKET, NewFile, remove_file, translated
+from featurestore.offline.delta_open import from_newest
 from featurestore.offline.delta_table import DeltaState, open_state, write_change
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 
@@ -106,10 +106,9 @@ class DeltaUpkeep:
             state = open_state(folder)
             if state.version < 0 or state.version - _last_checkpoint(folder) < _COMMITS:
                 return False
-            delta = DeltaTable(str(folder))
-            delta.create_checkpoint()
+            from_newest(folder, lambda delta: delta.create_checkpoint())
             settle(folder / LOG)
-            delta.cleanup_metadata()
+            from_newest(folder, lambda delta: delta.cleanup_metadata())
             return True
 
     def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:

@@ -222,6 +222,8 @@ class Database:
                 else "Does the server run, and is its address in featurestore.toml (registry=) or FEATURESTORE_REGISTRY right?"
             )
             return f"The registry {self.address} cannot be reached: {reason}. {advice}"
+        if getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return f"The registry {self.address} is damaged: {reason}. Restore it from a backup. See: featurestore doctor"
         return f"The registry {self.address} cannot be used: {reason}. Is it one of this version of featurestore?"
 
 

@@ -2,19 +2,23 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from featurestore.clock import to_micros
+from featurestore.errors import RegistryError
 from featurestore.registry.specs import SpecRegistry
+
+_RESTORE = "Restore it from a backup; without one move it away, then: featurestore apply; featurestore materialize"
 
 
 def database_facts(registry: SpecRegistry) -> tuple[str, datetime | None]:
     """Returns the kind and version of a registry's database, and the time that its server has; None for a file.
 
     Raises:
-        RegistryError: it cannot be reached.
+        RegistryError: it cannot be reached, or its file is damaged.
     """
     with registry.database.reading() as connection:
+        _require_whole(registry, connection)
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
         name = connection.dialect.name
         now = connection.execute(select(func.clock_timestamp())).scalar() if name == "postgresql" else None
@@ -45,3 +49,12 @@ def expired_leases(registry: SpecRegistry) -> list[str]:
     ended = (lease.c.project == registry.project) & (lease.c.expires_at > 0) & (lease.c.expires_at <= now)
     with registry.database.reading() as connection:
         return [row.name for row in connection.execute(lease.select().where(ended).order_by(lease.c.name)).all()]
+
+
+def _require_whole(registry: SpecRegistry, connection: Connection) -> None:
+    """Has SQLite look through a registry's file; PostgreSQL looks by itself."""
+    if connection.dialect.name != "sqlite":
+        return
+    found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)").all()]
+    if found != ["ok"]:
+        raise RegistryError(f"The registry {registry.database.address} is damaged: {'; '.join(found)}. {_RESTORE}")

@@ -10,7 +10,7 @@ import polars as pl
 
 from featurestore.clock import YEARS, instants, to_micros
 from featurestore.engines.base import Engine
-from featurestore.errors import RequestError
+from featurestore.errors import OfflineStoreError, RequestError
 from featurestore.offline.base import OfflineStore, Snapshot, Table
 from featurestore.plan.point_in_time import TIME
 from featurestore.plan.requests import check_fields, spine_fields
@@ -30,6 +30,7 @@ from featurestore.plan.training import (
 from featurestore.retrieve.sink import ParquetSink
 from featurestore.retrieve.spine import FilePart, FramePart, batches
 
+_ATTEMPTS = 3
 _BATCH_ROWS = 1_000_000
 """How many rows of a spine larger than memory are held at once."""
 _NESTED_WIDTH = 64
@@ -50,7 +51,19 @@ class TrainingReader:
         self._engine = engine
 
     def frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
-        """Returns the spine's rows in their order, with the features after its own columns."""
+        """Returns the spine's rows in their order, with the features after its own columns.
+
+        Again where files that it has in hand are deleted meanwhile, as an entity is forgotten or upkeep keeps nothing back.
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return self._frame(spine, selection, time=time, as_known=as_known)
+            except OfflineStoreError as error:
+                if not left or not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        raise AssertionError("the last attempt raises")
+
+    def _frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
         _check(spine.lazy(), selection, time)
         _check_times(spine, time)
         check_keys(spine, selection)

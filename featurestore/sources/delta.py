@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from featurestore.clock import instants
 from featurestore.errors import SourceError, SourceMissingError
+from featurestore.forking import is_first_user
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import commits_since
 from featurestore.sources.files import FilesReader, Part, Piece, Told, pieces_of_rows
@@ -182,6 +183,11 @@ class DeltaReader(FilesReader[DeltaSource]):
         return known
 
     def _opened(self, version: int | None) -> Snapshot:
+        if not is_first_user("deltalake"):
+            raise SourceError(
+                f"{self._address} cannot be read in a process that was forked after its parent had read Delta tables. "
+                "Start it without a fork: multiprocessing.get_context('spawn')."
+            )
         table = DeltaTable(self._address, version=version)
         features = set(table.protocol().reader_features or ())
         mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")

@@ -1,0 +1,50 @@
+"""Opening a Delta table: again where its log is tidied at that moment, and not in a child of a process that has."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+from typing import TypeVar
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from featurestore.errors import OfflineStoreError
+from featurestore.forking import is_first_user
+
+T = TypeVar("T")
+
+_ATTEMPTS = 20
+_PAUSE = 0.002
+
+
+def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
+    """Opens a table.
+
+    Raises:
+        OfflineStoreError: this process was forked by one that had opened some.
+        TableNotFoundError: there is none.
+        DeltaError: it cannot be read.
+    """
+    if not is_first_user("deltalake"):
+        raise OfflineStoreError(
+            f"The history {folder} cannot be read in a process that was forked after its parent had used a history: the threads "
+            "that read it are not copied. Start it without a fork, multiprocessing.get_context('spawn'), or fork before."
+        )
+    return DeltaTable(str(folder), version=version)
+
+
+def from_newest(folder: Path, take: Callable[[DeltaTable], T]) -> T:
+    """Returns what is taken from a table as it is now; again, where entries are taken out of its log meanwhile.
+
+    Forgetting and upkeep do so: whoever has listed the log finds that an entry is gone, and that a newer one says all of it.
+    """
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return take(open_delta(folder))
+        except TableNotFoundError:
+            raise
+        except (DeltaError, OSError):
+            if not left:
+                raise
+            sleep(_PAUSE * (_ATTEMPTS - left))
+    raise AssertionError("the last attempt raises")
