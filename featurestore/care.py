@@ -16,7 +16,6 @@ from featurestore.adapters import (
     remove_history,
     store_folders,
 )
-from featurestore.clock import parse_duration
 from featurestore.config import FILE_NAME
 from featurestore.durable import folder_mode, make_folders
 from featurestore.errors import FeatureStoreError, RequestError
@@ -177,10 +176,9 @@ class Care(Parts):
             kind         name                           files   after  merged  removed         bytes   deleted
             history      temps v1                           1       1       0        0             0         0
         """
-        from featurestore.jobs.upkeep import UpkeepReport
+        from featurestore.jobs.upkeep import UpkeepReport, retention_of
 
-        keep = timedelta(microseconds=parse_duration(retention)) if isinstance(retention, str) else retention
-        catalog, keeping = self._watch.refresh(), self._keeping(keep, dry_run=dry_run)
+        catalog, keeping = self._watch.refresh(), self._keeping(retention_of(retention), dry_run=dry_run)
         names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
         for name in names or ():
             if name not in catalog.views:

@@ -67,6 +67,13 @@ class Part:
         )
 
 
+def _differ(taken: type, other: type) -> bool:
+    """Tells whether two classes are two aggregates, and not one that was made again: in a cell that was run twice, for one."""
+    if (taken.__module__, taken.__qualname__) == (other.__module__, other.__qualname__):
+        return False
+    return taken.__qualname__ != other.__qualname__ or taken.__module__.startswith(__name__.rpartition(".")[0])
+
+
 class Aggregate(ABC):
     """One way of making a value out of the inputs in a window. A subclass is a frozen dataclass; its fields are its options.
 
@@ -86,6 +93,12 @@ class Aggregate(ABC):
     def __init_subclass__(cls, name: str | None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if name is not None:
+            taken = AGGREGATES.get(name)
+            if taken is not None and _differ(taken, cls):
+                raise DefinitionError(
+                    f"aggregate {cls.__name__}: the name {name!r} is taken by {taken.__module__}.{taken.__qualname__}. "
+                    "What is applied may be computed by that one: name it otherwise."
+                )
             cls.name = name
             AGGREGATES[name] = cls
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -25,14 +26,27 @@ if TYPE_CHECKING:
 _LONGEST_CELL = 40
 
 
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+"""What no text may say to a terminal: C0 and C1, with which it would set the title or the clipboard, or clear the screen (K21)."""
+
+
+class _Console(Console):
+    """A console that prints styles of ours, and no control character of what was stored."""
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            each if each.control else Segment(each.text.translate(_CONTROLS), each.style) for each in buffer
+        )
+
+
 def out() -> Console:
     """Returns the console of standard output, as it is now."""
-    return Console(highlight=False)
+    return _Console(highlight=False)
 
 
 def err() -> Console:
     """Returns the console of standard error, as it is now."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False)
 
 
 def fail(message: str) -> None:
@@ -45,7 +59,8 @@ def print_json(value: Any) -> None:
     """Prints a value as JSON: times as ISO 8601, NaN and infinities, which JSON lacks, as null."""
     import msgspec
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2))
+    text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+    typer.echo(text.translate({code: f"\\u{code:04x}" for code in range(127, 160)}))
 
 
 def _plain(value: Any) -> Any:

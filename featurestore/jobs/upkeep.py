@@ -10,8 +10,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Literal
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, parse_duration
 from featurestore.codec import key_prefix
+from featurestore.errors import DefinitionError, RequestError
 from featurestore.jobs.gatekeeper import Gatekeeper
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
@@ -204,3 +205,20 @@ class Keeping:
 
 def _named(table: Table) -> str:
     return f"{table.view} v{table.data_version}"
+
+
+def retention_of(given: timedelta | str | None) -> timedelta | None:
+    """Returns a retention that a call gives.
+
+    Raises:
+        RequestError: it is no length of time, or a negative one.
+    """
+    try:
+        keep = timedelta(microseconds=parse_duration(given)) if isinstance(given, str) else given
+    except DefinitionError as error:
+        raise RequestError(f"retention={given!r} is no length of time. {error.problem}") from error
+    if keep is not None and (not isinstance(keep, timedelta) or keep < timedelta(0)):
+        raise RequestError(
+            f"retention={given!r} is no length of time that can pass. Write it as '7d', or as a timedelta of 0 or more."
+        )
+    return keep

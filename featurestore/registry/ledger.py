@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from featurestore.clock import from_micros, to_micros
-from featurestore.errors import RegistryError
+from featurestore.errors import RegistryError, RequestError, did_you_mean
 from featurestore.offline.condition import Booked
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.specs import SpecRegistry
@@ -234,6 +234,10 @@ class Ledger:
 
     def runs(self, view: str | None = None, limit: int = 50, state: State | None = None) -> list[Run]:
         """Returns the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""
+        if limit < 1:
+            raise RequestError(f"limit={limit} is not at least 1.")
+        if state is not None and state not in _COMES_FROM:
+            raise RequestError(f"state={state!r} is no state of a run. {did_you_mean(str(state), _COMES_FROM)}")
         run = self._run
         mine = run.c.project == self._registry.project
         if view is not None:

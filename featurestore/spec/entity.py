@@ -45,6 +45,15 @@ class Entity:
         place = caller_place()
         faults = check_name("entity", name, place)
         types: dict[str, pl.DataType] = {}
+        for said, what in (("description", description), ("owner", owner)):
+            if not isinstance(what, str):
+                faults.append(
+                    DefinitionError(
+                        f"entity {name!r}: {said}= is a text about the entity, not {what!r}. A join key cannot be named "
+                        f"{said!r}: name it otherwise, and rename= the source's column.",
+                        place,
+                    )
+                )
         if not keys:
             faults.append(DefinitionError(f"entity {name!r} has no join key; name one: Entity({name!r}, {name}_id=str).", place))
         for key, given in keys.items():

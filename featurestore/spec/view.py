@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import FunctionType
@@ -175,10 +175,11 @@ class FeatureView(metaclass=FeatureViewMeta):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__()
         place = caller_place()
-        faults: list[DefinitionError] = []
+        said = f"view {cls.__name__}"
+        faults = [DefinitionError(f"{said}: {problem}", place) for problem in _option_problems(cls, options)]
 
         def fault(problem: str, where: str = place) -> None:
-            faults.append(DefinitionError(f"view {cls.__name__}: {problem}", where))
+            faults.append(DefinitionError(f"{said}: {problem}", where))
 
         for unknown in options.keys() - set(_OPTIONS):
             fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
@@ -190,7 +191,7 @@ class FeatureView(metaclass=FeatureViewMeta):
         transform = _read_transform(cls, fault)
         inputs = Inputs(entity if isinstance(entity, Entity) else None, source if isinstance(source, Source) else None)
         features = _read_features(cls, inputs, place, faults)
-        name = options.get("name") or snake_case(cls.__name__)
+        name = str(options.get("name") or snake_case(cls.__name__))
         faults.extend(check_name("feature view", name, place))
         if name != name.lower():
             fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
@@ -241,6 +242,19 @@ def snake_case(name: str) -> str:
         ('carrier_delays', 'http_errors7d')
     """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _option_problems(cls: type, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with what a view is made of, and with its words."""
+    base = next((each for each in cls.__mro__[1:] if "__view_name__" in vars(each)), None)
+    if base is not None:
+        yield f"it is made of the view {base.__name__}, whose features it would not have. Subclass FeatureView, and name them all."
+    for option in ("name", "owner"):
+        if not isinstance(options.get(option) or "", str):
+            yield f"{option}={options[option]!r} is no text."
+    tags = options.get("tags") or {}
+    if not isinstance(tags, Mapping) or not all(isinstance(each, str) for pair in tags.items() for each in pair):
+        yield f'tags={tags!r} must be texts by name, {{"team": "growth"}}.'
 
 
 def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option: str, fault: Callable[[str], None]) -> Any:
