@@ -1,6 +1,7 @@
 """How things are measured: times in turn with their floor, and memory in a process of its own."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,14 @@ def in_process(task: str, *arguments: str, runs: int = 1) -> Measured:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         found.append(json.loads(done.stdout.splitlines()[-1]))
     return Measured(min(each["seconds"] for each in found), max(each["peak_mib"] for each in found))
+
+
+def flush(path: Path) -> None:
+    """Has a file and its name on the disk, as whatever a store acknowledges is: a floor does what it is the floor of."""
+    for each in (path, path.parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def tell(seconds: float) -> None:
