@@ -197,3 +197,14 @@ def test_projects_do_not_meet(url: str, ledger: Ledger, registry: SpecRegistry, 
     assert Ledger(other).latest("weather", 1) is None
     assert Ledger(other).runs() == []
     other.close()
+
+
+def test_spans_of_backfills_are_known_however_their_json_is_laid_out(ledger: Ledger) -> None:
+    spans = [{"chunks": [], "cursor": None, "backfill": [1, 2]}, {"chunks": [{"path": '"backfill":[9,9]'}], "cursor": None}]
+    for seq, span in enumerate(spans, 1):
+        ledger.update(ledger.begin("weather", 1, seq, span), state="committed")
+        ledger.update(ledger.begin("weather", 1, seq, span), state="done")
+    with ledger._database.writing() as connection:
+        laid_out = '{ "cursor": null, "backfill" : [ 3, 4 ], "chunks": [] }'
+        connection.execute(ledger._run.update().where(ledger._run.c.seq == 1).values(span=laid_out))
+    assert ledger.backfilled("weather", 1) == {(3, 4)}
