@@ -290,6 +290,7 @@ class Care(Parts):
     def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
         from featurestore.jobs.doctor import ViewChecks, told_streams
         from featurestore.jobs.doctor_online import OnlineChecks
+        from featurestore.jobs.doctor_sources import SourceChecks
 
         yield "streams", lambda: told_streams(self.streams.status())
         yield "registry", partial(self._histories.known, catalog)
@@ -305,6 +306,7 @@ class Care(Parts):
             yield f"online: {name}", partial(views.online, catalog.served[name])
             yield f"online values: {name}", partial(online.values, catalog.served[name])
         yield "online store", online.strangers
+        yield from SourceChecks(self.settings.project, self._offline, self._ledger).of(catalog)
 
     def _told_settings(self) -> "Iterator[Finding]":
         from featurestore.jobs.doctor import Finding

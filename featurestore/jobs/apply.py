@@ -17,6 +17,7 @@ from featurestore.plan.discretion import discreetly
 from featurestore.plan.reread import rereading_warnings, tie_warnings
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
+from featurestore.plan.source_notices import source_notices
 from featurestore.registry.definitions import Definitions
 from featurestore.registry.diff import Plan, diff
 from featurestore.registry.protection import unprotected
@@ -124,6 +125,7 @@ class Applier:
         sample = reader.sample(SAMPLE_ROWS)
         if transform is not None:
             check_row_local(view, transform, sample)
+        notices = list(source_notices(view))
         if view.windows and view.source.event_id is None:
-            return list(rereading_warnings(view, transform, sample, reader.sample(SAMPLE_ROWS)))
-        return list(tie_warnings(view, transform, sample))
+            return [*notices, *rereading_warnings(view, transform, sample, reader.sample(SAMPLE_ROWS))]
+        return [*notices, *tie_warnings(view, transform, sample)]
