@@ -270,3 +270,24 @@ def test_s14_a_longer_ttl_keeps_what_is_unchanged_for_longer(tmp_path: Path) -> 
         assert not isinstance(store.check()["online"], OnlineStoreError)  # nothing is wrong as yet
         store.materialize()
         assert client.pttl(key) > timedelta(days=29).total_seconds() * 1000
+
+
+@pytest.mark.parametrize("late", [1, 3600, 86_400 * 5])
+def test_s15_a_late_row_behind_one_that_was_swept_changes_nothing(tmp_path: Path, late: int) -> None:
+    clock = Hand(NOW)
+
+    class Brief(FeatureView, entity=THING, source=SOURCE, ttl="1h"):
+        x: float
+
+    with store_at(tmp_path, clock) as store:
+        store.apply([Brief])
+        store.push(SOURCE, rows_of(("a", 0, 1.0), ("b", 0, 1.0)))
+        clock.micros += 3 * 86_400_000_000
+        store.push(SOURCE, rows_of(("b", 3 * 86_400, 2.0)))
+        store._online.sweep()
+        assert store.online(Brief, [{"k": "a"}]).status == {"x": ["missing"]}
+        store.push(SOURCE, rows_of(("a", -late, 2.0), ("b", -late, 3.0), ("c", -late, 4.0)))
+        found = store.online(Brief, [{"k": k} for k in "abc"])
+        assert found.status == {"x": ["missing", "present", "expired"]}
+        # The only row of an entity is its winner, however late it comes.
+        assert found.event_time["brief"] == [None, from_micros(clock.micros), from_micros(NOW - late * 1_000_000)]

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import OnlineStoreError
-from featurestore.online.base import Entry, OnlineStore
+from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
 
 Make = Callable[[], OnlineStore]
 """Opens a store on what the test's own store is open on; it can be sent to another process."""
@@ -420,3 +420,30 @@ class OnlineStoreContract:
         again = make()
         assert again.read([prefix + b"a"]) == [b"1"]
         again.close()
+
+    def test_a_write_of_an_epoch_is_refused_where_the_marks_are_not_its_own(self, store: OnlineStore, prefix: bytes) -> None:
+        epoch, later = Epoch(prefix + b"!", b"one"), Epoch(prefix + b"!", b"two")
+        entries = [Entry(prefix + b"{%d}" % number, b"1") for number in range(50)]
+        swap = [Entry(prefix + b"{swap}", b"1", replaces=b"")]
+        with pytest.raises(OnlineLostError, match="mark is gone"):
+            store.write(entries, epoch=epoch)
+        assert store.marks.look(epoch)
+        store.marks.place(epoch)
+        assert store.marks.look(epoch) == []
+        assert store.write(entries, epoch=epoch) == 50
+        assert store.write(swap, epoch=epoch) == 1
+        store.marks.place(later)
+        assert store.marks.look(later) == []
+        assert store.marks.look(epoch)
+        for refused in ([Entry(entry.key, b"2") for entry in entries], [Entry(prefix + b"{swap}", b"2", replaces=b"1")]):
+            with pytest.raises(OnlineLostError):
+                store.write(refused, epoch=epoch)
+        assert store.read([entry.key for entry in [*entries, *swap]]) == [b"1"] * 51
+        assert store.write([Entry(prefix + b"{swap}", b"2", replaces=b"1")], epoch=later) == 1
+        store.delete(prefix + b"!")
+        with pytest.raises(OnlineLostError, match="mark is gone"):
+            store.write(entries, epoch=later)
+
+    def test_keys_of_others_are_counted_by_their_second_part(self, store: OnlineStore, prefix: bytes) -> None:
+        store.write([Entry(prefix + each, b"1") for each in (b"one/v/1/{a}", b"one/v/1/{b}", b"two/v/1/{a}")])
+        assert store.marks.strangers(prefix) == {b"one": 2, b"two": 1}

@@ -16,7 +16,7 @@ import pytest
 
 from featurestore.errors import OnlineStoreError
 from featurestore.online import lmdb as adapter
-from featurestore.online.base import Entry
+from featurestore.online.base import Entry, Epoch, OnlineLostError
 from featurestore.online.lmdb import LMDBStore
 from tests.online.contract import Make, OnlineStoreContract, version_of, versioned
 
@@ -289,4 +289,64 @@ class TestLMDBStore(OnlineStoreContract):
 
         assert in_fork(fill)
         assert store.write([Entry(b"b", b"1")]) == 1
+        store.close()
+
+    @pytest.mark.parametrize("size", [1, 4096, 8192, 12_288, 0.5, 0.99])
+    def test_a_file_that_was_cut_is_an_error_and_no_signal(self, tmp_path: Path, size: float) -> None:
+        entries = [Entry(b"%d" % number, bytes(2_000)) for number in range(200)]
+        store = LMDBStore(tmp_path)
+        store.write(entries)
+        whole = (tmp_path / "data.mdb").stat().st_size
+        os.truncate(tmp_path / "data.mdb", int(size if size >= 1 else whole * size))
+
+        def ask() -> bool:
+            for call in (lambda: store.read([b"7"]), lambda: store.write(entries), store.check, store.sweep):
+                with pytest.raises(OnlineStoreError, match=r"cut short.*delete it.*--rebuild-online"):
+                    call()
+            return True
+
+        assert in_fork(ask) or ask()
+        store.close()
+        with pytest.raises(OnlineStoreError, match=r"--rebuild-online"):
+            LMDBStore(tmp_path)
+
+    def test_files_are_their_owners_alone(self, tmp_path: Path) -> None:
+        store = LMDBStore(tmp_path / "own" / "online")
+        store.write([Entry(b"a", b"1")])
+        store.marks.place(Epoch(b"!", b"one"))
+        store.close()
+        files = [each for each in (tmp_path / "own").rglob("*") if each.is_file()]
+        assert {each.name for each in files} == {"data.mdb", "lock.mdb", "online.written"}
+        assert {each.stat().st_mode & 0o777 for each in files} == {0o600}
+        assert (tmp_path / "own" / "online").stat().st_mode & 0o777 == 0o700
+
+    def test_what_others_have_too_does_not_keep_keys_from_being_erased(self, tmp_path: Path) -> None:
+        same = b"the very same row of both of them"
+        store = LMDBStore(tmp_path)
+        keys = [b"p/r/v/1/{somebody's name}", b"p/other/v/1/{somebody's name}", b"p/r/v/1/{another one's}"]
+        store.write([Entry(key, same) for key in keys])
+        assert store.delete(b"p/r/", keys=keys[:1]) == 1
+        assert store.read(keys) == [None, same, same]
+        data = (tmp_path / "data.mdb").read_bytes()
+        assert keys[0] not in data
+        assert keys[1] in data
+        store.close()
+
+    def test_a_folder_put_back_from_an_older_copy_is_noticed(self, tmp_path: Path) -> None:
+        epoch = Epoch(b"!", b"one")
+        store = LMDBStore(tmp_path / "online")
+        store.marks.place(epoch)
+        store.write([Entry(b"a", b"1")], epoch=epoch)
+        shutil.copytree(tmp_path / "online", tmp_path / "copy")
+        for number in range(2, 5):
+            store.write([Entry(b"a", b"%d" % number)], epoch=epoch)
+        assert store.marks.look(epoch) == []
+        shutil.rmtree(tmp_path / "online")
+        shutil.copytree(tmp_path / "copy", tmp_path / "online")
+        # The store that is open follows to the files that lie there now.
+        with pytest.raises(OnlineLostError, match="put back from an older copy"):
+            store.write([Entry(b"a", b"5")], epoch=epoch)
+        assert store.marks.look(epoch)
+        store.marks.place(epoch)
+        assert store.write([Entry(b"a", b"6")], epoch=epoch) == 1
         store.close()

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
-from featurestore.online.base import Entry
+from featurestore.online.base import Entry, Epoch, OnlineLostError
 from featurestore.online.redis import RedisStore
 from featurestore.online.redis_address import hide_password, split_hosts
 from featurestore.online.redis_links import WRITE
@@ -149,6 +149,41 @@ class TestCluster(RedisContract):
         assert asyncio.run(store.read_async([key])) == [None]
         assert store.write([Entry(key, b"2")]) == 1
         assert store.read([key]) == [b"2"]
+
+    def test_a_shard_that_was_emptied_alone_is_noticed(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        epoch = Epoch(prefix + b"!", b"one")
+        entries = [Entry(prefix + b"{%d}" % number, b"1") for number in range(100)]
+        store.marks.place(epoch)
+        assert store.write(entries, epoch=epoch) == 100
+        with client_of(url) as client:
+            client.flushdb(target_nodes=[client.get_primaries()[1]])
+        assert len(store.marks.look(epoch)) == 1
+        with pytest.raises(OnlineLostError, match="its mark is gone"):
+            store.write([Entry(entry.key, b"2") for entry in entries], epoch=epoch)
+        store.marks.place(epoch)
+        assert store.write([Entry(entry.key, b"3") for entry in entries], epoch=epoch) == 100
+
+    def test_marks_move_with_their_slots_and_are_placed_again(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        epoch = Epoch(prefix + b"!", b"one")
+        store.marks.place(epoch)
+        with client_of(url) as client:
+            # The mark that writes of its primary look at first, of which the slot moves to another one with all that is in it.
+            marks = next(keys for server, keys in store._open().marks(epoch.key))
+            mark, slot = marks[0], client.keyslot(marks[0])
+            source, target = client.get_node_from_key(mark), None
+            target = next(node for node in client.get_primaries() if node.name != source.name)
+            giver, taker = client.get_redis_connection(source), client.get_redis_connection(target)
+            names = [each.execute_command("CLUSTER MYID") for each in (giver, taker)]
+            taker.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+            giver.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+            held = giver.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+            giver.execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *held)
+            for node in (taker, giver, *map(client.get_redis_connection, client.get_primaries())):
+                node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+        entries = [Entry(prefix + b"{%d}" % number, b"1") for number in range(300)]
+        assert store.write(entries, epoch=epoch) <= 300
+        assert store.read([entry.key for entry in entries]) == [b"1"] * 300
+        assert store.marks.look(epoch) == []
 
     def test_no_node_is_up(self) -> None:
         store = RedisStore(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
