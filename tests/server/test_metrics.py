@@ -102,6 +102,7 @@ def test_pushes_are_counted(client: httpx.Client) -> None:
     found = read(client.get("/metrics").text)["featurestore_push_rows_total"]
     assert {key: value for key, value in found.items() if key[1] == "weather"} == {
         ("new", "weather"): 1, ("known", "weather"): 1, ("rejected", "weather"): 0,
+        ("waiting", "weather"): 0,
     }  # fmt: skip
 
 
@@ -129,7 +130,9 @@ def test_several_workers_count_together(tmp_path: Path) -> None:
         store.materialize()
     with Serve(folder, "--workers", "2") as server:
         for _ in range(40):
-            with httpx.Client(base_url=server.url) as client:  # each on a connection of its own, which any worker may take
+            with httpx.Client(
+                base_url=server.url, timeout=60
+            ) as client:  # each on a connection of its own, which any worker may take
                 assert ask(client, "delay_model", "JFK").status_code == 200
 
         def counted() -> float:
