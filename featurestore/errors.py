@@ -55,6 +55,9 @@ class FeatureStoreError(Exception):
         """Returns what it carries, for an answer over the network."""
         return {name: getattr(self, name) for name in self.FIELDS}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (type(self), self.args, dict(vars(self)))
+
     @classmethod
     def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
         """Returns an error as it was raised elsewhere, by its message and what ``to_wire`` told there, or as if that was not known.
@@ -63,11 +66,13 @@ class FeatureStoreError(Exception):
             >>> NotFoundError.from_wire("No feature view is named 'wether'.", {"name": "wether"}).name
             'wether'
         """
-        error = cls.__new__(cls)
-        Exception.__init__(error, message)
-        for name, unknown in cls.FIELDS.items():
-            setattr(error, name, told.get(name, unknown))
-        return error
+        return _as_it_was(cls, (message,), {name: told.get(name, unknown) for name, unknown in cls.FIELDS.items()})
+
+
+def _as_it_was(kind: type[FeatureStoreError], args: tuple[Any, ...], fields: Mapping[str, Any]) -> FeatureStoreError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class ConfigError(FeatureStoreError):
@@ -275,11 +280,7 @@ class BreakingChangeError(RegistryError):
 
 
 class UnprotectError(RegistryError):
-    """An apply would make features that are personal information features that are not; nothing was written.
-
-    Args:
-        features: a line for each of them.
-    """
+    """An apply would make personal features, of which ``features`` has a line each, ones that are not; nothing was written."""
 
     FIELDS: ClassVar[Mapping[str, Any]] = {"features": ()}
 

@@ -1,6 +1,7 @@
 """What users may rely on: the public names, what importing them costs, and the tree of errors."""
 
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -108,3 +109,20 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 def test_every_error_is_documented() -> None:
     for name in error_tree():
         assert inspect.getdoc(getattr(errors, name))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.NotFoundError("view", "x", ["y"]), errors.DefinitionErrors([errors.DefinitionError("a", "b.py:1")]),
+        errors.UnprotectError(["x"]), errors.ConcurrentApplyError(["x"]), errors.BreakingChangeError(["x"]),
+        errors.MissingExtraError("a", "b"), errors.LeaseLostError("a", "b"), errors.RejectedRowsError("v", {"a": 1}, "k"),
+        errors.NameClashError("a", "b", "c"), errors.LimitError("m", "rows"), errors.UnavailableError("m", 2.0),
+        errors.RequestError("m", row=3), errors.UnknownAggregateError("a"), errors.OnlineStoreError("m"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_an_error_comes_out_of_another_process_as_it_was_raised(error: errors.FeatureStoreError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (type(error), str(error))
+    assert {name: repr(value) for name, value in vars(again).items()} == {name: repr(value) for name, value in vars(error).items()}
