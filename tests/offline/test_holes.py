@@ -101,7 +101,9 @@ def errors(store: FeatureStore) -> list[str]:
     return [each.told for each in store.doctor() if each.state == "error" and each.check.startswith("history")]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [pytest.param(each, marks=[pytest.mark.slow] if each in ("last two", "last three") else []) for each in PLACES]
+)
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
 def test_f2_a_lost_entry_is_found_and_never_covered(
     store: FeatureStore, tmp_path: Path, damage: Callable[[Path], None], place: str
