@@ -16,6 +16,7 @@ from featurestore.errors import DefinitionError, RequestError
 from featurestore.jobs.gatekeeper import Gatekeeper
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
+from featurestore.offline.condition import require_runs
 from featurestore.online.base import OnlineStore
 from featurestore.registry.ledger import Ledger
 from featurestore.registry.serving import Retired, Serving
@@ -167,6 +168,7 @@ class Keeping:
 
     def _keep(self, applied: AppliedView) -> Kept:
         table = Table.of(self._project, applied)
+        require_runs(table, self._ledger.last_committed, self._offline.snapshot)  # else what a repair needs would be removed
         before = self._upkeep.files(table)
         steps = list(self._compact(applied, table))
         if self._dry_run:

@@ -64,7 +64,7 @@ class DeltaUpkeep:
         with translated("compact", str(folder)):
             state = open_state(folder)
             segments = [segment_number(name) for name in self._log.names(table, state.folded)]
-            if problems := problems_of(state, done, segments):
+            if problems := problems_of(state, 0, segments):
                 if not state.is_current():
                     return Compacted(0, 0, 0)
                 raise damaged(str(table), table.view, problems)
