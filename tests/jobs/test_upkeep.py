@@ -325,5 +325,5 @@ def test_a_retention_that_is_none(duration: str, tmp_path: Path, hand: Hand) -> 
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, hand: Hand) -> None:
-    with materialized(tmp_path, hand, 9) as store, full_disk(0), pytest.raises(OfflineStoreError, match=r"compact .* disk full"):
+    with materialized(tmp_path, hand, 9) as store, full_disk(0), pytest.raises(OfflineStoreError, match=r"compact .* disk is full"):
         store.upkeep()
