@@ -212,6 +212,16 @@ def test_apply_warns_of_a_source_that_is_not_there_yet(store: FeatureStore, tmp_
     assert "could not be checked against its source" in plan.warnings[0]
 
 
+def test_d17_a_plan_names_what_no_digest_can_take_in(store: FeatureStore, source: Any) -> None:
+    table = pl.LazyFrame({"k": ["a"]})
+    limits = {1.0, 2.0}
+    joined = view_of(source, KEYS, FEATURES, transform=lambda rows: rows.join(table, on="k", how="left"))
+    told = view_of(source, KEYS, FEATURES, name="w", transform=lambda rows: rows.filter(pl.col("x").is_in(list(limits))))
+    [warning] = store.apply([joined, told]).warnings
+    assert warning.startswith("view 'v': its transform uses table (LazyFrame); a change there is no change of the view")
+    assert store.plan([joined, told]).warnings == (warning,)
+
+
 def test_the_spine_may_come_in_many_forms(store: FeatureStore, source: Any) -> None:
     import pandas as pd
 

@@ -1,6 +1,6 @@
 """Applying definitions: checked against their sources, compared with what is applied, and written in one step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -60,6 +60,7 @@ class Applier:
         for view in definitions.views.values():
             try:
                 warnings += self._checked(view, tried=view.__view__.name not in changed)
+                warnings += _opaque_warnings(view)
             except DefinitionErrors as error:
                 faults += error.faults
             except DefinitionError as error:
@@ -129,3 +130,12 @@ class Applier:
         if view.windows and view.source.event_id is None:
             return [*notices, *rereading_warnings(view, transform, sample, reader.sample(SAMPLE_ROWS))]
         return [*notices, *tie_warnings(view, transform, sample)]
+
+
+def _opaque_warnings(view: type[FeatureView]) -> Iterator[str]:
+    """Returns what a view's transform uses whose changes no plan can show (D17)."""
+    if view.__opaque__:
+        yield (
+            f"view {view.__view__.name!r}: its transform uses {', '.join(view.__opaque__)}; a change there is no change of the "
+            "view, since its meaning cannot be told. Where it changes the values, change the transform too."
+        )

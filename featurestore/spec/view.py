@@ -16,7 +16,7 @@ from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.spec.entity import RESERVED_COLUMNS, Entity, check_name
 from featurestore.spec.faults import caller_place, member_place, report
 from featurestore.spec.feature import FeatureField, FeatureSpec, make_feature
-from featurestore.spec.meaning import Transform, meaning_digest, source_text
+from featurestore.spec.meaning import Transform, meaning_of, source_text
 from featurestore.spec.reference import FeatureReference, Reference, ViewReference
 from featurestore.spec.source import CSVSource, ParquetSource, Source
 from featurestore.spec.window import Aggregation, InputSpec, WindowedField, WindowSpec
@@ -171,6 +171,7 @@ class FeatureView(metaclass=FeatureViewMeta):
     __view__: ClassVar[ViewSpec]
     __view_name__: ClassVar[str]
     __transform__: ClassVar[Transform | None]
+    __opaque__: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__()
@@ -205,7 +206,8 @@ class FeatureView(metaclass=FeatureViewMeta):
         if on_reject not in ("keep", "fail"):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
         if not faults:
-            text, digest = (source_text(transform), meaning_digest(transform)) if isinstance(transform, FunctionType) else ("", "")
+            text = source_text(transform) if isinstance(transform, FunctionType) else ""
+            digest, cls.__opaque__ = meaning_of(transform) if isinstance(transform, FunctionType) else ("", ())
             if windowed:
                 transform = WithInputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
             cls.__transform__ = staticmethod(transform) if transform else None
