@@ -49,7 +49,15 @@ _PYTHON = frozenset({"AnonymousAgg", "AnonymousFunction", "CumFoldHorizontal", "
                      "ReduceHorizontal"})  # fmt: skip
 """What holds a Python function: said by that name in a message."""
 
-_CODE = frozenset({"FfiPlugin", "SubPlan", "Object", "a column of objects"})
+_TAGS = _PYTHON | {"FfiPlugin", "MapFieldNames", "OfExpr", "SubPlan"}
+"""What may stand nowhere among the options of a function: expressions, Python functions, libraries."""
+
+_ARROW = b"\xff\xff\xff\xff"
+"""How the bytes of a column begin."""
+
+_FEW_NUMBERS = 8
+
+_CODE = frozenset({"FfiPlugin", "MapFieldNames", "OfExpr", "SubPlan", "Object", "a column of objects", "bytes among options"})
 """What else can run code: a shared library, files and functions that a plan reads, pickled values."""
 
 _FOREIGN = (b"ARROW:extension", b"POLARS_EXTENSION")
@@ -157,9 +165,10 @@ def _aggregated(body: Any) -> Iterator[Any]:
 
 
 def _check_family(function: Any) -> None:
-    name, _ = _variant(function)
+    name, body = _variant(function)
     if name not in _FAMILIES:
         raise ForbiddenPartError(name)
+    _check_plain(body)
 
 
 def _check_rename(function: Any) -> None:
@@ -172,40 +181,51 @@ def _check_dtype(dtype: Any) -> None:
     name, body = _variant(dtype)
     if name != "Literal":
         raise ForbiddenPartError(name)
-    for value in _walk(body):
-        if isinstance(value, str) and value in ("Object", "Extension", "Unknown"):
-            raise ForbiddenPartError(value)
-    _check_data(body)
+    _check_plain(body)
 
 
 def _check_plain(value: Any) -> None:
-    """Checks what is neither expression nor function nor literal: options, which are names and numbers."""
-    for each in _walk(value):
-        if isinstance(each, str) and each in _PYTHON:
-            raise ForbiddenPartError(each)
-        if isinstance(each, list) and len(each) > 16:
-            raise ForbiddenPartError("bytes among options")
+    """Checks what is neither expression nor literal: the words and numbers of functions, options and types.
+
+    A Python function is bytes wherever it stands, or the same as text, which then begins with characters below the space. So no
+    field needs to be known by name.
+    """
+    for key, each in _walk(value):
+        if key in _TAGS:
+            raise ForbiddenPartError(key)
+        if isinstance(each, str) and (each in ("Object", "Extension", "Unknown") or any(mark < "\t" for mark in each)):
+            raise ForbiddenPartError(each if each.isalpha() else "bytes among options")
+        numbers = isinstance(each, list) and sum(isinstance(item, int) for item in each) > _FEW_NUMBERS
+        if numbers and key not in ("insertions", "breaks", "probs"):
+            _check_column(each, "bytes among options")
 
 
 def _check_data(body: Any) -> None:
     """Checks a literal: a column within it is bytes, which must be of Polars' own types."""
-    for each in _walk(body):
-        if isinstance(each, list) and len(each) > 8 and all(isinstance(item, int) and 0 <= item < 256 for item in each):
-            data = bytes(each)
-            if any(mark in data for mark in _FOREIGN):
-                raise ForbiddenPartError("a column of objects")
+    for key, each in _walk(body):
+        if key in ("Series", "List", "Array", "Struct") and isinstance(each, list) and each and isinstance(each[0], int):
+            _check_column(each, "a column of objects")
 
 
-def _walk(value: Any) -> Iterator[Any]:
-    """Yields all that is within some JSON: names, values, lists."""
-    waiting = [value]
+def _check_column(numbers: list[Any], part: str) -> None:
+    """Checks the bytes of a column: they are those of Arrow's format, and of no type that is not Polars' own."""
+    if not all(isinstance(item, int) and 0 <= item < 256 for item in numbers):
+        raise ForbiddenPartError(part)
+    data = bytes(numbers)
+    if not data.startswith(_ARROW) or any(mark in data for mark in _FOREIGN):
+        raise ForbiddenPartError("a column of objects" if data.startswith(_ARROW) else part)
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields all that is within some JSON, but for the numbers of lists, with the key that it stands under."""
+    waiting = [("", value)]
     while waiting:
-        each = waiting.pop()
-        yield each
+        key, each = waiting.pop()
+        yield key, each
         if isinstance(each, dict):
-            waiting += [*each.keys(), *each.values()]
+            waiting += each.items()
         elif isinstance(each, list) and not (each and isinstance(each[0], (int, float))):
-            waiting += each
+            waiting += [(key, item) for item in each]
 
 
 _CHECKS: Mapping[str, Mapping[str, Callable[[Any], None]]] = {

@@ -1,8 +1,12 @@
 """What a serialized expression may hold: whoever may write to the registry shall not run code in those who read it."""
 
 import json
+import os
 import pickle
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.errors import RegistryError
-from featurestore.spec.expression import Expression, read_expression
+from featurestore.spec.expression import Expression
 from featurestore.spec.serialized import ForbiddenPartError, check_serialized
 
 a, b, element = pl.col("a"), pl.col("b"), pl.element()
@@ -123,24 +127,80 @@ def test_text_that_nests_without_end_is_refused() -> None:
 
 
 class _Payload:
-    """What writes a file when it is unpickled."""
+    """What makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
+        return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+def callback(ran: Path, protocol: int) -> bytes:
+    """A Python function as Polars writes one: a mark, the version of Python, and its pickle."""
+    return bytes([0, *sys.version_info[1:3]]) + pickle.dumps(_Payload(ran), protocol)
+
+
+def planted(ran: Path) -> dict[str, Any]:
+    """What runs code, in every form it may have."""
+    binary, text = list(callback(ran, 4)), callback(ran, 0).decode()
+    name = {"RenameAlias": {"function": {"Map": binary}, "expr": COLUMN}}
+    udf = {
+        "AnonymousFunction": {"input": [COLUMN], "function": list(b"PLPYFN\x94\xc0\xc0\xc2\xc2" + callback(ran, 4)), "options": {}}
+    }
+    return {
+        "bytes": binary, "text": text, "a map": {"Map": binary}, "a map as text": {"Map": text}, "names": {"MapFieldNames": binary},
+        "a type": {"OfExpr": name}, "an expression": name, "a function": udf, "a list": [binary],
+    }  # fmt: skip
+
+
+FUNCTIONS: list[pl.Expr] = [
+    *ALLOWED, a.rolling_mean(3), a.struct.rename_fields(["x"]), a.str.strptime(pl.Date, "%Y"), a.bin.reinterpret(dtype=pl.Int32),
+    pl.int_range(0, a, dtype=pl.Int32), a.list.to_struct(fields=["x", "y"]), a.replace({1: 2}), a.rolling_mean_by("b", "1d"),
+    a.bin_intervals([1, 2], labels=["x", "y", "z"]), a.interpolate(), a.list.sort(), a.str.to_decimal(scale=2), a.rank(), a.hash(),
+]  # fmt: skip
+
+
+def with_one_replaced(body: Any, by: Any) -> Iterator[Any]:
+    """Every JSON that comes of some JSON by putting something else in the place of one part of it."""
+    yield by
+    if isinstance(body, dict):
+        for key, value in body.items():
+            yield from ({**body, key: changed} for changed in with_one_replaced(value, by))
+            yield {**body, key: [value, by]}
+    elif isinstance(body, list) and len(body) < 8:
+        for place, value in enumerate(body):
+            yield from ([*body[:place], changed, *body[place + 1 :]] for changed in with_one_replaced(value, by))
+
+
+def loads(serialized: str) -> None:
+    with suppress(RegistryError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pl.DataFrame({"a": [1], "b": [1]}).select(Expression("", serialized, ("a",)).polars)
+
+
+def test_a_pickle_is_loaded_from_no_place_of_an_expression(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    pickle.loads(pickle.dumps(_Payload(ran)))  # to see that the payload works
-    assert ran.exists()
-    ran.unlink()
-    function = list(b"PLPYFN\x94\xc0\xc0\xc2\xc2\x01\x0b\x07" + pickle.dumps(_Payload(ran)))
-    options = {"check_lengths": True, "flags": "ROW_SEPARABLE"}
-    planted = {"AnonymousFunction": {"input": [COLUMN], "function": function, "options": options}}
-    with pytest.raises(RegistryError, match="a Python function"):
-        pl.DataFrame({"a": [1]}).select(Expression("", json.dumps(planted), ("a",)).polars)
+    bodies = [json.loads(expression.meta.serialize(format="json")) for expression in FUNCTIONS]
+    for form in planted(ran).values():
+        for body in bodies:
+            for changed in with_one_replaced(body, form):
+                loads(json.dumps(changed))
     assert not ran.exists()
-    assert read_expression(a + 1).columns == ("a",)
+
+
+@pytest.mark.parametrize("place", ["a name", "a rolling function", "a type"])
+def test_without_the_check_it_would_be_loaded(place: str, tmp_path: Path) -> None:
+    """So that the test above can fail."""
+    ran = tmp_path / "ran"
+    rolling = json.loads(a.rolling_mean(3).meta.serialize(format="json"))
+    rolling["Function"]["function"]["RollingExpr"]["function"] = planted(ran)["a map"]
+    decode = json.loads(a.str.strptime(pl.Date, "%Y").meta.serialize(format="json"))
+    decode["Function"]["function"]["StringExpr"]["Strptime"][0] = planted(ran)["a type"]
+    body = {"a name": planted(ran)["an expression"], "a rolling function": rolling, "a type": decode}[place]
+    with suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        pl.Expr.deserialize(StringIO(json.dumps(body)), format="json")
+    assert ran.exists()
+    ran.rmdir()
+    with pytest.raises(RegistryError, match="reading it could run code"):
+        _ = Expression("", json.dumps(body), ("a",)).polars
+    assert not ran.exists()
