@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featurestore.jobs.schedule import Outcome, Scheduler
     from featurestore.jobs.standing import Notice, StatusReport
     from featurestore.jobs.summary import MaterializeSummary, PushSummary
-    from featurestore.registry.audit import AuditRecord
+    from featurestore.registry.audit import AuditRecord, EntityDigests
     from featurestore.registry.ledger import Run, State
     from featurestore.registry.serving import ViewVersion
 
@@ -351,6 +351,13 @@ class Operations(Care):
         from featurestore.registry.audit import records
 
         return records(self._registry, limit)
+
+    @property
+    def entity_digests(self) -> "EntityDigests":
+        """The keyed digests by which a server's audit log names entities: ``store.entity_digests.of("user", {"id": 42})``."""
+        from featurestore.registry.audit import EntityDigests
+
+        return EntityDigests(self._registry)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 

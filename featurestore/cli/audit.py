@@ -7,11 +7,16 @@ from rich.text import Text
 
 from featurestore.cli.options import Folder, Json, open_store
 from featurestore.cli.terminal import out, print_json, table
+from featurestore.errors import RequestError
 
 
 def audit(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many records, the newest first.")] = 20,
+    entity: Annotated[
+        str, typer.Option("--entity", help="Print the digest by which a server's audit log names one of this entity, by --key.")
+    ] = "",
+    key: Annotated[list[str] | None, typer.Option("--key", metavar="KEY=VALUE", help="A join key; once for each.")] = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
@@ -19,7 +24,19 @@ def audit(
 
     Forgotten entities are in it by their keyed hashes alone. What a server was asked for is in its own log (the setting audit).
     """
+    if bool(entity) != bool(key):
+        raise typer.BadParameter("--entity ENTITY and --key KEY=VALUE go together.")
     with open_store(ctx, project_dir) as store:
+        if entity:
+            keys = {name: value for name, _, value in (each.partition("=") for each in key or ())}
+            forms = store.entity_forms(entity)
+            if not any(form.keys.keys() == keys.keys() for form in forms):
+                raise RequestError(
+                    f"Entity {entity!r} has the join keys {', '.join(forms[0].key_names)}. Give each by --key KEY=VALUE."
+                )
+            digest = store.entity_digests.of(entity, keys)
+            print_json({"digest": digest}) if json else out().print(digest, soft_wrap=True)
+            return
         found = store.audit(limit)
     if json:
         print_json([each.to_dict() for each in found])

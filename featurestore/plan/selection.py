@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 
 import polars as pl
 
@@ -76,6 +77,12 @@ class Selection:
         dtypes = {column.name: column.feature.dtype for join in self.joins for column in join.columns}
         dtypes |= {output.name: output.feature.dtype for output in self.computation.outputs}
         return {name: dtypes[name] for name in self.names}
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether personal information is among what is read, for what is computed of it too."""
+        read: list[Column | Output] = [*chain.from_iterable(join.columns for join in self.joins), *self.computation.outputs]
+        return any(each.feature.pii for each in read)
 
     @property
     def needed(self) -> tuple[str, ...]:

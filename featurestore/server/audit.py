@@ -1,25 +1,30 @@
 """The audit log: a line of JSON for every request that needs something, whoever made it and whatever became of it.
 
-It has names, never values: of features, views, services and sources, and the number of rows. No key is in it but by its id.
+It has names, never values: of features, views, services and sources, and the number of rows. Entities that are looked up are in
+it by keyed digests, and whether what was read has personal information, however many names there are. No key is in it but by its
+id.
 """
 
 import os
 import secrets
 import sys
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from featurestore.clock import Clock
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, RegistryError
 from featurestore.server.observer import NoObserver
 
 if TYPE_CHECKING:
+    from featurestore.registry.audit import EntityDigests
     from featurestore.server.visit import Visit
 
 _MOST_NAMES = 100
+_MOST_ROWS = 1_000
 _LONGEST = 200
 _LOOK_EVERY = 64
 
@@ -34,13 +39,15 @@ class AuditLog(NoObserver):
         target: a file, or ``stderr``.
         root: the folder at which a relative path starts.
         clock: tells the present.
+        digests: names entities without telling who they are.
 
     Raises:
         ConfigError: the file cannot be written.
     """
 
-    def __init__(self, target: str, root: Path, clock: Clock) -> None:
+    def __init__(self, target: str, root: Path, clock: Clock, digests: "EntityDigests") -> None:
         self._clock = clock
+        self._digests = digests
         self._path = None if target == "stderr" else root / Path(target).expanduser()
         self._encoder = msgspec.json.Encoder()
         self._begin = secrets.token_hex(4)
@@ -68,6 +75,8 @@ class AuditLog(NoObserver):
             "kind": None if asked is None else asked.kind,
             "names": [] if asked is None else [name[:_LONGEST] for name in asked.names[:_MOST_NAMES]],
             "rows": visit.rows,
+            "entities": self._entities(visit),
+            "personal": visit.personal,
             "decision": _decision(visit),
             "status": status,
             "route": route,
@@ -75,6 +84,19 @@ class AuditLog(NoObserver):
             "request_id": f"{self._begin}-{number:x}" if said is None else _printable(said),
         }
         os.write(self._file, self._encoder.encode(line) + b"\n")
+
+    def _entities(self, visit: "Visit") -> list[str] | None:
+        """Returns the digests of whom the first rows are of, each once; None where none can be told."""
+        try:
+            told = {
+                self._digests.of(entity, keys): None
+                for entity, columns in visit.entities
+                for keys in _keys(visit.given, columns)
+                if None not in keys.values()
+            }
+        except RegistryError:  # without the registry there may be no key yet: the rest of the line is worth having
+            return None
+        return list(told)
 
     def close(self) -> None:
         """Closes the file."""
@@ -99,6 +121,18 @@ class AuditLog(NoObserver):
         if moved:
             before, self._file = self._file, self._open()
             os.close(before)
+
+
+def _keys(rows: Any, columns: tuple[tuple[str, str], ...]) -> Iterator[dict[str, Any]]:
+    """Yields the join keys of the first rows, as the request gave them; of a malformed one nothing."""
+    if isinstance(rows, dict):
+        names = [key for key, _ in columns]
+        if all(isinstance(rows.get(column), list) for _, column in columns):
+            values = zip(*(rows[column] for _, column in columns), strict=False)
+            yield from (dict(zip(names, each, strict=True)) for each in islice(values, _MOST_ROWS))
+        return
+    for row in rows[:_MOST_ROWS]:
+        yield {key: row.get(column) for key, column in columns}
 
 
 def _decision(visit: "Visit") -> str:

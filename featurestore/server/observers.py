@@ -65,13 +65,14 @@ def make_observer(store: "FeatureStore") -> Observer:
         MissingExtraError: OpenTelemetry is asked for and not installed.
     """
     settings = store.settings
-    metrics = Metrics(store)
-    # The feature log is the first to be closed, so that what it writes then is counted.
-    found: list[Observer] = [FeatureLogging(store, metrics.logged), metrics]
-    if settings.audit:
-        found.append(AuditLog(settings.audit, settings.root, store.clock))
+    others: list[Observer] = []
     if settings.tracing:
         from featurestore.server.tracing import Tracing
 
-        found.append(Tracing(store.clock))
+        others.append(Tracing(store.clock))
+    if settings.audit:
+        others.insert(0, AuditLog(settings.audit, settings.root, store.clock, store.entity_digests))
+    metrics = Metrics(store)  # it has a thread, so it begins once nothing fails any more
+    # The feature log is the first to be closed, so that what it writes then is counted.
+    found: list[Observer] = [FeatureLogging(store, metrics.logged), metrics, *others]
     return Observers(found)

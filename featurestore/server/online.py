@@ -34,7 +34,7 @@ from featurestore.server.bodies import (
     sayable,
 )
 from featurestore.server.route import Parts
-from featurestore.server.visit import Visit
+from featurestore.server.visit import Entities, Visit
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
 
@@ -70,14 +70,22 @@ class Asked:
         selection: what is asked for.
         plan: the same, compiled: what the rows are made of and what they are read by are of one catalog.
         names: as the request names it.
+
+    Attributes:
+        personal: whether personal information is among what is read.
+        entities: what the rows are read by.
     """
 
-    __slots__ = ("converters", "floats", "names", "needed", "plan", "said", "types")
+    __slots__ = ("converters", "entities", "floats", "names", "needed", "personal", "plan", "said", "types")
 
     def __init__(self, selection: Selection, plan: "OnlinePlan", names: tuple[str, ...]) -> None:
         self.names = names
         self.plan = plan
         self.said = ",".join(names)
+        self.personal = selection.is_personal
+        self.entities: Entities = tuple(
+            dict.fromkeys((join.applied.spec.entity.name, tuple(zip(join.keys, join.on, strict=True))) for join in selection.joins)
+        )
         columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
         fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
         required = (each.field.name for each in selection.computation.fields if each.field.required)
@@ -140,6 +148,7 @@ class OnlineEndpoint:
             visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows, most))
         else:
             visit.rows, rows = self._converted(asked, rows, most)
+        visit.personal, visit.entities, visit.given = asked.personal, asked.entities, rows
         found = await self._store.online_async(asked.plan, rows, at=question.at)
         wanted = answer_type(visit.header(b"accept"), given)
         columns: dict[str, Any] = found.columns()

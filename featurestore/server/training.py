@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.errors import LimitError, UnavailableError
+from featurestore.errors import FeatureStoreError, LimitError, UnavailableError
+from featurestore.plan.selection import select
 from featurestore.server.access import Resource
 from featurestore.server.bodies import ARROW, PARQUET, media_type
 from featurestore.server.decoders import reading
@@ -24,6 +25,10 @@ from featurestore.server.pools import Pool
 from featurestore.server.problems import Problem
 from featurestore.server.route import Parts
 from featurestore.server.visit import Gone, Visit
+from featurestore.spec.reference import parse_references
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
 
 T = TypeVar("T")
 
@@ -54,6 +59,7 @@ class TrainingEndpoint:
         given = media_type(visit.header(b"content-type"), _TAKEN)
         features, with_spine, options = _parameters(visit)
         visit.check(Resource("features", tuple(features), self._store.settings.project))
+        visit.personal = _is_personal(self._store, features)
         if self._running >= self._limits.training:
             raise UnavailableError(
                 f"The server is making {self._running} training frames, and does not make more at once (server_training). "
@@ -274,3 +280,11 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     if text not in _TRUTHS:
         raise Problem(422, "request", f"{name}={text!r} is neither true nor false.")
     return _TRUTHS[text]
+
+
+def _is_personal(store: "FeatureStore", features: list[str]) -> bool | None:
+    """Tells whether personal information is among features; None where they are not ones, which the frame says."""
+    try:
+        return select(store.catalog_at_hand, parse_references(features)).is_personal
+    except FeatureStoreError:
+        return None

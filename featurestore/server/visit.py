@@ -12,6 +12,9 @@ from featurestore.server.problems import Problem
 
 T = TypeVar("T")
 
+Entities = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+"""The entities that rows are read by: each with its name, and its join keys with the rows' columns that they are in."""
+
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -36,8 +39,8 @@ class Visit:
     """
 
     __slots__ = (
-        "_budget", "_guard", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided", "principal", "rows",
-        "scope", "uploaded",
+        "_budget", "_guard", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided", "entities", "given",
+        "personal", "principal", "rows", "scope", "uploaded",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str, budget: Budget | None = None) -> None:
@@ -54,6 +57,9 @@ class Visit:
         self.uploaded = False
         self.answered = 0
         self.rows = 0
+        self.personal: bool | None = None
+        self.entities: Entities = ()
+        self.given: Any = None
         self.after: Callable[[], None] | None = None
 
     async def admit(self) -> None:

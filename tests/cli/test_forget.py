@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from featurestore import FeatureStore
 from tests.cli.conftest import Invoke
 
 
@@ -42,3 +43,13 @@ def test_doctor_ends_with_1_where_something_is_wrong(invoke: Invoke, shop: Path)
     assert "values were written online" in " ".join(invoke("-C", shop, "doctor", "--repair").output.split())
     (shop / "featurestore.toml").write_text('projekt = "x"\n')
     assert "Did you mean 'project'" in invoke("-C", shop, "doctor", code=1).output
+
+
+def test_k18_who_was_looked_up_is_found_by_a_digest(invoke: Invoke, shop: Path) -> None:
+    with FeatureStore(shop) as store:
+        digest = store.entity_digests.of("customer", {"customer_id": 1001})
+    of = ("-C", shop, "audit", "--entity", "customer")
+    assert invoke(*of, "--key", "customer_id=1001").output.strip() == digest
+    assert json.loads(invoke(*of, "--key", "customer_id=1001", "--json").output) == {"digest": digest}
+    assert "has the join keys customer_id" in " ".join(invoke(*of, "--key", "id=1001", code=1).output.split())
+    invoke(*of, code=2)

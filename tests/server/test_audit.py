@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.client.store import RemoteFeatureStore
 from featurestore.errors import ConfigError
 from featurestore.server.access import make_guard
 from featurestore.server.app import create_app
@@ -60,6 +63,96 @@ def test_each_request_is_a_line(store: FeatureStore) -> None:
     assert [line["request_id"] == "r-1" for line in found] == [True, True, True, False, True]
     assert {line["client"] for line in found} == {"127.0.0.1"}
     assert all(line["time"].endswith("+00:00") for line in found)
+
+
+PEOPLE = """
+from featurestore import Feature, FeatureService, OnDemandView, FeatureView
+import polars as pl
+from definitions.lab import airport, observations
+
+class Person(FeatureView, entity=airport, source=observations):
+    temp: float | None = Feature(pii=True)
+    gust: float | None
+
+class Made(OnDemandView, inputs=[Person.temp, Person.gust]):
+    twice: float | None = Feature(pl.col("temp") * 2)
+    plain: float | None = Feature(pl.col("gust") * 2)
+
+model = FeatureService("by_name", [Person.temp])
+"""
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = make_project(tmp_path / "people")
+    (folder / "definitions" / "people.py").write_text(PEOPLE)
+    with FeatureStore(folder, access="open", audit="logs/audit.jsonl") as opened:
+        opened.apply()
+        opened.materialize()
+        yield opened
+
+
+def asked_of(store: FeatureStore, *bodies: Any) -> list[dict[str, Any]]:
+    app = create_app(store, guard=make_guard(store), observer=make_observer(store))
+    with served(app) as url, httpx.Client(base_url=url) as client:
+        for body in bodies:
+            assert client.post("/v1/online", json=body).status_code == 200, body
+    return lines_of(store)
+
+
+@pytest.mark.parametrize(
+    ("features", "personal"),
+    [
+        (["person.temp"], True), (["person.gust"], False), (["weather.temp"], False), ("by_name", True), (["person"], True),
+        (["made.twice"], True), (["made.plain"], False), (["made"], True),
+        (["weather.gust"] * 120 + ["person.temp"], True),  # past the names that a line has
+    ],
+)  # fmt: skip
+def test_k18_a_line_says_whether_personal_information_was_read(people: FeatureStore, features: Any, personal: bool) -> None:
+    [line] = asked_of(people, {"features": features, "rows": [{"origin": "JFK"}]})
+    assert line["personal"] is personal
+
+
+def test_k18_a_line_names_entities_by_digests(people: FeatureStore) -> None:
+    """Those of all forms of rows, each once; whoever knows the person finds the lines, and nobody else does."""
+    jfk, lga = (people.entity_digests.of("airport", {"origin": code}) for code in ("JFK", "LGA"))
+    found = asked_of(
+        people,
+        {"features": ["person.temp", "weather.gust"], "rows": [{"origin": "JFK"}, {"origin": "LGA"}, {"origin": "JFK"}]},
+        {"features": "person", "rows": {"origin": ["LGA", "JFK"]}},
+        {"features": ["person.temp"], "rows": []},
+    )
+    assert [line["entities"] for line in found] == [[jfk, lga], [lga, jfk], []]
+    assert "JFK" not in (people.settings.root / "logs" / "audit.jsonl").read_text()
+    with FeatureStore(people.settings.root) as other:
+        assert other.entity_digests.of("airport", {"origin": "JFK"}) == jfk
+    with FeatureStore(people.settings.root, project="other") as other:
+        assert other.entity_digests.of("airport", {"origin": "JFK"}) != jfk
+
+
+def test_k18_a_key_has_one_digest_whatever_its_type(people: FeatureStore) -> None:
+    of = people.entity_digests.of
+    same = [(42, "42", 42.0), (date(2026, 1, 2), "2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)), (True, "true"), ("x", b"x")]
+    for values in same:
+        assert len({of("e", {"k": value}) for value in values}) == 1, values
+    others = [{"k": 42}, {"k": 43}, {"j": 42}, {"a": "x", "b": "yz"}, {"a": "xy", "b": "z"}, {"a": "x"}]
+    assert len({of("e", keys) for keys in others} | {of("f", {"k": 42})}) == len(others) + 1
+    assert of("e", {"b": 1, "a": 2}) == of("e", {"a": 2, "b": 1})
+
+
+def test_k18_many_rows_of_a_look_up_are_cut(people: FeatureStore) -> None:
+    rows = [{"origin": str(number)} for number in range(1_500)]
+    [line] = asked_of(people, {"features": "person", "rows": rows})
+    assert (line["rows"], len(line["entities"])) == (1_500, 1_000)
+
+
+def test_k18_a_frame_for_training_says_so_too(people: FeatureStore) -> None:
+    app = create_app(people, guard=make_guard(people), observer=make_observer(people))
+    spine = pl.DataFrame({"origin": ["JFK"], "t": [datetime(2026, 1, 1, tzinfo=UTC)]})
+    with served(app) as url, RemoteFeatureStore(url) as remote:
+        for features in ("person.temp", "weather.temp"):
+            remote.training_frame(spine, features, time="t")
+    assert [line["personal"] for line in lines_of(people) if line["route"] == "/v1/training"] == [True, False]
 
 
 @pytest.mark.parametrize("header", [b"a b\xff\x80c", b"x" * 5000, b'"}\\'])
