@@ -1,6 +1,10 @@
 """Errors on their way: what one carries is there on the other side, whatever its class (D12), and no wording is parsed (D25)."""
 
+import copy
 import inspect
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import msgspec
@@ -8,7 +12,7 @@ import pytest
 
 from featurestore import errors
 from featurestore.client.transport import error_of
-from featurestore.errors import DefinitionError, FeatureStoreError, RequestError
+from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
 from featurestore.server.problems import problem_of
 
 KINDS = [
@@ -59,6 +63,39 @@ def test_what_is_not_told_is_as_if_not_known(kind: type[FeatureStoreError]) -> N
     assert type(found) is kind
     for name in kind.FIELDS:
         getattr(found, name)
+
+
+def every(kind: type[FeatureStoreError]) -> list[type[FeatureStoreError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in every(below))]
+
+
+@pytest.mark.parametrize("way", [*range(pickle.HIGHEST_PROTOCOL + 1), copy.copy, copy.deepcopy], ids=str)
+@pytest.mark.parametrize("kind", sorted(set(every(FeatureStoreError)), key=lambda each: each.__name__))
+def test_d11_an_error_comes_out_of_another_process_as_it_was_raised(kind: type[FeatureStoreError], way: Any) -> None:
+    for error in (made_of(kind), kind.from_wire("It is wrong.", {})):
+        error.add_note("seen in the night")
+        back = way(error) if callable(way) else pickle.loads(pickle.dumps(error, way))
+        assert type(back) is kind
+        assert (str(back), back.args, repr(back)) == (str(error), error.args, repr(error))
+        assert told_of(back) == told_of(error)
+
+
+def test_d11_a_pool_of_processes_raises_what_its_worker_raised() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(raised).exception()
+    assert isinstance(found, NotFoundError)
+    assert (found.name, found.known, str(found)) == ("wether", ("weather",), str(NotFoundError("view", "wether", ["weather"])))
+
+
+def raised() -> None:
+    raise NotFoundError("view", "wether", ["weather"])
+
+
+def told_of(error: Any) -> Any:
+    """What an error carries, errors inside it too."""
+    if isinstance(error, FeatureStoreError):
+        return type(error), str(error), {name: told_of(value) for name, value in vars(error).items()}
+    return [told_of(each) for each in error] if isinstance(error, tuple | list) else error
 
 
 def test_a_users_text_is_no_place_of_a_fault() -> None:
