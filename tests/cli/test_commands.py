@@ -235,6 +235,25 @@ def test_sql(invoke: Invoke, made_shop: Path) -> None:
     assert max(len(line) for line in told.splitlines()) <= 80
 
 
+@pytest.mark.parametrize("code", [13, 27, 155])
+def test_k21_no_table_says_anything_to_a_terminal(code: int, invoke: Invoke, made_shop: Path, tmp_path: Path) -> None:
+    """Values and names, in each table that shows what users stored or asked with; in JSON they are escaped."""
+    evil = f"chr({code}) || ']0;x'"
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{"customer_id": 1001, "evil": f"{chr(code)}]0;x"}]))
+    train = "select customer_id, available_time as t, EVIL as 'e]0;x' from last_order limit 2".replace("EVIL", evil)
+    for command in (
+        ["sql", f"select {evil} as evil"],
+        ["sql", f'select 1 as "a{chr(code)}]0;x"'],
+        ["train", train, "account", "--time", "t"],
+        ["online", "account", "--rows", file],
+    ):
+        for form in ([], ["--json"]):
+            told = invoke("-C", made_shop, *command, *form).output
+            assert "0;x" in told, told
+            assert chr(code) not in told, (command, form)
+
+
 def test_json_has_no_nan(invoke: Invoke, made_shop: Path) -> None:
     told = invoke(
         "-C", made_shop, "sql", "select 'nan'::double as a, 1.5::decimal(9,2) as b, date '2013-07-01' as c", "--json"
