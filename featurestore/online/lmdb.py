@@ -12,6 +12,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -37,6 +38,8 @@ _WRITES_A_TRANSACTION = 50_000
 _BYTES_A_TRANSACTION = 64 << 20
 _DELETES_A_TRANSACTION = 10_000
 _VISITS_A_TRANSACTION = 100_000
+_LOOK_SECONDS = 1.0
+"""After how long a reader looks whether other files lie in the folder by now."""
 
 
 class LMDBStore:
@@ -75,6 +78,7 @@ class LMDBStore:
         self._clock = clock
         self._map_size = map_size
         self._following = Lock()
+        self._look_again = 0.0
         self._files: Files | None = Files.of(path, map_size)
         self._forget = finalize(self, self._files.release_later)
         self._marks = LMDBMarks(path, self._change, self._look)
@@ -85,6 +89,10 @@ class LMDBStore:
         if not keys:
             return []
         files = self._opened()
+        if perf_counter() >= self._look_again:
+            self._look_again = perf_counter() + _LOOK_SECONDS
+            if not files.seems_current():
+                files = self._reopened()
         plain = max(map(len, keys)) <= _LONGEST and b"" not in keys
         try:
             transaction = files.begin()
@@ -182,12 +190,19 @@ class LMDBStore:
                 files.release_later()  # a reader may be at it
         return self._opened()
 
+    def _reopened(self) -> Files:
+        try:
+            return self._followed()
+        except (lmdb.Error, OSError) as error:
+            raise explain(error, self._path, "read") from error
+
     def _now(self) -> int:
         return max(0, to_micros(self._clock()) // 1000)  # a replay's clock may stand before the epoch
 
     def _marked(self, work: Callable[["lmdb.Transaction[bytes]"], int], epoch: Epoch | None, transaction: Any) -> int:
         """Does some work in a write transaction if the files' mark is an epoch's."""
-        missed = None if epoch is None else self._marks.missed(epoch, transaction)
+        # NOTE: a write transaction has the number that it will be: the last one in the files is the one before.
+        missed = None if epoch is None else self._marks.missed(epoch, transaction, transaction.id() - 1)
         if missed:
             raise OnlineLostError(f"The online store in {self._path}: {missed}.")
         return work(transaction)

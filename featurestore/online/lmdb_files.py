@@ -178,6 +178,15 @@ class Files:
             except FileNotFoundError:
                 return False
 
+    def seems_current(self) -> bool:
+        """Like ``is_current``, without waiting for whoever writes; True where that cannot be told."""
+        try:
+            return _identity(self._path / _DATA) == _identity_of(os.fstat(self._file))
+        except FileNotFoundError:
+            return False
+        except OSError:  # it is closed, or opened anew, at this moment
+            return True
+
     def pages(self) -> int:
         """Returns how many pages the file has, but for the two that tell where the others are."""
         with self._lock:

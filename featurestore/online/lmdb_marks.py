@@ -38,7 +38,7 @@ class LMDBMarks:
 
     def look(self, epoch: Epoch) -> list[str]:
         """Returns what may have been lost, in a sentence; none where the mark is the epoch's."""
-        missed = self._look(lambda transaction: self.missed(epoch, transaction))
+        missed = self._look(lambda transaction: self.missed(epoch, transaction, transaction.id()))
         return [missed] if missed else []
 
     def place(self, epoch: Epoch) -> None:
@@ -62,14 +62,20 @@ class LMDBMarks:
         self._look(count)
         return dict(counts)
 
-    def missed(self, epoch: Epoch, transaction: Any) -> str:
-        """Returns what may have been lost, as a transaction sees the files; empty where nothing was."""
+    def missed(self, epoch: Epoch, transaction: Any, last: int) -> str:
+        """Returns what may have been lost, as a transaction sees the files; empty where nothing was.
+
+        Args:
+            epoch: what the mark must hold.
+            transaction: sees the files.
+            last: the last transaction that was committed to them.
+        """
         held = transaction.get(epoch.key)
         if held is None:
             return "its mark is gone, as after its files were deleted or made anew"
         if held[8:] != epoch.value:
             return "its mark is not the one that the registry has, as after either was put back from a copy"
-        if transaction.id() < self._noted(epoch):
+        if last < self._noted(epoch):
             return "its files were put back from an older copy"
         return ""
 

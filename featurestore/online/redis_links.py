@@ -239,6 +239,7 @@ class Cluster:
         self._driver = driver
         self._lock = threading.Lock()
         self._client: Any = None
+        self._known: dict[bytes, dict[str, list[bytes]]] = {}
         self._loops = PerLoop(driver.cluster_async, driver.most)
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -256,13 +257,17 @@ class Cluster:
     def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
         """Yields the runs of the script that write some entries: as many as to send at once."""
         client = self._connected()
-        marks = {} if epoch is None else {name: keys[0] for name, keys in self._marks(epoch.key).items()}
 
         def mark(slot: int) -> tuple[bytes, bytes]:
             if epoch is None:
                 return _UNMARKED
+            name = client.nodes_manager.slots_cache[slot][0].name
+            # NOTE: where slots moved since, the script does not find the mark, and whoever sent it looks again.
+            marks = self._known.get(epoch.key, {})
+            if name not in marks:
+                marks = self._marks(epoch.key)
             # NOTE: no key of the script, as it lies in another slot. A script may read it where it lies on the same node.
-            return marks[client.nodes_manager.slots_cache[slot][0].name], epoch.value
+            return marks[name][0], epoch.value
 
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
             slots: dict[int, list[Entry]] = defaultdict(list)
@@ -281,6 +286,7 @@ class Cluster:
 
     def look_again(self) -> None:
         """Asks the Cluster where its slots are."""
+        self._known = {}
         self._connected().nodes_manager.initialize()
 
     def _marks(self, key: bytes) -> dict[str, list[bytes]]:
@@ -290,6 +296,7 @@ class Cluster:
         found: dict[str, list[bytes]] = {name: [] for name in nodes.values()}
         for number in count():
             if number >= _MARKS and all(found.values()):
+                self._known[key] = found
                 return found
             tagged = key + b"{%d}" % number
             name = nodes.get(client.keyslot(tagged))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -250,7 +251,7 @@ class TestLMDBStore(OnlineStoreContract):
         new = LMDBStore(tmp_path / "online")
         assert new.read([b"a"]) == [None]
         assert new.write([Entry(b"a", b"0")]) == 1
-        assert old.read([b"a"]) == [b"1"]
+        assert old.read([b"a"]) == [b"0"]
         old.close()
         new.close()
 
@@ -350,3 +351,42 @@ class TestLMDBStore(OnlineStoreContract):
         store.marks.place(epoch)
         assert store.write([Entry(b"a", b"6")], epoch=epoch) == 1
         store.close()
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5])
+def test_s15_a_copy_that_is_some_writes_old_is_noticed_by_the_next_write(tmp_path: Path, writes: int) -> None:
+    path, copy, epoch = tmp_path / "online", tmp_path / "copy", Epoch(b"!", b"one")
+    with closing(LMDBStore(path)) as store:
+        store.marks.place(epoch)
+        store.write([Entry(b"a", b"1")], epoch=epoch)
+    shutil.copytree(path, copy)
+    with closing(LMDBStore(path)) as store:
+        for number in range(writes):
+            assert store.write([Entry(b"b%d" % number, b"1")], epoch=epoch) == 1
+    shutil.rmtree(path)
+    shutil.copytree(copy, path)
+    with closing(LMDBStore(path)) as store:
+        with pytest.raises(OnlineLostError, match="older copy"):
+            store.write([Entry(b"c", b"1")], epoch=epoch)
+        assert store.marks.look(epoch)
+        assert store.read([b"a", b"c"]) == [b"1", None]
+        store.marks.place(epoch)
+        assert store.write([Entry(b"c", b"1")], epoch=epoch) == 1
+
+
+@pytest.mark.parametrize("how", ["deleted", "put back from a copy"])
+def test_s15_who_only_reads_follows_a_folder_that_was_made_anew(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "_LOOK_SECONDS", 0.0)  # no need to wait for the next look
+    path, copy = tmp_path / "online", tmp_path / "copy"
+    with closing(LMDBStore(path)) as store:
+        store.write([Entry(b"a", b"1")])
+    shutil.copytree(path, copy)
+    with closing(LMDBStore(path)) as reader:
+        assert reader.read([b"a"]) == [b"1"]
+        shutil.rmtree(path)
+        if how != "deleted":
+            shutil.copytree(copy, path)
+        # By another process: one process has a folder open once.
+        assert in_fork(lambda: LMDBStore(path).write([Entry(b"a", b"2")]) == 1)
+        assert reader.read([b"a"]) == [b"2"]
+        assert asyncio.run(reader.read_async([b"a"])) == [b"2"]

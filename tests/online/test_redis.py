@@ -185,6 +185,18 @@ class TestCluster(RedisContract):
         assert store.read([entry.key for entry in entries]) == [b"1"] * 300
         assert store.marks.look(epoch) == []
 
+    def test_where_marks_lie_is_worked_out_once_and_not_in_each_write(
+        self, store: RedisStore, prefix: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        epoch = Epoch(prefix + b"!", b"one")
+        store.marks.place(epoch)
+        link, asked = store._open(), []
+        find = link._marks
+        monkeypatch.setattr(link, "_marks", lambda key: asked.append(key) or find(key))
+        for number in range(10):
+            assert store.write([Entry(prefix + b"%d" % number, b"1")], epoch=epoch) == 1
+        assert len(asked) <= 1
+
     def test_no_node_is_up(self) -> None:
         store = RedisStore(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
         with pytest.raises(OnlineStoreError, match="Is it running"):
