@@ -23,6 +23,10 @@ NUMBER = "\x1f"
 _EXACT_DIGITS = 15
 """Of so many digits each decimal number is written as the float nearest to it."""
 _INT128 = 1e38
+_DAY = 86_400_000_000
+_MICROS = {"ms": 1000, "us": 1, "ns": 1}
+_WRITTEN_DAYS = 94_900_000
+"""So many days before and after 1970 Polars writes out as dates; it panics at others."""
 
 
 def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -59,8 +63,12 @@ def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """
     if isinstance(dtype, pl.Binary):
         return column.cast(pl.String)
-    if isinstance(dtype, pl.Datetime):
-        return column.cast(pl.Datetime("us", dtype.time_zone)).cast(pl.String)
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        most = _WRITTEN_DAYS if isinstance(dtype, pl.Date) else _WRITTEN_DAYS * _DAY // _MICROS[dtype.time_unit]
+        number = column.to_physical()
+        kept = pl.when(number.is_between(-most, most)).then(column)
+        text = kept if isinstance(dtype, pl.Date) else kept.cast(pl.Datetime("us", dtype.time_zone))
+        return text.cast(pl.String).fill_null(number.cast(pl.String))
     return column.cast(pl.String) if dtype.is_temporal() else value_text(column, dtype)
 
 
@@ -113,7 +121,8 @@ def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
         >>> len({frame.select(row_hash(frame.schema)).item() for frame in rows})
         1
     """
-    parts = [_value_hash(pl.col(name), dtype, name).fill_null(0) for name, dtype in schema.items() if dtype != pl.Null]
+    told = {name: dtype for name, dtype in schema.items() if dtype not in (pl.Null, pl.Object)}
+    parts = [_value_hash(pl.col(name), dtype, name).fill_null(0) for name, dtype in told.items()]
     total = parts[0] if parts else pl.lit(0, pl.UInt64)
     for part in parts[1:]:
         total = total + part
@@ -121,7 +130,7 @@ def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def _value_hash(column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
-    """Returns the hash of each value of a column; null for null."""
+    """Returns the hash of each value of a column; null for null, and for Python's objects, of which nothing is known."""
     if isinstance(dtype, (pl.List, pl.Array)):
         lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
         inner = _value_hash(pl.element(), inner_dtype(dtype), name)
@@ -137,7 +146,7 @@ def _value_hash(column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
         for each in fields:
             total = total + each
         return pl.when(column.is_not_null()).then(_hashed(total.cast(pl.String), name, "struct"))
-    if isinstance(dtype, pl.Null):
+    if isinstance(dtype, (pl.Null, pl.Object)):
         return pl.lit(None, pl.UInt64)
     if dtype.is_numeric():
         return _hashed(_number_text(column, dtype), name, "number")
@@ -145,8 +154,9 @@ def _value_hash(column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
         return _hashed(column, name, "bytes")
     if dtype.is_temporal():
         kind = dtype.base_type().__name__.lower() if isinstance(dtype, (pl.Duration, pl.Time)) else "time"
-        micros = column.cast(pl.Datetime("us")) if isinstance(dtype, pl.Date) else column
-        return _hashed(_micros_text(micros, pl.Datetime("us") if isinstance(dtype, pl.Date) else dtype), name, kind)
+        # NOTE: not cast to a timestamp, which panics at days that 64 bits of microseconds do not reach, PostgreSQL's infinity too.
+        day = (column.to_physical().cast(pl.Int128) * _DAY).cast(pl.String)
+        return _hashed(day if isinstance(dtype, pl.Date) else _micros_text(column, dtype), name, kind)
     if isinstance(dtype, pl.Boolean):
         return _hashed(column.cast(pl.String), name, "truth")
     return _hashed(column.cast(pl.String), name, "text")

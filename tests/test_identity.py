@@ -140,3 +140,34 @@ def test_s9_numbers_of_before_are_the_same_where_marked_ones_are_beside_them() -
 def test_s9_times_are_event_ids_whatever_their_unit(unit: Any) -> None:
     frame = pl.DataFrame({"id": pl.Series([AT.replace(tzinfo=UTC)], dtype=pl.Datetime(unit, "UTC"))})
     assert frame.select(id_text(pl.col("id"), frame.schema["id"])).item() == "2020-01-02 03:04:05.006000+00:00"
+
+
+@pytest.mark.parametrize("days", [-2_147_472_692, -(2**31), 2**31 - 1, 106_751_992, -719_163, 2_932_896])
+def test_s9_a_day_beyond_the_calendar_is_a_value_like_others(days: int) -> None:
+    """PostgreSQL's ``infinity`` comes as such a day."""
+    frame = pl.DataFrame({"d": pl.Series([days, 0, None], dtype=pl.Int32).cast(pl.Date)})
+    nested = frame.select(pl.concat_list("d").alias("l"), pl.struct("d").alias("s"))
+    for rows in (frame, nested.select("l"), nested.select("s")):
+        assert rows.select(row_hash(rows.schema)).to_series()[:2].n_unique() == 2
+    instant = pl.DataFrame({"d": pl.Series([0], dtype=pl.Datetime("us"))})
+    assert frame.select(row_hash(frame.schema))[1].equals(instant.select(row_hash(instant.schema)))
+
+
+def test_s9_a_column_of_objects_changes_no_row() -> None:
+    plain = pl.DataFrame({"a": [1, 2]})
+    rows = plain.with_columns(pl.Series("o", [object(), None], dtype=pl.Object))
+    assert rows.select(row_hash(rows.schema)).equals(plain.select(row_hash(plain.schema)))
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(2**31 - 1, pl.Date), (-2_147_472_692, pl.Date), (2**62, pl.Datetime("ms")), (2**63 - 1, pl.Datetime("us")),
+     (-(2**63), pl.Datetime("us", "UTC")), (2**63 - 1, pl.Datetime("ns"))],
+)  # fmt: skip
+def test_s9_a_time_beyond_the_calendar_is_an_event_id_of_its_own(number: int, dtype: Any) -> None:
+    physical = pl.Int32 if dtype == pl.Date else pl.Int64
+    frame = pl.DataFrame({"id": pl.Series([number, number, 0, None], dtype=physical).cast(dtype)})
+    one, same, other, null = frame.select(id_text(pl.col("id"), frame.schema["id"])).to_series()
+    assert one == same != other
+    assert other.startswith("1970-01-01")
+    assert null is None

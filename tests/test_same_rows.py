@@ -351,3 +351,28 @@ def test_a_windowed_view_of_expressions_says_that_it_needs_its_definition(tmp_pa
         for bring in (store.materialize, lambda: store.push("s", charge(2, pl.Int64))):
             with pytest.raises(DefinitionError, match="'spent' aggregates expressions, which live in its definition"):
                 bring()
+
+
+@pytest.mark.parametrize("column", ["used", "unused"])
+def test_s9_s19_a_day_beyond_the_calendar_ends_no_run(tmp_path: Path, column: str) -> None:
+    """PostgreSQL's ``infinity`` comes as such a day."""
+    (tmp_path / "data").mkdir()
+    days = pl.Series("until", [-2_147_472_692, 0, 0], dtype=pl.Int32).cast(pl.Date)
+    rows = pl.concat([ONE] * 3).with_columns(days)
+    rows.write_parquet(tmp_path / "data/rows.parquet")
+    source = ParquetSource("s", "data/*.parquet", event_time="at", event_id="until" if column == "used" else None)
+    with store_in(tmp_path) as store:
+        store.apply([purchases(source)])
+        [summary] = store.materialize()
+        assert (summary.rows_written, summary.rows_rejected) == ((2, 0) if column == "used" else (3, 0))
+        assert read(store) == ({"n": 2, "spent": 10.0} if column == "used" else {"n": 3, "spent": 15.0})
+
+
+def test_s9_a_column_of_objects_that_nobody_uses_ends_no_run(tmp_path: Path) -> None:
+    rows = pl.concat([ONE] * 2).with_columns(pl.Series("o", [object(), None], dtype=pl.Object))
+    source = FrameSource("s", rows, event_time="at")
+    with store_in(tmp_path) as store:
+        store.apply([purchases(source)])
+        [summary] = store.materialize()
+        assert (summary.rows_written, summary.rows_rejected) == (2, 0)
+        assert read(store) == {"n": 2, "spent": 10.0}
