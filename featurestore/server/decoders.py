@@ -177,21 +177,26 @@ class Decoders:
         """
         with _memory_file() as source, _memory_file() as target:
             _write(source, body)
-            self._decode((source, target), given, bounds, who, as_file=False)
+            dtypes = self._decode((source, target), given, bounds, who, as_file=False)
             with os.fdopen(os.dup(target), "rb") as file, reading(given):
                 file.seek(0)
-                return pl.read_ipc_stream(file.read())
+                frame = pl.read_ipc_stream(file.read())
+                return frame.cast({name: dtype for name, dtype in dtypes.items() if frame.schema[name] != dtype})
 
-    def file(self, body: bytes | bytearray | Path, given: str, bounds: Bounds, who: str, path: Path) -> None:
-        """Writes what a body holds to a file of Arrow's; else like ``frame``."""
+    def file(self, body: bytes | bytearray | Path, given: str, bounds: Bounds, who: str, path: Path) -> pl.LazyFrame:
+        """Writes what a body holds to a file of Arrow's, and returns what reads it; else like ``frame``."""
         with path.open("wb") as target:
             if isinstance(body, Path):
                 with body.open("rb") as source:
-                    self._decode((source.fileno(), target.fileno()), given, bounds, who, as_file=True)
+                    dtypes = self._decode((source.fileno(), target.fileno()), given, bounds, who, as_file=True)
             else:
                 with _memory_file() as number:
                     _write(number, body)
-                    self._decode((number, target.fileno()), given, bounds, who, as_file=True)
+                    dtypes = self._decode((number, target.fileno()), given, bounds, who, as_file=True)
+        with reading(given):
+            lazy = pl.scan_ipc(path)
+            found = lazy.collect_schema()
+            return lazy.cast({name: dtype for name, dtype in dtypes.items() if found[name] != dtype})
 
     def close(self) -> None:
         """Ends those that are idle; one that is at work ends after it."""
@@ -202,7 +207,8 @@ class Decoders:
                 if helper is not None:
                     helper.close()
 
-    def _decode(self, files: tuple[int, int], given: str, bounds: Bounds, who: str, *, as_file: bool) -> None:
+    def _decode(self, files: tuple[int, int], given: str, bounds: Bounds, who: str, *, as_file: bool) -> pl.Schema:
+        """Has a helper decode a body; returns the dtypes of its columns, where some were of dictionaries and are plain texts."""
         self._strikes.check(who)
         seconds = self._limits.decoder_seconds
         asked = bounds._asdict() | {"form": "arrow" if given == ARROW else "parquet", "file": as_file, "seconds": int(seconds) + 5}
@@ -227,6 +233,8 @@ class Decoders:
             raise LimitError(f"Decoding the body takes too much: {ended}. Send it in smaller parts.", "body") from ended
         if "refused" in told:
             self._refuse(told["refused"], told["words"], given, bounds)
+        with reading(given):
+            return pl.read_ipc_stream(bytes.fromhex(told["schema"])).schema if "schema" in told else pl.Schema()
 
     def _refuse(self, kind: str, words: str, given: str, bounds: Bounds) -> NoReturn:
         if kind == "wrong":

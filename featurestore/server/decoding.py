@@ -27,17 +27,14 @@ _MOST_ROW_GROUPS = 10_000
 _METADATA = 16 * MIB
 _ROWS_AT_ONCE = 32_768
 _WIDTHS = {"BOOLEAN": 0.125, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
+_WIDEST, _USUAL = 16, 4
+"""The bytes of the widest number; those of a value that a file's worth of rows is counted with at least."""
 _EXTENSION = b"ARROW:extension:"
 _CANONICAL = ("arrow.fixed_shape_tensor", "arrow.json", "arrow.uuid", "arrow.bool8", "arrow.opaque", "arrow.variable_shape_tensor")
 
 
 class Refused(Exception):  # noqa: N818 - nothing failed here
-    """What was sent is not taken.
-
-    Args:
-        kind: "rows", "decoded" or "wrong".
-        words: what was found.
-    """
+    """What was sent is not taken: it is "rows", "decoded" or "wrong", and words say what was found."""
 
     def __init__(self, kind: str, words: str) -> None:
         self.kind = kind
@@ -45,13 +42,7 @@ class Refused(Exception):  # noqa: N818 - nothing failed here
 
 
 class Bounds(NamedTuple):
-    """What a body may decode to.
-
-    Args:
-        rows: how many rows.
-        decoded: how many bytes.
-        columns: how many columns.
-    """
+    """What a body may decode to: how many rows, bytes and columns."""
 
     rows: int
     decoded: int
@@ -72,12 +63,7 @@ class Bounds(NamedTuple):
 
 
 class Table:
-    """A table of a flatbuffer, of which any byte may be wrong: what lies outside raises ``struct.error``.
-
-    Args:
-        buffer: the flatbuffer.
-        place: where the table begins.
-    """
+    """A table at a place of a flatbuffer, of which any byte may be wrong: what lies outside raises ``struct.error``."""
 
     def __init__(self, buffer: bytes, place: int) -> None:
         self._buffer = buffer
@@ -155,7 +141,7 @@ def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -
             if header is not None and kind == 2:
                 header = header.table(1)
             if header is not None and kind in (2, 3):
-                found, declared = _check_batch(header, partial_of(read, place + length), body, bounds)
+                found, declared = _check_batch(header, read, place + length, body, bounds)
                 rows += found if kind == 3 else 0
                 decoded += declared
         except struct.error as error:
@@ -166,12 +152,7 @@ def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -
     raise Refused("wrong", f"it has more than {_MOST_MESSAGES:,} messages")
 
 
-def partial_of(read: Callable[[int, int], bytes], start: int) -> Callable[[int, int], bytes]:
-    """Returns what reads from places after another one."""
-    return lambda place, size: read(start + place, size)
-
-
-def _check_batch(header: Table, read: Callable[[int, int], bytes], body: int, bounds: Bounds) -> tuple[int, int]:
+def _check_batch(header: Table, read: Callable[[int, int], bytes], start: int, body: int, bounds: Bounds) -> tuple[int, int]:
     """Returns how many rows a batch declares, and how many bytes it is once it is decoded."""
     rows = header.number(0)
     most = 8 * bounds.decoded  # bits: of what takes no byte, null, there may be as many
@@ -187,7 +168,7 @@ def _check_batch(header: Table, read: Callable[[int, int], bytes], body: int, bo
     for offset, length in header.pairs(2):
         if not (offset >= 0 and 0 <= length <= body - offset):
             raise Refused("wrong", f"a buffer of {length:,} bytes at {offset:,} lies outside its message")
-        declared = struct.unpack("<q", read(offset, 8))[0] if compressed and length >= 8 else length
+        declared = struct.unpack("<q", read(start + offset, 8))[0] if compressed and length >= 8 else length
         if declared < -1:
             raise Refused("wrong", f"a buffer declares {declared} bytes")
         decoded += length if declared == -1 else declared
@@ -196,11 +177,7 @@ def _check_batch(header: Table, read: Callable[[int, int], bytes], body: int, bo
 
 
 def check_parquet(metadata: Any, bounds: Bounds) -> None:
-    """Looks at a Parquet file's footer.
-
-    Raises:
-        Refused: what it declares is more than is allowed.
-    """
+    """Looks at a Parquet file's footer. Raises Refused where it declares more than is allowed."""
     bounds.check_rows(metadata.num_rows)
     if metadata.num_row_groups > _MOST_ROW_GROUPS:
         raise Refused("wrong", f"it has {metadata.num_row_groups:,} row groups")
@@ -220,11 +197,11 @@ def check_parquet(metadata: Any, bounds: Bounds) -> None:
 # -- decoding it -----------------------------------------------------------------------------------------------------------------
 
 
-def plain_schema(schema: Any, bounds: Bounds) -> Any:
-    """Returns a schema without extension types, whose parameters may be anything.
+def plain_schemas(schema: Any, bounds: Bounds) -> list[Any]:
+    """Returns a schema without extension types, whose parameters may be anything; with plain texts in dictionaries; in all.
 
     Raises:
-        Refused: it has too many columns, or names that are too long.
+        Refused: it has too many columns, names that are too long, or types that are not taken.
     """
     import pyarrow as pa
 
@@ -232,32 +209,66 @@ def plain_schema(schema: Any, bounds: Bounds) -> Any:
         raise Refused("wrong", f"it has {len(schema):,} columns, and {bounds.columns} are allowed (server_columns)")
     if any(len(name) > _LONGEST_NAME for name in schema.names):
         raise Refused("wrong", f"a column's name has more than {_LONGEST_NAME} characters")
-    made = pa.schema([_plain_field(field) for field in schema])
-    if _EXTENSION in made.serialize().to_pybytes():
+    same = pa.schema([_field(field, 0) for field in schema])
+    if _EXTENSION in same.serialize().to_pybytes():
         raise Refused("wrong", "it has an extension type inside another type, which is not taken")
-    return made
+    return [same, *(pa.schema([_field(field, plain) for field in same]) for plain in (1, 2))]
 
 
-def _plain_field(field: Any) -> Any:
+def _field(field: Any, plain: int) -> Any:
     import pyarrow as pa
 
     kept = {name: value for name, value in (field.metadata or {}).items() if not name.startswith(_EXTENSION)}
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
         raise Refused("wrong", f"the column {field.name!r} is of the extension type {kind.extension_name!r}, which is not taken")
-    if pa.types.is_list(kind):
-        kind = pa.list_(_plain_field(kind.value_field))
+    if any(word in str(kind) for word in ("list_view<", "run_end_encoded<", "union<")):
+        raise Refused("wrong", f"the column {field.name!r} is of the type {str(kind)[:100]}, which is not taken")
+    if plain and pa.types.is_dictionary(kind):
+        value = _field(pa.field(field.name, kind.value_type), 2).type
+        kind, kept = (pa.dictionary(kind.index_type, value, kind.ordered), kept) if plain == 1 else (value, {})
+    elif pa.types.is_list(kind):
+        kind = pa.list_(_field(kind.value_field, plain))
     elif pa.types.is_large_list(kind):
-        kind = pa.large_list(_plain_field(kind.value_field))
+        kind = pa.large_list(_field(kind.value_field, plain))
     elif pa.types.is_fixed_size_list(kind):
-        kind = pa.list_(_plain_field(kind.value_field), kind.list_size)
+        kind = pa.list_(_field(kind.value_field, plain), kind.list_size)
+    elif pa.types.is_map(kind):
+        kind = pa.map_(_field(kind.key_field, plain), _field(kind.item_field, plain), kind.keys_sorted)
     elif pa.types.is_struct(kind):
-        kind = pa.struct([_plain_field(kind.field(number)) for number in range(kind.num_fields)])
+        kind = pa.struct([_field(kind.field(number), plain) for number in range(kind.num_fields)])
+    elif plain == 2:
+        kind = {"string": pa.large_string(), "string_view": pa.large_string(), "binary": pa.large_binary(),
+                "binary_view": pa.large_binary()}.get(str(kind), kind)  # fmt: skip
     return pa.field(field.name, kind, field.nullable, kept or None)
 
 
-def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool) -> int:
-    """Writes what a body holds to a file, as plain Arrow; returns how many rows it is.
+def _widened(array: Any, each: int) -> int:
+    """Returns how many bytes an array is at least once its values are of a wider type: so many each, more in lists."""
+    import pyarrow as pa
+
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return each * len(array) + sum(_widened(array.field(number), each) for number in range(kind.num_fields))
+    size = each * len(array)
+    if pa.types.is_fixed_size_list(kind):
+        return size + _widened(array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), _WIDEST)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()  # NOTE: behind a null there may be values as well
+        inner = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
+        return size + sum(_widened(values.slice(first, last - first), _WIDEST) for values in inner)
+    return size
+
+
+def _as(batch: Any, schema: Any) -> Any:
+    given = zip(batch.columns, schema.types, strict=True)
+    return type(batch).from_arrays([each if each.type == kind else each.cast(kind) for each, kind in given], schema=schema)
+
+
+def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool) -> dict[str, Any]:
+    """Writes what a body holds to a file, as plain Arrow, in which each text stands as often as it is meant.
+
+    Returns how many rows it is and, where texts were of dictionaries, an empty stream that says so.
 
     Args:
         source: the body, as pyarrow reads it.
@@ -281,28 +292,32 @@ def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool
         check_parquet(file.metadata, bounds)
         given = file.schema_arrow
         batches = file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
-    schema = plain_schema(given, bounds)
-    rows = 0
+    same, between, schema = plain_schemas(given, bounds)
+    rows, decoded, least = 0, 0, _USUAL if as_file else _WIDEST
     with (pa.ipc.new_file if as_file else pa.ipc.new_stream)(pa.PythonFile(target, "w"), schema) as writer:
         for batch in batches:
             rows += batch.num_rows
             bounds.check_rows(rows)
             bounds.check_decoded(batch.nbytes)
             batch.validate(full=True)
-            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+            bounds.check_decoded(decoded + sum(_widened(column, least) for column in batch.columns))
+            batch = _as(batch, between)
+            for start in range(0, max(batch.num_rows, 1), _ROWS_AT_ONCE):  # what it grows to is bounded by this process' memory
+                made = _as(batch.slice(start, _ROWS_AT_ONCE), schema)
+                decoded += max(made.nbytes, sum(_widened(column, least) for column in made.columns))
+                bounds.check_decoded(decoded)
+                writer.write_batch(made)
             bounds.check_decoded(target.tell())
     target.flush()
-    return rows
+    if "dictionary<" not in str(same.types):
+        return {"rows": rows}
+    said = pa.BufferOutputStream()
+    pa.ipc.new_stream(said, same).close()
+    return {"rows": rows, "schema": said.getvalue().to_pybytes().hex()}
 
 
 def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
-    """Returns what came of one body.
-
-    Args:
-        asked: its form, its bounds, and as what it is to be written.
-        source: the file that it is in.
-        target: the file to write to.
-    """
+    """Returns what came of one body, of a form, within bounds: it is in a file, and is written to another."""
     import pyarrow as pa
 
     bounds = Bounds(asked["rows"], asked["decoded"], asked["columns"])
@@ -315,7 +330,7 @@ def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
         else:
             given = pa.PythonFile(os.fdopen(os.dup(source), "rb"), "r")
         with os.fdopen(target, "wb", closefd=False) as file:
-            return {"rows": decode(given, asked["form"], bounds, file, as_file=asked["file"])}
+            return decode(given, asked["form"], bounds, file, as_file=asked["file"])
     except Refused as refused:
         return {"refused": refused.kind, "words": str(refused)}
     except (MemoryError, pa.ArrowMemoryError):

@@ -161,10 +161,9 @@ class _Made:
             self.rows = frame.height
             return
         file = self.folder() / "spine.arrow"
-        self._decoders.file(spine, given, self._bounds(self._limits.spine_decoded), self._sender, file)
+        lazy = self._decoders.file(spine, given, self._bounds(self._limits.spine_decoded), self._sender, file)
         if isinstance(spine, Path):
             spine.unlink()
-        lazy = pl.scan_ipc(file)
         with reading(given):
             width = len(lazy.collect_schema())
         self._file = self.folder() / "frame.parquet"

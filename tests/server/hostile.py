@@ -128,6 +128,58 @@ def nested() -> bytes:
     return stream(pa.table({"origin": pa.array([None], kind)}))
 
 
+def shared(kind: str, rows: int = 6000) -> bytes:
+    """Very many times the same text of 1 MiB, which is there but once."""
+    text = b"x" * MIB
+    if kind == "dictionary":
+        made: Any = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text.decode()]))
+    else:
+        view = struct.pack("<i4sii", MIB, b"xxxx", 0, 0)
+        dtype = pa.string_view() if kind == "text" else pa.binary_view()
+        made = pa.Array.from_buffers(dtype, rows, [None, pa.py_buffer(view * rows), pa.py_buffer(text)])
+    return in_columns(made)
+
+
+def constant(kind: pa.DataType, elements: int = 1 << 30) -> pa.Array:
+    """A list of very many elements, all zeros or nothing."""
+    width = 0 if pa.types.is_null(kind) else kind.bit_width
+    buffers = [None] if width == 0 else [None, pa.py_buffer(bytes(elements * width // 8))]
+    return pa.LargeListArray.from_arrays(pa.array([0, elements], pa.int64()), pa.Array.from_buffers(kind, elements, buffers))
+
+
+def in_columns(array: Any) -> bytes:
+    """A spine with one more column, as a compressed stream."""
+    rows = len(array)
+    batch = pa.record_batch(
+        [pa.array(["JFK"] * rows), pa.array([0] * rows, pa.timestamp("us", "UTC")), array], ["origin", "event_time", "more"]
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def wrapped(array: pa.Array) -> pa.Array:
+    """A list of an array's values, in a struct."""
+    return pa.StructArray.from_arrays([pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)], ["inner"])
+
+
+WIDENED: dict[str, Callable[[], bytes]] = {
+    "views of a text": lambda: shared("text"),
+    "views of bytes": lambda: shared("bytes"),
+    "a dictionary of a long text": lambda: shared("dictionary"),
+    "nothing": lambda: in_columns(constant(pa.null())),
+    "truths": lambda: in_columns(constant(pa.bool_(), 1 << 28)),
+    "small numbers": lambda: in_columns(constant(pa.int8(), 1 << 27)),
+    "nothing in a struct": lambda: in_columns(wrapped(constant(pa.null()))),
+    "lists of fixed size": lambda: in_columns(pa.FixedSizeListArray.from_arrays(pa.nulls(1 << 28), 1 << 28)),
+    "nothing behind a null": lambda: in_columns(
+        pa.ListArray.from_arrays(pa.array([0, 1 << 28], pa.int32()), pa.nulls(1 << 28), mask=pa.array([True]))
+    ),
+}
+"""Small streams whose values are many times as large once they are written plainly, or made of another type."""
+
+
 FRAMES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "nothing": (ARROW, bytes),
     "zeros": (ARROW, lambda: bytes(4096)),

@@ -3,11 +3,13 @@
 import io
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
 import psutil
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -66,6 +68,61 @@ def test_a_hostile_frame_is_an_error_for_its_sender(decoders: Decoders, what: st
         assert len(str(caught.value)) < 2000
     assert psutil.Process().memory_info().rss - before < (1 << 30)
     assert decoders.frame(hostile.sound(), ARROW, BOUNDS, "somebody else").height == 2
+
+
+@pytest.mark.parametrize("what", hostile.WIDENED)
+def test_k02_what_grows_when_it_is_cast_is_counted_as_it_grows(what: str) -> None:
+    """Neither the server nor a cast in it meets more bytes than a body may decode to."""
+    body = hostile.WIDENED[what]()
+    assert len(body) < 100_000
+    decoders = Decoders(Limits(decoders=1))
+    try:
+        with pytest.raises(LimitError):
+            decoders.frame(body, ARROW, BOUNDS, what)
+    finally:
+        decoders.close()
+
+
+DICTIONARIES = pl.DataFrame(
+    {"cat": ["p", "q", None], "en": ["x", "y", "x"], "cats": [["p"], [], None], "in": [{"a": "p"}, {"a": None}, {"a": "q"}]},
+    schema_overrides={
+        "cat": pl.Categorical, "en": pl.Enum(["x", "y", "z"]), "cats": pl.List(pl.Categorical),
+        "in": pl.Struct({"a": pl.Categorical}),
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [ARROW, PARQUET])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_dictionaries_come_back_as_they_were(decoders: Decoders, tmp_path: Path, given: str, to_file: bool) -> None:
+    """With more rows than are decoded at once, of several row groups."""
+    frame = pl.concat([DICTIONARIES] * 30_000)
+    if given == PARQUET:
+        frame = frame.drop("cats", "in")  # pyarrow does not read these of several row groups
+    buffer = io.BytesIO()
+    frame.write_ipc_stream(buffer) if given == ARROW else frame.write_parquet(buffer, row_group_size=50_000)
+    bounds = BOUNDS._replace(rows=100_000)
+    if to_file:
+        found = decoders.file(buffer.getvalue(), given, bounds, "somebody", tmp_path / "rows.arrow").collect()
+    else:
+        found = decoders.frame(buffer.getvalue(), given, bounds, "somebody")
+    assert found.schema == frame.schema
+    assert found.equals(frame)
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_batches_may_have_dictionaries_of_their_own(decoders: Decoders, tmp_path: Path, to_file: bool) -> None:
+    batches = [pa.record_batch({"cat": pa.array(texts).dictionary_encode()}) for texts in (["a", "b"], ["c", "a"], ["d"])]
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    if to_file:
+        found = decoders.file(buffer.getvalue(), ARROW, BOUNDS, "somebody", tmp_path / "rows.arrow").collect()
+    else:
+        found = decoders.frame(buffer.getvalue(), ARROW, BOUNDS, "somebody")
+    assert found["cat"].to_list() == ["a", "b", "c", "a", "d"]
+    assert found.dtypes == [pl.Categorical]
 
 
 def test_every_number_of_a_stream_may_lie(decoders: Decoders) -> None:
