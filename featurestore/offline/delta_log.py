@@ -110,7 +110,9 @@ class DeltaFeatureLog:
             for folder in self._tables(project, service):
                 schema = _schema(folder)
                 if keys.width and set(keys.columns) <= schema.keys():
-                    typed = keys_as(keys.unique(), {name: schema[name] for name in keys.columns})
+                    dtypes = {name: schema[name] for name in keys.columns}
+                    some_null = keys.unique().filter(pl.any_horizontal(pl.all().is_null())).cast(dtypes, strict=False)  # type: ignore[arg-type]  # dtypes by name
+                    typed = pl.concat([keys_as(keys.unique().drop_nulls(), dtypes), some_null])
                     wanted = typed.select(pl.col(name).cast(storage_dtype(schema[name])) for name in keys.columns)
                     deleted += _tried(lambda at=folder, rows=wanted: self._without(at, rows))  # type: ignore[misc]  # defaults bind them
                     _remove_dropped(folder)

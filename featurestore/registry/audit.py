@@ -66,10 +66,11 @@ class AuditRecord:
         return {**asdict(self), "at": self.at.isoformat()}
 
 
-def record(connection: "Connection", registry: Audited, action: str, **what: Any) -> None:
-    """Writes a record, as part of a transaction."""
+def record(connection: "Connection", registry: Audited, action: str, *, when: int | None = None, **what: Any) -> None:
+    """Writes a record, as part of a transaction; ``when`` is the transaction's instant in microseconds, if it has one."""
+    at = to_micros(registry.clock()) if when is None else when
     row = {
-        "project": registry.project, "id": secrets.token_hex(8), "at": to_micros(registry.clock()), "who": _who(),
+        "project": registry.project, "id": secrets.token_hex(8), "at": at, "who": _who(),
         "action": action, "what": msgspec.json.encode(what).decode(),
     }  # fmt: skip
     connection.execute(registry.database.tables.audit.insert().values(row))

@@ -71,6 +71,10 @@ class Database:
         # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.
         return connection.execute(new.execution_options(preserve_rowcount=True)).rowcount == 1
 
+    def server_clock(self, connection: Connection) -> Any:
+        """Returns the instant that PostgreSQL's clock tells."""
+        return connection.execute(select(func.clock_timestamp())).scalar_one()
+
     def copy_to(self, path: Path) -> bool:
         """Copies the database to a file while others write to it; returns False where it is one of PostgreSQL's, not a file."""
         if not self._is_file:

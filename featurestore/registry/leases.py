@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
-
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import LeaseLostError
 from featurestore.registry.specs import SpecRegistry
@@ -150,6 +148,6 @@ class Leases:
         """Returns the present and the instant so many seconds later, by the clock that all holders share, where there is one."""
         now = self._registry.clock()
         if self._registry.clock is utc_now and connection.dialect.name == "postgresql":
-            now = connection.execute(select(func.clock_timestamp())).scalar_one()
+            now = self._database.server_clock(connection)
         micros = to_micros(now)
         return micros, micros + round(seconds * _MICROS)

@@ -142,9 +142,9 @@ class SpecRegistry:
                 if isinstance(put.spec, ViewSpec):
                     self._serve(connection, catalog, put, now)
             changed = [f"{row['kind']} {row['name']} {'removed' if row['deleted'] else row['version']}" for row in rows]
-            record(connection, self, "apply", revision=base_revision + 1, changed=changed)
+            record(connection, self, "apply", when=now, revision=base_revision + 1, changed=changed)
             if unprotected:
-                record(connection, self, "unprotect", revision=base_revision + 1, changed=list(unprotected))
+                record(connection, self, "unprotect", when=now, revision=base_revision + 1, changed=list(unprotected))
             return self.load_within(connection)
 
     def history(self, kind: str, name: str) -> list[Version]:

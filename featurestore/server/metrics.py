@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from featurestore.errors import ClosedError
 from featurestore.server.observer import NoObserver
 
 if TYPE_CHECKING:
@@ -161,7 +162,10 @@ class Metrics(NoObserver):
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY):
-            self.hand_on()
+            try:
+                self.hand_on()
+            except ClosedError:  # the store was closed, and with it what is served
+                return
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_text("no database " * 100)
-    with pytest.raises(RegistryError, match=r"registry\.db cannot be (used|reached): file is not a database"):
+    with pytest.raises(RegistryError, match=r"registry\.db is damaged: file is not a database\. Restore it"):
         open_at("sqlite:///registry.db", tmp_path).load()
 
 
