@@ -109,8 +109,8 @@ def _check_removals(plan: "Plan") -> None:
         )
 
 
-def show_plan(console: "Console", plan: "Plan") -> None:
-    """Prints a plan."""
+def show_plan(console: "Console", plan: "Plan", *, wrap: bool = False) -> None:
+    """Prints a plan; ``wrap`` breaks its warnings where the terminal ends, which a program that reads them would not want."""
     for change in plan.changes:
         console.print(_change(change))
     for line in plan.broken:
@@ -118,7 +118,7 @@ def show_plan(console: "Console", plan: "Plan") -> None:
     for line in plan.unprotected:
         console.print(Text(f"! unprotects: {line}", style="bold red"), soft_wrap=True)
     for line in plan.warnings:
-        console.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=not wrap)
     console.print(plan.summary, style="bold" if plan.changes else "")
 
 

@@ -68,7 +68,7 @@ class Tour:
     def _define(self, store: FeatureStore) -> None:
         with self._step("Plan", f"what {shown_path((self._folder / 'definitions' / 'flights.py').absolute())} asks for"):
             plan = store.plan()
-        show_plan(self._console, plan)
+        show_plan(self._console, plan, wrap=True)
         with self._step("Apply", "the definitions take effect, all or none"):
             store.apply()
 
