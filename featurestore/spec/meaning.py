@@ -61,14 +61,18 @@ def meaning_digest(function: FunctionType) -> str:
     return meaning_of(function)[0]
 
 
-def meaning_of(function: FunctionType) -> tuple[str, tuple[str, ...]]:
+def meaning_of(function: FunctionType, own: type | None = None) -> tuple[str, tuple[str, ...]]:
     """Returns a digest of what a function means, and what it uses that the digest cannot take in: a change of it is not seen.
+
+    Args:
+        function: the function.
+        own: the class that it is defined in, which has its name only once it is made.
 
     Example:
         >>> meaning_of(source_text)[1]
         ()
     """
-    meaning = _Meaning(function)
+    meaning = _Meaning(function, {} if own is None or "<locals>" in own.__qualname__ else {own.__name__: own})
     digest = hashlib.sha256("\n".join(meaning.lines(function)).encode()).hexdigest()
     return digest, tuple(sorted(f"{name} ({what})" for name, what in meaning.opaque.items()))
 
@@ -115,7 +119,9 @@ class _Meaning:
     it has always taken in stays the same text at the same place. ``_beyond`` has what came later.
     """
 
-    def __init__(self, transform: FunctionType) -> None:
+    def __init__(self, transform: FunctionType, own: dict[str, Any]) -> None:
+        self._own = own
+        self._globals = transform.__globals__
         self.opaque: dict[str, str] = {}
         self._project = Project.of(transform)
         self._seen: set[Any] = set()
@@ -143,7 +149,8 @@ class _Meaning:
             for held in _held(function):
                 yield from self._function(held)
             return
-        around = surroundings(function)
+        # The name of its own class may be that of a former one still, as in a notebook.
+        around = surroundings(function) | (self._own if function.__globals__ is self._globals else {})
         for path in paths_of(function):
             if path[0] not in around:
                 if not hasattr(builtins, path[0]):

@@ -207,7 +207,7 @@ class FeatureView(metaclass=FeatureViewMeta):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
         if not faults:
             text = source_text(transform) if isinstance(transform, FunctionType) else ""
-            digest, cls.__opaque__ = meaning_of(transform) if isinstance(transform, FunctionType) else ("", ())
+            digest, cls.__opaque__ = meaning_of(transform, cls) if isinstance(transform, FunctionType) else ("", ())
             if windowed:
                 transform = WithInputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
             cls.__transform__ = staticmethod(transform) if transform else None

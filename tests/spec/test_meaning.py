@@ -247,6 +247,20 @@ def test_d17_what_it_reaches_changes_it(kind: str, project: Any) -> None:
     assert meaning_of(project(around, used))[1] == ()
 
 
+def test_d17_a_view_may_take_a_value_of_its_own_class(project: Any) -> None:
+    view = (
+        "import polars as pl\nfrom featurestore import Entity, FeatureView, ParquetSource\n"
+        "class V(FeatureView, entity=Entity('e', k=str), source=ParquetSource('s', 'x', event_time='t')):\n"
+        "    x: float\n    LIMIT = 5\n"
+        "    @staticmethod\n    def transform(rows):\n        return rows.filter(pl.col('x') > V.LIMIT)\n"
+    )
+    one, other = (project(f"{text}\n{text}", "V").__globals__["V"] for text in (view, view.replace("5", "7")))
+    assert one.__opaque__ == other.__opaque__ == ()
+    assert one.__view__.transform_digest != other.__view__.transform_digest
+    both = project(f"{view}\n{view.replace('5', '7')}", "V").__globals__["V"]
+    assert both.__view__.transform_digest == other.__view__.transform_digest, "the former class of a notebook counts"
+
+
 def test_d17_a_set_has_no_order(tmp_path: Path) -> None:
     """The order of a set of texts differs by process."""
     text = BASE.replace("LIMIT = 30", "LIMIT = {%s}")
