@@ -2,11 +2,12 @@
 
 A head has so many bytes and headers, and so long to come. Requests that are sent before others are answered are few. Where there
 are as many connections as may be, the one that has had nothing to do for longest gives way, so that those who hold connections
-open keep nobody out; the process never runs out of file descriptors.
+open keep nobody out; the process never runs out of file descriptors. Whoever does not read what they asked for is not waited for.
 """
 
 import asyncio
 from asyncio.events import TimerHandle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ class Ends:
         head: the bytes of a request's head.
         headers: the headers in it.
         head_seconds: how long it may take to come.
+        read_seconds: how long a client may leave an answer unread.
     """
 
     connections: int = 1000
@@ -36,6 +38,13 @@ class Ends:
     head: int = 32 << 10
     headers: int = 100
     head_seconds: float = 10.0
+    read_seconds: float = 30.0
+
+
+_READ_AT_LEAST = 64 << 10
+"""Of how many bytes that are waiting to be read fewer must be left each time that it is looked."""
+_STUCK = 1.0
+"""After how many seconds unread a connection gives way before one that is idle."""
 
 
 class _Quiet:
@@ -43,14 +52,19 @@ class _Quiet:
 
     Args:
         transport: the transport.
+        closing: is told that it begins to close.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, closing: Callable[[], None]) -> None:
         self._transport = transport
+        self._closing = closing
         self.is_closing = transport.is_closing
-        self.close = transport.close
         self.abort = transport.abort
         self.get_extra_info = transport.get_extra_info
+
+    def close(self) -> None:
+        self._transport.close()
+        self._closing()
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -75,7 +89,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Takes the connection, or lets another one go for it."""
-        super().connection_made(cast("asyncio.Transport", _Quiet(transport)))
+        self._reader: TimerHandle | None = None
+        self._unread, self._unread_since = 0, 0.0
+        super().connection_made(cast("asyncio.Transport", _Quiet(transport, self._await_reader)))
         self._in_head = True
         self._fed = 0
         self._waits_since = self.loop.time()
@@ -86,7 +102,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Drops what was begun."""
         self._forget_head()
+        self._forget_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Waits for the client to read, but not for ever."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """Goes on; of what is closing the end is still waited for."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._forget_reader()
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes; a head that goes on for too long is refused."""
@@ -154,6 +182,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def _await_reader(self) -> None:
+        if self._reader is None:
+            self._unread, self._unread_since = self.transport.get_write_buffer_size(), self.loop.time()
+            self._reader = self.loop.call_later(self.ends.read_seconds, self._reader_is_late)
+
+    def _forget_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    def _reader_is_late(self) -> None:
+        """Ends a connection whose client has read next to nothing since it was looked last."""
+        left = self.transport.get_write_buffer_size()
+        if left > self._unread - _READ_AT_LEAST:
+            self.transport.abort()
+            return
+        self._unread = left
+        self._reader = self.loop.call_later(self.ends.read_seconds, self._reader_is_late)
+
     def timeout_keep_alive_handler(self) -> None:
         """Ends a connection that was idle for long, unless its next request has come and only was not read yet."""
         self.timeout_keep_alive_task = self.loop.call_later(_GRACE, super().timeout_keep_alive_handler)
@@ -181,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _make_room(self) -> None:
-        """Ends the connection that has been idle for longest, where there are too many; this one, where none is."""
+        """Ends one that is not read, or idle for longest, where there are too many; this one, where none is."""
         if len(self.connections) <= self.ends.of_address:
             return
         others = [each for each in self.connections if each is not self and isinstance(each, BoundedProtocol)]
@@ -191,9 +238,11 @@ class BoundedProtocol(HttpToolsProtocol):
             others = same
         elif len(others) < self.ends.connections:
             return
-        waiting = [each for each in others if each.idle and not each.transport.is_closing()]
-        if waiting:
-            oldest = min(waiting, key=lambda each: (not each._in_head or each.cycle is not None, each._waits_since))
+        unread = sorted((each for each in others if each._reader is not None), key=lambda each: each._unread_since)
+        stuck = [each for each in unread if self.loop.time() - each._unread_since > _STUCK]
+        waiting = [each for each in others if each.idle and each._reader is None and not each.transport.is_closing()]
+        waiting.sort(key=lambda each: (not each._in_head or each.cycle is not None, each._waits_since))
+        for oldest in (*stuck, *waiting, *unread):
             oldest.transport.abort()
             oldest.connections.discard(oldest)
             return

@@ -123,8 +123,9 @@ def _ends(settings: Settings) -> Ends:
     connections = max(1, connections)
     of_address = min(settings.server_connections_of_address or connections, connections)
     return Ends(
-        connections, of_address, int(settings.server_head_kib * 1024), settings.server_headers, settings.server_head_seconds
-    )
+        connections, of_address, int(settings.server_head_kib * 1024), settings.server_headers, settings.server_head_seconds,
+        settings.server_seconds,
+    )  # fmt: skip
 
 
 def _ended(number: int, frame: object) -> None:

@@ -1,14 +1,19 @@
 """Connections: what a client may open, send and leave half-done, and that nobody else notices (K08)."""
 
+import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
+import uvicorn
 
+from featurestore.server.protocol import Connections, Ends
 from tests.server.conftest import Serve
 from tests.servers.valkey import wait_until
 
@@ -144,6 +149,80 @@ def test_a_few_pipelined_requests_are_answered_in_turn(server: Serve) -> None:
     with connect(server) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n" * 9 + b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
         assert answered(connection).count(b"HTTP/1.1 200 OK") == 10
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """An application whose answers are of 8 MB, or short."""
+    body = b"x" * (8_000_000 if scope["path"] == "/large" else 10)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def bounded(ends: Ends, keep_alive: int = 30) -> Iterator[tuple[int, uvicorn.Server]]:
+    """A server of that application in a thread: its port, and itself."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listening:
+        config = uvicorn.Config(
+            large, http=cast("Any", Connections(ends)), loop="uvloop", ws="none", lifespan="off", log_level="error",
+            timeout_keep_alive=keep_alive, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        run = lambda: asyncio.Runner(loop_factory=config.get_loop_factory()).run(server.serve([listening]))  # noqa: E731 - short
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            wait_until(lambda: server.started, "it does not start")
+            yield listening.getsockname()[1], server
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def unread(port: int, asked: bytes) -> socket.socket:
+    """A connection that asks and does not read."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", port))
+    made.sendall(asked)
+    return made
+
+
+ASKED = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "asked", [ASKED, ASKED * 3, ASKED.replace(b"host: x", b"connection: close")], ids=["one", "three", "close"]
+)
+def test_who_does_not_read_is_not_waited_for(asked: bytes) -> None:
+    with bounded(Ends(), keep_alive=1) as (port, server), ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(unread(port, asked))
+        wait_until(lambda: len(server.server_state.connections) == 4, "they do not come")
+        wait_until(lambda: not server.server_state.connections, "they stay for ever")
+        wait_until(lambda: not server.server_state.tasks, "what answers them waits for ever")
+
+
+@pytest.mark.parametrize(
+    "asked", [ASKED, ASKED * 3, ASKED.replace(b"host: x", b"connection: close")], ids=["one", "three", "close"]
+)
+def test_who_does_not_read_keeps_nobody_out(asked: bytes) -> None:
+    """Long before their time is over."""
+    with bounded(Ends(connections=4, of_address=4, read_seconds=60)) as (port, server), ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(unread(port, asked))
+        wait_until(lambda: len(server.server_state.connections) == 4, "they do not come")
+        time.sleep(0.2)  # their answers must have begun, which nothing tells
+        for _ in range(3):
+            assert httpx.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 200
+
+
+def test_who_reads_slowly_gets_all_of_it() -> None:
+    with bounded(Ends(read_seconds=0.3)) as (port, _), unread(port, ASKED.replace(b"host: x", b"connection: close")) as connection:
+        found = 0
+        while part := connection.recv(400_000):
+            found += len(part)
+            time.sleep(len(part) / 8_000_000)
+        assert found > 8_000_000
 
 
 def test_a_client_that_goes_away_is_no_traceback(server: Serve) -> None:
