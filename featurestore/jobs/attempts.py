@@ -52,7 +52,8 @@ def pinned(span: Span, note: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the span of a run in plain JSON values, with what it shall have besides, and what is not as usual."""
     notices = {"notices": list(span.notices)} if span.notices else {}
     unfinished = {} if span.whole else {"whole": False}
-    return {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor), **notices, **unfinished, **note}
+    still = {} if span.moves else {"still": True}
+    return {"chunks": [dict(chunk) for chunk in span.chunks], "cursor": dict(span.cursor), **still, **notices, **unfinished, **note}
 
 
 def reads_nothing(ledger: Ledger, view: str, data_version: int) -> dict[str, Any]:

@@ -336,7 +336,7 @@ class Materializer:
         after = self._ledger.last_committed(run.view, run.data_version)
         written = self._offline.commit(table, run.seq, [body["staged"] for body in bodies], after)
         self._progress.step(run.view, "write history", 1, 1)
-        cursor = accepted_cursor(run.span["cursor"], [] if run.folds else bodies)
+        cursor = accepted_cursor(run.span, [] if run.folds else bodies)
         return self._ledger.update(
             run, state="committed", cursor=cursor, rows_read=read, rows_written=written, rows_rejected=rejected, reasons=reasons
         )

@@ -31,16 +31,17 @@ def latest_accepted(rows: pl.DataFrame, shaped: Shaped, source: Source) -> int |
     return None if latest is None else int(latest)  # type: ignore[arg-type]  # it is a column of integers
 
 
-def accepted_cursor(cursor: Mapping[str, Any] | None, bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns a run's cursor where the rows that were accepted end.
+def accepted_cursor(span: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Returns a run's cursor where the rows that were accepted end; of a run that moves none, the one it was given.
 
     Args:
-        cursor: the cursor as it was pinned; None where there is none.
+        span: the run's span, as it was pinned.
         bodies: what is recorded of each chunk; none where the run read no source. All who work on a run have the same ones, and
             so the same cursor (S17).
     """
+    cursor: Mapping[str, Any] | None = span["cursor"]
     # Some may have been staged by a version that did not look.
-    if cursor is None or not bodies or not all("latest" in body for body in bodies):
+    if cursor is None or span.get("still") or not bodies or not all("latest" in body for body in bodies):
         return cursor
     return accepted(cursor, max((body["latest"] for body in bodies if body["latest"] is not None), default=None))
 

@@ -32,6 +32,7 @@ class Span:
         whole: whether all that the source holds by the end is among the chunks, or was read before; not so where a file was
             set aside, or a record waits.
         keep: whether the cursor says more than the one given, and shall be kept though there may be nothing to read.
+        moves: whether the cursor is another than the one given; not so where a start was given.
     """
 
     chunks: tuple[Chunk, ...]
@@ -40,6 +41,7 @@ class Span:
     notices: tuple[str, ...] = ()
     whole: bool = True
     keep: bool = False
+    moves: bool = True
 
 
 def accepted(cursor: Cursor, latest: int | None) -> Cursor:

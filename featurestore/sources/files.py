@@ -228,7 +228,7 @@ class FilesReader(ABC, Generic[SpecT]):
         waits = any(each.waits is not None and (name not in before or before[name].waits is None) for name, each in known.items())
         keep = waits or bool(told.known or told.notices) or settled(before, known) > _WORTH_KEEPING
         if start is not None:
-            return Span(made, dict(cursor or {}), chunks.rows, tuple(notices), whole)
+            return Span(made, dict(cursor or {}), chunks.rows, tuple(notices), whole, moves=False)
         return Span(made, following, chunks.rows, tuple(notices), whole, keep)
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:

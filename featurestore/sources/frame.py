@@ -65,7 +65,8 @@ class FrameReader:
         rows = self._within(bounds).select(pl.len()).collect().item()
         chunks = tuple({**bounds, "first": first, "rows": count} for _, first, count in pieces_of_rows([rows], chunk_rows))
         notices = behind(self._spec, cursor, until) if start is None else ()
-        return Span(chunks, {"through": through} if start is None else dict(cursor or {}), rows, notices)
+        following = {"through": through} if start is None else dict(cursor or {})
+        return Span(chunks, following, rows, notices, moves=start is None)
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""

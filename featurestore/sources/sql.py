@@ -92,7 +92,7 @@ class SQLReader:
         if nulls:
             chunks.append({"nulls": True})
         if start is not None:
-            return Span(tuple(chunks), dict(cursor or {}), seen.rows + nulls)
+            return Span(tuple(chunks), dict(cursor or {}), seen.rows + nulls, moves=False)
         known = [instant for instant in (former, seen.latest) if instant is not None]
         through = min(max(known), horizon) if known else None
         following = {"form": FORM, "through": through, "former": former, "grain": seen.grain or grain}
