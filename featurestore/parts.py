@@ -154,7 +154,8 @@ class Parts(MadeOnce):
     def _applier(self) -> "Applier":
         from featurestore.jobs.apply import Applier
 
-        return Applier(self._registry, self._open_source, self._count_rows, self._serving.retained, self._histories.place)
+        asked = self._open_source, self._count_rows, self._serving.retained, self._histories.place
+        return Applier(self._registry, *asked, self._adopt)
 
     @once
     def _offline(self) -> "OfflineStore":
@@ -191,6 +192,11 @@ class Parts(MadeOnce):
     def _filled(self, views: "Iterable[AppliedView]") -> set[tuple[str, int]]:
         """Returns which of some views have a history."""
         return {(view.spec.name, view.data_version) for view in views if self._count_rows(view)}
+
+    def _adopt(self, views: "Iterable[AppliedView]") -> None:
+        """Notes of which views there is a history that this registry has not made: what is online of it, others wrote."""
+        made = self._epochs.materialized()
+        self._epochs.adopt(self._filled(view for view in views if (view.spec.name, view.data_version) not in made))
 
     @once
     def _tombstones(self) -> "Tombstones":

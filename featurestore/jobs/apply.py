@@ -38,6 +38,7 @@ class Applier:
         count_rows: tells how many rows a view's history holds: those to be recomputed, and whether there are any to serve.
         retained: tells which earlier data versions of a view are kept.
         place: tells which data version a view is to have whose rows are to be made, given the one that comes next.
+        adopt: is told of views in another data version than before, before that is written: there may be rows of it already.
     """
 
     registry: SpecRegistry
@@ -45,6 +46,7 @@ class Applier:
     count_rows: Callable[[AppliedView], int | None]
     retained: Callable[[str], Sequence[AppliedView]]
     place: Callable[[ViewSpec, int], int] = lambda view, number: number
+    adopt: Callable[[Sequence[AppliedView]], None] = lambda views: None
 
     def plan(self, definitions: Definitions, *, partial: bool) -> Plan:
         """Returns what applying the definitions would change.
@@ -95,8 +97,18 @@ class Applier:
             raise UnprotectError(plan.unprotected)
         if plan.is_empty:
             return plan, self.registry.load()
+        self.adopt(list(self._moved(plan)))
         base = plan.base_revision if expected is None else expected.base_revision
         return plan, self.registry.commit(base, plan.puts(), plan.deletes(), plan.unprotected)
+
+    def _moved(self, plan: Plan) -> Iterator[AppliedView]:
+        """Returns the views that a plan gives another data version than they have, or their first one."""
+        before = self.registry.load().views
+        for put in plan.puts():
+            if isinstance(put.spec, ViewSpec) and put.data_version is not None:
+                known = before.get(put.spec.name)
+                if known is None or known.data_version != put.data_version:
+                    yield AppliedView(put.spec, put.version, put.data_version)
 
     def _checked(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
         view = defined.__view__

@@ -105,6 +105,17 @@ class Epochs:
             with self._database.writing() as connection:
                 self._doubt(connection, grown, "its ttl became longer", lost=False)
 
+    def adopt(self, places: Iterable[tuple[str, int]]) -> None:
+        """Notes views whose histories were there before this registry had them: their values are to be written online.
+
+        Args:
+            places: the views, each with its data version.
+        """
+        found = sorted(places)
+        if found:
+            with self._database.writing() as connection:
+                self._doubt(connection, found, "this registry has written none of its values", lost=True)
+
     def settle(self, place: tuple[str, int], epoch: str) -> bool:
         """Notes that the values of a view were all written, if it was begun in the present epoch; tells whether it was."""
         tables = self._database.tables
