@@ -10,6 +10,7 @@ import polars as pl
 from featurestore.care import Care
 from featurestore.clock import parse_duration, parse_instant
 from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
+from featurestore.online.base import OnlineLostError
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import Source
@@ -293,6 +294,8 @@ class Operations(Care):
                 found[name] = ask()
             except FeatureStoreError as error:
                 found[name] = error
+                if isinstance(error, OnlineLostError):  # it is written again in the background
+                    self._mending.begin()
         return found
 
     def runs(self, view: Any = None, *, limit: int = 50, state: "State | None" = None) -> "list[Run]":

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from featurestore.jobs.doctor_history import HistoryChecks
     from featurestore.jobs.gatekeeper import Gatekeeper
     from featurestore.jobs.materialize import Materializer
+    from featurestore.jobs.mending import Mending
     from featurestore.jobs.notify import Notify
     from featurestore.jobs.progress import Progress
     from featurestore.jobs.push import Pusher
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from featurestore.sources.base import SourceReader
     from featurestore.spec.meaning import Transform
 
-
 _PROMISES_SECONDS = 60.0
 """How often a scheduler looks whether views are as fresh as they promise."""
 
@@ -81,7 +81,7 @@ class Parts(MadeOnce):
 
     def close(self) -> None:
         """Gives back files, connections and threads. Closing twice is no error; any other use after it is a ``ClosedError``."""
-        self.close_made(("_watch", "_engine", "_watched", "_registry"))
+        self.close_made(("_mending", "_watch", "_engine", "_watched", "_registry"))
 
     @property
     def clock(self) -> Clock:
@@ -184,6 +184,13 @@ class Parts(MadeOnce):
         )
 
     @once
+    def _mending(self) -> "Mending":
+        from featurestore.jobs.mending import Mending
+
+        job, views = self._materializer, lambda: self._watch.refresh().online
+        return Mending(self._registry, self._watched.look, views, lambda view, tell: job(tell).rebuilder.rebuild(view))
+
+    @once
     def _epochs(self) -> "Epochs":
         from featurestore.registry.epochs import Epochs
 
@@ -258,7 +265,7 @@ class Parts(MadeOnce):
 
     @once
     def _pusher(self) -> "Pusher":
-        return self._make_pusher(self._materializer(None).fold)
+        return self._make_pusher(self._materializer(None).fold, lambda *_: self._mending.begin())
 
     def _make_pusher(
         self,
@@ -332,6 +339,7 @@ class Parts(MadeOnce):
             lease_seconds=settings.schedule_lease_seconds,
             told=told,
             notify=notify,
+            mending=self._mending,
         )
 
     def _run_due(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":

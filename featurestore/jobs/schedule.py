@@ -22,6 +22,7 @@ from featurestore.clock import Clock, format_seconds, from_micros, to_micros
 from featurestore.errors import FeatureStoreError, LeaseLostError, RegistryError, SourceMissingError, StoreError
 from featurestore.jobs.agenda import Agenda, Turn, Upcoming
 from featurestore.jobs.duties import Duty
+from featurestore.jobs.mending import Mending
 from featurestore.jobs.notify import Notify
 from featurestore.jobs.standing import Notice
 from featurestore.jobs.summary import ViewSummary
@@ -36,6 +37,8 @@ _ENDLESS = (StoreError, RegistryError)
 """The errors that no view gives cause to: they are gone once a server is back."""
 _GIVE_BACK_SECONDS = 5.0
 """So long at the most what is not finished is given back, once the time for finishing it is over."""
+_MEND_SECONDS = 60.0
+"""How often it looks whether the online store lost data."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Scheduler:
         told: is told what came of all that was done.
         notify: is told what failed for good.
         draw: draws the pauses before retries.
+        mending: writes again what the online store lost, of views that are not due for long, too.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Scheduler:
         told: Callable[[Outcome], None] = lambda outcome: None,
         notify: Notify = lambda notice: _log.error("%s", notice.text),
         draw: random.Random | None = None,
+        mending: Mending | None = None,
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.lease_seconds = lease_seconds
@@ -130,6 +135,7 @@ class Scheduler:
         self._told = told
         self._notify = notify
         self._draw = draw or random.Random()
+        self._mending = mending
         self._jobs: dict[str, _Job] = {}
         self._did: dict[str, int] = {}
         self._ticked = 0
@@ -165,6 +171,8 @@ class Scheduler:
 
     def step(self) -> None:
         """Ticks; where a store or definition is in the way, says so in the log, once, and leaves it to the next tick."""
+        if self._mending is not None:
+            self._mending.begin(_MEND_SECONDS)
         try:
             self.tick()
         except FeatureStoreError as error:
@@ -181,6 +189,8 @@ class Scheduler:
         instant = now or self._clock()
         while self.tick(instant) or self._jobs:
             self._wait(None)
+        if self._mending is not None:
+            self._mending.run()
 
     def renew(self) -> None:
         """Renews the leases on what is being done here; to be called three times while a lease lasts."""

@@ -13,6 +13,7 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
+from featurestore.jobs.mending import Mending
 from tests.projects import INSTANT, Hand, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 
@@ -108,6 +109,12 @@ VALKEY = ["FLUSHALL", "restarted empty", "restarted from a snapshot", "its mark 
 def fate(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fate]:
     store, _, how = request.param.partition(": ")
     yield from _lmdb(tmp_path, how) if store == "lmdb" else _failed_over() if how == "failed over" else _valkey(how)
+
+
+@pytest.fixture(autouse=True)
+def nobody_mends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process alone does; what is mended in the background is in test_mending."""
+    monkeypatch.setattr(Mending, "begin", lambda *given: None)
 
 
 def opened(folder: Path, clock: Hand, address: str | None = None) -> FeatureStore:
