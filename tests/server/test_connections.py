@@ -194,7 +194,7 @@ ASKED = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n"
     "asked", [ASKED, ASKED * 3, ASKED.replace(b"host: x", b"connection: close")], ids=["one", "three", "close"]
 )
 def test_who_does_not_read_is_not_waited_for(asked: bytes) -> None:
-    with bounded(Ends(), keep_alive=1) as (port, server), ExitStack() as stack:
+    with bounded(Ends(read_seconds=0.3), keep_alive=1) as (port, server), ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(unread(port, asked))
         wait_until(lambda: len(server.server_state.connections) == 4, "they do not come")
