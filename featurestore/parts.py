@@ -1,6 +1,6 @@
 """The parts that a store is made of: each is made when it is first needed."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from featurestore.adapters import (
@@ -251,17 +251,10 @@ class Parts(MadeOnce):
             admit=self._keeper.without_forgotten,
             sift=self._keeper.sift,
             progress=progress,
-            switch=self._switch,
+            switch=lambda applied, through: self._watch.switch(applied.spec.name, lambda: self._serving.switch(applied, through)),
             trust=self._watched,
             versions=lambda applied: self._watch.refresh().online_of(applied),
         )
-
-    def _switch(self, applied: AppliedView, through: datetime) -> None:
-        """Gives readers a view as it is applied, where they are given another version still."""
-        if applied.spec.name in self._watch.refresh().lingering:
-            catalog = self._serving.switch(applied, through)
-            if catalog is not None:
-                self._watch.use(catalog)
 
     @once
     def _pusher(self) -> "Pusher":

@@ -92,6 +92,18 @@ class CatalogWatch:
                 return known  # somebody applied after that, and was seen already
         return self._take(catalog, self._look())
 
+    def switch(self, view: str, move: Callable[[], Catalog | None]) -> None:
+        """Gives readers a view as it is applied, where they are given another version still.
+
+        Args:
+            view: its name.
+            move: does so in the registry; returns the catalog after it, None where it is not time yet.
+        """
+        if view in self.refresh().lingering:
+            catalog = move()
+            if catalog is not None:
+                self.use(catalog)
+
     def forget(self) -> None:
         """Forgets the catalog, where the registry has begun anew."""
         with self._lock:
