@@ -57,6 +57,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "rich": ("cli.*", "demo.*"),
     "msgspec": ("codec", "spec.serial", "plan.entries", "streams.shelved", "registry.*", "cli.*", "server.*", "client.*"),
     "pyarrow": (
+        "offline.delta_entries",
         "plan.tiles",
         "retrieve.sink",
         "sources.delta_commits",

@@ -5,11 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 LOG = "_delta_log"
 ROWS = "rows"
 """What a commit says of how many rows the table has after it: a hole before it is found by that."""
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
+_LOOKS = 3
 
 
 def entries_of(folder: Path) -> list[Path]:
@@ -22,25 +26,84 @@ def entry_at(folder: Path, version: int) -> Path:
     return folder / LOG / f"{version:0{_DIGITS}d}.json"
 
 
+def checkpoint_at(folder: Path, version: int) -> Path:
+    """Returns where the checkpoint of a version is."""
+    return folder / LOG / f"{version:0{_DIGITS}d}{_CHECKPOINT}"
+
+
+def hint_of(folder: Path) -> Path:
+    """Returns where it is said which checkpoint readers are to begin with."""
+    return folder / LOG / "_last_checkpoint"
+
+
+def hinted_checkpoint(folder: Path) -> int:
+    """Returns the version of the checkpoint that readers are told of; -1 where they are told of none."""
+    try:
+        return int(json.loads(hint_of(folder).read_text(encoding="utf-8"))["version"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):  # a power cut may leave one that says nothing; it is passed over
+        return -1
+
+
+def newest_checkpoint(folder: Path) -> int:
+    """Returns the version of the newest checkpoint that is not empty; -1 where there is none."""
+    names = [path.name.removesuffix(_CHECKPOINT) for path in (folder / LOG).glob(f"*{_CHECKPOINT}") if _has_bytes(path)]
+    return max((int(name) for name in names if len(name) == _DIGITS and name.isdecimal()), default=-1)
+
+
+def broken_checkpoint(folder: Path, *, pages: bool = False) -> Path | None:
+    """Returns the checkpoint that a reader begins with, where it is gone or cannot be read; ``pages`` looks at all of it."""
+    hinted = hinted_checkpoint(folder)  # first: it is written after the checkpoint, and moves before an older one goes
+    newest = newest_checkpoint(folder)
+    if newest < hinted:
+        return checkpoint_at(folder, hinted)
+    with suppress(FileNotFoundError):  # a newer one was written
+        if newest >= 0 and not is_readable(checkpoint_at(folder, newest), pages=pages):
+            return checkpoint_at(folder, newest)
+    return None
+
+
 def needed_entries(folder: Path) -> list[Path]:
     """Returns the entries after the newest checkpoint, which has what those before say."""
-    names = (path.name.removesuffix(_CHECKPOINT) for path in (folder / LOG).glob(f"*{_CHECKPOINT}") if path.stat().st_size)
-    checkpoint = max((int(name) for name in names if len(name) == _DIGITS and name.isdecimal()), default=-1)
+    checkpoint = newest_checkpoint(folder)
     return [path for path in entries_of(folder) if int(path.stem) > checkpoint]
 
 
-def broken_entries(folder: Path) -> list[str]:
-    """Returns what is wrong with the entries that are needed: those that are empty, cut off, or not there between others."""
-    problems, before = list[str](), None
+def broken_entries(folder: Path, *, pages: bool = False) -> list[str]:
+    """Returns what is wrong with the log: its checkpoint, and entries that are needed and are empty, cut off, or not there.
+
+    Args:
+        folder: the table's folder.
+        pages: look at all of the checkpoint, not at its end alone.
+    """
+    if (checkpoint := broken_checkpoint(folder, pages=pages)) is not None:
+        return [f"the checkpoint {checkpoint} of its log is gone or cannot be read"]
+    problems, before = list[str](), _begins_after(folder)
     for path in needed_entries(folder):
         number = int(path.stem)
-        if before is not None and number != before + 1:
+        if before is not None and number > before + 1:
             problems.append(f"the entry {entry_at(folder, before + 1)} of its log is gone")
         before = number
         with suppress(FileNotFoundError):  # somebody cleaned the log up
             if not is_whole(path):
                 problems.append(f"the entry {path} of its log is empty or cut off")
     return problems
+
+
+def is_readable(path: Path, *, pages: bool = False) -> bool:
+    """Tells whether a Parquet file can be read: its footer, and all its pages if these are asked for.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups if pages else 0):
+                file.read_row_group(group)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def is_whole(entry: Path) -> bool:
@@ -61,6 +124,23 @@ def recorded_rows(folder: Path, version: int) -> int | None:
 def recorded_run(folder: Path, version: int) -> int:
     """Returns the run whose commit the entry of a version is; 0 where it is none."""
     return int(_info(folder, version).get("run", 0))
+
+
+def _begins_after(folder: Path) -> int | None:
+    """Returns after which version the entries that are needed begin; None where the log is tidied at this moment."""
+    for _ in range(_LOOKS):
+        checkpoint = newest_checkpoint(folder)
+        first = next((int(path.stem) for path in needed_entries(folder)), checkpoint + 1)
+        if first == checkpoint + 1 or checkpoint == newest_checkpoint(folder):
+            return checkpoint
+    return None
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _info(folder: Path, version: int) -> dict[str, Any]:

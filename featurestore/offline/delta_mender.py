@@ -5,6 +5,7 @@ rows, so what lies there of runs that were committed is what it had.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,7 +18,17 @@ from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.condition import Booked, Condition, damaged
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_checks import lost_segments, missing_files, problems_of
-from featurestore.offline.delta_entries import broken_entries, is_whole, needed_entries, recorded_rows, recorded_run
+from featurestore.offline.delta_entries import (
+    LOG,
+    broken_checkpoint,
+    broken_entries,
+    hint_of,
+    is_whole,
+    needed_entries,
+    newest_checkpoint,
+    recorded_rows,
+    recorded_run,
+)
 from featurestore.offline.delta_files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
 from featurestore.offline.delta_files import write_file as write_rows
 from featurestore.offline.delta_table import DEFINITION, GAVE_UP, DeltaState, create_table, note, open_state, write_commit
@@ -28,6 +39,19 @@ from featurestore.plan.history import sort_history, without_known
 _LOOKS = 3
 _ASIDE = "_damaged"
 """Where what cannot be read is put, beside the table: whoever looks into it may find more."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What entries that were taken out of a log tell.
+
+    Args:
+        rows: how many rows the table had.
+        is_all: whether these are all that it had, with what the ledger knows of later runs.
+    """
+
+    rows: int = 0
+    is_all: bool = False
 
 
 class DeltaMender:
@@ -51,7 +75,7 @@ class DeltaMender:
                 try:
                     state = open_state(folder)
                 except DamagedHistoryError:
-                    return Condition(tuple(broken_entries(folder)))
+                    return Condition(tuple(broken_entries(folder, pages=True)))
                 names = self._log.names(table, state.folded)
                 problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
                 problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
@@ -67,7 +91,7 @@ class DeltaMender:
         if not self.inspect(table, booked).problems:
             return ""
         with translated("mend", str(folder)), self._log.held(table):
-            known = self._set_aside(folder)
+            known = self._set_aside(folder, booked)
             state = open_state(folder)
             if state.version < 0:
                 create_table(folder, table)
@@ -75,7 +99,7 @@ class DeltaMender:
             files = self._put_back(state, table, booked, known, give_up=give_up)
             return "; ".join(filter(None, [files, self._close_gaps(table, give_up=give_up)]))
 
-    def _put_back(self, state: DeltaState, table: Table, booked: Booked, known: int, *, give_up: bool) -> str:
+    def _put_back(self, state: DeltaState, table: Table, booked: Booked, known: _Told, *, give_up: bool) -> str:
         """Adds the rows to a table that it lacks and that are in files beside it; returns what was done."""
         folder, missing = state.folder, missing_files(state)
         gone = {file.path for file in missing}
@@ -84,8 +108,10 @@ class DeltaMender:
         expected = max(
             state.rows + booked.after(state.last_run),
             recorded + booked.after(max(through, state.last_run)) if recorded else 0,
-            known,
+            known.rows,
         )
+        if known.is_all and not state.files:
+            expected = known.rows  # the ledger has rows of those, too, who were forgotten since
         if expected == state.rows and not missing and state.last_run >= booked.last_run and state.folded >= booked.pushed:
             return ""
         written = self._write(folder, table, there, list(self._beside(folder, table, state, booked)), booked.last_run)
@@ -111,20 +137,27 @@ class DeltaMender:
         note(state, GAVE_UP, f"{before}; {what}" if before else what)
         return open_state(state.folder)
 
-    def _set_aside(self, folder: Path) -> int:
-        """Takes an entry that cannot be read, and those after it, out of the log; returns how many rows these say there are."""
-        if not broken_entries(folder):
-            return 0
+    def _set_aside(self, folder: Path, booked: Booked) -> _Told:
+        """Takes what cannot be read out of the log, and the entries after it; returns how many rows these say there are."""
+        if not broken_entries(folder, pages=True):
+            return _Told()
+        while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
+            _put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
+        needed = needed_entries(folder)
+        numbers = [int(path.stem) for path in needed]
+        if not needed or numbers[0] > newest_checkpoint(folder) + 1:
+            # What the entries before it said is nowhere any more, so the table is made anew of the files that there are.
+            told = _told(folder, needed, booked)
+            _put_aside(folder, [path for path in sorted((folder / LOG).iterdir()) if path.is_file()])
+            return told
         rows, before, broken = 0, None, False
-        for path in needed_entries(folder):
-            number = int(path.stem)
+        for path, number in zip(needed, numbers, strict=True):
             broken = broken or not is_whole(path) or (before is not None and number != before + 1)
             before = number
             if broken:
                 rows = max(rows, recorded_rows(folder, number) or 0) if is_whole(path) else rows
-                make_folders(folder / _ASIDE)
-                move(path, folder / _ASIDE / f"{path.name}.{uuid4().hex[:8]}")
-        return rows
+                _put_aside(folder, [path])
+        return _Told(rows)
 
     def _beside(self, folder: Path, table: Table, state: DeltaState, booked: Booked) -> Iterator[pl.DataFrame]:
         """Yields the rows in files that no version of the table names, of runs that were committed or of compaction."""
@@ -173,9 +206,7 @@ class DeltaMender:
         self._noted(state, told)
         schema = {**columns_of(table), HASH: pl.UInt64(), CORRECTS: pl.Boolean()}
         empty = pl.DataFrame(schema=schema)
-        for path in broken:
-            make_folders(folder / _ASIDE)
-            move(path, folder / _ASIDE / path.name)
+        _put_aside(folder, broken)
         for number in lost:
             write_file(folder / "_pushed" / f"{number:016d}-{uuid4().hex[:8]}.parquet", lambda file: empty.write_parquet(file))
         return f"{told} were given up"
@@ -191,6 +222,22 @@ class DeltaMender:
             except pl.exceptions.PolarsError:
                 found.append(path)
         return found
+
+
+def _told(folder: Path, entries: Sequence[Path], booked: Booked) -> _Told:
+    """Returns what the entries of a log tell whose beginning is lost."""
+    numbers = [int(path.stem) for path in entries]
+    if not entries or not all(map(is_whole, entries)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return _Told(max((recorded_rows(folder, number) or 0 for number in numbers), default=0))
+    rows = recorded_rows(folder, numbers[-1])
+    run = max(recorded_run(folder, number) for number in numbers)
+    return _Told((rows or 0) + (booked.after(run) if run else 0), rows is not None)
+
+
+def _put_aside(folder: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
+        make_folders(folder / _ASIDE)
+        move(path, folder / _ASIDE / f"{path.name}.{uuid4().hex[:8]}")
 
 
 def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -26,6 +26,9 @@ DEFINITION = "featurestore.definition"
 GAVE_UP = "featurestore.gaveUp"
 _RUNS = "featurestore"
 _PUSHED = "pushed"
+_CHECKPOINT_EVERY = 100
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""A commit's own checkpoint would take the place of entries before either is on the disk."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,17 @@ def open_state(folder: Path) -> DeltaState:
             if not entries_of(folder):
                 return DeltaState(folder)
             if not left:
+                _require_log(folder)
                 raise
-        except (DeltaError, OSError) as error:
-            if broken := broken_entries(folder):
-                raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken) from error
+        except (DeltaError, OSError):
+            _require_log(folder)
             raise
     raise AssertionError("the last attempt raises")
+
+
+def _require_log(folder: Path) -> None:
+    if broken := broken_entries(folder, pages=True):
+        raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken)
 
 
 def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
@@ -128,7 +136,9 @@ def add_columns(state: DeltaState, table: Table) -> None:
     missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
     with suppress(CommitFailedError):
         open_delta(state.folder, version=state.version).alter.add_columns(
-            missing, commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
+            missing,
+            commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)}),
+            post_commithook_properties=_NO_HOOKS,
         )
     settle(state.folder / LOG)
 
@@ -157,7 +167,9 @@ def note(state: DeltaState, key: str, value: str) -> bool:
     properties = CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
     try:
         delta = open_delta(state.folder, version=state.version)
-        delta.alter.set_table_properties({key: value}, raise_if_not_exists=False, commit_properties=properties)
+        delta.alter.set_table_properties(
+            {key: value}, raise_if_not_exists=False, commit_properties=properties, post_commithook_properties=_NO_HOOKS
+        )
     except CommitFailedError:
         return False
     settle(state.folder / LOG)
@@ -183,12 +195,27 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[
         return False  # the version is no longer in the table's log
     try:
         delta.create_write_transaction(
-            list(actions), mode="append", schema=delta_schema(table), partition_by=[BUCKET], commit_properties=properties
+            list(actions),
+            mode="append",
+            schema=delta_schema(table),
+            partition_by=[BUCKET],
+            commit_properties=properties,
+            post_commithook_properties=_NO_HOOKS,
         )
     except CommitFailedError:
         return False
     settle(state.folder / LOG)
+    if (state.version + 2) % _CHECKPOINT_EVERY == 0:
+        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+            write_checkpoint(state.folder)
     return True
+
+
+def write_checkpoint(folder: Path) -> None:
+    """Writes a checkpoint of a table as it is now, and takes old entries out of its log once that is on the disk."""
+    from_newest(folder, lambda delta: delta.create_checkpoint())
+    settle(folder / LOG)
+    from_newest(folder, lambda delta: delta.cleanup_metadata())
 
 
 def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:

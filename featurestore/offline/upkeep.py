@@ -12,16 +12,15 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import TEMPORARY, remove, remove_empty, settle
+from featurestore.durable import TEMPORARY, remove, remove_empty
 from featurestore.offline.base import Compacted, Removed, Table
 from featurestore.offline.compaction import merge_group, worth_merging
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta import DeltaStore, staged_runs
 from featurestore.offline.delta_checks import problems_of
-from featurestore.offline.delta_entries import LOG, entries_of
+from featurestore.offline.delta_entries import checkpoint_at, entries_of, hinted_checkpoint
 from featurestore.offline.delta_files import BUCKET, NewFile, remove_file, translated
-from featurestore.offline.delta_open import from_newest
-from featurestore.offline.delta_table import DeltaState, open_state, write_change
+from featurestore.offline.delta_table import DeltaState, open_state, write_change, write_checkpoint
 from featurestore.offline.pushed import DeltaPushLog, segment_number
 
 _COMMITS = 50
@@ -104,11 +103,9 @@ class DeltaUpkeep:
         folder = self._path(table)
         with translated("write", str(folder)):
             state = open_state(folder)
-            if state.version < 0 or state.version - _last_checkpoint(folder) < _COMMITS:
+            if state.version < 0 or state.version - hinted_checkpoint(folder) < _COMMITS:
                 return False
-            from_newest(folder, lambda delta: delta.create_checkpoint())
-            settle(folder / LOG)
-            from_newest(folder, lambda delta: delta.cleanup_metadata())
+            write_checkpoint(folder)
             return True
 
     def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
@@ -141,18 +138,9 @@ class DeltaUpkeep:
             return removed
 
 
-def _last_checkpoint(folder: Path) -> int:
-    """Returns the version of a table's newest checkpoint, -1 where there is none that is known of."""
-    try:
-        return int(json.loads((folder / LOG / "_last_checkpoint").read_text(encoding="utf-8"))["version"])
-    except (FileNotFoundError, ValueError):  # a power cut may leave a hint that says nothing, which readers pass over
-        return -1
-
-
 def _removals(folder: Path) -> Iterable[tuple[str, int]]:
     """Yields the files that a table's log says were removed, and when, in milliseconds."""
-    log = folder / LOG
-    checkpoint = log / f"{max(0, _last_checkpoint(folder)):020d}.checkpoint.parquet"
+    checkpoint = checkpoint_at(folder, max(0, hinted_checkpoint(folder)))
     if checkpoint.exists():
         removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
         yield from ((each["path"], each["deletionTimestamp"]) for each in removals)

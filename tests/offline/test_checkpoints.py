@@ -1,0 +1,141 @@
+"""A checkpoint of a history's log that is lost or damaged: it is found, named and mended, and nothing of the history is lost."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from featurestore.errors import DamagedHistoryError
+from featurestore.offline.base import Table
+from featurestore.offline.condition import Booked
+from featurestore.offline.delta import DeltaStore
+from featurestore.offline.delta_mender import DeltaMender
+from featurestore.offline.erase import DeltaEraser
+
+TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def rows(first: int, count: int = 10) -> pl.DataFrame:
+    made = pl.DataFrame({"k": range(first, first + count)}, schema={"k": pl.Int64})
+    return made.with_columns(
+        event_time=pl.lit(AT, pl.Datetime("us", "UTC")), available_time=pl.lit(AT, pl.Datetime("us", "UTC")), x=pl.lit(1.0)
+    )
+
+
+def run(store: DeltaStore, number: int, count: int = 10) -> int:
+    return store.commit(TABLE, number, [store.stage(TABLE, number, 0, rows(number * 10, count))], number - 1)
+
+
+def keys(folder: Path) -> list[int]:
+    snapshot = DeltaStore(folder).snapshot(TABLE)
+    return sorted(key for history in snapshot.buckets.values() for frame in history.read() for key in frame["k"])
+
+
+def log_of(folder: Path) -> Path:
+    return DeltaStore(folder).path(TABLE) / "_delta_log"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def cut_at_its_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def zeroed_inside(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\0" * (len(whole) // 3) + whole[4 + len(whole) // 3 :])
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def deleted_with_the_hint(path: Path) -> None:
+    path.unlink()
+    (path.parent / "_last_checkpoint").unlink()
+
+
+DAMAGE: list[Callable[[Path], None]] = [cut, cut_at_its_end, emptied, zeroed, zeroed_inside, deleted, deleted_with_the_hint]
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
+def test_f2_a_lost_checkpoint_whose_entries_are_there_loses_nothing(
+    tmp_path: Path, damage: Callable[[Path], None], after: int
+) -> None:
+    store = DeltaStore(tmp_path)
+    for number in (1, 2, 3):
+        run(store, number)
+    DeltaTable(str(store.path(TABLE))).create_checkpoint()
+    for number in range(4, 4 + after):
+        run(store, number)
+    before, last = keys(tmp_path), 3 + after
+    damage(max(log_of(tmp_path).glob("*.checkpoint.parquet")))
+    booked = Booked(dict.fromkeys(range(1, last + 1), 10))
+    mender = DeltaMender(DeltaStore(tmp_path))
+    if damage is not deleted_with_the_hint:  # without a hint all entries are read, as if there had been none
+        assert "checkpoint" in mender.inspect(TABLE, booked).problems[0]
+        with pytest.raises(DamagedHistoryError, match=r"checkpoint.*featurestore doctor --repair"):
+            run(DeltaStore(tmp_path), last + 1)
+    mender.mend(TABLE, booked, give_up=False)
+    assert not mender.inspect(TABLE, booked).problems
+    assert not mender.mend(TABLE, booked, give_up=False)
+    assert keys(tmp_path) == before
+    assert run(DeltaStore(tmp_path), last + 1) == 10
+    assert len(keys(tmp_path)) == len(before) + 10
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
+def test_f2_a_lost_checkpoint_of_a_log_that_begins_with_it_loses_no_rows(
+    tmp_path: Path, damage: Callable[[Path], None], after: int
+) -> None:
+    """Forgetting takes the entries before it out of the log, so what the table names is in the checkpoint alone."""
+    store = DeltaStore(tmp_path)
+    for number in (1, 2, 3):
+        run(store, number)
+    DeltaEraser(store).erase(TABLE, pl.DataFrame({"k": [11, 25]}), 0.0, dry_run=False)
+    for number in range(4, 4 + after):
+        run(store, number)
+    before, last = keys(tmp_path), 3 + after
+    assert len(before) == 28 + 10 * after
+    damage(max(log_of(tmp_path).glob("*.checkpoint.parquet")))
+    booked = Booked(dict.fromkeys(range(1, last + 1), 10))
+    mender = DeltaMender(DeltaStore(tmp_path))
+    assert "checkpoint" in mender.inspect(TABLE, booked).problems[0]
+    with pytest.raises(DamagedHistoryError, match=r"checkpoint.*featurestore doctor --repair"):
+        run(DeltaStore(tmp_path), last + 1)
+    assert mender.mend(TABLE, booked, give_up=False) == f"{len(before)} rows were put back"
+    assert not mender.inspect(TABLE, booked).problems
+    assert keys(tmp_path) == before
+    assert run(DeltaStore(tmp_path), last + 1) == 10
+
+
+def test_f1_a_checkpoint_is_written_once_its_commit_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DeltaStore(tmp_path)
+    settled: list[int] = []
+
+    def settle(folder: Path) -> None:
+        settled.append(len(list(folder.glob("*.checkpoint.parquet"))))
+
+    monkeypatch.setattr("featurestore.offline.delta_table.settle", settle)
+    for number in range(1, 101):
+        run(store, number, 1)
+    # The entry of version 99 was flushed before there was a checkpoint that takes its place.
+    assert settled == [0] * 100 + [1, 1]
+    assert [path.name[18:20] for path in log_of(tmp_path).glob("*.checkpoint.parquet")] == ["99"]
+    assert len(keys(tmp_path)) == 100
