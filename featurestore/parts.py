@@ -216,7 +216,7 @@ class Parts(MadeOnce):
         from featurestore.jobs.doctor_history import HistoryChecks
 
         upkeep, mender = open_upkeep(self.settings, self._clock), open_mender(self.settings, self._clock)
-        return HistoryChecks(self.settings.project, self._ledger, mender, upkeep.tables)
+        return HistoryChecks(self.settings.project, self._ledger, mender, upkeep.tables, self._keeper)
 
     @once
     def _keeper(self) -> "Gatekeeper":

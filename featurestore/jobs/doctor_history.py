@@ -1,11 +1,13 @@
 """What the doctor looks at of histories beside the views' own: whether they are whole, whose they are, who may read them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from stat import S_IMODE
 
 from featurestore.errors import DamagedHistoryError
 from featurestore.jobs.doctor import Finding
+from featurestore.jobs.gatekeeper import Gatekeeper
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Booked, Mender, cure
 from featurestore.registry.ledger import Ledger
@@ -23,13 +25,22 @@ class HistoryChecks:
         ledger: what was written to them.
         mender: looks whether it is in them.
         tables: returns the view and data version of each history that is there.
+        keeper: knows who is forgotten, and is not put back.
     """
 
-    def __init__(self, project: str, ledger: Ledger, mender: Mender, tables: Callable[[str], Sequence[tuple[str, int]]]) -> None:
+    def __init__(
+        self,
+        project: str,
+        ledger: Ledger,
+        mender: Mender,
+        tables: Callable[[str], Sequence[tuple[str, int]]],
+        keeper: Gatekeeper,
+    ) -> None:
         self._project = project
         self._ledger = ledger
         self._mender = mender
         self._tables = tables
+        self._keeper = keeper
 
     def whole(self, applied: AppliedView) -> Iterator[Finding]:
         """Looks whether a view's history has all that was written to it, and was made by the definition that is applied."""
@@ -89,7 +100,11 @@ class HistoryChecks:
     def mend(self, applied: AppliedView, *, give_up: bool = False) -> str:
         """Puts back what a view's history lacks; returns what was done. Raises as ``Mender.mend``."""
         name, number = applied.spec.name, applied.data_version
-        return self._mender.mend(Table.of(self._project, applied), self._ledger.booked(name, number), give_up=give_up)
+        table = Table.of(self._project, applied)
+        # NOTE: behind the gate all along: who is forgotten meanwhile is erased from what is put back, too.
+        with self._keeper.passing() as graves:
+            without = partial(self._keeper.rows, graves, table)
+            return self._mender.mend(table, self._ledger.booked(name, number), without, give_up=give_up)
 
 
 def told_access(folders: Mapping[str, Path], allowed: int) -> Iterator[Finding]:

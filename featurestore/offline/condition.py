@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import polars as pl
+
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Snapshot, Table
 
@@ -91,12 +93,15 @@ class Mender(Protocol):
     def inspect(self, table: Table, booked: Booked) -> Condition:
         """Returns what condition a table and its log are in; of a table that is not there and need not be, an empty one."""
 
-    def mend(self, table: Table, booked: Booked, *, give_up: bool) -> str:
+    def mend(
+        self, table: Table, booked: Booked, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
+    ) -> str:
         """Puts back what a table lacks, as far as the rows are in files on the disk still; repeated, it does nothing.
 
         Args:
             table: the table.
             booked: what the ledger says of it.
+            without: takes rows out that nobody may write any more.
             give_up: go on without what cannot be found; else nothing is changed where something is missing.
 
         Returns:

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LOG = "_delta_log"
+ASIDE = "_damaged"
+"""Where what cannot be read is put, beside the table: whoever looks into it may find more."""
 ROWS = "rows"
 """What a commit says of how many rows the table has after it: a hole before it is found by that."""
 _DIGITS = 20

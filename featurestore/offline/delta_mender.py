@@ -4,7 +4,7 @@ Nothing is deleted with the commit that drops it: what no version names lies in 
 rows, so what lies there of runs that were committed is what it had.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +19,7 @@ from featurestore.offline.condition import Booked, Condition, damaged
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_checks import lost_segments, missing_files, problems_of
 from featurestore.offline.delta_entries import (
+    ASIDE,
     LOG,
     broken_checkpoint,
     broken_entries,
@@ -37,8 +38,6 @@ from featurestore.plan.buckets import bits_for, key_hash, node_of
 from featurestore.plan.history import sort_history, without_known
 
 _LOOKS = 3
-_ASIDE = "_damaged"
-"""Where what cannot be read is put, beside the table: whoever looks into it may find more."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,9 @@ class DeltaMender:
         noted = state.configuration
         return Condition(tuple(problems), noted.get(DEFINITION, ""), noted.get(GAVE_UP, ""), state.last_run)
 
-    def mend(self, table: Table, booked: Booked, *, give_up: bool) -> str:
+    def mend(
+        self, table: Table, booked: Booked, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
+    ) -> str:
         """See ``Mender.mend``."""
         folder = self._path(table)
         if not self.inspect(table, booked).problems:
@@ -96,10 +97,19 @@ class DeltaMender:
             if state.version < 0:
                 create_table(folder, table)
                 state = open_state(folder)
-            files = self._put_back(state, table, booked, known, give_up=give_up)
+            files = self._put_back(state, table, booked, known, without, give_up=give_up)
             return "; ".join(filter(None, [files, self._close_gaps(table, give_up=give_up)]))
 
-    def _put_back(self, state: DeltaState, table: Table, booked: Booked, known: _Told, *, give_up: bool) -> str:
+    def _put_back(
+        self,
+        state: DeltaState,
+        table: Table,
+        booked: Booked,
+        known: _Told,
+        without: Callable[[pl.DataFrame], pl.DataFrame] | None,
+        *,
+        give_up: bool,
+    ) -> str:
         """Adds the rows to a table that it lacks and that are in files beside it; returns what was done."""
         folder, missing = state.folder, missing_files(state)
         gone = {file.path for file in missing}
@@ -114,7 +124,9 @@ class DeltaMender:
             expected = known.rows  # the ledger has rows of those, too, who were forgotten since
         if expected == state.rows and not missing and state.last_run >= booked.last_run and state.folded >= booked.pushed:
             return ""
-        written = self._write(folder, table, there, list(self._beside(folder, table, state, booked)), booked.last_run)
+        # Whoever was killed while somebody was forgotten has left files that have them still.
+        beside = (frame if without is None else without(frame) for frame in self._beside(folder, table, state, booked))
+        written = self._write(folder, table, there, list(beside), booked.last_run)
         found = sum(rows for _, rows in written)
         lacking = expected - sum(file.rows for file in there) - found
         if lacking > 0 and not give_up:
@@ -236,8 +248,8 @@ def _told(folder: Path, entries: Sequence[Path], booked: Booked) -> _Told:
 
 def _put_aside(folder: Path, paths: Sequence[Path]) -> None:
     for path in paths:
-        make_folders(folder / _ASIDE)
-        move(path, folder / _ASIDE / f"{path.name}.{uuid4().hex[:8]}")
+        make_folders(folder / ASIDE)
+        move(path, folder / ASIDE / f"{path.name}.{uuid4().hex[:8]}")
 
 
 def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:

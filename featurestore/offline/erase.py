@@ -17,7 +17,7 @@ from featurestore.durable import TEMPORARY, remove, replace_file, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Erased, Table
 from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_entries import LOG
+from featurestore.offline.delta_entries import ASIDE, LOG
 from featurestore.offline.delta_files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
 from featurestore.offline.delta_open import from_newest
 from featurestore.offline.delta_table import open_state, write_change
@@ -55,6 +55,8 @@ class DeltaEraser:
                 # Nobody writes now, so what is half written will never be whole.
                 parts = ("_pushed", "_rejected", "_staging/*")
                 remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
+                # Nobody can tell whose rows are in what could not be read.
+                remove((path for path in folder.glob(f"{ASIDE}/*") if path.is_file()), lasting=True)
         return Erased(pushed=pushed, staged=staged, rejected=rejected)
 
     def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:

@@ -1,7 +1,7 @@
 """A hole in a history is found by the doctor and at the next commit, never covered, and mended from what is on the disk."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, count
 from featurestore.clock import from_micros
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
+from featurestore.offline.delta_table import open_state
 from tests.oracle import Row
 from tests.projects import frame_of, store_at, view_of
 
@@ -230,3 +231,45 @@ def test_a_history_of_the_version_before_is_read_and_written(store: FeatureStore
         emptied(entries(store)[-1])
     with again(store) as other:
         assert errors(other)
+
+
+def test_s16_mending_does_not_bring_back_who_was_forgotten(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever forgot was killed between the commit without them and the deletion of the files with them."""
+
+    def killed(paths: Iterable[Path], *, lasting: bool = False) -> None:
+        if any(path.parent.name.startswith("_bucket=") for path in paths):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("featurestore.offline.erase.remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.forget("entity_v", {"k": "k1"})
+    assert "k1" not in store.sql("from v")["k"].to_list()
+    kept = store.sql("from v").height
+    named = {file.path for file in open_state(table(store)).files}
+    lost = next(
+        path for path in sorted(table(store).glob("_bucket=*/run-00000002-*")) if str(path.relative_to(table(store))) in named
+    )
+    count = pl.read_parquet(lost, glob=False).height
+    lost.unlink()
+    with again(store) as other:
+        told = [each.told for each in other.doctor(repair=True) if each.check == "repair: v"]
+        assert told[0] == f"{count} rows were put back"  # from the file that has the forgotten one, too
+        assert not errors(other)
+        found = other.sql("from v")
+        assert "k1" not in found["k"].to_list()
+        assert found.height == kept
+
+
+def test_s16_forgetting_takes_what_a_repair_moved_aside(store: FeatureStore) -> None:
+    """Nobody can tell whose rows are in what cannot be read."""
+    emptied(entries(store)[-1])
+    aside = table(store) / "_damaged"
+    with again(store) as other:
+        other.doctor(repair=True)
+        assert list(aside.iterdir())
+        other.forget("entity_v", {"k": "k1"}, dry_run=True)
+        assert list(aside.iterdir())
+        other.forget("entity_v", {"k": "k1"})
+        assert not list(aside.iterdir())
+        assert not errors(other)
