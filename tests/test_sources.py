@@ -269,6 +269,18 @@ def test_s9_a_compaction_of_the_source_changes_nothing(store: FeatureStore, cloc
         assert store.online("sums", [{"k": 1}]).to_dicts() == before
 
 
+def test_s9_a_compaction_of_files_not_all_read_changes_nothing(store: FeatureStore, tmp_path: Path) -> None:
+    same = rows((1, later(hours=-1), NOON, 2.0))
+    write_deltalake(tmp_path / "table", same)
+    store.apply([windows_of(DeltaSource("o", "table", event_time="t"))])
+    store.materialize()
+    before = store.online("sums", [{"k": 1}]).to_dicts()
+    write_deltalake(tmp_path / "table", same, mode="append")
+    DeltaTable(tmp_path / "table").optimize.compact()
+    assert store.materialize()[0].rows_read == 1
+    assert store.online("sums", [{"k": 1}]).to_dicts() == before
+
+
 def test_a_partition_has_the_type_that_the_view_declares(store: FeatureStore, tmp_path: Path) -> None:
     def add(code: str, v: float) -> None:
         (tmp_path / f"data/code={code}").mkdir(parents=True)

@@ -15,8 +15,9 @@ from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.plan.unread import UNREAD, with_texts
 from featurestore.sources.base import Chunk
-from featurestore.sources.files import FilesReader, Part, Piece
+from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
+from featurestore.sources.pieces import Part, Piece
 from featurestore.sources.records import cut, opened, without_blank_lines
 from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
 from featurestore.spec.source import CSVSource

@@ -2,11 +2,13 @@
 
 A Delta table's files never change, so a file is either new or known; but for its deletion vector, and one with another vector is
 read again, for it may have rows back. What ``OPTIMIZE`` wrote has no rows but those of files that it took away: where all of
-these were read, it was. A chunk names the version it was pinned in besides its parts, a cursor the one it was made in.
+these were read, it was; where only some were, the others are read in their place, as they were before it, for a row that is read
+twice may count twice. A chunk names the version it was pinned in besides its parts, a cursor the one it was made in.
 """
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -19,10 +21,11 @@ from featurestore.clock import instants
 from featurestore.errors import SourceError, SourceMissingError
 from featurestore.forking import is_first_user
 from featurestore.sources.base import Chunk, Cursor
-from featurestore.sources.delta_commits import commits_since
-from featurestore.sources.files import FilesReader, Part, Piece, Told, pieces_of_rows
+from featurestore.sources.delta_commits import Pool, commits_since, pooled
+from featurestore.sources.files import FilesReader
 from featurestore.sources.known_files import KnownFile
 from featurestore.sources.paths import SourceFile, absolute_path
+from featurestore.sources.pieces import Former, Part, Piece, Told, pieces_of_rows
 from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.spec.source import DeltaSource
 
@@ -81,7 +84,9 @@ class DeltaReader(FilesReader[DeltaSource]):
 
     def files(self) -> list[SourceFile]:
         """Returns the files of the table's newest version, the oldest first."""
-        snapshot = self._at(None)
+        return self._files_of(self._at(None))
+
+    def _files_of(self, snapshot: Snapshot) -> list[SourceFile]:
         files = [
             # A vector stands where other files have their inode, which nothing here has.
             SourceFile(
@@ -116,8 +121,10 @@ class DeltaReader(FilesReader[DeltaSource]):
             return Told({}, (), marks)
         compacted: dict[str, KnownFile] = {}
         there = {file.name: file for file in files}
+        pools: list[Pool] = []
         for commit in commits:
             for group in commit.rewritten:
+                pools = pooled(pools, group, commit.version - 1)
                 sources = [compacted.get(name, known.get(name)) for name in group.removed]
                 if not all(sources):
                     continue
@@ -125,6 +132,9 @@ class DeltaReader(FilesReader[DeltaSource]):
                 for name in group.added:
                     stamp = tuple(there[name].stamp) if name in there else ()
                     compacted[name] = KnownFile(stamp, min(rests) if rests else None, None, 0)
+        # Of these some were read and some were not; where one of them was read before, none is to be read as a whole again.
+        partly = [pool for pool in pools if pool.sources.keys() & known.keys() and not pool.files <= compacted.keys()]
+        former = tuple(_former(pool) for pool in partly if pool.files <= there.keys())
         changing = [commit for commit in commits if commit.takes_rows]
         notices = [
             f"Source {self._spec.name!r}: version {commit.version} of its Delta table ({commit.operation}) took away or changed "
@@ -133,7 +143,16 @@ class DeltaReader(FilesReader[DeltaSource]):
         ]
         if len(changing) > _TOLD:
             notices.append(f"Source {self._spec.name!r}: {len(changing) - _TOLD} more versions took away or changed rows.")
-        return Told(compacted, tuple(notices), marks)
+        return Told(compacted, tuple(notices), marks, former)
+
+    @contextmanager
+    def at(self, pinned: Mapping[str, Any]) -> Iterator[Sequence[SourceFile]]:
+        """Returns a block in which the table is as it was in a version."""
+        now = self._listed()
+        try:
+            yield self._files_of(self._at(pinned["version"]))
+        finally:
+            self._snapshot = now
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
         """Cuts a file by rows, by what the table's log tells of it."""
@@ -268,6 +287,13 @@ class DeltaReader(FilesReader[DeltaSource]):
 
 
 _GONE = "If a VACUUM removed it, begin the run anew: it reads the table as it is now."
+
+
+def _former(pool: Pool) -> Former:
+    by_version: dict[int, set[str]] = {}
+    for name, version in pool.sources.items():
+        by_version.setdefault(version, set()).add(name)
+    return Former(pool.files, tuple(({"version": version}, frozenset(names)) for version, names in sorted(by_version.items())))
 
 
 def _plain(address: str) -> str:

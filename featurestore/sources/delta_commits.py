@@ -1,7 +1,7 @@
 """What the commits of a Delta table did to its files, as its log tells."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -36,6 +36,41 @@ class Commit:
     takes_rows: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Files that hold the rows of others, after one or several compactions.
+
+    Args:
+        files: the names of those after the last of these.
+        sources: for the names of those before, the last version that has them.
+    """
+
+    files: frozenset[str]
+    sources: Mapping[str, int]
+
+
+def pooled(pools: Sequence[Pool], group: Rewritten, version: int) -> list[Pool]:
+    """Returns pools after a further compaction.
+
+    Args:
+        pools: the pools before.
+        group: what it did.
+        version: the version before it.
+
+    Example:
+        >>> first = pooled([], Rewritten(("c",), ("a", "b")), 1)
+        >>> pooled(first, Rewritten(("e",), ("c", "d")), 3)
+        [Pool(files=frozenset({'e'}), sources={'a': 1, 'b': 1, 'd': 3})]
+    """
+    removed = set(group.removed)
+    met = [pool for pool in pools if pool.files & removed]
+    files = frozenset({*group.added, *(name for pool in met for name in pool.files - removed)})
+    sources = {name: at for pool in met for name, at in pool.sources.items()}
+    made = {name for pool in met for name in pool.files}
+    sources |= {name: version for name in group.removed if name not in made}
+    return [*(pool for pool in pools if not pool.files & removed), Pool(files, sources)]
+
+
 def commits_since(table: DeltaTable, since: int, until: int) -> list[Commit] | None:
     """Returns the commits after a version, up to another; None where the log does not reach back so far.
 
@@ -57,13 +92,16 @@ def _commit(version: int, actions: Iterable[dict[str, Any]]) -> Commit:
     added: dict[str, list[str]] = {}
     removed: dict[str, list[str]] = {}
     operation, takes_rows = "?", False
+    actions = list(actions)
+    # A writer need not say of what partition a file was that it takes away: then all may be of all.
+    apart = all((action["remove"].get("partitionValues") is not None) for action in actions if "remove" in action)
     for action in actions:
         add, remove = action.get("add"), action.get("remove")
         operation = action.get("commitInfo", {}).get("operation", operation)
         takes_rows = takes_rows or bool(remove and remove.get("dataChange", True))
         for told, into in ((add, added), (remove, removed)):
             if told and not told.get("dataChange", True):
-                partition = json.dumps(told.get("partitionValues") or {}, sort_keys=True)
+                partition = json.dumps((apart and told.get("partitionValues")) or {}, sort_keys=True)
                 into.setdefault(partition, []).append(unquote(told["path"]))
     rewritten = [Rewritten(tuple(names), tuple(removed.get(partition, ()))) for partition, names in added.items()]
     return Commit(version, operation, tuple(each for each in rewritten if each.removed), takes_rows)

@@ -7,10 +7,10 @@ on, and those without a time if ``nulls``. All times are microseconds since the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -22,6 +22,7 @@ from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.known_files import FORM, KnownFile, known_files, look, settled
 from featurestore.sources.paths import SourceFile
+from featurestore.sources.pieces import Chunks, Former, Part, Piece, Told, Wish
 from featurestore.sources.times import behind, no_time, translated, wanted
 from featurestore.spec.source import Source
 
@@ -32,59 +33,6 @@ _WORTH_KEEPING = 64 << 20
 """How many bytes whose checksum a run need not look at again make a run that reads nothing worth while."""
 PATIENCE = 60_000_000
 """For how long after a file's last change its last record may still be being written, in microseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a file's rows, with what is known of their times.
-
-    Args:
-        first: where it begins, in the unit of its reader: rows, or bytes.
-        count: how long it is, in the same unit.
-        rows: how many rows it holds.
-        earliest: no row that has its times becomes available before, in microseconds; None if there is no such row.
-        latest: none becomes available after.
-        nulls: whether rows without a time may be among them.
-        stamp: what tells later whether the file still holds these rows, in plain JSON values.
-        open: whether it is a file's last record, and nothing tells its end: it may still be being written.
-    """
-
-    first: int
-    count: int
-    rows: int
-    earliest: int | None
-    latest: int | None
-    nulls: bool
-    stamp: Any
-    open: bool = False
-
-    def holds(self, after: int | None, until: int, nulls: bool) -> bool:
-        """Returns whether rows of that span may be in it."""
-        if nulls and self.nulls:
-            return True
-        if self.earliest is None or self.latest is None:
-            return False
-        return self.earliest <= until and (after is None or self.latest >= after)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a chunk takes from one file; see the module's own words."""
-
-    file: str
-    first: int
-    count: int
-    after: int | None
-    nulls: bool
-    stamp: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """Which of a file's rows a run wants."""
-
-    after: int | None
-    nulls: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +103,17 @@ class FilesReader(ABC, Generic[SpecT]):
         """Returns what each chunk of the span just made shall remember besides its parts, in plain JSON values."""
         return {}
 
-    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> "Told":
+    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> Told:
         """Returns what else tells of files since a cursor: which hold nothing but rows known, and what is worth a notice."""
         return Told({}, (), {})
+
+    def at(self, pinned: Mapping[str, Any]) -> AbstractContextManager[Sequence[SourceFile]]:
+        """Returns a block in which the files are those of former times, which it gives, and afterwards those of now again.
+
+        Args:
+            pinned: what a chunk of then remembers.
+        """
+        raise NotImplementedError("no former files are told of")
 
     def schema(self) -> pl.Schema:
         """See ``SourceReader.schema``."""
@@ -198,12 +154,15 @@ class FilesReader(ABC, Generic[SpecT]):
         if files:
             self.described(files, aside)
         told = self.told(cursor, before, files)
-        chunks, known = _Chunks(chunk_rows), dict[str, KnownFile]()
+        chunks, known = Chunks(chunk_rows), dict[str, KnownFile]()
         notices = [*(behind(self._spec, cursor, until) if start is None else ()), *told.notices]
+        formers = [self._add_former(each, files, before, until, looked, chunks) for each in (told.former if start is None else ())]
+        rewritten = {**told.known, **{name: each for found, _ in formers for name, each in found.items()}}
+        notices += [notice for _, notices in formers for notice in notices]
         for file in files:
             if aside is not None and file.name in aside:
                 continue
-            known_before = told.known.get(file.name, before.get(file.name))
+            known_before = rewritten.get(file.name, before.get(file.name))
             try:
                 seen = self._look(file, known_before, start, until, looked, chunk_rows)
             except SourceError as error:
@@ -214,19 +173,18 @@ class FilesReader(ABC, Generic[SpecT]):
             known[file.name] = seen.known
             for piece in seen.pieces:
                 assert seen.wish is not None
-                chunks.add(file, piece, seen.wish)
+                chunks.add(file, piece, seen.wish, self.pinned())
             notices += self._noticed(file, before.get(file.name), seen)
         for name, why in (aside or {}).items():
             notices.append(f"Source {self._spec.name!r}: {name} is set aside, and read once it is whole. {why}")
-        pinned = self.pinned()
-        made = tuple({"parts": parts, "until": until, **pinned} for parts in chunks.made)
+        made = tuple({"parts": parts, "until": until, **marks} for marks, parts in chunks.made)
         through = max(until, (cursor or {}).get("through") or until)
         following: Cursor = {
             "form": FORM, "through": through, **told.marks, "files": {name: each.to_plain() for name, each in known.items()}
         }  # fmt: skip
         whole = not aside and all(each.waits is None for each in known.values())
         waits = any(each.waits is not None and (name not in before or before[name].waits is None) for name, each in known.items())
-        keep = waits or bool(told.known or told.notices) or settled(before, known) > _WORTH_KEEPING
+        keep = waits or bool(rewritten or told.notices) or settled(before, known) > _WORTH_KEEPING
         if start is not None:
             return Span(made, dict(cursor or {}), chunks.rows, tuple(notices), whole, moves=False)
         return Span(made, following, chunks.rows, tuple(notices), whole, keep)
@@ -291,6 +249,47 @@ class FilesReader(ABC, Generic[SpecT]):
         known = KnownFile(tuple(file.stamp), until if rest else None, checksum, rows, waiting)
         return _Looked(known, wish, tuple(pieces))
 
+    def _add_former(
+        self, former: Former, files: Sequence[SourceFile], before: Mapping[str, KnownFile], until: int, looked: int, chunks: Chunks
+    ) -> tuple[dict[str, KnownFile], list[str]]:
+        """Adds what is new in files of former times; returns what is known of those that hold their rows now, and notices."""
+        found: list[tuple[SourceFile, Mapping[str, Any], _Looked]] = []
+        try:
+            for pinned, names in former.sources:
+                found += self._look_back(pinned, names, before, until, looked, chunks.chunk_rows)
+        except SourceError as error:
+            read = f"{', '.join(sorted(former.files))} of its table is read whole, though it holds rows that were read before"
+            return {}, [f"Source {self._spec.name!r}: {read}: {error}"]
+        for file, pinned, seen in found:
+            for piece in seen.pieces:
+                assert seen.wish is not None
+                chunks.add(file, piece, seen.wish, pinned)
+        rest = min((seen.known.rest for _, _, seen in found if seen.known.rest is not None), default=None)
+        return {file.name: KnownFile(tuple(file.stamp), rest, None, 0) for file in files if file.name in former.files}, []
+
+    def _look_back(
+        self,
+        pinned: Mapping[str, Any],
+        names: frozenset[str],
+        before: Mapping[str, KnownFile],
+        until: int,
+        looked: int,
+        chunk_rows: int,
+    ) -> list[tuple[SourceFile, Mapping[str, Any], _Looked]]:
+        """Looks at files of former times; raises ``SourceError`` where one that has new rows is not there any more."""
+        found = []
+        with self.at(pinned) as then:
+            for file in then:
+                if file.name not in names:
+                    continue
+                seen = self._look(file, before.get(file.name), None, until, looked, chunk_rows)
+                found.append((file, pinned, seen))
+                for piece in seen.pieces[:1]:
+                    self.rows(Part(file.name, piece.first, piece.count, None, True, piece.stamp), pinned)
+        if len(found) < len(names):
+            raise SourceError("what it was made of is not known.")
+        return found
+
     def _waits_since(self, file: SourceFile, same: KnownFile | None) -> int | None:
         """Returns since when a last record without an end is waited for; None where the file is old enough to count it."""
         now = to_micros(self._clock())
@@ -318,65 +317,3 @@ class FilesReader(ABC, Generic[SpecT]):
                 "stays in the history."
             )
         return notices
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a table's log tells besides its files.
-
-    Args:
-        known: files that hold nothing but rows of files known, and what is known of them so.
-        notices: what is worth knowing.
-        marks: what the cursor shall remember, in plain JSON values.
-    """
-
-    known: Mapping[str, KnownFile]
-    notices: tuple[str, ...]
-    marks: Mapping[str, Any]
-
-
-class _Chunks:
-    """Puts pieces together into chunks: pieces of one file that touch become one part, small files share a chunk."""
-
-    def __init__(self, chunk_rows: int) -> None:
-        self.made: list[list[list[Any]]] = []
-        self.rows = 0
-        self._chunk_rows = chunk_rows
-        self._filled = 0
-
-    def add(self, file: SourceFile, piece: Piece, wish: Wish) -> None:
-        self.rows += piece.rows
-        if not self.made or self._filled + piece.rows > self._chunk_rows:
-            self.made.append([])
-            self._filled = 0
-        self._filled += piece.rows
-        parts = self.made[-1]
-        if parts:
-            name, first, count, _, _, stamp = parts[-1]
-            if name == file.name and first + count == piece.first and stamp == piece.stamp:
-                parts[-1][2] += piece.count
-                return
-        parts.append([file.name, piece.first, piece.count, wish.after, wish.nulls, piece.stamp])
-
-
-def pieces_of_rows(counts: Iterable[int], chunk_rows: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts runs of rows that lie one after another into stretches of equal length, ``chunk_rows`` at the most.
-
-    Args:
-        counts: how many rows each run has: those of a file's row groups.
-        chunk_rows: the longest stretch.
-
-    Yields:
-        The run's index, the stretch's first row, and how many rows it has.
-
-    Example:
-        >>> list(pieces_of_rows([10, 3], 5))
-        [(0, 0, 5), (0, 5, 5), (1, 10, 3)]
-    """
-    begin = 0
-    for index, count in enumerate(counts):
-        parts = -(-count // max(chunk_rows, 1))
-        edges = [begin + count * part // parts for part in range(parts + 1)] if parts else []
-        for low, high in pairwise(edges):
-            yield index, low, high - low
-        begin += count

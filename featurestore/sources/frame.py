@@ -14,7 +14,7 @@ import polars as pl
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
-from featurestore.sources.files import pieces_of_rows
+from featurestore.sources.pieces import pieces_of_rows
 from featurestore.sources.times import behind, checked, extent, no_time, normalised, wanted
 from featurestore.spec.source import FrameSource
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk
-from featurestore.sources.files import FilesReader, Part, Piece, pieces_of_rows
+from featurestore.sources.files import FilesReader
 from featurestore.sources.hive import Partition, partition_texts, partitions
 from featurestore.sources.known_files import same_stamp
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
+from featurestore.sources.pieces import Part, Piece, pieces_of_rows
 from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.sources.widen import widened
 from featurestore.spec.source import ParquetSource

@@ -6,11 +6,14 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from featurestore.clock import from_micros
 from featurestore.errors import SourceError
@@ -34,8 +37,8 @@ def compact(root: Path) -> None:
     table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
 
-def edit_log(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = root / "table/_delta_log/00000000000000000000.json"
+def edit_log(root: Path, change: Callable[[dict[str, Any]], None], version: int = 0) -> None:
+    path = root / f"table/_delta_log/{version:020}.json"
     actions = [json.loads(line) for line in path.read_text().splitlines()]
     for action in actions:
         change(action)
@@ -69,9 +72,52 @@ def test_s18_what_a_compaction_wrote_of_a_file_not_read_is_read(tmp_path: Path) 
     write_deltalake(tmp_path / "table", frame([(1, 100, 100)]))
     _, cursor = run(reader(tmp_path), None, 500)
     write_deltalake(tmp_path / "table", frame([(2, 100, 100)]), mode="append")
-    compact(tmp_path)
-    found, cursor = run(reader(tmp_path), cursor, 600)
-    assert found == [1, 2]
+    compact(tmp_path)  # and its VACUUM takes the file away
+    span = reader(tmp_path).span(saved(dict(cursor)), None, from_micros(600), MANY)
+    assert sorted(read(reader(tmp_path), span.chunks)["id"]) == [1, 2]
+    assert any("is read whole" in notice for notice in span.notices)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(st.sampled_from(["append", "late", "compact", "z-order", "run"]), max_size=9),
+    keyed=st.booleans(),
+    chunk_rows=st.sampled_from([1, 2, MANY]),
+)
+@example(steps=["append", "run", "append", "compact"], keyed=False, chunk_rows=MANY)
+@example(steps=["late", "append", "run", "late", "compact", "append", "compact", "run"], keyed=False, chunk_rows=MANY)
+@example(steps=["append", "append", "run", "compact", "append", "z-order", "late", "compact"], keyed=True, chunk_rows=1)
+def test_s9_s18_a_compaction_makes_no_row_read_twice(steps: list[str], keyed: bool, chunk_rows: int) -> None:
+    """Wherever the runs lie among appends and compactions, all rows are read, each once."""
+    with TemporaryDirectory() as folder:
+        root, written, seen, cursor, now = Path(folder), 0, list[int](), None, 1_000
+        for step in ["append", *steps, "run"]:
+            now += 1_000
+            if step in ("append", "late"):
+                known = now + 2_500 if step == "late" else now
+                rows = frame([(written, now, known), (written + 1, now, now)]).with_columns(p=pl.Series(["a", "b"]))
+                write_deltalake(root / "table", rows, mode="append", partition_by=["p"] if keyed else None)
+                written += 2
+            elif step == "compact":
+                DeltaTable(root / "table").optimize.compact()
+            elif step == "z-order":
+                DeltaTable(root / "table").optimize.z_order(["id"])
+            else:
+                found, cursor = run(reader(root), cursor, now, chunk_rows)
+                seen += found
+        seen += run(reader(root), cursor, now + 10_000, chunk_rows)[0]
+        assert sorted(seen) == list(range(written))
+
+
+def test_s18_files_taken_away_without_their_partition_are_those_of_all(tmp_path: Path) -> None:
+    """The protocol leaves it to the writer to say the partition of a file that it removes."""
+    for number in (1, 2):
+        rows = frame([(number, 100, 100)]).with_columns(p=pl.lit("a"))
+        write_deltalake(tmp_path / "table", rows, mode="append", partition_by=["p"])
+    _, cursor = run(reader(tmp_path), None, 500)
+    DeltaTable(tmp_path / "table").optimize.compact()
+    edit_log(tmp_path, lambda action: action.get("remove", {}).pop("partitionValues", None), version=2)
+    assert run(reader(tmp_path), cursor, 600)[0] == []
 
 
 def test_s18_rows_that_come_back_to_a_known_file_are_read(tmp_path: Path) -> None:
