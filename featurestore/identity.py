@@ -4,9 +4,10 @@ Numbers are the same by value, whatever their type: ``Int32`` 1, ``Int64`` 1, ``
 a fraction is the same as the float that is written like it. Times are the same by instant, text as text, be it categorical or not.
 
 ``value_text`` says so with text, for event ids and the inputs of ``count_distinct``. A number's text has a mark before it, so that
-the number 1 and the text "1" stay two, and the texts "1" and "1.0" as well. Histories of before have numbers without the mark, as
-Polars writes them, "1.0" among them; ``same_values`` and ``distinct_values`` take these for what they are where marked ones are
-beside them. ``row_hash`` says it with 64 bits for a whole row.
+the number 1 and the text "1" stay two, and the texts "1" and "1.0" as well. A text that begins like that gets another mark, so
+that no text is ever taken for a number. Histories of before have numbers and texts without marks, as Polars writes them, "1.0"
+among them; ``same_values`` and ``distinct_values`` take these for what they are where marked numbers are beside them.
+``row_hash`` says it with 64 bits for a whole row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,12 @@ from featurestore.dtypes import inner_dtype
 
 NUMBER = "\x1f"
 """What stands before a number's text."""
+TEXT = "\x1e"
+"""What stands before a text that begins with one of these two."""
+_BEGINS = f"^[{TEXT}{NUMBER}]"
+_A_NUMBER = rf"^{NUMBER}(f?-?\d+|-?\d+\.\d+)$"
+_FORMER_TEXT = f"^{TEXT}([^{TEXT}{NUMBER}]|$)"
+"""A text that was stored before such texts got a mark."""
 _EXACT_DIGITS = 15
 """Of so many digits each decimal number is written as the float nearest to it."""
 _INT128 = 1e38
@@ -52,7 +59,7 @@ def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return column.bin.encode("hex")
     if dtype.is_temporal():
         return _micros_text(column, dtype)
-    return column.cast(pl.String)
+    return _plain_text(column.cast(pl.String))
 
 
 def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -62,7 +69,7 @@ def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         TypeError: they are no single values.
     """
     if isinstance(dtype, pl.Binary):
-        return column.cast(pl.String)
+        return _plain_text(column.cast(pl.String))
     if isinstance(dtype, (pl.Date, pl.Datetime)):
         most = _WRITTEN_DAYS if isinstance(dtype, pl.Date) else _WRITTEN_DAYS * _DAY // _MICROS[dtype.time_unit]
         number = column.to_physical()
@@ -82,10 +89,12 @@ def same_values(frame: pl.DataFrame, columns: Iterable[str], like: pl.DataFrame 
     """
     changed = []
     for name in columns:
-        marked = frame[name].str.starts_with(NUMBER)
-        there = marked.any() or (like is not None and like[name].str.starts_with(NUMBER).any())
-        if there and not marked.all():
-            changed.append(_marked(frame[name]))
+        texts = frame[name]
+        made = _with_plain_texts(texts) if texts.str.contains(_BEGINS).any() else texts
+        if texts.str.contains(_A_NUMBER).any() or (like is not None and like[name].str.contains(_A_NUMBER).any()):
+            made = _marked(made)
+        if made is not texts and not made.equals(texts):
+            changed.append(made)
     return frame.with_columns(changed) if changed else frame
 
 
@@ -97,14 +106,15 @@ def distinct_values(values: Sequence[str]) -> int:
         (2, 2)
     """
     texts = set(values)
-    if texts and min(texts).startswith(NUMBER) and not max(texts).startswith(NUMBER):
-        return _marked(pl.Series("texts", list(texts), dtype=pl.String)).n_unique()
+    if texts and min(texts).startswith((TEXT, NUMBER)) and not max(texts).startswith(NUMBER):
+        frame = pl.DataFrame({"texts": list(texts)}, schema={"texts": pl.String})
+        return same_values(frame, ["texts"])["texts"].n_unique()
     return len(texts)
 
 
 def loose_text(text: pl.Expr) -> pl.Expr:
     """Returns text that is equal where ``value_text`` may be of one value, the text of before among it, and perhaps elsewhere."""
-    return text.str.strip_prefix(NUMBER).str.strip_suffix(".0")
+    return text.str.strip_chars_start(TEXT + NUMBER).str.strip_suffix(".0")
 
 
 def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
@@ -201,6 +211,19 @@ def _micros_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         micros, rest = physical // 1000, physical % 1000
         return pl.when(rest == 0).then(micros.cast(pl.String)).otherwise(pl.concat_str(micros, rest, separator="."))
     return physical.cast(pl.String)
+
+
+def _plain_text(text: pl.Expr) -> pl.Expr:
+    """Returns texts with a mark before those that begin with one."""
+    return pl.when(text.str.contains(_BEGINS)).then(pl.concat_str(pl.lit(TEXT), text)).otherwise(text)
+
+
+def _with_plain_texts(texts: pl.Series) -> pl.Series:
+    """Returns texts with the mark that those have not which were stored before there was one."""
+    text = pl.col(texts.name)
+    former = text.str.contains(_FORMER_TEXT) | (text.str.starts_with(NUMBER) & ~text.str.contains(_A_NUMBER))
+    marked = pl.when(former).then(pl.concat_str(pl.lit(TEXT), text)).otherwise(text)
+    return texts.to_frame().select(marked.alias(texts.name)).to_series()
 
 
 def _marked(texts: pl.Series) -> pl.Series:

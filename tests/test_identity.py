@@ -136,6 +136,38 @@ def test_s9_numbers_of_before_are_the_same_where_marked_ones_are_beside_them() -
     ]
 
 
+MARKED_TEXTS = st.builds(
+    "".join, st.tuples(st.text("\x1e\x1f", max_size=2), st.sampled_from(["", "1", "1.0", "007", "7", "f1", "-3", "zz", "1.5"]))
+)
+
+
+@given(st.lists(st.text() | MARKED_TEXTS, max_size=6), st.lists(st.text() | MARKED_TEXTS, min_size=1, max_size=6))
+def test_s9_texts_are_what_they_are_whatever_texts_are_beside_them(own: list[str], others: list[str]) -> None:
+    rows = pl.DataFrame({"a": own + others}, schema={"a": pl.String})
+    for way in (value_text, id_text):
+        texts = rows.select(way(pl.col("a"), rows.schema["a"]).alias("a"))
+        assert texts["a"].n_unique() == rows["a"].n_unique()
+        assert same_values(texts, ["a"])["a"].to_list() == texts["a"].to_list()
+        assert same_values(texts.head(len(own)), ["a"], texts)["a"].to_list() == texts["a"].to_list()[: len(own)]
+        assert distinct_values(texts["a"].to_list()) == rows["a"].n_unique()
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["\x1f1", "1", "\x1e\x1f1"])], ids=str)
+def test_s9_no_text_is_a_number(dtype: Any) -> None:
+    texts = [text_of(text, dtype) for text in ("\x1f1", "1", "\x1e\x1f1")]
+    number = text_of(1, pl.Int8)
+    assert len({*texts, number}) == 4
+    assert distinct_values([texts[0], number, "1.0"]) == 2  # the last one was stored before numbers had a mark
+
+
+def test_s9_texts_of_before_are_the_same_as_those_that_have_a_mark() -> None:
+    former = ["\x1fzz", "\x1ezz", "\x1e", "7", "7.0"]
+    frame = pl.DataFrame({"id": former + [text_of(text, pl.String) for text in former]})
+    same = same_values(frame, ["id"])["id"].to_list()
+    assert same[:5] == same[5:]
+    assert len(set(same)) == 5
+
+
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 def test_s9_times_are_event_ids_whatever_their_unit(unit: Any) -> None:
     frame = pl.DataFrame({"id": pl.Series([AT.replace(tzinfo=UTC)], dtype=pl.Datetime(unit, "UTC"))})

@@ -254,6 +254,28 @@ def test_s9_texts_that_look_like_numbers_are_texts(tmp_path: Path) -> None:
         assert read(store, "charges") == {"n": 2, "different": 2, "spent": 3.0, "latest": 2.0}
 
 
+@pytest.mark.parametrize("pushed", ["\x1fzz", "\x1f7", "\x1e", "\x1e\x1f7"])
+def test_s4_s9_no_text_changes_what_another_entity_has(tmp_path: Path, pushed: str) -> None:
+    (tmp_path / "data").mkdir()
+    texts = ["007", "7", "7.0"]
+    with store_in(tmp_path) as store:
+        pl.concat([charge(n, pl.String, text) for n, text in enumerate(texts)]).write_parquet(tmp_path / "data" / "0.parquet")
+        store.apply([Charges])
+        store.materialize()
+        other = charge(0, pl.String, pushed).with_columns(card=pl.lit("c2"))
+        for _ in range(2):
+            store.push("s", other)
+        store.push("s", charge(0, pl.String, texts[0]))
+        for _ in range(2):
+            spine = pl.DataFrame({"card": ["c1", "c2"], "event_time": [AT + timedelta(minutes=5)] * 2})
+            trained = store.training_frame(spine, ["charges"]).select("n", "different").rows()
+            online = store.online("charges", [{"card": "c1"}, {"card": "c2"}], at=AT + timedelta(minutes=5)).to_dicts()
+            assert trained == [(row["n"], row["different"]) for row in online] == [(3, 3), (1, 1)]
+            assert store.sql("from charges").height == 4
+            store.materialize()
+            store.rebuild_online()
+
+
 @pytest.fixture
 def former(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Stores rows as the version before did: without a hash, and numbers as their text."""

@@ -110,7 +110,9 @@ def split_equal(
     maybe = new.join(met.select("_row"), on="_row", how="semi", maintain_order="left")
     rivals = known.join(maybe.select(order).unique(), on=order, how="semi")
     if EVENT_ID in features:
-        rivals = same_values(rivals, _texts(rivals, features), maybe)
+        marked = same_values(rivals, _texts(rivals, features), maybe)
+        # Some of the texts are the source's own values, which are what they are, however they begin.
+        rivals = rivals if marked is rivals else pl.concat([rivals, marked])
     maybe = maybe.with_columns(pl.Series(_TIE, pack_rows(maybe.select(features)), dtype=pl.Binary))
     rivals = rivals.with_columns(pl.Series(_TIE, pack_rows(rivals.select(features)), dtype=pl.Binary))
     repeated = maybe.join(rivals, on=[*order, _TIE], how="semi").select("_row")
