@@ -1,8 +1,9 @@
 """Bodies: which types of them are taken and given, and how each is decoded and encoded."""
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +24,10 @@ _ONE_AT_A_TIME = threading.Lock()
 _DEEPEST = 16
 _MOST_CONTAINERS = 200_000
 """How many lists and objects may be in a body: each costs as much as twenty numbers."""
+
+_MOST_NAMES, _NAMES_AT_ONCE = 200_000, 20_000
+"""How many names may be in columns; and in one row, or one object of MessagePack: making an object holds all threads up."""
+_NAME = re.compile(rb'"\s*:')
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -105,6 +110,12 @@ class Codec(Generic[T]):
             JSON: msgspec.json.Decoder(kind).decode,
             MSGPACK: msgspec.msgpack.Decoder(kind).decode,
         }
+        self._kind: Any = kind
+        fields: Any = [
+            (each.encode_name, msgspec.Raw) if each.name == "rows" else (each.encode_name, each.type, each.default)
+            for each in sorted(msgspec.structs.fields(cast("Any", kind)), key=lambda each: not each.required)
+        ]
+        self._parts = msgspec.json.Decoder(msgspec.defstruct("Parts", fields, forbid_unknown_fields=True))
 
     def decode(self, body: bytes | bytearray, name: str, most: int = 1 << 62) -> T:
         """Returns what a body says.
@@ -123,6 +134,8 @@ class Codec(Generic[T]):
                 return self._decoders[name](body)
             with _ONE_AT_A_TIME:
                 _check_values(body, name, most)
+                if name == JSON and body.count(b":") > _NAMES_AT_ONCE:
+                    return self._row_by_row(body)
                 return self._decoders[name](body)
         except msgspec.ValidationError as error:
             raise Problem(422, "request", f"The body is not as it should be: {error}.") from error
@@ -133,18 +146,45 @@ class Codec(Generic[T]):
         except RecursionError as error:
             raise Problem(400, "malformed", "The body is nested too deeply.") from error
 
+    def _row_by_row(self, body: bytes | bytearray) -> T:
+        """Decodes a body of very many names in pieces, between which others have their turn."""
+        parts: Any = self._parts.decode(body)
+        given = bytes(parts.rows)
+        if not given.startswith(b"["):
+            if sum(1 for _ in _NAME.finditer(given)) > _MOST_NAMES:
+                raise LimitError(f"The columns have more than {_MOST_NAMES:,} names in them. Send them in parts.", "body")
+            return self._decoders[JSON](body)
+        rows = []
+        for number, row in enumerate(_RAWS.decode(given)):
+            piece = bytes(row)
+            if piece.count(b":") > _NAMES_AT_ONCE and sum(1 for _ in _NAME.finditer(piece)) > _NAMES_AT_ONCE:
+                raise LimitError(f"Row {number} has more than {_NAMES_AT_ONCE:,} names. Send fewer columns.", "body")
+            try:
+                rows.append(_ROW.decode(piece))
+            except msgspec.ValidationError as error:
+                raise msgspec.ValidationError(f"{error} - in `$.rows[{number}]`") from error
+        told = {name: getattr(parts, name) for name in parts.__struct_fields__}
+        made: T = self._kind(**told | {"rows": rows})
+        return made
+
+
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
+_ROW = msgspec.json.Decoder(dict[Name, Any])
+
 
 def _check_values(body: bytes | bytearray, name: str, most: int) -> None:
     """Refuses a body of very many values before anything is made of them.
 
     Of JSON commas and brackets are counted, in texts too: there are no more values than these. Of MessagePack each value takes a
-    byte, and only a body that may have too many is walked through.
+    byte, each list and object one of a few, and only a body that may have too many of them is walked through.
     """
     if name == JSON:
         containers = body.count(b"[") + body.count(b"{")
         values = containers + body.count(b",")
     else:
-        values, containers = _count_msgpack(body, most) if len(body) > most else (0, 0)
+        begun = len(body.translate(None, _NO_CONTAINERS))
+        many = len(body) > most or begun > _MOST_CONTAINERS or b"\xde" in body or b"\xdf" in body
+        values, containers = _count_msgpack(body, most) if many else (0, 0)
     if values > most or containers > _MOST_CONTAINERS:
         if name == JSON and body[:64].lstrip()[:1] != b"{":
             return  # the decoder refuses it at its first byte
@@ -164,6 +204,8 @@ _FIXED = {
     0xD8: 17,
 }  # fmt: skip
 """Those of a known number of bytes."""
+_NO_CONTAINERS = bytes(kind for kind in range(256) if not (0x80 <= kind < 0xA0 or 0xDC <= kind < 0xE0))
+"""What no list and no object begins with."""
 _MANY = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 """Lists and maps: by how many bytes the number of their items is told, and how many values an item is."""
 
@@ -172,7 +214,7 @@ def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
     """Returns how many values a body has, up to one more than allowed, and how many of them are lists or maps."""
     place, left, values, containers = 0, 1, 0, 0
     size = len(body)
-    while left and place < size and values <= most:
+    while left and place < size and values <= most and containers <= _MOST_CONTAINERS:
         kind = body[place]
         place, left, values = place + 1, left - 1, values + 1
         if kind < 0x80 or kind >= 0xE0:
@@ -185,7 +227,10 @@ def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
         elif kind in _MANY:
             width, each = _MANY[kind]
             containers += 1
-            left += int.from_bytes(body[place : place + width], "big") * each
+            items = int.from_bytes(body[place : place + width], "big")
+            if each == 2 and items > _NAMES_AT_ONCE:
+                return most + 1, containers
+            left += items * each
             place += width
         elif kind in _AHEAD:
             width = _AHEAD[kind]

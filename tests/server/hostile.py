@@ -212,6 +212,22 @@ TEXTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "empty objects": (JSON, lambda: _question(b"[" + b"{}," * 3_000_000 + b"{}]")),
     "very many rows": (JSON, lambda: _question(b'{"origin": [' + b'"x",' * 900_000 + b'"x"]}')),
     "very many names": (JSON, lambda: _question(b"[{" + b",".join(b'"n%d":1' % number for number in range(600_000)) + b"}]")),
+    "very many names and objects": (
+        JSON,
+        lambda: _question(b"[{" + b",".join(b'"n%d" :%s' % (n, b"{}" if n % 400 == 0 else b"1") for n in range(300_000)) + b"}]"),
+    ),
+    "very many names in a column": (
+        JSON, lambda: _question(b'{"origin": [{' + b",".join(b'"n%d": 1' % number for number in range(300_000)) + b"}]}"),
+    ),
+    "very many names of MessagePack": (
+        MSGPACK,
+        lambda: b"\x82\xa8features\xacweather.temp\xa4rows\x91\xdf" + (100_000).to_bytes(4, "big")
+        + b"".join(b"\xa6%06d\x01" % number for number in range(100_000)),
+    ),
+    "empty lists of MessagePack in little": (
+        MSGPACK,
+        lambda: b"\x82\xa8features\xacweather.temp\xa4rows\x81\xa6origin\xdd" + (900_000).to_bytes(4, "big") + b"\x90" * 900_000,
+    ),
     "a long name": (JSON, lambda: _question(b'[{"' + b"x" * 8_000_000 + b'": 1}]')),
     "a name that is asked for": (JSON, lambda: b'{"features": "' + b"w" * 8_000_000 + b'", "rows": [{"origin": "x"}]}'),
     "very many that are asked for": (

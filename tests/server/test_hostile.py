@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import polars as pl
 import psutil
 import pyarrow as pa
@@ -211,6 +212,36 @@ def test_a_hostile_text_is_refused_before_work_is_done_for_it(what: str, push: b
     with pytest.raises((Problem, LimitError, RequestError)) as caught:
         decode()
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("what", ["very many names", "very many names and objects", "very many names in a column",
+                                  "very many names of MessagePack", "empty lists of MessagePack in little"])  # fmt: skip
+def test_k06_very_many_names_are_refused_before_objects_are_made_of_them(what: str) -> None:
+    """Making them holds all threads up for seconds; counting them does not."""
+    kind, make = hostile.TEXTS[what]
+    with pytest.raises(LimitError) as caught:
+        Codec(Question).decode(make(), kind, Limits().values)
+    assert caught.value.limit == "body"
+
+
+@pytest.mark.parametrize("kind", [JSON, MSGPACK])
+@pytest.mark.parametrize("columns", [False, True])
+def test_many_rows_are_decoded_in_pieces_as_they_would_be_at_once(kind: str, columns: bool) -> None:
+    rows: Any = [{"origin": f"é {number}", "at": "2026-01-01T00:00:00", "in": {"a:": [number, None]}} for number in range(9_000)]
+    if columns:
+        rows = {name: [row[name] for row in rows] for name in rows[0]}
+    asked = {"features": "weather.temp", "rows": rows, "metadata": False, "at": "2026-01-01"}
+    encode = msgspec.json.encode if kind == JSON else msgspec.msgpack.encode
+    found = Codec(Question).decode(encode(asked), kind, Limits().values)
+    assert found == Question("weather.temp", rows, metadata=False, at="2026-01-01")
+
+
+def test_a_wrong_row_among_many_is_told() -> None:
+    rows = [{"origin": "JFK", "at": "2026-01-01T00:00:00", "more": "x"}] * 9_000
+    body = msgspec.json.encode({"features": "weather.temp", "rows": [*rows, 7]})
+    with pytest.raises(Problem, match=r"object.*int.*rows\[9000\]") as caught:
+        Codec(Question).decode(body, JSON, Limits().values)
+    assert caught.value.status == 422
 
 
 SMALL_ENOUGH = {"a name that is asked for", "very many that are asked for", "the same asked for", "names like those there are",
