@@ -1,12 +1,16 @@
 """Writing online again what follows from the history: for a store that is new, lost data, or would forget what it has too soon."""
 
+import logging
 from collections.abc import Callable, Sequence
 
+from featurestore.errors import OnlineStoreError
 from featurestore.jobs.latest import LatestWriter
 from featurestore.jobs.progress import Progress
 from featurestore.jobs.trust import Trust
 from featurestore.jobs.windows import WindowWriter
 from featurestore.spec.catalog import AppliedView
+
+_log = logging.getLogger("featurestore")
 
 _ATTEMPTS = 3
 """How often values are written where the store loses them while they are."""
@@ -42,13 +46,22 @@ class Rebuilder:
 
         Args:
             applied: the view, of which the version that readers are given is looked at too.
-            look: ask the store whether it lost data; else what is known counts.
+            look: ask the store whether it lost data; one that cannot be asked keeps nothing from being added to the history,
+                and is noticed when values are written. Else what is known counts.
 
         Raises:
-            OnlineStoreError: the store cannot be reached.
+            OnlineStoreError: the store cannot be reached, and was not to be asked.
         """
-        if look:
+        if not look:
+            return self._mend(applied)
+        try:
             self._trust.look()
+            return self._mend(applied)
+        except OnlineStoreError as error:
+            _log.warning("The online store could not be looked at before a run of %r: %s", applied.spec.name, error)
+            return 0
+
+    def _mend(self, applied: AppliedView) -> int:
         return sum(self.rebuild(each) for each in self._versions(applied) if self._trust.doubted(each))
 
     def rebuild(self, applied: AppliedView) -> int:

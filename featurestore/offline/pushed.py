@@ -158,8 +158,12 @@ class DeltaPushLog:
 
     def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
         """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
+        held = self._held(table)
         for _ in range(_ATTEMPTS):
-            state = open_state(self._folder_of(table))
+            # NOTE: what a push has opened counts as long as nobody has committed: to open a table takes milliseconds.
+            state = held.state
+            if state is None or not state.is_current():
+                state = held.state = open_state(self._folder_of(table))
             try:
                 live = self.live(table, state)
             except FileNotFoundError:  # a run's commit has taken it over since, and it was removed
