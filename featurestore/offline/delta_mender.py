@@ -5,6 +5,7 @@ rows, so what lies there of runs that were committed is what it had.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -71,15 +72,16 @@ class DeltaMender:
         folder = self._path(table)
         with translated("open", str(folder)):
             for left in reversed(range(_LOOKS)):
-                try:
-                    state = open_state(folder)
-                except DamagedHistoryError:
-                    return Condition(tuple(broken_entries(folder, pages=True)))
-                names = self._log.names(table, state.folded)
-                problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
-                problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
-                # Somebody may write it anew at this moment.
-                if not problems or state.is_current() or not left:
+                # NOTE: with the lock at last: a folder that is written to while it is listed may be told without a segment in it.
+                with nullcontext() if left or not folder.is_dir() else self._log.held(table):
+                    try:
+                        state = open_state(folder)
+                    except DamagedHistoryError:
+                        return Condition(tuple(broken_entries(folder, pages=True)))
+                    names = self._log.names(table, state.folded)
+                    problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
+                    problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
+                if not problems:
                     break
         noted = state.configuration
         return Condition(tuple(problems), noted.get(DEFINITION, ""), noted.get(GAVE_UP, ""), state.last_run)

@@ -62,11 +62,13 @@ class DeltaUpkeep:
         folder = self._path(table)
         with translated("compact", str(folder)):
             state = open_state(folder)
-            segments = [segment_number(name) for name in self._log.names(table, state.folded)]
-            if problems := problems_of(state, 0, segments):
-                if not state.is_current():
-                    return Compacted(0, 0, 0)
-                raise damaged(str(table), table.view, problems)
+            if self._problems(state, table):
+                # A folder that is written to while it is listed may be told without a segment that is in it.
+                with self._log.held(table):
+                    if not state.is_current():
+                        return Compacted(0, 0, 0)
+                    if problems := self._problems(state, table):
+                        raise damaged(str(table), table.view, problems)
             group = worth_merging(state.files, done)
             if group is None:
                 return None
@@ -91,6 +93,9 @@ class DeltaUpkeep:
             if not merged:
                 return Compacted(0, 0, 0)
             return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
+
+    def _problems(self, state: DeltaState, table: Table) -> list[str]:
+        return problems_of(state, 0, [segment_number(name) for name in self._log.names(table, state.folded)])
 
     def _replace(self, table: Table, state: DeltaState, merged: set[str], actions: list[object]) -> bool:
         """Names the merged files instead of those they were merged from, if all of these are the table's still."""

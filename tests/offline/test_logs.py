@@ -1,6 +1,7 @@
-"""A checkpoint of a history's log that is lost or damaged: it is found, named and mended, and nothing of the history is lost."""
+"""What a history's log may lose: a checkpoint that is lost or damaged, or a listing of it, loses nothing of the history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from featurestore.offline.condition import Booked
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_mender import DeltaMender
 from featurestore.offline.erase import DeltaEraser
+from featurestore.offline.pushed import DeltaPushLog
+from featurestore.offline.upkeep import DeltaUpkeep
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,3 +142,39 @@ def test_f1_a_checkpoint_is_written_once_its_commit_is_on_the_disk(tmp_path: Pat
     assert settled == [0] * 100 + [1, 1]
     assert [path.name[18:20] for path in log_of(tmp_path).glob("*.checkpoint.parquet")] == ["99"]
     assert len(keys(tmp_path)) == 100
+
+
+def test_f2_a_listing_that_missed_a_segment_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is written to while it is listed may be told without a file that is in it; with the lock it is not."""
+    store = DeltaStore(tmp_path)
+    run(store, 1)
+    for first in (100, 200, 300):
+        store.log.append(TABLE, rows(first))
+    names, held, inside = DeltaPushLog.names, DeltaPushLog.held, list[bool]()
+
+    def listed(log: DeltaPushLog, table: Table, after: int) -> list[str]:
+        found = names(log, table, after)
+        return found if inside else found[1:]
+
+    @contextmanager
+    def locked(log: DeltaPushLog, table: Table) -> Iterator[None]:
+        with held(log, table):
+            inside.append(True)
+            try:
+                yield
+            finally:
+                inside.pop()
+
+    monkeypatch.setattr(DeltaPushLog, "names", listed)
+    monkeypatch.setattr(DeltaPushLog, "held", locked)
+    assert not DeltaMender(store).inspect(TABLE, Booked({1: 10})).problems
+    assert DeltaUpkeep(store).compact(TABLE, 1) is None
+    assert run(store, 2) == 10
+    monkeypatch.undo()
+    # What is gone is found still.
+    min(store.path(TABLE).glob("_pushed/*.parquet")).unlink()
+    assert DeltaMender(store).inspect(TABLE, Booked({1: 10, 2: 10})).problems
+    with pytest.raises(DamagedHistoryError, match="segments 1"):
+        run(store, 3)
+    with pytest.raises(DamagedHistoryError, match="segments 1"):
+        DeltaUpkeep(store).compact(TABLE, 1)
