@@ -164,8 +164,9 @@ class RedisConsumer:
         """Acknowledges entries, counts them, and returns how many entries are lost by now."""
         try:
             return int(self.ask("EVAL", _COUNT, 2, self._topic, self._counts, self._group, int(made), *ids))
-        except self._errors.NoPermissionError:
-            # NOTE: a user that may not run scripts, as earlier versions needed none, still works; what is lost is not told then.
+        except (self._errors.NoPermissionError, self._errors.ClusterCrossSlotError):
+            # NOTE: a user that may not run scripts, as earlier versions needed none, still works, and so does a server in cluster
+            # mode, which takes no script over keys of two slots; what is lost is not told then.
             if ids:
                 self.ask("XACK", self._topic, self._group, *ids)
             return 0
@@ -210,7 +211,10 @@ class RedisConsumer:
         return [_entry(name, fields, 1) for name, fields in answer[0][1]] if answer else []
 
     def _lag(self) -> Lag:
-        group = next(each for each in self._client.xinfo_groups(self._topic) if each["name"] == self._group.encode())
+        groups = self._client.xinfo_groups(self._topic)
+        group = next((each for each in groups if each["name"] == self._group.encode()), None)
+        if group is None:
+            raise self._errors.ResponseError(f"NOGROUP the stream has no group {self._group!r}")
         pending, least, *_ = self.ask("XPENDING", self._topic, self._group)
         after = b"(" + group["last-delivered-id"]
         following = self.ask("XRANGE", self._topic, after, "+", "COUNT", 1)

@@ -26,7 +26,9 @@ if #ARGV > 2 then
   if redis.call('HEXISTS', counts, 'done') == 1 then redis.call('HINCRBY', counts, 'done', done) end
 end
 
-local stream = fields(redis.call('XINFO', 'STREAM', topic))
+local told = redis.pcall('XINFO', 'STREAM', topic)
+if told['err'] then return tonumber(redis.call('HGET', counts, 'lost') or 0) end  -- it was deleted; whoever makes it anew counts
+local stream = fields(told)
 local mine
 for _, each in ipairs(redis.call('XINFO', 'GROUPS', topic)) do
   local found = fields(each)

@@ -173,10 +173,46 @@ class TestRedis(StreamContract):
         self.add(topic, b"2")
         assert payloads(read_all(consumer, 1)) == [b"2"]
 
+    def test_a_group_that_was_destroyed_is_made_anew(self, make: Make, topic: str) -> None:
+        consumer = make()
+        self.add(topic, b"1")
+        taken = read_all(consumer, 1)
+        [group] = self.raw.xinfo_groups(topic)
+        self.raw.xgroup_destroy(topic, group["name"])
+        assert consumer.lag().waiting == 1
+        self.raw.xgroup_destroy(topic, group["name"])
+        consumer.acknowledge(taken)
+        assert payloads(read_all(consumer, 1)) == [b"1"]
+
+    def test_what_was_taken_of_a_stream_that_was_deleted_can_be_acknowledged(self, make: Make, topic: str) -> None:
+        consumer = make()
+        self.add(topic, b"1", b"2")
+        taken = read_all(consumer, 2)
+        self.raw.delete(topic)
+        consumer.acknowledge(taken[:1])
+        consumer.set_aside(taken[1], "why")
+        lag = consumer.lag()
+        assert (lag.waiting, lag.pending, lag.set_aside) == (0, 0, 1)
+
     def test_a_key_of_another_kind(self, make: Make, topic: str) -> None:
         self.raw.set(topic, "x")
         with pytest.raises(StreamError, match="name the stream's key"):
             make().read(1, 0.01)
+
+
+def test_a_server_in_cluster_mode_counts_nothing_and_acknowledges_all() -> None:
+    """Its two keys are in two slots, over which it runs no script."""
+    with (
+        ValkeyServer("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server,
+        redis.Redis.from_url(server.url) as raw,
+    ):
+        raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: raw.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster does not come up")
+        consumer = RedisConsumer(server.url, "t", "g", idle_seconds=LONG)
+        raw.xadd("t", {"payload": b"1"})
+        consumer.acknowledge(read_all(consumer, 1))
+        assert (settled(consumer).pending, consumer.lag().lost) == (0, 0)
+        consumer.close()
 
 
 def test_a_server_that_restarts_empty() -> None:
