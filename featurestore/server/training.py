@@ -35,6 +35,10 @@ T = TypeVar("T")
 _TAKEN = (ARROW, PARQUET)
 _BATCH = 32_768
 _WRITTEN_AT_ONCE = 4 << 20
+_UPLOADS = 8
+"""How many spines may come at once for each frame that may be made."""
+_COMES_AT_LEAST = 64 << 10
+"""How many bytes of a spine must come within ``server_seconds``, if it does not end."""
 _PARAMETERS = ("features", "time", "as_known", "spine")
 _MOST_FEATURES, _LONGEST_NAME = 500, 600
 _TRUTHS = {"true": True, "false": False}
@@ -53,6 +57,8 @@ class TrainingEndpoint:
         self._limits = parts.limits
         self._pools = parts.pools
         self._running = 0
+        self._uploads = 0
+        self._writing = asyncio.Semaphore(parts.limits.training)  # answers need the rest of the threads
 
     async def __call__(self, visit: Visit) -> None:
         """Answers one."""
@@ -60,17 +66,13 @@ class TrainingEndpoint:
         features, with_spine, options = _parameters(visit)
         visit.check(Resource("features", tuple(features), self._store.settings.project))
         visit.personal = _is_personal(self._store, features)
-        if self._running >= self._limits.training:
-            raise UnavailableError(
-                f"The server is making {self._running} training frames, and does not make more at once (server_training). "
-                "Try again later.",
-                5,
-            )
+        self._check_places()
         made = _Made(self._parts, features, options, visit.sender, with_spine=with_spine)
-        self._running += 1
         work: asyncio.Task[None] | None = None
         try:
-            spine = await self._spine(visit, made.folder)
+            spine = await self._upload(visit, made.folder)
+            self._check_places()
+            self._running += 1
             work = asyncio.create_task(self._pools.training.run(partial(made.make, spine, given)))
             await self._finished(visit, work)
             visit.rows = made.rows
@@ -78,16 +80,39 @@ class TrainingEndpoint:
             await visit.stream(_parts(parts, self._pools.answers), ARROW.encode(), size)
         finally:
             # NOTE: a thread cannot be stopped. What it works on, and its place among those at once, are its own until it ends.
-            if work is None or work.done():
+            if work is None:
+                made.close()
+            elif work.done():
                 self._end(made)
             else:
                 work.add_done_callback(lambda done: self._end(made, done))
+
+    def _check_places(self) -> None:
+        if self._running >= self._limits.training:
+            raise UnavailableError(
+                f"The server is making {self._running} training frames, and does not make more at once (server_training). "
+                "Try again later.",
+                5,
+            )
 
     def _end(self, made: "_Made", work: "asyncio.Task[None] | None" = None) -> None:
         if work is not None:
             work.exception()  # nobody waits for it any more
         self._running -= 1
         made.close()
+
+    async def _upload(self, visit: Visit, folder: Callable[[], Path]) -> bytearray | Path:
+        """Returns the spine, which takes no place among the frames while it comes: there is a number of uploads for that."""
+        most = _UPLOADS * self._limits.training
+        if self._uploads >= most:
+            raise UnavailableError(
+                f"{most} spines are coming already, and no more may at once (server_training). Try again later.", 5
+            )
+        self._uploads += 1
+        try:
+            return await self._spine(visit, folder)
+        finally:
+            self._uploads -= 1
 
     async def _finished(self, visit: Visit, work: "asyncio.Task[None]") -> None:
         """Waits for the frame, but no longer than allowed, and not for a client that went away."""
@@ -110,24 +135,34 @@ class TrainingEndpoint:
 
     async def _spine(self, visit: Visit, folder: Callable[[], Path]) -> bytearray | Path:
         """Returns the body: what is in memory, or the file that it went to as it grew large."""
-        held = bytearray()
+        held, since = bytearray(), 0
         path: Path | None = None
         try:
-            async with asyncio.timeout(self._limits.training_seconds):
+            async with asyncio.timeout(self._limits.training_seconds), asyncio.timeout(self._limits.seconds) as pace:
                 async for chunk in visit.chunks(self._limits.spine):
                     held += chunk
+                    since += len(chunk)
                     if len(held) > (self._limits.memory if path is None else _WRITTEN_AT_ONCE):
                         path = path or folder() / "spine"
-                        await self._pools.answers.run(partial(_append, path, held))
+                        await self._write(path, held)
                         held = bytearray()
+                    if since >= _COMES_AT_LEAST:
+                        since = 0
+                        pace.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
         except TimeoutError:
             raise LimitError(
-                f"The spine had not come after {self._limits.training_seconds:g} seconds (server_training_seconds).", "upload"
+                f"The spine comes too slowly: less than {_COMES_AT_LEAST:,} bytes came in {self._limits.seconds:g} seconds "
+                f"(server_seconds), or not all of it in {self._limits.training_seconds:g} (server_training_seconds).",
+                "upload",
             ) from None
         if path is None:
             return held
-        await self._pools.answers.run(partial(_append, path, held))
+        await self._write(path, held)
         return path
+
+    async def _write(self, path: Path, part: bytearray) -> None:
+        async with self._writing:
+            await self._pools.answers.run(partial(_append, path, part))
 
 
 class _Made:

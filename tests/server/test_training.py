@@ -3,6 +3,8 @@
 import io
 import socket
 import threading
+import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,42 @@ def test_a_frame_that_takes_too_long_is_503_and_keeps_its_place(lab: FeatureStor
         assert "at once" in fetch(url, body, ARROW, features="weather").json()["detail"]
         held.go.set()
         wait_until(lambda: fetch(url, body, ARROW, features="weather").status_code == 200, "its place is not given back")
+
+
+def slowly(url: str) -> socket.socket:
+    """A connection on which a spine has begun to come."""
+    head = f"POST /v1/training?features=weather HTTP/1.1\r\nhost: x\r\ncontent-type: {ARROW}\r\ncontent-length: 100000\r\n\r\n"
+    made = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20)
+    made.sendall(head.encode() + b"x" * 1000)
+    return made
+
+
+def test_spines_that_come_slowly_hold_no_place(lab: FeatureStore) -> None:
+    """Whoever sends slowly keeps nobody else from training frames."""
+    settings = lab.settings.model_copy(update={"server_training": 1})
+    with served(create_app(lab, settings)) as url, slowly(url), slowly(url), slowly(url):
+        time.sleep(0.3)  # their heads must have come, which nothing tells
+        answer = fetch(url, encoded(spine(10), ARROW), ARROW, features="weather")
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_spine_that_does_not_go_on_coming_is_408(lab: FeatureStore) -> None:
+    settings = lab.settings.model_copy(update={"server_seconds": 0.5})
+    with served(create_app(lab, settings)) as url, slowly(url) as connection:
+        stop = threading.Event()
+
+        def trickle() -> None:
+            with suppress(OSError):
+                while not stop.wait(0.1):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_a_client_that_goes_away_leaves_no_files(lab: FeatureStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
