@@ -15,7 +15,7 @@ import polars as pl
 
 from featurestore.clock import parse_instant
 from featurestore.dtypes import dtype_name, inner_dtype
-from featurestore.errors import RequestError
+from featurestore.errors import LimitError, RequestError
 from featurestore.plan.selection import Selection, select
 from featurestore.server.access import Resource
 from featurestore.server.bodies import (
@@ -40,8 +40,11 @@ from featurestore.spec.reference import parse_references
 
 if TYPE_CHECKING:
     from featurestore.plan.online import OnlinePlan
+    from featurestore.retrieve.rows import OnlineRows
 
 _MOST_KEPT = 1024
+_MANY = 2000
+"""From how many values on an answer is made in a thread, so that no other request waits for it."""
 _TAKEN = (JSON, MSGPACK)
 
 
@@ -149,21 +152,13 @@ class OnlineEndpoint:
         else:
             visit.rows, rows = self._converted(asked, rows, most)
         visit.personal, visit.entities, visit.given = asked.personal, asked.entities, rows
+        many = self._many(visit.rows, len(asked.types))
         found = await self._store.online_async(asked.plan, rows, at=question.at)
         wanted = answer_type(visit.header(b"accept"), given)
-        columns: dict[str, Any] = found.columns()
-        # One look at all of them: hardly ever is one of them not finite.
-        if wanted is JSON and not _all_finite(chain.from_iterable([columns[name] for name in asked.floats])):
-            for name in asked.floats:
-                columns[name] = sayable(columns[name])
-        answer: dict[str, Any] = {"features": columns}
-        if question.metadata:
-            answer["status"] = found.status
-            answer["event_time"] = found.event_time
-        if question.types:
-            answer["types"] = asked.types
+        answer = partial(_answer, asked, question, found, wanted)
+        content = await self._reads.run(answer) if many else answer()
         visit.after = partial(self._observer.online, asked.said, found)
-        await visit.answer(ENCODE[wanted](answer), b"application/json" if wanted is JSON else b"application/msgpack")
+        await visit.answer(content, b"application/json" if wanted is JSON else b"application/msgpack")
 
     def _decoded(self, body: bytes | bytearray, given: str) -> Question:
         question = self._codec.decode(body, given, self._limits.values)
@@ -185,6 +180,20 @@ class OnlineEndpoint:
             asked.convert(rows)
         return count, rows
 
+    def _many(self, rows: int, features: int) -> bool:
+        """Tells whether an answer has so many values that making it would keep other requests waiting.
+
+        Raises:
+            LimitError: it has more than are allowed.
+        """
+        if rows * features > self._limits.values:
+            raise LimitError(
+                f"{rows:,} rows of {features:,} features are {rows * features:,} values, and {self._limits.values:,} are allowed "
+                "(server_values). Ask for them in parts.",
+                "rows",
+            )
+        return rows * features > _MANY
+
     def _compiled(self, features: str | list[str]) -> Asked:
         catalog = self._store.catalog_at_hand
         if catalog is not self._catalog:
@@ -198,6 +207,22 @@ class OnlineEndpoint:
             if len(self._asked) < _MOST_KEPT:
                 self._asked[name] = asked
         return asked
+
+
+def _answer(asked: Asked, question: Question, found: "OnlineRows", wanted: str) -> bytes:
+    """Returns the body of an answer."""
+    columns: dict[str, Any] = found.columns()
+    # One look at all of them: hardly ever is one of them not finite.
+    if wanted is JSON and not _all_finite(chain.from_iterable([columns[name] for name in asked.floats])):
+        for name in asked.floats:
+            columns[name] = sayable(columns[name])
+    answer: dict[str, Any] = {"features": columns}
+    if question.metadata:
+        answer["status"] = found.status
+        answer["event_time"] = found.event_time
+    if question.types:
+        answer["types"] = asked.types
+    return ENCODE[wanted](answer)
 
 
 def as_dicts(rows: Mapping[str, Sequence[Any]] | list[dict[str, Any]]) -> list[dict[str, Any]]:

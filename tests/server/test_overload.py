@@ -13,6 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import UnavailableError
+from featurestore.retrieve.rows import OnlineRows
 from featurestore.server.access import make_guard
 from featurestore.server.app import create_app
 from featurestore.server.memory import Budget
@@ -164,3 +165,37 @@ def test_large_bodies_at_once_are_refused_before_they_fill_the_memory(store: Fea
         answer = httpx.post(f"{url}/v1/online", json=rows, headers=bearer(key.secret))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert httpx.post(f"{url}/v1/online", json=ASKED, headers=bearer(key.secret)).status_code == 200
+
+
+@pytest.mark.parametrize(("rows", "thread"), [(10, "MainThread"), (3000, "featurestore-reads")])
+def test_large_answers_are_made_in_a_thread(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, rows: int, thread: str) -> None:
+    """However small the body is: the values of very many rows hold nobody up."""
+    made: list[str] = []
+    real = OnlineRows.columns
+
+    def columns(found: OnlineRows) -> Any:
+        made.append(threading.current_thread().name)
+        return real(found)
+
+    monkeypatch.setattr(OnlineRows, "columns", columns)
+
+    key = store.keys.create("r", ["reader project"])
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(store, guard=make_guard(store)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=bearer(key.secret)) as client:
+            return await client.post("/v1/online", json={"features": "weather.temp", "rows": [{"origin": "JFK"}] * rows})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["features"]["temp"] == [51.0] * rows
+    assert [name.rpartition("_")[0] or name for name in made] == [thread]
+
+
+def test_an_answer_of_too_many_values_is_refused(store: FeatureStore) -> None:
+    key = store.keys.create("r", ["reader project"])
+    settings = store.settings.model_copy(update={"server_values": 100})
+    with served(create_app(store, settings, make_guard(store))) as url:
+        ask = {"features": ["weather.temp", "weather.gust"], "rows": [{"origin": "JFK"}] * 51}
+        answer = httpx.post(f"{url}/v1/online", json=ask, headers=bearer(key.secret))
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:featurestore:problem:rows"), answer.text
