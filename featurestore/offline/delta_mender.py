@@ -5,7 +5,7 @@ rows, so what lies there of runs that were committed is what it had.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +25,7 @@ from featurestore.offline.delta_entries import (
     broken_checkpoint,
     broken_entries,
     hint_of,
+    is_readable,
     is_whole,
     needed_entries,
     newest_checkpoint,
@@ -69,6 +70,9 @@ class DeltaMender:
 
     def inspect(self, table: Table, booked: Booked) -> Condition:
         """See ``Mender.inspect``."""
+        return self._inspect(table, booked)
+
+    def _inspect(self, table: Table, booked: Booked, *, pages: bool = False) -> Condition:
         folder = self._path(table)
         with translated("open", str(folder)):
             for left in reversed(range(_LOOKS)):
@@ -80,6 +84,7 @@ class DeltaMender:
                         return Condition(tuple(broken_entries(folder, pages=True)))
                     names = self._log.names(table, state.folded)
                     problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
+                    problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
                     problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
                 if not problems:
                     break
@@ -91,7 +96,7 @@ class DeltaMender:
     ) -> str:
         """See ``Mender.mend``."""
         folder = self._path(table)
-        if not self.inspect(table, booked).problems:
+        if not self._inspect(table, booked, pages=True).problems:
             return ""
         with translated("mend", str(folder)), self._log.held(table):
             known = self._set_aside(folder, booked)
@@ -113,7 +118,9 @@ class DeltaMender:
         give_up: bool,
     ) -> str:
         """Adds the rows to a table that it lacks and that are in files beside it; returns what was done."""
-        folder, missing = state.folder, missing_files(state)
+        damaged_files = _damaged_files(state, pages=True)
+        folder = state.folder
+        missing = [*missing_files(state), *(file for file in state.files if folder / file.path in damaged_files)]
         gone = {file.path for file in missing}
         there = [file for file in state.files if file.path not in gone]
         recorded, through = recorded_rows(folder, state.version) or 0, recorded_run(folder, state.version)
@@ -236,6 +243,18 @@ class DeltaMender:
             except pl.exceptions.PolarsError:
                 found.append(path)
         return found
+
+
+def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:
+    """Returns the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
+    gone = {file.path for file in missing_files(state)}
+    found = []
+    for file in state.files:
+        path = state.folder / file.path
+        with suppress(FileNotFoundError):  # the table was written anew meanwhile
+            if file.path not in gone and not is_readable(path, pages=pages):
+                found.append(path)
+    return found
 
 
 def _told(folder: Path, entries: Sequence[Path], booked: Booked) -> _Told:

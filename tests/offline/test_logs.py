@@ -1,5 +1,6 @@
 """What a history's log may lose: a checkpoint that is lost or damaged, or a listing of it, loses nothing of the history."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -178,3 +179,30 @@ def test_f2_a_listing_that_missed_a_segment_is_no_loss(tmp_path: Path, monkeypat
         run(store, 3)
     with pytest.raises(DamagedHistoryError, match="segments 1"):
         DeltaUpkeep(store).compact(TABLE, 1)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("damage", [zeroed, zeroed_inside], ids=lambda each: each.__name__)
+def test_f2_a_file_as_long_as_before_with_other_bytes_is_mended(
+    tmp_path: Path, damage: Callable[[Path], None], beside: bool
+) -> None:
+    """A power cut may leave zeros; where another file has the rows still, they are put back."""
+    store = DeltaStore(tmp_path)
+    for number in (1, 2):
+        run(store, number)
+    before, booked, mender = keys(tmp_path), Booked({1: 10, 2: 10}), DeltaMender(DeltaStore(tmp_path))
+    [file] = store.path(TABLE).glob("_bucket=*/run-00000002-*.parquet")
+    if beside:
+        shutil.copy(file, file.with_name(f"{file.name.removesuffix('.parquet')}0.parquet"))
+    damage(file)
+    if damage is zeroed:
+        assert mender.inspect(TABLE, booked).problems == (f"its file {file} cannot be read",)
+    if beside:
+        assert mender.mend(TABLE, booked, give_up=False) == "10 rows were put back"
+        assert keys(tmp_path) == before
+    else:
+        with pytest.raises(DamagedHistoryError, match="10 rows of it are nowhere on the disk"):
+            mender.mend(TABLE, booked, give_up=False)
+        mender.mend(TABLE, booked, give_up=True)
+        assert keys(tmp_path) == before[:10]
+    assert not mender.inspect(TABLE, booked).problems
