@@ -27,6 +27,9 @@ _COMES_FROM: dict[State, tuple[State, ...]] = {
 }
 """The states out of which a run may come into each state."""
 
+_SPANS = 100
+"""So many spans are in memory at once."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -128,12 +131,16 @@ class Ledger:
 
     def booked(self, view: str, data_version: int) -> Booked:
         """Returns what all runs together have written to the history."""
-        run = self._run
+        run, written = self._run, self._written(view, data_version)
+        # A run's span may name very many files: those alone are read in which there are segments, some at a time.
+        folds = run.select().with_only_columns(run.c.seq, run.c.span).where(written & run.c.span.like('%"pushed"%'))
+        pushed = 0
         with self._database.reading() as connection:
-            rows = connection.execute(run.select().where(self._written(view, data_version))).all()
-        spans = [_decode(row.span, _what(view, data_version, row.seq)) for row in rows if '"pushed"' in row.span]
-        pushed = [chunk["pushed"] for span in spans for chunk in span["chunks"] if "pushed" in chunk]
-        return Booked({row.seq: row.rows_written for row in rows}, max(pushed, default=0))
+            rows = connection.execute(run.select().with_only_columns(run.c.seq, run.c.rows_written).where(written)).all()
+            for row in connection.execute(folds.execution_options(yield_per=_SPANS)):
+                span = _decode(row.span, _what(view, data_version, row.seq))
+                pushed = max([pushed, *(chunk["pushed"] for chunk in span["chunks"] if "pushed" in chunk)])
+        return Booked({row.seq: row.rows_written for row in rows}, pushed)
 
     def begin(self, view: str, data_version: int, seq: int, span: dict[str, Any]) -> Run:
         """Begins a run, in the state ``running`` and with ``attempts`` at 1.

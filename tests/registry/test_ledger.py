@@ -1,5 +1,6 @@
 """The ledger of runs, on every database."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,23 @@ def test_spans_of_backfills_are_known_however_their_json_is_laid_out(ledger: Led
         laid_out = '{ "cursor": null, "backfill" : [ 3, 4 ], "chunks": [] }'
         connection.execute(ledger._run.update().where(ledger._run.c.seq == 1).values(span=laid_out))
     assert ledger.backfilled("weather", 1) == {(3, 4)}
+
+
+def test_what_is_booked_is_told_without_the_files_of_all_runs_in_memory(ledger: Ledger) -> None:
+    """A cursor names each file of a source, in every run."""
+    files = {"chunks": [{"file": "a" * 1_000_000}], "cursor": None}
+    for seq in range(1, 11):
+        run = ledger.begin("weather", 1, seq, files)
+        ledger.update(run, state="committed", rows_written=seq)
+    fold = ledger.begin("weather", 1, 11, {"chunks": [{"pushed": 6, "rows": 1}, {"pushed": 7, "rows": 1}], "cursor": None})
+    assert ledger.booked("weather", 1).pushed == 0
+    ledger.update(fold, state="committed", rows_written=2)
+    tracemalloc.start()
+    try:
+        booked = ledger.booked("weather", 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert booked.rows == {seq: seq for seq in range(1, 11)} | {11: 2}
+    assert booked.pushed == 7
+    assert peak < 1_000_000
