@@ -162,6 +162,13 @@ def _trusted(cursor: Cursor | None, now: int) -> int | None:
     return next((each for each in (cursor["through"], cursor["former"]) if each is not None and each <= now), None)
 
 
+def _step_of(micros: str) -> str:
+    """Returns the SQL for the longest of the steps that a time is on; each is a part of the one before."""
+    steps = [*_GRAINS, 1]
+    cases = " ".join(f"when {micros} % {step} <> 0 then {finer}" for step, finer in reversed(list(pairwise(steps))))
+    return f"case {cases} else {steps[0]} end"
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What is known of some rows that have their times.
@@ -239,20 +246,17 @@ class _Slices:
     def _counted(self, condition: str) -> "_Seen":
         """Returns what is known of the rows that meet a condition; they have their times."""
         micros = [self._database.micros(column, dtype) for column, dtype in self._columns.items()]
-        effective = micros[0] if len(micros) == 1 else f"greatest({', '.join(micros)})"
-        bounds = ", ".join(f"min({each}) as low{index}" for index, each in enumerate(micros))
-        steps = ", ".join(
-            f"count(case when {each} % {step} <> 0 then 1 end) as step{index}_{step}"
-            for index, each in enumerate(micros)
-            for step in _GRAINS
-        )
-        told = self._database.fetch(
-            f"select count(*) as n, max({effective}) as latest, {bounds}, {steps} {self._from_query} where {condition}"
-        ).row(0, named=True)
+        # NOTE: offset keeps PostgreSQL from putting the expressions in the place of their names, to be computed many times a row.
+        times = ", ".join(f"{each} as t{index}" for index, each in enumerate(micros))
+        rows = f"from (select {times} {self._from_query} where {condition} offset 0) as times"
+        names = [f"t{index}" for index in range(len(micros))]
+        effective = names[0] if len(names) == 1 else f"greatest({', '.join(names)})"
+        bounds = ", ".join(f"min({each}) as low{index}, min({_step_of(each)}) as step{index}" for index, each in enumerate(names))
+        told = self._database.fetch(f"select count(*) as n, max({effective}) as latest, {bounds} {rows}").row(0, named=True)
         if not told["n"]:
             return _Seen(0, None, None, None)
         earliest = max(int(told[f"low{index}"]) for index in range(len(micros)))
-        grain = max(next((step for step in _GRAINS if not told[f"step{index}_{step}"]), 1) for index in range(len(micros)))
+        grain = max(int(told[f"step{index}"]) for index in range(len(micros)))
         return _Seen(int(told["n"]), earliest, int(told["latest"]), grain)
 
     def _edges(self, low: int, high: int, count: int, limit: int) -> tuple[list[int], int]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, SourceError
 from featurestore.plan.unread import UNREAD, foreign_type
-from featurestore.sources.databases import open_database
+from featurestore.sources.databases import Postgres, open_database
 from featurestore.sources.sql import SQLReader
 from featurestore.spec.source import SQLSource
 from tests.sources.contract import BASES, EVENT, MANY, TIMES, SourceReaderContract, frame, new_folder, pin, read, run
@@ -381,3 +381,34 @@ def test_s1_databases_count_floored_microseconds(tmp_path: Path, postgres_dsn: s
     with open_database(source, tmp_path) as database:
         for literal, (dtype, micros) in times.items():
             assert database.fetch(f"select {database.micros(literal, dtype)} as n").item() == micros, literal
+
+
+def test_s18_each_time_of_a_row_is_computed_once_where_a_span_is_pinned(
+    tmp_path: Path, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = "select t, t + interval '1 second' as a from generate_series(timestamptz '2013-01-01', '2013-01-02', '1 minute') as t"
+    asked: list[str] = []
+    plain = Postgres.fetch
+
+    def noted(self: Postgres, query: str) -> pl.DataFrame:
+        asked.append(query)
+        return plain(self, query)
+
+    monkeypatch.setattr(Postgres, "fetch", noted)
+    there = reader(tmp_path, query, available_time="a", database=postgres_dsn)
+    assert there.span(None, None, datetime(2014, 1, 1, tzinfo=UTC), MANY).cursor["grain"] in (1_000_000, 60_000_000)
+    [counted] = [each for each in asked if "latest" in each]
+    # Once for each of the two times, in rows that PostgreSQL makes first: it would put the expressions in the place of their names.
+    assert (counted.count("extract(epoch"), counted.count("offset 0")) == (2, 1)
+
+
+@pytest.mark.parametrize("at_server", [False, True])
+@pytest.mark.parametrize("micros", [1, 999_000, 59_000_000, 60_000_000, 3_600_000_000, 86_400_000_000])
+def test_s18_the_grain_is_that_of_the_finest_time(tmp_path: Path, postgres_dsn: str, micros: int, at_server: bool) -> None:
+    steps = [86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000, 1_000, 1]
+    for sign in (1, -1):
+        instant = f"timestamp '1970-01-01' + {sign} * interval '{micros} microseconds'"
+        query = f"select timestamp '2013-01-01' as t union all select {instant} as t"
+        there = reader(tmp_path, query, database=postgres_dsn if at_server else None)
+        cursor = there.span(None, None, datetime(2014, 1, 1, tzinfo=UTC), MANY).cursor
+        assert cursor["grain"] == next(step for step in steps if micros % step == 0)
