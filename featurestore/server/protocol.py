@@ -132,6 +132,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._fed = True, 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header; what comes behind a body is dropped: it is no header, and may go on for ever."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Hands a request on, once its head is there and is not too large."""
         self._in_head = False

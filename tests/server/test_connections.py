@@ -216,6 +216,16 @@ def test_who_does_not_read_keeps_nobody_out(asked: bytes) -> None:
             assert httpx.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 200
 
 
+@pytest.mark.parametrize("count", [10, 50_000])
+def test_trailers_are_not_kept(count: int) -> None:
+    head = b"POST /large HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with bounded(Ends()) as (port, server), unread(port, head + b"0\r\n" + b"x: y\r\n" * count):
+        wait_until(lambda: len(server.server_state.connections) == 1, "it does not come")
+        time.sleep(0.3)  # they must have come, which nothing tells
+        (one,) = cast("set[Any]", server.server_state.connections)
+        assert len(one.headers) == 2
+
+
 def test_who_reads_slowly_gets_all_of_it() -> None:
     with bounded(Ends(read_seconds=0.3)) as (port, _), unread(port, ASKED.replace(b"host: x", b"connection: close")) as connection:
         found = 0
