@@ -54,6 +54,8 @@ def _order_of(keys: Sequence[str], features: Collection[str]) -> list[str]:
 
 def count_tied(history: pl.DataFrame, keys: Sequence[str]) -> int:
     """Returns how many rows of a history, in its total order, have all of another that orders it but for the values (S4)."""
+    if history.height < 2:
+        return 0
     same = history.select(same_as_before(_order_of(keys, history.columns))).to_series()
     return int((same | same.shift(-1, fill_value=False)).sum())
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.plan.history import sort_history
+from featurestore.plan import history as histories
+from featurestore.plan.history import count_tied, sort_history
 from featurestore.plan.point_in_time import PointInTime, latest_as_of
 from tests.oracle import Row, latest
 
@@ -47,3 +48,11 @@ def test_s4_history_is_the_sorted_set_of_distinct_rows(rows: list[Row]) -> None:
     twice = history_of(rows + rows[::-1])
     assert twice.equals(history_of(rows), null_equal=True)
     assert twice.height == len({(row.key, row.event, row.known, row.values) for row in rows})
+
+
+def test_s4_one_row_has_no_tie_and_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push counts the ties of what it writes, and often that is one row."""
+    row = pl.DataFrame({"k": [1], "event_time": [0], "available_time": [0], "x": [1.0]})
+    assert count_tied(pl.concat([row, row.with_columns(x=2.0)]), ["k"]) == 2
+    monkeypatch.delattr(histories, "same_as_before")
+    assert (count_tied(row, ["k"]), count_tied(row.clear(), ["k"])) == (0, 0)
