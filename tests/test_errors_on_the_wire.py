@@ -69,7 +69,9 @@ def every(kind: type[FeatureStoreError]) -> list[type[FeatureStoreError]]:
     return [kind, *(each for below in kind.__subclasses__() for each in every(below))]
 
 
-@pytest.mark.parametrize("way", [*range(pickle.HIGHEST_PROTOCOL + 1), copy.copy, copy.deepcopy], ids=str)
+@pytest.mark.parametrize(
+    "way", [*range(pickle.HIGHEST_PROTOCOL + 1), copy.copy, copy.deepcopy], ids=lambda way: getattr(way, "__name__", str(way))
+)
 @pytest.mark.parametrize("kind", sorted(set(every(FeatureStoreError)), key=lambda each: each.__name__))
 def test_d11_an_error_comes_out_of_another_process_as_it_was_raised(kind: type[FeatureStoreError], way: Any) -> None:
     for error in (made_of(kind), kind.from_wire("It is wrong.", {})):

@@ -323,7 +323,7 @@ def _bare(function: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef | ast.Lambd
 
 def _is_users(value: FunctionType, function: FunctionType) -> bool:
     """Tells whether a function is of the same project: one of a library changes with the library, which is another matter."""
-    return value.__module__.partition(".")[0] == function.__module__.partition(".")[0]
+    return (value.__module__ or "").partition(".")[0] == (function.__module__ or "").partition(".")[0]
 
 
 def _is_plain(value: Any) -> bool:

@@ -84,11 +84,12 @@ class Project:
     @classmethod
     def of(cls, function: FunctionType) -> "Project":
         """Returns the project that a function is in: that of its ``featurestore.toml``, or the folder its package is in."""
-        top = function.__module__.partition(".")[0]
+        module = function.__module__ or ""  # none where it was made by exec()
+        top = module.partition(".")[0]
         file = Path(function.__code__.co_filename)
         if not file.is_file():  # it was typed into a console, or a notebook
             return cls(top, _project_of(Path.cwd()))
-        depth = function.__module__.count(".") + (file.name == "__init__.py")
+        depth = module.count(".") + (file.name == "__init__.py")
         parents = file.resolve().parents
         return cls(top, _project_of(parents[min(depth, len(parents) - 1)]))
 
@@ -105,7 +106,7 @@ class Project:
 
     def has_class(self, kind: type) -> bool:
         """Tells whether a class was written in the project."""
-        if kind.__module__.partition(".")[0] == self.top:
+        if (kind.__module__ or "").partition(".")[0] == self.top:
             return True
         module = sys.modules.get(kind.__module__)
         return module is not None and module.__name__ != "builtins" and self.has_module(module)
