@@ -4,6 +4,7 @@ With ``database.py`` the only module that imports SQLAlchemy, which takes a fift
 ``ledger.py`` get both through the ``Database`` they open.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,7 @@ def open_engine(url: str, root: Path) -> Engine:
         )
     except ImportError as error:
         raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error
-    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "do_connect", _connecting())
     event.listen(engine, "connect", _be_patient)
     return engine
 
@@ -361,17 +362,16 @@ _PATIENCE: dict[str, int] = {
 """What libpq is told of a connection, unless the registry's address says otherwise."""
 
 
-def _connect(_: Any, __: Any, arguments: Any, options: Any) -> Any:
-    """Connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
+def _connecting() -> Callable[..., Any]:
+    """Returns what connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
 
     Keepalives tell that the other side's machine is gone. Behind a proxy, or where a server has stopped, the connection is well
     and the answer never comes.
     """
-    from featurestore.registry.silence import PatientConnection
+    from featurestore.registry.silence import Connector
 
-    connection = PatientConnection.connect(*arguments, **options)
-    connection.silent_seconds = SILENT_SECONDS
-    return connection
+    connector = Connector()
+    return lambda dialect, record, arguments, options: connector.connect(SILENT_SECONDS, arguments, options)
 
 
 def _be_patient(connection: Any, _: Any) -> None:

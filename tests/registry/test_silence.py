@@ -1,12 +1,11 @@
 """A PostgreSQL that has fallen silent: nothing waits for it for ever, and what it left is forgotten once it answers again."""
 
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +15,7 @@ from featurestore.registry import tables
 from featurestore.registry.database import Database
 from featurestore.registry.specs import Put, SpecRegistry
 from featurestore.spec.entity import Entity
+from tests.servers.postgres import postgres_socket
 from tests.servers.proxy import Proxy, proxy_of_socket
 
 
@@ -27,9 +27,7 @@ def behind(dsn: str, proxy: Proxy) -> str:
 
 @pytest.fixture
 def proxy(postgres_dsn: str) -> Iterator[Proxy]:
-    [folder] = parse_qs(urlsplit(postgres_dsn).query)["host"]
-    [path] = [str(each) for each in Path(folder).glob(".s.PGSQL.*") if re.fullmatch(r"\.s\.PGSQL\.\d+", each.name)]
-    with proxy_of_socket(path) as proxy:
+    with proxy_of_socket(postgres_socket(postgres_dsn)) as proxy:
         yield proxy
 
 
@@ -37,7 +35,7 @@ def test_silence_is_an_error_and_its_connections_are_not_used_again(
     proxy: Proxy, postgres_dsn: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "SILENT_SECONDS", 0.5)
-    monkeypatch.setitem(tables._PATIENCE, "connect_timeout", 2)
+    monkeypatch.setitem(tables._PATIENCE, "connect_timeout", 8)
     registry = SpecRegistry(behind(postgres_dsn, proxy), project, tmp_path, utc_now)
     registry.commit(0, [Put(Entity("airport", origin=str), 1)], [])
     proxy.fall_silent()
@@ -56,6 +54,10 @@ def test_silence_is_an_error_and_its_connections_are_not_used_again(
         asker.join(30)
     assert len(errors) == 4
     assert all("cannot be reached" in error for error in errors), errors
+    began = time.monotonic()
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        registry.load()
+    assert time.monotonic() - began < 5, "one waits, and the next is told soon"
     proxy.speak()
     began = time.monotonic()
     assert list(registry.load().entities) == ["airport"]

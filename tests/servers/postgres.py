@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -30,6 +31,13 @@ def postgres_dsn() -> Iterator[str]:
             server.cleanup()
     finally:
         shutil.rmtree(folder)
+
+
+def postgres_socket(dsn: str) -> str:
+    """Returns the path of the Unix socket at which a server of this module listens."""
+    [folder] = parse_qs(urlsplit(dsn).query)["host"]
+    [path] = [str(each) for each in Path(folder).glob(".s.PGSQL.*") if each.suffix != ".lock"]
+    return path
 
 
 @pytest.fixture(scope="session")
