@@ -25,12 +25,21 @@ def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
         TableNotFoundError: there is none.
         DeltaError: it cannot be read.
     """
+    refuse_forked(folder)
+    return DeltaTable(str(folder), version=version)
+
+
+def refuse_forked(folder: Path) -> None:
+    """Raises in a process that was forked by one that had opened a table: also where what it opened is still at hand.
+
+    Raises:
+        OfflineStoreError: it was.
+    """
     if not is_first_user("deltalake"):
         raise OfflineStoreError(
             f"The history {folder} cannot be read in a process that was forked after its parent had used a history: the threads "
             "that read it are not copied. Start it without a fork, multiprocessing.get_context('spawn'), or fork before."
         )
-    return DeltaTable(str(folder), version=version)
 
 
 def from_newest(folder: Path, take: Callable[[DeltaTable], T]) -> T:

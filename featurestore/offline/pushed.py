@@ -21,6 +21,7 @@ from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
 from featurestore.offline.delta_entries import LOG
 from featurestore.offline.delta_files import COMPRESSION, HASH, columns_of, translated, with_columns_of
+from featurestore.offline.delta_open import refuse_forked
 from featurestore.offline.delta_table import DeltaState, open_state
 from featurestore.offline.known import Found, KnownRows
 from featurestore.plan.buckets import key_hash
@@ -236,6 +237,7 @@ class DeltaPushLog:
 
     def _held(self, table: Table) -> _Held:
         folder = self._folder_of(table)
+        refuse_forked(folder)
         held = self._tables.get(folder)
         if held is None or held.columns != table.features.keys():
             held = self._tables[folder] = _Held(folder, table)
