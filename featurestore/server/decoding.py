@@ -5,6 +5,7 @@ at first, as far as that is cheap: the lengths that an IPC stream's messages dec
 is decoded batch by batch, each checked in full, and written on uncompressed: the server reads only what this process wrote.
 """
 
+import ctypes
 import errno
 import json
 import mmap
@@ -385,6 +386,14 @@ def main() -> None:
         connection.sendall(json.dumps(told).encode() + b"\n")
         if told.get("refused") == "memory":
             return  # what it has taken is not given back to the last byte
+        trim()
+
+
+def trim() -> None:
+    """Gives what is free back to the system: a helper may wait for its next body for long."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,17 @@ class Budget:
         """Counts them no more."""
         with self._lock:
             self.held -= size
+            idle = not self.held
+        if idle and size >= _LARGE:
+            threading.Thread(target=trim, name="featurestore-trim", daemon=True).start()
+
+
+def trim() -> None:
+    """Gives what is free back to the system: also what lies between blocks that are in use."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
 
 
 def give_back_large_blocks() -> None:
