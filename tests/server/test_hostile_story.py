@@ -20,7 +20,7 @@ from tests.server.test_access import bearer
 from tests.servers.valkey import wait_until
 
 BODIES = int(os.environ.get("HOSTILE_BODIES", "0"))
-"""How many: 2,000 by hand. NOTE: all else holds, but the memory did not come back within 20 s in three of six runs, for a reason
+"""How many: 2,000 by hand. NOTE: all else holds, but the memory did not come back within 20 s in three of five runs, for a reason
 that is not known yet, so CI does not run it."""
 
 
