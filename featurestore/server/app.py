@@ -21,6 +21,7 @@ from featurestore.errors import FeatureStoreError, LimitError, NotFoundError
 from featurestore.server.access import Guard, OpenGuard, Resource
 from featurestore.server.bodies import check_encoding
 from featurestore.server.limits import Limits
+from featurestore.server.memory import clear_frames
 from featurestore.server.observer import NoObserver, Observer
 from featurestore.server.pools import Pools
 from featurestore.server.problems import MEDIA_TYPE, Problem, problem_of
@@ -167,11 +168,12 @@ class Door:
                     await self._endpoint(visit)
             except TimeoutError:
                 raise self._late(visit) from None
-        except FeatureStoreError as error:
-            await _send_problem(visit, problem_of(self._without_hidden(visit, error)))
-        except Problem as problem:
+        except (FeatureStoreError, Problem) as error:
+            clear_frames(error)
+            problem = error if isinstance(error, Problem) else problem_of(self._without_hidden(visit, error))
             await _send_problem(visit, problem)
-        except Gone:
+        except Gone as gone:
+            clear_frames(gone)
             visit.answered = _CLIENT_GONE
         finally:
             visit.release()

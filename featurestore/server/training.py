@@ -21,6 +21,7 @@ from featurestore.server.access import Resource
 from featurestore.server.bodies import ARROW, PARQUET, media_type
 from featurestore.server.decoders import reading
 from featurestore.server.decoding import Bounds
+from featurestore.server.memory import clear_frames
 from featurestore.server.pools import Pool
 from featurestore.server.problems import Problem
 from featurestore.server.route import Parts
@@ -96,8 +97,9 @@ class TrainingEndpoint:
             )
 
     def _end(self, made: "_Made", work: "asyncio.Task[None] | None" = None) -> None:
-        if work is not None:
-            work.exception()  # nobody waits for it any more
+        error = None if work is None or work.cancelled() else work.exception()  # nobody waits for it any more
+        if error is not None:
+            clear_frames(error)
         self._running -= 1
         made.close()
 

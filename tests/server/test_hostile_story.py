@@ -19,13 +19,10 @@ from tests.server.hostile_load import DEADLINE, SENDERS, LookUps, bodies, memory
 from tests.server.test_access import bearer
 from tests.servers.valkey import wait_until
 
-BODIES = int(os.environ.get("HOSTILE_BODIES", "0"))
-"""How many: 2,000 by hand. NOTE: all else holds, but the memory did not come back within 20 s in three of five runs, for a reason
-that is not known yet, so CI does not run it."""
+BODIES = int(os.environ.get("HOSTILE_BODIES", "2000"))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BODIES, reason="only by hand: HOSTILE_BODIES=2000")
 def test_a_hostile_reader_is_noticed_by_nobody_else(tmp_path: Path) -> None:
     """Not one look-up of others fails or takes as long as the server's deadline, and the memory comes back."""
     folder = make_project(tmp_path / "lab")
@@ -73,6 +70,6 @@ def test_a_hostile_reader_is_noticed_by_nobody_else(tmp_path: Path) -> None:
         assert sum(statuses.values()) == BODIES
         assert {status for status in statuses if status >= 500} <= {503}
         assert max(during.times) < DEADLINE
-        wait_until(lambda: memory(server) - before < 200 << 20, "the memory does not come back")
+        wait_until(lambda: memory(server) - before < 150 << 20, "the memory does not come back")
         assert "Traceback" not in server.told
         assert server.process.poll() is None
