@@ -268,8 +268,7 @@ class Parts(MadeOnce):
         from featurestore.jobs.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
-        admitted = self._keeper.without_forgotten, self._keeper.sift
-        return Pusher(*stores, self._open_source, fold, self._clock, *admitted, self._watched, mend)
+        return Pusher(*stores, self._open_source, self._keeper, fold, self._clock, self._watched, mend)
 
     @once
     def _streams(self) -> "Streams":

@@ -10,7 +10,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -19,6 +19,7 @@ import polars as pl
 from featurestore.clock import Clock, to_micros
 from featurestore.codec import wire_dtype
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
+from featurestore.jobs.gatekeeper import Gatekeeper
 from featurestore.jobs.latest import LatestWriter, Written
 from featurestore.jobs.summary import PushedView
 from featurestore.jobs.trust import Certain, Trust
@@ -39,7 +40,6 @@ from featurestore.sources.base import SourceReader
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
-from featurestore.spec.view import ViewSpec
 from featurestore.spec.windowed import EVENT_ID, WithInputs
 
 _MOST_SEGMENTS = 256
@@ -72,10 +72,9 @@ class Pusher:
         offline: where the history goes.
         online: where the values go.
         open_source: opens a source's reader.
+        keeper: tells who is forgotten.
         fold: adds a view's log to its history.
         clock: tells the present.
-        admit: leaves rows of forgotten entities out, and counts them.
-        sift: leaves rows out that name forgotten entities by former keys.
         trust: tells whether what is online can be built upon.
         mend: writes a view's values online where some may be lost; None where that is left to others.
     """
@@ -87,10 +86,9 @@ class Pusher:
         offline: OfflineStore,
         online: OnlineStore,
         open_source: Callable[[Source], SourceReader],
+        keeper: Gatekeeper,
         fold: Callable[[AppliedView, Transform | None], None],
         clock: Clock,
-        admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
-        sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
         trust: Trust | None = None,
         mend: Callable[[AppliedView, Transform | None], None] | None = None,
     ) -> None:
@@ -101,8 +99,7 @@ class Pusher:
         self._open_source = open_source
         self._fold = fold
         self._clock = clock
-        self._admit = admit
-        self._sift = sift
+        self._keeper = keeper
         self._trust = trust or Certain(project)
         self._mend = mend
         self._windows = WindowWriter(project, offline, online, clock, trust)
@@ -131,21 +128,30 @@ class Pusher:
         return discreetly([applied.spec for applied, _ in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
 
     def _push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, latest: int) -> list[PushedView]:
-        given = [
-            self._shaped(applied, transform, self._in_source_form(rows, applied.spec.source_as_read), latest)
-            for applied, transform in views
+        in_form = [self._in_source_form(rows, applied.spec.source_as_read) for applied, _ in views]
+        # NOTE: who is forgotten is asked once for all views, and not while their transforms run: forgetting waits for who asked.
+        with self._keeper.passing():
+            sifted = [self._keeper.sift(each, applied.spec) for (applied, _), each in zip(views, in_form, strict=True)]
+        shaped = [
+            self._shaped(applied, transform, each, rows.height, latest)
+            for (applied, transform), each in zip(views, sifted, strict=True)
         ]
-        kept = [self._keep_rejected(each) for each in given]
-        for each, place in zip(given, kept, strict=True):
-            if place and each.applied.spec.on_reject == "fail":
-                raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
-        # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
-        doubted = [self._trust.doubted(each.applied) for each in given]
-        done = [self._write(each, rows.height) for each in given]
+        with self._keeper.passing():
+            given = [replace(each, shaped=self._keeper.without_forgotten(each.shaped, each.applied.spec)) for each in shaped]
+            kept = [self._keep_rejected(each) for each in given]
+            for each, place in zip(given, kept, strict=True):
+                if place and each.applied.spec.on_reject == "fail":
+                    raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
+            # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
+            doubted = [self._trust.doubted(each.applied) for each in given]
+            written = [self._write(each, rows.height) for each in given]
+        for each, (_, grown) in zip(given, written, strict=True):
+            if grown:
+                self._fold(each.applied, each.transform)
         for each, doubt in zip(given, doubted, strict=True):
             if self._mend is not None and (doubt or self._trust.doubted(each.applied)):
                 self._mend(each.applied, each.transform)
-        return done
+        return [pushed for pushed, _ in written]
 
     def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
         # Views of one source may declare other types of what it says in texts alone.
@@ -163,14 +169,12 @@ class Pusher:
         self._schemas[name] = (source, schema)
         return in_source_form(rows, source, schema)
 
-    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, until: int) -> _Given:
+    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, pushed: int, until: int) -> _Given:
         began = time.perf_counter()
-        sifted = self._sift(rows, applied.spec)
-        self._try(applied, transform, sifted)
-        shaped = shape_rows(sifted, applied.spec, transform).without(rows.height - sifted.height)
+        self._try(applied, transform, rows)
+        shaped = shape_rows(rows, applied.spec, transform).without(pushed - rows.height)
         known, waiting = without_unknown(shaped, until)
-        shaped = self._admit(known, applied.spec)
-        return _Given(applied, Table.of(self._project, applied), transform, shaped, waiting, time.perf_counter() - began)
+        return _Given(applied, Table.of(self._project, applied), transform, known, waiting, time.perf_counter() - began)
 
     def _try(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> None:
         """Tries a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
@@ -195,19 +199,19 @@ class Pusher:
         digest = blake2b(repr(plain.to_dict(as_series=False)).encode(), digest_size=6).digest()
         return self._offline.keep_rejected(given.table, _PUSHES, int.from_bytes(digest, "big"), frame)
 
-    def _write(self, given: _Given, read: int) -> PushedView:
+    def _write(self, given: _Given, read: int) -> tuple[PushedView, bool]:
+        """Writes a view's rows; returns what became of them, and whether its log has grown so much that it is to be folded."""
         began = time.perf_counter()
         applied, rows = given.applied, given.shaped.rows
         appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
         online, tied = Written(self._write_windows(given, appended)) if applied.spec.windows else self._write_latest(given)
-        if appended.log_segments > _MOST_SEGMENTS or appended.log_rows > _MOST_ROWS:
-            self._fold(applied, given.transform)
         new, reasons = appended.rows.height, given.shaped.reasons
         seconds = given.seconds + time.perf_counter() - began
-        return PushedView(
+        pushed = PushedView(
             applied.spec.name, applied.data_version, read, new, rows.height - new, sum(reasons.values()), online, reasons, seconds,
             given.shaped.rejected, given.waiting, tied,
         )  # fmt: skip
+        return pushed, appended.log_segments > _MOST_SEGMENTS or appended.log_rows > _MOST_ROWS
 
     def _write_latest(self, given: _Given) -> Written:
         # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.

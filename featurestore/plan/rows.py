@@ -17,7 +17,7 @@ from featurestore.plan.unread import UNREAD, foreign_type, shown, take_unread
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
-from featurestore.spec.windowed import COPY, ORDER, ROW_HASH
+from featurestore.spec.windowed import COPY, ORDER, ROW_HASH, WithInputs
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
     """
-    if rows.height != 1:
+    if rows.height != 1 or (isinstance(transform, WithInputs) and transform.is_plain):
         return _collected(rows, view, transform)
     # NOTE: Polars takes a column of one row for a constant, and divides by a number otherwise than it does in a column: the
     # last bit of a row pushed alone would differ from that of the row among others. So it is given twice, in columns made

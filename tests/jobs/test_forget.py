@@ -280,16 +280,22 @@ def test_a_run_meets_a_forget_at_any_step(method: str, two: tuple[Project, Featu
 def test_a_push_meets_a_forget_between_history_and_online(
     two: tuple[Project, FeatureStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Forgetting waits until both stores have what is pushed, and then erases it in both."""
     project, other = two
     write = project.store._online.write
+    forgetting = threading.Thread(target=other.forget, args=("user", {"user_id": RARE}))
 
-    def forget_first(entries: list[Entry]) -> int:
+    def begin_to_forget(entries: list[Entry]) -> int:
         monkeypatch.setattr(project.store._online, "write", write)
-        other.forget("user", {"user_id": RARE})
+        forgetting.start()
+        forgetting.join(1)
+        assert forgetting.is_alive()
         return write(entries)
 
-    monkeypatch.setattr(project.store._online, "write", forget_first)
+    monkeypatch.setattr(project.store._online, "write", begin_to_forget)
     project.store.push("events", project.rows)
+    forgetting.join(30)
+    assert not forgetting.is_alive()
     assert project.traces() == []
     assert other.online("notes.note", [{"user_id": "ann"}]).status == {"note": ["present"]}
 
