@@ -25,7 +25,7 @@ from featurestore.jobs.doctor import Diagnosis, Finding
 from featurestore.jobs.forget import ForgetReport, Forgotten
 from featurestore.jobs.progress import Progress
 from featurestore.jobs.standing import StatusReport, ViewStatus
-from featurestore.jobs.stream import StreamCounts
+from featurestore.jobs.stream_counts import StreamCounts
 from featurestore.jobs.streams import SetAsideEntry, Streams, StreamStatus
 from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, ViewSummary
 from featurestore.jobs.teardown import Removed, TeardownReport

@@ -23,7 +23,7 @@ _PORTS = ("offline.condition",)
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "ground": ("suggestion", "errors", "dtypes", "durable", "clock", "config", "codec", "forking", "identity", "once"),
+    "ground": ("suggestion", "errors", "dtypes", "durable", "clock", "config", "codec", "forking", "identity", "once", "shortage"),
     "aggregates": ("aggregates", "aggregates.*"),
     "spec": ("spec", "spec.*"),
     "plan": ("plan", "plan.*"),

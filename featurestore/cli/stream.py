@@ -17,7 +17,7 @@ from featurestore.clock import utc_now
 from featurestore.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from featurestore.jobs.stream import StreamCounts
+    from featurestore.jobs.stream_counts import StreamCounts
     from featurestore.store import FeatureStore
 
 _EVERY = 10.0

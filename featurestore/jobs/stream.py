@@ -3,8 +3,9 @@
 Wherever a worker dies, what it had not acknowledged is delivered again, to it or to another, and pushed again. A push passes over
 what is known, by the event id or by all values, so each event counts once however often it is delivered. An entry that makes no
 row, or whose row is refused, is set aside with the reason, whatever was raised; the others go on. One whose row is not known yet
-waits (S18). While a store or the broker cannot be reached nothing is acknowledged: the same entries are tried again, after ever
-longer pauses.
+waits (S18). While a store or the broker cannot be reached, or the machine lacks something, nothing is acknowledged: the same
+entries are tried again, after ever longer pauses. One is set aside where memory ends at it alone, again and again, while there is
+enough for others.
 """
 
 import gc
@@ -12,10 +13,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Event, Lock
+from dataclasses import replace
+from threading import Event
 from typing import TypeVar
 
 import polars as pl
@@ -31,12 +31,14 @@ from featurestore.errors import (
     StreamError,
     StreamRefusedError,
 )
+from featurestore.jobs.stream_counts import StreamCounts
 from featurestore.jobs.stream_waiting import BrokerClock, Held, Patience
 from featurestore.jobs.summary import PushedView
 from featurestore.plan.discretion import discreet_text
-from featurestore.plan.entries import EntryDecoder, reason_of
+from featurestore.plan.entries import Decoded, EntryDecoder, reason_of
 from featurestore.plan.pushed import not_yet_known
 from featurestore.retrieve.rows import CLOCK_SKEW
+from featurestore.shortage import shortage_of
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.meaning import Transform
 from featurestore.streams.base import Entry, StreamConsumer
@@ -47,50 +49,29 @@ T = TypeVar("T")
 
 Views = Sequence[tuple[AppliedView, Transform | None]]
 
+_NO_MEMORY = "not enough memory: it is tried again, in smaller parts"
+_TOO_LARGE = "MemoryError: there is not enough memory for it, but for others. Put it back where there is more."
+
+
+class NotReadyError(FeatureStoreError):
+    """The views on a stream cannot take rows at present, as when they are defined otherwise than they are applied."""
+
+
 OF_ROWS = (RejectedRowsError, RequestError, DefinitionError)
 """The errors that some of the rows give cause to."""
-PASSING = (StoreError, RegistryError, StreamError, OSError)
-"""The errors that are gone once a server is back, or a disk has room."""
+FROM_ELSEWHERE = (StoreError, RegistryError, StreamError, NotReadyError)
+"""The errors that are gone once a server is back, a disk has room, or somebody has applied."""
 
 MOST_DELIVERIES = 20
 """An entry that was given to workers more often is set aside: they seem to die of it."""
+MOST_TRIES = 5
+"""An entry at which alone memory ends so often is set aside, if there was enough for another meanwhile; twice as often where none
+has gone through yet."""
 _WAIT, _WAIT_ONCE = 0.5, 0.02
 _GATHER = 0.05
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
-_MOST_ASKED = 256
 _MOST_HELD = 100_000
 """So many entries wait at the most; then no new ones are read until some are done with."""
-
-
-@dataclass
-class StreamCounts:
-    """What a worker did since it began.
-
-    Args:
-        source: the stream's source.
-        entries: the entries that it acknowledged, those set aside among them.
-        rows_new: the rows that views got, counted in each view.
-        rows_known: the rows that views knew already: entries that were delivered again.
-        rows_rejected: the rows that failed a check in a view, and are kept there (S19).
-        set_aside: the entries that were set aside.
-        pushes: how often it pushed.
-        seconds: the time that the pushes took.
-        error: why it waits at present; empty while it works.
-        waiting: the entries that it holds at present, for their rows are not known yet.
-        lost: the entries that the broker dropped before they were done with, by any worker, as far as it can be told.
-    """
-
-    source: str
-    entries: int = 0
-    rows_new: int = 0
-    rows_known: int = 0
-    rows_rejected: int = 0
-    set_aside: int = 0
-    pushes: int = 0
-    seconds: float = 0.0
-    error: str = ""
-    waiting: int = 0
-    lost: int = 0
 
 
 class StreamWorker:
@@ -130,6 +111,8 @@ class StreamWorker:
         self._clock = BrokerClock(counts.source, patience)
         self._held = Held(patience)
         self._until = 0
+        self._sound: pl.DataFrame | None = None
+        self._tries: dict[str, int] = {}
 
     def run(self, stop: Event, *, once: bool = False) -> None:
         """Works until it is told to stop; what it has taken by then it finishes, unless a server is away.
@@ -189,32 +172,97 @@ class StreamWorker:
 
     def _work(self, entries: Sequence[Entry]) -> None:
         worn = [entry for entry in entries if entry.deliveries > MOST_DELIVERIES]
-        with _no_collection():
-            decoded = self._decoder.decode([entry for entry in entries if entry.deliveries <= MOST_DELIVERIES] if worn else entries)
+        whole = [entry for entry in entries if entry.deliveries <= MOST_DELIVERIES] if worn else entries
+        decoded = self._kept_at(lambda: self._decoded(whole))
+        if decoded is None:
+            return
         refused = [*decoded.faulty]
         refused += [(entry, f"it was delivered {entry.deliveries} times, and no worker came to its end") for entry in worn]
         known = self._kept_at(lambda: self._known(decoded.rows, decoded.entries))
         if known is None:
             return
+        unfit = self._push_parts(known)
+        if unfit is not None:
+            self._put_aside(refused + unfit + self._held.worn(self._until, self._until))
+
+    def _push_parts(self, known: tuple[pl.DataFrame, Sequence[Entry]]) -> list[tuple[Entry, str]] | None:
+        """Pushes rows and acknowledges their entries, in ever smaller parts where some are refused or memory ends.
+
+        Returns:
+            The entries that are to be set aside, each with the reason; None where it is told to stop while a server is away: others
+            are given the entries.
+        """
+        unfit: list[tuple[Entry, str]] = []
         waiting = [known] if known[1] else []
         while waiting:
             rows, part = waiting.pop()
             pushed = self._kept_at(lambda rows=rows: self._pushed(rows))  # type: ignore[misc]  # mypy infers no lambda's default
             if pushed is None:
-                return  # told to stop while a server is away: others are given the entries
+                return None
             refusal, unknown = pushed
-            if unknown and len(part) == 1:
-                # Its transform makes other times: how long it is to wait is not seen, so it is tried again now and then.
-                self._held.hold(part[0], self._until + CLOCK_SKEW)
-            elif not refusal and not unknown:
+            if not refusal and not unknown:
                 if self._kept_at(lambda part=part: self._acknowledged(part)) is None:  # type: ignore[misc]  # as above
-                    return
-            elif len(part) == 1:
-                refused.append((part[0], refusal))
-            else:
+                    return None
+            elif len(part) > 1:
                 middle = len(part) // 2
                 waiting += [(rows[middle:], part[middle:]), (rows[:middle], part[:middle])]
-        self._put_aside(refused + self._held.worn(self._until, self._until))
+            elif unknown:
+                # Its transform makes other times: how long it is to wait is not seen, so it is tried again now and then.
+                self._held.hold(part[0], self._until + CLOCK_SKEW)
+            elif refusal is _NO_MEMORY:
+                if (too_large := self._is_too_large(part[0])) is None:
+                    return None
+                if too_large:
+                    unfit.append((part[0], _TOO_LARGE))
+                else:
+                    waiting.insert(0, (rows, part))  # behind the others, which are not to wait for it
+            else:
+                unfit.append((part[0], refusal))
+        return unfit
+
+    def _decoded(self, entries: Sequence[Entry]) -> Decoded | None:
+        """Returns the rows of entries, read in ever smaller parts where memory ends; None where it is told to stop meanwhile."""
+        while True:
+            try:
+                with _no_collection():
+                    return self._decoder.decode(entries)
+            except MemoryError:
+                if len(entries) > 1:
+                    break
+            if (too_large := self._is_too_large(entries[0])) is None:
+                return None
+            if too_large:
+                return replace(self._decoder.decode([]), faulty=((entries[0], _TOO_LARGE),))
+        middle = len(entries) // 2
+        if (one := self._decoded(entries[:middle])) is None or (other := self._decoded(entries[middle:])) is None:
+            return None
+        return Decoded(pl.concat([one.rows, other.rows]), one.entries + other.entries, one.faulty + other.faulty)
+
+    def _is_too_large(self, entry: Entry) -> bool | None:
+        """Tells whether an entry at which memory has ended is at fault, after a pause; None where it is told to stop meanwhile.
+
+        It waits for as long as there is too little for a row that has gone through before: that one is pushed again, which has no
+        effect. Then it is the machine that lacks memory, and no number of tries tells anything of the entry.
+        """
+        tries = self._tries.get(entry.id, 0) + 1
+        self._lacks(MemoryError(_NO_MEMORY))
+        if self._stop.wait(min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)):
+            return None
+        if self._kept_at(self._has_memory) is None:
+            return None
+        self._tries[entry.id] = tries
+        if tries < MOST_TRIES * (1 if self._sound is not None else 2):
+            return False
+        del self._tries[entry.id]
+        return True
+
+    def _has_memory(self) -> bool:
+        """Pushes again what has gone through. Raises ``MemoryError`` where there is too little for that."""
+        if self._sound is not None:
+            refusal, _ = self._pushed(self._sound, again=True)
+            if refusal is _NO_MEMORY:
+                raise MemoryError(_NO_MEMORY)
+        return True
 
     def _put_aside(self, refused: Sequence[tuple[Entry, str]]) -> int:
         """Sets entries aside, each with its reason, and returns how many there were."""
@@ -235,20 +283,32 @@ class StreamWorker:
             self._held.hold(entries[place], known_at[place])
         return rows.filter(~waits), [entries[place] for place in (~waits).arg_true()]
 
-    def _pushed(self, rows: pl.DataFrame) -> tuple[str, int]:
-        """Pushes rows; returns why they are refused, empty if they are not, and how many are not known yet."""
+    def _pushed(self, rows: pl.DataFrame, *, again: bool = False) -> tuple[str, int]:
+        """Pushes rows; returns why they are refused, empty if they are not, and how many are not known yet.
+
+        What went through is not counted where it is pushed again.
+        """
         views = self._views()
         began = time.perf_counter()
         try:
             with _no_collection():
                 done = self._push(views, rows, self._until)
-        except OF_ROWS as error:
-            return str(error), 0
-        except (*PASSING, NotReadyError):
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a row raises is its fault: the batch is halved to find it
+        except BaseException as error:
+            lacked = shortage_of(error)
+            if isinstance(error, FROM_ELSEWHERE):
+                raise
+            if isinstance(lacked, MemoryError):
+                return _NO_MEMORY, 0
+            if lacked is not None or isinstance(error, OSError):
+                raise
+            if isinstance(error, OF_ROWS):
+                return str(error), 0
+            refusal = reason_of(error)
             _log.debug("A push of rows of the stream %r raised what no row should.", self.counts.source, exc_info=error)
-            return reason_of(error), 0
+            return refusal, 0
+        if again:
+            return "", 0
+        self._sound = rows[[0]]  # a copy: a slice would keep all of them
         counts = self.counts
         counts.pushes += 1
         counts.seconds += time.perf_counter() - began
@@ -261,6 +321,8 @@ class StreamWorker:
     def _acknowledged(self, entries: Sequence[Entry]) -> bool:
         self._consumer.acknowledge(entries)
         self._held.forget(entries)
+        for entry in entries if self._tries else ():
+            self._tries.pop(entry.id, None)
         self.counts.entries += len(entries)
         return True
 
@@ -277,17 +339,22 @@ class StreamWorker:
         return True
 
     def _kept_at(self, do: Callable[[], T]) -> T | None:
-        """Returns what something returns, tried again while a server is away; None where it is told to stop meanwhile."""
+        """Returns what something returns, tried again while a server is away or the machine lacks something.
+
+        It returns None where it is told to stop meanwhile.
+        """
         pause = _FIRST_PAUSE
         while True:
             try:
                 done = do()
-            except (*PASSING, NotReadyError) as error:
+            except Exception as error:
+                lacked = shortage_of(error)
+                if lacked is None and not isinstance(error, (*FROM_ELSEWHERE, OSError)):
+                    raise
                 if self._once and isinstance(error, StreamRefusedError):
                     raise  # whoever waits for the end would wait for ever
-                if str(error) != self.counts.error:
-                    self.counts.error = str(error)
-                    self._told(self.counts)
+                # An error of ours says what to do; of others' texts, which may quote values, nothing is told.
+                self._lacks(error if lacked is None or isinstance(error, FeatureStoreError) else lacked)
                 if self._stop.wait(pause * random.uniform(0.5, 1.0)):
                     return None
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -296,6 +363,12 @@ class StreamWorker:
                     self.counts.error = ""
                     self._told(self.counts)
                 return done
+
+    def _lacks(self, error: BaseException) -> None:
+        """Says why it waits."""
+        if str(error) != self.counts.error:
+            self.counts.error = str(error)
+            self._told(self.counts)
 
 
 @contextmanager
@@ -314,10 +387,6 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class NotReadyError(FeatureStoreError):
-    """The views on a stream cannot take rows at present, as when they are defined otherwise than they are applied."""
-
-
 def ready(find: Callable[[], Views]) -> Callable[[], Views]:
     """Returns what finds views, its errors as ``NotReadyError``: no row gives cause to them."""
 
@@ -328,41 +397,3 @@ def ready(find: Callable[[], Views]) -> Callable[[], Views]:
             raise NotReadyError(str(error)) from error
 
     return found
-
-
-class BackgroundFolds:
-    """Adds logs of pushes to their histories in a thread of its own, so that no entry waits for it.
-
-    Args:
-        fold: adds the log of a view.
-    """
-
-    def __init__(self, fold: Callable[[AppliedView, Transform | None], None]) -> None:
-        self._fold = fold
-        self._lock = Lock()
-        self._thread = ThreadPoolExecutor(1, "featurestore-fold")
-        self._running: dict[str, tuple[Future[None], int]] = {}
-
-    def ask(self, applied: AppliedView, transform: Transform | None) -> None:
-        """Begins a fold unless one is at work; waits for that where it was asked for many times meanwhile."""
-        name = applied.spec.name
-        with self._lock:
-            future, asked = self._running.get(name, (None, 0))
-            if future is None or future.done():
-                self._running[name] = self._thread.submit(self._run, applied, transform), 0
-                return
-            self._running[name] = future, asked + 1
-        if asked >= _MOST_ASKED:
-            future.result()
-
-    def close(self) -> None:
-        """Waits for what is at work."""
-        self._thread.shutdown()
-
-    def _run(self, applied: AppliedView, transform: Transform | None) -> None:
-        try:
-            self._fold(applied, transform)
-        except FeatureStoreError as error:
-            _log.warning(
-                "The log of pushes to %r could not be added to its history; it is tried again. %s", applied.spec.name, error
-            )

@@ -9,8 +9,10 @@ from threading import Event, Lock, Thread
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
+from featurestore.jobs.folds import BackgroundFolds
 from featurestore.jobs.push import Pusher
-from featurestore.jobs.stream import BackgroundFolds, StreamCounts, StreamWorker, Views, ready
+from featurestore.jobs.stream import StreamWorker, Views, ready
+from featurestore.jobs.stream_counts import StreamCounts
 from featurestore.jobs.stream_waiting import Patience
 from featurestore.plan.entries import EntryDecoder, entry_texts
 from featurestore.spec.catalog import AppliedView, Catalog

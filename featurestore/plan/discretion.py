@@ -15,6 +15,7 @@ from typing import TypeVar
 import polars as pl
 
 from featurestore.errors import DefinitionError, DefinitionErrors, FeatureStoreError, MaterializeError, RegistryError
+from featurestore.shortage import shortage_of
 from featurestore.spec.view import ViewSpec
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ def discreetly(views: Iterable[ViewSpec], work: Callable[[], T], columns: Callab
     except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - whatever it is, its text may tell values
         names = ", ".join(repr(each.name) for each in concerned)
         failure = MaterializeError(f"view {names} fails: {described(error)}")
+        failure.__cause__ = shortage_of(error)
         told = None
     if told is not None:
         known = {*_names(concerned)}
@@ -106,8 +108,9 @@ def without_values(error: FeatureStoreError, names: Collection[str]) -> FeatureS
         "'…' is no Int64 for the column 'age'"
     """
     beneath = sorted({line for each in _causes(error) for line in _lines_of(each)}, key=len, reverse=True)
-    error.__cause__ = error.__context__ = None
-    error.__suppress_context__ = True
+    lacked = shortage_of(error)
+    error.__context__ = None
+    error.__cause__ = lacked  # which tells no value
     error.args = tuple(_plain(each, beneath, names) if isinstance(each, str) else each for each in error.args)
     if isinstance(error, DefinitionError):
         error.problem = _plain(error.problem, beneath, names)

@@ -12,6 +12,7 @@ import polars as pl
 from featurestore.clock import INSTANT, parse_times
 from featurestore.dtypes import inner_dtype, python_type
 from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.shortage import shortage_of
 from featurestore.spec.stream import ENTRY_ID, ENTRY_TIME, StreamSource
 from featurestore.streams.base import Entry
 
@@ -185,11 +186,14 @@ def _no_such_value(value: Any, name: str, dtype: pl.DataType) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one line what was raised while rows were worked on; what asks the process to end is raised again.
+    """Returns in one line what was raised while rows were worked on.
 
     Libraries in Rust raise panics, which are no ``Exception``.
+
+    Raises:
+        BaseException: the error itself, where it is no row's fault: it asks the process to end, or tells what the machine lacks.
     """
-    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or shortage_of(error) is not None:
         raise error
     told = str(error).strip()
     if not isinstance(error, (FeatureStoreError, msgspec.MsgspecError)) or not told:

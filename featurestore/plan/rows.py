@@ -14,6 +14,7 @@ from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.discretion import described, is_personal
 from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.plan.unread import UNREAD, foreign_type, shown, take_unread
+from featurestore.shortage import shortage_of
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.view import ViewSpec
@@ -260,9 +261,9 @@ def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
             raise DefinitionError(
                 f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place
             ) from error
-        told = described(error)
+        told, lacked = described(error), shortage_of(error)
     # Outside of the handler, so that a traceback does not print the text of the error.
-    raise DefinitionError(f"the transform of view {view.name!r} fails: {told}", view.place)
+    raise DefinitionError(f"the transform of view {view.name!r} fails: {told}", view.place) from lacked
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:

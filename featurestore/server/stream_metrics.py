@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from featurestore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from featurestore.jobs.stream import StreamCounts
+    from featurestore.jobs.stream_counts import StreamCounts
     from featurestore.jobs.streams import StreamStatus
 
 

@@ -17,7 +17,7 @@ from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, Strea
 from featurestore.clock import from_micros
 from featurestore.errors import ConfigError, NotFoundError, RequestError
 from featurestore.jobs import stream
-from featurestore.jobs.stream import StreamCounts
+from featurestore.jobs.stream_counts import StreamCounts
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import ValkeyServer, free_port, wait_until
 from tests.streams.test_nats import at_broker
