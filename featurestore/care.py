@@ -22,6 +22,7 @@ from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
 from featurestore.plan.discretion import discreetly
 from featurestore.plan.selection import select
+from featurestore.plan.source_notices import decimal_notices
 from featurestore.spec.catalog import Catalog
 from featurestore.spec.reference import parse_references
 from featurestore.spec.source import FrameSource, Source
@@ -348,8 +349,11 @@ class Care(Parts):
             yield Finding(f"source: {source.name}", "ok", "its rows are in the memory of the process that defines it")
             return
         views = [each.spec for each in self._watch.refresh().views.values() if each.spec.source.name == source.name]
-        columns = len(discreetly(views, lambda: self._open_source(source).schema()))
-        yield Finding(f"source: {source.name}", "ok", f"it can be read, and has {columns} columns")
+        schema = discreetly(views, lambda: self._open_source(source).schema())
+        yield Finding(f"source: {source.name}", "ok", f"it can be read, and has {len(schema)} columns")
+        for view in views:
+            if not view.transform_digest and not view.windows:  # what these make of it is told with the definitions
+                yield from (Finding(f"source: {source.name}", "warning", each) for each in decimal_notices(view, schema))
 
     def _train_sample(self, spine: "pl.DataFrame", view: str) -> "pl.DataFrame":
         return self._training.frame(spine, select(self._watch.refresh(), parse_references(view)), time="_at", as_known=True)

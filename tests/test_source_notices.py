@@ -1,14 +1,15 @@
 """What a source cannot tell is said at apply, and what became of corrections there by the doctor."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from featurestore import CSVSource, DeltaSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count
-from featurestore.plan.source_notices import source_notices
+from featurestore import CSVSource, DeltaSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count, last, sum_
+from featurestore.plan.source_notices import decimal_notices, source_notices
 from featurestore.spec.source import Source
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -82,3 +83,82 @@ def test_a_rewritten_file_that_lost_rows_is_told(store: FeatureStore, tmp_path: 
         path.write_text("k,t,v\n2,2026-03-01,2\n")
         [summary] = store.materialize()
         assert any("written anew with 1 rows fewer" in notice for notice in summary.notices)
+
+
+AMOUNTS = pl.Series([Decimal("0.10"), Decimal("0.50")], dtype=pl.Decimal(10, 2))
+MONEY = pl.DataFrame({"k": [1, 2], "t": [NOON] * 2, "got": [NOON] * 2, "v": AMOUNTS})
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "words"),
+    [
+        (pl.Decimal(10, 2), float, "equal no float"),
+        (pl.Decimal(38, 9), float, "cast(v as double precision)"),
+        (pl.Decimal(10, 2), int, "rows with a fraction are rejected"),
+        (pl.List(pl.Decimal(10, 2)), list[float], "equal no float"),
+        (pl.Decimal(10, 2), Decimal, ""),
+        (pl.Decimal(10, 0), int, ""),
+        (pl.Decimal(10, 0), float, ""),
+        (pl.Float64(), int, ""),
+        (pl.Int64(), float, ""),
+        (None, float, ""),
+    ],
+)
+def test_s22_decimals_for_a_float_or_an_int_are_named(found: pl.DataType | None, kind: type, words: str) -> None:
+    source = ParquetSource("o", "x", event_time="t", event_id="id")
+    view = type(FeatureView)("Values", (FeatureView,), {"__annotations__": {"v": kind}}, entity=KEY, source=source)
+    told = list(decimal_notices(view.__view__, {} if found is None else {"v": found}))
+    assert len(told) == bool(words)
+    assert all(words in each for each in told)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta", "duckdb", "postgres"])
+def test_s22_apply_and_doctor_warn_where_most_decimals_would_be_rejected(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    MONEY.write_parquet(tmp_path / "a.parquet")
+    write_deltalake(tmp_path / "table", MONEY)
+    query = "select 1::bigint as k, timestamptz '2026-03-01 12:00:00Z' as t, now() as got, 0.1::numeric(10, 2) as v"
+    times = {"event_time": "t", "available_time": "got"}
+    source: Source = {
+        "parquet": lambda: ParquetSource("o", "a.parquet", **times),
+        "delta": lambda: DeltaSource("o", "table", **times),
+        "duckdb": lambda: SQLSource("o", "select * from 'a.parquet'", **times),
+        "postgres": lambda: SQLSource("o", query, database=request.getfixturevalue("postgres_dsn"), **times),
+    }[kind]()
+    with FeatureStore(tmp_path, clock=lambda: NOON) as store:
+        told = [each for each in store.apply([values_of(source)]).warnings if "S22" in each]
+        assert len(told) == 1
+        assert "view 'values' declares 'v' as Float64, and source 'o' has Decimal(" in told[0]
+        assert "Annotated[Decimal, pl.Decimal(" in told[0]
+        again = store.apply([values_of(source)])
+        assert (again.is_empty, [each for each in again.warnings if "S22" in each]) == (True, told)
+        assert [each.told for each in store.doctor() if each.state == "warning" and "S22" in each.told] == told
+        if kind == "parquet":  # what was said comes true
+            [summary] = store.materialize()
+            assert summary.rows_rejected == 1
+
+
+def test_s22_a_transform_that_rounds_and_windows(store: FeatureStore, tmp_path: Path) -> None:
+    """A sum rounds what it adds to a float; what is kept as it is must fit."""
+    MONEY.write_parquet(tmp_path / "a.parquet")
+    source = ParquetSource("o", "a.parquet", event_time="t", event_id="k")
+
+    class Rounded(FeatureView, entity=KEY, source=source):
+        v: float | None
+
+        @staticmethod
+        def transform(rows: pl.LazyFrame) -> pl.LazyFrame:
+            return rows.with_columns(pl.col("v").cast(pl.Float64))
+
+    class Sums(FeatureView, entity=KEY, source=source):
+        total: float = sum_("v").over("1d")
+
+    class Lasts(FeatureView, entity=KEY, source=source):
+        newest: float | None = last("v").over("1d")
+
+    with store:
+        assert not [each for each in store.apply([Rounded, Sums]).warnings if "S22" in each]
+        [told] = [each for each in store.apply([Lasts]).warnings if "S22" in each]
+        assert told.startswith("view 'lasts' declares 'v' as Float64")
+        assert {each.view: each.rows_rejected for each in store.materialize()} == {"rounded": 0, "sums": 0, "lasts": 1}

@@ -17,7 +17,7 @@ from featurestore.plan.discretion import discreetly
 from featurestore.plan.reread import rereading_warnings, tie_warnings
 from featurestore.plan.row_local import SAMPLE_ROWS, check_row_local
 from featurestore.plan.rows import check_columns, run_transform
-from featurestore.plan.source_notices import source_notices
+from featurestore.plan.source_notices import decimal_notices, source_notices
 from featurestore.registry.definitions import Definitions
 from featurestore.registry.diff import Plan, diff
 from featurestore.registry.protection import unprotected
@@ -115,7 +115,7 @@ class Applier:
         return discreetly([view], lambda: self._check(defined, tried=tried), lambda: self.open_source(view.source).schema())
 
     def _check(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
-        """Checks a view against its source; returns what could not be checked because there is no source yet.
+        """Checks a view against its source; returns what is to be known of it, and what could not be checked without a source.
 
         A transform that is applied as it is was tried then (S20), and is tried again by each run that has something to read.
         """
@@ -133,12 +133,13 @@ class Applier:
         problems = check_columns(view, schema)
         if problems:
             raise DefinitionErrors([DefinitionError(problem, view.place) for problem in problems])
+        decimals = list(decimal_notices(view, schema))  # which goes on for as long as nobody mends it, so it is said again
         if tried:
-            return []
+            return decimals
         sample = reader.sample(SAMPLE_ROWS)
         if transform is not None:
             check_row_local(view, transform, sample)
-        notices = list(source_notices(view))
+        notices = [*decimals, *source_notices(view)]
         if view.windows and view.source.event_id is None:
             return [*notices, *rereading_warnings(view, transform, sample, reader.sample(SAMPLE_ROWS))]
         return [*notices, *tie_warnings(view, transform, sample)]
