@@ -378,7 +378,7 @@ class OfflineStore(Protocol):
         Segments of the log may be among what is staged: all up to a certain one. They are out of the log then, but deleted
         only by ``PushLog.remove``.
 
-        Runs are numbered from 1. A run that was committed already is left as it is, and 0 returned.
+        Runs are numbered from 1. One that was committed already is left as it is, and what it added then is returned, if known.
 
         ``after`` is the last run whose commit the ledger knows of: where the table lacks it, or a file, or was made by another
         definition while the ledger knows of none, it raises ``DamagedHistoryError`` or ``MaterializeError``, and writes nothing.

@@ -12,7 +12,7 @@ from featurestore.durable import make_folders, remove, remove_folder, replace_fi
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
 from featurestore.offline.delta_checks import require_whole
-from featurestore.offline.delta_entries import LOG
+from featurestore.offline.delta_entries import LOG, recorded_added
 from featurestore.offline.delta_files import (
     HASH,
     by_bucket,
@@ -104,7 +104,7 @@ class DeltaStore:
                 if state.last_run >= run:
                     settle(folder / LOG)  # whoever wrote it may be about to
                     self._unstage(table, run)
-                    return 0
+                    return recorded_added(folder, run)
                 if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
                     with self._log.held(table):
                         note(state, DEFINITION, table.definitions[0])
@@ -161,11 +161,12 @@ class DeltaStore:
                     merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
                 if last or not late:
                     actions = [*merged.removed, *(new.action for new in merged.added)]
-                    if write_commit(state, table, merge.run, actions, folded):
+                    if write_commit(state, table, merge.run, actions, folded, merged.rows):
                         return merged
                     # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
                     now = open_state(merge.folder)
-                    if not merged.removed and now.has_rows_of(state) and write_commit(now, table, merge.run, actions, folded):
+                    same = not merged.removed and now.has_rows_of(state)
+                    if same and write_commit(now, table, merge.run, actions, folded, merged.rows):
                         return merged
                     break
             merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))

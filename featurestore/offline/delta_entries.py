@@ -13,6 +13,8 @@ ASIDE = "_damaged"
 """Where what cannot be read is put, beside the table: whoever looks into it may find more."""
 ROWS = "rows"
 """What a commit says of how many rows the table has after it: a hole before it is found by that."""
+ADDED = "added"
+"""What a run's commit says of how many rows it added: whoever completes the run later books them."""
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
 _LOOKS = 3
@@ -126,6 +128,15 @@ def recorded_rows(folder: Path, version: int) -> int | None:
 def recorded_run(folder: Path, version: int) -> int:
     """Returns the run whose commit the entry of a version is; 0 where it is none."""
     return int(_info(folder, version).get("run", 0))
+
+
+def recorded_added(folder: Path, run: int) -> int:
+    """Returns how many rows a run that was committed has added; 0 where its entry is no longer in the log, or does not say."""
+    for entry in reversed(entries_of(folder)):
+        info = _info(folder, int(entry.stem))
+        if ADDED in info and int(info["run"]) <= run:
+            return int(info[ADDED]) if int(info["run"]) == run else 0
+    return 0
 
 
 def _begins_after(folder: Path) -> int | None:

@@ -16,7 +16,7 @@ from featurestore.durable import make_folders, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
-from featurestore.offline.delta_entries import LOG, ROWS, broken_entries, entries_of, entry_at
+from featurestore.offline.delta_entries import ADDED, LOG, ROWS, broken_entries, entries_of, entry_at
 from featurestore.offline.delta_files import BUCKET, File, columns_of, delta_schema, files_of
 from featurestore.offline.delta_open import from_newest, open_delta
 from featurestore.plan.buckets import bits_of
@@ -143,7 +143,9 @@ def add_columns(state: DeltaState, table: Table) -> None:
     settle(state.folder / LOG)
 
 
-def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None) -> bool:
+def write_commit(
+    state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None, added: int | None = None
+) -> bool:
     """Writes what a run changes as the version after a state; returns False where another commit has come before.
 
     Args:
@@ -152,9 +154,11 @@ def write_commit(state: DeltaState, table: Table, run: int, actions: Sequence[An
         run: the run.
         actions: the files to add and to remove.
         folded: the greatest segment among what the run adds; None for none.
+        added: how many rows it adds; None where it is no run's own commit.
     """
     marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
-    return _write(state, table, actions, marks, {"run": str(run)})
+    told = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
+    return _write(state, table, actions, marks, told)
 
 
 def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:

@@ -10,11 +10,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from featurestore import FeatureStore, ParquetSource
+from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
+from featurestore.registry.ledger import Ledger, Run
 from tests.jobs.processes import finish, start_worker
-from tests.jobs.worker import KEYS, store_of
+from tests.jobs.worker import FEATURES, KEYS, NOW, store_of
 from tests.oracle import Row
-from tests.projects import frame_of
+from tests.projects import frame_of, view_of
 from tests.servers.valkey import ValkeyServer
 
 ENTITIES = [f"e{number}" for number in range(40)]
@@ -63,7 +66,7 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
             found[f"{view} rejected"] = sorted(map(repr, store.rejected(view).drop("_run").rows()))
             rows = store.online(view, [{"k": key} for key in ENTITIES])
             found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
-        found["runs"] = {(run.view, run.state, run.rows_read, run.rows_rejected) for run in store.runs()}
+        found["runs"] = {(run.view, run.state, run.rows_read, run.rows_written, run.rows_rejected) for run in store.runs()}
     return found
 
 
@@ -140,3 +143,36 @@ def test_s17_an_online_server_that_goes_away_half_way(
         summary = store.materialize()
         assert any(each.resumed for each in summary)
     assert left(folder, server.url) == quiet[0]
+
+
+class Killed(BaseException):
+    """Like the end of a process: nobody catches it."""
+
+
+@pytest.mark.parametrize("state", ["committed", "done"])
+def test_s17_a_run_that_is_resumed_after_its_commit_books_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Killed just before the ledger is told: of the commit, or of the end."""
+    source = ParquetSource("rows", "*.parquet", event_time="event", available_time="available")
+    frame = frame_of([Row(("a",), 1, 1, (1.5, 1)), Row(("b",), 2, 2, (2.5, 2)), Row(("b",), 2, 2, (2.5, 2))],
+                     dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})  # fmt: skip
+    frame.write_parquet(tmp_path / "0.parquet")
+    whole = Ledger.update
+
+    def update(self: Ledger, run: Run, **fields: Any) -> Run:
+        if fields.get("state") == state:
+            raise Killed
+        return whole(self, run, **fields)
+
+    with FeatureStore(tmp_path, clock=lambda: from_micros(NOW)) as store:
+        store.apply([view_of(source, KEYS, FEATURES)])
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "update", update)
+            with pytest.raises(Killed):
+                store.materialize()
+        [summary] = store.materialize()
+        assert (summary.resumed, summary.rows_read, summary.rows_written, summary.rows_known) == (True, 3, 2, 1)
+        [run] = store.runs()
+        assert (run.state, run.attempts, run.rows_read, run.rows_written) == ("done", 2, 3, 2)
+        assert store.materialize()[0].rows_written == 0

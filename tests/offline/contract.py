@@ -95,8 +95,14 @@ class OfflineStoreContract:
     def test_s17_a_repeated_commit_changes_nothing(self, store: OfflineStore) -> None:
         assert run(store, PLAIN, 1, rows(("JFK", 0, 0, 1.0))) == 1
         before = store.snapshot(PLAIN)
-        assert run(store, PLAIN, 1, rows(("JFK", 5, 5, 2.0))) == 0
+        assert run(store, PLAIN, 1, rows(("JFK", 5, 5, 2.0))) == 1
         assert store.snapshot(PLAIN) == before
+
+    def test_a_repeated_commit_returns_what_the_first_one_added(self, store: OfflineStore) -> None:
+        assert run(store, PLAIN, 1, rows(("JFK", 0, 0, 1.0), ("JFK", 1, 1, 1.0))) == 2
+        assert run(store, PLAIN, 2, rows(("JFK", 1, 1, 1.0), ("JFK", 2, 2, 1.0))) == 1
+        assert run(store, PLAIN, 3) == 0
+        assert [run(store, PLAIN, number) for number in (1, 2, 3)] == [2, 1, 0]
 
     def test_s17_rows_read_twice_are_written_once(self, store: OfflineStore) -> None:
         first = rows(("JFK", 0, 0, 1.0), ("JFK", 1, 2, None), ("LGA", 1, 1, float("nan")))
@@ -249,7 +255,7 @@ class PushLogContract:
         store.log.remove(PLAIN)
         assert [segment.seq for segment in store.log.segments(PLAIN)] == [1, 2, 3, 4]
         assert store.commit(PLAIN, 2, [segment.staged for segment in folded]) == 3
-        assert store.commit(PLAIN, 2, [segment.staged for segment in folded]) == 0
+        assert store.commit(PLAIN, 2, [segment.staged for segment in folded]) == 3
         assert [segment.seq for segment in store.log.segments(PLAIN)] == [4]
         # Those that were committed are named for as long as somebody may try them again.
         assert store.snapshot(PLAIN).segments == (1, 2, 3, 4)
@@ -523,8 +529,9 @@ class UpkeepContract:
         [history] = now.buckets.values()
         assert history.parts == 2
         assert pl.concat(history.read()[:1]).equals(before.filter(pl.col("temp").is_not_null()))
-        # What is known is known still, and a run repeated is none.
-        assert run(store, PLAIN, 30, rows(("k1", 500, 500, 1.0))) == 0
+        # What is known is known still, and a run repeated changes nothing.
+        added = run(store, PLAIN, 30, rows(("k1", 500, 500, 1.0)))
+        assert (added, read(store, PLAIN).equals(before)) == (10, True)
         assert run(store, PLAIN, 31, rows(("k1", 5, 5, 1.0), ("k1", 99, 99, None), ("k1", 6, 6, -1.0))) == 1
         assert store.log.append(PLAIN, rows(("k2", 7, 7, 2.0))).known.height == 1
 
@@ -606,7 +613,8 @@ class UpkeepContract:
         assert not upkeep.checkpoint(PLAIN)
         snapshot = store.snapshot(PLAIN)
         assert (snapshot.rows, snapshot.last_run, snapshot.segments) == (601, 61, (1,))
-        assert run(store, PLAIN, 61, rows(("k1", 500, 500, 1.0))) == 0
+        assert run(store, PLAIN, 61, rows(("k1", 500, 500, 1.0))) == 1
+        assert store.snapshot(PLAIN).rows == 601
         store.log.remove(PLAIN)
         assert store.log.append(PLAIN, rows(("k1", 100, 100, 1.0))).seq == 2
 
