@@ -368,7 +368,7 @@ class Operations(Care):
         """Returns how all views stand, or those that promise to be fresh."""
         from featurestore.jobs.standing import StatusReport, view_status
 
-        now, catalog = self._clock(), self._watch.refresh()
+        now, catalog, most = self._clock(), self._watch.refresh(), self.settings.schedule_attempts
         due = {each.name: each for each in self._agenda.upcoming()}
         standing = []
         for name, applied in sorted(catalog.views.items()):
@@ -376,10 +376,8 @@ class Operations(Care):
                 continue
             history, last = self._offline.snapshot(self._table(applied)), self._ledger.latest(name, applied.data_version)
             served = catalog.lingering[name].data_version if name in catalog.lingering else None
-            duty = due.get(name)
-            standing.append(
-                view_status(applied, history, last, now, duty=duty, most=self.settings.schedule_attempts, served=served)
-            )
+            noticed = None if promised else self._ledger.noticed(name, applied.data_version)
+            standing.append(view_status(applied, history, last, now, duty=due.get(name), most=most, served=served, noticed=noticed))
         return StatusReport(standing)
 
     def _views(self, views: Iterable[Any] | None) -> list[AppliedView]:

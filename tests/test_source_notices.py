@@ -72,6 +72,11 @@ def test_the_doctor_tells_of_corrections_and_of_rows_taken_away(store: FeatureSt
         assert "version 1 of its Delta table" in told["source of values"].told
         assert told["corrections: values"].state == "warning"
         assert "1 keys have several rows of one instant" in told["corrections: values"].told
+        [status] = store.status()
+        assert status.notices == (told["source of values"].told,)
+        assert f"    ! {status.notices[0]}" in repr(store.status())
+        store.materialize()
+        assert [each.notices for each in store.status()] == [status.notices], "it is told as long as the doctor tells it"
 
 
 def test_a_rewritten_file_that_lost_rows_is_told(store: FeatureStore, tmp_path: Path) -> None:

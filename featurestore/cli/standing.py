@@ -13,6 +13,7 @@ from featurestore.cli.terminal import ago, called, frame_table, instant, out, pr
 from featurestore.clock import format_seconds, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from featurestore.jobs.standing import StatusReport, ViewStatus
@@ -123,7 +124,12 @@ def _standing(store: "FeatureStore", standing: "StatusReport") -> RenderableType
         for each in standing
         if each.served is not None
     ]
-    return Group(head, made, *wrong, *behind, *_streams(store))
+    return Group(head, made, *wrong, *behind, *_notices(standing), *_streams(store))
+
+
+def _notices(standing: "Iterable[ViewStatus]") -> "list[Text]":
+    """Returns what the last runs noticed of the views' sources, a line each."""
+    return [Text(f"  {each.view}, {notice}", style="yellow") for each in standing for notice in each.notices]
 
 
 def _streams(store: "FeatureStore") -> list[RenderableType]:
@@ -193,9 +199,12 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
     if spec.description:
         console.print(Text(spec.description, style="dim"))
     console.print(features)
-    for status in store.status():
-        if status.view == view and status.problem:
+    standing = [each for each in store.status() if each.view == view]
+    for status in standing:
+        if status.problem:
             console.print(Text(status.problem, style="red"), soft_wrap=True)
+    for line in _notices(standing):
+        console.print(line, soft_wrap=True)
     if not found:
         console.print(f"It was never materialized: {called(store.settings.root)} materialize {view}")
         return

@@ -12,9 +12,6 @@ from featurestore.registry.ledger import Ledger
 from featurestore.spec.catalog import AppliedView, Catalog
 from featurestore.spec.stream import StreamSource
 
-_RUNS = 20
-"""How many of a view's last runs are asked what they noticed."""
-
 
 class SourceChecks:
     """What is looked at of a view and its source.
@@ -39,14 +36,11 @@ class SourceChecks:
     def noticed(self, applied: AppliedView) -> Iterator[Finding]:
         """Tells what the last runs noticed of a view's source: rows taken away, files set aside, a clock that was wrong."""
         name = applied.spec.name
-        runs = self._ledger.runs(name, limit=_RUNS)
-        notices = [
-            (run.seq, notice) for run in runs if run.data_version == applied.data_version for notice in run.span.get("notices", ())
-        ]
+        notices = self._ledger.noticed(name, applied.data_version)
         if not notices:
             yield Finding(f"source of {name}", "ok", "its last runs noticed nothing unusual")
         advice = f"Read anew what was changed at the source, as a new data version, or compare: featurestore rejected {name}"
-        for notice, seq in {notice: seq for seq, notice in reversed(notices)}.items():
+        for notice, seq in notices.items():
             yield Finding(f"source of {name}", "warning", f"run {seq}: {notice}", advice)
 
     def several_at_one_instant(self, applied: AppliedView) -> Iterator[Finding]:

@@ -42,6 +42,7 @@ class ViewStatus:
         next_run: when the scheduler is to run it next, as far as it has a schedule.
         served: the data version that readers are given, where it is another one still.
         problem: in one line what is wrong; empty where nothing is.
+        notices: what its last runs noticed of its source, as rows that were changed or deleted there, each with the run's number.
     """
 
     view: str
@@ -57,6 +58,7 @@ class ViewStatus:
     next_run: datetime | None = None
     served: int | None = None
     problem: str = ""
+    notices: tuple[str, ...] = ()
 
     @property
     def is_wrong(self) -> bool:
@@ -73,6 +75,7 @@ def view_status(
     duty: Upcoming | None = None,
     most: int = 1,
     served: int | None = None,
+    noticed: Mapping[str, int] | None = None,
 ) -> ViewStatus:
     """Returns how a view stands at an instant.
 
@@ -87,6 +90,7 @@ def view_status(
         duty: how its scheduled run stands; None without a schedule.
         most: how often a scheduled run is tried.
         served: the data version that readers are given, where it is another one still.
+        noticed: what its last runs noticed of its source, each with the run's number.
     """
     view = applied.spec
     latest = None if snapshot.spans is None else snapshot.spans[1]
@@ -107,6 +111,7 @@ def view_status(
         None if duty is None else duty.next_at,
         served,
         problem,
+        tuple(f"run {run}: {notice}" for notice, run in (noticed or {}).items()),
     )
 
 
@@ -173,6 +178,7 @@ class StatusReport(Report[ViewStatus]):
                 yield f"    {each.problem}"
             if each.served is not None:
                 yield f"    readers are given version {each.served} until this one is materialized"
+            yield from (f"    ! {notice}" for notice in each.notices)
 
 
 @dataclass(frozen=True)

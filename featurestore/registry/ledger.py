@@ -29,6 +29,8 @@ _COMES_FROM: dict[State, tuple[State, ...]] = {
 
 _SPANS = 100
 """So many spans are in memory at once."""
+_LAST = 20
+"""How many of a view's last runs are asked what they noticed."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,18 @@ class Ledger:
         with self._database.reading() as connection:
             rows = connection.execute(run.select().where(mine).order_by(*newest).limit(limit)).all()
         return [_read(row) for row in rows]
+
+    def noticed(self, view: str, data_version: int) -> dict[str, int]:
+        """Returns what the last runs noticed of a view's source, the oldest first, each with the last run that did."""
+        run = self._run
+        mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
+        last = run.select().with_only_columns(run.c.seq, run.c.span).where(mine).order_by(run.c.seq.desc()).limit(_LAST).subquery()
+        # A span may name very many files, so those alone are read that may have notices.
+        told = last.select().where(last.c.span.like('%"notices"%')).order_by(last.c.seq)
+        with self._database.reading() as connection:
+            rows = connection.execute(told).all()
+        spans = [(row.seq, _decode(row.span, _what(view, data_version, row.seq))) for row in rows]
+        return {notice: seq for seq, span in spans for notice in span.get("notices", ())}
 
     @contextmanager
     def _writing(self) -> "Iterator[Connection]":

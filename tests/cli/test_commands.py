@@ -281,6 +281,19 @@ def test_status_of_a_view(invoke: Invoke, made_shop: Path) -> None:
     assert (run["rows_read"], run["rows_written"], run["state"]) == (600, 600, "done")
 
 
+def test_status_tells_what_runs_noticed_of_a_source(invoke: Invoke, shop: Path) -> None:
+    path = shop / "data" / "accounts.parquet"
+    pl.read_parquet(path)[1:].write_parquet(path)
+    invoke("-C", shop, "materialize", "account")
+    words = "account, run 2: Source 'accounts': "
+    assert words in invoke("-C", shop, "status").stdout
+    assert words in invoke("-C", shop, "status", "account").stdout
+    assert words not in invoke("-C", shop, "status", "last_order").stdout
+    noticed = {view["view"]: view["notices"] for view in json.loads(invoke("-C", shop, "status", "--json").stdout)}
+    assert [len(each) for each in noticed.values()] == [1, 0, 0]
+    assert "rows fewer" in noticed["account"][0]
+
+
 def test_status_checks_what_is_promised(invoke: Invoke, shop: Path) -> None:
     invoke("-C", shop, "status", "--check")
     definitions = shop / "definitions" / "shop.py"
