@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from featurestore import CSVSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count
@@ -20,7 +20,7 @@ from featurestore.spec.source import Source
 from tests.numbers import examples
 from tests.projects import INSTANT, Hand, store_at
 from tests.sources.contract import AVAILABLE, EVENT, Row, new_folder
-from tests.sources.test_any_story import BASE, DAY, LATENESS, Files, Step, Table, stories
+from tests.sources.test_any_story import AHEAD, BASE, DAY, LATENESS, Files, Step, Table, stories
 
 AIRPORT = Entity("airport", k=str)
 REPORT = Entity("report", id=int)
@@ -141,6 +141,7 @@ class Project:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a story is short as it is, and takes long to make shorter
 )  # fmt: skip
 @given(story=stories("add", "add", "add", "again", "run", "run", "run", "disturb", "restart", least=5), stamped=st.booleans())
+@example(story=AHEAD, stamped=True)
 def test_s18_any_story_ends_with_a_history_of_every_row_that_a_run_could_read(
     tmp_path_factory: pytest.TempPathFactory, kind: str, story: list[Step], stamped: bool
 ) -> None:
