@@ -24,10 +24,12 @@ _PAGE = 10_000
 _MOST_PAGES = 10
 """So many pages of entries are counted where the server cannot tell how many there are (after some were deleted)."""
 _COMMANDS = (
-    "XREADGROUP, XACK, XCLAIM, XAUTOCLAIM, XPENDING, XGROUP, XINFO, XRANGE, XADD, HSET, HGETALL, HMGET, HDEL, HLEN, HEXISTS, "
-    "HINCRBY, EVAL, TIME and INFO"
+    "XREADGROUP, XACK, XCLAIM, XAUTOCLAIM, XPENDING, XGROUP, XINFO, XRANGE, XADD, HSET, HGET, HGETALL, HMGET, HDEL, HLEN, HEXISTS, "
+    "HINCRBY, EVAL and TIME"
 )
-_REFUSALS = ("WRONGTYPE", "WRONGPASS", "NOAUTH", "NOPERM", "no permissions")
+_IN_SCRIPTS = ("ACL failure in script", "executing the script can't run")
+"""What Valkey and Redis say of a script that runs a command which its user may not; redis-py has no class for that."""
+_REFUSALS = ("WRONGTYPE", "WRONGPASS", "NOAUTH", "NOPERM", "no permissions", *_IN_SCRIPTS)
 """What is in answers that will be the same next time."""
 _COUNT = Path(__file__).with_name("redis_count.lua").read_bytes()
 _MOST_ARGUMENTS = 1_000
@@ -128,8 +130,8 @@ class RedisConsumer:
 
     def _advice(self, error: Exception) -> str:
         errors = self._errors
-        if isinstance(error, errors.NoPermissionError):
-            return f"Give its user the commands {_COMMANDS}."
+        if isinstance(error, errors.NoPermissionError) or any(said in str(error) for said in _IN_SCRIPTS):
+            return f"Give its user the commands {_COMMANDS}, on the keys {self._topic} and {self._topic}:*."
         if isinstance(error, (errors.AuthenticationError, errors.AuthorizationError)):
             return "Look at the user and the password in the address."
         if "WRONGTYPE" in str(error):
