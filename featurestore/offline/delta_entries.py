@@ -1,12 +1,16 @@
 """The entries of a Delta table's log of commits, as files: which there are, and whether they are whole."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from featurestore.durable import make_folders, move
 
 LOG = "_delta_log"
 ASIDE = "_damaged"
@@ -91,6 +95,13 @@ def broken_entries(folder: Path, *, pages: bool = False) -> list[str]:
             if not is_whole(path):
                 problems.append(f"the entry {path} of its log is empty or cut off")
     return problems
+
+
+def put_aside(folder: Path, paths: Sequence[Path]) -> None:
+    """Moves files that cannot be read out of a table's way, to where whoever looks into it finds them."""
+    for path in paths:
+        make_folders(folder / ASIDE)
+        move(path, folder / ASIDE / f"{path.name}.{uuid4().hex[:8]}")
 
 
 def is_readable(path: Path, *, pages: bool = False) -> bool:

@@ -1,38 +1,46 @@
-"""The feature log in Delta tables: what services answered, as far as it was sampled."""
+"""The feature log in Delta tables: what services answered, as far as it was sampled.
+
+What returned outlasts a power cut, as in a history: a file is on the disk before a commit names it, a commit before the caller is
+told, and a checkpoint before the entries that it stands for are gone. So Delta writes no data, and no checkpoint after a commit.
+What a power cut leaves of a commit or checkpoint that nobody was told of is put aside by whoever comes next.
+"""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import uuid4
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 from filelock import FileLock
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
-from featurestore.offline.delta_entries import LOG
+from featurestore.offline.delta_entries import LOG, broken_checkpoint, entry_at, hint_of, is_whole, needed_entries, put_aside
 from featurestore.offline.delta_files import COMPRESSION, storage_dtype, translated
-from featurestore.offline.delta_open import open_delta
+from featurestore.offline.delta_open import from_newest, open_delta
+from featurestore.offline.delta_table import NO_HOOKS, write_checkpoint
 from featurestore.plan.forgotten import keys_as
 
 T = TypeVar("T")
 
 _SCHEMA = "_schema.json"
+_PLACE = "_place"
 _CONFIGURATION = {
     # Else the log of commits would have the least and greatest key of each file, and none of these could be forgotten.
     "delta.dataSkippingStatsColumns": "read_at",
     # Servers add a file every few seconds.
     "delta.logRetentionDuration": "interval 1 days",
 }
+_CHECKPOINT_EVERY = 100
 _ATTEMPTS = 20
 _TARGET_BYTES = 64 << 20
 _WAIT_SECONDS = 600
@@ -63,8 +71,8 @@ class DeltaFeatureLog:
         with translated("write", str(folder)):
             make_folders(folder / LOG)
             _keep_schema(folder, schema)
-            _tried(lambda: write_deltalake(str(folder), stored, mode="append", configuration=_CONFIGURATION))
-            _settle(folder)
+            action = _written(folder, stored, self._now()) if rows.height else None
+            _tried(lambda: _append(folder, stored, action))
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
         """See ``FeatureLog.read``."""
@@ -83,23 +91,17 @@ class DeltaFeatureLog:
         fewer = 0
         with self._tidying(project, service):
             for folder in self._tables(project, service):
-                told = _tried(lambda at=folder: open_delta(at).optimize.compact(target_size=_TARGET_BYTES))  # type: ignore[misc]  # a default binds it
-                fewer += told["numFilesRemoved"] - told["numFilesAdded"]
-                table = open_delta(folder)
-                table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
-                table.create_checkpoint()
-                _settle(folder)
-                table.cleanup_metadata()
+                fewer += _tried(lambda at=folder: self._merged(at))  # type: ignore[misc]  # a default binds it
+                _vacuum(folder, _KEEP_HOURS, full=True)
+                write_checkpoint(folder)
         return fewer
 
     def prune(self, project: str, service: str, before: datetime) -> int:
         """See ``FeatureLog.prune``."""
-        condition = f"read_at < '{_said(before)}'"
         deleted = 0
         with self._tidying(project, service):
             for folder in self._tables(project, service):
-                told = _tried(lambda at=folder: open_delta(at).delete(condition))  # type: ignore[misc]  # a default binds it
-                deleted += told["num_deleted_rows"] or 0
+                deleted += _tried(lambda at=folder: self._without(at, lambda rows: rows.filter(pl.col("read_at") < before)))  # type: ignore[misc]  # as above
                 _remove_dropped(folder)
         return deleted
 
@@ -114,34 +116,54 @@ class DeltaFeatureLog:
                     some_null = keys.unique().filter(pl.any_horizontal(pl.all().is_null())).cast(dtypes, strict=False)  # type: ignore[arg-type]  # dtypes by name
                     typed = pl.concat([keys_as(keys.unique().drop_nulls(), dtypes), some_null])
                     wanted = typed.select(pl.col(name).cast(storage_dtype(schema[name])) for name in keys.columns)
-                    deleted += _tried(lambda at=folder, rows=wanted: self._without(at, rows))  # type: ignore[misc]  # defaults bind them
+                    deleted += _tried(lambda at=folder, keys=wanted: self._without(at, lambda rows: _of_keys(rows, keys)))  # type: ignore[misc]  # as above
                     _remove_dropped(folder)
         return deleted
 
-    def _without(self, folder: Path, keys: pl.DataFrame) -> int:
+    def _without(self, folder: Path, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
         """Replaces the files that have some rows by files without them, in one commit; returns how many rows these were.
 
         NOTE: Delta's own delete would keep its condition, and with it the keys, in the log of commits.
+
+        Args:
+            folder: the table's.
+            which: returns those of a file's rows that are to go.
         """
-        table = open_delta(folder)
-        now = to_micros(self._clock()) // 1000
+        table, now = _opened(folder), self._now()
         actions: list[AddAction | RemoveAction] = []
         deleted = 0
-        for action in pl.DataFrame(table.get_add_actions()).iter_rows(named=True):
-            path = folder / unquote(action["path"])
-            found = pl.scan_parquet(path, glob=False).join(keys.lazy(), on=keys.columns, how="semi", nulls_equal=True)
-            if found.head(1).collect().is_empty():
+        for action in _files(table):
+            rows = pl.scan_parquet(folder / unquote(action["path"]), glob=False).with_row_index(_PLACE)
+            gone = which(rows).select(_PLACE).collect()
+            if gone.is_empty():
                 continue
-            rows = pl.read_parquet(path, glob=False)
-            left = rows.join(keys, on=keys.columns, how="anti", nulls_equal=True)
-            deleted += rows.height - left.height
+            left = rows.collect().join(gone, on=_PLACE, how="anti", maintain_order="left").drop(_PLACE)
+            deleted += gone.height
             actions.append(RemoveAction(action["path"], data_change=True, deletion_timestamp=now, size=action["size_bytes"]))
             if left.height:
                 actions.append(_written(folder, left, now))
-        if actions:
-            once = CommitProperties(max_commit_retries=0)
-            table.create_write_transaction(actions, "append", table.schema(), commit_properties=once)
+        _commit(table, folder, actions)
         return deleted
+
+    def _merged(self, folder: Path) -> int:
+        """Merges small files into large ones, in one commit; returns by how many they are fewer."""
+        table, now = _opened(folder), self._now()
+        groups: list[list[dict[str, Any]]] = [[]]
+        for action in _files(table):
+            if sum(each["size_bytes"] for each in groups[-1]) + action["size_bytes"] > _TARGET_BYTES:
+                groups.append([])
+            groups[-1].append(action)
+        actions: list[AddAction | RemoveAction] = []
+        for group in groups:
+            if len(group) > 1:
+                rows = pl.concat([pl.read_parquet(folder / unquote(each["path"]), glob=False) for each in group])
+                actions.append(_written(folder, rows, now, data_change=False))
+                actions += [RemoveAction(each["path"], False, now, each["size_bytes"]) for each in group]
+        _commit(table, folder, actions)
+        return sum(1 if isinstance(each, RemoveAction) else -1 for each in actions)
+
+    def _now(self) -> int:
+        return to_micros(self._clock()) // 1000
 
     @contextmanager
     def _tidying(self, project: str, service: str) -> Iterator[None]:
@@ -173,22 +195,82 @@ def _tried(act: Callable[[], T]) -> T:
     return act()
 
 
-def _remove_dropped(folder: Path) -> None:
-    """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
-    table = open_delta(folder)
-    _settle(folder)
-    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
-    table.vacuum(_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
-    sync_folder(folder)
+def _append(folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
+    """Adds a file to a table, which is made where it is not there."""
+    if not DeltaTable.is_deltatable(str(folder)):
+        schema = Schema.from_arrow(rows.to_arrow().schema)
+        DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
+        settle(folder / LOG)
+    table = _opened(folder)
+    if action is None:
+        return
+    # Nothing that another commit does is in its way, so Delta may try again by itself.
+    table.create_write_transaction([action], "append", table.schema(), post_commithook_properties=NO_HOOKS)
+    settle(folder / LOG)
+    if (table.version() + 1) % _CHECKPOINT_EVERY == 0:
+        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+            write_checkpoint(folder)
 
 
-def _settle(folder: Path) -> None:
-    """Has what Delta wrote of a table on the disk: the files first, then the log that names them."""
-    settle(folder)
+def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAction]) -> None:
+    """Writes the version after the one that actions were made from."""
+    if actions:
+        once = CommitProperties(max_commit_retries=0)
+        table.create_write_transaction(
+            actions, "append", table.schema(), commit_properties=once, post_commithook_properties=NO_HOOKS
+        )
+        settle(folder / LOG)
+
+
+def _opened(folder: Path) -> DeltaTable:
+    """Opens a table; what a power cut has left of what nobody was told of is put aside before.
+
+    Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
+    """
+    try:
+        return from_newest(folder, lambda table: table)
+    except DeltaError:
+        with FileLock(folder / ".mend.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
+            _mend(folder)
+        return open_delta(folder)
+
+
+def _mend(folder: Path) -> None:
+    while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
+        put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
+    cut, before = False, None
+    for entry in needed_entries(folder):
+        number = int(entry.stem)
+        # Whoever is told of a commit has had all names there on the disk: where one is gone, nobody was told of those after it.
+        cut = cut or not is_whole(entry) or (before is not None and not entry_at(folder, number - 1).exists())
+        before = number
+        if cut:
+            put_aside(folder, [entry])
+
+
+def _files(table: DeltaTable) -> Iterator[dict[str, Any]]:
+    """Yields what a table tells of its files."""
+    return pl.DataFrame(table.get_add_actions()).iter_rows(named=True)
+
+
+def _of_keys(rows: pl.LazyFrame, keys: pl.DataFrame) -> pl.LazyFrame:
+    return rows.join(keys.lazy(), on=keys.columns, how="semi", nulls_equal=True)
+
+
+def _vacuum(folder: Path, hours: int, *, full: bool = False) -> None:
+    table = _opened(folder)
+    table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS, full=full)
     settle(folder / LOG)
 
 
-def _written(folder: Path, rows: pl.DataFrame, now: int) -> AddAction:
+def _remove_dropped(folder: Path) -> None:
+    """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
+    _vacuum(folder, 0)
+    _vacuum(folder, _KEEP_HOURS, full=True)
+    sync_folder(folder)
+
+
+def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
     """Writes a file, and returns how a commit is told of it."""
     name = f"part-00000-{uuid4()}-c000.{COMPRESSION}.parquet"
     write_file(folder / name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
@@ -199,7 +281,7 @@ def _written(folder: Path, rows: pl.DataFrame, now: int) -> AddAction:
         "maxValues": {"read_at": _said(last)},
         "nullCount": {"read_at": 0},
     }
-    return AddAction(name, (folder / name).stat().st_size, {}, now, True, json.dumps(stats))
+    return AddAction(name, (folder / name).stat().st_size, {}, now, data_change, json.dumps(stats))
 
 
 def _said(instant: datetime) -> str:
@@ -219,7 +301,7 @@ def _schema(folder: Path) -> dict[str, pl.DataType]:
 
 
 def _scan(folder: Path) -> pl.LazyFrame | None:
-    files = open_delta(folder).file_uris()
+    files = _opened(folder).file_uris()
     if not files:
         return None
     return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())

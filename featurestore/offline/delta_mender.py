@@ -13,14 +13,13 @@ from uuid import uuid4
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import make_folders, move, remove, write_file
+from featurestore.durable import remove, write_file
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.condition import Booked, Condition, damaged
 from featurestore.offline.delta import DeltaStore
 from featurestore.offline.delta_checks import lost_segments, missing_files, problems_of
 from featurestore.offline.delta_entries import (
-    ASIDE,
     LOG,
     broken_checkpoint,
     broken_entries,
@@ -29,6 +28,7 @@ from featurestore.offline.delta_entries import (
     is_whole,
     needed_entries,
     newest_checkpoint,
+    put_aside,
     recorded_rows,
     recorded_run,
 )
@@ -163,13 +163,13 @@ class DeltaMender:
         if not broken_entries(folder, pages=True):
             return _Told()
         while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
-            _put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
+            put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
         needed = needed_entries(folder)
         numbers = [int(path.stem) for path in needed]
         if not needed or numbers[0] > newest_checkpoint(folder) + 1:
             # What the entries before it said is nowhere any more, so the table is made anew of the files that there are.
             told = _told(folder, needed, booked)
-            _put_aside(folder, [path for path in sorted((folder / LOG).iterdir()) if path.is_file()])
+            put_aside(folder, [path for path in sorted((folder / LOG).iterdir()) if path.is_file()])
             return told
         rows, before, broken = 0, None, False
         for path, number in zip(needed, numbers, strict=True):
@@ -177,7 +177,7 @@ class DeltaMender:
             before = number
             if broken:
                 rows = max(rows, recorded_rows(folder, number) or 0) if is_whole(path) else rows
-                _put_aside(folder, [path])
+                put_aside(folder, [path])
         return _Told(rows)
 
     def _beside(self, folder: Path, table: Table, state: DeltaState, booked: Booked) -> Iterator[pl.DataFrame]:
@@ -227,7 +227,7 @@ class DeltaMender:
         self._noted(state, told)
         schema = {**columns_of(table), HASH: pl.UInt64(), CORRECTS: pl.Boolean()}
         empty = pl.DataFrame(schema=schema)
-        _put_aside(folder, broken)
+        put_aside(folder, broken)
         for number in lost:
             write_file(folder / "_pushed" / f"{number:016d}-{uuid4().hex[:8]}.parquet", lambda file: empty.write_parquet(file))
         return f"{told} were given up"
@@ -265,12 +265,6 @@ def _told(folder: Path, entries: Sequence[Path], booked: Booked) -> _Told:
     rows = recorded_rows(folder, numbers[-1])
     run = max(recorded_run(folder, number) for number in numbers)
     return _Told((rows or 0) + (booked.after(run) if run else 0), rows is not None)
-
-
-def _put_aside(folder: Path, paths: Sequence[Path]) -> None:
-    for path in paths:
-        make_folders(folder / ASIDE)
-        move(path, folder / ASIDE / f"{path.name}.{uuid4().hex[:8]}")
 
 
 def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:

@@ -26,8 +26,8 @@ DEFINITION = "featurestore.definition"
 GAVE_UP = "featurestore.gaveUp"
 _RUNS = "featurestore"
 _PUSHED = "pushed"
-_CHECKPOINT_EVERY = 100
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+CHECKPOINT_EVERY = 100
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A commit's own checkpoint would take the place of entries before either is on the disk."""
 
 
@@ -138,7 +138,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
         open_delta(state.folder, version=state.version).alter.add_columns(
             missing,
             commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)}),
-            post_commithook_properties=_NO_HOOKS,
+            post_commithook_properties=NO_HOOKS,
         )
     settle(state.folder / LOG)
 
@@ -172,7 +172,7 @@ def note(state: DeltaState, key: str, value: str) -> bool:
     try:
         delta = open_delta(state.folder, version=state.version)
         delta.alter.set_table_properties(
-            {key: value}, raise_if_not_exists=False, commit_properties=properties, post_commithook_properties=_NO_HOOKS
+            {key: value}, raise_if_not_exists=False, commit_properties=properties, post_commithook_properties=NO_HOOKS
         )
     except CommitFailedError:
         return False
@@ -204,12 +204,12 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[
             schema=delta_schema(table),
             partition_by=[BUCKET],
             commit_properties=properties,
-            post_commithook_properties=_NO_HOOKS,
+            post_commithook_properties=NO_HOOKS,
         )
     except CommitFailedError:
         return False
     settle(state.folder / LOG)
-    if (state.version + 2) % _CHECKPOINT_EVERY == 0:
+    if (state.version + 2) % CHECKPOINT_EVERY == 0:
         with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
             write_checkpoint(state.folder)
     return True
