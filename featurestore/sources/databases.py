@@ -82,9 +82,22 @@ class DuckDB:
         self._connection = connection
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows; types unknown to Polars as they are stored."""
-        frame = pl.DataFrame(self._connection.sql(query).to_arrow_table())
-        return frame.with_columns(column.ext.storage() for column in frame if isinstance(column.dtype, pl.BaseExtension))
+        """Returns a query's rows; types unknown to Polars as they are stored.
+
+        A value that Arrow does not hold as what it is here is null, and its text in ``UNREAD``.
+        """
+        relation = self._connection.sql(query)
+        held = {name: _held(quoted_name(name), dtype.id) for name, dtype in zip(relation.columns, relation.types, strict=True)}
+        wide = {name: value for name, value in held.items() if value is not None}
+        if wide:
+            values = [wide.get(name) or quoted_name(name) for name in relation.columns]
+            beyond = [f"case when {value} is null then cast({quoted_name(name)} as varchar) end" for name, value in wide.items()]
+            relation = relation.project(", ".join(f"{each} as c{at}" for at, each in enumerate([*values, *beyond])))
+        table = relation.to_arrow_table()
+        made = pl.DataFrame(table.select(range(len(held))).rename_columns(list(held)))
+        texts = {name: pl.Series(name, table.column(len(held) + at)) for at, name in enumerate(wide)}
+        made = made.with_columns(column.ext.storage() for column in made if isinstance(column.dtype, pl.BaseExtension))
+        return with_texts(made, {**texts, **_midnights(table, made)})
 
     def foreign(self, from_query: str) -> dict[str, str]:
         """Returns a query's columns and their types that are not read."""
@@ -130,10 +143,11 @@ class Postgres:
         A number that this decimal does not hold is null, and its text in ``UNREAD``.
         """
         self._cursor.execute(query)
-        frame = pl.DataFrame(self._cursor.fetch_arrow_table())
+        table = self._cursor.fetch_arrow_table()
+        frame = pl.DataFrame(table)
         plain = {column.name: _plain(column) for column in frame if isinstance(column.dtype, pl.BaseExtension)}
         texts = {name: texts for name, (_, texts) in plain.items() if texts is not None}
-        return with_texts(frame.with_columns(column for column, _ in plain.values()), texts)
+        return with_texts(frame.with_columns(column for column, _ in plain.values()), {**texts, **_midnights(table, frame)})
 
     def foreign(self, from_query: str) -> dict[str, str]:
         """Returns a query's columns and their types that are not read."""
@@ -228,12 +242,34 @@ def _literal(micros: int, dtype: pl.DataType) -> str:
 
 def _foreign_duckdb(dtype: Any) -> str:
     """Returns the name of a DuckDB type that is not read, or that has one inside; empty for others."""
-    if dtype.id in ("interval", "union"):
+    # Of a time with a zone Arrow has the time alone.
+    if dtype.id in ("interval", "union", "time with time zone"):
         return str(dtype)
     if dtype.id not in ("list", "array", "struct", "map"):
         return ""
     inside = (child for _, child in dtype.children if isinstance(child, type(dtype)))
     return str(dtype) if any(map(_foreign_duckdb, inside)) else ""
+
+
+def _held(column: str, kind: str) -> str | None:
+    """Returns the SQL for a DuckDB column's values as far as Arrow and Polars hold them, null for others; None where all are held.
+
+    A 128-bit integer comes as a decimal of 38 digits, a larger one wrapped around. An infinity of seconds is taken for a time in
+    1970, one of nanoseconds for the last that there is.
+    """
+    if kind in ("hugeint", "uhugeint"):
+        return f"try_cast({column} as decimal(38, 0))"
+    return f"case when isfinite({column}) then {column} end" if kind in ("timestamp_s", "timestamp_ns") else None
+
+
+def _midnights(table: pa.Table, frame: pl.DataFrame) -> dict[str, pl.Series]:
+    """Returns the texts of times that only SQL has, a day's end, which Polars takes for null."""
+    texts = {}
+    for at, name in enumerate(frame.columns):
+        if isinstance(frame.schema[name], pl.Time) and frame[name].null_count() > table.column(at).null_count:
+            lost = frame[name].is_null() & pl.Series(table.column(at).is_valid())
+            texts[name] = pl.select(pl.when(pl.lit(lost)).then(pl.lit("24:00:00"))).to_series()
+    return texts
 
 
 def _foreign_postgres(field: pa.Field) -> str:

@@ -195,7 +195,8 @@ DUCKDB_FOREIGN = {
     "interval 1 day": "INTERVAL", "[interval 1 day]": "INTERVAL[]",
     "{'a': 1, 'b': [interval 1 day]}": "STRUCT(a INTEGER, b INTERVAL[])",
     "map {'a': interval 1 day}": "MAP(VARCHAR, INTERVAL)", "[interval 1 day]::interval[1]": "INTERVAL[1]",
-    "union_value(a := 1)": "UNION(a INTEGER)",
+    "union_value(a := 1)": "UNION(a INTEGER)", "timetz '12:00:00+05'": "TIME WITH TIME ZONE",
+    "[timetz '12:00:00+05']": "TIME WITH TIME ZONE[]",
 }  # fmt: skip
 POSTGRES_FOREIGN = {
     "12.5::money": "money", "12.5::money::price": "money", "array[12.5::money]": "money[]", "interval '1 day'": "interval",
@@ -281,6 +282,45 @@ def test_s19_a_numeric_that_no_decimal_holds_is_null_and_its_text_kept(tmp_path:
     texts = [None if each is None else each["n"] for each in found[UNREAD].to_list()]
     assert texts == ["0.0000000001", "nan", "1" + "0" * 30, "-inf", None, None, None]
     assert found["n"].to_list()[4:] == [Decimal("1.5"), None, Decimal("-12345678901234567890123456789.123456789")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("340282366920938463463374607431768211455::uhugeint", "340282366920938463463374607431768211455"),
+        ("170141183460469231731687303715884105727::hugeint", "170141183460469231731687303715884105727"),
+        ("-100000000000000000000000000000000000000::hugeint", "-1" + "0" * 38),
+        ("timestamp_s 'infinity'", "infinity"),
+        ("timestamp_s '-infinity'", "-infinity"),
+        ("timestamp_ns 'infinity'", "infinity"),
+        ("time '24:00:00'", "24:00:00"),
+    ],
+)
+def test_s19_what_arrow_does_not_hold_is_null_and_its_text_kept(tmp_path: Path, value: str, text: str) -> None:
+    """DuckDB gives -1 for the largest integer, a time in 1970 for an infinity, and Polars nothing for a day's end."""
+    there = reader(tmp_path, f"select timestamp '2013-01-01' as t, n from (values ({value}), (null)) v(n)")  # noqa: S608 - likewise
+    [chunk] = pin(there, None, 2_000_000_000_000_000).chunks
+    found = there.read(chunk, texts=True)
+    assert found["n"].to_list() == [None, None]
+    assert sorted(str(each) for each in found[UNREAD].to_list()) == ["None", str({"n": text})]
+    assert found.drop(UNREAD).schema == there.schema()
+
+
+def test_integers_of_128_bits_are_read_as_far_as_a_decimal_has_digits(tmp_path: Path) -> None:
+    there = reader(tmp_path, f'select timestamp \'2013-01-01\' as t, {"9" * 38}::hugeint as v, 5::uhugeint as "w """')
+    assert there.sample(1).select("v", 'w "').row(0) == (Decimal("9" * 38), Decimal(5))
+
+
+def test_s19_a_days_end_is_no_null(tmp_path: Path, postgres_dsn: str) -> None:
+    there = reader(tmp_path, "select timestamp '2013-01-01' as t, time '24:00' as v", database=postgres_dsn)
+    [chunk] = pin(there, None, 2_000_000_000_000_000).chunks
+    assert there.read(chunk, texts=True)[UNREAD].to_list() == [{"v": "24:00:00"}]
+
+
+def test_s1_an_infinity_of_seconds_is_no_event_of_1970(tmp_path: Path) -> None:
+    there = reader(tmp_path, "select timestamp_s 'infinity' as t, 5 as v")
+    [chunk] = pin(there, None, 2_000_000_000_000_000).chunks
+    assert there.read(chunk)["t"].to_list() == [None]
 
 
 @pytest.mark.parametrize("precision", ["DATE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP"])
