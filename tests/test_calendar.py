@@ -140,3 +140,40 @@ def test_s19_a_date_or_time_that_no_microsecond_counts_is_rejected_alone(tmp_pat
         store.apply([Days])
         [summary] = store.materialize()
         assert (summary.rows_written, summary.rows_rejected) == (1, 1)
+
+
+FAR = pl.DataFrame({
+    "day": pl.Series([2**31 - 1, -(2**31), 0], dtype=pl.Int32).cast(pl.Date),
+    "time": pl.Series([2**63 - 1, 2**62, 0]).cast(INSTANT),
+    "days": pl.Series([[2**31 - 1, None], [], None], dtype=pl.List(pl.Int32)).cast(pl.List(pl.Date)),
+    "times": pl.Series([[2**62], [-(2**63)], [0]], dtype=pl.Array(pl.Int64, 1)).cast(pl.Array(pl.Datetime("us"), 1)),
+    "length": pl.Series([2**62, 1, None]).cast(pl.Duration("ms")),
+})  # fmt: skip
+TOLD = [
+    {"day": "infinity", "time": "infinity", "days": ["infinity", None], "times": ["+148108-07-06T14:00:27.387904"],
+     "length": "4611686018427387904ms"},
+    {"day": "-infinity", "time": "+148108-07-06T14:00:27.387904+00:00", "days": [], "times": ["-infinity"], "length": "1ms"},
+    {"day": "1970-01-01", "time": "1970-01-01T00:00:00.000000+00:00", "days": None, "times": ["1970-01-01T00:00:00.000000"],
+     "length": None},
+]  # fmt: skip
+
+
+def test_s19_rejected_rows_can_be_looked_at_whatever_times_they_hold(tmp_path: Path) -> None:
+    """Polars panics where a time beyond its calendar is printed or made an object, also one of a column that no feature is of."""
+    rows = ROWS.hstack(FAR).with_columns(x=pl.lit(None, pl.Float64))
+    source = FrameSource("far", rows, event_time="at")
+    body = {"__annotations__": {"x": float}, "__module__": __name__}
+    view: Any = type("Far", (FeatureView,), body, entity=USER, source=source)
+    with FeatureStore(tmp_path, clock=lambda: NOW) as store:
+        store.apply([view])
+        [summary] = store.materialize()
+        assert summary.reasons == {"x is null": 3}
+        rejected = store.rejected(view)
+        assert rejected.select(FAR.columns).to_dicts() == TOLD
+        assert "infinity" in str(rejected.select("day", "time"))
+        [pushed] = store.push("far", rows)
+        assert pushed.rows_rejected == 3
+        # What an earlier version kept as it was.
+        for path in tmp_path.rglob("run-*.parquet"):
+            pl.read_parquet(path).drop(FAR.columns).hstack(FAR).write_parquet(path)
+        assert store.rejected(view).select(FAR.columns).to_dicts()[:3] == TOLD

@@ -13,7 +13,7 @@ from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.discretion import described, is_personal
 from featurestore.plan.history import AVAILABLE, EVENT
-from featurestore.plan.unread import UNREAD, foreign_type, shown, take_unread
+from featurestore.plan.unread import UNREAD, foreign_type, shown, shown_rows, take_unread
 from featurestore.shortage import shortage_of
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
@@ -157,7 +157,8 @@ def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[
 
 
 def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Returns rejected rows of different shapes as one frame; a column whose types cannot meet becomes text."""
+    """Returns rejected rows of different shapes as one frame; a column whose types cannot meet, or with times beyond, is text."""
+    frames = [shown_rows(frame) for frame in frames]
     try:
         return pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.PolarsError:
@@ -171,21 +172,11 @@ def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
     texts = [
-        pl.Series(name, [None if value is None else str(value) for value in _sayable(frame[name])], dtype=pl.String)
+        pl.Series(name, [None if value is None else str(value) for value in frame[name].to_list()], dtype=pl.String)
         for name in frame.columns
         if name in names
     ]
     return frame.with_columns(texts)
-
-
-def _sayable(column: pl.Series) -> list[Any]:
-    """Returns a column's values; a time beyond the years 1 to 9999, which Python cannot say, as the number that it is."""
-    if not isinstance(column.dtype, (pl.Datetime, pl.Date)):
-        return column.to_list()
-    micros = column.to_frame().select(instants(pl.col(column.name), column.dtype).to_physical()).to_series()
-    good = micros.is_between(*YEARS)
-    said = column.set(~good.fill_null(value=False), None).to_list()
-    return [number if there is None else there for there, number in zip(said, column.to_physical().to_list(), strict=True)]
 
 
 def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> pl.LazyFrame:

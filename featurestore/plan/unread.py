@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 
 import polars as pl
 
-from featurestore.dtypes import python_name
+from featurestore.clock import YEARS, instants
+from featurestore.dtypes import inner_dtype, python_name
 from featurestore.errors import DefinitionError
 
 UNREAD = "_unread"
@@ -72,12 +73,52 @@ def shown(times: pl.Series) -> pl.Series:
         >>> shown(pl.Series([0, 2**63 - 1]).cast(pl.Datetime("us"))).to_list()
         ['1970-01-01T00:00:00.000000', 'infinity']
     """
-    micros = times.to_physical()
-    known = pl.select(pl.when(pl.lit(micros.is_between(-_WRITABLE, _WRITABLE))).then(pl.lit(times))).to_series()
-    texts = known.dt.to_string("iso:strict")
-    far = pl.when(pl.lit(micros > 0)).then(pl.lit("infinity")).otherwise(pl.lit("-infinity"))
-    made = pl.select(pl.when(pl.lit(micros.is_not_null())).then(pl.coalesce(pl.lit(texts), far))).to_series()
-    return made.alias(times.name)
+    return times.to_frame().select(_texts(pl.nth(0), times.dtype).alias(times.name)).to_series()
+
+
+def shown_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows with the columns as texts that hold times, or lists of times, which no calendar of Python's has.
+
+    Polars panics where such a one is printed, written or made an object.
+
+    Example:
+        >>> rows = pl.DataFrame({"until": pl.Series([2**31 - 1]).cast(pl.Date), "x": [1]})
+        >>> shown_rows(rows).rows()
+        [('infinity', 1)]
+    """
+    may_be = {name: beyond for name, dtype in rows.schema.items() if (beyond := _beyond(pl.col(name), dtype)) is not None}
+    found = rows.select(beyond.any().alias(name) for name, beyond in may_be.items()).row(0, named=True) if may_be else {}
+    return rows.with_columns(_texts(pl.col(name), rows.schema[name]) for name, beyond in found.items() if beyond)
+
+
+def _beyond(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    """Returns which of a column's values are, or hold, times that Python cannot say; None where none can be."""
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        return ~instants(column, dtype).to_physical().is_between(*YEARS)
+    if isinstance(dtype, pl.Duration) and dtype.time_unit == "ms":
+        return ~column.to_physical().is_between(-_LONGEST, _LONGEST)
+    if isinstance(dtype, (pl.List, pl.Array)):
+        inner = _beyond(pl.element(), inner_dtype(dtype))
+        return None if inner is None else _lists(column, dtype).list.eval(inner).list.any()
+    return None
+
+
+def _texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Returns times as texts, an infinity for those that cannot be written out; of lists each element."""
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return _lists(column, dtype).list.eval(_texts(pl.element(), inner_dtype(dtype)))
+    if isinstance(dtype, pl.Duration):
+        return pl.concat_str(column.to_physical(), pl.lit(dtype.time_unit))
+    micros = instants(column, dtype).to_physical()
+    most = _FAR_DAY if isinstance(dtype, pl.Date) else _WRITABLE
+    zone = dtype.time_zone if isinstance(dtype, pl.Datetime) else None
+    known = pl.when(micros.is_between(-most, most)).then(micros).cast(pl.Datetime("us", zone))
+    far = pl.when(micros > 0).then(pl.lit("infinity")).when(micros < 0).then(pl.lit("-infinity"))
+    return pl.coalesce(known.dt.to_string("%Y-%m-%d" if isinstance(dtype, pl.Date) else "iso:strict"), far)
+
+
+def _lists(column: pl.Expr, dtype: pl.List | pl.Array) -> pl.Expr:
+    return column.arr.to_list() if isinstance(dtype, pl.Array) else column
 
 
 def foreign_texts(texts: pl.Expr, kind: str) -> pl.Expr:
@@ -100,6 +141,10 @@ def foreign_type(dtype: pl.DataType) -> str | None:
 _FOREIGN = "sql "
 _WRITABLE = 8_000_000_000_000_000_000
 """How far from the epoch a time can be written out, in microseconds."""
+_FAR_DAY = 345_000_000_000_000_000
+"""How far one that is a date can be; beyond it ``instants`` does not tell dates apart."""
+_LONGEST = 86_399_999_913_600_000
+"""The longest duration that Python can say, in milliseconds."""
 
 
 def _type_name(dtype: pl.DataType) -> str:
