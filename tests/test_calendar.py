@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, last
-from featurestore.clock import YEARS
+from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource, count, last
+from featurestore.clock import YEARS, from_micros
 from featurestore.errors import RequestError
 from tests.projects import INSTANT
 
@@ -177,3 +179,37 @@ def test_s19_rejected_rows_can_be_looked_at_whatever_times_they_hold(tmp_path: P
         for path in tmp_path.rglob("run-*.parquet"):
             pl.read_parquet(path).drop(FAR.columns).hstack(FAR).write_parquet(path)
         assert store.rejected(view).select(FAR.columns).to_dicts()[:3] == TOLD
+
+
+@pytest.mark.parametrize("zone", ["+05:30", "-03:00", "UTC+1", "Nowhere/City"])
+def test_s1_times_of_any_zone_are_converted(zone: str, tmp_path: Path) -> None:
+    """Polars knows no offset of half an hour, as pandas gives it: it refuses frames, and panics over files."""
+    micros = [1_704_060_000_000_000 + number for number in range(10)]
+    times = pa.array(micros, pa.timestamp("us", zone))
+    table = pa.table({"u": list("abcdefghij"), "at": times, "x": [float(each) for each in range(10)], "other": times})
+    data = tmp_path / "data"
+    data.mkdir()
+    pq.write_table(table, data / "1.parquet", row_group_size=3)
+    pq.write_table(table.slice(0, 0).append_column("y", pa.array([], pa.int64())), data / "2.parquet")
+    right = [{"u": u, "at": from_micros(instant)} for u, instant in zip("abcdefghij", micros, strict=True)]
+    for source in (
+        ParquetSource("files", str(data), event_time="at"), ParquetSource("single", str(data / "1.parquet"), event_time="at"),
+        FrameSource("frame", table, event_time="at"), FrameSource("empty", table.slice(0, 0), event_time="at"),
+    ):  # fmt: skip
+        body = {"__annotations__": {"x": float, "other": datetime}, "__module__": __name__}
+        view: Any = type("Zoned", (FeatureView,), body, entity=USER, source=source)
+        with FeatureStore(tmp_path, clock=lambda: NOW, project=source.name, chunk_rows=4) as store:
+            store.apply([view])
+            store.materialize()
+            if source.name == "empty":
+                assert store.push("empty", table)[0].rows_new == 10
+                assert store.push("empty", table.slice(0, 1))[0].rows_new == 0
+            read = store.sql("select u, event_time as at from zoned order by u")
+            assert read.to_dicts() == right
+            spine = table.select(["u", "at"])
+            trained = store.training_frame(spine, view, time="at")
+            assert trained["other"].to_list() == [each["at"] for each in right]
+            if zone != "-03:00":
+                with pytest.raises(RequestError, match=r"cannot be read as Parquet: .*unable to parse time zone"):
+                    store.training_frame(data / "1.parquet", view, time="at")
+            assert trained["x"].to_list() == store.online(view, table.select(["u"])).to_polars()["x"].to_list()

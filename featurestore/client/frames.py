@@ -10,6 +10,7 @@ import polars as pl
 
 from featurestore.dtypes import dtype_from_name
 from featurestore.errors import RequestError
+from featurestore.zones import frame_of
 
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -26,7 +27,7 @@ def as_frame(given: Any, what: str) -> pl.DataFrame:
     if isinstance(given, pl.DataFrame):
         return given
     try:
-        return given.collect() if isinstance(given, pl.LazyFrame) else pl.DataFrame(given, infer_schema_length=None)
+        return given.collect() if isinstance(given, pl.LazyFrame) else frame_of(given, infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"The {what} cannot be made a frame: {(str(error) or type(error).__name__).splitlines()[0]}.") from error
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from featurestore.errors import RequestError, with_article
 from featurestore.plan.rows import fitted
+from featurestore.zones import frame_of
 
 SQLRunner = Callable[[str], pl.DataFrame]
 
@@ -93,7 +94,7 @@ def _scan(path: Path) -> pl.LazyFrame:
     spine = pl.scan_parquet(path, glob=not there)
     try:
         spine.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # it panics at zones that it does not know
         raise RequestError(
             f"The spine {str(path)!r} cannot be read as Parquet: {_first_line(error)}. "
             "Give Parquet, or read another format first: pl.read_csv(…)."
@@ -131,7 +132,7 @@ def to_frame(given: Any, what: str) -> pl.DataFrame:
             for name, column in given.items()
         }
     try:
-        frame = pl.DataFrame(given, infer_schema_length=None)
+        frame = frame_of(given, infer_schema_length=None)
     except _UNREADABLE as error:
         raise RequestError(f"The {what} cannot be made a frame: {_fault(given) or _first_line(error)}.") from error
     for name, dtype in frame.schema.items():

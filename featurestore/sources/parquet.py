@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.clock import Clock, utc_now
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.plan.unread import UNREAD
 from featurestore.sources.base import Chunk
@@ -19,6 +21,7 @@ from featurestore.sources.pieces import Part, Piece, pieces_of_rows
 from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.sources.widen import widened
 from featurestore.spec.source import ParquetSource
+from featurestore.zones import with_known_zones
 
 ENDINGS = (".parquet", ".parq", ".pq")
 ADVICE = (
@@ -51,6 +54,11 @@ class ParquetReader(FilesReader[ParquetSource]):
     _columns: pl.Schema = pl.Schema()
     _partitions: dict[str, Partition] = {}  # noqa: RUF012 - replaced as a whole, never changed
     _own: dict[str, tuple[list[int], pl.Schema]] = {}  # noqa: RUF012 - likewise
+
+    def __init__(self, spec: ParquetSource, root: Path, clock: Clock = utc_now) -> None:
+        super().__init__(spec, root, clock)
+        # For files with time zones that Polars does not know, their columns with those in UTC.
+        self._zoned: dict[str, pa.Schema] = {}
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Returns the columns that the files have together; their footers tell."""
@@ -128,9 +136,12 @@ class ParquetReader(FilesReader[ParquetSource]):
         if file.name not in self._own:
             raise SourceError(f"Source {self._spec.name!r}: {file.location} is no longer among the files of {self._spec.path}.")
         _, own = self._own[file.name]
-        rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
-        if part is not None:
-            rows = rows.slice(part.first, part.count)
+        schema = self._zoned.get(file.name)
+        if schema is not None:
+            rows = _read_with(file.location, schema, part)
+        else:
+            rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
+            rows = rows if part is None else rows.slice(part.first, part.count)
         texts = partition_texts(file.name)
         told = {name: self._partitions[name].literal(text) for name, text in texts.items()}
         lacking = {name: pl.lit(None, dtype) for name, dtype in self._columns.items() if name not in own}
@@ -143,7 +154,13 @@ class ParquetReader(FilesReader[ParquetSource]):
         stamp, known = self._own.get(file.name, (None, None))
         if known is None or stamp != file.stamp:
             with translated(self._spec, f"file {file.location}", *ERRORS):
-                known = pl.scan_parquet(file.location, glob=False, hive_partitioning=False).collect_schema()
+                schema = with_known_zones(pq.read_schema(file.location))
+                if schema is None:
+                    known = pl.scan_parquet(file.location, glob=False, hive_partitioning=False).collect_schema()
+                    self._zoned.pop(file.name, None)
+                else:
+                    known = pl.DataFrame(schema.empty_table()).schema
+                    self._zoned[file.name] = schema
         # What the path tells goes before what the file says, as in Polars.
         return pl.Schema({**known, **{name: self._partitions[name].dtype for name in partition_texts(file.name)}})
 
@@ -189,6 +206,22 @@ class ParquetReader(FilesReader[ParquetSource]):
                 )
             joined[name] = mine[name]
         return joined
+
+
+def _read_with(location: str, schema: pa.Schema, part: Part | None) -> pl.LazyFrame:
+    """Returns the rows of a file, or of a part of it, that Polars would panic over as it stands, with another schema."""
+    first, end = (0, None) if part is None else (part.first, part.first + part.count)
+    with pq.ParquetFile(location) as file:
+        groups, begin, skipped = [], 0, 0
+        for index in range(file.num_row_groups):
+            after = begin + file.metadata.row_group(index).num_rows
+            if after <= first:
+                skipped = after
+            elif end is None or begin < end:
+                groups.append(index)
+            begin = after
+        rows = pl.DataFrame(file.read_row_groups(groups).cast(schema))
+    return rows.lazy().slice(first - skipped, None if part is None else part.count)
 
 
 def footer_extents(footer: pq.FileMetaData, times: Sequence[str]) -> list[Extent] | None:

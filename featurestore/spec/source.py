@@ -12,6 +12,7 @@ from featurestore.dtypes import as_dtype
 from featurestore.errors import DefinitionError
 from featurestore.spec.entity import check_name
 from featurestore.spec.faults import caller_place, report
+from featurestore.zones import frame_of
 
 OnBadFile = Literal["fail", "set_aside"]
 
@@ -246,7 +247,7 @@ class FrameSource(Source):
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pl.DataFrame):
-            frame = self.frame.collect() if isinstance(self.frame, pl.LazyFrame) else pl.DataFrame(self.frame)
+            frame = self.frame.collect() if isinstance(self.frame, pl.LazyFrame) else frame_of(self.frame)
             object.__setattr__(self, "frame", frame)
         super().__post_init__()
 
