@@ -17,8 +17,11 @@ from typing import Any, cast
 import polars as pl
 import polars_hash  # noqa: F401 - registers the `nchash` namespace: hashes with a published definition, unlike Polars' own
 
+from featurestore.clock import instants
 from featurestore.dtypes import inner_dtype
 
+IDS = "event_id"
+"""The column of a history that has event ids."""
 NUMBER = "\x1f"
 """What stands before a number's text."""
 TEXT = "\x1e"
@@ -31,9 +34,11 @@ _EXACT_DIGITS = 15
 """Of so many digits each decimal number is written as the float nearest to it."""
 _INT128 = 1e38
 _DAY = 86_400_000_000
-_MICROS = {"ms": 1000, "us": 1, "ns": 1}
-_WRITTEN_DAYS = 94_900_000
-"""So many days before and after 1970 Polars writes out as dates; it panics at others."""
+_WRITTEN = 345_000_000_000_000_000
+"""So many microseconds before and after 1970 a time is written out, and told from others."""
+_A_TIME = r"^-?\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+00:00$"
+_FORMER_TIME = r"^-?\d{4,}-\d\d-\d\d( \d\d:\d\d:\d\d\.\d{6})?$"
+"""The text of an id that was a date or a time without a zone, stored before such were written in UTC."""
 
 
 def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -63,7 +68,7 @@ def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns event ids as text: as ``value_text``, but that times are written out and bytes are read as text.
+    """Returns event ids as text: as ``value_text``, but that times are written out, in UTC, and bytes are read as text.
 
     Raises:
         TypeError: they are no single values.
@@ -71,11 +76,9 @@ def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Binary):
         return _plain_text(column.cast(pl.String))
     if isinstance(dtype, (pl.Date, pl.Datetime)):
-        most = _WRITTEN_DAYS if isinstance(dtype, pl.Date) else _WRITTEN_DAYS * _DAY // _MICROS[dtype.time_unit]
-        number = column.to_physical()
-        kept = pl.when(number.is_between(-most, most)).then(column)
-        text = kept if isinstance(dtype, pl.Date) else kept.cast(pl.Datetime("us", dtype.time_zone))
-        return text.cast(pl.String).fill_null(number.cast(pl.String))
+        instant = instants(column, dtype)
+        written = pl.when(instant.to_physical().is_between(-_WRITTEN, _WRITTEN)).then(instant)
+        return written.cast(pl.String).fill_null(column.to_physical().cast(pl.String))
     return column.cast(pl.String) if dtype.is_temporal() else value_text(column, dtype)
 
 
@@ -91,11 +94,26 @@ def same_values(frame: pl.DataFrame, columns: Iterable[str], like: pl.DataFrame 
     for name in columns:
         texts = frame[name]
         made = _with_plain_texts(texts) if texts.str.contains(_BEGINS).any() else texts
-        if texts.str.contains(_A_NUMBER).any() or (like is not None and like[name].str.contains(_A_NUMBER).any()):
+        if _have(texts, _A_NUMBER) or (like is not None and _have(like[name], _A_NUMBER)):
             made = _marked(made)
+        if name == IDS and (_have(texts, _A_TIME) or (like is not None and _have(like[name], _A_TIME))):
+            made = _with_zones(made)
         if made is not texts and not made.equals(texts):
             changed.append(made)
     return frame.with_columns(changed) if changed else frame
+
+
+def _have(texts: pl.Series, form: str) -> bool:
+    return bool(texts.str.contains(form).any())
+
+
+def _with_zones(texts: pl.Series) -> pl.Series:
+    """Returns event ids with the times among them that were stored without a zone written as those with one."""
+    text = pl.col(texts.name)
+    whole = pl.when(text.str.contains(" ", literal=True)).then(text).otherwise(pl.concat_str(text, pl.lit(" 00:00:00.000000")))
+    with_zone = pl.concat_str(whole, pl.lit("+00:00"))
+    made = pl.when(text.str.contains(_FORMER_TIME)).then(with_zone).otherwise(text)
+    return texts.to_frame().select(made.alias(texts.name)).to_series()
 
 
 def distinct_values(values: Sequence[str]) -> int:

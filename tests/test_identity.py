@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.identity import distinct_values, id_text, row_hash, same_values, value_text
+from featurestore.identity import IDS, distinct_values, id_text, row_hash, same_values, value_text
 
 AT = datetime(2020, 1, 2, 3, 4, 5, 6000)  # noqa: DTZ001 - polars takes it for columns with and without a time zone
 POINT = pl.Struct({"x": pl.Int8, "y": pl.String})
@@ -172,6 +172,24 @@ def test_s9_texts_of_before_are_the_same_as_those_that_have_a_mark() -> None:
 def test_s9_times_are_event_ids_whatever_their_unit(unit: Any) -> None:
     frame = pl.DataFrame({"id": pl.Series([AT.replace(tzinfo=UTC)], dtype=pl.Datetime(unit, "UTC"))})
     assert frame.select(id_text(pl.col("id"), frame.schema["id"])).item() == "2020-01-02 03:04:05.006000+00:00"
+
+
+def test_s9_a_time_is_one_event_id_with_a_zone_or_without_and_as_a_date() -> None:
+    midnight = datetime(2020, 1, 2, tzinfo=UTC)
+    frame = pl.DataFrame({"utc": [midnight, AT.replace(tzinfo=UTC)]}).with_columns(
+        naive=pl.col("utc").dt.replace_time_zone(None),
+        berlin=pl.col("utc").dt.convert_time_zone("Europe/Berlin").dt.cast_time_unit("ms"),
+        day=pl.col("utc").dt.date(),
+    )
+    ids = frame.select(id_text(pl.col(name), dtype).alias(name) for name, dtype in frame.schema.items())
+    assert set(ids.row(0)) == {"2020-01-02 00:00:00.000000+00:00"}
+    assert len(set(ids.select("utc", "naive", "berlin").row(1))) == 1
+    former = ["2020-01-02", "2020-01-02 03:04:05.006000", "2020-01-02T", "x"]
+    stored = pl.DataFrame({IDS: former})
+    assert same_values(stored, [IDS])[IDS].to_list() == former
+    whole = [ids["utc"][0], "2020-01-02 03:04:05.006000+00:00", *former[2:]]
+    assert same_values(stored, [IDS], pl.DataFrame({IDS: ids["utc"]}))[IDS].to_list() == whole
+    assert same_values(pl.DataFrame({IDS: [*former, *whole]}), [IDS])[IDS].to_list() == whole * 2
 
 
 @pytest.mark.parametrize("days", [-2_147_472_692, -(2**31), 2**31 - 1, 106_751_992, -719_163, 2_932_896])

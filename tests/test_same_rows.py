@@ -398,3 +398,37 @@ def test_s9_a_column_of_objects_that_nobody_uses_ends_no_run(tmp_path: Path) -> 
         [summary] = store.materialize()
         assert (summary.rows_written, summary.rows_rejected) == (2, 0)
         assert read(store) == {"n": 2, "spent": 10.0}
+
+
+@pytest.mark.parametrize("first", ["day", "naive", "berlin", "ms"])
+@pytest.mark.parametrize("second", ["day", "naive", "utc"])
+def test_s9_a_correction_finds_its_event_whatever_time_the_id_is_read_as(tmp_path: Path, first: str, second: str) -> None:
+    """A source's ids are dates in one file and timestamps in another, or get a zone."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    id_ = pl.lit(datetime(2026, 1, 1, tzinfo=UTC))
+    forms = {
+        "utc": id_, "naive": id_.dt.replace_time_zone(None), "berlin": id_.dt.convert_time_zone("Europe/Berlin"),
+        "day": id_.dt.date(), "ms": id_.dt.replace_time_zone(None).dt.cast_time_unit("ms"),
+    }  # fmt: skip
+    files = [
+        pl.DataFrame({"k": ["a"], "at": [noon], "got": [noon + timedelta(minutes=late)], "x": [x]}).with_columns(id=forms[form])
+        for late, x, form in ((0, 1.0, first), (5, 10.0, second))
+    ]
+    data = tmp_path / "data"
+    data.mkdir()
+    source = ParquetSource("s", str(data), event_time="at", available_time="got", event_id="id")
+    body: dict[str, Any] = {
+        "__annotations__": {"n": int, "total": float}, "__module__": __name__,
+        "n": count().over("1d"), "total": sum_("x").over("1d"),
+    }  # fmt: skip
+    view: Any = type("Total", (FeatureView,), body, entity=Entity("e", k=str), source=source)
+    with FeatureStore(tmp_path, clock=lambda: noon + timedelta(minutes=10)) as store:
+        for number, rows in enumerate(files):
+            rows.write_parquet(data / f"{number}.parquet")
+            if not number:
+                store.apply([view])
+            store.materialize()
+        right = {"n": 1, "total": 10.0}
+        spine = pl.DataFrame({"k": ["a"], "t": [noon + timedelta(minutes=6)]})
+        assert store.online(view, [{"k": "a"}]).to_dicts() == [{"k": "a", **right}]
+        assert store.training_frame(spine, view, time="t").select("n", "total").to_dicts() == [right]

@@ -9,14 +9,14 @@ import polars as pl
 from featurestore.aggregates.counts import Count, CountDistinct
 from featurestore.dtypes import python_name
 from featurestore.errors import DefinitionError, did_you_mean
-from featurestore.identity import id_text, row_hash, value_text
+from featurestore.identity import IDS, id_text, row_hash, value_text
 from featurestore.spec.entity import RESERVED_COLUMNS, Entity
 from featurestore.spec.feature import FeatureSpec
 from featurestore.spec.meaning import Transform
 from featurestore.spec.source import Source
 from featurestore.spec.window import Input, InputSpec, WindowedField, WindowSpec
 
-EVENT_ID = "event_id"
+EVENT_ID = IDS
 """The history's column that tells events apart (S9), as text."""
 COPY = "_copy"
 """The history's column that numbers wholly equal rows, where there is no event id: every row counts."""
