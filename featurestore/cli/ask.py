@@ -115,10 +115,12 @@ def sql(
     A view's table has its join keys, event_time, available_time and the features. DuckDB runs the query. --json prints all
     rows.
     """
+    from featurestore.plan.values import rows_of
+
     with open_store(ctx, project_dir) as store:
         frame = store.sql(query)
     if json:
-        print_json(frame.to_dicts())
+        print_json(rows_of(frame))
     else:
         console = out()
         console.print(frame_table(frame, console.width, limit))

@@ -165,9 +165,11 @@ def _last_run(status: "ViewStatus") -> Text:
 
 
 def _show_rejected(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:
+    from featurestore.plan.values import rows_of
+
     rows = store.rejected(view)
     if json:
-        print_json(rows.to_dicts())
+        print_json(rows_of(rows))
     elif rows.is_empty():
         out().print(f"No row of {view!r} was rejected.")
     else:
@@ -253,10 +255,12 @@ def show_run(
     project_dir: Folder = None,
 ) -> None:
     """Shows one run: its span, counts, error, and the rows it rejected with the reasons."""
+    from featurestore.plan.values import rows_of
+
     with open_store(ctx, project_dir) as store:
         run, rejected = store.run(run_id)
         if json:
-            print_json({**_plain(run), "rejected": rejected.to_dicts()})
+            print_json({**_plain(run), "rejected": rows_of(rejected)})
             return
         console = out()
         console.print(Text.assemble("run ", (run.id, "bold"), " ", (run.state, _STATES[run.state])))

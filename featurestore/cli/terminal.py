@@ -105,7 +105,8 @@ def instant(value: datetime | None) -> str:
     """Returns a time in UTC without the zeros at its end; empty for none."""
     if value is None:
         return ""
-    text = value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    aware = value if value.tzinfo is None else value.astimezone(UTC)  # a naive time is in UTC (S1), wherever this machine stands
+    text = aware.replace(tzinfo=None).isoformat(" ")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -122,8 +123,10 @@ def ago(value: datetime | None) -> str:
 
 def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
     """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
+    from featurestore.plan.values import values_of
+
     shown = frame.head(rows)
-    cells = [[cell(value) for value in column.to_list()] for column in shown.get_columns()]
+    cells = [[cell(value) for value in values_of(column)] for column in shown.get_columns()]
     widths = [max([len(name), *(each.cell_len for each in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
     fitting = 0
     while fitting < len(widths) and sum(widths[: fitting + 1]) <= width - (3 if fitting + 1 < len(widths) else 0):
@@ -147,11 +150,13 @@ def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
 
 def head_table(frame: "pl.DataFrame", spine: Sequence[str], rows: int = 3) -> Table:
     """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
+    from featurestore.plan.values import values_of
+
     made = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
     for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):
         last = name == (list(spine) or [""])[-1]
         made.add_row(Text(name, style="cyan" if name not in spine else ""), Text(_type(column.dtype), style="dim"),
-                     *(cell(value, 24) for value in column.to_list()), end_section=last)  # fmt: skip
+                     *(cell(value, 24) for value in values_of(column)), end_section=last)  # fmt: skip
     return made
 
 

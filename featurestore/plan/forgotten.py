@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.codec import encode_keys
+from featurestore.plan.values import in_calendar, values_of
 from featurestore.spec.catalog import AppliedView
 from featurestore.spec.entity import Entity
 
@@ -88,12 +89,16 @@ def canonical(column: pl.Series) -> list[bytes | None]:
     """
     if column.dtype == pl.Binary:
         return column.to_list()
+    if isinstance(column.dtype, (pl.Date, pl.Datetime)):
+        column = in_calendar(column)  # a key is never beyond it
     if column.dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         column = pl.select(pl.when(whole.cast(column.dtype) == column).then(whole.cast(pl.String))).to_series()
     elif isinstance(column.dtype, pl.Datetime):
         day, time = column.dt.strftime("%Y-%m-%d"), column.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f")
         column = time.zip_with(~time.str.ends_with("T00:00:00.000000").fill_null(value=False), day)
+    elif isinstance(column.dtype, pl.Duration):
+        column = column.to_physical()
     elif column.dtype.is_nested() or isinstance(column.dtype, pl.Object):
         return [None] * column.len()
     return [None if value is None else value.encode("utf-8", "replace") for value in column.cast(pl.String, strict=False).to_list()]
@@ -181,7 +186,7 @@ def loosely_among(rows: pl.DataFrame, keys: Iterable[str], entities: pl.DataFram
     cells: list[set[bytes | None]] = [set() for _ in range(rows.height)]
     for column in rows.get_columns():
         if column.dtype.is_nested() or isinstance(column.dtype, pl.Object):
-            for cell, value in zip(cells, column.to_list(), strict=True):
+            for cell, value in zip(cells, values_of(column), strict=True):
                 cell.update(scalars(value))
         else:
             for cell, each in zip(cells, canonical(column), strict=True):
@@ -222,6 +227,8 @@ def _as_key(column: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Returns a column in a key's type, null where it has no such value."""
     if column.dtype == dtype:
         return column
+    if isinstance(column.dtype, (pl.Date, pl.Datetime)):
+        column = in_calendar(column)
     if column.dtype == pl.Binary:
         column = pl.Series(column.name, [_text(value) for value in column.to_list()], dtype=pl.String)
     try:

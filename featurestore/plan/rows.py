@@ -14,6 +14,7 @@ from featurestore.errors import DefinitionError, did_you_mean
 from featurestore.plan.discretion import described, is_personal
 from featurestore.plan.history import AVAILABLE, EVENT
 from featurestore.plan.unread import UNREAD, foreign_type, shown, shown_rows, take_unread
+from featurestore.plan.values import values_of
 from featurestore.shortage import shortage_of
 from featurestore.spec.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.spec.meaning import Transform
@@ -172,7 +173,7 @@ def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
     texts = [
-        pl.Series(name, [None if value is None else str(value) for value in frame[name].to_list()], dtype=pl.String)
+        pl.Series(name, [None if value is None else str(value) for value in values_of(frame[name])], dtype=pl.String)
         for name in frame.columns
         if name in names
     ]
@@ -247,7 +248,7 @@ def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
         return run()
     except DefinitionError as error:  # of what an aggregate takes, which is none of the transform's
         raise DefinitionError(f"view {view.name!r}, {error.problem}", view.place) from error
-    except Exception as error:
+    except (Exception, pl.exceptions.PanicException) as error:
         if not is_personal(view):
             raise DefinitionError(
                 f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place

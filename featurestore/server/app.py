@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from polars.exceptions import PanicException
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -175,6 +176,9 @@ class Door:
         except Gone as gone:
             clear_frames(gone)
             visit.answered = _CLIENT_GONE
+        except PanicException as panic:
+            # It is no Exception: whoever answers those and logs them would pass it on.
+            raise RuntimeError(f"Polars panicked: {panic}") from panic
         finally:
             visit.release()
             self._tell(visit, perf_counter() - began)

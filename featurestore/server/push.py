@@ -8,6 +8,7 @@ import msgspec
 
 from featurestore.errors import LimitError, NotFoundError, RequestError
 from featurestore.plan.rows import stack_rejects
+from featurestore.plan.values import rows_of
 from featurestore.server.access import Resource
 from featurestore.server.bodies import (
     ARROW,
@@ -185,7 +186,7 @@ def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
     """Returns the first of the rejected rows, each with its ``_reason``."""
     if not pushed.rejected:
         return []
-    rows = stack_rejects(pushed.rejected).head(_MOST_SHOWN).to_dicts()
+    rows = rows_of(stack_rejects(pushed.rejected).head(_MOST_SHOWN))
     if wanted == MSGPACK:
         return rows
     return [dict(zip(row, sayable(row.values()), strict=True)) for row in rows]

@@ -2,15 +2,18 @@
 
 import json
 import re
+import time
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from featurestore import FeatureStore
+from featurestore import FeatureStore, FrameSource
 from featurestore.clock import utc_now
 from tests.cli.conftest import Invoke
+from tests.projects import store_at, view_of
 
 SERVICE = ["amount", "items", "channel", "coupon", "item_price", "spent_7d", "spent_30d", "orders", "tier", "newsletter"]
 
@@ -252,6 +255,38 @@ def test_k21_no_table_says_anything_to_a_terminal(code: int, invoke: Invoke, mad
             told = invoke("-C", made_shop, *command, *form).output
             assert "0;x" in told, told
             assert chr(code) not in told, (command, form)
+
+
+def test_a_time_beyond_pythons_is_shown_as_a_number(invoke: Invoke, made_shop: Path) -> None:
+    query = "select date '20000-01-01' as a, [date '20000-01-01'] as b, 'infinity'::timestamptz as c"
+    assert "6585322" in invoke("-C", made_shop, "sql", query).stdout
+    [row] = json.loads(invoke("-C", made_shop, "sql", query, "--json").stdout)
+    assert row == {"a": 6585322, "b": [6585322], "c": 2**63 - 1}
+
+
+def test_s1_a_naive_time_is_in_utc_wherever_the_machine_stands(
+    invoke: Invoke, made_shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert "2026-01-01 00:00:00" in invoke("-C", made_shop, "sql", "select timestamp '2026-01-01' as a").stdout
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_rejected_times_beyond_pythons_are_shown(invoke: Invoke, tmp_path: Path) -> None:
+    """They ended the command with a traceback, whatever other rows were rejected."""
+    rows = pl.DataFrame({"k": [1], "at": [datetime(2026, 1, 1, tzinfo=UTC)], "day": [2**31 - 1]})
+    source = FrameSource("s", rows.with_columns(pl.col("day").cast(pl.Int32).cast(pl.Date)), event_time="at")
+    (tmp_path / "featurestore.toml").write_text('project = "test"')
+    with store_at(tmp_path, utc_now) as store:
+        store.apply([view_of(source, {"k": int}, {"day": date})])
+        store.materialize()
+    for command in (["status", "v", "--rejected"], ["runs", "show", "v/1/1"]):
+        assert "day does not fit date" in invoke("-C", tmp_path, *command).stdout
+        assert "2147483647" in invoke("-C", tmp_path, *command, "--json").stdout
 
 
 def test_json_has_no_nan(invoke: Invoke, made_shop: Path) -> None:

@@ -189,3 +189,26 @@ def test_a_push_takes_the_transform_that_was_applied_elsewhere(client: httpx.Cli
         == 200
     )
     assert own.online(["weather.gusty"], [{"origin": "LGA"}]).to_dicts()[0]["gusty"] is True
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet", "json"])
+def test_k05_a_time_beyond_the_calendar_is_a_rejected_row_and_hinders_nobody(
+    client: httpx.Client, own: FeatureStore, kind: str
+) -> None:
+    """The answer was a panic, and so was each ``forget`` from then on, of whomever."""
+    columns = pl.read_parquet(own.settings.root / "data/visits.parquet")
+    if kind == "json":
+        row = dict.fromkeys(columns.columns) | {"day": "2026-01-02", "number": 7, "raw": "AP8=", "seen_at": START}
+        body = msgspec.json.encode({"rows": [row | {"at": "9999-12-31T23:59:59-14:00"}]})
+        column, content = "at", "application/json"
+    else:
+        far = pl.Series("day", [2**31 - 1], dtype=pl.Int32).cast(pl.Date)
+        rows, buffer = columns.head(1).with_columns(far, instant=pl.lit(2**62).cast(pl.Datetime("us", "UTC"))), io.BytesIO()
+        (rows.write_ipc_stream if kind == "arrow" else rows.write_parquet)(buffer)
+        body, column, content = buffer.getvalue(), "day", ARROW if kind == "arrow" else PARQUET
+    for _ in range(2):  # while nobody is forgotten, and while somebody is
+        answer = client.post("/v1/push/visits", content=body, headers={"content-type": content})
+        assert answer.status_code == 200, answer.text
+        [told] = answer.json()["views"]
+        assert told["rejected"][0]["_reason"].startswith(f"{column} does not fit date")
+        own.forget("visit", KEY | {"number": 8})

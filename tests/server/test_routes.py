@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from starlette.routing import Route
 
@@ -92,3 +93,15 @@ def test_a_closed_guard_closes_every_route_that_is_not_open(lab: FeatureStore, s
         assert [(action, resource.kind, resource.project) for action, resource in guard.asked] == (
             [(spec.need.action, spec.need.kind, "lab")] if admits else []
         )
+
+
+def test_a_panic_of_polars_is_a_problem_like_any_other(lab: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no ``Exception``: the answer was the server's own "Internal Server Error", in plain text."""
+
+    def panic(*_: object, **__: object) -> None:
+        pl.Series([2**31 - 1], dtype=pl.Int32).cast(pl.Date).to_list()
+
+    monkeypatch.setattr(FeatureStore, "push", panic)
+    with served(create_app(lab)) as url, httpx.Client(base_url=url) as client:
+        answer = client.post("/v1/push/visits", json={"rows": [{"number": 1}]})
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:featurestore:problem:internal")
