@@ -233,6 +233,8 @@ class TestRequests:
             ({"distance": 1.0, "stops": 1.5}, f"Row 1: the request field {STOPS} is 1.5, which does not fit int."),
             ({"distance": 1.0, "stops": None}, "is None, which does not fit int."),
             ({"distance": 1.0, "stops": 2**63}, "is 9223372036854775808"),
+            ({"distance": Decimal("1e9999")}, "is Decimal('1E+9999'), of type Decimal."),
+            ({"distance": Decimal("NaN")}, "is Decimal('NaN'), of type Decimal."),
         ],
     )
     def test_a_row_that_is_wrong_is_told_by_the_call(self, store: FeatureStore, row: dict[str, Any], problem: str) -> None:

@@ -176,7 +176,7 @@ def _column(column: RequestColumn, values: list[Any]) -> pl.Series:
     if plain or len(kinds) == 1:
         try:
             given = pl.Series(column.name, values, dtype=dtype if plain else None)
-        except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError):
+        except _UNREADABLE:
             pass  # one of them is beyond the type; told below, with its row
         else:
             if plain and not column.conditions:
@@ -197,6 +197,10 @@ _PLAIN: dict[Any, frozenset[type]] = {
 """The Python types whose values are a column of a dtype without more ado; others are looked at more closely."""
 
 _NUMBERS = frozenset({int, float})
+# A number that Polars cannot hold is a RuntimeError of its bindings, a decimal that is none a panic, which is no Exception.
+_UNREADABLE = (
+    pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError, ArithmeticError, RuntimeError,
+)  # fmt: skip
 _FLOAT32 = Struct("<f")
 
 
@@ -217,7 +221,7 @@ def _value(column: RequestColumn, value: Any, number: int) -> pl.Series:
     try:
         given = pl.Series(column.field.name, [value])
         fit = fits(given.dtype, column.field.dtype)
-    except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError):
+    except _UNREADABLE:
         fit = False
     if not fit:
         kind = type(value).__name__
