@@ -8,11 +8,9 @@
 Every step may be repeated, so whoever was interrupted begins anew.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from json import loads
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +22,8 @@ from featurestore.errors import NotFoundError, RequestError
 from featurestore.jobs.summary import Report
 from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
 from featurestore.online.base import OnlineStore
-from featurestore.plan.forgotten import canonical, keys_as, scalars
+from featurestore.plan.forgotten import keys_as
+from featurestore.plan.mentions import is_of
 from featurestore.plan.online import entity_keys
 from featurestore.registry.remains import Remains
 from featurestore.registry.tombstones import Forms, Tombstones
@@ -304,48 +303,6 @@ def _typed(form: Entity, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 def _told_keys(form: Entity) -> str:
     return ", ".join(f"{key}: {python_name(dtype, nullable=False)}" for key, dtype in form.keys.items())
-
-
-def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
-    """Tells whether an entry that was set aside may be of some entities.
-
-    Its fields, or the object in one of them, are looked at as rejected rows are, to any depth. What is no JSON at all, or cannot
-    be read, counts where the texts of all keys of an entity stand somewhere in it, written plainly or with JSON's escapes.
-    """
-    row: dict[str, Any] = {}
-    unread: list[bytes] = []
-    for name, value in fields.items():
-        row[name.decode("utf-8", "replace")] = value
-        if value.lstrip().startswith((b"{", b"[")):
-            try:
-                read = loads(value, object_pairs_hook=list)  # for of two pairs with one name both count
-            except (ValueError, RecursionError):
-                unread.append(value)
-                continue
-            for key, each in read if value.lstrip().startswith(b"{") else enumerate(read):
-                row[str(key)] = [row.get(str(key)), each]
-    wanted = list(zip(*(canonical(entities[key]) for key in entities.columns), strict=True))
-    if all(key in row for key in entities.columns):
-        found = [set(scalars(row[key])) for key in entities.columns]
-        if any(all(one in there for one, there in zip(each, found, strict=True)) for each in wanted):
-            return True
-    else:
-        cells = set(scalars(row))
-        if any(cells.issuperset(each) for each in wanted):
-            return True
-    texts = [form for value in unread for form in (value, _ESCAPED.sub(_unescaped, value))]
-    return any(all(any(one in text for text in texts) for one in each if one is not None) for each in wanted) if texts else False
-
-
-_ESCAPED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
-
-
-def _unescaped(found: "re.Match[bytes]") -> bytes:
-    """Returns what one of JSON's escapes stands for."""
-    if found[0].startswith(b"\\u"):
-        units = b"".join(bytes.fromhex(each.decode()) for each in found[0].split(b"\\u")[1:])
-        return units.decode("utf-16-be", "replace").encode("utf-8", "replace")
-    return {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f"}.get(found[0][1:], found[0][1:])
 
 
 def _forms(name: str, known: Forms) -> list[Entity]:

@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count
 from featurestore.errors import RequestError
-from featurestore.jobs.forget import is_of
+from featurestore.plan.mentions import is_of
 from tests.projects import Hand, store_at
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
@@ -199,10 +199,50 @@ DEEP = 100_000
         (b"zqxjkv", True),
         (b"\xff\xfe{", False),
         (b'{"user_id": "\xffzqxjkv", "amou', True),
+        (b'\xef\xbb\xbf{"user_id": "zqxjkv"}', True),
+        ('{"user_id": "zqxjkv"}'.encode("utf-16"), True),
+        (b'"{\\"user_id\\": \\"zqxjkv\\"}"', True),
+        (b'\x1e{"user_id": "zqxjkv"}', True),
+        (b"user_id=zqxjkv&n=1", True),
+        (b"1,zqxjkv,2013-07-01", True),
+        (b"\x81\xa7user_id\xa6zqxjkv", True),
+        (b"1,zqxjkvs,2013-07-01", False),
     ],
 )
 def test_an_entry_that_was_set_aside_is_searched_whatever_it_is(payload: bytes, hit: bool) -> None:
     assert is_of({b"payload": payload}, pl.DataFrame({"user_id": ["zqxjkv"]})) is hit
+
+
+def test_an_entry_may_hold_its_row_beside_other_fields() -> None:
+    user = pl.DataFrame({"user_id": ["zqxjkv"]})
+    assert is_of({b"payload": b"user_id=zqxjkv&n=1", b"trace": b"5"}, user)
+    assert not is_of({b"time": b"2013-07-01T12:00:00Z", b"who": b"5"}, pl.DataFrame({"user_id": [12]}))
+    assert is_of({b"time": b"2013-07-01T12:00:00Z", b"who": b"12"}, pl.DataFrame({"user_id": [12]}))
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        (b"\x00\xff", "AP8="),
+        (NOON, "2013-07-01T12:00:00Z"),
+        (NOON, "2013-07-01 12:00"),
+        (NOON, "2013-07-01T12:00:00.000+00:00"),
+        (NOON, 1_372_680_000_000_000),
+        (NOON.replace(hour=0), "2013-07-01T00:00:00Z"),
+        (NOON.replace(microsecond=500_000), "2013-07-01T12:00:00.5Z"),
+    ],
+)
+def test_a_key_is_found_as_json_has_it(key: Any, written: Any) -> None:
+    """As the entry of a good row has it: bytes in base64, times in ISO 8601 or in microseconds."""
+    entities = pl.DataFrame({"user_id": [key]})
+    for fields in (
+        json.dumps({"user_id": written, "x": "no number"}),
+        json.dumps({"user": [written]}),
+        f'{{"a": {json.dumps(written)}, ',
+    ):
+        assert is_of({b"payload": fields.encode()}, entities)
+    assert is_of({b"user_id": str(written).encode(), b"x": b"no number"}, entities)
+    assert not is_of({b"payload": json.dumps({"user_id": "AP9=", "x": 1}).encode()}, entities)
 
 
 @pytest.mark.parametrize(
