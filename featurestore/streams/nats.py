@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import expanded, in_order, pack, unpack
+from featurestore.streams.shelved import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -328,7 +328,7 @@ class NATSShelf:
 
     async def _read(self) -> list[SetAside]:
         bucket = await self._consumer.bucket()
-        kept = [unpack((await bucket.get(name)).value) for name in await self._names(bucket)]
+        kept = [unpack(name, (await bucket.get(name)).value or b"") for name in await self._names(bucket)]
         return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])
 
     async def _names(self, bucket: Any) -> list[str]:
@@ -354,8 +354,9 @@ class NATSShelf:
         there = sorted(set(await self._names(bucket)).intersection(ids))
         put = 0
         for name in there:
-            entry = await self._consumer.message(unpack((await bucket.get(name)).value).entry)
-            if entry.fields:
+            kept = unpack(name, (await bucket.get(name)).value or b"")
+            entry = await self._consumer.message(kept.entry)
+            if entry.fields and kept.reason != DAMAGED:
                 await self._consumer.add(entry.fields)
                 put += await self._remove([name])
         return put

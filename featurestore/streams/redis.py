@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import expanded, in_order, pack, unpack
+from featurestore.streams.shelved import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -260,7 +260,7 @@ class RedisShelf:
         """See ``Shelf.read``."""
         with self._consumer.translated():
             found = self._consumer.ask("HGETALL", self.key)
-        return in_order(map(unpack, found[1::2]))
+        return in_order(unpack(name.decode(errors="replace"), value) for name, value in zip(found[::2], found[1::2], strict=True))
 
     def remove(self, ids: Sequence[str]) -> int:
         """See ``Shelf.remove``."""
@@ -273,11 +273,10 @@ class RedisShelf:
             return 0
         put = 0
         with self._consumer.translated():
-            for value in self._consumer.ask("HMGET", self.key, *ids):
-                if value is not None:
-                    entry = unpack(value).entry
-                    self._consumer.add(entry.fields)
-                    put += self._consumer.ask("HDEL", self.key, entry.id)
+            for name, value in zip(ids, self._consumer.ask("HMGET", self.key, *ids), strict=True):
+                if value is not None and (kept := unpack(name, value)).reason != DAMAGED:
+                    self._consumer.add(kept.entry.fields)
+                    put += self._consumer.ask("HDEL", self.key, name)
         return put
 
 

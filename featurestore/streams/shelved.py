@@ -3,11 +3,17 @@
 import os
 import re
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
+from featurestore.clock import YEARS
 from featurestore.errors import ConfigError
 from featurestore.streams.base import Entry, SetAside
+
+DAMAGED = "what was kept of it is damaged, or somebody else put it there"
+_LONGEST = 40
+_TIME = Annotated[int, msgspec.Meta(ge=YEARS[0], le=YEARS[1])]
 
 
 def pack(entry: Entry, reason: str) -> bytes:
@@ -15,15 +21,27 @@ def pack(entry: Entry, reason: str) -> bytes:
     return msgspec.msgpack.encode([entry.id, entry.time, dict(entry.fields), reason])
 
 
-def unpack(value: bytes) -> SetAside:
-    """Returns what ``pack`` packed."""
-    name, time, fields, reason = msgspec.msgpack.decode(value, type=tuple[str, int, dict[bytes, bytes], str])
+def unpack(name: str, value: bytes) -> SetAside:
+    """Returns what ``pack`` packed under a name.
+
+    What is damaged, or was put there by others, is an entry of its own as it is: it must hinder neither who looks at the others
+    nor who forgets somebody.
+    """
+    try:
+        _, time, fields, reason = msgspec.msgpack.decode(value, type=tuple[str, _TIME, dict[bytes, bytes], str])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return SetAside(Entry(name, 0, {b"": value}, 0), DAMAGED)
     return SetAside(Entry(name, time, fields, 0), reason)
 
 
 def in_order(kept: Iterable[SetAside]) -> list[SetAside]:
     """Returns entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
-    return sorted(kept, key=lambda each: (each.entry.time, int(each.entry.id.rpartition("-")[2])))
+    return sorted(kept, key=lambda each: (each.entry.time, _number(each.entry.id), each.entry.id))
+
+
+def _number(name: str) -> int:
+    digits = name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() and len(digits) < _LONGEST else 0
 
 
 def expanded(url: str) -> str:

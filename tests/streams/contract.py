@@ -3,12 +3,14 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from featurestore.errors import StreamError
 from featurestore.streams.base import Entry, StreamConsumer
+from featurestore.streams.shelved import DAMAGED
 from tests.servers.valkey import wait_until
 
 LONG = 600.0
@@ -27,6 +29,10 @@ class StreamContract(ABC):
     @abstractmethod
     def add(self, topic: str, *payloads: bytes) -> None:
         """Adds entries to a topic, as a producer does."""
+
+    @abstractmethod
+    def damage(self, topic: str, group: str, **values: bytes) -> None:
+        """Writes values where entries are that were set aside."""
 
     @abstractmethod
     def begin(self, topic: str) -> None:
@@ -174,6 +180,23 @@ class StreamContract(ABC):
         [again] = read_all(consumer, 1)
         assert payloads([again]) == [b"2"]
         assert again.id != entries[1].id
+
+    def test_k05_what_is_damaged_on_the_shelf_hinders_nobody(self, make: Make, topic: str) -> None:
+        """Neither who looks at the others, nor who forgets somebody: it is there as it is, and can be taken away."""
+        consumer = make()
+        self.add(topic, b"1")
+        [entry] = read_all(consumer, 1)
+        consumer.set_aside(entry, "why")
+        junk = {"a-1": b"ann", "b-2": b"\x94", "c": b"\x94\xa11\xcf" + b"\xff" * 8 + b"\x80\xa1x", "d": b"\x91" * 5_000, "e": b""}
+        self.damage(topic, "g", **junk)
+        told = consumer.shelf.read()
+        assert [each.entry for each in told if each.reason == "why"] == [replace(entry, deliveries=0)]
+        assert {each.entry.id: each.entry.fields for each in told if each.reason == DAMAGED} == {
+            name: {b"": value} for name, value in junk.items()
+        }
+        assert consumer.shelf.put_back([each.entry.id for each in told]) == 1
+        assert consumer.shelf.remove(list(junk)) == len(junk)
+        assert consumer.shelf.read() == []
 
     def test_tells_what_it_is(self, make: Make) -> None:
         kind, version = make().check().split()

@@ -40,6 +40,14 @@ class TestNATS(StreamContract):
 
         at_broker(self.server.url, publish)
 
+    def damage(self, topic: str, group: str, **values: bytes) -> None:
+        async def write(js: Any) -> None:
+            bucket = await js.key_value(f"{topic}.{group}_rejected".replace(".", "_"))
+            for name, value in values.items():
+                await bucket.put(name, value)
+
+        at_broker(self.server.url, write)
+
     def begin(self, topic: str) -> None:
         at_broker(self.server.url, lambda js: js.add_stream(name=topic, subjects=[topic]))
 

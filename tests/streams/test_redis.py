@@ -32,6 +32,9 @@ class TestRedis(StreamContract):
         for each in payloads:
             self.raw.xadd(topic, {"payload": each})
 
+    def damage(self, topic: str, group: str, **values: bytes) -> None:
+        self.raw.hset(f"{topic}:{group}:rejected", mapping=dict(values))
+
     def begin(self, topic: str) -> None:
         """The group makes it."""
 
