@@ -18,7 +18,7 @@ from featurestore.sources.base import Chunk
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
 from featurestore.sources.pieces import Part, Piece
-from featurestore.sources.records import cut, opened, without_blank_lines
+from featurestore.sources.records import cut, opened, readable, without_blank_lines
 from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
 from featurestore.spec.source import CSVSource
 
@@ -35,7 +35,10 @@ _TIME_ADVICE = (
     "Write times as ISO 8601 (2013-07-01T12:30:00+00:00), or parse them in a query: "
     "SQLSource(…, \"select * replace (strptime(t, '%d/%m/%Y') as t) from 'data/*.csv'\", …)."
 )
-_ADVICE = "If the value is right, name the column's type in columns=, as in columns={'x': float}."
+_ADVICE = (
+    "Each record must have at most as many fields as the header; a field with a separator, quote or line end stands in quotes, and "
+    'quotes in it are doubled. Write the file anew, or go on without it meanwhile: on_bad_file="set_aside".'
+)
 
 
 class CSVReader(FilesReader[CSVSource]):
@@ -158,7 +161,7 @@ class CSVReader(FilesReader[CSVSource]):
         declared = {**by_view, **declared}
         texts = {name: pl.String() for name in times if name in there}
         types = {**{name: _read_as(dtype) for name, dtype in declared.items()}, **texts}
-        rows = self._frame(header, head, where, types, infer_schema_length=None, ignore_errors=True)
+        rows = self._frame(header, readable(head)[0], where, types, infer_schema_length=None, ignore_errors=True)
         columns = {}
         for name, dtype in rows.schema.items():
             if name in declared and not (name in times and declared[name] == pl.String):
@@ -208,26 +211,41 @@ class CSVReader(FilesReader[CSVSource]):
                     f"{did_you_mean(name, there)} Write the file anew with that column, empty where it is not known."
                 )
         types = {name: _read_as(dtype) for name, dtype in columns.items()}
+        everything, texts, mark = dict.fromkeys(columns, pl.String()), None, ""
         try:
-            rows, texts = self._frame(header, data, where, types, columns=list(columns), infer_schema=False), None
+            rows = self._frame(header, data, where, types, columns=list(columns), infer_schema=False)
         except SourceError:
             # NOTE: the same parser for good values, whatever stands beside them: a row must not depend on others (S20).
-            everything = dict.fromkeys(columns, pl.String())
+            data, mark = readable(data)
             texts = self._frame(header, data, where, everything, columns=list(columns), infer_schema=False)
             rows = self._frame(header, data, where, types, columns=list(columns), infer_schema=False, ignore_errors=True)
             if rows.height != texts.height:
                 raise
+        if texts is None and any(rows[name].is_infinite().any() for name, dtype in columns.items() if dtype.is_float()):
+            texts = self._frame(header, data, where, everything, columns=list(columns), infer_schema=False)
         told: dict[str, pl.Series] = {}
         typed = []
         for name, dtype in columns.items():
             parsed = rows[name] if _read_as(dtype) == dtype else _PARSERS[type(dtype)](rows[name])
             text = rows[name] if rows.schema[name] == pl.String else None if texts is None else texts[name]
-            if text is not None:
-                wrong = parsed.is_null() & text.is_not_null()
-                if wrong.any():
-                    told[self._spec.rename.get(name, name)] = text.set(~wrong, None)
+            wrong = None if text is None else _unread(parsed, text, mark)
+            if text is not None and wrong is not None and wrong.any():
+                shown = text.str.replace_all(mark, "\ufffd", literal=True) if mark else text
+                told[self._spec.rename.get(name, name)] = shown.set(~wrong, None)
+                parsed = parsed.set(wrong, None)
             typed.append(parsed)
         return with_texts(pl.DataFrame(typed), told)
+
+
+def _unread(parsed: pl.Series, text: pl.Series, mark: str) -> pl.Series:
+    """Returns which values are not what their texts say; a mark in a text stands for bytes that are no text."""
+    wrong = parsed.is_null() & text.is_not_null()
+    if mark:
+        wrong = wrong | text.str.contains(mark, literal=True).fill_null(value=False)
+    if parsed.dtype.is_float():
+        # Of digits that are too many for a float Polars makes an infinity.
+        wrong = wrong | (parsed.is_infinite() & text.str.contains(r"\d")).fill_null(value=False)
+    return wrong
 
 
 _PARSERS: dict[type[pl.DataType], Callable[[pl.Series], pl.Series]] = {

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -46,6 +47,25 @@ def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes, bool]]:
             stretch = b"".join(some)
             yield first, stretch, is_open and bool(stretch.strip())
             first += len(stretch)
+
+
+def readable(text: bytes) -> tuple[bytes, str]:
+    r"""Returns text with a character that it does not have in place of bytes that are no UTF-8, and that character; empty for none.
+
+    Example:
+        >>> readable(b"caf\xe9,1"), readable(b"1")
+        ((b'caf\xee\x80\x80,1', '\ue000'), (b'1', ''))
+    """
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        mark = next((each for each in map(chr, _PRIVATE) if each.encode() not in text), "\ufffd")
+        return re.sub("[\udc80-\udcff]", mark, text.decode(errors="surrogateescape")).encode(), mark
+    return text, ""
+
+
+_PRIVATE = range(0xE000, 0xF900)
+"""Characters that mean nothing by themselves."""
 
 
 def without_blank_lines(text: bytes) -> bytes:

@@ -154,6 +154,31 @@ def test_s19_a_value_of_another_type_is_null_and_its_text_kept(tmp_path: Path) -
         reader(tmp_path, "*.csv", columns={"dd": str}).schema()
 
 
+def test_s19_bytes_that_are_no_text_are_a_null_and_kept_as_far_as_they_can_be_read(tmp_path: Path) -> None:
+    """One such byte, Latin-1 say, stopped all rows of its source."""
+    head, private = b"t,v,n\n2013-01-01,1,caf\xc3\xa9\n", "\ue000 \ufffd".encode()
+    write(tmp_path / "x.csv", head + b"2013-01-01,2,caf\xe9\n2013-01-01,\xff3,x\n\xff,4,y\n2013-01-01,5," + private + b"\n")
+    there = reader(tmp_path, columns={"v": float})
+    [chunk] = pin(there, None, 4_000_000_000_000_000).chunks
+    rows = there.read(chunk, texts=True)
+    assert rows.select("v", "n").rows() == [(1, "café"), (2, None), (None, "x"), (4, "y"), (5, "\ue000 \ufffd")]
+    assert rows["t"].null_count() == 1
+    told = [{name: text for name, text in (each or {}).items() if text is not None} for each in rows[UNREAD].to_list()]
+    assert told == [{}, {"n": "caf\ufffd"}, {"v": "\ufffd3"}, {"t": "\ufffd"}, {}]
+    assert there.schema() == {"t": INSTANT, "v": pl.Float64, "n": pl.String}
+    assert there.sample(9).height == 4
+
+
+def test_s22_digits_that_no_float_holds_are_no_infinity(tmp_path: Path) -> None:
+    for dtype, large in ((float, "1e400"), (pl.Float32, "1e39")):
+        write(tmp_path / "x.csv", f"t,v\n2013-01-01,{large}\n2013-01-01,-inf\n2013-01-01,1\n2013-01-01,\n")
+        there = reader(tmp_path, columns={"v": dtype})
+        [chunk] = pin(there, None, 4_000_000_000_000_000).chunks
+        rows = there.read(chunk, texts=True)
+        assert rows["v"].to_list() == [None, float("-inf"), 1, None]
+        assert rows[UNREAD].to_list() == [{"v": large}, None, None, None]
+
+
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "t,v,w\n2013-01-01,1,2\n")
     write(tmp_path / "b.csv", "more,w,v,t\n9,4,3,2013-01-01\n")
@@ -175,7 +200,10 @@ def test_empty_files_have_no_rows(tmp_path: Path) -> None:
 
 def test_too_many_fields_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "x.csv", "t,v\n2013-01-01,1\n2013-01-01,1,2,3\n")
-    with pytest.raises(SourceError, match=r"x\.csv could not be read: found more fields"):
+    with pytest.raises(
+        SourceError,
+        match=r"x\.csv could not be read: found more fields.*Each record must have at most as many fields as the header",
+    ):
         rows_of(reader(tmp_path))
 
 
