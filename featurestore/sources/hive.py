@@ -1,6 +1,6 @@
 """Hive partitions: the columns that a file's path tells (``day=2013-01-01/hour=7/…``)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from featurestore.clock import parse_times
+from featurestore.clock import INSTANT, parse_times
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _FORMS: tuple[tuple[str, Callable[[pl.Series], pl.Series]], ...] = (
@@ -47,12 +47,15 @@ def partition_texts(name: str) -> dict[str, str]:
     return {unquote(column): unquote(text) for column, equals, text in pairs if equals and column}
 
 
-def partitions(names: Iterable[str], declared: Mapping[str, pl.DataType] | None = None) -> dict[str, Partition]:
+def partitions(
+    names: Iterable[str], declared: Mapping[str, pl.DataType] | None = None, times: Collection[str] = ()
+) -> dict[str, Partition]:
     """Returns the partition columns of files, in the types declared, or in that which Polars infers of a CSV column.
 
     Args:
         names: the files' names.
         declared: the types of some columns; a text that cannot be read as its column's type is null.
+        times: columns that tell time, if any of their texts does; then others are null.
 
     Example:
         >>> partitions(["d=1/x.parquet", "d=20/x.parquet"])["d"].dtype
@@ -64,7 +67,12 @@ def partitions(names: Iterable[str], declared: Mapping[str, pl.DataType] | None 
     for name in names:
         for column, text in partition_texts(name).items():
             texts.setdefault(column, {})[text] = None
-    return {column: _typed(list(each), (declared or {}).get(column)) for column, each in texts.items()}
+    found = {column: _typed(list(each), (declared or {}).get(column)) for column, each in texts.items()}
+    for column in found.keys() & set(times):
+        told = _typed(list(texts[column]), INSTANT)
+        if isinstance(found[column].dtype, pl.String) and any(value is not None for value in told.values.values()):
+            found[column] = told
+    return found
 
 
 def _typed(texts: list[str], declared: pl.DataType | None) -> Partition:
@@ -76,7 +84,9 @@ def _typed(texts: list[str], declared: pl.DataType | None) -> Partition:
         for form, parse in _FORMS:
             if len(known) and known.str.contains(form).all():
                 parsed = parse(known)
-                if not parsed.null_count():
+                # Where two texts would be one value, 01 and 1, they are no numbers.
+                several = parsed.dtype.is_numeric() and parsed.n_unique() < known.n_unique()
+                if not parsed.null_count() and not several:
                     typed = parsed
                     break
     return Partition(typed.dtype, {**dict(zip(known.to_list(), typed.to_list(), strict=True)), _NULL: None})

@@ -62,7 +62,9 @@ class ParquetReader(FilesReader[ParquetSource]):
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Returns the columns that the files have together; their footers tell."""
-        self._partitions = partitions((file.name for file in files), {**self._spec._declared, **self._spec.columns})
+        self._partitions = partitions(
+            (file.name for file in files), {**self._spec._declared, **self._spec.columns}, raw_time_columns(self._spec)
+        )
         for name in self._spec.columns:
             if name not in self._partitions:
                 raise SourceShapeError(

@@ -12,6 +12,7 @@ import pytest
 
 from featurestore.clock import from_micros
 from featurestore.errors import SourceError
+from featurestore.plan.unread import UNREAD
 from featurestore.sources import parquet
 from featurestore.sources.parquet import ParquetReader
 from featurestore.spec.source import ParquetSource
@@ -137,6 +138,32 @@ def test_s1_a_hive_partition_may_tell_the_time(tmp_path: Path) -> None:
     assert read(there, span.chunks).select("id", "day").rows() == [(1, datetime(2013, 1, 1, tzinfo=UTC))]
     span = there.span(saved(dict(span.cursor)), None, datetime(2013, 1, 2, tzinfo=UTC), MANY)
     assert read(there, span.chunks)["id"].to_list() == [2]
+
+
+def test_s19_a_hive_partition_that_is_no_time_is_a_null_one(tmp_path: Path) -> None:
+    """One folder that was named wrongly stopped all rows of its source."""
+    for number, day in enumerate(("2013-01-01", "10000-01-01", "soon")):
+        write(tmp_path / f"lake/day={day}/x.parquet", frame([(number, 100, 100)]))
+    there = reader(tmp_path, "lake", event_time="day")
+    [chunk] = there.span(None, None, datetime(2013, 1, 2, tzinfo=UTC), MANY).chunks
+    rows = there.read(chunk, texts=True).sort("id")
+    assert rows["day"].to_list() == [datetime(2013, 1, 1, tzinfo=UTC), None, None]
+    assert rows[UNREAD].to_list() == [None, {"day": "10000-01-01"}, {"day": "soon"}]
+    (tmp_path / "lake/day=2013-01-01/x.parquet").unlink()
+    with pytest.raises(SourceError, match="not a time"):
+        reader(tmp_path, "lake", event_time="day").schema()
+
+
+def test_s9_hive_partitions_that_numbers_do_not_tell_apart_are_texts(tmp_path: Path) -> None:
+    """Two events whose ids were 01 and 1 were one."""
+    for code in ("01", "1"):
+        write(tmp_path / f"lake/code={code}/x.parquet", frame([(1, 100, 100)]))
+    assert run_of(reader(tmp_path, "lake", **TIMES), "code") == ["01", "1"]
+    assert run_of(reader(tmp_path, "lake", **TIMES, columns={"code": int}), "code") == [1, 1]
+
+
+def run_of(there: ParquetReader, column: str) -> list[Any]:
+    return sorted(read(there, pin(there, None, 200).chunks)[column].to_list())
 
 
 @pytest.mark.parametrize(
