@@ -139,7 +139,7 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     elif isinstance(dtype, pl.Binary):
         parsed = texts.str.decode("base64", strict=False)
     elif dtype.is_numeric():
-        parsed = texts.str.strip_chars().cast(dtype, strict=False)
+        parsed = _numbers(texts, dtype)
     elif isinstance(dtype, (pl.Categorical, pl.Enum)):
         parsed = texts.cast(dtype, strict=False)
     else:
@@ -152,6 +152,14 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
             column=texts.name,
         )
     return parsed
+
+
+def _numbers(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
+    parsed = texts.str.strip_chars().cast(dtype, strict=False)
+    if not dtype.is_float():
+        return parsed
+    # Of digits that are too many for a float Polars makes an infinity.
+    return parsed.set((parsed.is_infinite() & texts.str.contains(r"\d")).fill_null(value=False), None)
 
 
 def _duration_micros(text: str | None) -> int | None:

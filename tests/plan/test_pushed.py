@@ -53,3 +53,10 @@ def test_what_is_no_duration_is_told(text: str) -> None:
 def test_parts_of_a_duration_add_up() -> None:
     told = pushed(pl.Duration("us"), "P1DT2H3M4.5S", "-PT90M", "+P2D")
     assert told.to_list() == [timedelta(days=1, hours=2, minutes=3, seconds=4.5), timedelta(minutes=-90), timedelta(days=2)]
+
+
+@pytest.mark.parametrize(("dtype", "text"), [(pl.Float64(), "-1e400"), (pl.Float32(), "1e39")])
+def test_s22_digits_that_no_float_holds_are_no_infinity(dtype: pl.DataType, text: str) -> None:
+    with pytest.raises(RequestError, match=f"'{text}' in the column 'value', which is no Float"):
+        pushed(dtype, "1.5", text)
+    assert pushed(dtype, "inf", "-Infinity", "1e30", None).is_infinite().to_list() == [True, True, False, None]
