@@ -299,14 +299,17 @@ class Care(Parts):
             yield f"source: {name}", partial(self._told_source, source)
         stores = self.settings.project, catalog, self._offline, self._ledger, self._clock
         views = ViewChecks(*stores, self._train_sample, self._look_up_sample)
-        online = OnlineChecks(self.settings.project, self._offline, self._online, self._watched, self._clock)
+
+        def online() -> OnlineChecks:  # made by each check: a store whose files are damaged cannot be opened, which is its finding
+            return OnlineChecks(self.settings.project, self._offline, self._online, self._watched, self._clock)
+
         for name, applied in sorted(catalog.views.items()):
             yield f"runs: {name}", partial(views.runs, applied)
             yield f"history: {name}", partial(views.history, applied)
             yield f"history: {name}", partial(self._histories.whole, applied)
             yield f"online: {name}", partial(views.online, catalog.served[name])
-            yield f"online values: {name}", partial(online.values, catalog.served[name])
-        yield "online store", online.strangers
+            yield f"online values: {name}", partial(lambda served: online().values(served), catalog.served[name])
+        yield "online store", lambda: online().strangers()
         yield from SourceChecks(self.settings.project, self._offline, self._ledger).of(catalog)
 
     def _told_settings(self) -> "Iterator[Finding]":

@@ -142,6 +142,22 @@ def test_what_is_not_applied_and_what_cannot_be_reached_are_told(tmp_path: Path)
         assert "cannot be written to" in wrong(store.doctor())["folder: history"]
 
 
+def test_an_online_store_that_cannot_be_opened_is_a_finding_among_the_others(tmp_path: Path) -> None:
+    """The doctor ended with the store's error, and found nothing else."""
+    source = parquet_of(tmp_path / "data", [rows(to_micros(utc_now()))])
+    with store_at(tmp_path / "project", utc_now) as store:
+        store.apply([view_of(source, KEYS, {"x": float | None})])
+        store.materialize()
+    data = tmp_path / "project" / ".featurestore" / "online" / "data.mdb"
+    data.write_bytes(data.read_bytes()[:4096])
+    with store_at(tmp_path / "project", utc_now) as store:
+        for repair in (False, True):
+            found = store.doctor(repair=repair)
+            assert all("its file was cut short" in told for told in wrong(found).values())
+            assert {"online store", "online: v", "online values: v"} <= wrong(found).keys()
+            assert {each.check for each in found if each.state == "ok"} >= {"registry", "history: v", "source: rows"}
+
+
 def test_a_server_that_may_lose_values_is_told(valkey_server: object, tmp_path: Path) -> None:
     from tests.servers.valkey import ValkeyServer
 
