@@ -13,6 +13,7 @@ import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
+from http.client import HTTPException
 from time import perf_counter
 from typing import Any
 
@@ -116,7 +117,16 @@ class KeySet:
         try:
             self._keys = await asyncio.to_thread(self._read)
             self._fetched_at = perf_counter()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        except (
+            OSError,
+            HTTPException,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            jwt.PyJWTError,
+        ) as error:
             _log.warning("The keys of the issuer %s cannot be fetched: %s", self._issuer, error)
         finally:
             self._fetching = None
@@ -210,7 +220,7 @@ class Tokens:
                 },
             )  # fmt: skip
             self._check_times(claims)
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError) as error:  # 10**400 is a number in JSON, and no float
             raise Unauthenticated(f"The token does not count: {_said(error)}") from error
         known = (str(claims["sub"]), self._granted(claims))
         self._remember(digest, claims["exp"], known)

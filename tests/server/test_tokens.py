@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.client import BadStatusLine
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from featurestore.clock import utc_now
 from featurestore.config import load_settings
 from featurestore.errors import ConfigError, Unauthenticated, UnavailableError
 from featurestore.server import tokens
-from featurestore.server.tokens import Tokens
+from featurestore.server.tokens import KeySet, Tokens
 from featurestore.spec.grant import Grant
 from tests.server.issuers import AUDIENCE, Issuer
 
@@ -107,6 +108,8 @@ def test_a_claim_may_lie_deeper(issuer: Issuer, tmp_path: Path) -> None:
         ({"exp": 1.0}, "expired"),
         ({"exp": None}, "lacks"),
         ({"exp": "soon"}, "is none"),
+        ({"exp": 10**400}, "is none"),
+        ({"nbf": -(10**400)}, "is none"),
         ({"nbf": 4e9}, "time has not come"),
         ({"iat": 4e9}, "time has not come"),
         ({"aud": "somebody"}, "somebody else"),
@@ -241,6 +244,23 @@ def test_an_issuer_that_is_away_is_no_wrong_token(issuer: Issuer, tmp_path: Path
     issuer.broken = True  # what is known goes on to count
     seconds[0] += tokens.KEEP + 1
     assert verify(known, issuer.sign(claims_of(issuer, sub="bob")))[0][0] == "bob"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[" * 100_000, b"\xff", b"null", b"[]", b'{"keys": [5]}', b'{"keys": "abc"}', b'{"issuer": 1}', None]
+)
+def test_whatever_is_answered_in_an_issuers_place_is_no_wrong_token(
+    issuer: Issuer, tmp_path: Path, answer: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch(url: str) -> Any:
+        if answer is None:
+            raise BadStatusLine("SSH-2.0-OpenSSH")  # another server at the address
+        return json.loads(answer)
+
+    settings = load_settings(tmp_path, oidc_issuer=issuer.url, oidc_audience=AUDIENCE)
+    known = Tokens(settings, utc_now, KeySet(issuer.url, fetch=fetch))
+    assert [type(each) for each in verify(known, issuer.sign(claims_of(issuer)))] == [UnavailableError]
+    assert "cannot be fetched" in caplog.text
 
 
 @pytest.mark.parametrize(
