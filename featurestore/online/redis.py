@@ -21,7 +21,7 @@ _CONNECTIONS = 64
 _DELETES = 1000  # keys, that are deleted at once
 _REFUSED = -1  # by a script, where the mark is another one
 _WAIT = 5  # seconds, for a connection to become free
-_COMMANDS = "MGET, MSET, SET, GETRANGE, EXISTS, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
+_COMMANDS = "MGET, MSET, SET, GETRANGE, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
 _DEFAULTS: dict[str, Any] = {
     "socket_timeout": 5.0,
     "socket_connect_timeout": None,  # as socket_timeout

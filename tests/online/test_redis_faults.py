@@ -193,6 +193,19 @@ class TestFaults:
             store.write([Entry(b"a", b"1")])
         store.close()
 
+    def test_a_key_of_another_type_is_nothing_to_a_reader_and_in_nobodys_way(self, server: ValkeyServer) -> None:
+        """Where nothing was read, nothing could be put: runs of a view of windows failed, and what should mend them too."""
+        store = RedisStore(server.url)
+        with redis.Redis(port=server.port) as client:
+            for key in ("a", "b", "c"):
+                client.hset(key, "x", "y")
+        assert store.read([b"a", b"b"]) == [None, None]
+        assert store.write([Entry(b"a", b"1", replaces=b""), Entry(b"b", b"1", replaces=b"", ttl_ms=60_000)]) == 2
+        assert store.write([Entry(b"c", b"1")]) == 1
+        assert store.read([b"a", b"b", b"c"]) == [b"1"] * 3
+        assert store.write([Entry(b"a", b"2", replaces=b"")]) == 0
+        store.close()
+
     def test_a_replica(self, server: ValkeyServer) -> None:
         store = RedisStore(server.url)
         with redis.Redis(port=server.port) as client:
