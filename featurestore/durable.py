@@ -173,6 +173,13 @@ def make_file(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def make_mark(path: Path, former: Iterable[Path]) -> None:
+    """Makes an empty file whose name says something, in place of former ones; it need not outlast a power cut."""
+    os.close(open_lock(path))
+    for each in former:
+        each.unlink(missing_ok=True)
+
+
 def touch(path: Path) -> float:
     """Sets a file's time to the present, and returns it as the file system has it."""
     path.touch(mode=file_mode(path))

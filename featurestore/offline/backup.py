@@ -7,6 +7,7 @@ from featurestore.durable import copy_file, remove_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta_files import translated
 from featurestore.offline.delta_open import open_delta
+from featurestore.offline.pushed import MARK
 
 _PUSHED, _COMMITS = "_pushed", "_delta_log"
 _ATTEMPTS = 5
@@ -40,8 +41,9 @@ def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
 def _copy_table(table: Path, target: Path) -> None:
     for _ in range(_ATTEMPTS):
         remove_folder(target, lasting=False)
+        _copy(table, target, sorted((table / _PUSHED).glob(f"*{MARK}")))  # before what it tells of, for more may come meanwhile
         for part in (_PUSHED, _COMMITS):
-            _copy(table, target, _files(table / part))
+            _copy(table, target, [path for path in _files(table / part) if path.suffix != MARK])
         others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (_PUSHED, _COMMITS)]
         _copy(table, target, others)
         named = open_delta(target).file_uris()

@@ -133,17 +133,14 @@ class DeltaStore:
     def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
         """Refuses to write over what is missing. A file may be gone because the table was written anew at this moment."""
         try:
-            require_whole(state, table, after, self._numbers(state, table))
+            require_whole(state, table, after, self._log.lost(table, state.folded))
         except DamagedHistoryError:
             if not state.is_current():
                 return
             # A folder that is written to while it is listed may be told without a segment that is in it.
             with self._log.held(table):
                 if state.is_current():
-                    require_whole(state, table, after, self._numbers(state, table))
-
-    def _numbers(self, state: DeltaState, table: Table) -> list[int]:
-        return [segment_number(name) for name in self._log.names(table, state.folded)]
+                    require_whole(state, table, after, self._log.lost(table, state.folded))
 
     def _commit(self, merge: Merge, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
         """Writes what was merged as the table's next version, less rows that were pushed while it was merged.

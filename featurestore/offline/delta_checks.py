@@ -1,8 +1,8 @@
 """Whether a table is whole: a hole in it is found before anything is written over it.
 
 A commit says how many rows the table has after it, the ledger which runs were committed, and the segments of the log of pushes are
-numbered without gaps. So what is missing is seen by looking at the last entry, at the files that the table names, and at the
-folder of the log.
+numbered without gaps, the last number noted beside them. So what is missing is seen by looking at the last entry, at the files that
+the table names, and at the folder of the log.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ _NAMED = 3
 """So many files that are missing are named; of more it is said how many."""
 
 
-def require_whole(state: DeltaState, table: Table, after: int, segments: Sequence[int]) -> None:
+def require_whole(state: DeltaState, table: Table, after: int, lost: Sequence[int]) -> None:
     """Refuses to write to a table that lacks something, or that another definition made.
 
     Args:
         state: the table as it is.
         table: the table.
         after: the last run that the ledger knows to be committed.
-        segments: the numbers of the segments in its log.
+        lost: the numbers of the segments that its log lacks.
 
     Raises:
         DamagedHistoryError: it lacks something.
         MaterializeError: another definition made it.
     """
-    if problems := problems_of(state, after, segments):
+    if problems := problems_of(state, after, lost):
         raise damaged(str(table), table.view, problems)
     made_by = state.configuration.get(DEFINITION, "")
     # A registry that knows of a run has made the table itself: a digest may be another one where this package is another one.
@@ -48,7 +48,7 @@ def other_definition(table: Table) -> str:
     )
 
 
-def problems_of(state: DeltaState, after: int, segments: Sequence[int]) -> list[str]:
+def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]:
     """Returns what a table lacks, a sentence each."""
     problems = [lost_runs(state.last_run, after)] if state.last_run < after else []
     if state.version >= 0:
@@ -61,7 +61,6 @@ def problems_of(state: DeltaState, after: int, segments: Sequence[int]) -> list[
         named = ", ".join(str(state.folder / file.path) for file in missing[:_NAMED])
         rows = sum(file.rows for file in missing)
         problems.append(f"{len(missing)} of its files with {rows:,} rows are gone or cut off: {named}")
-    lost = lost_segments(state.folded, segments)
     if lost:
         problems.append(f"{len(lost)} pushes that wait for a run are gone: the segments {', '.join(map(str, lost[:_NAMED]))}")
     return problems
@@ -78,8 +77,3 @@ def missing_files(state: DeltaState) -> list[File]:
         if size != file.size:
             found.append(file)
     return found
-
-
-def lost_segments(folded: int, segments: Sequence[int]) -> list[int]:
-    """Returns the numbers of segments that must be there, as greater ones are, and are not."""
-    return sorted(set(range(folded + 1, max(segments, default=folded) + 1)) - set(segments))

@@ -18,7 +18,7 @@ from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.condition import Booked, Condition, damaged
 from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_checks import lost_segments, missing_files, problems_of
+from featurestore.offline.delta_checks import missing_files, problems_of
 from featurestore.offline.delta_entries import (
     LOG,
     broken_checkpoint,
@@ -83,7 +83,7 @@ class DeltaMender:
                     except DamagedHistoryError:
                         return Condition(tuple(broken_entries(folder, pages=True)))
                     names = self._log.names(table, state.folded)
-                    problems = problems_of(state, booked.last_run, [segment_number(name) for name in names])
+                    problems = problems_of(state, booked.last_run, self._log.lost(table, state.folded))
                     problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
                     problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
                 if not problems:
@@ -216,9 +216,7 @@ class DeltaMender:
         state = open_state(folder)
         names = self._log.names(table, state.folded)
         broken = self._unreadable(table, names)
-        numbers = [segment_number(name) for name in names if folder / "_pushed" / name not in broken]
-        lost = sorted({*lost_segments(state.folded, [*numbers, *(segment_number(path.name) for path in broken)]),
-                       *(segment_number(path.name) for path in broken)})  # fmt: skip
+        lost = sorted({*self._log.lost(table, state.folded), *(segment_number(path.name) for path in broken)})
         if not lost:
             return ""
         told = f"{len(lost)} pushes that waited for a run"

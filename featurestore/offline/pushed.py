@@ -3,7 +3,8 @@
 A segment is ``_pushed/<number>-<random>.parquet``, in the form of a staged file: the table's columns and the hash of the keys,
 sorted by it, and ``_corrects``. It is written beside and renamed, so it appears whole. The table's transaction ``pushed`` is
 the number up to which segments are in the table; a reader leaves those out of the log. Numbers are given, and the table's
-versions written, under one lock a table, so what a writer has looked at is still so when it writes.
+versions written, under one lock a table, so what a writer has looked at is still so when it writes. ``_pushed/<number>.last`` is
+named by the greatest number that was given: the last segments may be lost, and their numbers must not be given again.
 """
 
 import os
@@ -16,7 +17,7 @@ from uuid import uuid4
 import polars as pl
 from filelock import FileLock, Timeout
 
-from featurestore.durable import TEMPORARY, file_mode, make_folders, move, remove, settle, sync_folder, write_beside
+from featurestore.durable import TEMPORARY, file_mode, make_folders, make_mark, move, remove, settle, sync_folder, write_beside
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
 from featurestore.offline.delta_entries import LOG
@@ -28,6 +29,7 @@ from featurestore.plan.buckets import key_hash
 from featurestore.plan.history import number_copies, sort_history
 
 _FOLDER = "_pushed"
+MARK = ".last"
 _DIGITS = 16
 _ATTEMPTS = 20
 _OPTIMISTIC = 3
@@ -37,7 +39,7 @@ _PAUSE = 0.001
 
 
 class _Held:
-    """What this process knows of a table and its log: the rows of segments, where they are, up to which they are gone.
+    """What this process knows of a table and its log: rows of segments, where they are, up to which they are gone, or were given.
 
     The lock is for its threads.
     """
@@ -48,6 +50,7 @@ class _Held:
         self.segments: dict[str, pl.DataFrame] = {}
         self.places: dict[int, str] = {}
         self.removed = 0
+        self.marks: list[int] = []
         self.columns = table.features.keys()
         self.known = KnownRows(folder, table)
 
@@ -189,14 +192,24 @@ class DeltaPushLog:
         """Returns the names of the segments with numbers after one, in their order."""
         try:
             with os.scandir(self._folder_of(table) / _FOLDER) as entries:
-                found = sorted(entry.name for entry in entries if is_segment(entry.name))
+                listed = [entry.name for entry in entries]
         except FileNotFoundError:
             return []
+        found = sorted(name for name in listed if is_segment(name))
         held = self._held(table)
+        held.marks = [
+            int(name.removesuffix(MARK)) for name in listed if name.endswith(MARK) and name.removesuffix(MARK).isdecimal()
+        ]
         held.places = {segment_number(name): name for name in found}
         # The first are removed first.
         held.removed = max(held.removed, min(held.places, default=1) - 1)
         return [name for number, name in held.places.items() if number > after]
+
+    def lost(self, table: Table, folded: int) -> list[int]:
+        """Returns the numbers of segments that must be there, as they were given and are not in the table, and are not."""
+        there = set(map(segment_number, self.names(table, folded)))
+        given = max([folded, *there, *self._held(table).marks])
+        return sorted(set(range(folded + 1, given + 1)) - there)
 
     def named(self, table: Table, numbers: Sequence[int]) -> list[str]:
         """Returns the names of the segments with some numbers.
@@ -267,13 +280,14 @@ class DeltaPushLog:
             if not state.is_current() or self.names(table, state.folded) != list(live):
                 remove([beside])
                 return None
-            seq = max([state.folded, *map(segment_number, live)]) + 1
+            seq = max([state.folded, *held.marks, *map(segment_number, live)]) + 1
             name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
             try:
                 # NOTE: on the disk before anybody else is given the next number: a gap in them is a loss, and nothing else.
                 move(beside, folder / name)
             except FileNotFoundError:
                 return None
+            make_mark(folder / f"{seq:0{_DIGITS}d}{MARK}", [folder / f"{mark:0{_DIGITS}d}{MARK}" for mark in held.marks])
         held.segments[name] = segment
         return _appended(seq, found, {**live, name: segment})
 

@@ -21,7 +21,7 @@ from featurestore.offline.delta_checks import problems_of
 from featurestore.offline.delta_entries import checkpoint_at, entries_of, hinted_checkpoint
 from featurestore.offline.delta_files import BUCKET, NewFile, remove_file, translated
 from featurestore.offline.delta_table import DeltaState, open_state, write_change, write_checkpoint
-from featurestore.offline.pushed import DeltaPushLog, segment_number
+from featurestore.offline.pushed import DeltaPushLog
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
@@ -95,7 +95,7 @@ class DeltaUpkeep:
             return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
 
     def _problems(self, state: DeltaState, table: Table) -> list[str]:
-        return problems_of(state, 0, [segment_number(name) for name in self._log.names(table, state.folded)])
+        return problems_of(state, 0, self._log.lost(table, state.folded))
 
     def _replace(self, table: Table, state: DeltaState, merged: set[str], actions: list[object]) -> bool:
         """Names the merged files instead of those they were merged from, if all of these are the table's still."""

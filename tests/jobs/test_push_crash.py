@@ -41,7 +41,9 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
             rows = store.online(view, [{"k": key} for key in ENTITIES])
             found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
             found[f"{view} log"] = [
-                path.name for path in (folder / ".featurestore/offline" / folder.name / view / "v1/_pushed").glob("*.*")
+                path.name
+                for path in (folder / ".featurestore/offline" / folder.name / view / "v1/_pushed").glob("*.*")
+                if path.suffix != ".last"
             ]
         found["runs"] = {run.state for run in store.runs()}
     return found

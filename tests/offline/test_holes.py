@@ -178,6 +178,28 @@ def test_f2_a_push_that_is_lost_before_a_run_took_it_over_is_found(store: Featur
         assert sorted(other.sql("from v")["x"].to_list())[-2:] == [300.0, 600.0]
 
 
+@pytest.mark.parametrize("lost", [1, 2], ids=["the last", "all"])
+def test_f2_the_last_pushes_that_are_lost_are_found_and_their_numbers_are_not_given_again(store: FeatureStore, lost: int) -> None:
+    """A number given again would be taken for one that is in windows online already."""
+    store.push("rows", rows(500, 1))
+    store.push("rows", rows(600, 1))
+    for segment in sorted(table(store).glob("_pushed/*.parquet"))[-lost:]:
+        segment.unlink()
+    with again(store) as other:
+        assert any(f"{lost} pushes that wait for a run are gone" in told for told in errors(other))
+        other.push("rows", rows(700, 1))
+        assert max(path.name for path in table(store).glob("_pushed/*.parquet")).startswith("0000000000000004-")
+        with pytest.raises(DamagedHistoryError, match=f"segments {4 - lost}"):
+            other.materialize(["v"])
+        other.backup("copy")
+        other.materialize(["v"], start="0001-01-01")
+        assert not errors(other)
+        assert sorted(other.sql("from v")["x"].to_list())[-2:] == [300.0 if lost == 2 else 500.0, 700.0]
+        other.push("rows", rows(800, 1))
+        other.materialize(["v"])
+        assert not errors(other)
+
+
 def test_f2_a_history_that_is_gone_is_not_begun_again_unasked(store: FeatureStore) -> None:
     shutil.rmtree(table(store))
     with again(store) as other:
