@@ -380,6 +380,24 @@ def request(name: str, **fields: Any) -> type[Request]:
     return type(name, (Request,), {"__annotations__": fields, "__module__": __name__})
 
 
+@pytest.mark.parametrize("days", [100_000_000, 4_000_000, -4_000_000])
+def test_a_time_beyond_the_calendar_is_told_with_its_row(own: FeatureStore, days: int) -> None:
+    """Python cannot say it, and Polars panics over some: neither is an answer to whoever chose the number."""
+    far = view(
+        "far", [request("moved", days=int)],
+        at=(datetime | None, (pl.col("days") * 86_400_000_000).cast(pl.Datetime("us", "UTC")), {}),
+        text=(str | None, (pl.col("days") * 86_400_000_000).cast(pl.Datetime("us", "UTC")).dt.to_string("%Y"), {}),
+    )  # fmt: skip
+    own.apply([far])
+    rows = [{"days": 1}, {"days": days}]
+    for ask in (lambda: own.online("far.at", rows).to_dicts(), lambda: own.training_frame(spine(rows), "far.at", time="t")):
+        with pytest.raises(RequestError, match=f"Row 1: the feature far.at comes to {days * 86_400_000_000}, which does not fit"):
+            ask()
+    if days == 100_000_000:
+        with pytest.raises(RequestError, match="Row 1: on-demand view 'far' fails"):
+            own.online("far.text", rows).to_dicts()
+
+
 class TestApplying:
     def test_a_process_without_the_definitions_serves(self, store: FeatureStore) -> None:
         expected = store.online(MODEL, ROWS).to_polars()

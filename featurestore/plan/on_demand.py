@@ -15,6 +15,7 @@ from featurestore.errors import RequestError
 from featurestore.plan.discretion import described
 from featurestore.plan.requests import RequestColumn, constraints_of, first_broken
 from featurestore.plan.rows import fitted
+from featurestore.plan.values import values_of
 from featurestore.spec.expression import Expression
 from featurestore.spec.feature import FeatureSpec
 
@@ -117,7 +118,7 @@ class Step:
         try:
             made = evaluate(used, self._expressions)
             checks = self._checks
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             row = None if (failing := self._failing(used)) is None else start + failing
             where = "" if row is None else f"Row {row}: "
             told = described(error) if self.personal else str(error).splitlines()[0]
@@ -141,7 +142,7 @@ class Step:
         for row in range(columns[0].len() if columns[0].len() <= _MANY_ROWS else 0):
             try:
                 evaluate([column[row : row + 1] for column in columns], self._expressions)
-            except pl.exceptions.PolarsError:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
                 return row
         return None
 
@@ -167,7 +168,7 @@ class Step:
         broken = first_broken(made, conditions)
         if broken is not None:
             row, reason = broken
-            said, value = f"{self.view}.{output.feature.name}", made[output.name][row]
+            said, [value] = f"{self.view}.{output.feature.name}", values_of(made[output.name][row : row + 1])
             what = "comes to a value that" if self.personal else f"comes to {value!r}, which"
             raise RequestError(
                 f"Row {start + row}: the feature {said} {what} {reason}. Mend the row, or what is declared.",

@@ -11,6 +11,7 @@ import polars as pl
 from featurestore.dtypes import fits
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.plan.rows import broken_constraints, fitted
+from featurestore.plan.values import values_of
 from featurestore.spec.feature import FeatureSpec
 from featurestore.spec.request import RequestField
 
@@ -82,7 +83,7 @@ class RequestColumn:
         if broken is not None:
             row, reason = broken
             raise RequestError(
-                f"Row {start + row}: the request field {self.said} is {given[row]!r}, which {reason}.",
+                f"Row {start + row}: the request field {self.said} is {values_of(given[row : row + 1])[0]!r}, which {reason}.",
                 row=start + row,
                 column=self.field.name,
             )
