@@ -9,10 +9,10 @@ from benchmarks import data
 from benchmarks.measure import DATA, Line, in_turn, microseconds
 from benchmarks.project import USER, store
 from featurestore import FeatureStore, FeatureView, FrameSource
-from featurestore.plan.online import compile_online
-from featurestore.plan.selection import select
-from featurestore.retrieve.online import store_keys
-from featurestore.spec.reference import parse_references
+from featurestore.definitions.reference import parse_references
+from featurestore.online.plan import compile_online
+from featurestore.retrieval.online import store_keys
+from featurestore.selection.select import select
 
 ENTITIES = 10_000
 CALLS = 1_000

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks import data
 from benchmarks.measure import DATA
 from featurestore import Entity, Feature, FeatureStore, FeatureView, ParquetSource, count, max_, mean, sum_
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 
 USER = Entity("user", entity=str)
 

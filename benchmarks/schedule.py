@@ -13,8 +13,8 @@ import polars as pl
 from benchmarks.measure import Line, in_turn
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.clock import to_micros
-from featurestore.registry.due import Due, Dues
 from featurestore.registry.leases import Leases
+from featurestore.registry.schedule_state import Due, Dues
 
 VIEWS, SECONDS, REACH = 500, 10, 0.050
 SCHEDULES = ("5m", "15m", "1h", "*/5 * * * *", "0 6 * * mon-fri Europe/Berlin")

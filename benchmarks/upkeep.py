@@ -15,7 +15,7 @@ from benchmarks.measure import DATA, Line, in_process
 from benchmarks.project import USER, store, windowed
 from featurestore import Feature, FeatureStore, FeatureView, FrameSource, ParquetSource
 from featurestore.offline.base import Table
-from featurestore.plan.rows import shape_rows
+from featurestore.rows.transform import shape_rows
 
 ENTITIES, BATCH, RUNS, WARM_UP = 100_000, 1_000, 9, 3
 SIZES = (1_000_000, 10_000_000, 100_000_000)

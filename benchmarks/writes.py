@@ -11,11 +11,11 @@ from benchmarks import data
 from benchmarks.measure import Line
 from benchmarks.project import materialized, view
 from featurestore.clock import to_micros, utc_now
-from featurestore.jobs.latest import LatestWriter
-from featurestore.jobs.progress import Silence
+from featurestore.materialization.online_writer import LatestWriter
+from featurestore.materialization.progress import Silence
 from featurestore.offline.base import Table
-from featurestore.online.redis import RedisStore
-from featurestore.plan.online import online_entries
+from featurestore.online.plan import online_entries
+from featurestore.online.redis.store import RedisStore
 
 ENTITIES = 1_000_000
 _BATCH = 1_000
@@ -77,7 +77,7 @@ def _memory(features: int) -> Line:
     import redis
 
     from featurestore import FeatureView, FrameSource
-    from featurestore.spec.catalog import AppliedView
+    from featurestore.definitions.catalog import AppliedView
     from tests.servers.valkey import ValkeyServer
 
     entities = 100_000

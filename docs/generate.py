@@ -21,20 +21,20 @@ from featurestore import errors
 from featurestore.aggregates import Aggregate, Part
 from featurestore.cli.app import app
 from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
-from featurestore.jobs.doctor import Diagnosis, Finding
-from featurestore.jobs.forget import ForgetReport, Forgotten
-from featurestore.jobs.progress import Progress
-from featurestore.jobs.standing import StatusReport, ViewStatus
-from featurestore.jobs.stream_counts import StreamCounts
-from featurestore.jobs.streams import SetAsideEntry, Streams, StreamStatus
-from featurestore.jobs.summary import MaterializeSummary, PushedView, PushSummary, ViewSummary
-from featurestore.jobs.teardown import Removed, TeardownReport
+from featurestore.definitions.reference import FeatureReference, ViewReference
+from featurestore.definitions.source import Source
+from featurestore.definitions.window import Aggregation, aggregate
+from featurestore.maintenance.delete_project import Removed, TeardownReport
+from featurestore.maintenance.doctor import Diagnosis, Finding
+from featurestore.maintenance.status import StatusReport, ViewStatus
+from featurestore.materialization.progress import Progress
+from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
+from featurestore.privacy.forget import ForgetReport, Forgotten
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
-from featurestore.retrieve.rows import OnlineRows
-from featurestore.spec.reference import FeatureReference, ViewReference
-from featurestore.spec.source import Source
-from featurestore.spec.window import Aggregation, aggregate
+from featurestore.retrieval.online_result import OnlineRows
+from featurestore.streams.control import SetAsideEntry, Streams, StreamStatus
+from featurestore.streams.counts import StreamCounts
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py; change the docstrings and run it again. -->"

@@ -4,15 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featurestore.spec.entity import Entity
-    from featurestore.spec.feature import Feature
-    from featurestore.spec.on_demand import OnDemandView
-    from featurestore.spec.request import Request
-    from featurestore.spec.service import FeatureService
-    from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
-    from featurestore.spec.stream import StreamSource
-    from featurestore.spec.view import FeatureView
-    from featurestore.spec.window import (
+    from featurestore.definitions.entity import Entity
+    from featurestore.definitions.feature import Feature
+    from featurestore.definitions.feature_view import FeatureView
+    from featurestore.definitions.on_demand import OnDemandView
+    from featurestore.definitions.request import Request
+    from featurestore.definitions.service import FeatureService
+    from featurestore.definitions.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
+    from featurestore.definitions.stream_source import StreamSource
+    from featurestore.definitions.window import (
         count,
         count_distinct,
         first,
@@ -57,31 +57,31 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CSVSource": "spec.source",
-    "DeltaSource": "spec.source",
-    "Entity": "spec.entity",
-    "Feature": "spec.feature",
-    "FeatureService": "spec.service",
+    "CSVSource": "definitions.source",
+    "DeltaSource": "definitions.source",
+    "Entity": "definitions.entity",
+    "Feature": "definitions.feature",
+    "FeatureService": "definitions.service",
     "FeatureStore": "store",
-    "FeatureView": "spec.view",
-    "FrameSource": "spec.source",
-    "OnDemandView": "spec.on_demand",
-    "ParquetSource": "spec.source",
-    "Request": "spec.request",
-    "SQLSource": "spec.source",
-    "StreamSource": "spec.stream",
-    "count": "spec.window",
-    "count_distinct": "spec.window",
-    "first": "spec.window",
-    "last": "spec.window",
-    "last_n": "spec.window",
-    "max_": "spec.window",
-    "mean": "spec.window",
-    "min_": "spec.window",
-    "quantile": "spec.window",
-    "std": "spec.window",
-    "sum_": "spec.window",
-    "var": "spec.window",
+    "FeatureView": "definitions.feature_view",
+    "FrameSource": "definitions.source",
+    "OnDemandView": "definitions.on_demand",
+    "ParquetSource": "definitions.source",
+    "Request": "definitions.request",
+    "SQLSource": "definitions.source",
+    "StreamSource": "definitions.stream_source",
+    "count": "definitions.window",
+    "count_distinct": "definitions.window",
+    "first": "definitions.window",
+    "last": "definitions.window",
+    "last_n": "definitions.window",
+    "max_": "definitions.window",
+    "mean": "definitions.window",
+    "min_": "definitions.window",
+    "quantile": "definitions.window",
+    "std": "definitions.window",
+    "sum_": "definitions.window",
+    "var": "definitions.window",
 }
 """Where each name is defined. It is imported when it is first asked for, so that a client loads no engine."""
 

@@ -10,16 +10,16 @@ import polars as pl
 
 from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
+from featurestore.definitions.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
+from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import ConfigError
-from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
-from featurestore.spec.stream import StreamSource
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
     from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table, Upkeep
     from featurestore.offline.condition import Mender
     from featurestore.online.base import OnlineStore
-    from featurestore.registry.secret import TombstoneSecret
+    from featurestore.registry.tombstone_secret import TombstoneSecret
     from featurestore.sources.base import SourceReader
     from featurestore.streams.base import StreamConsumer
 
@@ -83,11 +83,11 @@ def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
     """
     scheme, _, rest = settings.online.partition(":")
     if scheme == "lmdb":
-        from featurestore.online.lmdb import LMDBStore
+        from featurestore.online.lmdb.store import LMDBStore
 
         return LMDBStore(settings.root / Path(rest).expanduser(), clock=clock)
     if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
-        from featurestore.online.redis import RedisStore
+        from featurestore.online.redis.store import RedisStore
 
         return RedisStore(settings.online)
     raise ConfigError(
@@ -106,14 +106,14 @@ def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
         raise ConfigError(
             f"offline={settings.offline!r} is not a folder. This version keeps the history in a folder of a file system."
         )
-    from featurestore.offline.delta import DeltaStore
+    from featurestore.offline.delta.history import DeltaStore
 
     return DeltaStore(settings.history_folder, clock=clock, threads=settings.threads or os.cpu_count() or 1)
 
 
 def open_feature_log(settings: Settings) -> "FeatureLog":
     """Returns where a project's settings keep what services answered."""
-    from featurestore.offline.delta_log import DeltaFeatureLog
+    from featurestore.offline.delta.feature_log import DeltaFeatureLog
 
     return DeltaFeatureLog(settings.history_folder)
 
@@ -137,7 +137,7 @@ def own_folders(settings: Settings) -> list[Path]:
 
 def online_address(settings: Settings) -> str:
     """Returns where the online store is, without its password."""
-    from featurestore.online.redis_address import hide_password
+    from featurestore.online.redis.address import hide_password
 
     return hide_password(settings.online)
 
@@ -150,45 +150,45 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
     """
     if settings.online.partition(":")[0] == "lmdb":
         return None
-    from featurestore.online.redis_health import server_facts
+    from featurestore.online.redis.health import server_facts
 
     return server_facts(settings.online)
 
 
 def open_gate(settings: Settings) -> "Gate":
     """Returns the gate that all writes of a project pass."""
-    from featurestore.offline.gate import FileGate
+    from featurestore.offline.write_barrier import FileGate
 
     return FileGate(settings.history_folder / settings.project)
 
 
 def tombstone_secret(settings: Settings) -> "TombstoneSecret":
     """Returns the secret of a project's tombstones, which lies beside its history."""
-    from featurestore.registry.secret import TombstoneSecret
+    from featurestore.registry.tombstone_secret import TombstoneSecret
 
     return TombstoneSecret(settings.history_folder / settings.project / "_tombstone_secret", settings.tombstone_secret)
 
 
 def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
     """Returns what takes entities out of the offline store of a project's settings."""
-    from featurestore.offline.delta import DeltaStore
-    from featurestore.offline.erase import DeltaEraser
+    from featurestore.offline.delta.eraser import DeltaEraser
+    from featurestore.offline.delta.history import DeltaStore
 
     return DeltaEraser(DeltaStore(settings.history_folder, clock=clock), clock=clock)
 
 
 def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
     """Returns what keeps the offline store of a project's settings in order."""
-    from featurestore.offline.delta import DeltaStore
-    from featurestore.offline.upkeep import DeltaUpkeep
+    from featurestore.offline.delta.history import DeltaStore
+    from featurestore.offline.delta.maintenance import DeltaUpkeep
 
     return DeltaUpkeep(DeltaStore(settings.history_folder, clock=clock), clock=clock)
 
 
 def open_mender(settings: Settings, clock: Clock) -> "Mender":
     """Returns what looks whether the histories of a project's settings are whole, and mends them."""
-    from featurestore.offline.delta import DeltaStore
-    from featurestore.offline.delta_mender import DeltaMender
+    from featurestore.offline.delta.history import DeltaStore
+    from featurestore.offline.delta.repair import DeltaMender
 
     return DeltaMender(DeltaStore(settings.history_folder, clock=clock), clock=clock)
 
@@ -206,14 +206,14 @@ def kept_files(settings: Settings) -> dict[str, Path]:
 
 def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     """Deletes, or counts, what the offline store of a project's settings has of it; returns how many files, by view."""
-    from featurestore.offline.removal import remove_project
+    from featurestore.offline.delta.delete_project import remove_project
 
     return remove_project(settings.history_folder, settings.project, dry_run=dry_run)
 
 
 def copy_history(settings: Settings, target: Path) -> tuple[int, int]:
     """Copies what the offline store of a project's settings has of it; returns how many files, and their bytes."""
-    from featurestore.offline.backup import copy_project
+    from featurestore.offline.delta.copy import copy_project
 
     return copy_project(settings.history_folder, settings.project, target)
 
@@ -233,6 +233,6 @@ def open_engine(settings: Settings) -> "Engine":
 
 def run_sql(query: str, tables: "Mapping[str, Table]", store: "OfflineStore") -> pl.DataFrame:
     """Returns the result of a SELECT in which every view's history is a table of its name."""
-    from featurestore.offline.sql import query_history
+    from featurestore.offline.delta.sql import query_history
 
     return query_history(query, tables, store)

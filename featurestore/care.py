@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.access.redaction import discreetly
 from featurestore.adapters import (
     copy_history,
     kept_files,
@@ -17,16 +18,15 @@ from featurestore.adapters import (
     store_folders,
 )
 from featurestore.config import FILE_NAME
+from featurestore.definitions.catalog import Catalog
+from featurestore.definitions.reference import parse_references
+from featurestore.definitions.source import FrameSource, Source
+from featurestore.definitions.stream_source import StreamSource
 from featurestore.durable import folder_mode, make_folders
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.parts import Parts
-from featurestore.plan.discretion import discreetly
-from featurestore.plan.selection import select
-from featurestore.plan.source_notices import decimal_notices
-from featurestore.spec.catalog import Catalog
-from featurestore.spec.reference import parse_references
-from featurestore.spec.source import FrameSource, Source
-from featurestore.spec.stream import StreamSource
+from featurestore.project.source_notices import decimal_notices
+from featurestore.selection.select import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from featurestore.jobs.backup import Backup
-    from featurestore.jobs.doctor import Check, Diagnosis, Finding
-    from featurestore.jobs.forget import ForgetReport, Forgetter
-    from featurestore.jobs.teardown import Remover, TeardownReport
-    from featurestore.jobs.upkeep import UpkeepReport
-    from featurestore.spec.entity import Entity
+    from featurestore.definitions.entity import Entity
+    from featurestore.maintenance.backup import Backup
+    from featurestore.maintenance.delete_project import Remover, TeardownReport
+    from featurestore.maintenance.doctor import Check, Diagnosis, Finding
+    from featurestore.maintenance.maintain import UpkeepReport
+    from featurestore.privacy.forget import ForgetReport, Forgetter
 
 
 _IDLE_SECONDS = 60.0
@@ -135,7 +135,7 @@ class Care(Parts):
         Raises:
             StoreError: a store cannot be reached; repeating it completes it.
         """
-        from featurestore.jobs.teardown import tear_down
+        from featurestore.maintenance.delete_project import tear_down
 
         report = tear_down(self.settings.project, self._removers(), dry_run=dry_run)
         if not dry_run:
@@ -177,7 +177,7 @@ class Care(Parts):
             kind         name                           files   after  merged  removed         bytes   deleted
             history      temps v1                           1       1       0        0             0         0
         """
-        from featurestore.jobs.upkeep import UpkeepReport, retention_of
+        from featurestore.maintenance.maintain import UpkeepReport, retention_of
 
         catalog, keeping = self._watch.refresh(), self._keeping(retention_of(retention), dry_run=dry_run)
         names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
@@ -213,7 +213,7 @@ class Care(Parts):
             >>> made.registry, made.files
             (True, 0)
         """
-        from featurestore.jobs.backup import Backup
+        from featurestore.maintenance.backup import Backup
 
         folder = self.settings.root / Path(target).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -242,14 +242,14 @@ class Care(Parts):
             >>> found.is_well, found[0].check, found[0].state
             (True, 'settings', 'ok')
         """
-        from featurestore.jobs.doctor import examine
+        from featurestore.maintenance.doctor import examine
 
         self.require_open()
         repairs = [("repair", self._repair)] if repair else []
         return examine([*repairs, *self._checks()])
 
     def _repair(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding
+        from featurestore.maintenance.doctor import Finding
 
         catalog = self._watch.refresh()
         job = self._materializer(None)
@@ -269,8 +269,8 @@ class Care(Parts):
 
     def _checks(self) -> "Iterator[tuple[str, Check]]":
         """Yields what the doctor looks at, each with what it is called where it cannot be looked at."""
-        from featurestore.jobs.doctor import told_definitions, told_folder, told_versions
-        from featurestore.jobs.doctor_history import told_access
+        from featurestore.maintenance.check_history import told_access
+        from featurestore.maintenance.doctor import told_definitions, told_folder, told_versions
 
         settings = self.settings
         yield "settings", self._told_settings
@@ -289,9 +289,9 @@ class Care(Parts):
         yield from self._checks_of(catalog)
 
     def _checks_of(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
-        from featurestore.jobs.doctor import ViewChecks, told_streams
-        from featurestore.jobs.doctor_online import OnlineChecks
-        from featurestore.jobs.doctor_sources import SourceChecks
+        from featurestore.maintenance.check_online import OnlineChecks
+        from featurestore.maintenance.check_sources import SourceChecks
+        from featurestore.maintenance.doctor import ViewChecks, told_streams
 
         yield "streams", lambda: told_streams(self.streams.status())
         yield "registry", partial(self._histories.known, catalog)
@@ -313,15 +313,15 @@ class Care(Parts):
         yield from SourceChecks(self.settings.project, self._offline, self._ledger).of(catalog)
 
     def _told_settings(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding
+        from featurestore.maintenance.doctor import Finding
 
         path = self.settings.root / FILE_NAME
         there = f"{path} is read" if path.exists() else f"there is no {path}; the defaults hold"
         yield Finding("settings", "ok", f"{there}. Project {self.settings.project!r}, online={online_address(self.settings)}")
 
     def _told_registry(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding, told_clock, told_due
-        from featurestore.registry.health import database_facts, dues_ahead, expired_leases
+        from featurestore.maintenance.doctor import Finding, told_clock, told_due
+        from featurestore.registry.facts import database_facts, dues_ahead, expired_leases
 
         kind, now = database_facts(self._registry)
         yield Finding("registry", "ok", f"{kind}, revision {self._watch.refresh().revision}")
@@ -336,7 +336,7 @@ class Care(Parts):
             yield Finding(f"forget: {entity}", "error", f"forgetting {count:,} of them was interrupted", advice)
 
     def _told_online(self) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding, told_clock
+        from featurestore.maintenance.doctor import Finding, told_clock
 
         yield Finding("online store", "ok", self._online.check())
         facts = online_facts(self.settings)
@@ -346,7 +346,7 @@ class Care(Parts):
                 yield Finding("online store", "warning", problem)
 
     def _told_source(self, source: Source) -> "Iterator[Finding]":
-        from featurestore.jobs.doctor import Finding
+        from featurestore.maintenance.doctor import Finding
 
         if isinstance(source, FrameSource):
             yield Finding(f"source: {source.name}", "ok", "its rows are in the memory of the process that defines it")
@@ -366,7 +366,7 @@ class Care(Parts):
         return self._reader.read(plan, rows, at).to_dicts()
 
     def _removers(self) -> "Mapping[str, Remover]":
-        from featurestore.registry.removal import remove_project
+        from featurestore.registry.delete_project import remove_project
 
         return {
             "offline store": lambda dry_run: remove_history(self.settings, dry_run=dry_run),
@@ -384,8 +384,8 @@ class Care(Parts):
         return self._online.delete(space)
 
     def _forgetter(self) -> "Forgetter":
-        from featurestore.jobs.forget import Forgetter
-        from featurestore.registry.remains import Remains
+        from featurestore.privacy.forget import Forgetter
+        from featurestore.registry.error_scrub import Remains
 
         project = self.settings.project
         sources = self._watch.refresh().sources

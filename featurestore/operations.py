@@ -9,22 +9,22 @@ import polars as pl
 
 from featurestore.care import Care
 from featurestore.clock import parse_duration, parse_instant
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.reference import parse_references
+from featurestore.definitions.source import Source
 from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
 from featurestore.online.base import OnlineLostError
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.reference import parse_references
-from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
     from threading import Event
 
-    from featurestore.jobs.progress import Progress
-    from featurestore.jobs.schedule import Outcome, Scheduler
-    from featurestore.jobs.standing import Notice, StatusReport
-    from featurestore.jobs.summary import MaterializeSummary, PushSummary
-    from featurestore.registry.audit import AuditRecord, EntityDigests
+    from featurestore.maintenance.status import Notice, StatusReport
+    from featurestore.materialization.progress import Progress
+    from featurestore.materialization.results import MaterializeSummary, PushSummary
+    from featurestore.registry.audit_trail import AuditRecord, EntityDigests
     from featurestore.registry.ledger import Run, State
     from featurestore.registry.serving import ViewVersion
+    from featurestore.scheduling.scheduler import Outcome, Scheduler
 
 
 class Operations(Care):
@@ -78,8 +78,8 @@ class Operations(Care):
             RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next call goes on where this one stopped.
         """
-        from featurestore.jobs.backfill import Backfill
-        from featurestore.jobs.summary import MaterializeSummary
+        from featurestore.materialization.backfill import Backfill
+        from featurestore.materialization.results import MaterializeSummary
 
         until = self._clock() if end is None else parse_instant(end)
         if until > self._clock():
@@ -140,8 +140,8 @@ class Operations(Care):
             >>> pushed.rows_new, row
             (1, {'origin': 'JFK', 'temp': 79.0})
         """
-        from featurestore.jobs.push import frame_of
-        from featurestore.jobs.summary import PushSummary
+        from featurestore.materialization.push import frame_of
+        from featurestore.materialization.results import PushSummary
 
         name = source.name if isinstance(source, Source) else source
         catalog = self._watch.refresh()
@@ -196,7 +196,7 @@ class Operations(Care):
             How many runs were not finished. They are given back for others to resume, and nothing they still do changes
             anything, but their threads go on until the process ends.
         """
-        from featurestore.jobs.schedule_loop import run_scheduler
+        from featurestore.scheduling.runner import run_scheduler
 
         settings = self.settings
         chosen = scheduler or self.scheduler()
@@ -269,7 +269,7 @@ class Operations(Care):
             standing: how the views stand now; what was told before, by this process or another, is not told again.
             logged: whether to log it.
         """
-        from featurestore.jobs.notify import open_webhook
+        from featurestore.scheduling.webhook import open_webhook
 
         notify = open_webhook(self.settings.webhook, self.settings.project, logged=logged)
         for notice in self._promises.news(standing):
@@ -351,14 +351,14 @@ class Operations(Care):
             >>> record.action, record.what
             ('apply', {'revision': 1, 'changed': ['entity airport 1']})
         """
-        from featurestore.registry.audit import records
+        from featurestore.registry.audit_trail import records
 
         return records(self._registry, limit)
 
     @property
     def entity_digests(self) -> "EntityDigests":
         """The keyed digests by which a server's audit log names entities: ``store.entity_digests.of("user", {"id": 42})``."""
-        from featurestore.registry.audit import EntityDigests
+        from featurestore.registry.audit_trail import EntityDigests
 
         return EntityDigests(self._registry)
 
@@ -366,7 +366,7 @@ class Operations(Care):
 
     def _status(self, *, promised: bool) -> "StatusReport":
         """Returns how all views stand, or those that promise to be fresh."""
-        from featurestore.jobs.standing import StatusReport, view_status
+        from featurestore.maintenance.status import StatusReport, view_status
 
         now, catalog, most = self._clock(), self._watch.refresh(), self.settings.schedule_attempts
         due = {each.name: each for each in self._agenda.upcoming()}

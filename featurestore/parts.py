@@ -18,46 +18,46 @@ from featurestore.adapters import (
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.source import Source
 from featurestore.durable import share_with_group
 from featurestore.once import MadeOnce, once
-from featurestore.spec.catalog import AppliedView
-from featurestore.spec.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from featurestore.definitions.fingerprint import Transform
     from featurestore.engines.base import Engine
-    from featurestore.jobs.agenda import Agenda
-    from featurestore.jobs.apply import Applier
-    from featurestore.jobs.doctor_history import HistoryChecks
-    from featurestore.jobs.gatekeeper import Gatekeeper
-    from featurestore.jobs.materialize import Materializer
-    from featurestore.jobs.mending import Mending
-    from featurestore.jobs.notify import Notify
-    from featurestore.jobs.progress import Progress
-    from featurestore.jobs.push import Pusher
-    from featurestore.jobs.schedule import Outcome, Scheduler
-    from featurestore.jobs.standing import Promises, PromiseWatch, StatusReport
-    from featurestore.jobs.streams import Streams
-    from featurestore.jobs.summary import ViewSummary
-    from featurestore.jobs.trust import WatchedOnline
-    from featurestore.jobs.upkeep import Keeping
+    from featurestore.maintenance.check_history import HistoryChecks
+    from featurestore.maintenance.maintain import Keeping
+    from featurestore.maintenance.status import Promises, PromiseWatch, StatusReport
+    from featurestore.materialization.materializer import Materializer
+    from featurestore.materialization.online_repair import Mending
+    from featurestore.materialization.online_trust import WatchedOnline
+    from featurestore.materialization.progress import Progress
+    from featurestore.materialization.push import Pusher
+    from featurestore.materialization.results import ViewSummary
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
-    from featurestore.registry.at_hand import AtHand
-    from featurestore.registry.epochs import Epochs
-    from featurestore.registry.keys import Keys
+    from featurestore.privacy.guarded_stores import Gatekeeper
+    from featurestore.project.apply import Applier
+    from featurestore.project.definition_loader import AtHand
+    from featurestore.registry.api_keys import Keys
+    from featurestore.registry.catalog_cache import CatalogWatch
     from featurestore.registry.leases import Lease
     from featurestore.registry.ledger import Ledger
+    from featurestore.registry.online_epochs import Epochs
     from featurestore.registry.serving import Serving
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.tombstones import Tombstones
-    from featurestore.registry.watch import CatalogWatch
-    from featurestore.retrieve.feature_log import FeatureLogger, Told
-    from featurestore.retrieve.online import OnlineReader, RoundTrips
-    from featurestore.retrieve.training import TrainingReader
+    from featurestore.retrieval.feature_logger import FeatureLogger, Told
+    from featurestore.retrieval.online import OnlineReader, RoundTrips
+    from featurestore.retrieval.training import TrainingReader
+    from featurestore.scheduling.scheduler import Outcome, Scheduler
+    from featurestore.scheduling.upcoming import Agenda
+    from featurestore.scheduling.webhook import Notify
     from featurestore.sources.base import SourceReader
-    from featurestore.spec.meaning import Transform
+    from featurestore.streams.control import Streams
 
 _PROMISES_SECONDS = 60.0
 """How often a scheduler looks whether views are as fresh as they promise."""
@@ -99,7 +99,7 @@ class Parts(MadeOnce):
         Args:
             told: is told of each service how many rows were written, and how many dropped.
         """
-        from featurestore.retrieve.feature_log import FeatureLogger
+        from featurestore.retrieval.feature_logger import FeatureLogger
 
         return FeatureLogger(self.settings.project, self._feature_log, self.settings.log_seconds, told)
 
@@ -115,13 +115,13 @@ class Parts(MadeOnce):
 
     @once
     def _keys(self) -> "Keys":
-        from featurestore.registry.keys import Keys
+        from featurestore.registry.api_keys import Keys
 
         return Keys(self._registry)
 
     @once
     def _at_hand(self) -> "AtHand":
-        from featurestore.registry.at_hand import AtHand
+        from featurestore.project.definition_loader import AtHand
 
         return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
 
@@ -145,39 +145,39 @@ class Parts(MadeOnce):
 
     @once
     def _watch(self) -> "CatalogWatch":
-        from featurestore.registry.at_hand import KnownCatalog
-        from featurestore.registry.watch import CatalogWatch
+        from featurestore.project.definition_loader import KnownCatalog
+        from featurestore.registry.catalog_cache import CatalogWatch
 
         return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
 
     @once
     def _applier(self) -> "Applier":
-        from featurestore.jobs.apply import Applier
+        from featurestore.project.apply import Applier
 
         asked = self._open_source, self._count_rows, self._serving.retained, self._histories.place
         return Applier(self._registry, *asked, self._adopt)
 
     @once
     def _offline(self) -> "OfflineStore":
-        from featurestore.jobs.gatekeeper import GuardedOffline
+        from featurestore.privacy.guarded_stores import GuardedOffline
 
         return GuardedOffline(open_offline(self.settings, self._clock), self._keeper)
 
     @once
     def _feature_log(self) -> "FeatureLog":
-        from featurestore.jobs.gatekeeper import GuardedFeatureLog
+        from featurestore.privacy.guarded_stores import GuardedFeatureLog
 
         return GuardedFeatureLog(open_feature_log(self.settings), self._keeper)
 
     @once
     def _online(self) -> "OnlineStore":
-        from featurestore.jobs.gatekeeper import GuardedOnline
+        from featurestore.privacy.guarded_stores import GuardedOnline
 
         return GuardedOnline(self._watched, self._keeper, self._watched)
 
     @once
     def _watched(self) -> "WatchedOnline":
-        from featurestore.jobs.trust import WatchedOnline
+        from featurestore.materialization.online_trust import WatchedOnline
 
         return WatchedOnline(
             open_online(self.settings, self._clock), self._epochs, lambda: self._watch.refresh().online, self._filled
@@ -185,14 +185,14 @@ class Parts(MadeOnce):
 
     @once
     def _mending(self) -> "Mending":
-        from featurestore.jobs.mending import Mending
+        from featurestore.materialization.online_repair import Mending
 
         job, views = self._materializer, lambda: self._watch.refresh().online
         return Mending(self._registry, self._watched.look, views, lambda view, tell: job(tell).rebuilder.rebuild(view))
 
     @once
     def _epochs(self) -> "Epochs":
-        from featurestore.registry.epochs import Epochs
+        from featurestore.registry.online_epochs import Epochs
 
         return Epochs(self._registry)
 
@@ -213,14 +213,14 @@ class Parts(MadeOnce):
 
     @once
     def _histories(self) -> "HistoryChecks":
-        from featurestore.jobs.doctor_history import HistoryChecks
+        from featurestore.maintenance.check_history import HistoryChecks
 
         upkeep, mender = open_upkeep(self.settings, self._clock), open_mender(self.settings, self._clock)
         return HistoryChecks(self.settings.project, self._ledger, mender, upkeep.tables, self._keeper)
 
     @once
     def _keeper(self) -> "Gatekeeper":
-        from featurestore.jobs.gatekeeper import Gatekeeper
+        from featurestore.privacy.guarded_stores import Gatekeeper
 
         return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, lambda: self._watch.refresh().revision)
 
@@ -230,18 +230,18 @@ class Parts(MadeOnce):
 
     @once
     def _reader(self) -> "OnlineReader":
-        from featurestore.retrieve.online import OnlineReader
+        from featurestore.retrieval.online import OnlineReader
 
         return OnlineReader(self._watched.space, self._online, self._clock)
 
     @once
     def _training(self) -> "TrainingReader":
-        from featurestore.retrieve.training import TrainingReader
+        from featurestore.retrieval.training import TrainingReader
 
         return TrainingReader(self.settings.project, self._offline, self._engine)
 
     def _materializer(self, progress: "Progress | None", ledger: "Ledger | None" = None) -> "Materializer":
-        from featurestore.jobs.materialize import Materializer
+        from featurestore.materialization.materializer import Materializer
 
         stores = (self.settings.project, ledger or self._ledger, self._offline, self._online, self._open_source)
         return Materializer(
@@ -265,15 +265,15 @@ class Parts(MadeOnce):
         fold: "Callable[[AppliedView, Transform | None], None]",
         mend: "Callable[[AppliedView, Transform | None], None] | None" = None,
     ) -> "Pusher":
-        from featurestore.jobs.push import Pusher
+        from featurestore.materialization.push import Pusher
 
         stores = (self.settings.project, self._ledger, self._offline, self._online)
         return Pusher(*stores, self._open_source, self._keeper, fold, self._clock, self._watched, mend)
 
     @once
     def _streams(self) -> "Streams":
-        from featurestore.jobs.stream_waiting import Patience
-        from featurestore.jobs.streams import Streams
+        from featurestore.streams.control import Streams
+        from featurestore.streams.pending_entries import Patience
 
         project, fold = self.settings.project, self._materializer(None).fold
         return Streams(
@@ -290,11 +290,11 @@ class Parts(MadeOnce):
         return self._make_agenda()
 
     def _make_agenda(self) -> "Agenda":
-        from featurestore.jobs.agenda import Agenda
-        from featurestore.jobs.duties import run_duties, upkeep_duties
-        from featurestore.jobs.triggers import Fires
-        from featurestore.jobs.turns import Belief, Retries
-        from featurestore.registry.due import Dues
+        from featurestore.registry.schedule_state import Dues
+        from featurestore.scheduling.retry_policy import Belief, Retries
+        from featurestore.scheduling.schedules import Fires
+        from featurestore.scheduling.tasks import run_duties, upkeep_duties
+        from featurestore.scheduling.upcoming import Agenda
 
         settings = self.settings
         history = settings.history_folder / settings.project
@@ -312,10 +312,10 @@ class Parts(MadeOnce):
     def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor
 
-        from featurestore.jobs.schedule import Scheduler
-        from featurestore.jobs.turns import Retries
-        from featurestore.registry.due import Dues
         from featurestore.registry.leases import Leases
+        from featurestore.registry.schedule_state import Dues
+        from featurestore.scheduling.retry_policy import Retries
+        from featurestore.scheduling.scheduler import Scheduler
 
         settings = self.settings
         return Scheduler(
@@ -350,7 +350,7 @@ class Parts(MadeOnce):
             keeping.keep_logs()
 
     def _keeping(self, retention: timedelta | None, *, dry_run: bool) -> "Keeping":
-        from featurestore.jobs.upkeep import Keeping, Retention
+        from featurestore.maintenance.maintain import Keeping, Retention
 
         settings = self.settings
         logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
@@ -363,20 +363,20 @@ class Parts(MadeOnce):
 
     @once
     def _promises(self) -> "Promises":
-        from featurestore.jobs.standing import Promises
-        from featurestore.registry.notices import Notices
+        from featurestore.maintenance.status import Promises
+        from featurestore.registry.source_notices import Notices
 
         return Promises(Notices(self._registry).exchange)
 
     def _promise_watch(self, holder: str, standing: "Callable[[], StatusReport]") -> "PromiseWatch":
-        from featurestore.jobs.standing import PromiseWatch
+        from featurestore.maintenance.status import PromiseWatch
         from featurestore.registry.leases import Leases
 
         return PromiseWatch(Leases(self._registry), holder, _PROMISES_SECONDS, standing, self._notify)
 
     @once
     def _notify(self) -> "Notify":
-        from featurestore.jobs.notify import open_webhook
+        from featurestore.scheduling.webhook import open_webhook
 
         return open_webhook(self.settings.webhook, self.settings.project)
 

@@ -11,13 +11,13 @@ import polars as pl
 from featurestore.adapters import run_sql
 from featurestore.clock import Clock, utc_now
 from featurestore.config import load_settings
+from featurestore.definitions.catalog import Catalog
+from featurestore.definitions.reference import parse_references
 from featurestore.errors import NotFoundError
+from featurestore.online.plan import OnlinePlan
 from featurestore.operations import Operations
-from featurestore.plan.online import OnlinePlan
-from featurestore.plan.selection import Selection, select
-from featurestore.retrieve.rows import OnlineRows
-from featurestore.spec.catalog import Catalog
-from featurestore.spec.reference import parse_references
+from featurestore.retrieval.online_result import OnlineRows
+from featurestore.selection.select import Selection, select
 
 if TYPE_CHECKING:
     from featurestore.registry.diff import Plan
@@ -142,7 +142,7 @@ class FeatureStore(Operations):
             NameClashError: two columns would have one name (S13).
             RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
         """
-        from featurestore.retrieve.spine import read_spine, reading_spine
+        from featurestore.retrieval.spine import read_spine, reading_spine
 
         selection = self._select(self._watch.refresh(), features)
         rows = read_spine(spine, self.settings.root, self.sql)
@@ -200,7 +200,7 @@ class FeatureStore(Operations):
         Raises:
             NotFoundError: it is not applied.
         """
-        from featurestore.retrieve.example import Examples
+        from featurestore.retrieval.sample_request import Examples
 
         return Examples(self._clock).look_up(features, self._select_current)
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource
 from featurestore.clock import from_micros
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 from tests.oracle import Row
 
 INSTANT = pl.Datetime("us", "UTC")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from featurestore import CSVSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 from tests.numbers import examples
 from tests.projects import INSTANT, Hand, store_at
 from tests.sources.contract import AVAILABLE, EVENT, Row, new_folder

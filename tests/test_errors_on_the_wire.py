@@ -13,7 +13,7 @@ import pytest
 from featurestore import errors
 from featurestore.client.transport import error_of
 from featurestore.errors import DefinitionError, FeatureStoreError, NotFoundError, RequestError
-from featurestore.server.problems import problem_of
+from featurestore.server.http.problems import problem_of
 
 KINDS = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass)

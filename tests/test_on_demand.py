@@ -16,11 +16,11 @@ from pydantic import Field
 
 from featurestore import Entity, Feature, FeatureService, FeatureStore, FeatureView, FrameSource, OnDemandView, Request, count, mean
 from featurestore.clock import from_micros
+from featurestore.definitions.on_demand import OnDemandViewMeta
+from featurestore.definitions.reference import parse_references
 from featurestore.errors import BreakingChangeError, DefinitionErrors, NameClashError, NotFoundError, RegistryError, RequestError
-from featurestore.plan.on_demand import Step
-from featurestore.plan.selection import select
-from featurestore.spec.on_demand import OnDemandViewMeta
-from featurestore.spec.reference import parse_references
+from featurestore.on_demand.evaluate import Step
+from featurestore.selection.select import select
 from tests.projects import Hand, store_at
 
 T = datetime(2013, 7, 1, 12, tzinfo=UTC)
@@ -125,7 +125,7 @@ def test_a_large_spine_is_computed_in_batches(store: FeatureStore) -> None:
     rows = pl.concat([spine(ROWS)] * 5_000)
     frame = store.training_frame(rows, MODEL, time="t")
     assert frame.equals(pl.concat([store.training_frame(spine(ROWS), MODEL, time="t")] * 5_000))
-    with patch("featurestore.retrieve.training._BATCH_ROWS", 3_001):
+    with patch("featurestore.retrieval.training._BATCH_ROWS", 3_001):
         assert store.training_frame(rows, MODEL, time="t", sink="train.parquet").collect().equals(frame)
 
 
@@ -257,8 +257,8 @@ class TestRequests:
     @pytest.mark.parametrize("sink", [None, "refused.parquet"])
     def test_a_spine_that_is_wrong_is_told(self, store: FeatureStore, columns: Any, problem: str, sink: str | None) -> None:
         frame = pl.DataFrame({"origin": ["JFK"] * 2, "carrier": ["UA"] * 2, "t": [T] * 2, **columns})
-        before_any_join = patch("featurestore.retrieve.training.TrainingReader._join_on_disk", side_effect=AssertionError)
-        with before_any_join, patch("featurestore.retrieve.training._BATCH_ROWS", 1), pytest.raises(RequestError) as raised:
+        before_any_join = patch("featurestore.retrieval.training.TrainingReader._join_on_disk", side_effect=AssertionError)
+        with before_any_join, patch("featurestore.retrieval.training._BATCH_ROWS", 1), pytest.raises(RequestError) as raised:
             store.training_frame(frame, Risk, time="t", sink=sink)
         assert problem in str(raised.value)
         assert not (store.settings.root / "refused.parquet").exists()
@@ -434,7 +434,7 @@ class TestApplying:
     def test_an_expression_that_cannot_be_read_is_told(self, store: FeatureStore) -> None:
         with (
             store_at(store.settings.root, lambda: T) as other,
-            patch("featurestore.spec.expression._deserialized", side_effect=RegistryError("Apply the definitions again.")),
+            patch("featurestore.definitions.expression._deserialized", side_effect=RegistryError("Apply the definitions again.")),
             pytest.raises(RegistryError, match="Apply the definitions again"),
         ):
             other.online("risk.legs", [{"stops": 1}]).to_dicts()

@@ -74,7 +74,7 @@ def test_s16_s17_any_interleaving_of_pushes_and_runs_keeps_each_row_once(
     """After each step both stores say what the oracle says of the rows that came, by whatever way and how often soever."""
     address = address_of(online, request)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.jobs.push._MOST_SEGMENTS", most)
+        patch.setattr("featurestore.materialization.push._MOST_SEGMENTS", most)
         data = Path(folder) / "data"
         data.mkdir()
         frame_of([], POLARS_KEYS, POLARS).write_parquet(data / "none.parquet")
@@ -342,7 +342,7 @@ def test_a_column_that_the_source_got_since(tmp_path: Path) -> None:
 
 
 def test_a_log_that_has_grown_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.jobs.push._MOST_SEGMENTS", 3)
+    monkeypatch.setattr("featurestore.materialization.push._MOST_SEGMENTS", 3)
     with project() as (store, view, _):
         for minute in range(1, 10):
             store.push("rows", given_rows(("a", minute, 1.0, minute)))
@@ -352,7 +352,7 @@ def test_a_log_that_has_grown_is_folded(monkeypatch: pytest.MonkeyPatch) -> None
             (2, "done", 4, 4),
             (1, "done", 4, 4),
         ]
-        monkeypatch.setattr("featurestore.jobs.push._MOST_ROWS", 1)
+        monkeypatch.setattr("featurestore.materialization.push._MOST_ROWS", 1)
         store.push("rows", given_rows(("a", 11, 1.0, 11)))
         assert next(iter(store.runs("v"))).rows_written == 2
         assert [

@@ -290,7 +290,7 @@ def test_a_view_without_rows_has_the_types_of_one_with(tmp_path: Path) -> None:
 
 def test_views_that_differ_in_case_alone_are_told_apart_by_their_exact_names(store: FeatureStore) -> None:
     tables = {name: store._table(store.catalog.views["v"]) for name in ("abc", "ABC")}
-    from featurestore.offline.sql import query_history
+    from featurestore.offline.delta.sql import query_history
 
     for name in tables:
         assert query_history(f"select * from {name}", tables, store._offline).height == 2  # noqa: S608 - the test's own

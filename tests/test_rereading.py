@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, SQLSource, count, sum_
+from featurestore.definitions.source import Source
 from featurestore.errors import DefinitionError, DefinitionErrors
-from featurestore.spec.source import Source
 
 AT = datetime(2013, 7, 1, 12, tzinfo=UTC)
 CARD = Entity("card", card=str)

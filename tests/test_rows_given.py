@@ -14,7 +14,7 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, mean, sum_
 from featurestore.errors import DefinitionError, RequestError
-from featurestore.retrieve import online as reader
+from featurestore.retrieval import online as reader
 
 T = datetime(2024, 1, 1, tzinfo=UTC)
 ROWS = pl.DataFrame({"k": [1001, 7], "at": [T, T], "x": [1.11, 2.5]})

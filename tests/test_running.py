@@ -16,7 +16,7 @@ import redis
 
 from featurestore import FeatureStore
 from featurestore.clock import utc_now
-from featurestore.demo.data import prepare_data
+from featurestore.demo.dataset import prepare_data
 from featurestore.demo.project import make_demo_project
 from tests.servers.valkey import wait_until
 

@@ -28,11 +28,11 @@ from featurestore import (
     last,
     sum_,
 )  # fmt: skip
+from featurestore.definitions.feature import FeatureSpec
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.source import Source
+from featurestore.definitions.window_features import COPY, EVENT_ID, WithInputs
 from featurestore.errors import DefinitionError, DefinitionErrors
-from featurestore.spec.feature import FeatureSpec
-from featurestore.spec.source import Source
-from featurestore.spec.view import ViewSpec
-from featurestore.spec.windowed import COPY, EVENT_ID, WithInputs
 
 AT = datetime(2013, 7, 1, 12, tzinfo=UTC)
 CARD = Entity("card", card=str)

@@ -9,8 +9,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from featurestore import CSVSource, DeltaSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count, last, sum_
-from featurestore.plan.source_notices import decimal_notices, source_notices
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
+from featurestore.project.source_notices import decimal_notices, source_notices
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = Entity("thing", k=int)

@@ -24,10 +24,10 @@ from featurestore import (
     count,
     sum_,
 )
+from featurestore.definitions.source import Source
 from featurestore.errors import DefinitionError, SourceError
-from featurestore.jobs.spans import accepted_cursor
+from featurestore.materialization.read_progress import accepted_cursor
 from featurestore.offline.base import Table
-from featurestore.spec.source import Source
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = Entity("thing", k=int)

@@ -10,6 +10,7 @@ import pytest
 
 from featurestore import FeatureService, FeatureStore
 from featurestore.clock import from_micros
+from featurestore.definitions.reference import ViewReference
 from featurestore.errors import (
     BreakingChangeError,
     ConcurrentApplyError,
@@ -21,8 +22,7 @@ from featurestore.errors import (
     RequestError,
     SourceError,
 )
-from featurestore.registry.definitions import Definitions
-from featurestore.spec.reference import ViewReference
+from featurestore.project.collect import Definitions
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, memory_of, parquet_of, store_at, view_of
 

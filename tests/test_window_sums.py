@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureView, FrameSource, last_n, mean, quantile, std, sum_, var
-from featurestore.codec import seal, to_python, unpack_values
-from featurestore.plan.history import AVAILABLE, EVENT, sort_history
-from featurestore.plan.rows import shape_rows
-from featurestore.plan.tiles import TileLayout
-from featurestore.plan.window_values import WindowValues
-from featurestore.plan.windows import WindowLookUp, history_events
+from featurestore.row_codec import seal, to_python, unpack_values
+from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
+from featurestore.rows.transform import shape_rows
+from featurestore.windows.lookup import WindowLookUp, history_events
+from featurestore.windows.tile_reader import WindowValues
+from featurestore.windows.tiles import TileLayout
 from tests.numbers import examples, numbers_of, same, single
 from tests.projects import INSTANT
 from tests.window_oracle import Window, order

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore, ParquetSource
 from featurestore.aggregates import AGGREGATES
 from featurestore.clock import from_micros
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 from tests.projects import Hand, store_at
 from tests.window_oracle import RULES, Event, same
 from tests.windowed import (
@@ -104,9 +104,9 @@ def test_s11_s17_s18_many_buckets_files_and_runs_and_a_sink(scene: Scene, files:
     """Rows come in several runs, into several buckets; each spine row is computed in a small batch of its own."""
     events = list({identity(row): row for row in scene.events}.values())  # a row that comes in two runs counts once
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (4,))
-        patch.setattr("featurestore.offline.merge.ROWS_PER_BUCKET", 4)
-        patch.setattr("featurestore.retrieve.training._BATCH_ROWS", 3)
+        patch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (4,))
+        patch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 4)
+        patch.setattr("featurestore.retrieval.training._BATCH_ROWS", 3)
         root = Path(folder)
         (root / "data").mkdir()
         options: dict[str, Any] = {"event_time": "event", "available_time": "available", "event_id": "id" if scene.ids else None}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import featurestore
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.clock import parse_duration
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 from tests.projects import INSTANT, Hand, store_at
 from tests.window_oracle import RULES, Event, Window, agrees, held, inputs
 

@@ -6,23 +6,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from featurestore.cli.ask import online, sql, train
-from featurestore.cli.audit import audit
-from featurestore.cli.backup import backup
-from featurestore.cli.define import apply, init, plan
-from featurestore.cli.doctor import doctor
-from featurestore.cli.example import demo
-from featurestore.cli.forget import forget, teardown
-from featurestore.cli.keys import keys
+from featurestore.cli.commands.audit import audit
+from featurestore.cli.commands.backup import backup
+from featurestore.cli.commands.define import apply, init, plan
+from featurestore.cli.commands.demo import demo
+from featurestore.cli.commands.doctor import doctor
+from featurestore.cli.commands.forget import forget, teardown
+from featurestore.cli.commands.keys import keys
+from featurestore.cli.commands.maintain import upkeep
+from featurestore.cli.commands.materialize import materialize, push
+from featurestore.cli.commands.retrieve import online, sql, train
+from featurestore.cli.commands.schedule import schedule
+from featurestore.cli.commands.serve import serve
+from featurestore.cli.commands.status import runs, status
+from featurestore.cli.commands.stream import stream
+from featurestore.cli.commands.versions import rollback, versions
 from featurestore.cli.options import Flag, Folder, examples
-from featurestore.cli.run import materialize, push
-from featurestore.cli.schedule import schedule
-from featurestore.cli.server_commands import serve
-from featurestore.cli.standing import runs, status
-from featurestore.cli.stream import stream
 from featurestore.cli.terminal import fail
-from featurestore.cli.upkeep import upkeep
-from featurestore.cli.versions import rollback, versions
 from featurestore.errors import FeatureStoreError
 
 

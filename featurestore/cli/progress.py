@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
     from rich.progress import TaskID
 
-    from featurestore.jobs.progress import Progress
+    from featurestore.materialization.progress import Progress
 
 
 class Bars:
@@ -27,7 +27,7 @@ class Bars:
         self._stages: dict[str, str] = {}
 
     def step(self, view: str, stage: str, done: int, total: int) -> None:
-        """See ``featurestore.jobs.progress.Progress.step``."""
+        """See ``featurestore.materialization.progress.Progress.step``."""
         if view not in self._bars:
             self._bars[view] = self._display.add_task(view, total=total, stage=stage)
         elif self._stages[view] != stage:

@@ -123,7 +123,7 @@ def ago(value: datetime | None) -> str:
 
 def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
     """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
-    from featurestore.plan.values import values_of
+    from featurestore.rows.python_values import values_of
 
     shown = frame.head(rows)
     cells = [[cell(value) for value in values_of(column)] for column in shown.get_columns()]
@@ -150,7 +150,7 @@ def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
 
 def head_table(frame: "pl.DataFrame", spine: Sequence[str], rows: int = 3) -> Table:
     """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
-    from featurestore.plan.values import values_of
+    from featurestore.rows.python_values import values_of
 
     made = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
     for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):

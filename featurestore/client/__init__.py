@@ -3,7 +3,7 @@
 ``import featurestore.client`` loads no engine; Polars is loaded when a frame is asked for.
 """
 
-from featurestore.client.answers import PushedRows, RemoteRows
+from featurestore.client.results import PushedRows, RemoteRows
 from featurestore.client.store import RemoteFeatureStore
 
 __all__ = ["PushedRows", "RemoteFeatureStore", "RemoteRows"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from featurestore.client.answers import PushedRows, RemoteRows
+from featurestore.client.results import PushedRows, RemoteRows
 from featurestore.client.transport import Transport
-from featurestore.client.values import encode, is_frame, names_of, rows_of
+from featurestore.client.wire import encode, is_frame, names_of, rows_of
 from featurestore.errors import ServerError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 import polars as pl
 
-from featurestore.plan.training import JoinTask
+from featurestore.retrieval.join_plan import JoinTask
 
 T = TypeVar("T", bound=JoinTask)
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from featurestore.plan.buckets import ROOT, bits_of
-from featurestore.spec.catalog import AppliedView
-from featurestore.spec.serial import stored_digests
-from featurestore.spec.view import ViewSpec
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.serialization import stored_digests
+from featurestore.rows.buckets import ROOT, bits_of
 
 CORRECTS = "_corrects"
 """The log's column that marks rows whose event (S9) is known otherwise already, or is in the same push twice."""

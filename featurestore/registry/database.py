@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from featurestore.durable import make_file, settle
 from featurestore.errors import RegistryError
 from featurestore.forking import tell_of_forks
-from featurestore.registry import tables
-from featurestore.registry.tables import BUSY_SECONDS, METADATA, SCHEMA_VERSION, open_engine
+from featurestore.registry import schema as tables
+from featurestore.registry.schema import BUSY_SECONDS, METADATA, SCHEMA_VERSION, open_engine
 
 _ADVISORY_LOCK = 0x66656174  # any number will do, if it is always the same one
 _TRIES = 1_000

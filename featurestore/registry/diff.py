@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
-from featurestore.registry.definitions import Definitions, check
-from featurestore.registry.details import details
-from featurestore.registry.services import Known, on_demand_problems, service_problems
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.on_demand import OnDemandSpec
+from featurestore.definitions.reference import ViewReference
+from featurestore.definitions.request import RequestSpec
+from featurestore.definitions.serialization import KINDS, Spec, data_digest, to_json
+from featurestore.definitions.service import FeatureService
+from featurestore.project.collect import Definitions, check
+from featurestore.project.validate import Known, on_demand_problems, service_problems
+from featurestore.registry.diff_details import details
 from featurestore.registry.specs import Put, applied_specs
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.on_demand import OnDemandSpec
-from featurestore.spec.reference import ViewReference
-from featurestore.spec.request import RequestSpec
-from featurestore.spec.serial import KINDS, Spec, data_digest, to_json
-from featurestore.spec.service import FeatureService
-from featurestore.spec.view import ViewSpec
 
 Action = Literal["add", "change", "remove"]
 
@@ -165,8 +165,8 @@ def diff(
         DefinitionErrors: a service among the definitions uses what is neither defined nor, in a partial apply, applied.
 
     Example:
-        >>> from featurestore.registry.definitions import collect_definitions
-        >>> from featurestore.spec.entity import Entity
+        >>> from featurestore.project.collect import collect_definitions
+        >>> from featurestore.definitions.entity import Entity
         >>> airport = Entity("airport", origin=str)
         >>> print(diff(Catalog(), collect_definitions([airport]), partial=True, rows=lambda view: None))
         + entity airport

@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from featurestore.clock import from_micros, to_micros
+from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.errors import NotFoundError, RollbackError
-from featurestore.registry.audit import record
+from featurestore.registry.audit_trail import record
 from featurestore.registry.specs import SpecRegistry, read_view
-from featurestore.spec.catalog import AppliedView, Catalog
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

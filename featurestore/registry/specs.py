@@ -10,11 +10,11 @@ from uuid import uuid4
 import msgspec
 
 from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.serialization import KINDS, Spec, from_json, kind_of, to_json
 from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError, UnknownAggregateError
-from featurestore.registry.audit import record
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.serial import KINDS, Spec, from_json, kind_of, to_json
-from featurestore.spec.view import ViewSpec
+from featurestore.registry.audit_trail import record
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -68,7 +68,7 @@ class SpecRegistry:
     Example:
         >>> import tempfile
         >>> from featurestore.clock import utc_now
-        >>> from featurestore.spec.entity import Entity
+        >>> from featurestore.definitions.entity import Entity
         >>> registry = SpecRegistry("sqlite:///registry.db", "flights", Path(tempfile.mkdtemp()), utc_now)
         >>> registry.commit(0, [Put(Entity("airport", origin=str), version=1)], []).revision
         1

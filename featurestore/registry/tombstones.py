@@ -9,15 +9,15 @@ import polars as pl
 from sqlalchemy import func, or_, select
 
 from featurestore.clock import to_micros
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.serialization import from_json
+from featurestore.definitions.service import FeatureService
 from featurestore.errors import RegistryError
-from featurestore.plan.forgotten import Graves, canonical_keys, digest, former_keys, forms_of, related
-from featurestore.registry.audit import record
-from featurestore.registry.secret import TombstoneSecret
+from featurestore.privacy.tombstone_set import Graves, canonical_keys, digest, former_keys, forms_of, related
+from featurestore.registry.audit_trail import record
 from featurestore.registry.specs import SpecRegistry, read_view
-from featurestore.spec.catalog import AppliedView
-from featurestore.spec.entity import Entity
-from featurestore.spec.serial import from_json
-from featurestore.spec.service import FeatureService
+from featurestore.registry.tombstone_secret import TombstoneSecret
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection

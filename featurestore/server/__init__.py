@@ -1,1 +1,1 @@
-"""The HTTP service: look-ups, training frames, pushes and discovery. ``routes.py`` lists every route and what it needs."""
+"""The HTTP service: look-ups, training frames, pushes and discovery. ``endpoints/table.py`` lists every route and what it needs."""

@@ -19,16 +19,16 @@ from starlette.routing import Route
 
 from featurestore.config import Settings
 from featurestore.errors import FeatureStoreError, LimitError, NotFoundError
-from featurestore.server.access import Guard, OpenGuard, Resource
-from featurestore.server.bodies import check_encoding
+from featurestore.server.endpoints.table import ROUTES
+from featurestore.server.http.content_types import check_encoding
+from featurestore.server.http.context import Gone, Receive, Scope, Send, Visit
+from featurestore.server.http.memory import clear_frames
+from featurestore.server.http.pools import Pools
+from featurestore.server.http.problems import MEDIA_TYPE, Problem, problem_of
+from featurestore.server.http.routing import Parts, RouteSpec
 from featurestore.server.limits import Limits
-from featurestore.server.memory import clear_frames
-from featurestore.server.observer import NoObserver, Observer
-from featurestore.server.pools import Pools
-from featurestore.server.problems import MEDIA_TYPE, Problem, problem_of
-from featurestore.server.route import Parts, RouteSpec
-from featurestore.server.routes import ROUTES
-from featurestore.server.visit import Gone, Receive, Scope, Send, Visit
+from featurestore.server.security.guard import Guard, OpenGuard, Resource
+from featurestore.server.telemetry.events import NoObserver, Observer
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore

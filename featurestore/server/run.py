@@ -14,12 +14,12 @@ from starlette.applications import Starlette
 
 from featurestore.config import Settings
 from featurestore.errors import ConfigError
-from featurestore.server.access import make_guard, require_access
 from featurestore.server.app import create_app
-from featurestore.server.memory import give_back_large_blocks
-from featurestore.server.metrics import shared_by
-from featurestore.server.observers import make_observer
-from featurestore.server.protocol import Connections, Ends
+from featurestore.server.http.connection import Connections, Ends
+from featurestore.server.http.memory import give_back_large_blocks
+from featurestore.server.security.guard import make_guard, require_access
+from featurestore.server.telemetry.fan_out import make_observer
+from featurestore.server.telemetry.metrics import shared_by
 from featurestore.server.workers import Workers
 from featurestore.store import FeatureStore
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from featurestore.spec.source import Source
+from featurestore.definitions.source import Source
 
 Chunk = Mapping[str, Any]
 """A part of a span, in plain JSON values: where its rows are. Only the reader that made it understands it."""
@@ -118,7 +118,7 @@ class SourceReader(Protocol):
         Args:
             chunk: the chunk.
             texts: whether rows with such values shall tell what stood there (S19): the frame then has the column
-                ``UNREAD`` of ``plan/unread.py`` besides, where there are any.
+                ``UNREAD`` of ``rows/unreadable.py`` besides, where there are any.
 
         Raises:
             SourceError: the rows are no longer there, or a column changed its type.

@@ -11,16 +11,16 @@ from typing import Any
 import polars as pl
 
 from featurestore.clock import INSTANT, parse_times
+from featurestore.definitions.source import CSVSource
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
-from featurestore.plan.unread import UNREAD, with_texts
+from featurestore.rows.unreadable import UNREAD, with_texts
 from featurestore.sources.base import Chunk
+from featurestore.sources.csv_records import cut, opened, readable, without_blank_lines
+from featurestore.sources.file_slices import Part, Piece
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
-from featurestore.sources.pieces import Part, Piece
-from featurestore.sources.records import cut, opened, readable, without_blank_lines
-from featurestore.sources.times import checked, extent, normalised, raw_time_columns, translated
-from featurestore.spec.source import CSVSource
+from featurestore.sources.timestamps import checked, extent, normalised, raw_time_columns, translated
 
 ENDINGS = (".csv", ".csv.gz")
 ERRORS = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error)

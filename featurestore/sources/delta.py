@@ -18,16 +18,16 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from featurestore.clock import instants
+from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError, SourceMissingError
 from featurestore.forking import is_first_user
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import Pool, commits_since, pooled
+from featurestore.sources.file_cursor import KnownFile
+from featurestore.sources.file_slices import Former, Part, Piece, Told, pieces_of_rows
 from featurestore.sources.files import FilesReader
-from featurestore.sources.known_files import KnownFile
 from featurestore.sources.paths import SourceFile, absolute_path
-from featurestore.sources.pieces import Former, Part, Piece, Told, pieces_of_rows
-from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
-from featurestore.spec.source import DeltaSource
+from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 
 ADVICE = "Write it as a timestamp."
 ERRORS = (pl.exceptions.PolarsError, DeltaError, OSError)

@@ -1,7 +1,7 @@
 """What the readers of files share: what is new since the cursor, the choice of rows, and their division into chunks (S18).
 
 A file that is new or has changed is read whole, whatever the times of its rows; of one that is as it was, only rows that were
-not available yet. ``known_files.py`` tells what a cursor is. A chunk is ``{"parts": [part, …], "until": the end}``, a part
+not available yet. ``file_cursor.py`` tells what a cursor is. A chunk is ``{"parts": [part, …], "until": the end}``, a part
 ``[file, first, count, after, nulls, stamp]``: of the stretch that begins at ``first``, the rows available from ``after``
 on, and those without a time if ``nulls``. All times are microseconds since the epoch.
 """
@@ -17,14 +17,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import polars as pl
 
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
+from featurestore.definitions.source import Source
 from featurestore.errors import SourceError
-from featurestore.plan.unread import UNREAD
+from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk, Cursor, Span
-from featurestore.sources.known_files import FORM, KnownFile, known_files, look, settled
+from featurestore.sources.file_cursor import FORM, KnownFile, known_files, look, settled
+from featurestore.sources.file_slices import Chunks, Former, Part, Piece, Told, Wish
 from featurestore.sources.paths import SourceFile
-from featurestore.sources.pieces import Chunks, Former, Part, Piece, Told, Wish
-from featurestore.sources.times import behind, no_time, translated, wanted
-from featurestore.spec.source import Source
+from featurestore.sources.timestamps import behind, no_time, translated, wanted
 
 SpecT = TypeVar("SpecT", bound=Source)
 _MANY_ROWS = 1_000_000

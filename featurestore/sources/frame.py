@@ -12,11 +12,11 @@ from typing import Any
 import polars as pl
 
 from featurestore.clock import from_micros, to_micros
+from featurestore.definitions.source import FrameSource
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, Span
-from featurestore.sources.pieces import pieces_of_rows
-from featurestore.sources.times import behind, checked, extent, no_time, normalised, wanted
-from featurestore.spec.source import FrameSource
+from featurestore.sources.file_slices import pieces_of_rows
+from featurestore.sources.timestamps import behind, checked, extent, no_time, normalised, wanted
 
 _ADVICE = 'Convert it first: frame.with_columns(pl.col("t").str.to_datetime()), or pl.from_epoch("t") for a number.'
 

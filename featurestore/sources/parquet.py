@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.clock import Clock, utc_now
+from featurestore.definitions.source import ParquetSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
-from featurestore.plan.unread import UNREAD
+from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk
+from featurestore.sources.file_cursor import same_stamp
+from featurestore.sources.file_slices import Part, Piece, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.hive import Partition, partition_texts, partitions
-from featurestore.sources.known_files import same_stamp
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
-from featurestore.sources.pieces import Part, Piece, pieces_of_rows
-from featurestore.sources.times import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
-from featurestore.sources.widen import widened
-from featurestore.spec.source import ParquetSource
+from featurestore.sources.supertypes import widened
+from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 from featurestore.zones import with_known_zones
 
 ENDINGS = (".parquet", ".parq", ".pq")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 
+from featurestore.definitions.source import Source
 from featurestore.errors import SourceError, SourceMissingError
-from featurestore.spec.source import Source
 
 _NUMBER = re.compile(r"(\d+)")
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.clock import from_micros, to_micros
+from featurestore.definitions.source import SQLSource
 from featurestore.errors import SourceError
-from featurestore.plan.unread import UNREAD, foreign_texts
+from featurestore.rows.unreadable import UNREAD, foreign_texts
 from featurestore.sources.base import Chunk, Cursor, Span
-from featurestore.sources.databases import Database, first_line, open_database, quoted_name
-from featurestore.sources.times import FIRST, LAST, behind, checked, normalised, raw_time_columns
-from featurestore.spec.source import SQLSource
+from featurestore.sources.sql_backends import Database, first_line, open_database, quoted_name
+from featurestore.sources.timestamps import FIRST, LAST, behind, checked, normalised, raw_time_columns
 
 _ADVICE = 'Cast it in the query: cast("t" as timestamp).'
 _BUCKETS = 1_024

@@ -4,11 +4,11 @@ from datetime import datetime
 
 import polars as pl
 
+from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
-from featurestore.plan.unread import UNREAD
+from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
-from featurestore.sources.times import checked
-from featurestore.spec.stream import StreamSource
+from featurestore.sources.timestamps import checked
 
 
 class StreamReader:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 

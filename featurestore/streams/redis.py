@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
 from featurestore.streams.base import Entry, Lag, SetAside
-from featurestore.streams.shelved import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 

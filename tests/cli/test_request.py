@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from featurestore.cli.request import parse_pairs, split_features
+from featurestore.cli.arguments import parse_pairs, split_features
 from featurestore.errors import RequestError
 
 KEYS: dict[str, pl.DataType] = {"origin": pl.String(), "gate": pl.Int16()}

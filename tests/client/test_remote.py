@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 from featurestore import FeatureStore
 from featurestore.client import RemoteFeatureStore
 from featurestore.client.frames import encoded
-from featurestore.client.values import names_of
+from featurestore.client.wire import names_of
 from featurestore.errors import (
     FeatureStoreError,
     LimitError,
@@ -289,7 +289,7 @@ def test_what_a_server_does_not_take_is_refused_here(remote: RemoteFeatureStore)
 
 
 def test_definitions_are_named(lab: FeatureStore) -> None:
-    from featurestore.spec.reference import FeatureReference, ViewReference
+    from featurestore.definitions.reference import FeatureReference, ViewReference
 
     assert names_of(lab.catalog.services["delay_model"]) == "delay_model"
     assert names_of([FeatureReference("weather", "temp"), ViewReference("recent")]) == ["weather.temp", "recent"]

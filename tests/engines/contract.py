@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import polars as pl
 import pytest
 
+from featurestore.definitions.feature import FeatureSpec
 from featurestore.engines.base import Engine
-from featurestore.plan.point_in_time import PointInTime
-from featurestore.plan.training import ROW, JoinTask
-from featurestore.retrieve.spine import FramePart
-from featurestore.spec.feature import FeatureSpec
+from featurestore.retrieval.join_plan import ROW, JoinTask
+from featurestore.retrieval.spine import FramePart
+from featurestore.rows.point_in_time import PointInTime
 
 INSTANT = pl.Datetime("us", "UTC")
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from featurestore.engines.local import LocalEngine
-from featurestore.plan.training import JoinTask
+from featurestore.retrieval.join_plan import JoinTask
 from tests.engines.contract import EngineContract, task
 
 

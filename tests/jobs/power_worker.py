@@ -19,7 +19,7 @@ import polars as pl
 
 import featurestore
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, count
-from featurestore.jobs import push
+from featurestore.materialization import push
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _PACKAGE = str(Path(featurestore.__file__).parent)

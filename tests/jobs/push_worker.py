@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from featurestore.jobs import push
+from featurestore.materialization import push
 from tests.jobs.worker import killed_at, store_of
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from featurestore import FeatureStore
-from featurestore.jobs.schedule import Outcome, Scheduler
+from featurestore.scheduling.scheduler import Outcome, Scheduler
 
 KEYS = {"k": str}
 FEATURES = {"x": float | None, "n": int}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource, count, last_n, sum_
 from featurestore.clock import from_micros
-from featurestore.jobs import push
+from featurestore.materialization import push
 from tests.jobs.worker import killed_at
 
 NOW = 2_000_000_000_000_000

@@ -125,7 +125,7 @@ def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dic
 def test_s17_an_online_server_that_goes_away_half_way(
     batch: int, data: Path, quiet: tuple[dict[str, Any], int], server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurestore.jobs.latest._BATCH", 15)
+    monkeypatch.setattr("featurestore.materialization.online_writer._BATCH", 15)
     folder = data / f"gone-{batch}"
     folder.mkdir()
     with store_of(folder, server.url) as store:

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from featurestore import CSVSource, Entity, Feature, FeatureStore, FeatureView, FrameSource, OnDemandView
+from featurestore.access.redaction import discreetly, without_values
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError
-from featurestore.plan.discretion import discreetly, without_values
-from featurestore.registry.remains import CLEARED
+from featurestore.registry.error_scrub import CLEARED
 from tests.projects import Hand, store_at
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)

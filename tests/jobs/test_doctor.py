@@ -10,9 +10,9 @@ import redis
 
 from featurestore import Entity, FeatureStore, FeatureView, sum_
 from featurestore.clock import from_micros, to_micros, utc_now
-from featurestore.jobs.doctor import Diagnosis, told_clock, told_room
+from featurestore.definitions.source import Source
+from featurestore.maintenance.doctor import Diagnosis, told_clock, told_room
 from featurestore.registry.leases import Leases
-from featurestore.spec.source import Source
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, parquet_of, store_at, view_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import SourceError
-from featurestore.jobs.standing import Notice
+from featurestore.maintenance.status import Notice
 from tests.cli.conftest import Invoke, invoke, made_shop, shop
 from tests.jobs.scheduling import scheduler_of, states
 from tests.jobs.test_schedule import hand, open_store, pass_seconds, store, view, write

@@ -18,7 +18,7 @@ import redis
 from featurestore import Entity, Feature, FeatureService, FeatureStore, FeatureView, ParquetSource, last_n, sum_
 from featurestore.errors import NotFoundError, RequestError
 from featurestore.online.base import Entry
-from featurestore.online.lmdb import LMDBStore
+from featurestore.online.lmdb.store import LMDBStore
 from tests.projects import Hand, store_at
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count
 from featurestore.errors import RequestError
-from featurestore.plan.mentions import is_of
+from featurestore.privacy.mentions import is_of
 from tests.projects import Hand, store_at
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)

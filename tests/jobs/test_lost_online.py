@@ -13,7 +13,7 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
-from featurestore.jobs.mending import Mending
+from featurestore.materialization.online_repair import Mending
 from tests.projects import INSTANT, Hand, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 

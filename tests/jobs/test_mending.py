@@ -7,8 +7,8 @@ import redis
 
 from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
-from featurestore.offline import pushed
-from featurestore.offline.delta_table import open_state
+from featurestore.offline.delta import push_log as pushed
+from featurestore.offline.delta.table import open_state
 from tests.jobs.test_lost_online import FEATURES, NOW, SOURCE, opened, rows_of, served, trained
 from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer, wait_until

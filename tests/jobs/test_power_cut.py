@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore, durable
-from featurestore.jobs import push
+from featurestore.materialization import push
 from tests.jobs.power_worker import acts, project, rows
 from tests.jobs.processes import ROOT, start_worker
 

@@ -11,10 +11,10 @@ from sqlalchemy import event
 
 from featurestore import DeltaSource, FeatureStore, ParquetSource
 from featurestore.errors import ConfigError, RegistryError
-from featurestore.jobs.schedule import Outcome
-from featurestore.jobs.standing import Notice
-from featurestore.registry.due import Due, Dues
+from featurestore.maintenance.status import Notice
 from featurestore.registry.leases import Leases
+from featurestore.registry.schedule_state import Due, Dues
+from featurestore.scheduling.scheduler import Outcome
 from tests.jobs.scheduling import FEATURES, KEYS, SECOND, Manual, left, scheduler_of, states
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, store_at, view_of

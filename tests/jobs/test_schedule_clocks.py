@@ -15,10 +15,10 @@ import pytest
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import ConfigError, RegistryError
-from featurestore.jobs.turns import OVER, Belief, Retries, take_up
-from featurestore.registry.due import Due, Dues
 from featurestore.registry.leases import Leases, longest_lease
+from featurestore.registry.schedule_state import Due, Dues
 from featurestore.registry.specs import SpecRegistry
+from featurestore.scheduling.retry_policy import OVER, Belief, Retries, take_up
 from tests.jobs.scheduling import FEATURES, KEYS, SECOND, Manual, scheduler_of, states
 from tests.jobs.test_schedule import NOW, Opener, hand, open_store, pass_seconds, row_of, store, view, write
 from tests.projects import Hand, view_of
@@ -227,7 +227,7 @@ def test_f15_a_scheduler_that_is_stopped_during_a_tick_gives_back_what_it_took(
 def test_a_registry_that_does_not_answer_keeps_no_scheduler_from_ending(
     open_store: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore.jobs import schedule
+    from featurestore.scheduling import scheduler as schedule
 
     store = open_store()
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
@@ -274,7 +274,7 @@ def test_d23_asking_how_things_stand_makes_no_scheduler(
     def none(*_: Any, **__: Any) -> Any:
         raise AssertionError("a pool or a scheduler is made")
 
-    monkeypatch.setattr("featurestore.jobs.schedule.Scheduler.__init__", none)
+    monkeypatch.setattr("featurestore.scheduling.scheduler.Scheduler.__init__", none)
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", none)
     [status] = store.status()
     assert status.next_run is not None

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from featurestore.clock import from_micros
-from featurestore.registry.due import Dues
+from featurestore.registry.schedule_state import Dues
 from tests.jobs import schedule_worker
 from tests.jobs.schedule_worker import store_of
 from tests.jobs.scheduling import KEYS, SECOND, left

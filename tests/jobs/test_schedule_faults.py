@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from featurestore.registry.due import Dues
+from featurestore.registry.schedule_state import Dues
 from tests.jobs.schedule_worker import store_of
 from tests.jobs.scheduling import SECOND, left, scheduler_of
 from tests.jobs.test_schedule_crash import BEGIN, ENTITIES, SEED, write

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
-from featurestore.jobs.notify import open_webhook
-from featurestore.jobs.standing import Notice, Promises, PromiseWatch, StatusReport, is_late
+from featurestore.maintenance.status import Notice, Promises, PromiseWatch, StatusReport, is_late
 from featurestore.registry.leases import Leases
 from featurestore.registry.specs import SpecRegistry
+from featurestore.scheduling.webhook import open_webhook
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 AIRPORT = Entity("airport", origin=str)

@@ -16,8 +16,8 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, StreamSource, count, sum_
 from featurestore.clock import from_micros
 from featurestore.errors import ConfigError, NotFoundError, RequestError
-from featurestore.jobs import stream
-from featurestore.jobs.stream_counts import StreamCounts
+from featurestore.streams import worker as stream
+from featurestore.streams.counts import StreamCounts
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import ValkeyServer, free_port, wait_until
 from tests.streams.test_nats import at_broker
@@ -345,7 +345,7 @@ def test_what_cannot_be_worked_on(tmp_path: Path, broker: Broker) -> None:
 def test_metrics(tmp_path: Path, broker: Broker) -> None:
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from featurestore.server.stream_metrics import StreamCollector
+    from featurestore.server.telemetry.stream_metrics import StreamCollector
 
     with store_with(tmp_path, windows(broker.source())) as store:
         broker.add(row("a", 1), "bad")

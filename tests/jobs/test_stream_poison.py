@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource
 from featurestore.errors import StreamError
-from featurestore.plan.entries import EntryDecoder, reason_of
 from featurestore.streams.base import Entry
+from featurestore.streams.decoder import EntryDecoder, reason_of
 from tests.jobs.test_stream import AT, COLUMNS, Broker, broker, drain, latest, row, store_with, working
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import wait_until
@@ -98,7 +98,7 @@ class Odd(BaseException):
 def test_whatever_a_row_raises_in_a_push_sets_it_aside(
     tmp_path: Path, broker: Broker, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featurestore.jobs.push import Pusher
+    from featurestore.materialization.push import Pusher
 
     whole = Pusher.push
 

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureView
-from featurestore.jobs import stream
-from featurestore.jobs.push import Pusher
-from featurestore.plan.entries import EntryDecoder
+from featurestore.materialization.push import Pusher
+from featurestore.streams import worker as stream
 from featurestore.streams.base import Entry
+from featurestore.streams.decoder import EntryDecoder
 from tests.jobs.test_stream import Broker, broker, drain, latest, row, store_with, working
 from tests.servers.valkey import wait_until
 

@@ -10,8 +10,8 @@ import pytest
 
 from featurestore import FeatureStore, StreamSource
 from featurestore.clock import from_micros, to_micros, utc_now
-from featurestore.jobs.stream_waiting import BrokerClock, Held, Patience
 from featurestore.streams.base import Entry
+from featurestore.streams.pending_entries import BrokerClock, Held, Patience
 from tests.jobs.test_stream import AT, COLUMNS, Broker, broker, drain, latest, row, store_with, windows, working
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import wait_until

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from featurestore.clock import check_schedule, format_duration, from_micros, parse_cron, to_micros
 from featurestore.errors import DefinitionError
-from featurestore.jobs.triggers import Fires
+from featurestore.scheduling.schedules import Fires
 
 MINUTE = 60_000_000
 ANY_TIME = st.datetimes(datetime(1990, 1, 1), datetime(2050, 1, 1), timezones=st.just(UTC)).map(to_micros)  # noqa: DTZ001 - bounds

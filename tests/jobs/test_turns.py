@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.jobs.turns import Retries, done, failed, given_up, take_up, waiting
-from featurestore.registry.due import Due
+from featurestore.registry.schedule_state import Due
+from featurestore.scheduling.retry_policy import Retries, done, failed, given_up, take_up, waiting
 
 RETRIES = Retries(attempts=3, first=10, longest=100, wait=5)
 DRAW = random.Random(0)

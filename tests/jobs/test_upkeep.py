@@ -20,8 +20,8 @@ from deltalake import DeltaTable
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import FeatureStoreError, NotFoundError, OfflineStoreError, OnlineStoreError, StoreError
-from featurestore.online.lmdb import LMDBStore
-from featurestore.online.lmdb_files import Files
+from featurestore.online.lmdb.environment import Files
+from featurestore.online.lmdb.store import LMDBStore
 from featurestore.registry.serving import Serving
 from tests.jobs.upkeep_worker import DAY, FEATURES, KEYS, project_at, view_of_rows
 from tests.oracle import Row

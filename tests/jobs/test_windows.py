@@ -7,9 +7,9 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count
 from featurestore.clock import from_micros
-from featurestore.jobs.progress import Silence
-from featurestore.jobs.windows import WindowWriter
+from featurestore.materialization.progress import Silence
 from featurestore.offline.base import Table
+from featurestore.windows.writer import WindowWriter
 from tests.projects import INSTANT
 
 NOW = 10**12

@@ -10,7 +10,7 @@ import polars as pl
 
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
-from featurestore.jobs import push
+from featurestore.materialization import push
 from tests.jobs.worker import killed_at
 from tests.windowed import Layout, cases_of
 

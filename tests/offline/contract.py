@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros, to_micros, utc_now
+from featurestore.definitions.window_features import EVENT_ID
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, OfflineStore, Removed, Snapshot, Table, Upkeep
-from featurestore.plan.buckets import bucket
-from featurestore.plan.history import sort_history
-from featurestore.spec.windowed import EVENT_ID
+from featurestore.rows.buckets import bucket
+from featurestore.rows.total_order import sort_history
 from tests.projects import Hand
 
 INSTANT = pl.Datetime("us", "UTC")
@@ -148,8 +148,8 @@ class OfflineStoreContract:
         assert read(store, table).schema == frame.schema
 
     def test_a_table_that_grows_is_split_and_keeps_its_rows(self, store: OfflineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (8,))
-        monkeypatch.setattr("featurestore.offline.merge.ROWS_PER_BUCKET", 8)
+        monkeypatch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (8,))
+        monkeypatch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 8)
         everything = []
         for number in range(1, 6):
             new = rows(*((f"k{index}", number, number, float(index)) for index in range(30)))
@@ -312,8 +312,8 @@ class PushLogContract:
         assert store.snapshot(PLAIN, until=0).buckets[1].rows == 1
 
     def test_pushed_rows_are_in_the_buckets_of_the_table(self, store: OfflineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (8,))
-        monkeypatch.setattr("featurestore.offline.merge.ROWS_PER_BUCKET", 8)
+        monkeypatch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (8,))
+        monkeypatch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 8)
         everything = [rows(*((f"k{index}", 0, 0, float(index)) for index in range(0, 30, 3)))]
         run(store, PLAIN, 1, everything[0])
         for number in range(1, 6):
@@ -557,10 +557,10 @@ class UpkeepContract:
 
     def test_a_table_of_many_buckets(self, store: OfflineStore, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
         """Small runs lie above the buckets, are merged there, and go down as they become more."""
-        monkeypatch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (8,))
-        monkeypatch.setattr("featurestore.offline.merge.ROWS_PER_BUCKET", 1 << 20)
-        monkeypatch.setattr("featurestore.plan.buckets.ROWS_PER_FILE", 8)
-        monkeypatch.setattr("featurestore.offline.compaction.ROWS_PER_FILE", 8)
+        monkeypatch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (8,))
+        monkeypatch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 1 << 20)
+        monkeypatch.setattr("featurestore.rows.buckets.ROWS_PER_FILE", 8)
+        monkeypatch.setattr("featurestore.offline.delta.compaction.ROWS_PER_FILE", 8)
         parts = [rows(*((f"k{index}", 0, 0, float(index)) for index in range(100)))]
         run(store, PLAIN, 1, parts[0])
         assert store.snapshot(PLAIN).bits == 4
@@ -657,11 +657,11 @@ class UpkeepContract:
     ) -> None:
         """Runs, pushes, folds, splits, compactions, vacuums, and any of them broken off and done again."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (6,))
-            patch.setattr("featurestore.offline.merge.ROWS_PER_BUCKET", 6)
-            patch.setattr("featurestore.plan.buckets.ROWS_PER_FILE", 4)
-            patch.setattr("featurestore.offline.compaction.ROWS_PER_FILE", 4)
-            patch.setattr("featurestore.offline.compaction._SMALL_FILES", 2)
+            patch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (6,))
+            patch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 6)
+            patch.setattr("featurestore.rows.buckets.ROWS_PER_FILE", 4)
+            patch.setattr("featurestore.offline.delta.compaction.ROWS_PER_FILE", 4)
+            patch.setattr("featurestore.offline.delta.compaction._SMALL_FILES", 2)
             story = Story(make)
             for step, *told in steps:
                 getattr(story, step)(*told)

@@ -15,9 +15,9 @@ from deltalake.exceptions import DeltaError
 from featurestore import FeatureStore, durable
 from featurestore.clock import from_micros
 from featurestore.errors import FeatureStoreError, OfflineStoreError
-from featurestore.jobs import doctor
-from featurestore.jobs.doctor_history import told_access
-from featurestore.offline.delta_files import translated
+from featurestore.maintenance import doctor
+from featurestore.maintenance.check_history import told_access
+from featurestore.offline.delta.files import translated
 from tests.oracle import Row
 from tests.projects import frame_of, parquet_of, store_at, view_of
 

@@ -11,9 +11,9 @@ from deltalake import DeltaTable
 from filelock import FileLock
 
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_files import DeltaFiles
-from featurestore.offline.merge import Merge
+from featurestore.offline.delta.commit import Merge
+from featurestore.offline.delta.files import DeltaFiles
+from featurestore.offline.delta.history import DeltaStore
 from tests.offline.contract import PLAIN, OfflineStoreContract, PushLogContract, fold, read, rows, run, told
 
 
@@ -76,7 +76,7 @@ class TestDeltaPushLog(PushLogContract):
         self, store: DeltaStore, buckets: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is pushed while a run is merged is left out of the run, however often that happens."""
-        monkeypatch.setattr("featurestore.plan.buckets.bits_for.__defaults__", (32 // buckets,))
+        monkeypatch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (32 // buckets,))
         given = [(f"k{index}", index, index, 1.0) for index in range(32)]
         pushes = iter(range(0, 12, 4))  # the fourth look is with the lock, when nobody can push
         for name in ("add", "leave_out"):
@@ -104,7 +104,7 @@ class TestDeltaPushLog(PushLogContract):
         assert not list(folder.glob("*.parquet"))
 
     def test_a_lock_that_is_held_for_ever_is_told(self, store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("featurestore.offline.pushed._PATIENCE", 0.01)
+        monkeypatch.setattr("featurestore.offline.delta.push_log._PATIENCE", 0.01)
         store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
         with (
             FileLock(store.path(PLAIN) / "_pushed" / "lock"),

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.delta_log import DeltaFeatureLog
+from featurestore.offline.delta.feature_log import DeltaFeatureLog
 from tests.offline.feature_log import START, FeatureLogContract, kept, people, rows
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import durable
-from featurestore.offline import delta_log
-from featurestore.offline.delta_log import DeltaFeatureLog
+from featurestore.offline.delta import feature_log as delta_log
+from featurestore.offline.delta.feature_log import DeltaFeatureLog
 from tests.jobs.test_power_cut import CUTS, SEED, Disk
 from tests.offline.feature_log import at, kept, people, rows
 

@@ -11,7 +11,7 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, count
 from featurestore.clock import from_micros
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
-from featurestore.offline.delta_table import open_state
+from featurestore.offline.delta.table import open_state
 from tests.oracle import Row
 from tests.projects import frame_of, store_at, view_of
 
@@ -263,7 +263,7 @@ def test_s16_mending_does_not_bring_back_who_was_forgotten(store: FeatureStore, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("featurestore.offline.erase.remove", killed)
+        patched.setattr("featurestore.offline.delta.eraser.remove", killed)
         with pytest.raises(KeyboardInterrupt):
             store.forget("entity_v", {"k": "k1"})
     assert "k1" not in store.sql("from v")["k"].to_list()

@@ -13,11 +13,11 @@ from deltalake import DeltaTable
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Booked
-from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_mender import DeltaMender
-from featurestore.offline.erase import DeltaEraser
-from featurestore.offline.pushed import DeltaPushLog
-from featurestore.offline.upkeep import DeltaUpkeep
+from featurestore.offline.delta.eraser import DeltaEraser
+from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.delta.maintenance import DeltaUpkeep
+from featurestore.offline.delta.push_log import DeltaPushLog
+from featurestore.offline.delta.repair import DeltaMender
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -136,7 +136,7 @@ def test_f1_a_checkpoint_is_written_once_its_commit_is_on_the_disk(tmp_path: Pat
     def settle(folder: Path) -> None:
         settled.append(len(list(folder.glob("*.checkpoint.parquet"))))
 
-    monkeypatch.setattr("featurestore.offline.delta_table.settle", settle)
+    monkeypatch.setattr("featurestore.offline.delta.table.settle", settle)
     for number in range(1, 101):
         run(store, number, 1)
     # The entry of version 99 was flushed before there was a checkpoint that takes its place.

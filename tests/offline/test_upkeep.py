@@ -11,11 +11,11 @@ import pytest
 from deltalake import DeltaTable
 
 from featurestore.clock import to_micros, utc_now
-from featurestore.offline.compaction import worth_merging
-from featurestore.offline.delta import DeltaStore
-from featurestore.offline.delta_files import File
-from featurestore.offline.upkeep import DeltaUpkeep
-from featurestore.plan.buckets import ROOT, bits_of
+from featurestore.offline.delta.compaction import worth_merging
+from featurestore.offline.delta.files import File
+from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.delta.maintenance import DeltaUpkeep
+from featurestore.rows.buckets import ROOT, bits_of
 from tests.offline.contract import PLAIN, UpkeepContract, kept, read, rows, run
 from tests.projects import Hand
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import OnlineStoreError
-from featurestore.online import lmdb as adapter
 from featurestore.online.base import Entry, Epoch, OnlineLostError
-from featurestore.online.lmdb import LMDBStore
+from featurestore.online.lmdb import store as adapter
+from featurestore.online.lmdb.store import LMDBStore
 from tests.online.contract import Make, OnlineStoreContract, version_of, versioned
 
 # From Python 3.12 on, a fork beside other threads warns. Services do fork (gunicorn), so the tests do.

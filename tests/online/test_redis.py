@@ -12,9 +12,9 @@ import redis
 
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError
-from featurestore.online.redis import RedisStore
-from featurestore.online.redis_address import hide_password, split_hosts
-from featurestore.online.redis_links import WRITE
+from featurestore.online.redis.address import hide_password, split_hosts
+from featurestore.online.redis.connections import WRITE
+from featurestore.online.redis.store import RedisStore
 from tests.online.contract import Make, OnlineStoreContract
 from tests.servers.valkey import ValkeyServer, free_port
 

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from featurestore.errors import OnlineStoreError
-from featurestore.online import redis as adapter
 from featurestore.online.base import Entry
-from featurestore.online.redis import RedisStore
+from featurestore.online.redis import store as adapter
+from featurestore.online.redis.store import RedisStore
 from tests.servers.valkey import ValkeyServer, free_port, wait_until
 
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from featurestore import StreamSource
-from featurestore.plan.entries import Decoded, EntryDecoder, entry_texts
 from featurestore.streams.base import Entry
+from featurestore.streams.decoder import Decoded, EntryDecoder, entry_texts
 
 AT = datetime(2013, 7, 1, 12, tzinfo=UTC)
 MICROS = int(AT.timestamp() * 1e6)

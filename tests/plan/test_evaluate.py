@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featurestore.plan.on_demand import evaluate
+from featurestore.on_demand.evaluate import evaluate
 from tests.numbers import examples
 
 X, Y, S = pl.col("x"), pl.col("y"), pl.col("s")

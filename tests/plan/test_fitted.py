@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 
+from featurestore.definitions.request import RequestField
 from featurestore.errors import RequestError
-from featurestore.plan.requests import RequestColumn, row_fields
-from featurestore.plan.rows import fitted
-from featurestore.spec.request import RequestField
+from featurestore.rows.transform import fitted
+from featurestore.selection.request_fields import RequestColumn, row_fields
 from tests.numbers import REJECTED, becomes, columns, examples, same
 
 D, F64, F32 = pl.Decimal, pl.Float64(), pl.Float32()

@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, ParquetSource, Request, count
-from featurestore.plan.permits import Permits
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.grant import Grant
+from featurestore.access.grants import Grant
+from featurestore.access.policy import Permits
+from featurestore.definitions.catalog import AppliedView, Catalog
 
 PERSON = Entity("person", person=str)
 PEOPLE = ParquetSource("people", "people", event_time="at")

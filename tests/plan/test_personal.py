@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureView, OnDemandView, ParquetSource, Request, last, mean
-from featurestore.plan.personal import personal_features
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.serial import data_digest, from_json, to_json
+from featurestore.access.pii import personal_features
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.serialization import data_digest, from_json, to_json
 
 PERSON = Entity("person", person=str)
 ROWS = ParquetSource("rows", "data", event_time="at")

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.plan import history as histories
-from featurestore.plan.history import count_tied, sort_history
-from featurestore.plan.point_in_time import PointInTime, latest_as_of
+from featurestore.rows import total_order as histories
+from featurestore.rows.point_in_time import PointInTime, latest_as_of
+from featurestore.rows.total_order import count_tied, sort_history
 from tests.oracle import Row, latest
 
 INSTANT = pl.Datetime("us", "UTC")

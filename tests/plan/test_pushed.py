@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featurestore import ParquetSource
 from featurestore.errors import RequestError
-from featurestore.plan.pushed import in_source_form
+from featurestore.rows.pushed import in_source_form
 
 SOURCE = ParquetSource("things", "things.parquet", event_time="at")
 INSTANT = pl.Datetime("us", "UTC")

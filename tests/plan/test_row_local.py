@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, FrameSource
+from featurestore.definitions.feature_view import ViewSpec
 from featurestore.errors import DefinitionError
-from featurestore.plan.row_local import check_row_local
-from featurestore.plan.rows import collect_transform
-from featurestore.spec.view import ViewSpec
+from featurestore.project.row_locality import check_row_local
+from featurestore.rows.transform import collect_transform
 from tests.projects import INSTANT, memory_of, store_at, view_of
 
 FRAME = pl.DataFrame(

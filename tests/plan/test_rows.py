@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from featurestore import Feature
 from featurestore.errors import DefinitionError
-from featurestore.plan.rows import Shaped, shape_rows
+from featurestore.rows.transform import Shaped, shape_rows
 from tests.projects import INSTANT, memory_of, view_of
 
 WHEN = datetime(2020, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from featurestore.plan.tiles import little_endian
+from featurestore.windows.tiles import little_endian
 
 
 @pytest.mark.parametrize(("order", "code"), [("little", "<"), ("big", ">")])

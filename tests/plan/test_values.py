@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from featurestore.plan.forgotten import canonical, loosely_among
-from featurestore.plan.values import rows_of, values_of
+from featurestore.privacy.tombstone_set import canonical, loosely_among
+from featurestore.rows.python_values import rows_of, values_of
 
 _NUMBERS = [0, 2**31 - 1, -(2**31), None]
 DAYS = pl.Series(_NUMBERS, dtype=pl.Int32).cast(pl.Date)

@@ -7,14 +7,14 @@ from typing import Any
 import polars as pl
 
 from featurestore.clock import utc_now
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature import Feature
+from featurestore.definitions.feature_view import FeatureView, ViewSpec
+from featurestore.definitions.service import FeatureService
+from featurestore.definitions.source import ParquetSource
 from featurestore.errors import ConcurrentApplyError
 from featurestore.registry.ledger import Ledger
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.entity import Entity
-from featurestore.spec.feature import Feature
-from featurestore.spec.service import FeatureService
-from featurestore.spec.source import ParquetSource
-from featurestore.spec.view import FeatureView, ViewSpec
 
 AIRPORT = Entity("airport", origin=str)
 OBSERVATIONS = ParquetSource("observations", "data/*.parquet", event_time="observed_at", available_time="received_at")

@@ -14,7 +14,7 @@ DEFINITIONS = """
 import polars as pl
 from featurestore import Entity, FeatureView, FrameSource
 from featurestore.aggregates.sums import Sum
-from featurestore.spec.window import aggregate
+from featurestore.definitions.window import aggregate
 
 
 class Total(Sum, name="total"):

@@ -116,7 +116,7 @@ def test_a_file_that_stays_locked_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     registry.revision()
     blocker = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
     blocker.execute("begin immediate")
-    monkeypatch.setattr("featurestore.registry.tables.BUSY_SECONDS", 0)
+    monkeypatch.setattr("featurestore.registry.schema.BUSY_SECONDS", 0)
     with pytest.raises(RegistryError, match="another process has been writing"):
         open_at("sqlite:///registry.db", tmp_path).commit(0, [Put(AIRPORT, 1)], [])
     blocker.close()
@@ -134,7 +134,7 @@ def test_a_new_file_that_is_locked_is_waited_for(tmp_path: Path, monkeypatch: py
             blocker.execute("rollback")
 
     monkeypatch.setattr(database_module, "sleep", nap)
-    monkeypatch.setattr("featurestore.registry.tables.BUSY_SECONDS", 0)
+    monkeypatch.setattr("featurestore.registry.schema.BUSY_SECONDS", 0)
     database = Database("sqlite:///registry.db", tmp_path)
     with database.reading() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -150,7 +150,7 @@ import os, sys
 from pathlib import Path
 from featurestore.clock import utc_now
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.entity import Entity
+from featurestore.definitions.entity import Entity
 
 registry = SpecRegistry(sys.argv[1], sys.argv[2], Path(sys.argv[3]), utc_now)
 registry.commit(0, [Put(Entity("airport", origin=str), 1)], [])

@@ -8,13 +8,13 @@ from textwrap import dedent
 import polars as pl
 import pytest
 
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature_view import FeatureView
+from featurestore.definitions.service import FeatureService
+from featurestore.definitions.source import FrameSource, ParquetSource
 from featurestore.errors import DefinitionError, DefinitionErrors
-from featurestore.registry.definitions import Definitions, check, collect_definitions, load_definitions
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.entity import Entity
-from featurestore.spec.service import FeatureService
-from featurestore.spec.source import FrameSource, ParquetSource
-from featurestore.spec.view import FeatureView
+from featurestore.project.collect import Definitions, check, collect_definitions, load_definitions
 from tests.registry.samples import AIRPORT, MODEL, OBSERVATIONS, WEATHER, Weather
 
 FLIGHTS = """
@@ -224,7 +224,7 @@ class TestFaults:
     def test_a_module_that_loads_the_definitions_is_told(self, write: Write) -> None:
         text = """
             from pathlib import Path
-            from featurestore.registry.definitions import load_definitions
+            from featurestore.project.collect import load_definitions
 
             load_definitions(Path(__file__).parent)
         """

@@ -9,17 +9,17 @@ import polars as pl
 import pytest
 
 from featurestore.clock import utc_now
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature import Feature
+from featurestore.definitions.feature_view import FeatureView, FeatureViewMeta
+from featurestore.definitions.service import FeatureService
+from featurestore.definitions.source import CSVSource, FrameSource, ParquetSource, Source
 from featurestore.errors import DefinitionErrors
-from featurestore.registry.definitions import Definitions, collect_definitions
-from featurestore.registry.details import details
+from featurestore.project.collect import Definitions, collect_definitions
 from featurestore.registry.diff import Plan, diff
+from featurestore.registry.diff_details import details
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.entity import Entity
-from featurestore.spec.feature import Feature
-from featurestore.spec.service import FeatureService
-from featurestore.spec.source import CSVSource, FrameSource, ParquetSource, Source
-from featurestore.spec.view import FeatureView, FeatureViewMeta
 from tests.registry.samples import AIRPORT, MODEL, OBSERVATIONS, Weather
 
 DEFINED = collect_definitions([Weather, MODEL])

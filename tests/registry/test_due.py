@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from featurestore.clock import Clock, to_micros
+from featurestore.definitions.entity import Entity
 from featurestore.errors import LeaseLostError
-from featurestore.registry.due import Due, Dues, Standing
 from featurestore.registry.leases import Lease, Leases
+from featurestore.registry.schedule_state import Due, Dues, Standing
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.entity import Entity
 from tests.projects import Hand
 from tests.registry.conftest import BEGIN
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.access.grants import Grant
 from featurestore.errors import ConfigError, DefinitionError, NotFoundError
-from featurestore.registry.keys import Keys
+from featurestore.registry.api_keys import Keys
 from featurestore.registry.specs import SpecRegistry
-from featurestore.spec.grant import Grant
 from tests.registry.conftest import BEGIN
 from tests.registry.samples import ALL
 

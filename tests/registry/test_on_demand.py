@@ -10,14 +10,14 @@ from pydantic import Field
 
 from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, Request
 from featurestore.clock import utc_now
+from featurestore.definitions.catalog import Catalog
+from featurestore.definitions.feature_view import FeatureViewMeta
+from featurestore.definitions.on_demand import OnDemandViewMeta
+from featurestore.definitions.reference import ViewReference
 from featurestore.errors import DefinitionErrors
-from featurestore.registry.definitions import check, collect_definitions, load_definitions
+from featurestore.project.collect import check, collect_definitions, load_definitions
 from featurestore.registry.diff import Plan, diff
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.catalog import Catalog
-from featurestore.spec.on_demand import OnDemandViewMeta
-from featurestore.spec.reference import ViewReference
-from featurestore.spec.view import FeatureViewMeta
 from tests.registry.samples import AIRPORT, OBSERVATIONS, Weather
 
 

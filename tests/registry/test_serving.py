@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.feature import Feature
+from featurestore.definitions.feature_view import ViewSpec
 from featurestore.errors import ConcurrentApplyError, NotFoundError, RollbackError
 from featurestore.registry.serving import Retired, Serving
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.feature import Feature
-from featurestore.spec.view import ViewSpec
 from tests.registry.conftest import BEGIN
 from tests.registry.samples import AIRPORT, OBSERVATIONS
 from tests.registry.test_diff import weather

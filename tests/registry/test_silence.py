@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from featurestore.clock import utc_now
+from featurestore.definitions.entity import Entity
 from featurestore.errors import RegistryError
-from featurestore.registry import tables
+from featurestore.registry import schema as tables
 from featurestore.registry.database import Database
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.spec.entity import Entity
 from tests.servers.postgres import postgres_socket
 from tests.servers.proxy import Proxy, proxy_of_socket
 

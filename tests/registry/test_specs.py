@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.serialization import Spec
 from featurestore.errors import ConcurrentApplyError, NotFoundError, RegistryError
 from featurestore.registry.specs import Put, SpecRegistry, Version
-from featurestore.spec.catalog import AppliedView, Catalog
-from featurestore.spec.entity import Entity
-from featurestore.spec.serial import Spec
 from tests.registry.conftest import BEGIN
 from tests.registry.processes import at_once
 from tests.registry.samples import AIRPORT, ALL, MODEL, OBSERVATIONS, WEATHER, apply_at_once, open_at_once

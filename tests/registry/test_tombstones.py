@@ -12,12 +12,12 @@ import pytest
 
 from featurestore import Entity
 from featurestore.clock import utc_now
-from featurestore.codec import encode_keys
 from featurestore.errors import RegistryError
-from featurestore.plan.forgotten import canonical, digest
-from featurestore.registry.secret import TombstoneSecret
+from featurestore.privacy.tombstone_set import canonical, digest
 from featurestore.registry.specs import SpecRegistry
+from featurestore.registry.tombstone_secret import TombstoneSecret
 from featurestore.registry.tombstones import Tombstones
+from featurestore.row_codec import encode_keys
 
 USER = Entity("user", user_id=int)
 
@@ -138,7 +138,7 @@ def test_who_has_the_registry_alone_finds_nobody_by_trying(tmp_path: Path, open_
         ]
     secrets = [bytes.fromhex(each) for each in texts if len(each) == 64]
     assert secrets, "there is a random number, and it is not the key"
-    from featurestore.plan.forgotten import canonical_keys
+    from featurestore.privacy.tombstone_set import canonical_keys
 
     for secret in secrets:
         tried = [*encode_keys(keys(42)), *canonical_keys(keys(42)), *canonical(keys(42)["user_id"])]

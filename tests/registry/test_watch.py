@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from featurestore import Entity, FeatureStore
+from featurestore.definitions.catalog import Catalog
 from featurestore.errors import DefinitionErrors, FeatureStoreError, RegistryError
+from featurestore.registry.catalog_cache import CatalogWatch
 from featurestore.registry.specs import Put, SpecRegistry
-from featurestore.registry.watch import CatalogWatch
-from featurestore.spec.catalog import Catalog
 from tests.servers.valkey import wait_until as wait_until_or_fail
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError
-from featurestore.server.access import AccessGuard, OpenGuard, make_guard, require_access
 from featurestore.server.app import create_app
-from featurestore.server.routes import ROUTES
+from featurestore.server.endpoints.table import ROUTES
+from featurestore.server.security.guard import AccessGuard, OpenGuard, make_guard, require_access
 from tests.server.conftest import START, Serve, make_project, served
 from tests.server.issuers import AUDIENCE, Issuer
 from tests.server.test_tokens import claims_of

@@ -13,9 +13,9 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.client.store import RemoteFeatureStore
 from featurestore.errors import ConfigError
-from featurestore.server.access import make_guard
 from featurestore.server.app import create_app
-from featurestore.server.observers import make_observer
+from featurestore.server.security.guard import make_guard
+from featurestore.server.telemetry.fan_out import make_observer
 from tests.server.conftest import Serve, make_project, served
 from tests.server.issuers import AUDIENCE, Issuer
 from tests.server.test_tokens import claims_of

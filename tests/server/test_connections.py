@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from featurestore.server.protocol import Connections, Ends
+from featurestore.server.http.connection import Connections, Ends
 from tests.server.conftest import Serve
 from tests.servers.valkey import wait_until
 

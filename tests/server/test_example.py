@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.dtypes import KEY_TYPES, SIMPLE_TYPES
-from featurestore.retrieve.example import invented_key, made_up
+from featurestore.retrieval.sample_request import invented_key, made_up
 from tests.server.conftest import START, make_project
 from tests.servers.valkey import ValkeyServer
 

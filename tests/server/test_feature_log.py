@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 
 from featurestore import FeatureService, FeatureStore
+from featurestore.definitions.serialization import from_json, to_json
 from featurestore.errors import DefinitionError, NotFoundError, OfflineStoreError
-from featurestore.offline.delta_log import DeltaFeatureLog
-from featurestore.registry.details import details
-from featurestore.retrieve import feature_log
-from featurestore.retrieve.feature_log import FeatureLogger, sample
+from featurestore.offline.delta.feature_log import DeltaFeatureLog
+from featurestore.registry.diff_details import details
+from featurestore.retrieval import feature_logger as feature_log
+from featurestore.retrieval.feature_logger import FeatureLogger, sample
 from featurestore.server.app import create_app
-from featurestore.server.observers import make_observer
-from featurestore.spec.serial import from_json, to_json
+from featurestore.server.telemetry.fan_out import make_observer
 from tests.server.conftest import KEY, START, make_project, served
 from tests.server.test_metrics import read
 from tests.servers.valkey import wait_until

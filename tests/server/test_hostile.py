@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.errors import LimitError, RequestError, UnavailableError
 from featurestore.server.app import create_app
-from featurestore.server.bodies import ARROW, JSON, MSGPACK, PARQUET, Codec, check_shape
-from featurestore.server.decoders import Decoders, Strikes
-from featurestore.server.decoding import Bounds
+from featurestore.server.decoding.decoder import Bounds
+from featurestore.server.decoding.pool import Decoders, Strikes
+from featurestore.server.endpoints.online import Question
+from featurestore.server.endpoints.push import Pushed
+from featurestore.server.http.content_types import ARROW, JSON, MSGPACK, PARQUET, Codec, check_shape
+from featurestore.server.http.problems import Problem
 from featurestore.server.limits import Limits
-from featurestore.server.online import Question
-from featurestore.server.problems import Problem
-from featurestore.server.push import Pushed
 from tests.server import hostile
 from tests.server.conftest import served
 

@@ -9,10 +9,10 @@ import pytest
 
 from featurestore.clock import utc_now
 from featurestore.errors import UnavailableError
-from featurestore.registry.keys import Key, Keys
+from featurestore.registry.api_keys import Key, Keys
 from featurestore.registry.specs import SpecRegistry
-from featurestore.server import keyring
-from featurestore.server.keyring import KeyRing
+from featurestore.server.security import api_key_cache as keyring
+from featurestore.server.security.api_key_cache import KeyRing
 
 
 class Counting(Keys):

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
-from featurestore.server.metrics import AGES, Metrics
-from featurestore.server.observers import Observers, make_observer
+from featurestore.server.telemetry.fan_out import Observers, make_observer
+from featurestore.server.telemetry.metrics import AGES, Metrics
 from tests.documents import ROOT
 from tests.server.conftest import START, Serve, make_project, served
 from tests.servers.valkey import wait_until

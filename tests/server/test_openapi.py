@@ -19,9 +19,9 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
-from featurestore.server.bodies import ARROW, PARQUET
-from featurestore.server.route import RouteSpec
-from featurestore.server.routes import ROUTES
+from featurestore.server.endpoints.table import ROUTES
+from featurestore.server.http.content_types import ARROW, PARQUET
+from featurestore.server.http.routing import RouteSpec
 from tests.server.conftest import make_project, served
 from tests.servers.valkey import wait_until
 

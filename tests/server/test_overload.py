@@ -15,12 +15,12 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import UnavailableError
-from featurestore.retrieve.rows import OnlineRows
-from featurestore.server.access import make_guard
+from featurestore.retrieval.online_result import OnlineRows
 from featurestore.server.app import create_app
-from featurestore.server.bodies import ARROW, JSON
-from featurestore.server.memory import Budget
-from featurestore.server.pools import Pool
+from featurestore.server.http.content_types import ARROW, JSON
+from featurestore.server.http.memory import Budget
+from featurestore.server.http.pools import Pool
+from featurestore.server.security.guard import make_guard
 from tests.server.conftest import make_project, served
 from tests.server.test_access import bearer
 from tests.servers.valkey import wait_until

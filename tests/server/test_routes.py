@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from featurestore import FeatureStore
 from featurestore.errors import Forbidden, Unauthenticated
-from featurestore.server.access import Principal, Resource
 from featurestore.server.app import Door, create_app
-from featurestore.server.route import RouteSpec
-from featurestore.server.routes import ROUTES
-from featurestore.server.visit import Visit
+from featurestore.server.endpoints.table import ROUTES
+from featurestore.server.http.context import Visit
+from featurestore.server.http.routing import RouteSpec
+from featurestore.server.security.guard import Principal, Resource
 from tests.server.conftest import served
 from tests.server.test_access import ask
 
@@ -49,7 +49,7 @@ def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
 def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer_without_assertions_either() -> None:
     """``python -O`` takes assertions away."""
     program = """
-from featurestore.server.visit import Visit
+from featurestore.server.http.context import Visit
 assert False, "assertions are there"
 visit = Visit({"path": "/x", "headers": []}, None, None, None, "read")
 for work in (visit.answer(b"", b"text/plain"), visit.stream(None, b"text/plain")):

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
-from featurestore.server.observers import make_observer
+from featurestore.server.telemetry.fan_out import make_observer
 from tests.server.conftest import served
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

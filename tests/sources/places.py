@@ -11,13 +11,13 @@ import polars as pl
 from adbc_driver_postgresql import dbapi
 from deltalake import DeltaTable, write_deltalake
 
+from featurestore.definitions.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
 from featurestore.sources.base import SourceReader
 from featurestore.sources.csv import CSVReader
 from featurestore.sources.delta import DeltaReader
 from featurestore.sources.frame import FrameReader
 from featurestore.sources.parquet import ParquetReader
 from featurestore.sources.sql import SQLReader
-from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, SQLSource
 
 NAIVE = pl.Datetime("us")
 INSTANT = pl.Datetime("us", "UTC")

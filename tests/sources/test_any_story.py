@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros
+from featurestore.definitions.source import CSVSource, DeltaSource, ParquetSource, SQLSource
 from featurestore.sources.base import Cursor, SourceReader, accepted
 from featurestore.sources.csv import CSVReader
 from featurestore.sources.delta import DeltaReader
 from featurestore.sources.parquet import ParquetReader
 from featurestore.sources.sql import SQLReader
-from featurestore.spec.source import CSVSource, DeltaSource, ParquetSource, SQLSource
 from tests.sources.contract import AVAILABLE, EVENT, TIMES, Row, frame, new_folder, saved
 
 EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "25"))

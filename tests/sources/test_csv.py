@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros, parse_times
+from featurestore.definitions.source import CSVSource
 from featurestore.errors import SourceError
-from featurestore.plan.unread import UNREAD
+from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.csv import CSVReader
-from featurestore.spec.source import CSVSource
 from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, pin, read, run
 from tests.sources.places import INSTANT, CSVFiles, CSVLog
 

@@ -16,9 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros
+from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError
 from featurestore.sources.delta import DeltaReader
-from featurestore.spec.source import DeltaSource
 from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
 from tests.sources.places import INSTANT, Delta
 

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from featurestore.clock import from_micros
+from featurestore.definitions.serialization import from_json, to_json
+from featurestore.definitions.source import FrameSource
 from featurestore.errors import SourceError
 from featurestore.sources.frame import FrameReader
-from featurestore.spec.serial import from_json, to_json
-from featurestore.spec.source import FrameSource
 from tests.sources.contract import MANY, TIMES, SourceReaderContract, frame, run
 from tests.sources.places import Frame
 

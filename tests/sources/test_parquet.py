@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.clock import from_micros
+from featurestore.definitions.source import ParquetSource
 from featurestore.errors import SourceError
-from featurestore.plan.unread import UNREAD
+from featurestore.rows.unreadable import UNREAD
 from featurestore.sources import parquet
 from featurestore.sources.parquet import ParquetReader
-from featurestore.spec.source import ParquetSource
 from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
 from tests.sources.places import ParquetFile, ParquetFiles, ParquetHive, ParquetWithoutStatistics
 

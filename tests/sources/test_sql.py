@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros, to_micros, utc_now
+from featurestore.definitions.source import SQLSource
 from featurestore.errors import MissingExtraError, SourceError
-from featurestore.plan.unread import UNREAD, foreign_type
-from featurestore.sources.databases import Postgres, open_database
+from featurestore.rows.unreadable import UNREAD, foreign_type
 from featurestore.sources.sql import SQLReader
-from featurestore.spec.source import SQLSource
+from featurestore.sources.sql_backends import Postgres, open_database
 from tests.sources.contract import BASES, EVENT, MANY, TIMES, SourceReaderContract, frame, new_folder, pin, read, run
 from tests.sources.places import INSTANT, Place, SQLOverDuckDB, SQLOverFiles, SQLOverPostgres
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.access.grants import Grant
 from featurestore.errors import ConfigError
-from featurestore.spec.grant import Grant
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 ROLES = st.sampled_from(["reader", "writer", "admin"])

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from featurestore.spec.meaning import meaning_digest, meaning_of
+from featurestore.definitions.fingerprint import meaning_digest, meaning_of
 
 BASE = """
 import polars as pl

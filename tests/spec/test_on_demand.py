@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureView, OnDemandView, ParquetSource, Request, count
+from featurestore.definitions.expression import Expression, read_expression
+from featurestore.definitions.on_demand import OnDemandViewMeta
+from featurestore.definitions.reference import FeatureReference, ViewReference, parse_references
+from featurestore.definitions.serialization import from_json, to_json
 from featurestore.errors import DefinitionError, DefinitionErrors, RegistryError, RequestError
-from featurestore.spec.expression import Expression, read_expression
-from featurestore.spec.on_demand import OnDemandViewMeta
-from featurestore.spec.reference import FeatureReference, ViewReference, parse_references
-from featurestore.spec.serial import from_json, to_json
 
 
 class Trip(Request):

@@ -9,9 +9,9 @@ import pytest
 from pydantic import Field, PositiveFloat, ValidationError, computed_field, field_validator
 
 from featurestore import Feature, Request
+from featurestore.definitions.request import RequestField, RequestSpec
+from featurestore.definitions.serialization import from_json, to_json
 from featurestore.errors import DefinitionError, DefinitionErrors
-from featurestore.spec.request import RequestField, RequestSpec
-from featurestore.spec.serial import from_json, to_json
 
 
 def request(annotation: Any, default: Any = ..., **body: Any) -> type[Request]:

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import INSTANT
+from featurestore.definitions.entity import RESERVED_COLUMNS, Entity
+from featurestore.definitions.feature import Feature, FeatureSpec, make_feature
+from featurestore.definitions.feature_view import FeatureView, ViewSpec
+from featurestore.definitions.reference import FeatureReference, Reference, ViewReference
+from featurestore.definitions.serialization import Spec, data_digest, from_json, from_plain, kind_of, to_json, to_plain
+from featurestore.definitions.service import FeatureService
+from featurestore.definitions.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
 from featurestore.dtypes import KEY_TYPES, SIMPLE_TYPES
 from featurestore.errors import RegistryError
-from featurestore.spec.entity import RESERVED_COLUMNS, Entity
-from featurestore.spec.feature import Feature, FeatureSpec, make_feature
-from featurestore.spec.reference import FeatureReference, Reference, ViewReference
-from featurestore.spec.serial import Spec, data_digest, from_json, from_plain, kind_of, to_json, to_plain
-from featurestore.spec.service import FeatureService
-from featurestore.spec.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
-from featurestore.spec.view import FeatureView, ViewSpec
 
 NAMES = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,6}", fullmatch=True).filter(
     lambda name: not keyword.iskeyword(name) and name not in RESERVED_COLUMNS | {"description", "owner"}

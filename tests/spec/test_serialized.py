@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.definitions.expression import Expression
+from featurestore.definitions.expression_safety import ForbiddenPartError, check_serialized
 from featurestore.errors import RegistryError
-from featurestore.spec.expression import Expression
-from featurestore.spec.serialized import ForbiddenPartError, check_serialized
 
 a, b, element = pl.col("a"), pl.col("b"), pl.element()
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, FeatureView, ParquetSource, StreamSource, count
+from featurestore.definitions.feature_view import FeatureView as View
+from featurestore.definitions.serialization import data_digest, from_json, to_json
 from featurestore.errors import DefinitionError
-from featurestore.spec.serial import data_digest, from_json, to_json
-from featurestore.spec.view import FeatureView as View
 
 COLUMNS = {"k": str, "x": float, "at": datetime, "id": int}
 

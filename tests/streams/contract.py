@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.errors import StreamError
 from featurestore.streams.base import Entry, StreamConsumer
-from featurestore.streams.shelved import DAMAGED
+from featurestore.streams.dead_letters import DAMAGED
 from tests.servers.valkey import wait_until
 
 LONG = 600.0

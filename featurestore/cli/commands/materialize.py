@@ -1,0 +1,149 @@
+"""The commands of whoever runs the project: materialize, push, status."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.arguments import read_frame
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import called, out, print_json, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featurestore.materialization.results import MaterializeSummary, PushSummary
+
+
+def materialize(
+    ctx: typer.Context,
+    views: Annotated[
+        list[str] | None, typer.Argument(metavar="VIEWS", help="The views; without any, all that are applied.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Read from this available time on, even what was read before.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Read what is available by this time, if not now.")] = None,
+    chunk: Annotated[
+        str | None,
+        typer.Option(metavar="LENGTH", help="Read in spans of this length (1d), each a run, from --start or the first row on."),
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, metavar="VIEWS", help="How many views to do at once.")] = 1,
+    dry_run: Annotated[bool, Flag("--dry-run", help="Read and check only; write nothing.")] = False,
+    rebuild: Annotated[
+        bool, Flag("--rebuild-online", help="Read no source; write the history's latest values online, if that store is new.")
+    ] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Brings what is new in the sources into the history and the online store.
+
+    A run that was interrupted is completed first; a run repeated changes nothing. Times are ISO 8601, in UTC. With --chunk, spans
+    that are done are not done again when the same backfill is repeated.
+    """
+    from featurestore.cli.progress import bars
+
+    if rebuild and (start or end or chunk or dry_run):
+        raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end, --chunk and --dry-run.")
+    with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:
+        if rebuild:
+            show_rebuilt(store.rebuild_online(views or None, progress=progress), json=json)
+            return
+        summary = store.materialize(
+            views or None, start=start, end=end, chunk=chunk, parallel=parallel, dry_run=dry_run, progress=progress
+        )
+    if json:
+        print_json(summary.to_dicts())
+    else:
+        show_summary(out(), summary, called(store.settings.root), dry_run=dry_run)
+
+
+def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
+    """Prints how many values were written online, a line a view."""
+    if json:
+        print_json(written)
+        return
+    made = table("view", "online", right=("online",))
+    for view, values in written.items():
+        made.add_row(Text(view, style="cyan"), f"{values:,}")
+    out().print(made)
+
+
+def show_summary(console: "Console", summary: "MaterializeSummary", program: str, *, dry_run: bool = False) -> None:
+    """Prints what a materialization did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
+    if not len(summary):
+        console.print(f"There are no views to materialize. Apply some: {program} apply")
+        return
+    numbers = ("read", "rejected") if dry_run else ("read", "written", "rejected", "online")
+    made = table("view", *numbers, "seconds", right=(*numbers, "seconds"))
+    for each in summary:
+        counts: dict[str, Any] = {"read": each.rows_read, "written": each.rows_written, "rejected": each.rows_rejected,
+                                  "online": each.rows_online}  # fmt: skip
+        cells = [Text(f"{counts[name]:,}", style="yellow" if name == "rejected" and counts[name] else "") for name in numbers]
+        made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
+    console.print(made)
+    _show_rejected(console, summary, program, kept=not dry_run)
+    for each in summary:
+        for remark in each.remarks:
+            console.print(Text(f"  {each.view}: {remark}", style="dim"))
+        if each.resumed:
+            console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
+
+
+def push(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source whose rows they are.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The rows: Parquet (.parquet), CSV (.csv) or JSON (.json, .jsonl, .ndjson); - for JSON lines."
+        ),
+    ],
+    view: Annotated[
+        list[str] | None, typer.Option(metavar="VIEW", help="Push to this view only; may be given several times.")
+    ] = None,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Puts rows of a source straight into both stores, for online reads and training frames to see at once.
+
+    They have the source's columns, and take the same transforms and checks as in a run. Rows that are known already are
+    passed over.
+    """
+    with open_store(ctx, project_dir) as store:
+        summary = store.push(source, read_frame(store.settings.root / file.expanduser()), views=view or None)
+    if json:
+        print_json(summary.to_dicts())
+    else:
+        show_pushed(out(), summary, called(store.settings.root))
+
+
+def show_pushed(console: "Console", summary: "PushSummary", program: str) -> None:
+    """Prints what a push did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
+    numbers = ("read", "new", "known", "rejected", "online")
+    made = table("view", *numbers, "seconds", right=(*numbers, "seconds"))
+    for each in summary:
+        counts = (each.rows_read, each.rows_new, each.rows_known, each.rows_rejected, each.rows_online)
+        cells = [
+            Text(f"{count:,}", style="yellow" if name == "rejected" and count else "")
+            for name, count in zip(numbers, counts, strict=True)
+        ]
+        made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
+    console.print(made)
+    for each in summary:
+        if each.rows_waiting:
+            told = f"  {each.view}: {each.rows_waiting:,} wait, for their times are not known yet: push them again"
+            console.print(Text(told, style="yellow"), soft_wrap=True)
+    _show_rejected(console, summary, program)
+    for each in summary:
+        for remark in each.remarks:
+            console.print(Text(f"  {each.view}: {remark}", style="dim"))
+
+
+def _show_rejected(console: "Console", summary: "MaterializeSummary | PushSummary", program: str, *, kept: bool = True) -> None:
+    for each in summary:
+        for reason, count in (each.reasons or {}).items():
+            console.print(Text(f"  {each.view}: {count:,} rejected: {reason}", style="yellow"))
+        if each.rows_rejected and kept:
+            console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"), soft_wrap=True)

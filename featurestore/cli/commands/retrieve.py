@@ -1,0 +1,147 @@
+"""The commands of whoever uses features: train, online, sql."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.arguments import parse_pairs, read_rows, selection_of, split_features
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import cell, frame_table, head_table, instant, out, print_json, row_count, shown_path, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featurestore.retrieval.online_result import OnlineRows
+    from featurestore.selection.select import Selection
+
+_STATUSES = {"present": "green", "null": "", "expired": "yellow", "missing": "red"}
+
+
+def train(
+    ctx: typer.Context,
+    spine: Annotated[
+        str, typer.Argument(metavar="SPINE", help="The rows to train on: a Parquet file, or a SELECT over the views.")
+    ],
+    features: Annotated[
+        list[str], typer.Argument(metavar="FEATURES", help="Services, views and features: delay_model, weather, weather.temp")
+    ],
+    time: Annotated[str, typer.Option(metavar="COLUMN", help="The spine's time column.")] = "event_time",
+    file: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The Parquet file to write; without it, only the head is shown."),
+    ] = None,
+    corrected: Annotated[
+        bool,
+        Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
+    ] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Fetches a training frame: the spine's rows with the features each could have seen at its time."""
+    with open_store(ctx, project_dir) as store:
+        if file is None:
+            frame = store.training_frame(spine, features, time=time, as_known=not corrected)
+            rows, head, names = frame.height, frame.head(3), frame.columns
+        else:
+            written = store.training_frame(spine, features, time=time, as_known=not corrected, sink=file)
+            import polars as pl
+
+            rows, head, names = (
+                written.select(pl.len()).collect().item(),
+                written.head(3).collect(),
+                written.collect_schema().names(),
+            )
+        added = list(selection_of(store, features).names)
+        path = None if file is None else store.settings.root / Path(file).expanduser()
+    if json:
+        print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
+        return
+    console = out()
+    console.print(head_table(head, [name for name in names if name not in added]))
+    console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
+    if path is not None:
+        console.print(Text.assemble("written to ", (shown_path(path), "bold")), soft_wrap=True)
+
+
+def online(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FEATURE|KEY=VALUE", help="Services, views and features; then keys and request fields: origin=JFK,LGA"
+        ),
+    ],
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Read as of this time, ISO 8601 in UTC, if not now.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='Take the rows from a JSON file: \\[{"origin": "JFK"}, …]')
+    ] = None,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Looks features up: the values that a training frame would have now.
+
+    A list of values, origin=JFK,LGA, asks for a row of each; an empty value, origin=, is a null key.
+    """
+    features, pairs = split_features(words)
+    if not features:
+        raise typer.BadParameter("Name the features before the keys: featurestore online delay_model origin=JFK")
+    if rows is not None and pairs:
+        raise typer.BadParameter("Give the keys as KEY=VALUE or in a file, not both.", param_hint="--rows")
+    with open_store(ctx, project_dir) as store:
+        selection = selection_of(store, features)
+        keys = {column: dtype for join in selection.joins for column, dtype in zip(join.on, join.keys.values(), strict=True)}
+        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        path = None if rows is None else store.settings.root / rows.expanduser()
+        given = parse_pairs(pairs, keys, fields) if path is None else read_rows(path, keys, fields)
+        found = store.online(features, given, at=at)
+        values = found.to_dicts()
+    if json:
+        print_json({"rows": values, "status": found.status, "event_time": found.event_time})
+    else:
+        show_rows(out(), selection, values, found)
+
+
+def sql(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in which every view is a table.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 40,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Queries the history with SQL.
+
+    A view's table has its join keys, event_time, available_time and the features. DuckDB runs the query. --json prints all
+    rows.
+    """
+    from featurestore.rows.python_values import rows_of
+
+    with open_store(ctx, project_dir) as store:
+        frame = store.sql(query)
+    if json:
+        print_json(rows_of(frame))
+    else:
+        console = out()
+        console.print(frame_table(frame, console.width, limit))
+
+
+def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:
+    """Prints a table a row: each feature with its value, why it has it, and since when it is so."""
+    labels = {column.name: join.label for join in selection.joins for column in join.columns}
+    labels |= {output.name: step.view for step in selection.computation.steps for output in step.outputs}
+    status, times = found.status, found.event_time
+    computed = [None] * len(values)
+    for number, row in enumerate(values):
+        given = {name: value for name, value in row.items() if name not in selection.names}
+        keys = ", ".join(f"{name}={'null' if value is None else value}" for name, value in given.items())
+        made = table("feature", "value", "status", "event time, UTC", title=keys)
+        before = None
+        for name in selection.names:
+            if before not in (None, labels[name]):
+                made.add_section()
+            before = labels[name]
+            told = status[name][number]
+            made.add_row(Text(name, style="cyan"), cell(row[name]), Text(told, style=_STATUSES[told]),
+                         Text(instant(times.get(labels[name], computed)[number]), style="dim"))  # fmt: skip
+        console.print(made)

@@ -1,0 +1,128 @@
+"""The command that keeps features fresh: schedule."""
+
+import signal
+import sys
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import called, err, instant, out, table
+from featurestore.clock import utc_now
+from featurestore.errors import RegistryError
+
+if TYPE_CHECKING:
+    from featurestore.scheduling.scheduler import Outcome, Scheduler
+    from featurestore.store import FeatureStore
+
+_STYLES = {"done": "green", "failed": "bold red", "retrying": "red", "waiting": "yellow", "lost": "yellow"}
+
+
+def schedule(
+    ctx: typer.Context,
+    once: Annotated[bool, Flag("--once", help="Run what is due now, wait for it and end; with 1 where something failed.")] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Runs the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.
+
+    Start as many as you like, on as many machines: they share the work, each due run happens once, and what one that died was at
+    is taken over. What is applied meanwhile is taken up. At the end, running ones may finish (schedule_shutdown_seconds).
+    """
+    failed = Event()
+
+    def tell(outcome: "Outcome") -> None:
+        if outcome.state in ("failed", "retrying"):
+            failed.set()
+            if outcome.told_before and not json:
+                return  # one broken file fails all views on its source, and each of them several times
+        _print_line(outcome) if json else out().print(_line(outcome), soft_wrap=True)
+
+    store = open_store(ctx, project_dir)
+    scheduler = store.scheduler(told=tell)
+    stop = Event()
+    handled = [(each, signal.signal(each, lambda *_: _interrupt(stop, once=once))) for each in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        if once:
+            scheduler.once()
+            unfinished = 0
+        else:
+            _tell_what_comes(store, scheduler, json=json)
+            unfinished = store.schedule(stop, scheduler)
+    except KeyboardInterrupt:
+        unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule_shutdown_seconds)
+    finally:
+        for number, before in handled:
+            signal.signal(number, before)
+    if unfinished:
+        _leave()
+    store.close()
+    if once and failed.is_set():
+        raise typer.Exit(1)
+
+
+def _interrupt(stop: Event, *, once: bool) -> None:
+    """Asks for the end the first time; the second time nothing is waited for any more."""
+    if once or stop.is_set():
+        raise KeyboardInterrupt
+    stop.set()
+
+
+def _leave() -> None:
+    """Ends the process at once, whatever its threads are at: it is written down for others to resume (S17)."""
+    import logging
+    import os
+
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _tell_what_comes(store: "FeatureStore", scheduler: "Scheduler", *, json: bool) -> None:
+    try:
+        coming = scheduler.upcoming()
+    except RegistryError as error:
+        err().print(Text(f"{error} It is tried again every {store.settings.schedule_seconds:g} s.", style="yellow"), soft_wrap=True)
+        return
+    if json:
+        for each in coming:
+            _print_line(each)
+        return
+    console = out()
+    if not coming:
+        program = called(store.settings.root)
+        console.print(f"No applied view has a schedule yet. Give one its schedule=, and run: {program} apply")
+        return
+    made = table("view", "schedule", "next", "state", "after")
+    now = utc_now()
+    for each in coming:
+        when = "now" if each.next_at <= now else instant(each.next_at)[:19]
+        made.add_row(Text(each.name, style="cyan"), each.schedule, when, each.state, ", ".join(each.after))
+    console.print(made)
+    console.print(Text("Times are in UTC. Ctrl-C ends it.", style="dim"))
+
+
+def _line(outcome: "Outcome") -> Text:
+    line = Text.assemble(
+        (instant(utc_now())[:19], "dim"), " ", (outcome.name, "cyan"), f" due {instant(outcome.due)} ",
+        (outcome.state, _STYLES.get(outcome.state, "")),
+    )  # fmt: skip
+    done = outcome.summary
+    if done is not None:
+        rejected = f", {done.rows_rejected:,} rejected" if done.rows_rejected else ""
+        line.append(f": {done.rows_read:,} read, {done.rows_written:,} written{rejected}, {done.seconds:.2f} s")
+    if outcome.next_at is not None:
+        line.append(f", again at {instant(outcome.next_at)[:19]}")
+    if outcome.error:
+        line.append(f": {outcome.error}")
+    return line
+
+
+def _print_line(value: Any) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(value).decode())
+    sys.stdout.flush()

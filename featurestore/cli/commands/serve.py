@@ -1,0 +1,91 @@
+"""The commands of whoever runs the service: serve."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.options import Folder, open_store
+from featurestore.cli.terminal import called, err
+from featurestore.config import load_settings
+from featurestore.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The address to listen on (server_host).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one (server_port).", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many processes serve (server_workers).", show_default=False)
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate, PEM (server_tls_cert).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM (server_tls_key).")] = None,
+    uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen on a Unix socket instead of an address.")] = None,
+    project_dir: Folder = None,
+) -> None:
+    """Serves the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.
+
+    What is applied meanwhile is noticed without a restart. Requests in flight are answered before it ends.
+    """
+    try:
+        from featurestore.server.run import serve as run
+        from featurestore.server.security.guard import admission
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("featurestore"):
+            raise
+        raise MissingExtraError("featurestore serve", "server") from error
+    named = {
+        "server_host": host, "server_port": port, "server_workers": workers,
+        "server_tls_cert": None if tls_cert is None else str(tls_cert.absolute()),
+        "server_tls_key": None if tls_key is None else str(tls_key.absolute()),
+    }  # fmt: skip
+    given = {name: value for name, value in named.items() if value is not None}
+    with open_store(ctx, project_dir) as store:
+        root = store.settings.root
+        line = _example(store)
+        keys = bool(store.keys.list())
+    settings = load_settings(root, **given)
+    admitted = admission(settings, keys=keys)
+    key = ' -H "Authorization: Bearer $FEATURESTORE_KEY"' if admitted == "keys" else ""
+    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line, key, _ADMITTED[admitted]))
+
+
+_ADMITTED = {
+    "everybody": 'everybody who reaches it is admitted (access = "open")',
+    "this machine": "this machine's own requests are admitted without a key, until one is made (featurestore keys create)",
+    "keys": "it admits who has a key or token",
+}
+
+
+def _tell(url: str, root: Path, body: str, key: str, admitted: str) -> None:
+    console = err()
+    console.print(Text.assemble("featurestore serves at ", (url, "bold")), soft_wrap=True)
+    console.print(Text(admitted), soft_wrap=True)
+    if url.startswith("unix:"):
+        address = f"--unix-socket {url.removeprefix('unix:')} http://localhost"
+    else:
+        address = url
+        console.print(Text.assemble("its documentation is at ", (f"{url}/docs", "bold")), soft_wrap=True)
+    if body:
+        line = f"curl {address}/v1/online -H 'content-type: application/json'{key} -d '{body}'"
+        console.print(Text.assemble("try: ", (line, "cyan")), soft_wrap=True)
+    else:
+        console.print(Text(f"Nothing is applied yet, so there is nothing to look up. Run: {called(root)} apply"), soft_wrap=True)
+    console.print("Ctrl-C ends it", style="dim")
+
+
+def _example(store: "FeatureStore") -> str:
+    """Returns the body of a look-up to begin with, of an entity that is invented; empty where nothing is applied."""
+    catalog = store.catalog
+    names = [*catalog.services, *catalog.views]
+    if not names:
+        return ""
+    import msgspec
+
+    return msgspec.json.encode(store.example(names[0])).decode().replace("'", "\\u0027")

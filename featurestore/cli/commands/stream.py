@@ -1,0 +1,181 @@
+"""The command that works on streams: stream."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import called, cell, err, instant, out, print_json, table
+from featurestore.clock import utc_now
+from featurestore.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+    from featurestore.streams.counts import StreamCounts
+
+_EVERY = 10.0
+
+
+def stream(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCES", help="The streams; without any, all that are applied.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="How many entries are pushed at once, at the most.")] = 5_000,
+    idle: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="After how long what a worker has left goes to another.")
+    ] = 30.0,
+    once: Annotated[bool, Flag("--once", help="Push what is in the streams and end.")] = False,
+    rejected: Annotated[bool, Flag("--rejected", help="Show the entries that were set aside instead, with the reasons.")] = False,
+    put_back: Annotated[bool, Flag("--put-back", help="Put these entries into their streams anew instead.")] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Serve metrics for Prometheus there; 0 takes a free one.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address of the metrics.")] = "127.0.0.1",
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Pushes what arrives in streams into the views on them, until Ctrl-C or SIGTERM.
+
+    Start as many as you like: they share the entries. An entry is acknowledged once both stores have it, and each event counts
+    once however often it is delivered. One that makes no row is set aside with the reason, and the others go on.
+    """
+    with open_store(ctx, project_dir) as store:
+        names = sources or [each.source for each in store.streams.status()] if rejected or put_back else sources or None
+        if rejected:
+            _show_rejected(store, names or [], json=json)
+        elif put_back:
+            _put_back(store, names or [], json=json)
+        else:
+            _run(store, names, batch, idle, metrics_host, metrics_port, once=once, json=json)
+
+
+def _run(
+    store: "FeatureStore", names: list[str] | None, batch: int, idle: float, host: str, port: int | None, *, once: bool, json: bool
+) -> None:
+    from featurestore.definitions.stream_source import StreamSource
+
+    known = [each for each in store.catalog.sources.values() if isinstance(each, StreamSource)]
+    if not known:
+        raise ConfigError(
+            f"No stream is applied. Define a StreamSource and a view on it, and run: {called(store.settings.root)} apply"
+        )
+    teller = _Teller(json=json)
+    with _metrics(store, host, port), _until_told() as stop:
+        if not json:
+            for each in known:
+                if names is None or each.name in names:
+                    views = [view.spec.name for view in store.catalog.views.values() if view.spec.source.name == each.name]
+                    told = Text.assemble((each.name, "cyan"), f": {each.topic} at {each.url} → {', '.join(views) or 'no view'}")
+                    out().print(told, soft_wrap=True)
+            out().print("Ctrl-C ends it", style="dim")
+        done = store.streams.run(names, batch=batch, idle_seconds=idle, once=once, stop=stop, told=teller.tell)
+    for counts in done:
+        teller.print(counts)
+
+
+@contextmanager
+def _until_told() -> Iterator[Event]:
+    """Gives what SIGTERM and Ctrl-C set; a second one ends the process at once."""
+    stop = Event()
+    before = {}
+
+    def asked(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _metrics(store: "FeatureStore", host: str, port: int | None) -> Iterator[None]:
+    if port is None:
+        yield
+        return
+    try:
+        from featurestore.server.telemetry.stream_metrics import StreamCollector, serving
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("featurestore"):
+            raise
+        raise MissingExtraError("--metrics-port", "server") from error
+    streams = store.streams
+    with serving(host, port, StreamCollector(streams.status, streams.counts)) as bound:
+        err().print(Text(f"metrics are at http://{host}:{bound}/metrics"))
+        yield
+
+
+class _Teller:
+    """Prints a line of each stream now and then, and at once where it begins or ends to wait."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self._lock = Lock()
+        self._last: dict[str, tuple[float, StreamCounts]] = {}
+
+    def tell(self, counts: "StreamCounts") -> None:
+        """Is told of counts that have changed."""
+        now = time.perf_counter()
+        with self._lock:
+            at, last = self._last.get(counts.source, (now - _EVERY, None))
+            if now - at >= _EVERY or (last is not None and last.error != counts.error) or (last is None and counts.error):
+                self._last[counts.source] = now, replace(counts)
+                self.print(counts)
+
+    def print(self, counts: "StreamCounts") -> None:
+        """Prints counts."""
+        if self._json:
+            import msgspec
+
+            typer.echo(msgspec.json.encode({"time": utc_now(), **msgspec.to_builtins(counts)}).decode())
+            return
+        told = f"{counts.entries:,} entries, {counts.rows_new:,} rows new"
+        for number, word in ((counts.rows_known, "known"), (counts.rows_rejected, "rejected")):
+            told += f", {number:,} {word}" if number else ""
+        line = Text.assemble((instant(utc_now())[:19], "dim"), " ", (counts.source, "cyan"), f" {told}")
+        if counts.set_aside:
+            line.append(f", {counts.set_aside:,} set aside", "yellow")
+        for number, word in ((counts.waiting, "not known yet"), (counts.lost, "lost")):
+            if number:
+                line.append(f", {number:,} {word}", "yellow")
+        if counts.error:
+            line.append(f". It waits: {counts.error}", "red")
+        out().print(line, soft_wrap=True)
+
+
+def _show_rejected(store: "FeatureStore", names: list[str], *, json: bool) -> None:
+    found = {name: store.streams.set_aside(name) for name in names}
+    if json:
+        print_json(found)
+        return
+    made = table("stream", "entry", "arrived", "reason", "holds")
+    for name, entries in found.items():
+        for each in entries:
+            holds = " ".join(f"{field}={value}" for field, value in each.fields.items())
+            made.add_row(Text(name, style="cyan"), each.id, instant(each.time)[:19], Text(each.reason), cell(holds, 80))
+    if made.row_count:
+        out().print(made)
+    else:
+        out().print("No entry is set aside.")
+
+
+def _put_back(store: "FeatureStore", names: list[str], *, json: bool) -> None:
+    put = {name: store.streams.put_back(name) for name in names}
+    if json:
+        print_json(put)
+        return
+    for name, number in put.items():
+        out().print(Text.assemble((name, "cyan"), f": {number:,} entries were put back"))

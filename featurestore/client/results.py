@@ -1,0 +1,103 @@
+"""Answers of a server, with the faces that local ones have."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from featurestore.client.wire import from_wire
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class RemoteRows:
+    """The rows that were asked about, with their features, as ``OnlineRows`` has them.
+
+    Args:
+        given: the rows asked about.
+        answer: the server's answer.
+    """
+
+    def __init__(self, given: list[dict[str, Any]], answer: Mapping[str, Any]) -> None:
+        self._given = given
+        self._answer = answer
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        types = self._answer["types"]
+        return {name: from_wire(types[name], column) for name, column in self._answer["features"].items()}
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Returns each feature's values in the order of the rows, without the rows' own columns."""
+        return dict(self._columns)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Returns the rows given, each with its features after its own values, as Python values."""
+        names = self._columns
+        values = zip(*names.values(), strict=True)
+        return [
+            dict(zip(chain(row, names), chain(row.values(), each), strict=True))
+            for row, each in zip(self._given, values, strict=True)
+        ]
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
+        from featurestore.client.frames import with_columns
+
+        return with_columns(self._given, self._columns, self._answer["types"])
+
+    @property
+    def status(self) -> dict[str, list[str]]:
+        """For each feature and row, why it has its value: present, null, expired or missing (S14)."""
+        found: dict[str, list[str]] = self._answer["status"]
+        return found
+
+    @property
+    def event_time(self) -> dict[str, list[datetime | None]]:
+        """For each view and row: the event time of the row that is served or expired; None where one is missing."""
+        found: dict[str, list[datetime | None]] = self._answer["event_time"]
+        return found
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.to_dicts())
+
+    def __repr__(self) -> str:
+        count = len(self)
+        return f"RemoteRows: {count} {'row' if count == 1 else 'rows'} of {', '.join(self._answer['features'])}"
+
+
+@dataclass(frozen=True)
+class PushedRows:
+    """What a push did to one view.
+
+    Args:
+        view: the view.
+        data_version: the version of its stored values.
+        rows_read: the rows pushed.
+        rows_new: the rows that the history did not hold before; None, as the two below, to whom may push and not read.
+        rows_known: the rows that it did, or that were given several times.
+        rows_rejected: the rows that failed a check.
+        rows_online: the online values that changed.
+        reasons: how many rows were rejected for each reason.
+        seconds: how long it took.
+        rejected: the first of the rejected rows, each with its ``_reason``.
+        rows_waiting: the rows that cannot be known yet: they are neither stored nor rejected, and are to be pushed again.
+    """
+
+    view: str
+    data_version: int
+    rows_read: int
+    rows_new: int | None
+    rows_known: int | None
+    rows_rejected: int
+    rows_online: int | None
+    reasons: dict[str, int]
+    seconds: float
+    rejected: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    rows_waiting: int = 0

@@ -1,0 +1,1 @@
+"""Definitions: what users write to say which features there are."""

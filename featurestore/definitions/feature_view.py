@@ -1,0 +1,369 @@
+"""Feature views: typed classes, each a table of features about one entity from one source."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import FunctionType
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+
+from featurestore.clock import check_schedule, format_duration, parse_duration
+from featurestore.definitions.definition_errors import caller_place, member_place, report
+from featurestore.definitions.entity import RESERVED_COLUMNS, Entity, check_name
+from featurestore.definitions.feature import FeatureField, FeatureSpec, make_feature
+from featurestore.definitions.fingerprint import Transform, meaning_of, source_text
+from featurestore.definitions.reference import FeatureReference, Reference, ViewReference
+from featurestore.definitions.source import CSVSource, ParquetSource, Source
+from featurestore.definitions.window import Aggregation, InputSpec, WindowedField, WindowSpec
+from featurestore.definitions.window_features import COPY, EVENT_ID, ORDER, ROW_HASH, Inputs, WithInputs, windowed_features
+from featurestore.dtypes import read_annotation
+from featurestore.errors import DefinitionError, did_you_mean
+
+OnReject = Literal["keep", "fail"]
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A feature view as the registry keeps it: what its values depend on, and the words about it.
+
+    ``transform`` is the source text of the transform, for people to read; ``transform_digest`` is a digest of what
+    it means, which comments and layout do not change. The function itself is never stored: it comes from the definitions.
+    """
+
+    name: str
+    entity: Entity
+    source: Source
+    features: tuple[FeatureSpec, ...]
+    ttl: int | None = None
+    schedule: str | None = None
+    on_reject: OnReject = "keep"
+    transform: str = ""
+    transform_digest: str = ""
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    inputs: tuple[InputSpec, ...] = ()
+    freshness: int | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def windows(self) -> tuple[WindowSpec, ...]:
+        """How each feature is computed, in their order, for a windowed view; empty for a view of latest values."""
+        return tuple(each.window for each in self.features if each.window is not None)
+
+    @property
+    def source_as_read(self) -> Source:
+        """The source, told the types that the view declares of its columns: where a file says only texts, it has these.
+
+        They are those of the join keys and, where no transform stands between, of the features.
+        """
+        if not isinstance(self.source, (ParquetSource, CSVSource)):
+            return self.source
+        features = {} if self.transform_digest or self.windows else self.schema
+        # What a transform makes of a CSV column, a key too, may be of another type than the column.
+        keys = {} if self.transform_digest and isinstance(self.source, CSVSource) else self.entity.keys
+        old = {new: name for name, new in self.source.rename.items()}
+        times = self.source.time_columns
+        declared = {old.get(name, name): dtype for name, dtype in {**features, **keys}.items() if name not in times}
+        return replace(self.source, _declared=declared)
+
+    @property
+    def stored(self) -> tuple[FeatureSpec, ...]:
+        """The columns that the history keeps of each row: the features, or of a windowed view what they are computed from."""
+        order = () if self.source.order_by is None else (FeatureSpec(ORDER, pl.Decimal(38, 9), nullable=True),)
+        if not self.windows:
+            return (*self.features, *order)
+        inputs = tuple(FeatureSpec(each.name, each.dtype, nullable=True) for each in self.inputs)
+        if self.source.event_id is not None:
+            return (*inputs, *order, FeatureSpec(EVENT_ID, pl.String()))
+        hashed = FeatureSpec(ROW_HASH, pl.Int64(), nullable=True)  # null in rows that were stored before there was one
+        return (*inputs, *order, hashed, FeatureSpec(COPY, pl.Int64(), nullable=True))
+
+    @property
+    def stored_schema(self) -> dict[str, pl.DataType]:
+        """The dtype of each stored column, by name, in their order."""
+        return {each.name: each.dtype for each in self.stored}
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features, in their order."""
+        return tuple(each.name for each in self.features)
+
+    def feature(self, name: str) -> FeatureSpec | None:
+        """Returns the feature of a name, or None."""
+        return next((each for each in self.features if each.name == name), None)
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The dtype of each feature, by name, in their order."""
+        return {each.name: each.dtype for each in self.features}
+
+
+class FeatureViewMeta(type):
+    """Makes a view's class say helpful things about features it does not have, and print well."""
+
+    __view__: ViewSpec
+    __view_name__: str
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__") or "__view__" not in cls.__dict__:
+            raise AttributeError(name)
+        raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__view__.feature_names)}")
+
+    def __references__(cls) -> tuple[Reference, ...]:
+        return (ViewReference(cls.__view_name__),)
+
+    def __repr__(cls) -> str:
+        if "__view__" not in cls.__dict__:
+            return cls.__name__
+        view = cls.__view__
+        head = f"{cls.__name__}: {view.entity.name} from {view.source.name}"
+        ttl = f", ttl {format_duration(view.ttl)}" if view.ttl else ""
+        lines = "".join(f"\n  {each}" for each in view.features)
+        return head + ttl + lines
+
+
+_OPTIONS = ("entity", "source", "ttl", "schedule", "freshness", "on_reject", "owner", "tags", "name")
+_METHODS = frozenset({"prefix", "on", "transform"})
+
+
+class FeatureView(metaclass=FeatureViewMeta):
+    """The base of every feature view. A subclass is the definition; it is never instantiated.
+
+    The class's annotations are the features, its docstring the description, its name in snake case the view's name. A
+    static method ``transform`` may turn the source's rows into the features' columns: Polars in, Polars out, row-local
+    (S20). It must keep the join keys and the source's time columns.
+
+    Args:
+        entity: what the features are about.
+        source: where the rows come from.
+        ttl: how long after its event time a row may be served (S3); None for always.
+        schedule: how often it is materialized: an interval (``"15m"``) or a cron line, after which a time zone may stand.
+        freshness: how old the latest event may be (``"30m"``); what is older is a broken promise, which ``status`` tells.
+        on_reject: ``"keep"`` to go on without rejected rows, which are kept and counted (S19); ``"fail"`` to stop.
+        owner: who answers for it.
+        tags: anything else, by name.
+        name: the view's name, where it is not to be the class's.
+
+    Raises:
+        DefinitionError: the definition is wrong; the message says where and what to do.
+
+    Example:
+        >>> from featurestore import Entity, FeatureView, ParquetSource
+        >>> class Weather(
+        ...     FeatureView,
+        ...     entity=Entity("airport", origin=str),
+        ...     source=ParquetSource("observations", "data/*.parquet", event_time="observed_at"),
+        ...     ttl="6h",
+        ... ):
+        ...     temp: float | None
+        >>> Weather
+        Weather: airport from observations, ttl 6h
+          temp: float | None
+    """
+
+    __view__: ClassVar[ViewSpec]
+    __view_name__: ClassVar[str]
+    __transform__: ClassVar[Transform | None]
+    __opaque__: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__()
+        place = caller_place()
+        said = f"view {cls.__name__}"
+        faults = [DefinitionError(f"{said}: {problem}", place) for problem in _option_problems(cls, options)]
+
+        def fault(problem: str, where: str = place) -> None:
+            faults.append(DefinitionError(f"{said}: {problem}", where))
+
+        for unknown in options.keys() - set(_OPTIONS):
+            fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
+        entity, source = options.get("entity"), options.get("source")
+        if not isinstance(entity, Entity):
+            fault(f"entity= must be an Entity; it is {entity!r}.")
+        if not isinstance(source, Source):
+            fault(f"source= must be a source such as ParquetSource(…); it is {source!r}.")
+        transform = _read_transform(cls, fault)
+        inputs = Inputs(entity if isinstance(entity, Entity) else None, source if isinstance(source, Source) else None)
+        features = _read_features(cls, inputs, place, faults)
+        name = str(options.get("name") or snake_case(cls.__name__))
+        faults.extend(check_name("feature view", name, place))
+        if name != name.lower():
+            fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
+        ttl = _checked(parse_duration, options.get("ttl"), "ttl", fault)
+        windowed = any(each.window for each in features)
+        if ttl is not None and windowed:
+            fault("ttl= is for latest values; how old an event may be that a windowed feature counts is what its window says.")
+        schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
+        freshness = _checked(parse_duration, options.get("freshness"), "freshness", fault)
+        on_reject = options.get("on_reject", "keep")
+        if on_reject not in ("keep", "fail"):
+            fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
+        if not faults:
+            text = source_text(transform) if isinstance(transform, FunctionType) else ""
+            digest, cls.__opaque__ = meaning_of(transform, cls) if isinstance(transform, FunctionType) else ("", ())
+            if windowed:
+                transform = WithInputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
+            cls.__transform__ = staticmethod(transform) if transform else None
+            cls.__view__ = ViewSpec(
+                name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
+                inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
+                tuple(inputs.specs), freshness,
+            )  # fmt: skip
+        # Of a faulty view too, so that a service that names it while faults are collected is not a second fault.
+        cls.__view_name__ = name
+        _set_references(cls, name, features)
+        report(faults)
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise TypeError(f"{name} is a definition and is not instantiated; name its features as {name}.feature.")
+
+    @classmethod
+    def prefix(cls, prefix: str) -> ViewReference:
+        """Returns the view's features, each named with this before its name."""
+        return ViewReference(cls.__view_name__).prefix(prefix)
+
+    @classmethod
+    def on(cls, **columns: str) -> ViewReference:
+        """Returns the view's features joined by other columns: ``on(join_key="column of the spine")``."""
+        return ViewReference(cls.__view_name__).on(**columns)
+
+
+def snake_case(name: str) -> str:
+    """Returns a class's name as a view's.
+
+    Example:
+        >>> snake_case("CarrierDelays"), snake_case("HTTPErrors7d")
+        ('carrier_delays', 'http_errors7d')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _option_problems(cls: type, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with what a view is made of, and with its words."""
+    base = next((each for each in cls.__mro__[1:] if "__view_name__" in vars(each)), None)
+    if base is not None:
+        yield f"it is made of the view {base.__name__}, whose features it would not have. Subclass FeatureView, and name them all."
+    for option in ("name", "owner"):
+        if not isinstance(options.get(option) or "", str):
+            yield f"{option}={options[option]!r} is no text."
+    tags = options.get("tags") or {}
+    if not isinstance(tags, Mapping) or not all(isinstance(each, str) for pair in tags.items() for each in pair):
+        yield f'tags={tags!r} must be texts by name, {{"team": "growth"}}.'
+
+
+def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option: str, fault: Callable[[str], None]) -> Any:
+    if value is None:
+        return None
+    try:
+        return check(value)
+    except DefinitionError as error:
+        fault(f"{option}: {error.problem}")
+        return None
+
+
+def _set_references(cls: type, view: str, features: Sequence[FeatureSpec]) -> None:
+    """Makes a view's attributes the references to its features; that of several windows names them all."""
+    windows: dict[str, list[tuple[str, str]]] = {}
+    for each in features:
+        if each.window is not None:
+            setattr(cls, each.name, FeatureReference(view, each.name, label=f"{cls.__name__}.{each.name}"))
+            windows.setdefault(each.family, []).append((format_duration(each.window.size), each.name))
+    for feature in inspect.get_annotations(cls):
+        if feature not in _METHODS and not feature.startswith("_"):
+            known = tuple(windows.get(feature, ()))
+            setattr(cls, feature, FeatureReference(view, feature, label=f"{cls.__name__}.{feature}", windows=known))
+
+
+def _read_features(cls: type, inputs: Inputs, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
+    annotations = inspect.get_annotations(cls)
+    features: list[FeatureSpec] = []
+    taken = {key.lower(): key for key in (*RESERVED_COLUMNS, *(inputs.entity.keys if inputs.entity else ()))}
+    for name, annotation in annotations.items():
+        try:
+            _check_feature_name(name, inputs.entity, taken)
+            taken[name.lower()] = name
+            made = _made_features(name, annotation, cls.__dict__.get(name, FeatureField()), inputs)
+            for each in made:
+                if each.name != name and each.name in annotations:
+                    raise DefinitionError(
+                        f"its window makes a column {each.name!r}, and so does the attribute of that name. Rename one."
+                    )
+            features += made
+        except DefinitionError as error:
+            where = member_place(place, cls.__name__, name)
+            faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
+    kinds = {each.window is not None for each in features}
+    if len(kinds) > 1:
+        plain = next(each.name for each in features if each.window is None)
+        problem = (
+            f"view {cls.__name__} mixes windowed features with latest values ({plain!r} is one). Make two views of it, "
+            "or take the value in a window: last(…).over(…)."
+        )
+        faults.append(DefinitionError(problem, member_place(place, cls.__name__, plain)))
+    for name, value in cls.__dict__.items():
+        if isinstance(value, (FeatureField, WindowedField, Aggregation)) and name not in annotations:
+            where = member_place(place, cls.__name__, name)
+            problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = …"
+            faults.append(DefinitionError(problem, where))
+    if not annotations:
+        problem = f"view {cls.__name__} has no features; annotate some, as in `temp: float | None`."
+        faults.append(DefinitionError(problem, place))
+    return features
+
+
+def _check_feature_name(name: str, entity: Entity | None, taken: Mapping[str, str]) -> None:
+    if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
+        raise DefinitionError("the name is the store's own; choose another.")
+    if entity is not None and name in entity.keys:
+        raise DefinitionError(f"it is a join key of {entity.name!r}; keys are there without being declared.")
+    if name.lower() in taken:
+        raise DefinitionError(f"it differs from {taken[name.lower()]!r} in capitals alone, which SQL and Delta do not tell apart.")
+
+
+def _made_features(name: str, annotation: Any, said: Any, inputs: Inputs) -> list[FeatureSpec]:
+    """Returns the features that an attribute makes: one, or one for each of its windows."""
+    if isinstance(said, Aggregation):
+        raise DefinitionError(f'{said.aggregate} needs a window: {said.aggregate.name}(…).over("1h").')
+    if not isinstance(said, (FeatureField, WindowedField)):
+        raise DefinitionError(f"its value is {said!r}; say more of a feature with Feature(description=…).")
+    dtype, nullable = read_annotation(annotation)
+    if isinstance(said, WindowedField):
+        return windowed_features(name, said, dtype, inputs, nullable=nullable)
+    return [make_feature(name, dtype, said, nullable=nullable)]
+
+
+def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None:
+    given = cls.__dict__.get("transform")
+    if given is None:
+        return None
+    if not isinstance(given, staticmethod):
+        fault("transform must be a @staticmethod: def transform(rows: pl.LazyFrame) -> pl.LazyFrame.")
+        return None
+    function: Transform = given.__func__
+    if not isinstance(function, FunctionType):
+        fault("transform must be a function written in Python.")
+        return None
+    if len(inspect.signature(function).parameters) != 1:
+        fault("transform takes one parameter, the source's rows as a pl.LazyFrame.")
+        return None
+    return function
+
+
+def without_words(view: ViewSpec) -> ViewSpec:
+    """Returns a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
+    features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
+    keys: dict[str, Any] = view.entity.keys
+    entity = Entity(view.entity.name, **keys)
+    source = view.source.without_words()
+    return replace(
+        view, features=features, entity=entity, source=source, ttl=None, schedule=None, freshness=None, on_reject="keep",
+        transform="", description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),
+    )  # fmt: skip

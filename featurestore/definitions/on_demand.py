@@ -1,0 +1,210 @@
+"""On-demand views: features that are computed when they are asked for, from other features and from the request."""
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NoReturn
+
+from featurestore.definitions.definition_errors import caller_place, member_place, report
+from featurestore.definitions.entity import RESERVED_COLUMNS, check_name
+from featurestore.definitions.expression import Expression, read_expression
+from featurestore.definitions.feature import FeatureField, FeatureSpec, make_feature
+from featurestore.definitions.feature_view import snake_case
+from featurestore.definitions.reference import FeatureReference, Reference, ViewReference, parse_references
+from featurestore.definitions.request import Request
+from featurestore.dtypes import read_annotation
+from featurestore.errors import DefinitionError, RequestError, did_you_mean
+
+
+@dataclass(frozen=True)
+class OnDemandSpec:
+    """An on-demand view as the registry keeps it.
+
+    Args:
+        name: the view's name.
+        inputs: what its expressions may use.
+        features: its features.
+        expressions: what computes each of them.
+        description: what it is.
+        owner: who answers for it.
+        tags: anything else, by name.
+    """
+
+    name: str
+    inputs: tuple[Reference, ...]
+    features: tuple[FeatureSpec, ...]
+    expressions: tuple[Expression, ...]
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the features, in their order."""
+        return tuple(each.name for each in self.features)
+
+    def feature(self, name: str) -> FeatureSpec | None:
+        """Returns the feature of a name, or None."""
+        return next((each for each in self.features if each.name == name), None)
+
+    def expression(self, name: str) -> Expression:
+        """Returns what computes the feature of a name."""
+        return self.expressions[self.feature_names.index(name)]
+
+
+class OnDemandViewMeta(type):
+    """Makes an on-demand view's class say helpful things about features it does not have, and print well."""
+
+    __on_demand__: OnDemandSpec
+    __view_name__: str
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__") or "__on_demand__" not in cls.__dict__:
+            raise AttributeError(name)
+        raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__on_demand__.feature_names)}")
+
+    def __references__(cls) -> tuple[Reference, ...]:
+        return (ViewReference(cls.__view_name__),)
+
+    def __repr__(cls) -> str:
+        if "__on_demand__" not in cls.__dict__:
+            return cls.__name__
+        view = cls.__on_demand__
+        told = zip(view.features, view.expressions, strict=True)
+        lines = "".join(f"\n  {each.name}: {each.type_name} = {expression.text}" for each, expression in told)
+        return f"{cls.__name__}: on demand from {', '.join(map(repr, view.inputs))}{lines}"
+
+
+_OPTIONS = ("inputs", "owner", "tags", "name")
+_METHODS = frozenset({"prefix", "on"})
+
+
+class OnDemandView(metaclass=OnDemandViewMeta):
+    """The base of every on-demand view. A subclass is the definition; it is never instantiated.
+
+    Its features are computed when they are asked for, by the same expressions for one request and for every row of a
+    training spine. An expression sees the columns of the inputs, by the names they have in a result, and is row-local (S20):
+    what a row's value is does not depend on other rows. Nothing is stored, and only what is asked for is computed.
+
+    Args:
+        inputs: features, views, families of windowed features, other on-demand views and their features, and requests.
+            ``.alias()``, ``.prefix()`` and ``.on()`` rename them and join them by other columns.
+        owner: who answers for it.
+        tags: anything else, by name.
+        name: the view's name, where it is not to be the class's.
+
+    Raises:
+        DefinitionError: the definition is wrong; the message says where and what to do.
+
+    Example:
+        >>> import polars as pl
+        >>> from featurestore import Feature, OnDemandView, Request
+        >>> class Trip(Request):
+        ...     distance: float
+        >>> class Risk(OnDemandView, inputs=["weather.gusty", Trip]):
+        ...     long_and_gusty: bool = Feature(pl.col("gusty") & (pl.col("distance") > 1000))
+        >>> Risk
+        Risk: on demand from weather.gusty, trip
+          long_and_gusty: bool = [(col("gusty")) & ([(col("distance")) > (dyn int: 1000)])]
+    """
+
+    __on_demand__: ClassVar[OnDemandSpec]
+    __requests__: ClassVar[tuple[type[Request], ...]]
+    __view_name__: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__()
+        place = caller_place()
+        faults: list[DefinitionError] = []
+
+        def fault(problem: str) -> None:
+            faults.append(DefinitionError(f"on-demand view {cls.__name__}: {problem}", place))
+
+        for unknown in options.keys() - set(_OPTIONS):
+            fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
+        name = options.get("name") or snake_case(cls.__name__)
+        faults.extend(check_name("on-demand view", name, place))
+        if name != name.lower():
+            fault(f"name={name!r} has capitals, which views do not have. Write {name.lower()!r}.")
+        given = options.get("inputs")
+        given = given if isinstance(given, (list, tuple)) else ()
+        inputs: tuple[Reference, ...] = ()
+        if not given:
+            fault("inputs= must list what the expressions use: inputs=[Weather.gusty, Trip].")
+        else:
+            try:
+                inputs = parse_references(given, where="in inputs=")
+            except RequestError as error:
+                fault(str(error))
+        features, expressions = _read_features(cls, place, faults)
+        cls.__view_name__ = name
+        cls.__requests__ = tuple(each for each in given if isinstance(each, type) and issubclass(each, Request))
+        if not faults:
+            cls.__on_demand__ = OnDemandSpec(
+                name, inputs, tuple(features), tuple(expressions), inspect.cleandoc(cls.__doc__ or ""),
+                options.get("owner", ""), dict(options.get("tags") or {}), place,
+            )  # fmt: skip
+        for feature in inspect.get_annotations(cls):
+            if feature not in _METHODS and not feature.startswith("_"):
+                setattr(cls, feature, FeatureReference(name, feature, label=f"{cls.__name__}.{feature}"))
+        report(faults)
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise TypeError(f"{name} is a definition and is not instantiated; name its features as {name}.feature.")
+
+    @classmethod
+    def prefix(cls, prefix: str) -> ViewReference:
+        """Returns the view's features, each named with this before its name."""
+        return ViewReference(cls.__view_name__).prefix(prefix)
+
+    @classmethod
+    def on(cls, **columns: str) -> NoReturn:
+        """Refuses: an on-demand view has no join keys; its inputs are what is joined.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(NO_KEYS.format(cls.__name__))
+
+
+NO_KEYS = (
+    "{} is an on-demand view, which has no join keys. Say .on(…) of its inputs: inputs=[Weather.on(origin='dest').prefix('dest_')]."
+)
+
+
+def _read_features(cls: type, place: str, faults: list[DefinitionError]) -> tuple[list[FeatureSpec], list[Expression]]:
+    annotations = inspect.get_annotations(cls)
+    features, expressions = [], []
+    for name, annotation in annotations.items():
+        said = cls.__dict__.get(name)
+        try:
+            if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
+                raise DefinitionError("the name is the store's own; choose another.")
+            if not isinstance(said, FeatureField) or said.expression is None:
+                raise DefinitionError(f"it needs an expression: {name}: … = Feature(pl.col(…) > 1000).")
+            expression = read_expression(said.expression)
+            dtype, nullable = read_annotation(annotation)
+            features.append(make_feature(name, dtype, replace(said, expression=None), nullable=nullable))
+            expressions.append(expression)
+        except DefinitionError as error:
+            where = member_place(place, cls.__name__, name)
+            faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
+    for name in _without_type(cls, annotations):
+        where = member_place(place, cls.__name__, name)
+        problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = Feature(…)."
+        faults.append(DefinitionError(problem, where))
+    if not annotations:
+        problem = (
+            f"on-demand view {cls.__name__} has no features; write some, as in `far: bool = Feature(pl.col('distance') > 1000)`."
+        )
+        faults.append(DefinitionError(problem, place))
+    return features, expressions
+
+
+def _without_type(cls: type, annotations: Iterable[str]) -> Iterable[str]:
+    return [name for name, value in cls.__dict__.items() if isinstance(value, FeatureField) and name not in annotations]

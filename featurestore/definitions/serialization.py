@@ -1,0 +1,217 @@
+"""Specs as JSON and back: the one codec of definitions, used where they enter and leave the registry."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
+from math import isfinite
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from featurestore.aggregates import AGGREGATES
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.expression import Expression
+from featurestore.definitions.feature import ORDER_CONSTRAINTS, FeatureSpec
+from featurestore.definitions.feature_view import ViewSpec, without_words
+from featurestore.definitions.on_demand import OnDemandSpec
+from featurestore.definitions.reference import FeatureReference, ViewReference
+from featurestore.definitions.request import RequestField, RequestSpec
+from featurestore.definitions.service import FeatureService
+from featurestore.definitions.source import SOURCE_TYPES, FrameSource, Source
+from featurestore.definitions.stream_source import StreamSource
+from featurestore.definitions.window import InputSpec, WindowSpec
+from featurestore.dtypes import dtype_from_name, dtype_name, python_type
+from featurestore.errors import RegistryError, UnknownAggregateError
+
+Spec = Entity | Source | ViewSpec | RequestSpec | OnDemandSpec | FeatureService
+
+KINDS: dict[str, type] = {
+    "entity": Entity, "source": Source, "view": ViewSpec, "request": RequestSpec, "on_demand": OnDemandSpec,
+    "service": FeatureService,
+}  # fmt: skip
+"""The kinds of spec the registry keeps, in the order in which one refers to another."""
+
+_SOURCE_TYPES = {**SOURCE_TYPES, "stream": StreamSource}
+
+_NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_", "_declared"})
+"""Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
+
+
+def kind_of(spec: Spec) -> str:
+    """Returns a spec's kind, as the registry names it."""
+    return next(kind for kind, cls in KINDS.items() if isinstance(spec, cls))
+
+
+def to_plain(spec: Spec) -> dict[str, Any]:
+    """Returns a spec as plain values: what JSON can say, defaults left out."""
+    if isinstance(spec, Entity):
+        # Pairs, not an object: the order of the keys is part of what they mean, and objects are written sorted.
+        keys = [(key, dtype_name(dtype)) for key, dtype in spec.keys.items()]
+        return {**_plain_fields(spec), "keys": keys}
+    if isinstance(spec, Source):
+        return _plain_source(spec)
+    if isinstance(spec, FeatureService):
+        return {**_plain_fields(spec), "references": [_plain_fields(each) for each in spec.references]}
+    if isinstance(spec, RequestSpec):
+        return {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
+    if isinstance(spec, OnDemandSpec):
+        parts = {"inputs": spec.inputs, "expressions": spec.expressions}
+        plain = {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
+        return plain | {name: [_plain_fields(each) for each in part] for name, part in parts.items()}
+    plain = _plain_fields(spec)
+    plain["entity"] = to_plain(spec.entity)
+    plain["source"] = to_plain(spec.source)
+    plain["features"] = [_plain_feature(each) for each in spec.features]
+    if spec.inputs:
+        plain["inputs"] = [{**_plain_fields(each), "dtype": dtype_name(each.dtype)} for each in spec.inputs]
+    return plain
+
+
+def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
+    """Returns the spec that ``to_plain`` took apart.
+
+    Raises:
+        RegistryError: the values are not those of such a spec, as when a newer version of featurestore wrote them.
+    """
+    values = dict(plain)
+    try:
+        if kind == "entity":
+            keys: dict[str, Any] = {key: dtype_from_name(name) for key, name in values.pop("keys")}
+            return Entity(values.pop("name"), **values, **keys)
+        if kind == "source":
+            return _source(values)
+        if kind == "service":
+            references = tuple(_reference(each) for each in values.pop("references"))
+            return FeatureService(values.pop("name"), references, **values)
+        if kind == "request":
+            return RequestSpec(**{**values, "features": tuple(_request_field(each) for each in values["features"])})
+        if kind == "on_demand":
+            parts = {"inputs": _reference, "features": _feature, "expressions": _expression}
+            return OnDemandSpec(**{**values, **{name: tuple(map(read, values[name])) for name, read in parts.items()}})
+        values["entity"] = from_plain("entity", values["entity"])
+        values["source"] = from_plain("source", values["source"])
+        values["features"] = tuple(_feature(each) for each in values["features"])
+        inputs = values.pop("inputs", ())
+        values["inputs"] = tuple(InputSpec(**{**each, "dtype": dtype_from_name(each["dtype"])}) for each in inputs)
+        return ViewSpec(**values)
+    except (KeyError, TypeError) as error:
+        raise RegistryError(
+            f"The registry holds a {kind} that this version of featurestore cannot read ({error}). Was it written by a newer one?"
+        ) from error
+
+
+def to_json(spec: Spec) -> str:
+    """Returns a spec as JSON text, the same for equal specs."""
+    return msgspec.json.encode(to_plain(spec), order="sorted").decode()
+
+
+def from_json(kind: str, text: str) -> Spec:
+    """Returns the spec that ``to_json`` wrote."""
+    return from_plain(kind, msgspec.json.decode(text))
+
+
+def data_digest(view: ViewSpec) -> str:
+    """Returns a digest of all that a view's stored values depend on: a change of it means recomputing them."""
+    return hashlib.sha256(to_json(without_words(view)).encode()).hexdigest()
+
+
+def stored_digests(view: ViewSpec) -> tuple[str, ...]:
+    """Returns the digest of a view, and those of what it may have been before nullable features were added to it.
+
+    Rows that it had then need only lack them, so they are the same rows still.
+    """
+    told = [data_digest(view)]
+    count = len(view.features)
+    while not view.windows and count > 1 and view.features[count - 1].nullable:
+        count -= 1
+        told.append(data_digest(replace(view, features=view.features[:count])))
+    return tuple(told)
+
+
+def _plain_fields(value: Any) -> dict[str, Any]:
+    """Returns the fields of a definition that differ from their defaults, but for those that stay in the process."""
+    plain = {}
+    for each in fields(value):
+        if each.name not in _NOT_WRITTEN:
+            given = getattr(value, each.name)
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if given != default:
+                plain[each.name] = given
+    return plain
+
+
+def _plain_feature(feature: FeatureSpec) -> dict[str, Any]:
+    # JSON has no infinity: such a bound is written as text and read back by the feature's type.
+    bounds = {name: str(value) for name, value in feature.constraints.items() if isinstance(value, float) and not isfinite(value)}
+    plain = {**_plain_fields(feature), **bounds, "dtype": dtype_name(feature.dtype)}
+    if feature.window is not None:
+        kind = feature.window.aggregate
+        plain["window"] = {**_plain_fields(feature.window), "aggregate": {"name": kind.name, **kind.options}}
+    if isinstance(feature, RequestField) and feature.default is not None:
+        infinite = isinstance(feature.default, float) and not isfinite(feature.default)
+        plain["default"] = str(feature.default) if infinite else msgspec.to_builtins(feature.default)
+    return plain
+
+
+def _plain_source(source: Source) -> dict[str, Any]:
+    plain = _plain_fields(source)
+    if "columns" in plain:
+        plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
+    if "rename" in plain:
+        plain["rename"] = dict(plain["rename"])
+    if "batch" in plain:
+        plain["batch"] = _plain_source(plain["batch"])
+    return {"kind": source.kind, **plain}
+
+
+def _source(values: dict[str, Any]) -> Source:
+    cls = _SOURCE_TYPES[values.pop("kind")]
+    if cls is FrameSource:
+        values["frame"] = pl.DataFrame()
+    if "columns" in values:
+        values["columns"] = {name: dtype_from_name(dtype) for name, dtype in values["columns"].items()}
+    if "batch" in values:
+        values["batch"] = _source(dict(values["batch"]))
+    if "null_values" in values:
+        values["null_values"] = tuple(values["null_values"])
+    made: Source = cls(**values, place="registry")
+    return made
+
+
+def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
+    values = {**values, "key_columns": tuple((key, column) for key, column in values.get("key_columns", ()))}
+    return FeatureReference(**values) if "feature" in values else ViewReference(**values)
+
+
+def _expression(values: dict[str, Any]) -> Expression:
+    return Expression(**{**values, "columns": tuple(values["columns"])})
+
+
+def _request_field(values: dict[str, Any]) -> RequestField:
+    own = {name: values[name] for name in ("required", "default") if name in values}
+    made = _feature({name: value for name, value in values.items() if name not in own})
+    if own.get("default") is not None:
+        own["default"] = msgspec.convert(own["default"], python_type(made.dtype), strict=False)
+    return RequestField(**{each.name: getattr(made, each.name) for each in fields(made)}, **own)
+
+
+def _feature(values: dict[str, Any]) -> FeatureSpec:
+    dtype, one_of = dtype_from_name(values["dtype"]), values.get("one_of")
+    infinite = [name for name in ORDER_CONSTRAINTS if dtype.is_float() and isinstance(values.get(name), str)]
+    bounds = {name: float(values[name]) for name in infinite}
+    window = values.get("window")
+    made = {
+        "dtype": dtype,
+        "one_of": None if one_of is None else tuple(one_of),
+        "window": None if window is None else _window(window),
+    }
+    return FeatureSpec(**{**values, **bounds, **made})
+
+
+def _window(values: dict[str, Any]) -> WindowSpec:
+    options = dict(values["aggregate"])
+    name = options.pop("name")
+    if name not in AGGREGATES:
+        raise UnknownAggregateError(name)
+    return WindowSpec(**{**values, "aggregate": AGGREGATES[name](**options)})

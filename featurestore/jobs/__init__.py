@@ -1,1 +1,0 @@
-"""Jobs: what brings rows into the stores."""

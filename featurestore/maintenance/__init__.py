@@ -1,0 +1,1 @@
+"""Maintenance: status, doctor, compaction, backup and deletion."""

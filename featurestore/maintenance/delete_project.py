@@ -1,0 +1,74 @@
+"""Teardown: everything that a project has in both stores and in the registry is removed, and nothing else."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from featurestore.materialization.results import Report
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What there was in one place.
+
+    Args:
+        place: ``"offline store"``, ``"online store"`` or ``"registry"``.
+        name: what of it: a view, the values, a table.
+        count: how many files, values or rows; None where that is not known.
+    """
+
+    place: str
+    name: str
+    count: int | None
+
+
+class TeardownReport(Report[Removed]):
+    """What a teardown removed, a ``Removed`` a line; prints as a table.
+
+    Args:
+        values: what there was.
+        project: whose.
+        dry_run: whether it was only counted.
+    """
+
+    def __init__(self, values: Sequence[Removed], project: str, *, dry_run: bool) -> None:
+        super().__init__(values)
+        self.project = project
+        self.dry_run = dry_run
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it all in plain JSON values."""
+        return {"project": self.project, "dry_run": self.dry_run, "removed": [asdict(value) for value in self._values]}
+
+    @property
+    def summary(self) -> str:
+        """What was done, in a sentence."""
+        if self.dry_run:
+            return f"A teardown would remove this of the project {self.project!r}."
+        return (
+            f"The project {self.project!r} is gone from its stores and its registry. Its definitions and settings are as they were."
+        )
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{'found in' if self.dry_run else 'removed from':<14} {'what':<32} {'count':>10}"
+        for each in self._values:
+            yield f"{each.place:<14} {each.name:<32} {'?' if each.count is None else f'{each.count:,}':>10}"
+        yield self.summary
+
+
+Remover = Callable[[bool], Mapping[str, int | None]]
+"""Removes what a project has in one place, or counts it where that is said; returns how much, by what it is."""
+
+
+def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> TeardownReport:
+    """Removes a project from some places, one after the other; repeated, it completes what was interrupted.
+
+    Args:
+        project: the project.
+        places: what removes it from each of them, the registry last: it tells what is in the others.
+        dry_run: count only.
+    """
+    found = [
+        Removed(place, name, count) for place, remove in places.items() for name, count in remove(dry_run).items() if count != 0
+    ]
+    return TeardownReport(found, project, dry_run=dry_run)

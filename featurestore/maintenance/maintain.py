@@ -1,0 +1,226 @@
+"""Upkeep: histories are compacted, what nothing needs is removed, and versions that nobody is given are cleaned up.
+
+It may run at any time, beside runs, pushes and readers, and be interrupted and repeated: each step is done or is not, and what is
+left to do is found by looking.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Literal
+
+from featurestore.clock import Clock, parse_duration
+from featurestore.definitions.catalog import AppliedView
+from featurestore.errors import DefinitionError, RequestError
+from featurestore.materialization.results import Report
+from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
+from featurestore.offline.condition import require_runs
+from featurestore.online.base import OnlineStore
+from featurestore.privacy.guarded_stores import Gatekeeper
+from featurestore.registry.ledger import Ledger
+from featurestore.registry.serving import Retired, Serving
+from featurestore.row_codec import key_prefix
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was done to one thing.
+
+    Args:
+        kind: ``history``, ``retired`` for a data version that nobody is given any more, or ``feature log``.
+        name: the view with its data version, or the service.
+        files_before: how many files there were, with what was pushed; None where they are not counted.
+        files_after: how many there are, but for those that no version needs.
+        merged: how many files were merged.
+        removed: how many files were removed, and of a feature log by how many it became fewer.
+        size: how many bytes the removed ones had.
+        deleted: how many online values, or rows of a feature log, were deleted; None where that is not known.
+    """
+
+    kind: Literal["history", "retired", "feature log"]
+    name: str
+    files_before: int | None = None
+    files_after: int | None = None
+    merged: int = 0
+    removed: int = 0
+    size: int = 0
+    deleted: int | None = 0
+
+
+class UpkeepReport(Report[Kept]):
+    """What upkeep did, a ``Kept`` a history, retired version and feature log; prints as a table.
+
+    Args:
+        values: what was done.
+        dry_run: whether it was only looked at.
+    """
+
+    def __init__(self, values: Sequence[Kept], *, dry_run: bool = False) -> None:
+        super().__init__(values)
+        self.dry_run = dry_run
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{'kind':<12} {'name':<28} {'files':>7} {'after':>7} {'merged':>7} {'removed':>8} {'bytes':>13} {'deleted':>9}"
+        for each in self._values:
+            counts = [each.files_before, each.files_after, each.merged, each.removed, each.size, each.deleted]
+            told = ["-" if count is None else f"{count:,}" for count in counts]
+            widths = zip(told, (7, 7, 7, 8, 13, 9), strict=True)
+            yield f"{each.kind:<12} {each.name:<28} " + " ".join(f"{text:>{width}}" for text, width in widths)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long what nothing needs any more stays.
+
+    Args:
+        files: files of histories that a later version of the table has in others: so long a reader may take.
+        versions: rows of data versions that are neither applied nor served: so long one can return to them.
+        logs: what services answered; None for ever.
+    """
+
+    files: timedelta
+    versions: timedelta
+    logs: timedelta | None = None
+
+
+class Keeping:
+    """Keeps the stores of a project in order.
+
+    Args:
+        project: the project.
+        ledger: its runs.
+        serving: what readers are given.
+        offline: the histories.
+        upkeep: what tidies them.
+        online: the online store.
+        feature_log: what services answered.
+        keeper: knows who is forgotten.
+        clock: tells the present.
+        retention: how long what is not needed stays.
+        space: returns what the keys online begin with.
+        dry_run: change nothing, and tell what would be done: of a compaction its first step, of a retired version its files.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        ledger: Ledger,
+        serving: Serving,
+        offline: OfflineStore,
+        upkeep: Upkeep,
+        online: OnlineStore,
+        feature_log: FeatureLog,
+        keeper: Gatekeeper,
+        clock: Clock,
+        retention: Retention,
+        space: Callable[[], str],
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._project = project
+        self._ledger = ledger
+        self._serving = serving
+        self._offline = offline
+        self._upkeep = upkeep
+        self._online = online
+        self._feature_log = feature_log
+        self._keeper = keeper
+        self._clock = clock
+        self._retention = retention
+        self._space = space
+        self._dry_run = dry_run
+
+    def keep_view(self, applied: AppliedView) -> list[Kept]:
+        """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""
+        return [self._keep(each) for each in (applied, *self._serving.retained(applied.spec.name))]
+
+    def clean_up(self, views: Sequence[str] | None = None) -> list[Kept]:
+        """Deletes the rows of data versions that nobody was given for as long as they are retained.
+
+        Args:
+            views: of these views only, be they applied or removed; None for all.
+        """
+        cleaned = [
+            self._drop(retired)
+            for retired in self._serving.retired(self._clock() - self._retention.versions)
+            if (views is None or retired.view in views) and (self._dry_run or self._serving.clean(retired))
+        ]
+        # Whoever was killed has noted that they are given up, and deletes the history last.
+        for view, number in self._upkeep.tables(self._project):
+            if (views is None or view in views) and not self._dry_run and self._serving.is_cleaned(view, number):
+                cleaned.append(self._drop(Retired(view, number, self._clock())))
+        return cleaned
+
+    def keep_logs(self) -> list[Kept]:
+        """Compacts the feature log of each service, and deletes what is older than it is to be."""
+        logs, kept = self._feature_log, []
+        for service in logs.services(self._project):
+            fewer = deleted = 0
+            if not self._dry_run:
+                if self._retention.logs is not None:
+                    deleted = logs.prune(self._project, service, self._clock() - self._retention.logs)
+                fewer = logs.compact(self._project, service)
+            kept.append(Kept("feature log", service, removed=max(0, fewer), deleted=deleted))
+        return kept
+
+    def _keep(self, applied: AppliedView) -> Kept:
+        table = Table.of(self._project, applied)
+        require_runs(table, self._ledger.last_committed, self._offline.snapshot)  # else what a repair needs would be removed
+        before = self._upkeep.files(table)
+        steps = list(self._compact(applied, table))
+        if self._dry_run:
+            after = before - sum(step.merged - step.written for step in steps)
+        else:
+            self._upkeep.checkpoint(table)
+            after = self._upkeep.files(table)
+        removed = self._upkeep.vacuum(table, self._retention.files, dry_run=self._dry_run)
+        merged = sum(step.merged for step in steps)
+        return Kept("history", _named(table), before, after, merged, removed.files, removed.size)
+
+    def _compact(self, applied: AppliedView, table: Table) -> Iterator[Compacted]:
+        failed = 0
+        while failed < _ATTEMPTS:
+            done = self._ledger.last_done(applied.spec.name, applied.data_version)
+            # A step at a time, so that forgetting somebody need not wait for all of them.
+            with self._keeper.passing() as graves:
+                without = partial(self._keeper.rows, graves, table) if self._keeper.concerned(graves, table) else None
+                step = self._upkeep.compact(table, done.seq if done else 0, without, dry_run=self._dry_run)
+            if step is None:
+                return
+            failed += not step.merged
+            yield step
+            if self._dry_run:
+                return
+
+    def _drop(self, retired: Retired) -> Kept:
+        table = Table(self._project, retired.view, retired.data_version, {}, {})
+        files = self._upkeep.files(table)
+        if self._dry_run:
+            return Kept("retired", _named(table), files, 0, deleted=None)
+        deleted = self._online.delete(key_prefix(self._space(), retired.view, retired.data_version))
+        self._offline.drop(table)
+        return Kept("retired", _named(table), files, 0, removed=files, deleted=deleted)
+
+
+def _named(table: Table) -> str:
+    return f"{table.view} v{table.data_version}"
+
+
+def retention_of(given: timedelta | str | None) -> timedelta | None:
+    """Returns a retention that a call gives.
+
+    Raises:
+        RequestError: it is no length of time, or a negative one.
+    """
+    try:
+        keep = timedelta(microseconds=parse_duration(given)) if isinstance(given, str) else given
+    except DefinitionError as error:
+        raise RequestError(f"retention={given!r} is no length of time. {error.problem}") from error
+    if keep is not None and (not isinstance(keep, timedelta) or keep < timedelta(0)):
+        raise RequestError(
+            f"retention={given!r} is no length of time that can pass. Write it as '7d', or as a timedelta of 0 or more."
+        )
+    return keep

@@ -1,0 +1,280 @@
+"""How views stand: how fresh they are against what they promise, their last run and their next."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from featurestore.clock import format_duration, format_seconds, from_micros, parse_duration, to_micros
+from featurestore.definitions.catalog import AppliedView
+from featurestore.errors import FeatureStoreError, LeaseLostError
+from featurestore.materialization.results import Report
+from featurestore.offline.base import Snapshot
+from featurestore.registry.leases import Lease, Leases
+from featurestore.registry.ledger import Run
+from featurestore.scheduling.upcoming import Upcoming
+
+State = Literal["empty", "failed", "late", "ok", "retrying"]
+
+_MICROS = 1_000_000
+_SKEW = 60 * _MICROS
+_log = logging.getLogger("featurestore")
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """How a view stands.
+
+    Args:
+        view: the view's name.
+        version: the version of its definition.
+        data_version: the version of its stored values.
+        rows: the rows in its history.
+        latest: the greatest event time in its history; None without rows.
+        last_run: its last run; None before the first.
+        schedule: how often it is to be materialized.
+        state: ``retrying`` while a scheduler tries again what failed, ``failed`` if the last run did, ``late`` if the view is less
+            fresh than it promises, ``empty`` without rows and a promise, else ``ok``.
+        freshness: how old the latest event may be, as the view promises (``"30m"``); None where it promises nothing.
+        lag: how many seconds ago the latest event was; None without rows.
+        next_run: when the scheduler is to run it next, as far as it has a schedule.
+        served: the data version that readers are given, where it is another one still.
+        problem: in one line what is wrong; empty where nothing is.
+        notices: what its last runs noticed of its source, as rows that were changed or deleted there, each with the run's number.
+    """
+
+    view: str
+    version: int
+    data_version: int
+    rows: int
+    latest: datetime | None
+    last_run: Run | None
+    schedule: str | None
+    state: State = "ok"
+    freshness: str | None = None
+    lag: float | None = None
+    next_run: datetime | None = None
+    served: int | None = None
+    problem: str = ""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the view breaks its promise, or its last run failed."""
+        return self.state in ("failed", "late", "retrying")
+
+
+def view_status(
+    applied: AppliedView,
+    snapshot: Snapshot,
+    last_run: Run | None,
+    now: datetime,
+    *,
+    duty: Upcoming | None = None,
+    most: int = 1,
+    served: int | None = None,
+    noticed: Mapping[str, int] | None = None,
+) -> ViewStatus:
+    """Returns how a view stands at an instant.
+
+    A view is late where its latest event, in the history or pushed, is older than the view promises; without any event a
+    promise is broken as soon as the view has one.
+
+    Args:
+        applied: the view.
+        snapshot: its history.
+        last_run: its last run in the ledger.
+        now: the instant.
+        duty: how its scheduled run stands; None without a schedule.
+        most: how often a scheduled run is tried.
+        served: the data version that readers are given, where it is another one still.
+        noticed: what its last runs noticed of its source, each with the run's number.
+    """
+    view = applied.spec
+    latest = None if snapshot.spans is None else snapshot.spans[1]
+    age = age_of(snapshot, now)
+    lag = None if age is None else age / _MICROS
+    state, problem = _judged(view.freshness, age, last_run, duty, most)
+    return ViewStatus(
+        view.name,
+        applied.version,
+        applied.data_version,
+        snapshot.rows,
+        None if latest is None else from_micros(latest),
+        last_run,
+        view.schedule,
+        state,
+        None if view.freshness is None else format_duration(view.freshness),
+        lag,
+        None if duty is None else duty.next_at,
+        served,
+        problem,
+        tuple(f"run {run}: {notice}" for notice, run in (noticed or {}).items()),
+    )
+
+
+def age_of(snapshot: Snapshot, now: datetime) -> int | None:
+    """Returns how many microseconds ago the latest event of a history was; None without one."""
+    return None if snapshot.spans is None else to_micros(now) - snapshot.spans[1]
+
+
+def is_late(freshness: int, age: int | None) -> bool:
+    """Tells whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds.
+
+    An event that lies ahead of the clock by more than clocks differ says nothing of how fresh the view is: one of them is wrong.
+    """
+    return age is None or age > freshness or age < -_SKEW
+
+
+def _judged(freshness: int | None, age: int | None, last_run: Run | None, duty: Upcoming | None, most: int) -> tuple[State, str]:
+    if duty is not None and duty.state == "retrying":
+        count = f"{duty.attempts}/{most}" if duty.attempts <= most else f"{duty.attempts}"
+        return "retrying", f"retrying ({count}): {duty.error}"
+    if last_run is not None and last_run.state == "failed":
+        return "failed", f"run {last_run.id} failed: {last_run.error}"
+    if duty is not None and duty.state == "failed":
+        return "failed", f"its scheduled run failed: {duty.error}"
+    if freshness is not None and is_late(freshness, age):
+        promise = f"the view promises {format_duration(freshness)}"
+        if age is None:
+            return "late", f"there is no event yet, and {promise}"
+        if age < 0:
+            ahead = format_seconds(-age / _MICROS)
+            return (
+                "late",
+                f"the latest event lies {ahead} ahead of the clock, so it cannot be told whether it is fresh, as {promise}",
+            )
+        return "late", f"the latest event is {format_seconds(age / _MICROS)} old, and {promise}"
+    return ("empty" if age is None else "ok"), ""
+
+
+def _as_promised(status: ViewStatus) -> ViewStatus:
+    """Returns how a view stands by its promise alone, whatever became of its runs."""
+    freshness = None if status.freshness is None else parse_duration(status.freshness)
+    state, problem = _judged(freshness, None if status.lag is None else round(status.lag * _MICROS), None, None, 1)
+    return replace(status, state=state, problem=problem)
+
+
+class StatusReport(Report[ViewStatus]):
+    """How the views stand, a ``ViewStatus`` a view; prints as a table."""
+
+    @property
+    def wrong(self) -> Sequence[ViewStatus]:
+        """The views that break their promise, or whose last run failed."""
+        return [each for each in self._values if each.is_wrong]
+
+    def _lines(self) -> Iterator[str]:
+        head = f"{'view':<20} {'version':>7} {'rows':>12}  {'latest event':<26} {'lag':>7} {'promise':>8}"
+        yield f"{head}  {'last run':<10} {'state':<6}"
+        for each in self._values:
+            latest = each.latest.isoformat(sep=" ", timespec="seconds") if each.latest else "-"
+            run = each.last_run.state if each.last_run else "never"
+            lag = "-" if each.lag is None else format_seconds(each.lag)
+            counts = f"{each.version:>7} {each.rows:>12,}  {latest:<26} {lag:>7} {each.freshness or '-':>8}"
+            yield f"{each.view:<20} {counts}  {run:<10} {each.state:<6}"
+            if each.problem:
+                yield f"    {each.problem}"
+            if each.served is not None:
+                yield f"    readers are given version {each.served} until this one is materialized"
+            yield from (f"    ! {notice}" for notice in each.notices)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is worth waking somebody for.
+
+    Args:
+        view: the view.
+        state: what it has become: ``late``, ``failed``, or ``ok`` again.
+        text: the same in a line.
+    """
+
+    view: str
+    state: State
+    text: str
+
+
+class Promises:
+    """Tells when views come to be wrong, and when they are right again: each once.
+
+    Args:
+        exchange: notes which views are wrong, and returns which were; what this object remembers, if None.
+    """
+
+    def __init__(self, exchange: Callable[[Mapping[str, State]], Mapping[str, str]] | None = None) -> None:
+        self._exchange = exchange or self._remembered
+        self._wrong: Mapping[str, State] = {}
+
+    def news(self, report: StatusReport) -> list[Notice]:
+        """Returns what has changed since the report before.
+
+        Args:
+            report: how the views stand now.
+        """
+        found = []
+        wrong = self._exchange({each.view: each.state for each in report.wrong})
+        for each in report:
+            before = wrong.get(each.view)
+            if each.is_wrong and before != each.state:
+                found.append(Notice(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
+            elif before is not None and not each.is_wrong:
+                found.append(Notice(each.view, "ok", f"{each.view} is as promised again"))
+        return found
+
+    def _remembered(self, wrong: Mapping[str, State]) -> Mapping[str, str]:
+        before, self._wrong = self._wrong, wrong
+        return before
+
+
+class PromiseWatch:
+    """Looks now and then whether views are as fresh as they promise; of several that look, one tells.
+
+    Args:
+        leases: the project's leases; who has that on the promises tells.
+        holder: who looks, in words for people.
+        seconds: how often it looks.
+        standing: returns how the views that promise something stand.
+        notify: is told what has changed.
+    """
+
+    def __init__(
+        self, leases: Leases, holder: str, seconds: float, standing: Callable[[], StatusReport], notify: Callable[[Notice], None]
+    ) -> None:
+        self.seconds = seconds
+        self._leases = leases
+        self._holder = holder
+        self._standing = standing
+        self._notify = notify
+        self._promises = Promises()
+        self._lease: Lease | None = None
+
+    def look(self) -> None:
+        """Looks once, and tells which views came to be late, or are fresh again. Errors are logged: the next look is soon."""
+        try:
+            if self._is_mine():
+                # What failed is told by whoever ran it; whether it is late is told all the same.
+                late = [_as_promised(each) if each.state in ("failed", "retrying") else each for each in self._standing()]
+                for notice in self._promises.news(StatusReport(late)):
+                    self._notify(notice)
+        except FeatureStoreError as error:
+            _log.warning("It cannot be told whether views are as fresh as they promise: %s", error)
+
+    def end(self) -> None:
+        """Lets another tell from now on."""
+        if self._lease is not None:
+            with suppress(FeatureStoreError):
+                self._leases.release(self._lease)
+            self._lease = None
+
+    def _is_mine(self) -> bool:
+        lasting = 3 * self.seconds
+        try:
+            held = self._lease
+            self._lease = (
+                self._leases.acquire("promises", self._holder, lasting) if held is None else self._leases.renew(held, lasting)
+            )
+        except LeaseLostError:
+            self._lease = None
+        return self._lease is not None

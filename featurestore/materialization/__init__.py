@@ -1,0 +1,1 @@
+"""Materialization: runs, backfills and pushes into both stores."""

@@ -1,0 +1,218 @@
+"""Whether what is online can be built upon: a store that lost data is noticed, and what it lost is computed anew.
+
+Each shard of the online store (a server, a primary of a Cluster, a folder of LMDB) holds a mark: the epoch that the registry has,
+and what changes where the shard restarts, fails over or is put back from a copy. Every write looks at it in the same step. Where it
+is gone or another one, the shard may lack what was written: a new epoch begins, and all values are in doubt until they were written
+from the history. The registry has both, so all processes know. A writer of an older epoch is refused, and looks again.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+from typing import Protocol
+
+from featurestore.definitions.catalog import AppliedView
+from featurestore.errors import OnlineStoreError
+from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
+from featurestore.registry.online_epochs import Epochs, OnlineState
+
+_log = logging.getLogger("featurestore")
+
+_UNKNOWN = "this registry has written none of its values, or a version of featurestore before it knew of such marks did"
+
+Place = tuple[str, int]
+"""A view and a data version."""
+
+
+class Trust(Protocol):
+    """What writers ask about the values that are online."""
+
+    def space(self) -> str:
+        """Returns what all keys begin with: the project and its registry's id, ``project/id``."""
+
+    def look(self) -> Mapping[Place, str]:
+        """Looks whether the store lost data; returns why values may be lost or too old, by view and data version."""
+
+    def doubted(self, applied: AppliedView) -> bool:
+        """Tells whether values of a view may be lost or too old: they are computed from the history, not from one another."""
+
+    def epoch(self) -> str:
+        """Returns the present epoch, which ends when the store loses data."""
+
+    def settle(self, applied: AppliedView, epoch: str) -> bool:
+        """Notes that all values of a view were written from its history; tells whether the epoch is still that one."""
+
+
+class Certain:
+    """Trusts a store that nobody watches. See ``Trust``.
+
+    Args:
+        space: what its keys begin with.
+    """
+
+    def __init__(self, space: str) -> None:
+        self._space = space
+
+    def space(self) -> str:
+        """Returns what all keys begin with."""
+        return self._space
+
+    def look(self) -> Mapping[Place, str]:
+        """Returns nothing."""
+        return {}
+
+    def doubted(self, applied: AppliedView) -> bool:
+        """Returns False."""
+        return False
+
+    def epoch(self) -> str:
+        """Returns the only epoch."""
+        return ""
+
+    def settle(self, applied: AppliedView, epoch: str) -> bool:
+        """Returns True."""
+        return True
+
+
+class WatchedOnline:
+    """An online store that notices when it lost data. See ``OnlineStore`` for its methods, and ``Trust``.
+
+    Args:
+        store: the store.
+        epochs: what the registry knows of it.
+        served: returns the views whose values are read or written, in each of their data versions.
+        filled: returns which of some views have a history.
+    """
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        epochs: Epochs,
+        served: Callable[[], Sequence[AppliedView]],
+        filled: Callable[[Iterable[AppliedView]], set[Place]],
+    ) -> None:
+        self._store = store
+        self._epochs = epochs
+        self._served = served
+        self._filled = filled
+        self._lock = Lock()
+        self._known: OnlineState | None = None
+        self.marks = store.marks
+        self.read = store.read
+        self.read_async = store.read_async
+        self.delete = store.delete
+        self.sweep = store.sweep
+        self.close = store.close
+
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
+        """See ``OnlineStore.write``.
+
+        Raises:
+            OnlineLostError: the store lost data since it was written to, or another process noticed that it did. That is noted;
+                whoever computed the entries from what was online begins anew.
+        """
+        state = self._begun()
+        try:
+            return self._store.write(entries, epoch=_epoch_of(state))
+        except OnlineLostError as error:
+            self._notice(state, str(error))
+            raise
+
+    def check(self) -> str:
+        """Returns the store's kind and version.
+
+        Raises:
+            OnlineStoreError: it cannot be reached.
+            OnlineLostError: it lost data that is not written again yet.
+        """
+        kind = self._store.check()
+        doubts = self.look()
+        if doubts:
+            views = sorted({view for view, _ in doubts})
+            raise OnlineLostError(
+                f"Values of {', '.join(views)} in the online store may be missing or too old: {next(iter(doubts.values()))}. "
+                f"The next run of each view writes them again, or: featurestore materialize --rebuild-online {' '.join(views)}"
+            )
+        return kind
+
+    def look(self) -> dict[Place, str]:
+        """Looks whether the store lost data, and returns ``doubts``."""
+        state = self._load()
+        if not state.epoch:
+            return dict.fromkeys(self._filled(self._served()), _UNKNOWN)
+        missed = self._store.marks.look(_epoch_of(state))
+        if missed:
+            self._notice(state, "; ".join(missed), must_place=False)
+        return self.doubts()
+
+    def space(self) -> str:
+        """See ``Trust.space``."""
+        known = self._known or self._load()
+        return known.space
+
+    def doubted(self, applied: AppliedView) -> bool:
+        """See ``Trust.doubted``."""
+        state = self._begun()
+        place = applied.spec.name, applied.data_version
+        if place not in state.doubts:
+            return False
+        return place in self._load().doubts  # somebody may have written them meanwhile
+
+    def doubts(self) -> dict[Place, str]:
+        """Returns why values may be lost or too old, of views that are read or written and have a history."""
+        doubts = self._load().doubts
+        served = [view for view in self._served() if (view.spec.name, view.data_version) in doubts]
+        filled = self._filled(served)
+        return {place: doubt.reason for place, doubt in doubts.items() if place in filled and doubt.lost}
+
+    def settle(self, applied: AppliedView, epoch: str) -> bool:
+        """See ``Trust.settle``."""
+        settled = self._epochs.settle((applied.spec.name, applied.data_version), epoch)
+        self._load()
+        return settled
+
+    def epoch(self) -> str:
+        """See ``Trust.epoch``."""
+        return self._begun().epoch
+
+    def forget(self) -> None:
+        """Forgets what the registry said, where it may say something else by now."""
+        self._known = None
+
+    def _load(self) -> OnlineState:
+        self._known = known = self._epochs.current()
+        return known
+
+    def _begun(self) -> OnlineState:
+        """Returns the state; the first to use a store that was never marked marks it."""
+        state = self._known or self._load()
+        return state if state.epoch else self._notice(state, _UNKNOWN)
+
+    def _notice(self, state: OnlineState, reason: str, *, must_place: bool = True) -> OnlineState:
+        """Begins another epoch where the state is still the present one, and returns the present one.
+
+        Args:
+            state: what was known when the loss was noticed.
+            reason: what was noticed.
+            must_place: whether it is an error where the store cannot be marked, as by a user who may only read.
+        """
+        with self._lock:
+            current = self._load()
+            if current.epoch != state.epoch:
+                return current  # another process or thread has noticed it
+            places = self._filled(self._served()) | self._epochs.materialized()
+            after = self._epochs.renew(state.epoch, sorted(places), reason)
+            if places:
+                _log.warning("The online store may lack values, which are written again from the history: %s", reason)
+            # NOTE: the registry first. Marked first, a store could be trusted whose loss nobody has noted.
+            try:
+                self._store.marks.place(_epoch_of(after))
+            except OnlineStoreError:
+                if must_place:
+                    raise
+            self._known = after
+            return after
+
+
+def _epoch_of(state: OnlineState) -> Epoch:
+    return Epoch(f"{state.space}/!".encode(), state.epoch.encode())

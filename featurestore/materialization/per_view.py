@@ -1,0 +1,60 @@
+"""Doing something with several views, where one that fails does not keep the others from being done."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.fingerprint import Transform
+from featurestore.errors import DamagedHistoryError, DefinitionError, FeatureStoreError, MaterializeError, SourceError
+from featurestore.materialization.results import ViewSummary
+
+OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError, DamagedHistoryError)
+"""The errors that one view's source, transform, rows or history give cause to."""
+
+
+def each_view(
+    views: Sequence[AppliedView],
+    define: Callable[[AppliedView], tuple[AppliedView, Transform | None]],
+    do: Callable[[AppliedView, Transform | None], ViewSummary],
+    parallel: int,
+) -> list[ViewSummary]:
+    """Does something with each view, some at once; one that fails does not keep the others from being done.
+
+    Args:
+        views: the views as applied.
+        define: returns a view with its definition's source and transform.
+        do: does it.
+        parallel: how many at once.
+
+    Raises:
+        MaterializeError: several views failed; it tells of each.
+        FeatureStoreError: one view failed, with its own error; or a store cannot be reached, after which none is begun.
+    """
+    failed: list[FeatureStoreError] = []
+    stopped: list[FeatureStoreError] = []
+
+    def one(view: AppliedView) -> ViewSummary | None:
+        if stopped:
+            return None
+        try:
+            applied, transform = define(view)
+            return do(applied, transform)
+        except OF_ONE_VIEW as error:
+            failed.append(error)
+        except FeatureStoreError as error:
+            stopped.append(error)
+        return None
+
+    if parallel == 1:
+        done = list(map(one, views))
+    else:
+        with ThreadPoolExecutor(parallel) as threads:
+            done = list(threads.map(one, views))
+    if stopped:
+        raise stopped[0]
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        told = "".join(f"\n  - {error}" for error in failed)
+        raise MaterializeError(f"{len(failed)} of {len(views)} views failed; the others are done.{told}")
+    return [each for each in done if each is not None]

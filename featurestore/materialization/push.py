@@ -1,0 +1,266 @@
+"""Pushes: rows of a source, through the same transforms and checks as in a run, straight into both stores.
+
+1. **shape**: the rows are shaped and checked for all views first; nothing is written where one of them refuses them.
+2. **append**: the rows that a view's history does not hold yet become a segment of its log, which training reads from then
+   on. Rows known already are passed over, so a push may be repeated.
+3. **write online**: what the rows make of the view's values. It is done for rows known already too, as far as a push that
+   was killed may have left it undone: whoever pushes the same rows again, or materializes, completes it.
+4. **fold**: a log that has grown is added to the history, by a run of the ledger like any other (``materializer.py``).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import polars as pl
+
+from featurestore.access.pii import without_unkeyed
+from featurestore.access.redaction import discreetly
+from featurestore.clock import Clock, to_micros
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.source import Source
+from featurestore.definitions.window_features import EVENT_ID, WithInputs
+from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
+from featurestore.materialization.online_trust import Certain, Trust
+from featurestore.materialization.online_writer import LatestWriter, Written
+from featurestore.materialization.results import PushedView
+from featurestore.offline.base import Appended, OfflineStore, Table
+from featurestore.online.base import OnlineStore
+from featurestore.privacy.guarded_stores import Gatekeeper
+from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
+from featurestore.registry.ledger import Ledger
+from featurestore.retrieval.online_result import CLOCK_SKEW
+from featurestore.retrieval.spine import reading_spine, to_frame
+from featurestore.row_codec import wire_dtype
+from featurestore.rows.pushed import in_source_form, without_unknown
+from featurestore.rows.total_order import EVENT
+from featurestore.rows.transform import Shaped, shape_rows, stack_rejects
+from featurestore.sources.base import SourceReader
+from featurestore.windows.tiles import TileLayout
+from featurestore.windows.writer import WindowWriter
+
+_MOST_SEGMENTS = 256
+_MOST_ROWS = 500_000
+"""A log of more is folded."""
+_TRIED = 8
+"""On so many rows a transform is tried before it is trusted with pushes."""
+_PUSHES = 0
+"""The number of the run that rejected rows of pushes are kept under."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a push brings to one view."""
+
+    applied: AppliedView
+    table: Table
+    transform: Transform | None
+    shaped: Shaped
+    waiting: int
+    seconds: float
+
+
+class Pusher:
+    """Pushes rows.
+
+    Args:
+        project: whose views.
+        ledger: the ledger of runs.
+        offline: where the history goes.
+        online: where the values go.
+        open_source: opens a source's reader.
+        keeper: tells who is forgotten.
+        fold: adds a view's log to its history.
+        clock: tells the present.
+        trust: tells whether what is online can be built upon.
+        mend: writes a view's values online where some may be lost; None where that is left to others.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        ledger: Ledger,
+        offline: OfflineStore,
+        online: OnlineStore,
+        open_source: Callable[[Source], SourceReader],
+        keeper: Gatekeeper,
+        fold: Callable[[AppliedView, Transform | None], None],
+        clock: Clock,
+        trust: Trust | None = None,
+        mend: Callable[[AppliedView, Transform | None], None] | None = None,
+    ) -> None:
+        self._project = project
+        self._ledger = ledger
+        self._offline = offline
+        self._online = online
+        self._open_source = open_source
+        self._fold = fold
+        self._clock = clock
+        self._keeper = keeper
+        self._trust = trust or Certain(project)
+        self._mend = mend
+        self._windows = WindowWriter(project, offline, online, clock, trust)
+        self._latest = LatestWriter(project, offline, online, clock, trust)
+        self._tried: dict[str, Transform] = {}
+        self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
+
+    def push(
+        self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, *, until: int | None = None
+    ) -> list[PushedView]:
+        """Pushes rows of a source into the views on it; when it returns, an online read and training see them.
+
+        Args:
+            views: views as applied, all on the source, and their transforms.
+            rows: the rows.
+            until: the latest effective available time that is known, in microseconds; what this machine's clock says, if None.
+                Rows beyond it wait: they are not stored, and are to be pushed again (S18).
+
+        Raises:
+            RequestError: the rows lack a column, or have one that the source has not, or one of another type.
+            DefinitionError: a transform fails.
+            RejectedRowsError: rows were rejected, and a view says ``on_reject="fail"``; nothing was written.
+            StoreError: a store cannot be reached; pushing the rows again completes it.
+        """
+        latest = to_micros(self._clock()) + CLOCK_SKEW if until is None else until
+        return discreetly([applied.spec for applied, _ in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
+
+    def _push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, latest: int) -> list[PushedView]:
+        in_form = [self._in_source_form(rows, applied.spec.source_as_read) for applied, _ in views]
+        # NOTE: who is forgotten is asked once for all views, and not while their transforms run: forgetting waits for who asked.
+        with self._keeper.passing():
+            sifted = [self._keeper.sift(each, applied.spec) for (applied, _), each in zip(views, in_form, strict=True)]
+        shaped = [
+            self._shaped(applied, transform, each, rows.height, latest)
+            for (applied, transform), each in zip(views, sifted, strict=True)
+        ]
+        with self._keeper.passing():
+            given = [replace(each, shaped=self._keeper.without_forgotten(each.shaped, each.applied.spec)) for each in shaped]
+            kept = [self._keep_rejected(each) for each in given]
+            for each, place in zip(given, kept, strict=True):
+                if place and each.applied.spec.on_reject == "fail":
+                    raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
+            # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
+            doubted = [self._trust.doubted(each.applied) for each in given]
+            written = [self._write(each, rows.height) for each in given]
+        for each, (_, grown) in zip(given, written, strict=True):
+            if grown:
+                self._fold(each.applied, each.transform)
+        for each, doubt in zip(given, doubted, strict=True):
+            if self._mend is not None and (doubt or self._trust.doubted(each.applied)):
+                self._mend(each.applied, each.transform)
+        return [pushed for pushed, _ in written]
+
+    def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
+        # Views of one source may declare other types of what it says in texts alone.
+        name = f"{source.name} {getattr(source, '_declared', '')}"
+        known = self._schemas.get(name)
+        if known is not None and known[0] == source:
+            try:
+                return in_source_form(rows, source, known[1])
+            except RequestError:
+                pass  # the source may have got other columns since it was looked at
+        try:
+            schema = self._open_source(source).schema()
+        except SourceError:
+            schema = None
+        self._schemas[name] = (source, schema)
+        return in_source_form(rows, source, schema)
+
+    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, pushed: int, until: int) -> _Given:
+        began = time.perf_counter()
+        self._try(applied, transform, rows)
+        shaped = shape_rows(rows, applied.spec, transform).without(pushed - rows.height)
+        known, waiting = without_unknown(shaped, until)
+        return _Given(applied, Table.of(self._project, applied), transform, known, waiting, time.perf_counter() - began)
+
+    def _try(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> None:
+        """Tries a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
+        view = applied.spec
+        if transform is None or self._tried.get(view.name) is transform:
+            return
+        if isinstance(transform, WithInputs) and transform.is_plain:
+            return
+        times = [name for name in view.source.time_columns if name in rows.columns]
+        sample = rows.head(SAMPLE_ROWS).drop_nulls(times).head(_TRIED)
+        if sample.height:
+            check_row_local(view, transform, sample)
+            self._tried[view.name] = transform
+
+    def _keep_rejected(self, given: _Given) -> str:
+        """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
+        if not given.shaped.rejected:
+            return ""
+        frame = without_unkeyed(stack_rejects(given.shaped.rejected), given.applied.spec)
+        # NOTE: as they are written. A time that was rejected for its year is nothing that Python can say.
+        plain = frame.select(pl.col(name).cast(wire_dtype(dtype)) for name, dtype in frame.schema.items())
+        digest = blake2b(repr(plain.to_dict(as_series=False)).encode(), digest_size=6).digest()
+        return self._offline.keep_rejected(given.table, _PUSHES, int.from_bytes(digest, "big"), frame)
+
+    def _write(self, given: _Given, read: int) -> tuple[PushedView, bool]:
+        """Writes a view's rows; returns what became of them, and whether its log has grown so much that it is to be folded."""
+        began = time.perf_counter()
+        applied, rows = given.applied, given.shaped.rows
+        appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
+        online, tied = Written(self._write_windows(given, appended)) if applied.spec.windows else self._write_latest(given)
+        new, reasons = appended.rows.height, given.shaped.reasons
+        seconds = given.seconds + time.perf_counter() - began
+        pushed = PushedView(
+            applied.spec.name, applied.data_version, read, new, rows.height - new, sum(reasons.values()), online, reasons, seconds,
+            given.shaped.rejected, given.waiting, tied,
+        )  # fmt: skip
+        return pushed, appended.log_segments > _MOST_SEGMENTS or appended.log_rows > _MOST_ROWS
+
+    def _write_latest(self, given: _Given) -> Written:
+        # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
+        return self._latest.write_rows(given.applied, given.shaped.rows)
+
+    def _write_windows(self, given: _Given, appended: Appended) -> int:
+        applied, log = given.applied, self._offline.log
+        written = 0
+        for seq in appended.segments:
+            rows = log.read(given.table, seq)
+            if rows is not None:
+                written += self._windows.apply_segment(applied, seq, rows)
+        if appended.seq is not None:
+            written += self._windows.apply_segment(applied, appended.seq, appended.rows)
+        if appended.known.height:
+            # What is in the history is online too, unless the run that brought it is at it or was killed.
+            latest = self._ledger.latest(applied.spec.name, applied.data_version)
+            if latest is not None and latest.state in ("running", "committed"):
+                entities = appended.known.select(applied.spec.entity.key_names).unique(maintain_order=True)
+                written += self._windows.recompute(applied, entities)
+        return written
+
+
+def frame_of(rows: Any) -> pl.DataFrame:
+    """Returns rows in any of the forms that can be pushed as a frame.
+
+    Raises:
+        RequestError: they are in another form, or make no frame.
+    """
+    if isinstance(rows, pl.DataFrame):
+        return rows
+    if isinstance(rows, pl.LazyFrame):
+        with reading_spine("The lazy frame"):
+            return rows.collect()
+    listed = isinstance(rows, list) and all(isinstance(row, Mapping) for row in rows)
+    if not (listed or isinstance(rows, Mapping) or hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "__dataframe__")):
+        raise RequestError(
+            f"Rows cannot be pushed as {with_article(type(rows).__name__)}. Give a Polars or pandas frame, an Arrow table, "
+            "a list of dictionaries or a mapping of columns; read a file first: pl.read_parquet(…)."
+        )
+    return to_frame(rows, "push")
+
+
+def _events_since(applied: AppliedView, rows: pl.DataFrame) -> int | None:
+    """Returns from which event time on other versions of pushed events matter; None where events have no ids (S9)."""
+    if not applied.spec.windows or EVENT_ID not in applied.spec.stored_schema or rows.is_empty():
+        return None
+    # An entity's value reaches back so far from its last event, which is none before these. In whole steps, so that a
+    # late row does not make the files be read again for a little more.
+    reach = TileLayout.of(applied.spec).reach
+    first: int = rows[EVENT].to_physical().min()  # type: ignore[assignment]  # there are rows
+    return (first // reach - 1) * reach

@@ -1,0 +1,106 @@
+"""Compaction: which files of a table are worth being merged, and the merged files.
+
+Files are merged with others of like size, so that a row is written anew a few times only, however many small runs follow one
+another, and the number of files grows with the logarithm of that of the rows. Small ones, wherever they lie, are merged first,
+and go the deeper into the tree of buckets the more they are together. Large ones are merged within their bucket.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from featurestore.offline.base import Table
+from featurestore.offline.delta.files import DeltaFiles, File, NewFile, run_of, write_file
+from featurestore.rows.buckets import ROWS_PER_FILE, are_related, bits_of, bits_worth
+from featurestore.rows.total_order import merge_files
+
+_SMALL_FILES = 8
+"""So many small files are worth being merged, if they become half as many by it."""
+_SMALL_RATIO = 2
+_LARGE_RATIO = 4
+"""A file is merged with smaller ones if it has at most so many times the rows they have together."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that are to be merged.
+
+    Args:
+        files: the files.
+        bits: how deep their rows are to lie.
+    """
+
+    files: Sequence[File]
+    bits: int
+
+
+def worth_merging(files: Sequence[File], done: int) -> Group | None:
+    """Returns files of a table that are to be merged with one another; None where nothing is worth it.
+
+    Args:
+        files: the table's files.
+        done: the greatest run whose files may be merged.
+    """
+    bits = max((bits_of(file.node) for file in files), default=0)
+    small, large = [], dict[int, list[File]]()
+    for file in files:
+        if run_of(file.path) > done:
+            continue
+        if bits_of(file.node) < bits or file.rows < ROWS_PER_FILE:
+            small.append(file)
+        else:
+            large.setdefault(file.node, []).append(file)
+    for group in _of_like_size(small, _SMALL_RATIO):
+        depth = bits_worth(sum(file.rows for file in group), bits)
+        if len(group) >= max(_SMALL_FILES, 2 << depth):
+            return Group(group, depth)
+    groups = (group for _, held in sorted(large.items()) for group in _of_like_size(held, _LARGE_RATIO))
+    return next((Group(group, bits) for group in groups), None)
+
+
+def merge_group(
+    folder: Path,
+    table: Table,
+    group: Group,
+    now: int,
+    without: Callable[[pl.DataFrame], pl.DataFrame] | None,
+    written: list[NewFile],
+) -> None:
+    """Writes the rows of some files into fewer ones, a node after the other.
+
+    Args:
+        folder: the table's folder.
+        table: the table.
+        group: the files.
+        now: the present in milliseconds.
+        without: takes rows out that nobody may write any more.
+        written: takes in each file as it is written, so that a caller knows of them where it fails.
+    """
+    for node in sorted({each for file in group.files for each in _nodes(file, group.bits)}):
+        near = [file for file in group.files if are_related(file.node, node)]
+        own = tuple(str(folder / file.path) for file in near if bits_of(file.node) >= group.bits)
+        above = tuple(str(folder / file.path) for file in near if bits_of(file.node) < group.bits)
+        held = DeltaFiles(node, own, above, 0, 0, table.keys, table.features).read()
+        rows = merge_files(held, list(table.keys), list(table.features))
+        rows = rows if without is None else without(rows)
+        if rows.height:
+            written.append(write_file(folder, 0, node, rows, now, changes=False))
+
+
+def _nodes(file: File, bits: int) -> range:
+    """Returns the nodes of a depth in which rows of a file may be."""
+    down = bits - bits_of(file.node)
+    return range(file.node << down, (file.node + 1) << down) if down >= 0 else range(file.node >> -down, (file.node >> -down) + 1)
+
+
+def _of_like_size(files: Sequence[File], ratio: int) -> Iterator[Sequence[File]]:
+    """Yields the smallest files up to one that is not much larger than those before it together; most files first."""
+    ascending = sorted(files, key=lambda file: (file.rows, file.path))
+    rows, ends = 0, []
+    for place, file in enumerate(ascending, 1):
+        if file.rows <= ratio * rows:
+            ends.append(place)
+        rows += file.rows
+    yield from (ascending[:end] for end in reversed(ends))

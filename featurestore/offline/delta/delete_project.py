@@ -1,0 +1,27 @@
+"""Removing a project from the folder of the history: tables, logs, what is staged, rejected rows, locks."""
+
+from pathlib import Path
+
+from featurestore.durable import remove_folder
+from featurestore.offline.delta.files import translated
+
+
+def remove_project(folder: Path, project: str, *, dry_run: bool) -> dict[str, int]:
+    """Deletes, or counts, the files of a project; returns how many, by view or other folder.
+
+    Args:
+        folder: the folder of the history.
+        project: the project.
+        dry_run: count only.
+
+    Raises:
+        OfflineStoreError: a file cannot be deleted.
+    """
+    own = folder / project
+    with translated("delete", str(own)):
+        if not own.is_dir():
+            return {}
+        found = {part.name: sum(1 for path in part.rglob("*") if path.is_file()) for part in sorted(own.iterdir()) if part.is_dir()}
+        if not dry_run:
+            remove_folder(own)
+    return found

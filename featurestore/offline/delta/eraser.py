@@ -1,0 +1,245 @@
+"""Erasing entities from a table: out of its files, of those of its older versions, of its log, of what is staged and rejected.
+
+Files never change, so one that holds an entity is written anew without it, and the table's next version names that one instead.
+Then the old file is deleted, with every other file that no version needs any more and that holds the entity, and the versions
+before are taken out of the table's own log. Each step may be repeated, and finds what is left to do by looking.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+from deltalake import DeltaTable
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import TEMPORARY, remove, replace_file, settle
+from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import Erased, Table
+from featurestore.offline.delta.files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
+from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.delta.log_entries import ASIDE, LOG
+from featurestore.offline.delta.open import from_newest
+from featurestore.offline.delta.push_log import DeltaPushLog, is_segment, segment_number
+from featurestore.offline.delta.table import open_state, write_change
+from featurestore.privacy.tombstone_set import among, loosely_among
+from featurestore.rows.buckets import bits_of, key_hash, node_of
+
+_ATTEMPTS = 20
+_VERSION_DIGITS = 20
+
+
+class DeltaEraser:
+    """Erases entities from the tables of a store.
+
+    Args:
+        store: the store.
+        clock: tells the present.
+    """
+
+    def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
+        self._path = store.path
+        self._log = DeltaPushLog(store.path)
+        self._clock = clock
+
+    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> Erased:
+        """See ``Eraser.erase_waiting``."""
+        folder = self._path(table)
+        with translated("erase from", str(folder)):
+            pushed = self._erase_segments(folder / "_pushed", table, entities, dry_run=dry_run)
+            staged = sum(_erase_strictly(path, table, entities, dry_run) for path in sorted(folder.glob("_staging/*/*.parquet")))
+            rejected = sum(
+                _erase_loosely(path, table, entities, dry_run) for path in sorted(folder.glob("_rejected/run-*.parquet"))
+            )
+            if not dry_run:
+                # Nobody writes now, so what is half written will never be whole.
+                parts = ("_pushed", "_rejected", "_staging/*")
+                remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
+                # Nobody can tell whose rows are in what could not be read.
+                remove((path for path in folder.glob(f"{ASIDE}/*") if path.is_file()), lasting=True)
+        return Erased(pushed=pushed, staged=staged, rejected=rejected)
+
+    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:
+        """See ``Eraser.erase``."""
+        folder = self._path(table)
+        with translated("erase from", str(folder)):
+            if not (folder / "_delta_log").exists():
+                return Erased()
+            history = self._erase_history(folder, table, entities, dry_run=dry_run)
+            older = self._erase_older(folder, table, entities, since, dry_run=dry_run)
+            if not dry_run:
+                with self._log.held(table):
+                    _forget_versions(folder)
+        return Erased(history=history, older=older)
+
+    def _erase_history(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
+        for _ in range(_ATTEMPTS):
+            state = open_state(folder)
+            held = [(file, count) for file, count in _holding(folder, table, state.files, entities) if count]
+            total = sum(count for _, count in held)
+            if dry_run or not held:
+                return total
+            try:
+                actions, written = self._rewritten(folder, table, entities, [file for file, _ in held])
+            except FileNotFoundError:
+                if state.is_current():
+                    raise
+                continue  # somebody compacted the table meanwhile
+            with self._log.held(table):
+                if write_change(state, table, actions, "forget"):
+                    remove((folder / file.path for file, _ in held), lasting=True)
+                    return total
+            remove(written)
+        raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")
+
+    def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[object], list[Path]]:
+        """Writes files anew without some entities; returns what to tell the table of it, and what was written."""
+        now = to_micros(self._clock()) // 1000
+        actions: list[object] = []
+        written: list[Path] = []
+        for file in files:
+            rows = pl.read_parquet(folder / file.path, glob=False, hive_partitioning=False)
+            kept = rows.filter(~_strictly(rows, table, entities))
+            actions.append(remove_file(file, now))
+            if kept.height:
+                # Of the same run, by its name: a run that is interrupted finds what it added by that.
+                new = write_file(folder, run_of(file.path), file.node, kept, now)
+                actions.append(new.action)
+                written.append(folder / new.action.path)
+        return actions, written
+
+    def _erase_older(self, folder: Path, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
+        """Deletes the files that hold some entities and are not the table's any more, or never were."""
+        with self._log.held(table):  # what a commit adds is either not there yet or is named by the table
+            needed = {file.path for file in open_state(folder).files}
+            others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
+        erased = 0
+        for path in others:
+            name = str(path.relative_to(folder))
+            if name in needed:
+                continue
+            try:
+                count = sum(count for _, count in _holding(folder, table, [_unknown(name)], entities))
+            except (OSError, pl.exceptions.PolarsError):
+                if not dry_run and _older(path, since):
+                    remove([path], lasting=True)
+                continue
+            erased += count
+            if count and not dry_run:
+                remove([path], lasting=True)
+        return erased
+
+    def _erase_segments(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
+        erased = 0
+        written = {segment_number(path.name): path for path in _unhit(folder, table, entities)}
+        for path in _segments(folder):
+            rows = pl.read_parquet(path, glob=False)
+            hit = _strictly(rows, table, entities)
+            if not hit.any():
+                continue
+            erased += int(hit.sum())
+            if dry_run:
+                continue
+            # Under the same number and another name, for processes keep segments by their names. An empty one stays, too.
+            if segment_number(path.name) not in written:
+                _replace(rows.filter(~hit), path.with_name(f"{path.name.partition('-')[0]}-{uuid4().hex[:8]}.parquet"))
+            remove([path], lasting=True)
+        return erased
+
+
+def _segments(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if is_segment(path.name))
+
+
+def _unhit(folder: Path, table: Table, entities: pl.DataFrame) -> Iterator[Path]:
+    """Returns the segments without some entities: among those of one number, what was written by who was interrupted."""
+    for path in _segments(folder):
+        if not _strictly(pl.read_parquet(path, glob=False), table, entities).any():
+            yield path
+
+
+def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.DataFrame) -> Iterator[tuple[File, int]]:
+    """Yields the files in which rows of some entities may lie, by their buckets, and how many do."""
+    hashes = entities.select(key_hash(table.keys).alias("hash"))
+    for file in files:
+        bits = bits_of(file.node)
+        here = entities.filter(hashes.select(node_of(pl.col("hash"), bits)).to_series() == file.node)
+        if here.is_empty():
+            continue
+        stored = _stored(here, table)
+        near = pl.all_horizontal(pl.col(key).is_in(stored[key].unique().implode()) for key in table.keys)
+        rows = pl.scan_parquet(folder / file.path, glob=False, hive_partitioning=False).filter(near).select(*table.keys).collect()
+        yield file, int(among(rows, stored).sum())
+
+
+def _stored(entities: pl.DataFrame, table: Table) -> pl.DataFrame:
+    return entities.select(pl.col(key).cast(storage_dtype(dtype)) for key, dtype in table.keys.items())
+
+
+def _strictly(rows: pl.DataFrame, table: Table, entities: pl.DataFrame) -> pl.Series:
+    """Tells of rows, their keys stored or not, which are of some entities."""
+    same = [pl.col(key).cast(rows.schema[key]) for key in table.keys]
+    return among(rows.select(*table.keys), _stored(entities, table).select(same))
+
+
+def _erase_strictly(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
+    """Erases entities from a file of staged rows, under the name that it has in the ledger; one cut off is deleted."""
+    try:
+        rows = pl.read_parquet(path, glob=False)
+    except (pl.exceptions.PolarsError, FileNotFoundError):
+        if not dry_run:
+            remove([path], lasting=True)
+        return 0
+    hit = _strictly(rows, table, entities)
+    if hit.any() and not dry_run:
+        _replace(rows.filter(~hit), path)
+    return int(hit.sum())
+
+
+def _erase_loosely(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
+    """Erases what may be of some entities from a file of rejected rows."""
+    rows = pl.read_parquet(path, glob=False)
+    hit = loosely_among(rows.drop("_reason", "_run", strict=False), table.keys, entities)
+    if hit.any() and not dry_run:
+        kept = rows.filter(~hit)
+        if kept.height:
+            _replace(kept, path)
+        else:
+            remove([path], lasting=True)
+    return int(hit.sum())
+
+
+def _replace(rows: pl.DataFrame, path: Path) -> None:
+    replace_file(path, lambda file: rows.write_parquet(file, compression=COMPRESSION, statistics=False))
+
+
+def _forget_versions(folder: Path) -> None:
+    """Takes all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
+    last = from_newest(folder, _write_checkpoint)
+    settle(folder / LOG)  # what the entries say must be on the disk elsewhere before they go
+    older = []
+    for path in sorted((folder / LOG).iterdir()):
+        number = path.name[:_VERSION_DIGITS]
+        if number.isdecimal() and path.name[_VERSION_DIGITS : _VERSION_DIGITS + 1] == "." and int(number) < last:
+            older.append(path)
+    remove(older, lasting=True)
+
+
+def _write_checkpoint(delta: DeltaTable) -> int:
+    delta.create_checkpoint()
+    return delta.version()
+
+
+def _bucket_of(path: Path) -> str:
+    return path.parent.name.removeprefix(f"{BUCKET}=")
+
+
+def _unknown(name: str) -> File:
+    return File(name, int(name.partition("/")[0].removeprefix(f"{BUCKET}=")), 0, 0, 0, 0)
+
+
+def _older(path: Path, since: float) -> bool:
+    try:
+        return path.stat().st_mtime < since
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,307 @@
+"""The feature log in Delta tables: what services answered, as far as it was sampled.
+
+What returned outlasts a power cut, as in a history: a file is on the disk before a commit names it, a commit before the caller is
+told, and a checkpoint before the entries that it stands for are gone. So Delta writes no data, and no checkpoint after a commit.
+What a power cut leaves of a commit or checkpoint that nobody was told of is put aside by whoever comes next.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+from uuid import uuid4
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+from filelock import FileLock
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.dtypes import dtype_from_name, dtype_name
+from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
+from featurestore.offline.delta.files import COMPRESSION, storage_dtype, translated
+from featurestore.offline.delta.log_entries import LOG, broken_checkpoint, entry_at, hint_of, is_whole, needed_entries, put_aside
+from featurestore.offline.delta.open import from_newest, open_delta
+from featurestore.offline.delta.table import NO_HOOKS, write_checkpoint
+from featurestore.privacy.tombstone_set import keys_as
+
+T = TypeVar("T")
+
+_SCHEMA = "_schema.json"
+_PLACE = "_place"
+_CONFIGURATION = {
+    # Else the log of commits would have the least and greatest key of each file, and none of these could be forgotten.
+    "delta.dataSkippingStatsColumns": "read_at",
+    # Servers add a file every few seconds.
+    "delta.logRetentionDuration": "interval 1 days",
+}
+_CHECKPOINT_EVERY = 100
+_ATTEMPTS = 20
+_TARGET_BYTES = 64 << 20
+_WAIT_SECONDS = 600
+_KEEP_HOURS = 1
+"""How long files stay that a reader may still have in hand, or that somebody may be about to add."""
+
+
+class DeltaFeatureLog:
+    """Keeps each service's answers under ``folder/project/_logs/service``.
+
+    Rows of other columns lie in another table, ``…/service/<digest of the columns>``: a service may change what it gives,
+    and nothing that was written before is touched. Beside each table is what dtypes its columns have once they are read.
+
+    Args:
+        folder: the folder of the history.
+        clock: tells when a file was made.
+    """
+
+    def __init__(self, folder: Path, clock: Clock = utc_now) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
+        """See ``FeatureLog.append``."""
+        schema = json.dumps({name: dtype_name(dtype) for name, dtype in rows.schema.items()})
+        folder = self._of(project, service) / hashlib.sha256(schema.encode()).hexdigest()[:12]
+        stored = rows.with_columns(pl.col(name).cast(storage_dtype(dtype)) for name, dtype in rows.schema.items())
+        with translated("write", str(folder)):
+            make_folders(folder / LOG)
+            _keep_schema(folder, schema)
+            action = _written(folder, stored, self._now()) if rows.height else None
+            _tried(lambda: _append(folder, stored, action))
+
+    def read(self, project: str, service: str) -> pl.LazyFrame:
+        """See ``FeatureLog.read``."""
+        with translated("read", str(self._of(project, service))):
+            parts = [_scan(folder) for folder in self._tables(project, service)]
+        found = [part for part in parts if part is not None]
+        return pl.concat(found, how="diagonal_relaxed") if found else pl.LazyFrame()
+
+    def services(self, project: str) -> list[str]:
+        """See ``FeatureLog.services``."""
+        with translated("read", str(self._folder)):
+            return sorted({path.parent.parent.name for path in (self._folder / project / "_logs").glob(f"*/*/{_SCHEMA}")})
+
+    def compact(self, project: str, service: str) -> int:
+        """See ``FeatureLog.compact``."""
+        fewer = 0
+        with self._tidying(project, service):
+            for folder in self._tables(project, service):
+                fewer += _tried(lambda at=folder: self._merged(at))  # type: ignore[misc]  # a default binds it
+                _vacuum(folder, _KEEP_HOURS, full=True)
+                write_checkpoint(folder)
+        return fewer
+
+    def prune(self, project: str, service: str, before: datetime) -> int:
+        """See ``FeatureLog.prune``."""
+        deleted = 0
+        with self._tidying(project, service):
+            for folder in self._tables(project, service):
+                deleted += _tried(lambda at=folder: self._without(at, lambda rows: rows.filter(pl.col("read_at") < before)))  # type: ignore[misc]  # as above
+                _remove_dropped(folder)
+        return deleted
+
+    def delete(self, project: str, service: str, keys: pl.DataFrame) -> int:
+        """See ``FeatureLog.delete``."""
+        deleted = 0
+        with self._tidying(project, service):
+            for folder in self._tables(project, service):
+                schema = _schema(folder)
+                if keys.width and set(keys.columns) <= schema.keys():
+                    dtypes = {name: schema[name] for name in keys.columns}
+                    some_null = keys.unique().filter(pl.any_horizontal(pl.all().is_null())).cast(dtypes, strict=False)  # type: ignore[arg-type]  # dtypes by name
+                    typed = pl.concat([keys_as(keys.unique().drop_nulls(), dtypes), some_null])
+                    wanted = typed.select(pl.col(name).cast(storage_dtype(schema[name])) for name in keys.columns)
+                    deleted += _tried(lambda at=folder, keys=wanted: self._without(at, lambda rows: _of_keys(rows, keys)))  # type: ignore[misc]  # as above
+                    _remove_dropped(folder)
+        return deleted
+
+    def _without(self, folder: Path, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
+        """Replaces the files that have some rows by files without them, in one commit; returns how many rows these were.
+
+        NOTE: Delta's own delete would keep its condition, and with it the keys, in the log of commits.
+
+        Args:
+            folder: the table's.
+            which: returns those of a file's rows that are to go.
+        """
+        table, now = _opened(folder), self._now()
+        actions: list[AddAction | RemoveAction] = []
+        deleted = 0
+        for action in _files(table):
+            rows = pl.scan_parquet(folder / unquote(action["path"]), glob=False).with_row_index(_PLACE)
+            gone = which(rows).select(_PLACE).collect()
+            if gone.is_empty():
+                continue
+            left = rows.collect().join(gone, on=_PLACE, how="anti", maintain_order="left").drop(_PLACE)
+            deleted += gone.height
+            actions.append(RemoveAction(action["path"], data_change=True, deletion_timestamp=now, size=action["size_bytes"]))
+            if left.height:
+                actions.append(_written(folder, left, now))
+        _commit(table, folder, actions)
+        return deleted
+
+    def _merged(self, folder: Path) -> int:
+        """Merges small files into large ones, in one commit; returns by how many they are fewer."""
+        table, now = _opened(folder), self._now()
+        groups: list[list[dict[str, Any]]] = [[]]
+        for action in _files(table):
+            if sum(each["size_bytes"] for each in groups[-1]) + action["size_bytes"] > _TARGET_BYTES:
+                groups.append([])
+            groups[-1].append(action)
+        actions: list[AddAction | RemoveAction] = []
+        for group in groups:
+            if len(group) > 1:
+                rows = pl.concat([pl.read_parquet(folder / unquote(each["path"]), glob=False) for each in group])
+                actions.append(_written(folder, rows, now, data_change=False))
+                actions += [RemoveAction(each["path"], False, now, each["size_bytes"]) for each in group]
+        _commit(table, folder, actions)
+        return sum(1 if isinstance(each, RemoveAction) else -1 for each in actions)
+
+    def _now(self) -> int:
+        return to_micros(self._clock()) // 1000
+
+    @contextmanager
+    def _tidying(self, project: str, service: str) -> Iterator[None]:
+        """Lets one tidy at a time. What two did at once would have to be thrown away, and files with it that nothing tells of."""
+        folder = self._of(project, service)
+        if not folder.is_dir():
+            yield
+            return
+        with translated("tidy", str(folder)), FileLock(folder / ".tidy.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
+            yield
+
+    def _tables(self, project: str, service: str) -> Iterator[Path]:
+        """Yields the folders of a service's tables; one that is being made at this moment is left out."""
+        for path in sorted(self._of(project, service).glob(f"*/{_SCHEMA}")):
+            if DeltaTable.is_deltatable(str(path.parent)):
+                yield path.parent
+
+    def _of(self, project: str, service: str) -> Path:
+        return self._folder / project / "_logs" / service
+
+
+def _tried(act: Callable[[], T]) -> T:
+    """Does something to a table anew where another commit came before."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return act()
+        except CommitFailedError:
+            continue
+    return act()
+
+
+def _append(folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
+    """Adds a file to a table, which is made where it is not there."""
+    if not DeltaTable.is_deltatable(str(folder)):
+        schema = Schema.from_arrow(rows.to_arrow().schema)
+        DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
+        settle(folder / LOG)
+    table = _opened(folder)
+    if action is None:
+        return
+    # Nothing that another commit does is in its way, so Delta may try again by itself.
+    table.create_write_transaction([action], "append", table.schema(), post_commithook_properties=NO_HOOKS)
+    settle(folder / LOG)
+    if (table.version() + 1) % _CHECKPOINT_EVERY == 0:
+        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+            write_checkpoint(folder)
+
+
+def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAction]) -> None:
+    """Writes the version after the one that actions were made from."""
+    if actions:
+        once = CommitProperties(max_commit_retries=0)
+        table.create_write_transaction(
+            actions, "append", table.schema(), commit_properties=once, post_commithook_properties=NO_HOOKS
+        )
+        settle(folder / LOG)
+
+
+def _opened(folder: Path) -> DeltaTable:
+    """Opens a table; what a power cut has left of what nobody was told of is put aside before.
+
+    Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
+    """
+    try:
+        return from_newest(folder, lambda table: table)
+    except DeltaError:
+        with FileLock(folder / ".mend.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
+            _mend(folder)
+        return open_delta(folder)
+
+
+def _mend(folder: Path) -> None:
+    while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
+        put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
+    cut, before = False, None
+    for entry in needed_entries(folder):
+        number = int(entry.stem)
+        # Whoever is told of a commit has had all names there on the disk: where one is gone, nobody was told of those after it.
+        cut = cut or not is_whole(entry) or (before is not None and not entry_at(folder, number - 1).exists())
+        before = number
+        if cut:
+            put_aside(folder, [entry])
+
+
+def _files(table: DeltaTable) -> Iterator[dict[str, Any]]:
+    """Yields what a table tells of its files."""
+    return pl.DataFrame(table.get_add_actions()).iter_rows(named=True)
+
+
+def _of_keys(rows: pl.LazyFrame, keys: pl.DataFrame) -> pl.LazyFrame:
+    return rows.join(keys.lazy(), on=keys.columns, how="semi", nulls_equal=True)
+
+
+def _vacuum(folder: Path, hours: int, *, full: bool = False) -> None:
+    table = _opened(folder)
+    table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS, full=full)
+    settle(folder / LOG)
+
+
+def _remove_dropped(folder: Path) -> None:
+    """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
+    _vacuum(folder, 0)
+    _vacuum(folder, _KEEP_HOURS, full=True)
+    sync_folder(folder)
+
+
+def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
+    """Writes a file, and returns how a commit is told of it."""
+    name = f"part-00000-{uuid4()}-c000.{COMPRESSION}.parquet"
+    write_file(folder / name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
+    first, last = rows.select(first=pl.col("read_at").min(), last=pl.col("read_at").max()).row(0)
+    stats = {
+        "numRecords": rows.height,
+        "minValues": {"read_at": _said(first)},
+        "maxValues": {"read_at": _said(last)},
+        "nullCount": {"read_at": 0},
+    }
+    return AddAction(name, (folder / name).stat().st_size, {}, now, data_change, json.dumps(stats))
+
+
+def _said(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def _keep_schema(folder: Path, schema: str) -> None:
+    """Writes what columns a table has, once and as a whole."""
+    path = folder / _SCHEMA
+    if not path.is_file():
+        replace_file(path, schema.encode())
+
+
+def _schema(folder: Path) -> dict[str, pl.DataType]:
+    told = json.loads((folder / _SCHEMA).read_text(encoding="utf-8"))
+    return {name: dtype_from_name(each) for name, each in told.items()}
+
+
+def _scan(folder: Path) -> pl.LazyFrame | None:
+    files = _opened(folder).file_uris()
+    if not files:
+        return None
+    return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())

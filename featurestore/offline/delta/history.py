@@ -1,0 +1,231 @@
+"""The offline store in Delta tables: one for each view and data version, its files sorted and bucketed by entity."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
+from featurestore.errors import DamagedHistoryError, OfflineStoreError
+from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
+from featurestore.offline.delta.commit import Merge, Merged
+from featurestore.offline.delta.files import (
+    HASH,
+    by_bucket,
+    columns_of,
+    event_span,
+    pushed_by_bucket,
+    run_prefix,
+    translated,
+    write_in_folder,
+)
+from featurestore.offline.delta.integrity import require_whole
+from featurestore.offline.delta.log_entries import LOG, recorded_added
+from featurestore.offline.delta.push_log import DeltaPushLog, segment_number
+from featurestore.offline.delta.table import DEFINITION, DeltaState, add_columns, create_table, note, open_state, write_commit
+from featurestore.rows.buckets import key_hash
+from featurestore.rows.transform import stack_rejects
+
+_ATTEMPTS = 20
+
+
+class DeltaStore:
+    """Keeps each view's history in a Delta table under a folder.
+
+    The table of a view lies in ``folder/project/view/v1``: Parquet files in ``_bucket=…`` folders, ``_delta_log``, and
+    beside them ``_pushed``, ``_staging`` and ``_rejected``, which readers of Delta pass over.
+
+    Args:
+        folder: where the tables lie.
+        clock: tells the present.
+        threads: how many buckets are merged at once.
+    """
+
+    def __init__(self, folder: Path, *, clock: Clock = utc_now, threads: int = 2) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._threads = threads
+        self._log = DeltaPushLog(self.path)
+        self.log: PushLog = self._log
+
+    def path(self, table: Table) -> Path:
+        """Returns the folder of a table, readable by anything that reads Delta."""
+        return self._folder / table.project / table.view / f"v{table.data_version}"
+
+    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+        """See ``OfflineStore.snapshot``."""
+        with translated("open", str(self.path(table))):
+            state, live = self._log.consistent(table)
+        spans = [(file.since, file.until) for file in state.files]
+        rows = sum(file.rows for file in state.files)
+        pushed: dict[int, pl.DataFrame] = {}
+        # A segment may be empty: its entities were forgotten.
+        if live and (log := pl.concat(live.values())).height:
+            rows += log.height
+            spans.append(event_span(log))
+            pushed = pushed_by_bucket(log, state.bits or 0, since, until)
+        wanted = [file for file in state.files if file.overlaps(since, until)]
+        # Segments that a commit took over are named until they are removed: whoever tries one again must find it told.
+        taken = [number for number in map(segment_number, self._log.names(table, 0)) if number <= state.folded]
+        return Snapshot(
+            state.version,
+            by_bucket(self.path(table), table, wanted, pushed, bits=state.bits),
+            rows,
+            state.last_run,
+            (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,
+            (*taken, *map(segment_number, live)),
+        )
+
+    def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
+        """See ``OfflineStore.stage``."""
+        path = self.path(table) / "_staging" / f"{run:08d}" / f"{index:06d}-{uuid4().hex}.parquet"
+        with translated("write", str(path)):
+            # Sorted by hash, so that a bucket of any depth is one stretch of the file.
+            hashed = frame.with_columns(key_hash(table.keys).alias(HASH)).sort(HASH)
+            write_in_folder(hashed, path, row_group_size=131_072)
+        return {"path": str(path.relative_to(self.path(table))), "rows": frame.height}
+
+    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
+        """See ``OfflineStore.commit``."""
+        folder = self.path(table)
+        folded = max((each["pushed"] for each in staged if "pushed" in each), default=None)
+        rows = sum(each["rows"] for each in staged)
+        with translated("write", str(folder)):
+            for _ in range(_ATTEMPTS):
+                state = open_state(folder)
+                if state.last_run < run:
+                    self._require_whole(state, table, after)
+                if state.version < 0:
+                    create_table(folder, table)
+                    continue
+                if state.last_run >= run:
+                    settle(folder / LOG)  # whoever wrote it may be about to
+                    self._unstage(table, run)
+                    return recorded_added(folder, run)
+                if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
+                    with self._log.held(table):
+                        note(state, DEFINITION, table.definitions[0])
+                    continue
+                if not state.columns >= columns_of(table).keys():
+                    with self._log.held(table):
+                        add_columns(state, table)
+                    continue
+                try:
+                    # What a run takes over from the log is all of it, but for rows that came since and are others.
+                    live = self._log.live(table, state) if folded is None else {}
+                    merge = Merge(folder, table, run, state.files, self._now(), self._threads, tuple(live.values()))
+                    merged = self._commit(merge, state, merge.add(self._staged(table, staged), rows), set(live), folded)
+                except FileNotFoundError:
+                    # Another process at the same run was done first and cleared up, or one at an earlier run was.
+                    if state.is_current():
+                        raise
+                    continue
+                if merged is not None:
+                    self._unstage(table, run)
+                    return merged.rows
+        raise OfflineStoreError(
+            f"Run {run} of {table} met another writer's commit {_ATTEMPTS} times over. Run it again when fewer write to the view."
+        )
+
+    def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
+        """Refuses to write over what is missing. A file may be gone because the table was written anew at this moment."""
+        try:
+            require_whole(state, table, after, self._log.lost(table, state.folded))
+        except DamagedHistoryError:
+            if not state.is_current():
+                return
+            # A folder that is written to while it is listed may be told without a segment that is in it.
+            with self._log.held(table):
+                if state.is_current():
+                    require_whole(state, table, after, self._log.lost(table, state.folded))
+
+    def _commit(self, merge: Merge, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
+        """Writes what was merged as the table's next version, less rows that were pushed while it was merged.
+
+        They are looked for without the lock, which keeps pushes from being written; the last look is with it.
+
+        Returns:
+            What was written; None where another commit has come before.
+        """
+        table = merge.table
+        for last in (False, False, True):
+            with self._log.held(table):
+                late = [] if folded is not None else [name for name in self._log.names(table, state.folded) if name not in seen]
+                if late and last:
+                    merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
+                if last or not late:
+                    actions = [*merged.removed, *(new.action for new in merged.added)]
+                    if write_commit(state, table, merge.run, actions, folded, merged.rows):
+                        return merged
+                    # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
+                    now = open_state(merge.folder)
+                    same = not merged.removed and now.has_rows_of(state)
+                    if same and write_commit(now, table, merge.run, actions, folded, merged.rows):
+                        return merged
+                    break
+            merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
+            seen.update(late)
+        remove(merge.folder / new.action.path for new in merged.added)
+        return None
+
+    def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
+        """Returns the rows staged. Segments, which are many and small, are at hand in memory."""
+        names = self._log.named(table, [each["pushed"] for each in staged if "pushed" in each])
+        pushed = [pl.concat(self._log.frames(table, names).values()).lazy()] if names else []
+        files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]
+        return [*(_scan_staged(table, path) for path in files), *pushed]
+
+    def committed(self, table: Table, run: int) -> list[History]:
+        """See ``OfflineStore.committed``."""
+        with translated("open", str(self.path(table))):
+            files = open_state(self.path(table)).files
+        own = [file for file in files if Path(file.path).name.startswith(run_prefix(run))]
+        return list(by_bucket(self.path(table), table, own).values())
+
+    def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
+        """See ``OfflineStore.keep_rejected``."""
+        path = self.path(table) / "_rejected" / f"run-{run:08d}-{index:06d}.parquet"
+        with translated("write", str(path)):
+            make_folders(path.parent)
+            replace_file(path, frame.with_columns(pl.lit(run, pl.Int64).alias("_run")).write_parquet)
+        return str(path.parent)
+
+    def rejected(self, table: Table) -> pl.DataFrame:
+        """See ``OfflineStore.rejected``."""
+        folder = self.path(table) / "_rejected"
+        with translated("read", str(folder)):
+            frames = [pl.read_parquet(path) for path in sorted(folder.glob("run-*.parquet"))]
+        if not frames:
+            return pl.DataFrame(schema={"_reason": pl.String(), "_run": pl.Int64()})
+        return stack_rejects(frames)
+
+    def drop(self, table: Table) -> None:
+        """See ``OfflineStore.drop``."""
+        with translated("delete", str(self.path(table))):
+            remove_folder(self.path(table))
+        self._log.forget(table)
+
+    def _now(self) -> int:
+        return to_micros(self._clock()) // 1000
+
+    def _unstage(self, table: Table, run: int) -> None:
+        """Clears up what this run and failed ones before it had staged."""
+        for folder in staged_runs(self.path(table)):
+            if int(folder.name) <= run:
+                with suppress(OSError):  # what is left is cleared up by the next run
+                    remove_folder(folder, lasting=False)
+
+
+def staged_runs(folder: Path) -> list[Path]:
+    """Returns the folders in which runs have staged rows; what a desktop or a file system has put beside them is none."""
+    return [path for path in (folder / "_staging").glob("*") if path.name.isdecimal() and path.is_dir()]
+
+
+def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:
+    """Returns the rows of a staged file, with null for columns that the view has got since it was written."""
+    rows = pl.scan_parquet(path, glob=False)
+    there = rows.collect_schema()
+    return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)

@@ -1,0 +1,173 @@
+"""The upkeep of Delta tables: compaction, checkpoints of the log, and the removal of files that nobody needs.
+
+NOTE: Delta's own ``optimize`` does not keep the order of the rows, and its ``vacuum`` goes by the system's clock and writes
+versions, which would make runs begin anew that write at the same time.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+
+from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.durable import TEMPORARY, remove, remove_empty
+from featurestore.offline.base import Compacted, Removed, Table
+from featurestore.offline.condition import damaged
+from featurestore.offline.delta.compaction import merge_group, worth_merging
+from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, translated
+from featurestore.offline.delta.history import DeltaStore, staged_runs
+from featurestore.offline.delta.integrity import problems_of
+from featurestore.offline.delta.log_entries import checkpoint_at, entries_of, hinted_checkpoint
+from featurestore.offline.delta.push_log import DeltaPushLog
+from featurestore.offline.delta.table import DeltaState, open_state, write_change, write_checkpoint
+
+_COMMITS = 50
+"""So many commits are worth a checkpoint."""
+_ABANDONED = timedelta(days=1)
+"""What no version names, and nobody changed for so long, was left by a writer that was killed."""
+
+
+class DeltaUpkeep:
+    """Keeps the tables of a store in order.
+
+    Args:
+        store: the store.
+        clock: tells the present.
+    """
+
+    def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
+        self._path = store.path
+        self._log = DeltaPushLog(store.path)
+        self._clock = clock
+
+    def tables(self, project: str) -> list[tuple[str, int]]:
+        """See ``Upkeep.tables``."""
+        folders = self._path(Table(project, "view", 1, {}, {})).parent.parent.glob("*/v*")
+        found = ((folder.parent.name, folder.name.removeprefix("v")) for folder in folders)
+        return sorted((view, int(number)) for view, number in found if number.isdecimal())
+
+    def files(self, table: Table) -> int:
+        """See ``Upkeep.files``."""
+        folder = self._path(table)
+        with translated("open", str(folder)):
+            state = open_state(folder)
+            return len(state.files) + len(self._log.names(table, state.folded))
+
+    def compact(
+        self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
+    ) -> Compacted | None:
+        """See ``Upkeep.compact``."""
+        folder = self._path(table)
+        with translated("compact", str(folder)):
+            state = open_state(folder)
+            if self._problems(state, table):
+                # A folder that is written to while it is listed may be told without a segment that is in it.
+                with self._log.held(table):
+                    if not state.is_current():
+                        return Compacted(0, 0, 0)
+                    if problems := self._problems(state, table):
+                        raise damaged(str(table), table.view, problems)
+            group = worth_merging(state.files, done)
+            if group is None:
+                return None
+            size = sum(file.size for file in group.files)
+            if dry_run:
+                return Compacted(len(group.files), 1 << group.bits, size)
+            now = to_micros(self._clock()) // 1000
+            written: list[NewFile] = []
+            merged = False
+            try:
+                merge_group(folder, table, group, now, without, written)
+                actions = [remove_file(file, now, changes=False) for file in group.files]
+                merged = self._replace(
+                    table, state, {file.path for file in group.files}, [*actions, *(new.action for new in written)]
+                )
+            except FileNotFoundError:
+                if open_state(folder).files == state.files:
+                    raise
+            finally:
+                if not merged:
+                    remove(folder / new.action.path for new in written)
+            if not merged:
+                return Compacted(0, 0, 0)
+            return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
+
+    def _problems(self, state: DeltaState, table: Table) -> list[str]:
+        return problems_of(state, 0, self._log.lost(table, state.folded))
+
+    def _replace(self, table: Table, state: DeltaState, merged: set[str], actions: list[object]) -> bool:
+        """Names the merged files instead of those they were merged from, if all of these are the table's still."""
+        with self._log.held(table):
+            now = open_state(state.folder)
+            return merged <= {file.path for file in now.files} and write_change(now, table, actions, "compact")
+
+    def checkpoint(self, table: Table) -> bool:
+        """See ``Upkeep.checkpoint``."""
+        folder = self._path(table)
+        with translated("write", str(folder)):
+            state = open_state(folder)
+            if state.version < 0 or state.version - hinted_checkpoint(folder) < _COMMITS:
+                return False
+            write_checkpoint(folder)
+            return True
+
+    def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
+        """See ``Upkeep.vacuum``."""
+        folder = self._path(table)
+        with translated("clear up", str(folder)):
+            # NOTE: listed before the table is opened: what a writer has not committed by then is an orphan, and young.
+            found = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
+            beside = [path for part in ("_pushed", "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
+            state = open_state(folder)
+            if state.version < 0:
+                return Removed()
+            removed_at = dict(_removals(folder)) if found else {}
+            needed = {file.path for file in state.files}
+            until = to_micros(self._clock() - keep) // 1000
+            abandoned = (utc_now() - max(keep, _ABANDONED)).timestamp()
+            old = [path for path in beside if _older(path, abandoned)]
+            for path in found:
+                name = str(path.relative_to(folder))
+                if name not in needed and (removed_at[name] <= until if name in removed_at else _older(path, abandoned)):
+                    old.append(path)
+            for staged in staged_runs(folder):
+                if int(staged.name) <= state.last_run and _older(staged, abandoned):
+                    old += [path for path in staged.glob("*") if path.is_file()]
+            removed = Removed(len(old), sum(map(_size, old)))
+            if not dry_run:
+                remove(old)
+                for inner in [*folder.glob(f"{BUCKET}=*"), *staged_runs(folder)]:
+                    remove_empty(inner)
+            return removed
+
+
+def _removals(folder: Path) -> Iterable[tuple[str, int]]:
+    """Yields the files that a table's log says were removed, and when, in milliseconds."""
+    checkpoint = checkpoint_at(folder, max(0, hinted_checkpoint(folder)))
+    if checkpoint.exists():
+        removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
+        yield from ((each["path"], each["deletionTimestamp"]) for each in removals)
+    for path in entries_of(folder):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:  # somebody cleaned the log up
+            continue
+        for line in lines:
+            if '"remove"' in line and (removal := json.loads(line).get("remove")) is not None:
+                yield removal["path"], removal["deletionTimestamp"]
+
+
+def _older(path: Path, than: float) -> bool:
+    try:
+        return path.stat().st_mtime < than
+    except FileNotFoundError:
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,321 @@
+"""The log of pushes beside a Delta table: a Parquet file a push, until a run's commit has added its rows to the table.
+
+A segment is ``_pushed/<number>-<random>.parquet``, in the form of a staged file: the table's columns and the hash of the keys,
+sorted by it, and ``_corrects``. It is written beside and renamed, so it appears whole. The table's transaction ``pushed`` is
+the number up to which segments are in the table; a reader leaves those out of the log. Numbers are given, and the table's
+versions written, under one lock a table, so what a writer has looked at is still so when it writes. ``_pushed/<number>.last`` is
+named by the greatest number that was given: the last segments may be lost, and their numbers must not be given again.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from uuid import uuid4
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from featurestore.durable import TEMPORARY, file_mode, make_folders, make_mark, move, remove, settle, sync_folder, write_beside
+from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import CORRECTS, Appended, Segment, Table
+from featurestore.offline.delta.dedup_index import Found, KnownRows
+from featurestore.offline.delta.files import COMPRESSION, HASH, columns_of, translated, with_columns_of
+from featurestore.offline.delta.log_entries import LOG
+from featurestore.offline.delta.open import refuse_forked
+from featurestore.offline.delta.table import DeltaState, open_state
+from featurestore.rows.buckets import key_hash
+from featurestore.rows.total_order import number_copies, sort_history
+
+_FOLDER = "_pushed"
+MARK = ".last"
+_DIGITS = 16
+_ATTEMPTS = 20
+_OPTIMISTIC = 3
+"""How often a push looks at what is known before it takes the lock for the look too."""
+_PATIENCE = 60.0
+_PAUSE = 0.001
+
+
+class _Held:
+    """What this process knows of a table and its log: rows of segments, where they are, up to which they are gone, or were given.
+
+    The lock is for its threads.
+    """
+
+    def __init__(self, folder: Path, table: Table) -> None:
+        self.lock = threading.Lock()
+        self.state: DeltaState | None = None
+        self.segments: dict[str, pl.DataFrame] = {}
+        self.places: dict[int, str] = {}
+        self.removed = 0
+        self.marks: list[int] = []
+        self.columns = table.features.keys()
+        self.known = KnownRows(folder, table)
+
+
+class DeltaPushLog:
+    """Keeps each table's log in the folder of the table.
+
+    Args:
+        folder_of: tells the folder of a table.
+    """
+
+    def __init__(self, folder_of: Callable[[Table], Path]) -> None:
+        self._folder_of = folder_of
+        self._tables: dict[Path, _Held] = {}
+
+    def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
+        """See ``PushLog.append``."""
+        keys, features = list(table.keys), list(table.features)
+        distinct = sort_history(number_copies(rows.select(*columns_of(table)), keys, features), keys, features)
+        hashed = distinct.with_columns(key_hash(table.keys).alias(HASH))
+        if hashed.is_empty():
+            return Appended(None, hashed.drop(HASH).with_columns(pl.lit(value=False).alias(CORRECTS)), (), hashed.drop(HASH))
+        with translated("write", str(self._folder_of(table))):
+            for attempt in range(_ATTEMPTS):
+                with nullcontext() if attempt < _OPTIMISTIC else self.held(table):
+                    done = self._try_append(table, hashed, since, locked=attempt >= _OPTIMISTIC)
+                if done is not None:
+                    return done
+        raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while rows were pushed to it. Push them again.")
+
+    def segments(self, table: Table) -> list[Segment]:
+        """See ``PushLog.segments``."""
+        with translated("read", str(self._folder_of(table))):
+            _, live = self.consistent(table)
+        return [
+            Segment(
+                segment_number(name),
+                frame.height,
+                {"path": f"{_FOLDER}/{name}", "rows": frame.height, "pushed": segment_number(name)},
+            )
+            for name, frame in live.items()
+        ]
+
+    def read(self, table: Table, seq: int) -> pl.DataFrame | None:
+        """See ``PushLog.read``."""
+        with translated("read", str(self._folder_of(table))):
+            for _ in range(_ATTEMPTS):
+                for name in self.names(table, seq - 1)[:1]:
+                    if segment_number(name) == seq:
+                        try:
+                            return self.frames(table, [name])[name].drop(HASH)
+                        except FileNotFoundError:  # removed, or written anew without somebody who was forgotten
+                            break
+                else:
+                    return None
+        return None
+
+    def exists(self, table: Table, seq: int) -> bool:
+        """See ``PushLog.exists``."""
+        with translated("read", str(self._folder_of(table))):
+            held = self._held(table)
+            if seq <= held.removed:
+                return False
+            if seq in held.places and (self._folder_of(table) / _FOLDER / held.places[seq]).exists():
+                return True
+            # It may have been written anew, without somebody who was forgotten.
+            self.names(table, 0)
+            return seq in held.places
+
+    def remove(self, table: Table) -> None:
+        """See ``PushLog.remove``."""
+        with translated("delete", str(self._folder_of(table) / _FOLDER)):
+            folded = open_state(self._folder_of(table)).folded
+            folder = self._folder_of(table) / _FOLDER
+            remove(folder / name for name in self.names(table, 0) if segment_number(name) <= folded)
+            # What killed pushes have left. One that is at it finds its file gone, and writes it again.
+            remove(path for path in folder.glob(f"*{TEMPORARY}") if path.is_file())
+
+    @contextmanager
+    def folding(self, table: Table) -> Iterator[bool]:
+        """See ``PushLog.folding``."""
+        path = self._lock_path(table, "fold")
+        lock = FileLock(path, mode=file_mode(path))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def held(self, table: Table) -> Iterator[None]:
+        """Keeps everyone else from appending to the log of a table, and from writing the table's next version."""
+        path = self._lock_path(table, "lock")
+        lock = FileLock(path, timeout=_PATIENCE, poll_interval=_PAUSE, mode=file_mode(path))
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise OfflineStoreError(
+                f"{table} was locked for {_PATIENCE:.0f} seconds by another process that writes to it. Does it hang?"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
+        """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
+        held = self._held(table)
+        for _ in range(_ATTEMPTS):
+            # NOTE: what a push has opened counts as long as nobody has committed: to open a table takes milliseconds.
+            state = held.state
+            if state is None or not state.is_current():
+                state = held.state = open_state(self._folder_of(table))
+            try:
+                live = self.live(table, state)
+            except FileNotFoundError:  # a run's commit has taken it over since, and it was removed
+                continue
+            if state.is_current():
+                return state, live
+        raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while it was opened. Open it again.")
+
+    def live(self, table: Table, state: DeltaState) -> dict[str, pl.DataFrame]:
+        """Returns the rows of each segment that is not in a state of the table, by name and in their order.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile, so the table is at a later state.
+        """
+        found = self.frames(table, self.names(table, state.folded))
+        known = self._held(table).segments
+        for gone in set(known) - set(found):
+            known.pop(gone, None)
+        return found
+
+    def names(self, table: Table, after: int) -> list[str]:
+        """Returns the names of the segments with numbers after one, in their order."""
+        try:
+            with os.scandir(self._folder_of(table) / _FOLDER) as entries:
+                listed = [entry.name for entry in entries]
+        except FileNotFoundError:
+            return []
+        found = sorted(name for name in listed if is_segment(name))
+        held = self._held(table)
+        held.marks = [
+            int(name.removesuffix(MARK)) for name in listed if name.endswith(MARK) and name.removesuffix(MARK).isdecimal()
+        ]
+        held.places = {segment_number(name): name for name in found}
+        # The first are removed first.
+        held.removed = max(held.removed, min(held.places, default=1) - 1)
+        return [name for number, name in held.places.items() if number > after]
+
+    def lost(self, table: Table, folded: int) -> list[int]:
+        """Returns the numbers of segments that must be there, as they were given and are not in the table, and are not."""
+        there = set(map(segment_number, self.names(table, folded)))
+        given = max([folded, *there, *self._held(table).marks])
+        return sorted(set(range(folded + 1, given + 1)) - there)
+
+    def named(self, table: Table, numbers: Sequence[int]) -> list[str]:
+        """Returns the names of the segments with some numbers.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile.
+        """
+        found = {segment_number(name): name for name in self.names(table, 0)} if numbers else {}
+        if missing := [number for number in numbers if number not in found]:
+            raise FileNotFoundError(f"The segments {missing} of {table} were removed.")
+        return [found[number] for number in numbers]
+
+    def frames(self, table: Table, names: list[str]) -> dict[str, pl.DataFrame]:
+        """Returns the rows of segments by their names, with the hash of the keys.
+
+        Raises:
+            FileNotFoundError: one was removed meanwhile.
+        """
+        known = self._held(table).segments
+        found = {}
+        for name in names:
+            frame = known.get(name)
+            if frame is None:
+                path = self._folder_of(table) / _FOLDER / name
+                try:
+                    frame = with_columns_of(table, pl.read_parquet(path, glob=False))
+                except pl.exceptions.PolarsError as error:
+                    raise OfflineStoreError(
+                        f"The pushed rows in {path} cannot be read: the file is damaged ({error}). Restore it from a backup."
+                    ) from error
+                known[name] = frame
+            found[name] = frame
+        return found
+
+    def forget(self, table: Table) -> None:
+        """Forgets what is known of a table, which is no longer there."""
+        self._tables.pop(self._folder_of(table), None)
+
+    def _held(self, table: Table) -> _Held:
+        folder = self._folder_of(table)
+        refuse_forked(folder)
+        held = self._tables.get(folder)
+        if held is None or held.columns != table.features.keys():
+            held = self._tables[folder] = _Held(folder, table)
+        return held
+
+    def _try_append(self, table: Table, rows: pl.DataFrame, since: int | None, *, locked: bool) -> Appended | None:
+        """Appends the rows that are new; returns None where something else was written meanwhile."""
+        held = self._held(table)
+        with held.lock:
+            state = held.state
+            if state is None or not state.is_current():
+                state = held.state = open_state(self._folder_of(table))
+            try:
+                live = self.live(table, state)
+            except FileNotFoundError:
+                return None
+            found = held.known.find(rows, state, {segment_number(name): frame for name, frame in live.items()}, since)
+        if found.new.is_empty():
+            self._settle(table, found)
+            return _appended(None, found, live)  # what is known stays known, whatever comes
+        folder = self._folder_of(table) / _FOLDER
+        make_folders(folder)
+        segment = found.new.sort(HASH)
+        beside = folder / f"{uuid4().hex}{TEMPORARY}"
+        write_beside(beside, lambda file: segment.write_parquet(file, compression=COMPRESSION, statistics=False))
+        with nullcontext() if locked else self.held(table):
+            if not state.is_current() or self.names(table, state.folded) != list(live):
+                remove([beside])
+                return None
+            seq = max([state.folded, *held.marks, *map(segment_number, live)]) + 1
+            name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
+            try:
+                # NOTE: on the disk before anybody else is given the next number: a gap in them is a loss, and nothing else.
+                move(beside, folder / name)
+            except FileNotFoundError:
+                return None
+            make_mark(folder / f"{seq:0{_DIGITS}d}{MARK}", [folder / f"{mark:0{_DIGITS}d}{MARK}" for mark in held.marks])
+        held.segments[name] = segment
+        return _appended(seq, found, {**live, name: segment})
+
+    def _lock_path(self, table: Table, name: str) -> Path:
+        folder = self._folder_of(table) / _FOLDER
+        with translated("write", str(folder)):
+            make_folders(folder)
+        return folder / name
+
+    def _settle(self, table: Table, found: Found) -> None:
+        """Has what others wrote on the disk before it is told as known: they may be about to see to it."""
+        folder = self._folder_of(table)
+        if found.segments:
+            sync_folder(folder / _FOLDER)
+        if found.known.height:
+            settle(folder / LOG)
+
+
+def segment_number(name: str) -> int:
+    """Returns the number of a segment, by the name of its file."""
+    return int(name[:_DIGITS])
+
+
+def is_segment(name: str) -> bool:
+    """Tells whether a file in the folder of the log is a segment, by its name; others may leave things there."""
+    return name.endswith(".parquet") and name[:_DIGITS].isdecimal() and name[_DIGITS : _DIGITS + 1] == "-"
+
+
+def _appended(seq: int | None, found: Found, live: Mapping[str, pl.DataFrame]) -> Appended:
+    rows = sum(frame.height for frame in live.values())
+    return Appended(seq, found.new.drop(HASH), found.segments, found.known.drop(HASH), len(live), rows)

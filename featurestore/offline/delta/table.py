@@ -1,0 +1,241 @@
+"""A Delta table as it stands at one version: its files, the last run, and how much of its log was folded into it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from featurestore.durable import make_folders, settle
+from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import Table
+from featurestore.offline.condition import damaged
+from featurestore.offline.delta.files import BUCKET, File, columns_of, delta_schema, files_of
+from featurestore.offline.delta.log_entries import ADDED, LOG, ROWS, broken_entries, entries_of, entry_at
+from featurestore.offline.delta.open import from_newest, open_delta
+from featurestore.rows.buckets import bits_of
+
+_ATTEMPTS = 5
+DEFINITION = "featurestore.definition"
+GAVE_UP = "featurestore.gaveUp"
+_RUNS = "featurestore"
+_PUSHED = "pushed"
+CHECKPOINT_EVERY = 100
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""A commit's own checkpoint would take the place of entries before either is on the disk."""
+
+
+@dataclass(frozen=True)
+class DeltaState:
+    """A table at one version.
+
+    Args:
+        folder: the table's folder.
+        version: the version; -1 where there is no table.
+        files: its files.
+        last_run: the number of the last run that was committed; 0 for none.
+        folded: the greatest number of a pushed segment whose rows are in the files; 0 for none.
+        stamp: tells the version's entry in the log from another one of the same number.
+        columns: the names of its columns.
+        configuration: what was noted of it when it was made, and mended.
+    """
+
+    folder: Path
+    version: int = -1
+    files: tuple[File, ...] = ()
+    last_run: int = 0
+    folded: int = 0
+    stamp: tuple[tuple[int, int] | None, ...] = ()
+    columns: frozenset[str] = frozenset()
+    configuration: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many rows its files have."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bits(self) -> int | None:
+        """How many bits of the hash the files are split by; None without files."""
+        return max((bits_of(file.node) for file in self.files), default=None)
+
+    def has_rows_of(self, before: "DeltaState") -> bool:
+        """Tells whether it has the rows of an earlier state, in other files perhaps, and no others."""
+        told = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
+        return told == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
+
+    def is_current(self) -> bool:
+        """Tells, at the price of a few looks at the file system, whether the table is at this version still."""
+        if self.version < 0:
+            # NOTE: not by the entry of version 0, which is taken out of the log once somebody was forgotten.
+            return not entries_of(self.folder)
+        return _stamps(self.folder, self.version) == self.stamp and _stamp(entry_at(self.folder, self.version + 1)) is None
+
+
+def open_state(folder: Path) -> DeltaState:
+    """Returns a table as it is now."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return from_newest(folder, lambda delta: _state_of(folder, delta))
+        except TableNotFoundError:
+            if not entries_of(folder):
+                return DeltaState(folder)
+            if not left:
+                _require_log(folder)
+                raise
+        except (DeltaError, OSError):
+            _require_log(folder)
+            raise
+    raise AssertionError("the last attempt raises")
+
+
+def _require_log(folder: Path) -> None:
+    if broken := broken_entries(folder, pages=True):
+        raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken)
+
+
+def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
+    version = delta.version()
+    stamps = _stamps(folder, version)
+    actions: Any = delta.get_add_actions(flatten=True)
+    files = tuple(files_of(pl.DataFrame(actions)))
+    last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
+    columns = frozenset(each.name for each in delta.schema().fields)
+    return DeltaState(folder, version, files, last_run, folded, stamps, columns, delta.metadata().configuration)
+
+
+def create_table(folder: Path, table: Table) -> None:
+    """Makes a table where there is none."""
+    make_folders(folder / LOG)
+    try:
+        DeltaTable.create(
+            str(folder),
+            schema=delta_schema(table),
+            mode="ignore",
+            partition_by=[BUCKET],
+            configuration={DEFINITION: table.definitions[0]} if table.definitions else None,
+            raise_if_key_not_exists=False,
+            commit_properties=CommitProperties(custom_metadata={ROWS: "0"}),
+        )
+    except CommitFailedError:  # another process created it at this moment
+        open_delta(folder)
+    settle(folder / LOG)
+
+
+def add_columns(state: DeltaState, table: Table) -> None:
+    """Gives a table the columns that its view has got; the files that there are have null in them.
+
+    Whether it did, or another process came first, is seen by opening the table again.
+    """
+    missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
+    with suppress(CommitFailedError):
+        open_delta(state.folder, version=state.version).alter.add_columns(
+            missing,
+            commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)}),
+            post_commithook_properties=NO_HOOKS,
+        )
+    settle(state.folder / LOG)
+
+
+def write_commit(
+    state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None, added: int | None = None
+) -> bool:
+    """Writes what a run changes as the version after a state; returns False where another commit has come before.
+
+    Args:
+        state: the state that the changes were computed from.
+        table: the table.
+        run: the run.
+        actions: the files to add and to remove.
+        folded: the greatest segment among what the run adds; None for none.
+        added: how many rows it adds; None where it is no run's own commit.
+    """
+    marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
+    told = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
+    return _write(state, table, actions, marks, told)
+
+
+def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
+    """Writes what no run changes as the version after a state; returns False where another commit has come before."""
+    return _write(state, table, actions, [], {"why": why})
+
+
+def note(state: DeltaState, key: str, value: str) -> bool:
+    """Notes something of a table that stays with it; returns False where another commit has come before."""
+    properties = CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
+    try:
+        delta = open_delta(state.folder, version=state.version)
+        delta.alter.set_table_properties(
+            {key: value}, raise_if_not_exists=False, commit_properties=properties, post_commithook_properties=NO_HOOKS
+        )
+    except CommitFailedError:
+        return False
+    settle(state.folder / LOG)
+    return True
+
+
+def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[Transaction], told: dict[str, str]) -> bool:
+    rows = _rows_after(state, actions)
+    # No retries inside: a commit that came between may hold rows that this one repeats.
+    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={**told, ROWS: str(rows)})
+    newer = state.columns - columns_of(table).keys() - {BUCKET}
+    if newer and any(isinstance(action, RemoveAction) for action in actions):
+        # What it wrote anew would lack them.
+        raise OfflineStoreError(
+            f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "
+            "applied anew. Do it again."
+        )
+    try:
+        delta = open_delta(state.folder, version=state.version)
+    except DeltaError:
+        if state.is_current():
+            raise
+        return False  # the version is no longer in the table's log
+    try:
+        delta.create_write_transaction(
+            list(actions),
+            mode="append",
+            schema=delta_schema(table),
+            partition_by=[BUCKET],
+            commit_properties=properties,
+            post_commithook_properties=NO_HOOKS,
+        )
+    except CommitFailedError:
+        return False
+    settle(state.folder / LOG)
+    if (state.version + 2) % CHECKPOINT_EVERY == 0:
+        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+            write_checkpoint(state.folder)
+    return True
+
+
+def write_checkpoint(folder: Path) -> None:
+    """Writes a checkpoint of a table as it is now, and takes old entries out of its log once that is on the disk."""
+    from_newest(folder, lambda delta: delta.create_checkpoint())
+    settle(folder / LOG)
+    from_newest(folder, lambda delta: delta.cleanup_metadata())
+
+
+def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:
+    gone = {action.path for action in actions if isinstance(action, RemoveAction)}
+    added: int = sum(json.loads(action.stats)["numRecords"] for action in actions if isinstance(action, AddAction))
+    return added + sum(file.rows for file in state.files if file.path not in gone)
+
+
+def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
+    """Returns what tells a version's entry from another one of its number, and whether entries were taken out since."""
+    return _stamp(entry_at(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -1,0 +1,1 @@
+"""On-demand features: computed at request time."""

@@ -1,0 +1,303 @@
+"""The online store on a server: Redis, Valkey, or a Cluster of either.
+
+A key holds the value as it was given, nothing more, so anything that speaks the protocol can read it. Writes run
+``set_if_newer.lua`` inside the server (``compare_and_set.lua`` for entries that replace something), which compares and sets a few
+hundred keys in one step.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
+from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
+from featurestore.online.batching import greatest
+from featurestore.online.redis.address import hide_password, is_cluster, split_hosts
+from featurestore.online.redis.connections import SCRIPTS, Cluster, Link, Script, Server
+from featurestore.online.redis.loss_marks import RedisMarks
+
+_CONNECTIONS = 64
+_DELETES = 1000  # keys, that are deleted at once
+_REFUSED = -1  # by a script, where the mark is another one
+_WAIT = 5  # seconds, for a connection to become free
+_COMMANDS = "MGET, MSET, SET, GETRANGE, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
+_DEFAULTS: dict[str, Any] = {
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": None,  # as socket_timeout
+    "socket_read_size": 1 << 16,
+    "max_connections": _CONNECTIONS,
+    "protocol": 2,  # spares a round trip at connecting, and the messages that a server may push in protocol 3
+}
+_NOT_OPTIONS = {"decode_responses", "encoding", "encoding_errors", "protocol", "timeout"}
+
+
+class RedisStore:
+    """Keeps the latest values in Redis 7, Valkey, or a Cluster of either.
+
+    A read is one ``MGET`` (in a Cluster one a slot, at once to all nodes). Keys with a ttl expire by themselves. A
+    connection that the server dropped is opened again and the command repeated once, writes too: they may be repeated.
+
+    Args:
+        url: where the server is:
+
+            - ``redis://user:password@host:6379/0``
+            - ``rediss://…``, the same over TLS
+            - ``unix:///path/to.sock?db=0``
+            - ``redis+cluster://user:password@host:6379,other:6379`` and ``rediss+cluster://…``: some nodes of a Cluster
+
+            The options of redis-py's connections can follow: ``?socket_timeout=2`` (seconds to wait for an answer and, if
+            there is no ``socket_connect_timeout``, for a connection; 5 by default), ``ssl_ca_certs=…``,
+            ``ssl_cert_reqs=none``, ``max_connections=64`` (of each process, and of each event loop; a call waits for a
+            free one).
+
+    Raises:
+        ConfigError: the address is of another form, or has an unknown option.
+        MissingExtraError: redis-py or hiredis is not installed.
+
+    Example:
+        >>> store = RedisStore("redis://localhost:6379/0?socket_timeout=2")
+        >>> store.write([Entry(b"weather/JFK", b"2"), Entry(b"weather/JFK", b"1", ttl_ms=60_000)])  # doctest: +SKIP
+        1
+        >>> store.read([b"weather/JFK", b"weather/LGA"])  # doctest: +SKIP
+        [b'2', None]
+        >>> store.close()
+    """
+
+    def __init__(self, url: str) -> None:
+        self._address = hide_password(url)
+        driver = _RedisPy(url, self._address)
+        self._errors = driver.errors
+        self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
+        self._link: Link | None = Cluster(driver) if is_cluster(url) else Server(driver)
+        self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining)
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Returns the value of each key, in order; None for a key that is missing or has expired."""
+        if not keys:
+            return []
+        try:
+            return self._open().read(keys)
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Like ``read``, without blocking the event loop. Each loop has connections of its own, closed when it ends."""
+        if not keys:
+            return []
+        try:
+            return await self._open().read_async(keys)
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
+        """Writes each value unless its key has one as great or greater; returns how many were written (S15).
+
+        The number may be too small after a connection was lost, when it is not known what was written before: a swap that
+        is sent again finds what it wrote itself, and leaves it. So may it where slots of a Cluster moved with their marks.
+        """
+        with self._explaining():
+            kept = greatest(entries)
+            written = self._write(kept, epoch)
+            if written is None and epoch is not None:
+                self._open().look_again()
+                missed = self.marks.look(epoch)
+                written = None if missed else self._write(kept, epoch)
+                if written is None:
+                    raise OnlineLostError(f"The online store at {self._address}: {'; '.join(missed) or 'its marks move'}.")
+            return written or 0
+
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+        """Deletes all keys that begin with a prefix; returns how many there were.
+
+        It looks through all keys of the server, unless they are given. A key that is written meanwhile may stay. What the server
+        writes to its disk (snapshots, an append-only file) it writes anew by its own rules.
+        """
+        if keys is not None:
+            with self._explaining():
+                named = [key for key in keys if key.startswith(prefix)]
+                link = self._open()
+                return sum(link.unlink(named[first : first + _DELETES]) for first in range(0, len(named), _DELETES))
+        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
+        try:
+            return sum(server.delete(pattern) for server in self._open().servers())
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    def sweep(self) -> int:
+        """Returns 0: the server drops expired keys by itself."""
+        return 0
+
+    def check(self) -> str:
+        """Returns the server's kind and version, such as ``"valkey 9.1.2"``, as far as its user may know them.
+
+        Raises:
+            OnlineStoreError: it cannot be reached.
+        """
+        try:
+            servers = self._open().servers()
+            info = servers[0].ask(b"INFO", b"server")
+        except self._errors.NoPermissionError:
+            return "redis or valkey"  # which answers, and whose user may only read
+        except self._foreign as error:
+            raise self._explain(error) from error
+        facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        kind = "valkey" if "valkey_version" in facts else "redis"
+        cluster = f", cluster of {len(servers)}" if isinstance(self._link, Cluster) else ""
+        return f"{kind} {facts[f'{kind}_version']}{cluster}"
+
+    def ask(self, *command: bytes) -> Any:
+        """Returns what a server answers to a command; of a Cluster one primary.
+
+        Raises:
+            OnlineStoreError: it cannot be reached, or refuses the command.
+        """
+        try:
+            return self._open().servers()[0].ask(*command)
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    def close(self) -> None:
+        """Closes the connections, those of all event loops too. Closing twice is no error."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _open(self) -> Link:
+        if self._link is None:
+            raise OnlineStoreError(f"The online store at {self._address} was closed. Make a new RedisStore of that address.")
+        return self._link
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except self._foreign as error:
+            raise self._explain(error) from error
+
+    def _write(self, entries: Sequence[Entry], epoch: Epoch | None) -> int | None:
+        """Returns how many entries were written; None where a shard's mark is another one, and so some were not."""
+        link = self._open()
+        written = 0
+        for scripts in link.rounds(entries, epoch):
+            replies = self._run(link, scripts)
+            if any(reply == _REFUSED for reply in replies):
+                return None
+            written += sum(replies)
+        return written
+
+    def _run(self, link: Link, scripts: list[Script]) -> list[int]:
+        replies = link.run(scripts)
+        unknown = [run for run, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
+        if unknown:  # a server forgets its scripts when it restarts, or is told to
+            for server in link.servers():
+                for script in SCRIPTS:
+                    server.ask(b"SCRIPT", b"LOAD", script)
+            replies = [reply for reply in replies if not isinstance(reply, self._errors.NoScriptError)]
+            replies += link.run(unknown)
+        # NOTE: a mark that has moved with its slot to another node cannot be read by a script; redis-py has no class for that.
+        replies = [_REFUSED if "non local key" in str(reply) else reply for reply in replies]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def _explain(self, error: Exception) -> OnlineStoreError:
+        return OnlineStoreError(f"The online store at {self._address} failed: {str(error).rstrip('.')}. {self._advice(error)}")
+
+    def _advice(self, error: Exception) -> str:
+        errors = self._errors
+        advice: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+            ((errors.AuthenticationError, errors.AuthorizationError), "Look at the user and the password in the address."),
+            (
+                errors.NoPermissionError,
+                f"Give its user the commands {_COMMANDS}.",
+            ),
+            (errors.BusyLoadingError, "It has just started and loads its data: try again."),
+            (errors.ReadOnlyError, "This is a replica: take the primary's address."),
+            (errors.OutOfMemoryError, "Raise its maxmemory, delete views, or give them a ttl."),
+            ((errors.MovedError, errors.ClusterCrossSlotError), "This is a node of a Cluster: take redis+cluster:// for redis://."),
+            ((errors.ClusterDownError, errors.SlotNotCoveredError), "Wait until all its nodes are up (CLUSTER INFO)."),
+            (errors.TimeoutError, "Look at its load and at the network, or raise ?socket_timeout=… (seconds) in the address."),
+            ((errors.ConnectionError, errors.RedisClusterException, OSError), "Is it running, and is the address right?"),
+        ]
+        # These redis-py tells apart by their text only.
+        if "ACL failure in script" in str(error) or "executing the script can't run" in str(error):
+            return f"Give its user the commands {_COMMANDS}."
+        if "Cluster mode is not enabled" in str(error):
+            return "This is a single server: take redis:// for redis+cluster://."
+        if "No connection available" in str(error):
+            return "All connections were in use: raise ?max_connections=… in the address."
+        return next((text for kind, text in advice if isinstance(error, kind)), "Look at the server's log.")
+
+
+class _RedisPy:
+    """redis-py and hiredis, for one address; imported when the first store of this kind is made.
+
+    Args:
+        url: the address.
+        shown: the address without its password.
+    """
+
+    def __init__(self, url: str, shown: str) -> None:
+        try:
+            import hiredis
+            import redis.asyncio.cluster
+            import redis.backoff
+            import redis.cluster
+            import redis.retry
+        except ImportError as error:
+            raise MissingExtraError(f"an online store at {url.partition('://')[0]}://", "redis") from error
+        self._redis: Any = redis
+        self.errors: Any = redis.exceptions
+        self.pack: Any = hiredis.pack_command
+        self._url, self._others, self.most = self._parse(url, shown)
+
+    def pool(self) -> Any:
+        return self._redis.BlockingConnectionPool.from_url(self._url, timeout=_WAIT, **_DEFAULTS)
+
+    def pool_async(self) -> Any:
+        return self._redis.asyncio.ConnectionPool.from_url(self._url, **_DEFAULTS)
+
+    def cluster(self) -> Any:
+        node = self._redis.cluster.ClusterNode
+        return self._redis.cluster.RedisCluster(
+            url=self._url,
+            startup_nodes=[node(host, port) for host, port in self._others],
+            connection_pool_class=self._redis.BlockingConnectionPool,
+            timeout=_WAIT,
+            retry=self._retry(),
+            **_DEFAULTS,
+        )
+
+    def cluster_async(self) -> Any:
+        node = self._redis.asyncio.cluster.ClusterNode
+        nodes = [node(host, port) for host, port in self._others]
+        return self._redis.asyncio.cluster.RedisCluster.from_url(self._url, startup_nodes=nodes, retry=self._retry(), **_DEFAULTS)
+
+    def _retry(self) -> Any:
+        """Returns how often, and after which pauses, redis-py looks anew where a Cluster's slots are."""
+        return self._redis.retry.Retry(self._redis.backoff.ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
+
+    def _parse(self, url: str, shown: str) -> tuple[str, list[tuple[str, int]], int]:
+        """Returns the address as redis-py takes it, the other hosts of a Cluster, and how many connections there may be.
+
+        Raises:
+            ConfigError: the address is of another form, or redis-py does not know one of its options.
+        """
+        try:
+            plain, others = split_hosts(url)
+            options = self._redis.connection.parse_url(plain)
+        except ValueError as error:
+            raise ConfigError(f"{shown} is not the address of an online store: {error}") from error
+        most = options.pop("max_connections", _CONNECTIONS)
+        if refused := _NOT_OPTIONS & options.keys():
+            raise ConfigError(f"The online store's address {shown} must not set {', '.join(sorted(refused))}.")
+        if is_cluster(url) and options.get("db"):
+            raise ConfigError(f"A Redis Cluster has the database 0 only: take /{options['db']} out of {shown}.")
+        try:
+            # Connects only when it is used, which this one never is.
+            options.pop("connection_class", self._redis.Connection)(**options)
+        except (TypeError, ValueError, self.errors.RedisError) as error:
+            raise ConfigError(f"The online store's address {shown} has an option that redis-py does not take: {error}") from error
+        return plain, others, most

@@ -1,1 +1,0 @@
-"""Plans: what to compute, as pure functions of specs and requests."""

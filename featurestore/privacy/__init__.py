@@ -1,0 +1,1 @@
+"""Privacy: forgetting entities in every store."""

@@ -1,0 +1,333 @@
+"""Forgetting: entities are taken out of everything that a project keeps, and do not come back.
+
+1. **tombstones**: a keyed hash of each entity, which every writer looks at (``guarded_stores.py``).
+2. **drain**: wait until what was being written is written; take the entities out of what waits for a commit.
+3. **erase**: out of the histories of all data versions of all views on the entity, of removed views too, and their older files;
+   out of the online store; out of what services answered.
+
+Every step may be repeated, so whoever was interrupted begins anew.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.entity import Entity
+from featurestore.dtypes import python_name
+from featurestore.errors import NotFoundError, RequestError
+from featurestore.materialization.results import Report
+from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
+from featurestore.online.base import OnlineStore
+from featurestore.online.plan import entity_keys
+from featurestore.privacy.mentions import is_of
+from featurestore.privacy.tombstone_set import keys_as
+from featurestore.registry.error_scrub import Remains
+from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.row_codec import key_type
+from featurestore.streams.base import StreamConsumer
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What there was of entities in one place.
+
+    Args:
+        place: what it is: ``"history"``, ``"older files"``, ``"pushed"``, ``"staged"``, ``"rejected"``, ``"online"``,
+            ``"feature log"``, ``"set aside"`` or ``"errors"``, texts of runs that failed.
+        name: the view, with its data version where it has such, or the service or source.
+        rows: how many rows or values.
+    """
+
+    place: str
+    name: str
+    rows: int
+
+
+class ForgetReport(Report[Forgotten]):
+    """What forgetting erased, a ``Forgotten`` a place in which there was something; prints as a table.
+
+    Args:
+        values: what there was, by place.
+        entity: the entity's name.
+        entities: how many were forgotten.
+        dry_run: whether it was only counted.
+        lifted: whether tombstones were taken away instead.
+        notes: what these keys do not reach, and what to do about it.
+    """
+
+    def __init__(
+        self,
+        values: Sequence[Forgotten],
+        entity: str,
+        entities: int,
+        *,
+        dry_run: bool = False,
+        lifted: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(values)
+        self.entity = entity
+        self.entities = entities
+        self.dry_run = dry_run
+        self.lifted = lifted
+        self.notes = tuple(notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it all in plain JSON values."""
+        counts = [asdict(value) for value in self._values]
+        return {"entity": self.entity, "entities": self.entities, "dry_run": self.dry_run, "lifted": self.lifted, "erased": counts,
+                "notes": list(self.notes)}  # fmt: skip
+
+    @property
+    def summary(self) -> str:
+        """What was done, in a sentence, and what is left to do."""
+        return "\n".join([self._done(), *self.notes])
+
+    def _done(self) -> str:
+        rows = sum(value.rows for value in self._values)
+        what = f"{self.entities:,} {self.entity}" + ("" if self.entities == 1 else " entities")
+        if self.lifted:
+            return f"{what} could come back." if self.dry_run else f"{what} may come back."
+        if self.dry_run:
+            return f"To forget {what}, {rows:,} rows and values would be erased."
+        return f"Forgot {what}: {rows:,} rows and values are erased, and a tombstone keeps them from coming back."
+
+    def _lines(self) -> Iterator[str]:
+        if self._values:
+            yield f"{'found in' if self.dry_run else 'erased from':<14} {'of':<32} {'rows':>10}"
+        for each in self._values:
+            yield f"{each.place:<14} {each.name:<32} {each.rows:>10,}"
+        yield self.summary
+
+
+OpenStream = Callable[[], StreamConsumer]
+"""Opens a stream, for what was set aside of it."""
+
+
+class Forgetter:
+    """Forgets entities.
+
+    Args:
+        project: whose.
+        tombstones: the project's tombstones.
+        gate: what all writes pass.
+        eraser: erases from the offline store.
+        online: the online store.
+        feature_log: what services answered.
+        streams: opens the stream of each source that is one.
+        remains: what errors of runs may tell of entities.
+        space: returns what the keys online begin with; by default the project alone.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        tombstones: Tombstones,
+        gate: Gate,
+        eraser: Eraser,
+        online: OnlineStore,
+        feature_log: FeatureLog,
+        streams: Mapping[str, OpenStream] = MappingProxyType({}),
+        remains: Remains | None = None,
+        space: Callable[[], str] | None = None,
+    ) -> None:
+        self._project = project
+        self._tombstones = tombstones
+        self._gate = gate
+        self._eraser = eraser
+        self._online = online
+        self._feature_log = feature_log
+        self._streams = streams
+        self._remains = remains
+        self._space = space or (lambda: project)
+
+    def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
+        """Erases entities wherever they are.
+
+        Args:
+            name: the entity's name, or one that it had.
+            given: the join keys of one, as a mapping, or of several, as a list of mappings; or keys that it had.
+            dry_run: count only, and lay no tombstones.
+            new_secret: give up the tombstones whose secret is lost.
+
+        Raises:
+            NotFoundError: no view, present or past, has such an entity.
+            RequestError: a key is missing, unknown, null or of the wrong type.
+            StoreError: a store cannot be reached, or something would not be erased; repeating it completes it.
+        """
+        known = Forms(self._tombstones)
+        forms = _forms(name, known)
+        entities = entities_of(name, forms, given)
+        if entities.is_empty():
+            return ForgetReport((), name, 0, dry_run=dry_run)
+        if not dry_run:
+            self._tombstones.lay(name, entities, new_secret=new_secret)
+        views = [each for each in known.views if each.spec.entity.name in {form.name for form in forms}]
+        found = list(self._erase(known, forms, entities, views, dry_run=dry_run))
+        if not dry_run:
+            self._tombstones.erased(forms, entities)
+        told = [each for each in found if each.rows]
+        cleaned = self._tombstones.cleaned()
+        left = [each for each in views if (each.spec.name, each.data_version) not in cleaned]
+        return ForgetReport(told, name, entities.height, dry_run=dry_run, notes=list(_not_reached(entities, left)))
+
+    def forms(self, name: str) -> list[Entity]:
+        """Returns the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
+        return _forms(name, Forms(self._tombstones))
+
+    def lift(self, name: str, given: Any, *, dry_run: bool = False) -> ForgetReport:
+        """Takes tombstones away, so that the entities may come back; reports how many there were. Raises as ``forget``."""
+        forms = self.forms(name)
+        lifted = self._tombstones.lift(forms, entities_of(name, forms, given), dry_run=dry_run)
+        return ForgetReport((), name, lifted, dry_run=dry_run, lifted=True)
+
+    def _erase(
+        self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, views: Sequence[AppliedView], *, dry_run: bool
+    ) -> Iterator[Forgotten]:
+        tables = [(Table.of(self._project, view), _as_keyed(entities, view)) for view in views]
+        kept = [(table, keys) for table, keys in tables if keys is not None]
+        waiting = []
+        with nullcontext(0.0) if dry_run else self._gate.drained() as since:
+            for table, keys in kept:
+                waiting.append(self._eraser.erase_waiting(table, keys, dry_run=dry_run))
+        for (table, keys), before in zip(kept, waiting, strict=True):
+            after = self._eraser.erase(table, keys, since, dry_run=dry_run)
+            where = f"{table.view} v{table.data_version}"
+            yield Forgotten("history", where, after.history)
+            yield Forgotten("older files", where, after.older)
+            yield Forgotten("pushed", where, before.pushed)
+            yield Forgotten("staged", where, before.staged)
+            yield Forgotten("rejected", where, before.rejected)
+        yield from self._erase_online(views, entities, dry_run=dry_run)
+        yield from self._erase_beside(known, forms, entities, dry_run=dry_run)
+        if self._remains is not None:
+            for name, rows in self._remains.clear([view.spec.name for view in views], dry_run=dry_run).items():
+                yield Forgotten("errors", name, rows)
+
+    def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+        names: dict[str, list[bytes]] = {}
+        for view in views:
+            keyed = _as_keyed(entities, view)
+            if keyed is not None:
+                # A version of before registries had ids wrote them without: values that nobody reads, but that are there.
+                spaces = dict.fromkeys([self._space(), self._project])
+                keys = [key for space in spaces for key in entity_keys(space, view, keyed)]
+                names[f"{view.spec.name} v{view.data_version}"] = keys
+        wanted = [key for keys in names.values() for key in keys]
+        there = dict(zip(wanted, self._online.read(wanted), strict=True))
+        if not dry_run:
+            # All at once: what a store does for its disk it does once.
+            self._online.delete(f"{self._project}/".encode(), keys=wanted)
+        for name, keys in names.items():
+            yield Forgotten("online", name, sum(1 for key in keys if there[key] is not None))
+
+    def _erase_beside(self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+        named = [each for each in known.columns(forms) if set(each[0]) == set(entities.columns)]
+        asked = [entities.rename(dict(zip(keys, columns, strict=True))) for keys, columns in named]
+        for service in self._feature_log.services(self._project):
+            if dry_run:
+                rows = self._count_log(service, asked)
+            else:
+                rows = sum(self._feature_log.delete(self._project, service, each) for each in asked)
+            yield Forgotten("feature log", service, rows)
+        for source, open_stream in self._streams.items():
+            with closing(open_stream()) as stream:
+                held = [each.entry for each in stream.shelf.read() if is_of(each.entry.fields, entities)]
+                yield Forgotten("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
+
+    def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
+        answers = self._feature_log.read(self._project, service)
+        schema = answers.collect_schema()
+        found = pl.lit(value=False)
+        for each in keys:
+            if set(each.columns) <= set(schema):
+                same = keys_as(each, {name: schema[name] for name in each.columns}).to_struct("same")
+                found = found | pl.struct(each.columns).is_in(same.implode())
+        return int(answers.select(found.sum()).collect().item()) if schema else 0
+
+
+def entities_of(name: str, forms: Sequence[Entity], given: Any) -> pl.DataFrame:
+    """Returns the join keys of entities, each once, in the order and types of the form that they are named in.
+
+    What is wrong is told without the keys' values.
+
+    Args:
+        name: the entity's name.
+        forms: the forms that it has and had, the latest first.
+        given: the join keys of one, as a mapping, or of several, as a list of mappings.
+
+    Raises:
+        RequestError: a key is missing, unknown, null or of the wrong type.
+    """
+    rows: list[Any] = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, Iterable) else [given]
+    told = " or ".join(dict.fromkeys(_told_keys(form) for form in forms))
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping) or set(row) != set(rows[0]) or not any(form.keys.keys() == set(row) for form in forms):
+            found = (
+                f"has {', '.join(map(str, row)) or 'no keys'}" if isinstance(row, Mapping) else f"is of type {type(row).__name__}"
+            )
+            raise RequestError(f"Row {number} {found}. Name each {name} by exactly its join keys ({told}), all in the same ones.")
+    fault = f"There are no keys of {name} ({told})."
+    for form in forms if rows else ():
+        if form.keys.keys() == set(rows[0]):
+            try:
+                return _typed(form, rows)
+            except RequestError as error:
+                fault = fault if fault.startswith("Row") else str(error)
+    if rows:
+        raise RequestError(fault)
+    return pl.DataFrame(schema=forms[0].keys)
+
+
+def _typed(form: Entity, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    for number, row in enumerate(rows):
+        for key, dtype in form.keys.items():
+            value, wanted = row[key], key_type(dtype)
+            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+                raise RequestError(
+                    f"Row {number}: the key {key!r} of {form.name} is of type {type(value).__name__}; it must be {wanted.__name__}."
+                )
+    try:
+        frame = pl.DataFrame({key: pl.Series(key, [row[key] for row in rows], dtype=dtype) for key, dtype in form.keys.items()})
+    except (pl.exceptions.PolarsError, OverflowError, TypeError, ValueError):
+        fault = f"A key does not fit its type: {form.name} has {_told_keys(form)}."
+    else:
+        return frame.unique(maintain_order=True)
+    raise RequestError(fault)  # without the library's error, which would tell the key
+
+
+def _told_keys(form: Entity) -> str:
+    return ", ".join(f"{key}: {python_name(dtype, nullable=False)}" for key, dtype in form.keys.items())
+
+
+def _forms(name: str, known: Forms) -> list[Entity]:
+    forms = known.of_entity(name)
+    if not forms:
+        raise NotFoundError("entity with views", name, known.names, "Only what a view is or was on is kept.")
+    return forms
+
+
+def _as_keyed(entities: pl.DataFrame, view: AppliedView) -> pl.DataFrame | None:
+    """Returns the keys in the types that a version of a view has; None where it was by other keys, or has no such values."""
+    keys = view.spec.entity.keys
+    if set(keys) != set(entities.columns):
+        return None
+    cast = keys_as(entities, keys)
+    return cast if cast.height else None
+
+
+def _not_reached(entities: pl.DataFrame, views: Sequence[AppliedView]) -> Iterator[str]:
+    """Yields which views are by other keys than the entities were named by: what they hold of them nobody can know."""
+    others: dict[tuple[str, ...], list[str]] = {}
+    for view in views:
+        keys = view.spec.entity.key_names
+        if set(keys) != set(entities.columns):
+            others.setdefault(keys, []).append(f"{view.spec.name} v{view.data_version}")
+    for keys, names in others.items():
+        told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} by {', '.join(keys)}"
+        yield f"{told}: forget them by {'it' if len(keys) == 1 else 'these'} too."

@@ -1,0 +1,301 @@
+"""The gatekeeper: lets no rows of forgotten entities into the stores, whoever writes them and whenever.
+
+Forgetting lays tombstones first, then waits at the gate until what was being written is written, then erases. A writer passes
+the gate and looks at the tombstones behind it. So it either wrote before the erasing, which finds its rows, or knows.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.materialization.online_trust import Trust
+from featurestore.offline.base import Appended, FeatureLog, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
+from featurestore.online.base import Entry, Epoch, OnlineStore
+from featurestore.privacy.tombstone_set import Graves, loose_keys
+from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.row_codec import decode_keys
+from featurestore.rows.transform import REASON, Shaped
+
+
+class Gatekeeper:
+    """Tells writers who is forgotten.
+
+    Args:
+        gate: the project's gate.
+        tombstones: gives the project's tombstones, once they are needed.
+        revision: returns the project's revision, which tells whether entities may have got other names or keys.
+    """
+
+    def __init__(self, gate: Gate, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
+        self._gate = gate
+        self._tombstones = tombstones
+        self._revision = revision
+        self._within = threading.local()
+        self._forms: tuple[int, Forms] | None = None
+
+    @contextmanager
+    def passing(self) -> Iterator[Graves]:
+        """Gives who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
+
+        Within another one of this thread it gives what that one gave.
+        """
+        known: Graves | None = getattr(self._within, "graves", None)
+        if known is not None:
+            yield known
+            return
+        with self._gate.passing():
+            self._within.graves = self._tombstones().current()
+            try:
+                yield self._within.graves
+            finally:
+                self._within.graves = None
+
+    def forms(self) -> Forms:
+        """Returns the forms that entities have and had, as of the present definitions."""
+        revision, known = self._revision(), self._forms
+        if known is None or known[0] != revision:
+            known = self._forms = revision, Forms(self._tombstones())
+        return known[1]
+
+    def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
+        """Returns a source's rows without those that name a forgotten entity by a key that the view's entity had once."""
+        with self.passing() as graves:
+            if not graves:
+                return rows
+            now = set(view.entity.keys)
+            former = [form for form in self._of(view.name, view.entity) if form.keys.keys() != now]
+            return rows.filter(~graves.rows_of(former, rows)) if graves.concern(former) else rows
+
+    def without_forgotten(self, shaped: Shaped, view: ViewSpec) -> Shaped:
+        """Returns what became of a source's rows without those of forgotten entities, which are counted."""
+        with self.passing() as graves:
+            if not graves:
+                return shaped
+            forms = self._of(view.name, view.entity)
+            if not graves.concern(forms):
+                return shaped
+            rows = shaped.rows.filter(~graves.rows_of(forms, shaped.rows))
+            rejected = [self._without_rejected(graves, forms, view.entity, frame) for frame in shaped.rejected]
+        gone = shaped.rows.height - rows.height
+        gone += sum(frame.height for frame in shaped.rejected) - sum(frame.height for frame in rejected)
+        return replace(
+            shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=shaped.forgotten + gone
+        )
+
+    def answers(self, graves: Graves, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows of a service's answers without those that were asked for forgotten entities."""
+        known = self.forms()
+        for name in {*graves.digests, *graves.former}:
+            forms = known.of_entity(name)
+            for keys, columns in known.columns(forms):
+                if set(columns) <= set(rows.columns):
+                    named = pl.DataFrame([rows[column].alias(key) for key, column in zip(keys, columns, strict=True)])
+                    rows = rows.filter(~graves.rows_of(forms, named))
+        return rows
+
+    def rows(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows of a view's table without those of forgotten entities."""
+        forms = self.forms().of_view(table.view) if graves else []
+        return rows.filter(~graves.rows_of(forms, rows)) if graves.concern(forms) else rows
+
+    def concerned(self, graves: Graves, table: Table) -> bool:
+        """Tells whether a table may have rows of forgotten entities."""
+        return bool(graves) and graves.concern(self.forms().of_view(table.view))
+
+    def rejected(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rejected rows, as a source gave them, without those that may be of forgotten entities."""
+        if not graves:
+            return rows
+        known = self.forms()
+        entity = known.keyed(table.view, table.data_version)
+        return rows if entity is None else self._without_rejected(graves, known.of_view(table.view), entity, rows)
+
+    def online(self, graves: Graves, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
+        """Tells of each entity of a view, by its encoded join keys, whether it was forgotten."""
+        known = self.forms()
+        entity = known.keyed(view, data_version)
+        if entity is None or not graves.concern(forms := known.of_view(view)):
+            return [False] * len(encoded)
+        return graves.rows_of(forms, decode_keys(encoded, entity.keys)).to_list()
+
+    def _of(self, view: str, entity: Entity) -> list[Entity]:
+        """Returns the forms of a view's entity; of one that is not applied, those of its entity."""
+        known = self.forms()
+        return list(dict.fromkeys([entity, *known.of_view(view), *known.of_entity(entity.name)]))
+
+    @staticmethod
+    def _without_rejected(graves: Graves, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns rejected rows without those that may be of forgotten entities.
+
+        Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
+        """
+        if not graves.concern(forms):
+            return rows
+        keys = loose_keys(rows, entity)
+        if not keys:
+            return rows.select(name for name in (REASON, "_run") if name in rows.columns)
+        gone = graves.rows_of(forms, rows)
+        for each in keys:
+            gone = gone | graves.rows_of(forms, each)
+        return rows.filter(~gone)
+
+
+class GuardedOnline:
+    """An online store into which no values of forgotten entities get.
+
+    Args:
+        store: the store.
+        keeper: knows who is forgotten.
+        trust: tells with what the keys begin.
+    """
+
+    def __init__(self, store: OnlineStore, keeper: Gatekeeper, trust: Trust) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._trust = trust
+        self.marks = store.marks
+        self.read = store.read
+        self.read_async = store.read_async
+        self.delete = store.delete
+        self.sweep = store.sweep
+        self.check = store.check
+        self.close = store.close
+
+    def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
+        """See ``OnlineStore.write``. What was to replace a value of a forgotten entity counts as written."""
+        with self._keeper.passing() as graves:
+            if not graves:
+                return self._store.write(entries, epoch=epoch)
+            gone = self._gone(graves, entries)
+            kept = [entry for entry, each in zip(entries, gone, strict=True) if not each]
+            passed = sum(1 for entry, each in zip(entries, gone, strict=True) if each and entry.replaces is not None)
+            return self._store.write(kept, epoch=epoch) + passed
+
+    def _gone(self, graves: Graves, entries: Sequence[Entry]) -> list[bool]:
+        gone = [False] * len(entries)
+        views: dict[tuple[bytes, bytes], list[tuple[int, bytes]]] = {}
+        space = f"{self._trust.space()}/".encode()
+        for place, entry in enumerate(entries):
+            if entry.key.startswith(space):
+                view, _, rest = entry.key[len(space) :].partition(b"/")
+                version, _, entity = rest.partition(b"/")
+                views.setdefault((view, version), []).append((place, entity[1:-1]))
+        for (view, version), members in views.items():
+            found = self._keeper.online(graves, view.decode(), int(version), [key for _, key in members])
+            for (place, _), each in zip(members, found, strict=True):
+                gone[place] = each
+        return gone
+
+
+class GuardedLog:
+    """A log of pushes into which no rows of forgotten entities get.
+
+    Args:
+        log: the log.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, log: PushLog, keeper: Gatekeeper) -> None:
+        self._log = log
+        self._keeper = keeper
+
+    def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
+        """See ``PushLog.append``."""
+        with self._keeper.passing() as graves:
+            return self._log.append(table, self._keeper.rows(graves, table, rows), since=since)
+
+    def segments(self, table: Table) -> list[Segment]:
+        """See ``PushLog.segments``."""
+        return self._log.segments(table)
+
+    def read(self, table: Table, seq: int) -> pl.DataFrame | None:
+        """See ``PushLog.read``."""
+        return self._log.read(table, seq)
+
+    def exists(self, table: Table, seq: int) -> bool:
+        """See ``PushLog.exists``."""
+        return self._log.exists(table, seq)
+
+    def remove(self, table: Table) -> None:
+        """See ``PushLog.remove``."""
+        self._log.remove(table)
+
+    def folding(self, table: Table) -> AbstractContextManager[bool]:
+        """See ``PushLog.folding``."""
+        return self._log.folding(table)
+
+
+class GuardedFeatureLog:
+    """A feature log into which no answers for forgotten entities get.
+
+    Args:
+        log: the log.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, log: FeatureLog, keeper: Gatekeeper) -> None:
+        self._log = log
+        self._keeper = keeper
+        self.read = log.read
+        self.services = log.services
+        self.compact = log.compact
+        self.prune = log.prune
+        self.delete = log.delete
+
+    def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
+        """See ``FeatureLog.append``. What was answered before somebody was forgotten may be written after it."""
+        with self._keeper.passing() as graves:
+            kept = self._keeper.answers(graves, rows) if graves else rows
+            if kept.height or not rows.height:
+                self._log.append(project, service, kept)
+
+
+class GuardedOffline:
+    """An offline store into which no rows of forgotten entities get.
+
+    Args:
+        store: the store.
+        keeper: knows who is forgotten.
+    """
+
+    def __init__(self, store: OfflineStore, keeper: Gatekeeper) -> None:
+        self._store = store
+        self._keeper = keeper
+        self.log: PushLog = GuardedLog(store.log, keeper)
+
+    def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
+        """See ``OfflineStore.stage``."""
+        with self._keeper.passing() as graves:
+            return self._store.stage(table, run, index, self._keeper.rows(graves, table, frame))
+
+    def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]], after: int = 0) -> int:
+        """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
+        with self._keeper.passing():
+            return self._store.commit(table, run, staged, after)
+
+    def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
+        """See ``OfflineStore.keep_rejected``."""
+        with self._keeper.passing() as graves:
+            return self._store.keep_rejected(table, run, index, self._keeper.rejected(graves, table, frame))
+
+    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+        """See ``OfflineStore.snapshot``."""
+        return self._store.snapshot(table, since=since, until=until)
+
+    def committed(self, table: Table, run: int) -> list[History]:
+        """See ``OfflineStore.committed``."""
+        return self._store.committed(table, run)
+
+    def rejected(self, table: Table) -> pl.DataFrame:
+        """See ``OfflineStore.rejected``."""
+        return self._store.rejected(table)
+
+    def drop(self, table: Table) -> None:
+        """See ``OfflineStore.drop``."""
+        self._store.drop(table)

@@ -1,0 +1,1 @@
+"""A project's definitions: imported, collected, validated and applied."""

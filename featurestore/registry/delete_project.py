@@ -1,0 +1,29 @@
+"""Removing a project from the registry: its rows in every table, and no other project's. The audit trail stays."""
+
+from sqlalchemy import func, select
+
+from featurestore.registry.audit_trail import record
+from featurestore.registry.specs import SpecRegistry
+
+
+def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
+    """Deletes, or counts, the rows of a registry's project in all tables; returns how many, by table.
+
+    Raises:
+        RegistryError: the database cannot be reached.
+    """
+    found: dict[str, int] = {}
+    database = registry.database
+    with database.reading() if dry_run else database.writing() as connection:
+        for name, table in sorted(database.tables.METADATA.tables.items()):
+            if "project" not in table.c or table is database.tables.audit:
+                continue
+            mine = table.c.project == registry.project
+            if dry_run:
+                count = connection.execute(select(func.count()).select_from(table).where(mine)).scalar()
+            else:
+                count = connection.execute(table.delete().where(mine)).rowcount
+            found[name.removeprefix("featurestore_")] = int(count or 0)
+        if not dry_run:
+            record(connection, registry, "teardown", rows=sum(found.values()))
+    return found

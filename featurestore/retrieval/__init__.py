@@ -1,0 +1,1 @@
+"""Retrieval: training frames and online reads."""

@@ -1,0 +1,146 @@
+"""Feature logging: a sample of a service's answers, written beside the requests and never in their way."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import polars as pl
+
+from featurestore.errors import FeatureStoreError
+from featurestore.offline.base import FeatureLog
+from featurestore.retrieval.online_result import OnlineRows
+from featurestore.rows.buckets import key_hash
+
+_log = logging.getLogger("featurestore")
+
+Told = Callable[[str, int, int], None]
+"""Is told of a service how many rows were written, and how many dropped."""
+
+MOST_WAITING = 20_000
+"""The rows of answers that may wait to be looked at, and those sampled that may wait to be written; more are dropped."""
+FLUSH_ROWS = 50_000
+LOOK_EVERY = 0.25
+"""How often the answers that wait are looked at, in seconds."""
+
+
+class FeatureLogger:
+    """Samples answers into the feature log. One thread does it all; whoever gives it an answer waits for nothing.
+
+    An answer is looked at within a quarter of a second. What is sampled is written after ``seconds``, or once there is a lot of
+    it, and at the end. What cannot be taken or written is dropped and told.
+
+    Args:
+        project: the project.
+        log: where the answers are kept.
+        seconds: how often they are written.
+        told: is told what became of them.
+    """
+
+    def __init__(self, project: str, log: FeatureLog, seconds: float, told: Told) -> None:
+        self._project = project
+        self._log = log
+        self._seconds = seconds
+        self._told = told
+        self._given: deque[tuple[str, float, OnlineRows]] = deque()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._sampled: dict[str, list[pl.DataFrame]] = {}
+        self._began = perf_counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="featurestore-log", daemon=True)
+        self._thread.start()
+
+    def offer(self, service: str, rate: float, rows: OnlineRows) -> None:
+        """Takes an answer, or drops it where too many wait already.
+
+        Args:
+            service: the service that was asked for.
+            rate: the part of its entities that is logged.
+            rows: the answer.
+        """
+        count = len(rows)
+        with self._lock:
+            taken = self._waiting + count <= MOST_WAITING and not self._stop.is_set()
+            if taken:
+                self._waiting += count
+                self._given.append((service, rate, rows))
+        if not taken:
+            self._told(service, 0, count)
+
+    def close(self) -> None:
+        """Writes what waits, and ends."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(LOOK_EVERY, self._seconds)):
+            self._look()
+            held = sum(frame.height for frames in self._sampled.values() for frame in frames)
+            if held >= FLUSH_ROWS or perf_counter() - self._began >= self._seconds:
+                self._flush()
+        self._look()
+        self._flush()
+
+    def _look(self) -> None:
+        """Samples the answers that wait."""
+        with self._lock:
+            given, self._given = self._given, deque()
+            self._waiting = 0
+        alike: dict[tuple[str, float, int], list[OnlineRows]] = {}
+        for service, rate, rows in given:
+            alike.setdefault((service, rate, id(rows.plan)), []).append(rows)
+        for (service, rate, _), answers in alike.items():
+            try:
+                self._sampled.setdefault(service, []).extend(sample(answers, rate))
+            except (FeatureStoreError, pl.exceptions.PolarsError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # NOTE: without the error's text, which may have values.
+                _log.warning("Answers of %s cannot be logged: %s.", service, type(error).__name__)
+                self._told(service, 0, sum(map(len, answers)))
+
+    def _flush(self) -> None:
+        """Writes what was sampled."""
+        self._began = perf_counter()
+        sampled, self._sampled = self._sampled, {}
+        for service, frames in sampled.items():
+            for alike in _by_schema(frames):
+                rows = pl.concat(alike)
+                try:
+                    self._log.append(self._project, service, rows)
+                except FeatureStoreError as error:
+                    _log.warning("Answers of %s cannot be logged. %s", service, error)
+                    self._told(service, 0, rows.height)
+                else:
+                    self._told(service, rows.height, 0)
+
+
+def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
+    """Returns the rows of answers of one plan that are logged: those of the entities whose hash lies in a part of all hashes.
+
+    The hash (XXH64) is of all join keys together, so an entity is always logged or never, by every worker and at any time. A row
+    with a null key, or of a service without join keys, is logged where all are.
+    """
+    if rate >= 1:
+        return [rows.logged() for rows in answers if len(rows)]
+    keys = OnlineRows.keys_of(answers)
+    if not keys.width:
+        return []
+    hashed = keys.select(key_hash(keys.schema)).to_series()
+    chosen = (hashed < int(rate * 2**64)).fill_null(value=False)
+    found = []
+    start = 0
+    for rows in answers:
+        part = chosen[start : start + len(rows)]
+        start += len(rows)
+        if part.any():
+            found.append(rows.logged().filter(part))
+    return found
+
+
+def _by_schema(frames: Sequence[pl.DataFrame]) -> list[list[pl.DataFrame]]:
+    """Returns frames that have the same columns together: others come after an apply."""
+    alike: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
+    for frame in frames:
+        alike.setdefault(tuple(frame.schema.items()), []).append(frame)
+    return list(alike.values())

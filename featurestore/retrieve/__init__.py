@@ -1,1 +1,0 @@
-"""Retrieval: training frames and online rows, from the ports alone."""

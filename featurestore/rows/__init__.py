@@ -1,0 +1,1 @@
+"""Rows: from a source's rows to a history's, and their order."""

@@ -1,0 +1,1 @@
+"""Scheduling: which task runs when, and what becomes of it."""

@@ -1,0 +1,54 @@
+"""What fails, told once: one broken file fails every view on its source, and each of them again and again."""
+
+from dataclasses import dataclass, field
+from threading import Lock
+
+from featurestore.registry.schedule_state import Due
+from featurestore.scheduling.tasks import Duty
+
+
+@dataclass
+class _Trouble:
+    """An error of a source.
+
+    Args:
+        views: what has failed for it and was not done since.
+        loud: whether it was told as an error.
+    """
+
+    views: set[str] = field(default_factory=set)
+    loud: bool = False
+
+
+class Troubles:
+    """The errors of the sources, each for as long as something fails for it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: dict[tuple[str, str], _Trouble] = {}
+
+    def note(self, duty: Duty, due: Due, attempts: int) -> tuple[bool, bool]:
+        """Takes note of what came of something.
+
+        Args:
+            duty: what it is.
+            due: its row now.
+            attempts: after how many attempts it is told as an error.
+
+        Returns:
+            Whether its error was told before, and whether as an error.
+        """
+        source = duty.applied.spec.source.name if duty.kind == "run" else duty.name
+        key = source, due.error
+        with self._lock:
+            for each in [each for each in self._known if each != key or due.state not in ("retrying", "failed")]:
+                self._known[each].views.discard(duty.name)
+                if not self._known[each].views:
+                    del self._known[each]
+            if due.state not in ("retrying", "failed"):
+                return False, False
+            known = key in self._known
+            trouble = self._known.setdefault(key, _Trouble())
+            trouble.views.add(duty.name)
+            was_loud, trouble.loud = trouble.loud, trouble.loud or due.state == "failed" or due.attempts >= attempts
+            return known, was_loud

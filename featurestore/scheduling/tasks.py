@@ -1,0 +1,86 @@
+"""What is to be done regularly: each scheduled view's run, and after the runs of the views whose history it reads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os.path import normpath
+from pathlib import Path
+from typing import Literal
+
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.source import DeltaSource, ParquetSource
+from featurestore.materialization.results import ViewSummary
+from featurestore.registry.leases import Lease
+
+Work = Callable[[AppliedView, Lease], ViewSummary | None]
+"""Does what is due for a view on behalf of a lease; what it tells of it is passed on."""
+
+
+@dataclass(frozen=True)
+class Duty:
+    """Something to be done at a schedule.
+
+    Args:
+        name: its name: in the due table, and of its lease.
+        schedule: an interval or a cron line.
+        applied: the view.
+        work: what does it.
+        after: the names of duties that must have been done first, as of the same due instant.
+        kind: runs and upkeep are done beside each other, so that upkeep is never in the way of a run.
+    """
+
+    name: str
+    schedule: str
+    applied: AppliedView
+    work: Work
+    after: tuple[str, ...] = ()
+    kind: Literal["run", "upkeep"] = "run"
+
+
+def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path) -> list[Duty]:
+    """Returns the runs of the views that have a schedule.
+
+    Args:
+        catalog: what is applied.
+        work: runs a view.
+        root: the project's folder.
+        histories: the folder that has the history of each view in a folder of its name.
+    """
+    views = {name: view for name, view in sorted(catalog.views.items()) if view.spec.schedule}
+    reads = _reads(views, root, histories)
+    return [
+        Duty(name, str(view.spec.schedule), view, work, tuple(each for each in reads[name] if name not in _all_read(each, reads)))
+        for name, view in views.items()
+    ]
+
+
+def upkeep_duties(catalog: Catalog, schedule: str, work: Work) -> list[Duty]:
+    """Returns the upkeep of every view; none without a schedule."""
+    if not schedule:
+        return []
+    return [Duty(f"upkeep:{name}", schedule, view, work, kind="upkeep") for name, view in sorted(catalog.views.items())]
+
+
+def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path) -> dict[str, Sequence[str]]:
+    """Returns for each view those in whose history its source lies."""
+    base = Path(normpath(histories.absolute()))
+    reads: dict[str, Sequence[str]] = {}
+    for name, view in views.items():
+        source = view.spec.source
+        reads[name] = ()
+        if isinstance(source, DeltaSource | ParquetSource):
+            path = Path(normpath(root.absolute() / source.path.removeprefix("file://")))
+            if path.is_relative_to(base) and path != base:
+                read = path.relative_to(base).parts[0]
+                reads[name] = (read,) if read in views and read != name else ()
+    return reads
+
+
+def _all_read(name: str, reads: Mapping[str, Sequence[str]]) -> set[str]:
+    """Returns all that a view reads, directly or through others; views that read one another wait for none."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        new = set(reads[left.pop()]) - found
+        found |= new
+        left += new
+    return found

@@ -1,0 +1,124 @@
+"""What comes next: the duties as they are applied, against the due table and the clock. It only looks, and takes nothing up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.registry.schedule_state import Due, Dues, Standing
+from featurestore.scheduling.retry_policy import OVER, Belief, take_up
+from featurestore.scheduling.schedules import Fires
+from featurestore.scheduling.tasks import Duty
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """When something is done next.
+
+    Args:
+        name: the view; ``upkeep:view`` for its upkeep.
+        schedule: its schedule.
+        next_at: when; in the past where it is due already.
+        state: how it stands: ``new``, ``running``, ``done``, ``waiting``, ``retrying`` or ``failed``.
+        after: what must be done first.
+        error: why it failed, or what it waits for.
+        attempts: how many attempts have failed.
+    """
+
+    name: str
+    schedule: str
+    next_at: datetime
+    state: str
+    after: tuple[str, ...] = ()
+    error: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What of a duty's due row is to become now.
+
+    Args:
+        duty: the duty.
+        seen: its row; None where it was never due.
+        fire: the latest instant at which it was due.
+        due: the row with which it is taken up; None where it is not its turn.
+    """
+
+    duty: Duty
+    seen: Due | None
+    fire: int
+    due: Due | None
+
+
+class Agenda:
+    """Tells whose turn it is, and when it will be. Thread-safe.
+
+    Args:
+        dues: the due table.
+        duties: returns what there is to do; it is asked anew when somebody applied.
+        fires: when schedules fire.
+        clock: tells the present.
+        belief: how far in the future an instant in the due table may lie.
+    """
+
+    def __init__(self, dues: Dues, duties: Callable[[], Sequence[Duty]], fires: Fires, clock: Clock, belief: Belief) -> None:
+        self._dues = dues
+        self._define = duties
+        self._fires = fires
+        self._clock = clock
+        self._belief = belief
+        self._lock = Lock()
+        self._state = (-1, "")
+        self._duties: Mapping[str, Duty] = {}
+
+    def look(self) -> tuple[Standing, Mapping[str, Duty]]:
+        """Returns the due table and the duties as they are now.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        standing = self._dues.load()
+        with self._lock:
+            if standing.state != self._state:
+                self._duties = {duty.name: duty for duty in self._define()}
+                self._state = standing.state
+            return standing, self._duties
+
+    def turns(self, standing: Standing, duties: Mapping[str, Duty], now: int) -> list[Turn]:
+        """Returns the turn of each duty at an instant."""
+        turns = []
+        with self._lock:  # the fire times are kept
+            for duty in duties.values():
+                seen, fire = standing.dues.get(duty.name), self._fires.latest(duty.schedule, now)
+                turns.append(Turn(duty, seen, fire, take_up(duty.name, seen, fire, now, self._belief)))
+        return turns
+
+    def is_over(self, first: Duty, due_at: int, standing: Standing, now: int) -> bool:
+        """Tells whether something is over as of its latest due instant up to a given one."""
+        row = standing.dues.get(first.name)
+        settled = None if row is None else self._belief.past(row.settled_at, now)
+        with self._lock:
+            return settled is not None and settled >= self._fires.latest(first.schedule, due_at)
+
+    def upcoming(self) -> list[Upcoming]:
+        """Returns what is done next and when, the earliest first.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        standing, duties = self.look()
+        now = to_micros(self._clock())
+        found = []
+        for turn in self.turns(standing, duties, now):
+            seen, at = turn.seen, turn.fire
+            if seen is not None and seen.state in OVER:
+                if turn.due is None:
+                    with self._lock:
+                        at = self._fires.next(turn.duty.schedule, now)
+            elif seen is not None:
+                at = self._belief.retry(seen.next_at, now) or turn.fire
+            state, error, attempts = ("new", "", 0) if seen is None else (seen.state, seen.error, seen.attempts)
+            found.append(Upcoming(turn.duty.name, turn.duty.schedule, from_micros(at), state, turn.duty.after, error, attempts))
+        return sorted(found, key=lambda each: each.next_at)

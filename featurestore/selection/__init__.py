@@ -1,0 +1,1 @@
+"""Selections: from references to the features of views."""

@@ -1,0 +1,253 @@
+"""Selections: what a request asks for, resolved against the catalog. Training and online reads begin with the same one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
+
+import polars as pl
+
+from featurestore.access.pii import personal_features
+from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.feature import FeatureSpec
+from featurestore.definitions.reference import FeatureReference, Reference
+from featurestore.definitions.request import RequestField
+from featurestore.errors import NameClashError, NotFoundError, RequestError
+from featurestore.on_demand.evaluate import Computation, Output, Step
+from featurestore.selection.request_fields import RequestColumn
+from featurestore.selection.resolve import Found, find_columns, find_inputs
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature of a result, or one that something in it is computed from, under the name it has there.
+
+    Args:
+        name: the column's name.
+        feature: the feature.
+        said: how the request names it, for messages.
+    """
+
+    name: str
+    feature: FeatureSpec
+    said: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """One view joined by one set of spine columns; a request may join a view several times.
+
+    Args:
+        applied: the view.
+        on: the spine's column for each join key, in the entity's order.
+        columns: the features asked for, and those that others are computed from.
+        label: what the join is called in a result's event times: the view's name, with the prefix its features have.
+    """
+
+    applied: AppliedView
+    on: tuple[str, ...]
+    columns: tuple[Column, ...]
+    label: str
+
+    @property
+    def keys(self) -> Mapping[str, pl.DataType]:
+        """The join keys and their dtypes."""
+        return self.applied.spec.entity.keys
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a request asks for: the joins it takes, what is computed of them, and its columns in the order asked for.
+
+    Args:
+        joins: the joins. They give columns beside those asked for where something is computed from them.
+        names: the names of the columns asked for.
+        computation: what is computed of the joins' columns and of what the caller brings.
+        said: how the request names each column asked for, for messages.
+    """
+
+    joins: tuple[Join, ...]
+    names: tuple[str, ...]
+    computation: Computation = field(default_factory=Computation)
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The dtype of each column of the result, in the order asked for."""
+        dtypes = {column.name: column.feature.dtype for join in self.joins for column in join.columns}
+        dtypes |= {output.name: output.feature.dtype for output in self.computation.outputs}
+        return {name: dtypes[name] for name in self.names}
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether personal information is among what is read, for what is computed of it too."""
+        read: list[Column | Output] = [*chain.from_iterable(join.columns for join in self.joins), *self.computation.outputs]
+        return any(each.feature.pii for each in read)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The join keys' columns that a spine or a request's rows must have, each once."""
+        return tuple(dict.fromkeys(column for join in self.joins for column in join.on))
+
+    @property
+    def brought(self) -> tuple[str, ...]:
+        """All columns that a spine or a request's rows bring: the join keys', then the fields of requests, each once."""
+        return tuple(dict.fromkeys([*self.needed, *(each.field.name for each in self.computation.fields)]))
+
+
+def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
+    """Returns what references ask for.
+
+    Args:
+        catalog: what is applied.
+        references: views, features, families and services; a name alone may be that of a service or of a view.
+
+    Raises:
+        NotFoundError: a view, feature or service is not applied.
+        NameClashError: two columns would have one name (S13).
+        RequestError: ``.on(…)`` names a key the entity does not have, a request is asked for, or nothing is.
+    """
+    asked: dict[str, Found] = {}
+    # What is asked for twice in the same words, by itself and in a service say, is one and no clash.
+    for reference in dict.fromkeys(_expanded(catalog, references)):
+        for found in find_columns(catalog, reference):
+            if found.kind == "request":
+                raise RequestError(
+                    f"{reference!r} is a request, which the rows bring and nobody can ask for. Ask for what is computed from it."
+                )
+            if found.name in asked:
+                raise NameClashError(found.name, asked[found.name].said, found.said)
+            asked[found.name] = found
+    if not asked:
+        raise RequestError('No features were asked for. Name a service, a view or features: store.online("delay_model", rows).')
+    needs = _Needs(catalog)
+    for name, found in asked.items():
+        needs.ask(name, found)
+    needs.begin_inputs()
+    for found in asked.values():
+        needs.add_inputs(found)
+    joins = needs.joins()
+    return Selection(joins, tuple(asked), needs.computation(), {name: found.said for name, found in asked.items()})
+
+
+def check_clashes(selection: Selection, given: Iterable[str], what: str) -> None:
+    """Refuses features named like a column that a spine or request brings (S13).
+
+    Raises:
+        NameClashError: there is one.
+    """
+    for name in given:
+        if name in selection.said:
+            raise NameClashError(name, f"the {what}'s column {name!r}", selection.said[name])
+
+
+def _expanded(catalog: Catalog, references: Iterable[Reference]) -> Iterable[Reference]:
+    for reference in references:
+        if not isinstance(reference, FeatureReference) and reference.view in catalog.services:
+            yield from catalog.services[reference.view].references
+        else:
+            yield reference
+
+
+_Place = tuple[str, tuple[str, ...]]
+"""A view or request, and the columns by which it is joined."""
+
+
+class _Needs:
+    """Gathers what is fetched and what is computed for the columns asked for."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._fetched: dict[_Place, list[Column]] = {}
+        self._prefixes: dict[_Place, str] = {}
+        self._seen: list[_Place] = []
+        self._fields: dict[str, tuple[RequestField, str, list[str]]] = {}
+        self._outputs: dict[str, list[Output]] = {}
+        self._inputs: dict[str, dict[str, Found]] = {}
+        self._names: dict[tuple[_Place, str], str] = {}
+        self._visited: set[tuple[str, str]] = set()
+
+    def ask(self, name: str, found: Found) -> None:
+        """Takes in a column under a name; several may show one feature."""
+        place = (found.owner, found.on)
+        self._names.setdefault((place, found.feature.name), name)
+        if found.kind == "view":
+            self._prefixes.setdefault(place, found.prefix)
+            self._fetched.setdefault(place, []).append(Column(name, found.feature, found.said))
+        elif found.kind == "on_demand":
+            expression = self._catalog.on_demand[found.owner].expression(found.feature.name)
+            self._outputs.setdefault(found.owner, []).append(Output(name, found.feature, expression))
+        elif isinstance(found.feature, RequestField):
+            self._fields[name] = (found.feature, found.owner, [])
+
+    def begin_inputs(self) -> None:
+        """Is told that what comes from now on is not asked for, but needed by what is."""
+        self._seen = list(self._fetched)
+
+    def add_inputs(self, found: Found) -> None:
+        """Takes in what a column is computed from, and what that is computed from, under names that nobody sees."""
+        name = found.feature.name
+        if found.kind != "on_demand" or (found.owner, name) in self._visited:
+            return
+        self._visited.add((found.owner, name))
+        spec = self._catalog.on_demand[found.owner]
+        if found.owner not in self._inputs:
+            try:
+                self._inputs[found.owner] = find_inputs(self._catalog, spec)
+            except (NotFoundError, NameClashError) as error:  # an apply that was allowed to break it
+                raise RequestError(f"{found.owner}.{name} cannot be computed. {error}") from error
+        for column in spec.expression(name).columns:
+            given = self._inputs[found.owner].get(column)
+            if given is None:
+                raise RequestError(f"{found.owner}.{name} is computed from {column!r}, which is none of its inputs. Apply it anew.")
+            key = ((given.owner, given.on), given.feature.name)
+            if key not in self._names:
+                self.ask(f"featurestore {given.owner}.{given.feature.name} {given.on}", given)
+            if given.kind == "request":
+                self._fields[self._names[key]][2].append(f"{found.owner}.{name}")
+            self.add_inputs(given)
+
+    def joins(self) -> tuple[Join, ...]:
+        # What is computed beside them does not change what the joins asked for are called.
+        labels = _labels(self._seen, self._prefixes, {})
+        labels |= _labels([place for place in self._fetched if place not in labels], self._prefixes, labels)
+        views = self._catalog.served
+        return tuple(Join(views[place[0]], place[1], tuple(columns), labels[place]) for place, columns in self._fetched.items())
+
+    def computation(self) -> Computation:
+        fields = tuple(RequestColumn(name, *each[:2], tuple(each[2])) for name, each in self._fields.items())
+        return Computation(fields, tuple(self._step(view) for view in self._in_order()))
+
+    def _in_order(self) -> list[str]:
+        """Returns the on-demand views that are computed, each after those it needs."""
+        graph = {view: [found.owner for found in self._used(view).values() if found.kind == "on_demand"] for view in self._outputs}
+        try:
+            return list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            raise RequestError(f"On-demand views need one another in a circle: {' → '.join(reversed(error.args[1]))}.") from error
+
+    def _used(self, view: str) -> dict[str, Found]:
+        """Returns the inputs that what is asked of an on-demand view needs, by their names in the expressions."""
+        columns = dict.fromkeys(column for output in self._outputs[view] for column in output.expression.columns)
+        return {column: self._inputs[view][column] for column in columns}
+
+    def _step(self, view: str) -> Step:
+        inputs = tuple(
+            (column, self._names[(found.owner, found.on), found.feature.name], found.feature.dtype)
+            for column, found in self._used(view).items()
+        )
+        personal = personal_features(self._catalog)
+        told = [found.feature.name in personal.get(found.owner, ()) for found in self._used(view).values()]
+        return Step(view, inputs, tuple(self._outputs[view]), any(told) or view in personal)
+
+
+def _labels(places: Sequence[_Place], prefixes: Mapping[_Place, str], taken: Mapping[_Place, str]) -> dict[_Place, str]:
+    labels: dict[_Place, str] = {}
+    plain = [prefixes[place] + place[0] for place in places]
+    for place, label in zip(places, plain, strict=True):
+        alone = plain.count(label) == 1 and label not in taken.values()
+        name = label if alone else f"{label}[{', '.join(place[1])}]"
+        while name in (*labels.values(), *taken.values()):
+            name += "'"
+        labels[place] = name
+    return labels

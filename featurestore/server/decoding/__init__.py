@@ -1,0 +1,1 @@
+"""Decoding of Arrow and Parquet bodies, in processes of their own."""

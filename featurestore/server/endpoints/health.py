@@ -1,0 +1,83 @@
+"""Health: whether the process lives, whether it can answer, and what it counted."""
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from featurestore.errors import FeatureStoreError
+from featurestore.server.http.context import Visit
+from featurestore.server.http.pools import Pools
+from featurestore.server.http.problems import RETRY_AFTER, Problem
+from featurestore.server.telemetry.events import Observer
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+_log = logging.getLogger("featurestore.server")
+_WRONG = {"registry": "it cannot be reached", "online": "it cannot be reached, or may have lost values (the log says which)"}
+_FRESH = 1.0
+"""For how many seconds what was found counts: whoever asks all the time asks the stores once a second."""
+
+
+async def live(visit: Visit) -> None:
+    """Answers that the process lives."""
+    await visit.answer(b'{"status":"ok"}', b"application/json")
+
+
+class MetricsEndpoint:
+    """Answers what was counted.
+
+    Args:
+        observer: counts.
+        pools: the threads to count in.
+    """
+
+    def __init__(self, observer: Observer, pools: Pools) -> None:
+        self._observer = observer
+        self._pools = pools
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers, as Prometheus reads it."""
+        await visit.answer(await self._pools.control.run(self._observer.metrics), b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class ReadyEndpoint:
+    """Tells whether the stores can be reached and definitions are applied.
+
+    Args:
+        store: the store.
+        pools: the threads to ask in.
+    """
+
+    def __init__(self, store: "FeatureStore", pools: Pools) -> None:
+        self._store = store
+        self._pools = pools
+        self._lock: asyncio.Lock | None = None
+        self._found: dict[str, str] = {}
+        self._looked = float("-inf")
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers, with a problem that names what is not ready; why is in the log, as anybody may ask here."""
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            if perf_counter() - self._looked > _FRESH:
+                self._found = await self._pools.control.run(self._look)
+                self._looked = perf_counter()
+        wrong = [name for name, told in self._found.items() if told != "ok"]
+        if wrong:
+            told = "; ".join(f"{name}: {self._found[name]}" for name in wrong)
+            raise Problem(503, "unavailable", f"The server is not ready. {told}.", {"retry-after": str(RETRY_AFTER)}, failing=wrong)
+        await visit.answer(msgspec.json.encode({"status": "ready", "checks": self._found}), b"application/json")
+
+    def _look(self) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for name, found in self._store.check().items():
+            if isinstance(found, FeatureStoreError):
+                _log.warning("The %s is not ready: %s", name, found)
+            told[name] = _WRONG[name] if isinstance(found, FeatureStoreError) else "ok"
+        if told["registry"] == "ok":
+            told["definitions"] = "ok" if self._store.catalog_at_hand.views else "nothing is applied; run: featurestore apply"
+        return told

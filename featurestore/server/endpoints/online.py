@@ -1,0 +1,288 @@
+"""Look-ups: ``POST /v1/online``, the hot path."""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from featurestore.clock import parse_instant
+from featurestore.definitions.catalog import Catalog
+from featurestore.definitions.reference import parse_references
+from featurestore.dtypes import dtype_name, inner_dtype
+from featurestore.errors import LimitError, RequestError
+from featurestore.selection.select import Selection, select
+from featurestore.server.http.content_types import (
+    ENCODE,
+    FLOATS,
+    JSON,
+    LARGE,
+    MSGPACK,
+    Codec,
+    Name,
+    Rows,
+    answer_type,
+    brackets,
+    check_shape,
+    media_type,
+    sayable,
+)
+from featurestore.server.http.context import Entities, Visit
+from featurestore.server.http.routing import Parts
+from featurestore.server.security.guard import Resource
+
+if TYPE_CHECKING:
+    from featurestore.online.plan import OnlinePlan
+    from featurestore.retrieval.online_result import OnlineRows
+
+_MOST_KEPT = 1024
+_MANY = 2000
+"""From how many values on an answer is made in a thread, so that no other request waits for it."""
+_TAKEN = (JSON, MSGPACK)
+
+
+class Question(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a look-up.
+
+    Args:
+        features: a service, or views and features.
+        rows: the rows asked about: columns, or a list of objects.
+        metadata: whether the answer has statuses and event times.
+        at: read as of this instant, ISO 8601, if not now.
+        types: whether the answer tells each feature's dtype, for a client that makes a frame of it.
+    """
+
+    features: str | list[str]
+    rows: Rows
+    metadata: bool = True
+    at: Name | None = None
+    types: bool = False
+
+
+class Asked:
+    """What a request asks for, as far as HTTP is concerned: compiled once, and kept while the catalog stays the same.
+
+    Args:
+        selection: what is asked for.
+        plan: the same, compiled: what the rows are made of and what they are read by are of one catalog.
+        names: as the request names it.
+
+    Attributes:
+        personal: whether personal information is among what is read.
+        entities: what the rows are read by.
+    """
+
+    __slots__ = ("converters", "entities", "floats", "names", "needed", "personal", "plan", "said", "types")
+
+    def __init__(self, selection: Selection, plan: "OnlinePlan", names: tuple[str, ...]) -> None:
+        self.names = names
+        self.plan = plan
+        self.said = ",".join(names)
+        self.personal = selection.is_personal
+        self.entities: Entities = tuple(
+            dict.fromkeys((join.applied.spec.entity.name, tuple(zip(join.keys, join.on, strict=True))) for join in selection.joins)
+        )
+        columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
+        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        required = (each.field.name for each in selection.computation.fields if each.field.required)
+        self.needed = tuple(dict.fromkeys((*columns, *required)))
+        texts = {name: from_json(dtype) for name, dtype in {**fields, **columns}.items()}
+        self.converters = {name: convert for name, convert in texts.items() if convert is not None}
+        self.floats = tuple(name for name, dtype in selection.schema.items() if _has_floats(dtype))
+        self.types = {name: dtype_name(dtype) for name, dtype in selection.schema.items()}
+
+    def convert(self, rows: list[dict[str, Any]]) -> None:
+        """Makes of texts in rows what JSON cannot say: dates, times, bytes, decimals.
+
+        Raises:
+            RequestError: a text says something else; tells the row and the column.
+        """
+        for column, convert in self.converters.items():
+            for number, row in enumerate(rows):
+                value = row.get(column)
+                if type(value) is str or type(value) is list:
+                    try:
+                        row[column] = convert(value)
+                    except (ValueError, RequestError, InvalidOperation, binascii.Error, msgspec.ValidationError) as error:
+                        shown = value if len(str(value)) < 100 else f"{str(value)[:100]}…"
+                        raise RequestError(
+                            f"Row {number}: the column {column!r} is {shown!r}. {error}", row=number, column=column
+                        ) from error
+
+
+class OnlineEndpoint:
+    """Answers look-ups.
+
+    Args:
+        parts: the store, the server's limits, and who is told of every look-up.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._limits = parts.limits
+        self._observer = parts.observer
+        self._reads = parts.pools.reads
+        self._codec = Codec(Question)
+        self._project = parts.store.settings.project
+        self._anything = Resource("features", (), self._project)
+        self._catalog: Catalog | None = None
+        self._asked: dict[str | tuple[str, ...], Asked] = {}
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers one."""
+        given = media_type(visit.header(b"content-type"), _TAKEN)
+        body = await visit.body(self._limits.body, partial(visit.check_any, self._anything))
+        large = len(body) > LARGE
+        question = await self._reads.run(partial(self._decoded, body, given)) if large else self._decoded(body, given)
+        most = brackets(body, given)
+        del body
+        features = question.features
+        visit.check(Resource("features", (features,) if type(features) is str else tuple(features), self._project))
+        asked = self._compiled(features)
+        rows = question.rows
+        if large:
+            visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows, most))
+        else:
+            visit.rows, rows = self._converted(asked, rows, most)
+        visit.personal, visit.entities, visit.given = asked.personal, asked.entities, rows
+        many = self._many(visit.rows, len(asked.types))
+        found = await self._store.online_async(asked.plan, rows, at=question.at)
+        wanted = answer_type(visit.header(b"accept"), given)
+        answer = partial(_answer, asked, question, found, wanted)
+        content = await self._reads.run(answer) if many else answer()
+        visit.after = partial(self._observer.online, asked.said, found)
+        await visit.answer(content, b"application/json" if wanted is JSON else b"application/msgpack")
+
+    def _decoded(self, body: bytes | bytearray, given: str) -> Question:
+        question = self._codec.decode(body, given, self._limits.values)
+        if type(question.features) is list and len(question.features) > self._limits.columns:
+            raise RequestError(
+                f"{len(question.features):,} features are asked for, and {self._limits.columns} are allowed (server_columns)."
+            )
+        return question
+
+    def _converted(self, asked: Asked, rows: Any, most: int | None) -> tuple[int, Any]:
+        """Returns how many rows there are, and the rows as the store takes them."""
+        count = check_shape(rows, self._limits, most)
+        if not count and isinstance(rows, dict):
+            for name in asked.needed:
+                if name not in rows:  # of rows that are there the store says so
+                    raise RequestError(f"The rows have no column {name!r}. Give it, if only as an empty list.", column=name)
+        if asked.converters:
+            rows = as_dicts(rows)
+            asked.convert(rows)
+        return count, rows
+
+    def _many(self, rows: int, features: int) -> bool:
+        """Tells whether an answer has so many values that making it would keep other requests waiting.
+
+        Raises:
+            LimitError: it has more than are allowed.
+        """
+        if rows * features > self._limits.values:
+            raise LimitError(
+                f"{rows:,} rows of {features:,} features are {rows * features:,} values, and {self._limits.values:,} are allowed "
+                "(server_values). Ask for them in parts.",
+                "rows",
+            )
+        return rows * features > _MANY
+
+    def _compiled(self, features: str | list[str]) -> Asked:
+        catalog = self._store.catalog_at_hand
+        if catalog is not self._catalog:
+            self._catalog, self._asked = catalog, {}
+        name = features if type(features) is str else tuple(features)
+        asked = self._asked.get(name)
+        if asked is None:
+            names = (name,) if isinstance(name, str) else name
+            selection = select(catalog, parse_references(list(names)))
+            asked = Asked(selection, self._store.compile(selection), names)
+            if len(self._asked) < _MOST_KEPT:
+                self._asked[name] = asked
+        return asked
+
+
+def _answer(asked: Asked, question: Question, found: "OnlineRows", wanted: str) -> bytes:
+    """Returns the body of an answer."""
+    columns: dict[str, Any] = found.columns()
+    # One look at all of them: hardly ever is one of them not finite.
+    if wanted is JSON and not _all_finite(chain.from_iterable([columns[name] for name in asked.floats])):
+        for name in asked.floats:
+            columns[name] = sayable(columns[name])
+    answer: dict[str, Any] = {"features": columns}
+    if question.metadata:
+        answer["status"] = found.status
+        answer["event_time"] = found.event_time
+    if question.types:
+        answer["types"] = asked.types
+    return ENCODE[wanted](answer)
+
+
+def as_dicts(rows: Mapping[str, Sequence[Any]] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries.
+
+    Raises:
+        RequestError: columns differ in length.
+    """
+    if isinstance(rows, list):
+        return rows
+    if len(set(map(len, rows.values()))) > 1:
+        told = ", ".join(f"{name!r} has {len(column)}" for name, column in rows.items())
+        raise RequestError(f"The rows' columns must be equally long: {told}.")
+    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+
+
+def from_json(dtype: pl.DataType) -> Callable[[Any], Any] | None:
+    """Returns what makes a value of a dtype of its JSON text, or of a list of them; None where JSON says it by itself.
+
+    Example:
+        >>> from_json(pl.Date())("2013-07-01")
+        datetime.date(2013, 7, 1)
+        >>> from_json(pl.String()) is None
+        True
+    """
+    if isinstance(dtype, (pl.List, pl.Array)):
+        inner = from_json(inner_dtype(dtype))
+        if inner is None:
+            return None
+        return lambda values: [inner(each) if type(each) is str else each for each in values] if type(values) is list else values
+    convert = _FROM_TEXT.get(dtype.base_type())
+    return None if convert is None else lambda value: convert(value) if type(value) is str else value
+
+
+def _decimal(text: str) -> Decimal:
+    made = Decimal(text)
+    if not made.is_finite():
+        raise ValueError(f"{text!r} is no decimal number.")
+    return made
+
+
+_FROM_TEXT: dict[Any, Callable[[str], Any]] = {
+    pl.Date: date.fromisoformat,
+    pl.Datetime: parse_instant,
+    pl.Binary: partial(base64.b64decode, validate=True),
+    pl.Decimal: _decimal,
+    pl.Time: partial(msgspec.convert, type=time),
+    pl.Duration: partial(msgspec.convert, type=timedelta),
+    pl.Float64: lambda text: FLOATS.get(text, text),
+    pl.Float32: lambda text: FLOATS.get(text, text),
+}
+
+
+def _has_floats(dtype: pl.DataType) -> bool:
+    return _has_floats(inner_dtype(dtype)) if isinstance(dtype, (pl.List, pl.Array)) else dtype.is_float()
+
+
+def _all_finite(values: Iterable[Any]) -> bool:
+    """Tells whether all values are finite numbers or None; False where that takes a closer look."""
+    try:
+        return math.isfinite(sum([each for each in values if each is not None]))
+    except TypeError:  # a list is among them
+        return False

@@ -1,0 +1,58 @@
+"""The table of routes: every address there is, and what it needs. The application has no other."""
+
+from featurestore.server.endpoints.catalog import ListEndpoint, OneEndpoint, all_of, entities, services, sources, views
+from featurestore.server.endpoints.docs_ui import file, page
+from featurestore.server.endpoints.health import MetricsEndpoint, ReadyEndpoint, live
+from featurestore.server.endpoints.online import OnlineEndpoint
+from featurestore.server.endpoints.push import PushEndpoint
+from featurestore.server.endpoints.training import TrainingEndpoint
+from featurestore.server.http.routing import Need, RouteSpec
+from featurestore.server.openapi.document import OpenAPIEndpoint
+
+ROUTES: tuple[RouteSpec, ...] = (
+    RouteSpec(
+        "POST", "/v1/online", Need("read", "features"),
+        OnlineEndpoint, "Look features up",
+    ),
+    RouteSpec(
+        "POST", "/v1/training", Need("read", "features"),
+        TrainingEndpoint, "Fetch a training frame", timed=False,
+    ),
+    RouteSpec(
+        "POST", "/v1/push/{source}", Need("write", "source"),
+        PushEndpoint, "Push rows of a source into both stores",
+    ),
+    RouteSpec(
+        "GET", "/v1/services", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.sights, "services", all_of(services)), "List the feature services",
+    ),
+    RouteSpec(
+        "GET", "/v1/services/{name}", Need("read", "service"),
+        lambda parts: OneEndpoint(parts.sights, "applied feature service", services), "Tell of one feature service",
+    ),
+    RouteSpec(
+        "GET", "/v1/views", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.sights, "views", all_of(views)), "List the feature views, on-demand views among them",
+    ),
+    RouteSpec(
+        "GET", "/v1/views/{name}", Need("read", "view"),
+        lambda parts: OneEndpoint(parts.sights, "applied feature view", views), "Tell of one feature view",
+    ),
+    RouteSpec(
+        "GET", "/v1/entities", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.sights, "entities", entities), "List the entities",
+    ),
+    RouteSpec(
+        "GET", "/v1/sources", Need("read", "catalog"),
+        lambda parts: ListEndpoint(parts.sights, "sources", sources), "List the sources",
+    ),
+    RouteSpec(
+        "GET", "/openapi.json", Need("read", "catalog"),
+        lambda parts: OpenAPIEndpoint(parts, lambda: ROUTES),
+    ),
+    RouteSpec("GET", "/docs", Need("none"), lambda _: page),
+    RouteSpec("GET", "/docs/{file}", Need("none"), lambda _: file),
+    RouteSpec("GET", "/metrics", Need("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer, parts.pools)),
+    RouteSpec("GET", "/healthz", Need("none"), lambda _: live, "Tell whether the process lives"),
+    RouteSpec("GET", "/readyz", Need("none"), lambda parts: ReadyEndpoint(parts.store, parts.pools), "Tell whether it can answer"),
+)  # fmt: skip

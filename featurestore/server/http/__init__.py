@@ -1,0 +1,1 @@
+"""HTTP: connections, requests, bodies and problems."""

@@ -1,0 +1,191 @@
+"""The OpenAPI document, made of the table of routes and of what whoever asks may see: each service and view has its schemas."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from featurestore.access.visibility import Sight
+from featurestore.definitions.catalog import Catalog
+from featurestore.definitions.reference import parse_references
+from featurestore.errors import FeatureStoreError
+from featurestore.selection.select import Selection, select
+from featurestore.server.http.context import Visit
+from featurestore.server.http.routing import Parts, RouteSpec
+from featurestore.server.openapi.components import Contents, to
+from featurestore.server.openapi.dtypes import Schema, of_answer, of_rows
+
+_PROBLEM = "application/problem+json"
+_FAULTS: dict[str, str] = {
+    "400": "The request cannot be read.",
+    "401": "It is not known who asks.",
+    "403": "Whoever asks may not do this.",
+    "404": "Nothing has that name; `suggestion` says what was perhaps meant.",
+    "408": "The body did not come in time.",
+    "409": "The definitions at hand are not those that are applied.",
+    "413": "The body is too large.",
+    "415": "The body is of another type.",
+    "422": "The request is wrong; `row` and `column` say where.",
+    "429": "Bodies of this sender have ended the decoder; `Retry-After` says when Arrow and Parquet are taken again.",
+    "503": "A store cannot be reached, or the server has too much to do; `Retry-After` says when to try again.",
+}
+_OF_ALL = ("401", "403", "503")
+_OF_BODIES = ("400", "404", "408", "409", "413", "415", "422", "429")
+_TAGS = {
+    "features": "Look features up, train on them, push rows.",
+    "discovery": "What is applied.",
+    "health": "Whether the server lives and can answer.",
+}
+_MOST_EXAMPLES = 8
+_MOST_KEPT = 32
+
+
+class OpenAPIEndpoint:
+    """Answers the document, made anew when something else is applied.
+
+    Args:
+        parts: the store, what whoever asks may see, and the server's limits.
+        routes: gives the table of routes.
+    """
+
+    def __init__(self, parts: Parts, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
+        self._store = parts.store
+        self._sights = parts.sights
+        self._limits = parts.limits
+        self._control = parts.pools.control
+        self._routes = routes
+        self._catalog: Catalog | None = None
+        self._bodies: dict[Sight, bytes] = {}
+
+    async def __call__(self, visit: Visit) -> None:
+        """Answers it."""
+        catalog, sight = self._sights.of(visit)
+        if catalog is not self._catalog:
+            self._catalog, self._bodies = catalog, {}
+        kept = self._bodies
+        body = kept.get(sight)
+        if body is None:
+            body = await self._control.run(partial(self._make, catalog, sight))
+            if len(kept) < _MOST_KEPT:
+                kept[sight] = body
+        await visit.answer(body, b"application/json")
+
+    def _make(self, catalog: Catalog, sight: Sight) -> bytes:
+        examples = self._examples(sight)
+        made = document(catalog, self._routes(), self._store.settings.project, sight, rows=self._limits.rows, examples=examples)
+        return msgspec.json.encode(made)
+
+    def _examples(self, sight: Sight) -> dict[str, Any]:
+        """Returns look-ups to begin with; their keys are invented."""
+        found: dict[str, Any] = {}
+        for name in sight.read if sight.everything else ():
+            if len(found) == _MOST_EXAMPLES:
+                break
+            try:
+                found[name] = self._store.example(name)
+            except FeatureStoreError:  # an apply that was allowed to break it
+                continue
+        return found
+
+
+def document(
+    catalog: Catalog,
+    routes: tuple[RouteSpec, ...],
+    project: str,
+    sight: Sight,
+    *,
+    rows: int = 10_000,
+    examples: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the OpenAPI document of a project.
+
+    Args:
+        catalog: what is applied.
+        routes: the routes there are.
+        project: the project's name.
+        sight: what of it whoever asks may see.
+        rows: how many rows a look-up or a push may have.
+        examples: look-ups to begin with, by the service or view.
+    """
+    selections: dict[str, Selection] = {}
+    for name in sight.read:
+        try:
+            selections[name] = select(catalog, parse_references(catalog.services.get(name, name)))
+        except FeatureStoreError:  # an apply that was allowed to break it
+            continue
+    contents = Contents(sight, rows, tuple(selections), examples or {})
+    schemas = contents.schemas()
+    for name, selection in selections.items():
+        schemas |= _of_selection(name, "service" if name in catalog.services else "view", selection, contents)
+    paths: dict[str, dict[str, Any]] = {}
+    for spec in routes:
+        if spec.summary and _of_use(spec, sight):
+            paths.setdefault(spec.path, {})[spec.method.lower()] = _operation(spec, contents)
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": f"Features of {project}",
+            "version": f"{catalog.revision}",
+            "description": f"Served by featurestore {version('featurestore')}. The version is the catalog's revision.",
+        },
+        "tags": [{"name": name, "description": words} for name, words in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "A key or a token."}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _of_use(spec: RouteSpec, sight: Sight) -> bool:
+    """Tells whether a route is there for somebody: what they could only be refused is left out."""
+    if sight.everything or spec.need.action == "none":
+        return True
+    if spec.need.kind == "features":
+        return bool(sight.features or sight.read)
+    return bool(sight.pushed) if spec.need.action == "write" else True
+
+
+def _of_selection(name: str, kind: str, selection: Selection, contents: Contents) -> dict[str, Schema]:
+    row, columns = of_rows(selection, contents.rows)
+    return {
+        f"{name}.row": row | {"description": f"A row that {kind} {name!r} is asked about; other columns are passed over."},
+        f"{name}.columns": columns | {"description": f"Rows that {kind} {name!r} is asked about, as columns of one length."},
+        f"{name}.question": contents.question({"type": "string", "enum": [name]}, to(f"{name}.row"), to(f"{name}.columns")),
+        f"{name}.answer": of_answer(selection),
+    }
+
+
+def _operation(spec: RouteSpec, contents: Contents) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "summary": spec.summary,
+        "operationId": f"{spec.method.lower()}{''.join(part.strip('{}').title() for part in spec.path.split('/'))}",
+        "tags": [_tag(spec)],
+        "responses": {"200": contents.answer(spec.path)},
+    }
+    statuses = set(_OF_ALL) if spec.need.action != "none" else {"503"}
+    if spec.method == "POST":
+        statuses |= set(_OF_BODIES)
+    if "{" in spec.path:
+        statuses.add("404")
+    parameters = contents.parameters(spec.path)
+    if parameters:
+        made["parameters"] = parameters
+    body = contents.body(spec.path)
+    if body is not None:
+        made["requestBody"] = {"required": True, "content": body}
+    made["responses"] |= {status: _fault(status) for status in sorted(statuses)}
+    if spec.need.action == "none":
+        made["security"] = []
+    return made
+
+
+def _tag(spec: RouteSpec) -> str:
+    return "health" if spec.need.action == "none" else "features" if spec.method == "POST" else "discovery"
+
+
+def _fault(status: str) -> Schema:
+    return {"description": _FAULTS[status], "content": {_PROBLEM: {"schema": to("Problem")}}}

@@ -1,0 +1,143 @@
+"""JSON schemas of what is applied: of the rows that a service takes, and of its answers. In the dialect of OpenAPI 3.0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from featurestore.definitions.feature import FeatureSpec
+from featurestore.definitions.request import RequestField
+from featurestore.dtypes import inner_dtype
+from featurestore.selection.select import Selection
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+STATUSES = ["present", "null", "expired", "missing"]
+_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}], "example": 0.5}
+_SIMPLE: dict[Any, Schema] = {
+    pl.Boolean: {"type": "boolean"},
+    pl.Float32: _NUMBER,
+    pl.Float64: _NUMBER,
+    pl.String: {"type": "string"},
+    pl.Binary: {"type": "string", "format": "byte"},
+    pl.Datetime: {"type": "string", "format": "date-time"},
+    pl.Date: {"type": "string", "format": "date"},
+    pl.Time: {"type": "string", "description": "A time of day, 23:59:59.999999"},
+    pl.Duration: {"type": "string", "description": "A duration of ISO 8601, PT3600S"},
+    pl.Decimal: {"type": "string", "description": "A decimal number", "pattern": r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"},
+}
+_BITS: dict[Any, tuple[int, int]] = {
+    pl.Int8: (-(2**7), 2**7 - 1), pl.Int16: (-(2**15), 2**15 - 1), pl.Int32: (-(2**31), 2**31 - 1), pl.Int64: (-(2**63), 2**63 - 1),
+    pl.UInt8: (0, 2**8 - 1), pl.UInt16: (0, 2**16 - 1), pl.UInt32: (0, 2**32 - 1), pl.UInt64: (0, 2**64 - 1),
+}  # fmt: skip
+_BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "minimum", "lt": "maximum"}
+_EXCLUSIVE = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+
+
+def of_dtype(dtype: pl.DataType) -> Schema:
+    """Returns the schema of a dtype's values in JSON.
+
+    Example:
+        >>> of_dtype(pl.List(pl.Date))["items"]
+        {'type': 'string', 'format': 'date', 'nullable': True}
+    """
+    if isinstance(dtype, (pl.List, pl.Array)):
+        made = _array(nullable(of_dtype(inner_dtype(dtype))))
+        return made | ({"minItems": dtype.size, "maxItems": dtype.size} if isinstance(dtype, pl.Array) else {})
+    if dtype.base_type() in _BITS:
+        least, most = _BITS[dtype.base_type()]
+        return {"type": "integer", "minimum": least, "maximum": most, "example": 1}
+    return dict(_SIMPLE[dtype.base_type()])
+
+
+def nullable(schema: Schema) -> Schema:
+    """Returns the schema of the same values and null."""
+    if "enum" in schema:
+        return schema | {"nullable": True, "enum": [*schema["enum"], None]}
+    return schema | {"nullable": True}
+
+
+def of_feature(feature: FeatureSpec) -> Schema:
+    """Returns the schema of a feature's values, with what is said of it."""
+    told = [feature.description, f"in {feature.unit}" if feature.unit else "", str(feature.window) if feature.window else ""]
+    words = "; ".join(each for each in told if each)
+    return nullable(of_dtype(feature.dtype)) | ({"description": words} if words else {})
+
+
+def of_field(field: RequestField) -> Schema:
+    """Returns the schema of a request's field, with its constraints."""
+    made = of_dtype(field.dtype)
+    if field.constraints:
+        made.pop("example", None)
+    numeric = (field.dtype.is_numeric() and "type" in made) or field.dtype.is_float()
+    for name, bound in field.constraints.items():
+        if name in _BOUNDS and numeric and not isinstance(field.dtype, pl.Decimal):
+            target = made["anyOf"][0] if "anyOf" in made else made
+            target = dict(target)
+            target[_BOUNDS[name]] = bound
+            if name in _EXCLUSIVE:
+                target[_EXCLUSIVE[name]] = True
+            # A bounded number is never NaN, and is not told to be infinite.
+            made = target
+        elif name in ("min_length", "max_length"):
+            made[{"min_length": "min", "max_length": "max"}[name] + ("Items" if made["type"] == "array" else "Length")] = bound
+        elif name == "pattern":
+            made["pattern"] = bound
+        elif name == "one_of":
+            made["enum"] = list(bound)
+    if field.description:
+        made["description"] = field.description
+    if not field.required:
+        made["default"] = field.default
+    return nullable(made) if field.nullable else made
+
+
+def of_rows(selection: Selection, most: int) -> tuple[Schema, Schema]:
+    """Returns the schemas of a row that a look-up brings, and of the same rows as columns, no more than ``most`` of them."""
+    properties: dict[str, Schema] = {}
+    for join in selection.joins:
+        for column, (key, dtype) in zip(join.on, join.keys.items(), strict=True):
+            said = f"The join key {key!r} of {join.label!r}; null for an entity that nobody knows."
+            properties.setdefault(column, nullable(of_dtype(dtype)) | {"description": said})
+    required = list(properties)
+    for each in selection.computation.fields:
+        properties.setdefault(each.field.name, of_field(each.field))
+        if each.field.required and each.field.name not in required:
+            required.append(each.field.name)
+    taken: Schema = {"not": {"anyOf": [{"required": [name]} for name in selection.names]}}
+    row: Schema = {"type": "object", "properties": properties, "required": required, **taken}
+    columns: Schema = {name: _array(schema) | {"maxItems": most} for name, schema in properties.items()}
+    return row, {"type": "object", "properties": columns, "required": required, **taken}
+
+
+def of_answer(selection: Selection) -> Schema:
+    """Returns the schema of the answer to a look-up."""
+    found = {column.name: column.feature for join in selection.joins for column in join.columns}
+    found |= {output.name: output.feature for output in selection.computation.outputs}
+    names = list(selection.names)
+    statuses = {"type": "array", "items": {"type": "string", "enum": STATUSES}}
+    times = {"type": "array", "items": {"type": "string", "format": "date-time", "nullable": True}}
+    labels = [join.label for join in selection.joins]
+    return {
+        "type": "object",
+        "required": ["features"],
+        "additionalProperties": False,
+        "properties": {
+            "features": _object({name: _array(of_feature(found[name])) for name in names}),
+            "status": _object(dict.fromkeys(names, statuses)),
+            "event_time": _object(dict.fromkeys(labels, times)),
+            "types": _object(dict.fromkeys(names, _TEXT)),
+        },
+    }
+
+
+def _array(items: Schema) -> Schema:
+    # NOTE: of alternatives Swagger UI would show one of each.
+    return {"type": "array", "items": items} | ({"example": [items["example"]]} if "anyOf" in items else {})
+
+
+def _object(properties: dict[str, Schema], required: Sequence[str] | None = None) -> Schema:
+    names = list(properties) if required is None else list(required)
+    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return made | ({"required": names} if names else {})

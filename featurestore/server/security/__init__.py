@@ -1,0 +1,1 @@
+"""Security: keys, tokens and what they allow."""

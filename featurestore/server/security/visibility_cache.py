@@ -1,0 +1,52 @@
+"""Sights: what each of those who ask sees of the catalog, worked out once for each while the catalog stays the same."""
+
+from typing import TYPE_CHECKING, cast
+
+from featurestore.access.visibility import Sight, see
+from featurestore.definitions.catalog import Catalog
+from featurestore.server.http.context import Visit
+from featurestore.server.security.guard import Kind, Principal, Resource
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
+
+_MOST_KEPT = 256
+
+
+class Sights:
+    """Asks the guard what may be seen.
+
+    Args:
+        store: has the catalog.
+    """
+
+    def __init__(self, store: "FeatureStore") -> None:
+        self._store = store
+        self._project = store.settings.project
+        self._catalog: Catalog | None = None
+        self._seen: dict[Principal, Sight] = {}
+
+    def of(self, visit: Visit) -> tuple[Catalog, Sight]:
+        """Returns the catalog, and what whoever asks sees of it."""
+        catalog = self._store.catalog_at_hand
+        if catalog is not self._catalog:
+            self._catalog, self._seen = catalog, {}
+        assert visit.principal is not None, "a route that needs something admits first"
+        found = self._seen.get(visit.principal)
+        if found is None:
+            found = see(catalog, lambda action, kind, name: visit.may(action, self._resource(kind, name)))
+            if len(self._seen) >= _MOST_KEPT:
+                self._seen.clear()
+            self._seen[visit.principal] = found
+        return catalog, found
+
+    def names(self, visit: Visit) -> frozenset[str] | None:
+        """Returns the names that whoever asks may see, features' too; None where these are all there are."""
+        sight = self.of(visit)[1]
+        if sight.everything:
+            return None
+        features = [part for name in sight.features for part in (name, name.partition(".")[2])]
+        return frozenset({*sight.services, *sight.views, *sight.entities, *sight.sources, *sight.read, *sight.pushed, *features})
+
+    def _resource(self, kind: str, name: str) -> Resource:
+        return Resource(cast("Kind", kind), (name,) if name else (), self._project)

@@ -1,0 +1,78 @@
+"""All observers of a server: which ones its settings ask for, and that each is told by itself."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from featurestore.server.telemetry.audit import AuditLog
+from featurestore.server.telemetry.events import Observer
+from featurestore.server.telemetry.feature_log import FeatureLogging
+from featurestore.server.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from featurestore.materialization.results import PushSummary
+    from featurestore.retrieval.online_result import OnlineRows
+    from featurestore.server.http.context import Visit
+    from featurestore.store import FeatureStore
+
+_log = logging.getLogger("featurestore.server")
+
+
+class Observers:
+    """Several observers, each told by itself: where one fails, that is logged, and the others are told all the same.
+
+    Args:
+        observers: the observers.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+        """Tells each."""
+        self._each(lambda observer: observer.request(route, status, seconds, visit))
+
+    def online(self, selection_name: str, rows: "OnlineRows") -> None:
+        """Tells each."""
+        self._each(lambda observer: observer.online(selection_name, rows))
+
+    def push(self, summary: "PushSummary") -> None:
+        """Tells each."""
+        self._each(lambda observer: observer.push(summary))
+
+    def close(self) -> None:
+        """Tells each."""
+        self._each(lambda observer: observer.close())
+
+    def metrics(self) -> bytes:
+        """Returns what they counted."""
+        return b"".join(observer.metrics() for observer in self._observers)
+
+    def _each(self, tell: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                tell(observer)
+            except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
+                # NOTE: without the error's text, which may have values.
+                _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
+
+
+def make_observer(store: "FeatureStore") -> Observer:
+    """Returns the observers that a project's settings ask for.
+
+    Raises:
+        ConfigError: the audit log cannot be written.
+        MissingExtraError: OpenTelemetry is asked for and not installed.
+    """
+    settings = store.settings
+    others: list[Observer] = []
+    if settings.tracing:
+        from featurestore.server.telemetry.tracing import Tracing
+
+        others.append(Tracing(store.clock))
+    if settings.audit:
+        others.insert(0, AuditLog(settings.audit, settings.root, store.clock, store.entity_digests))
+    metrics = Metrics(store)  # it has a thread, so it begins once nothing fails any more
+    # The feature log is the first to be closed, so that what it writes then is counted.
+    found: list[Observer] = [FeatureLogging(store, metrics.logged), metrics, *others]
+    return Observers(found)

@@ -1,0 +1,44 @@
+"""Feature logging at the server: answers of the services that say ``log=`` are sampled."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from featurestore.definitions.catalog import Catalog
+from featurestore.server.telemetry.events import NoObserver
+
+if TYPE_CHECKING:
+    from featurestore.retrieval.feature_logger import FeatureLogger
+    from featurestore.retrieval.online_result import OnlineRows
+    from featurestore.store import FeatureStore
+
+
+class FeatureLogging(NoObserver):
+    """Hands answers to the feature log. What a service does not ask for costs a look into a dictionary.
+
+    Args:
+        store: the store that is served.
+        told: is told of a service how many rows were written, and how many dropped.
+    """
+
+    def __init__(self, store: "FeatureStore", told: Callable[[str, int, int], None]) -> None:
+        self._store = store
+        self._told = told
+        self._catalog: Catalog | None = None
+        self._rates: Mapping[str, float] = {}
+        self._logger: FeatureLogger | None = None
+
+    def online(self, selection_name: str, rows: "OnlineRows") -> None:
+        """Hands an answer on, if a service was asked for that is logged."""
+        catalog = self._store.catalog_at_hand
+        if catalog is not self._catalog:
+            self._catalog = catalog
+            self._rates = {name: service.log for name, service in catalog.services.items() if service.log}
+        rate = self._rates.get(selection_name)
+        if rate is not None:
+            self._logger = self._logger or self._store.feature_logger(self._told)
+            self._logger.offer(selection_name, rate, rows)
+
+    def close(self) -> None:
+        """Writes what waits."""
+        if self._logger is not None:
+            self._logger.close()

@@ -1,0 +1,51 @@
+"""Spans for OpenTelemetry: one a request, in the trace that its ``traceparent`` header names."""
+
+from typing import TYPE_CHECKING, Any
+
+from featurestore.clock import Clock, to_micros
+from featurestore.errors import MissingExtraError
+from featurestore.server.telemetry.events import NoObserver
+
+try:
+    from opentelemetry import propagate, trace
+except ImportError as error:
+    raise MissingExtraError("tracing=true", "tracing") from error
+
+if TYPE_CHECKING:
+    from featurestore.server.http.context import Visit
+
+
+class Tracing(NoObserver):
+    """Tells OpenTelemetry of every request. What becomes of the spans is what the process is configured for (``OTEL_…``).
+
+    Args:
+        clock: tells the present.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tracer = trace.get_tracer("featurestore.server")
+
+    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+        """Makes the span of a request that was answered."""
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in visit.scope["headers"] if name in _CARRIED}
+        end = to_micros(self._clock()) * 1000
+        told: dict[str, Any] = {
+            "http.request.method": visit.scope["method"], "http.route": route, "http.response.status_code": status,
+            "featurestore.rows": visit.rows,
+        }  # fmt: skip
+        if visit.asked is not None:
+            told["featurestore.asked"] = visit.asked.names
+        span = self._tracer.start_span(
+            f"{visit.scope['method']} {route}",
+            propagate.extract(carrier) if carrier else None,
+            trace.SpanKind.SERVER,
+            attributes=told,
+            start_time=end - round(seconds * 1e9),
+        )
+        if status >= 500:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(end)
+
+
+_CARRIED = frozenset({b"traceparent", b"tracestate", b"baggage"})

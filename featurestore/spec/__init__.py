@@ -1,1 +1,0 @@
-"""What users write: frozen values that do no I/O."""

@@ -1,0 +1,1 @@
+"""Windows: sums over sliding spans of time, in training and online."""
