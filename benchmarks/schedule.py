@@ -14,7 +14,7 @@ from benchmarks.measure import Line, in_turn
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.clock import to_micros
 from featurestore.registry.leases import Leases
-from featurestore.registry.schedule_state import Due, Dues
+from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 
 VIEWS, SECONDS, REACH = 500, 10, 0.050
 SCHEDULES = ("5m", "15m", "1h", "*/5 * * * *", "0 6 * * mon-fri Europe/Berlin")
@@ -26,13 +26,13 @@ def lines(*, full: bool) -> Iterator[Line]:
     folder = Path(tempfile.mkdtemp(prefix="schedule-"))
     opened = FeatureStore(folder, project="schedule", clock=lambda: NOW)
     opened.apply(_views())
-    dues, leases = Dues(opened._registry), Leases(opened._registry)
+    dues, leases = ScheduleStates(opened._registry), Leases(opened._registry)
     later = to_micros(NOW + timedelta(days=1))
     names = [f"{kind}view_{number}" for kind in ("", "upkeep:") for number in range(VIEWS)]
     for name in names:
         lease = leases.acquire(name, "benchmark", 30)
         assert lease is not None
-        dues.move(lease, None, Due(lease.name, later, "done", settled_at=later), release=True)
+        dues.move(lease, None, ScheduleState(lease.name, later, "done", settled_at=later), release=True)
     scheduler = opened.scheduler()
     database = opened._registry.database
 

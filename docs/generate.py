@@ -18,18 +18,18 @@ from rich.text import Text
 
 import featurestore
 from featurestore import errors
-from featurestore.aggregates import Aggregate, Part
+from featurestore.aggregates import Aggregate, PartialAggregate
 from featurestore.cli.app import app
 from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
 from featurestore.definitions.window import Aggregation, aggregate
 from featurestore.maintenance.delete_project import Removed, TeardownReport
-from featurestore.maintenance.doctor import Diagnosis, Finding
+from featurestore.maintenance.doctor import DoctorReport, Finding
 from featurestore.maintenance.status import StatusReport, ViewStatus
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
-from featurestore.privacy.forget import ForgetReport, Forgotten
+from featurestore.privacy.forget import ErasedEntry, ForgetReport
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
@@ -75,7 +75,7 @@ GROUPS: dict[str, list[Any]] = {
         Aggregation,
         aggregate,
         Aggregate,
-        Part,
+        PartialAggregate,
     ],
     "References": [ViewReference, FeatureReference],
     "The client": [RemoteFeatureStore, RemoteRows, PushedRows],
@@ -90,10 +90,10 @@ GROUPS: dict[str, list[Any]] = {
         ViewStatus,
         Run,
         ForgetReport,
-        Forgotten,
+        ErasedEntry,
         TeardownReport,
         Removed,
-        Diagnosis,
+        DoctorReport,
         Finding,
         Plan,
         Change,
@@ -106,7 +106,7 @@ SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.
 """Those that users define by a subclass."""
 
 NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,
-              ForgetReport, TeardownReport, Diagnosis, Streams)  # fmt: skip
+              ForgetReport, TeardownReport, DoctorReport, Streams)  # fmt: skip
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")

@@ -16,7 +16,7 @@ from featurestore.errors import ConfigError
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
-    from featurestore.offline.base import Eraser, FeatureLog, Gate, OfflineStore, Table, Upkeep
+    from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, Table, Upkeep, WriteBarrier
     from featurestore.offline.condition import Mender
     from featurestore.online.base import OnlineStore
     from featurestore.registry.tombstone_secret import TombstoneSecret
@@ -155,11 +155,11 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
     return server_facts(settings.online)
 
 
-def open_gate(settings: Settings) -> "Gate":
+def open_gate(settings: Settings) -> "WriteBarrier":
     """Returns the gate that all writes of a project pass."""
-    from featurestore.offline.write_barrier import FileGate
+    from featurestore.offline.write_barrier import FileWriteBarrier
 
-    return FileGate(settings.history_folder / settings.project)
+    return FileWriteBarrier(settings.history_folder / settings.project)
 
 
 def tombstone_secret(settings: Settings) -> "TombstoneSecret":

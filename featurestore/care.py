@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from featurestore.definitions.entity import Entity
     from featurestore.maintenance.backup import Backup
     from featurestore.maintenance.delete_project import Remover, TeardownReport
-    from featurestore.maintenance.doctor import Check, Diagnosis, Finding
+    from featurestore.maintenance.doctor import Check, DoctorReport, Finding
     from featurestore.maintenance.maintain import UpkeepReport
     from featurestore.privacy.forget import ForgetReport, Forgetter
 
@@ -224,7 +224,7 @@ class Care(Parts):
         files, size = copy_history(self.settings, folder / "offline")
         return Backup(folder, registry, files, size)
 
-    def doctor(self, *, repair: bool = False) -> "Diagnosis":
+    def doctor(self, *, repair: bool = False) -> "DoctorReport":
         """Examines the project: settings, servers, clocks, disks, definitions, and registry, history and online store together.
 
         Of each view some entities are looked up in both stores and compared.

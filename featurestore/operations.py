@@ -18,13 +18,13 @@ from featurestore.online.base import OnlineLostError
 if TYPE_CHECKING:
     from threading import Event
 
-    from featurestore.maintenance.status import Notice, StatusReport
+    from featurestore.maintenance.status import Alert, StatusReport
     from featurestore.materialization.progress import Progress
     from featurestore.materialization.results import MaterializeSummary, PushSummary
     from featurestore.registry.audit_trail import AuditRecord, EntityDigests
     from featurestore.registry.ledger import Run, State
     from featurestore.registry.serving import ViewVersion
-    from featurestore.scheduling.scheduler import Outcome, Scheduler
+    from featurestore.scheduling.scheduler import Scheduler, TaskResult
 
 
 class Operations(Care):
@@ -157,7 +157,7 @@ class Operations(Care):
         return PushSummary(self._pusher.push([self._at_hand.of(each) for each in chosen], frame_of(rows)))
 
     def scheduler(
-        self, *, told: "Callable[[Outcome], None] | None" = None, notify: "Callable[[Notice], None] | None" = None
+        self, *, told: "Callable[[TaskResult], None] | None" = None, notify: "Callable[[Alert], None] | None" = None
     ) -> "Scheduler":
         """Returns what runs the views that have a schedule: ``once`` for all that is due, or ``schedule`` for as long as it takes.
 

@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from featurestore.definitions.fingerprint import Transform
     from featurestore.engines.base import Engine
     from featurestore.maintenance.check_history import HistoryChecks
-    from featurestore.maintenance.maintain import Keeping
-    from featurestore.maintenance.status import Promises, PromiseWatch, StatusReport
+    from featurestore.maintenance.maintain import Maintenance
+    from featurestore.maintenance.status import FreshnessMonitor, FreshnessTracker, StatusReport
     from featurestore.materialization.materializer import Materializer
-    from featurestore.materialization.online_repair import Mending
+    from featurestore.materialization.online_repair import OnlineRepair
     from featurestore.materialization.online_trust import WatchedOnline
     from featurestore.materialization.progress import Progress
     from featurestore.materialization.push import Pusher
     from featurestore.materialization.results import ViewSummary
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
-    from featurestore.privacy.guarded_stores import Gatekeeper
+    from featurestore.privacy.guarded_stores import ForgottenFilter
     from featurestore.project.apply import Applier
-    from featurestore.project.definition_loader import AtHand
+    from featurestore.project.definition_loader import DefinitionLoader
     from featurestore.registry.api_keys import Keys
-    from featurestore.registry.catalog_cache import CatalogWatch
+    from featurestore.registry.catalog_cache import CatalogCache
     from featurestore.registry.leases import Lease
     from featurestore.registry.ledger import Ledger
-    from featurestore.registry.online_epochs import Epochs
+    from featurestore.registry.online_epochs import OnlineEpochs
     from featurestore.registry.serving import Serving
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.tombstones import Tombstones
     from featurestore.retrieval.feature_logger import FeatureLogger, Told
     from featurestore.retrieval.online import OnlineReader, RoundTrips
     from featurestore.retrieval.training import TrainingReader
-    from featurestore.scheduling.scheduler import Outcome, Scheduler
-    from featurestore.scheduling.upcoming import Agenda
+    from featurestore.scheduling.scheduler import Scheduler, TaskResult
+    from featurestore.scheduling.upcoming import UpcomingTasks
     from featurestore.scheduling.webhook import Notify
     from featurestore.sources.base import SourceReader
     from featurestore.streams.control import Streams
@@ -120,10 +120,10 @@ class Parts(MadeOnce):
         return Keys(self._registry)
 
     @once
-    def _at_hand(self) -> "AtHand":
-        from featurestore.project.definition_loader import AtHand
+    def _at_hand(self) -> "DefinitionLoader":
+        from featurestore.project.definition_loader import DefinitionLoader
 
-        return AtHand(self.settings.root / self.settings.definitions, self.settings.root)
+        return DefinitionLoader(self.settings.root / self.settings.definitions, self.settings.root)
 
     @once
     def _registry(self) -> "SpecRegistry":
@@ -144,11 +144,11 @@ class Parts(MadeOnce):
         return Serving(self._registry)
 
     @once
-    def _watch(self) -> "CatalogWatch":
+    def _watch(self) -> "CatalogCache":
         from featurestore.project.definition_loader import KnownCatalog
-        from featurestore.registry.catalog_cache import CatalogWatch
+        from featurestore.registry.catalog_cache import CatalogCache
 
-        return CatalogWatch(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
+        return CatalogCache(KnownCatalog(self._registry, self._at_hand), self.settings.refresh_seconds, self._forget_plans)
 
     @once
     def _applier(self) -> "Applier":
@@ -184,17 +184,17 @@ class Parts(MadeOnce):
         )
 
     @once
-    def _mending(self) -> "Mending":
-        from featurestore.materialization.online_repair import Mending
+    def _mending(self) -> "OnlineRepair":
+        from featurestore.materialization.online_repair import OnlineRepair
 
         job, views = self._materializer, lambda: self._watch.refresh().online
-        return Mending(self._registry, self._watched.look, views, lambda view, tell: job(tell).rebuilder.rebuild(view))
+        return OnlineRepair(self._registry, self._watched.look, views, lambda view, tell: job(tell).rebuilder.rebuild(view))
 
     @once
-    def _epochs(self) -> "Epochs":
-        from featurestore.registry.online_epochs import Epochs
+    def _epochs(self) -> "OnlineEpochs":
+        from featurestore.registry.online_epochs import OnlineEpochs
 
-        return Epochs(self._registry)
+        return OnlineEpochs(self._registry)
 
     def _filled(self, views: "Iterable[AppliedView]") -> set[tuple[str, int]]:
         """Returns which of some views have a history."""
@@ -219,10 +219,10 @@ class Parts(MadeOnce):
         return HistoryChecks(self.settings.project, self._ledger, mender, upkeep.tables, self._keeper)
 
     @once
-    def _keeper(self) -> "Gatekeeper":
-        from featurestore.privacy.guarded_stores import Gatekeeper
+    def _keeper(self) -> "ForgottenFilter":
+        from featurestore.privacy.guarded_stores import ForgottenFilter
 
-        return Gatekeeper(open_gate(self.settings), lambda: self._tombstones, lambda: self._watch.refresh().revision)
+        return ForgottenFilter(open_gate(self.settings), lambda: self._tombstones, lambda: self._watch.refresh().revision)
 
     @once
     def _engine(self) -> "Engine":
@@ -273,7 +273,7 @@ class Parts(MadeOnce):
     @once
     def _streams(self) -> "Streams":
         from featurestore.streams.control import Streams
-        from featurestore.streams.pending_entries import Patience
+        from featurestore.streams.pending_entries import PendingLimits
 
         project, fold = self.settings.project, self._materializer(None).fold
         return Streams(
@@ -282,44 +282,44 @@ class Parts(MadeOnce):
             lambda fold: self._make_pusher(fold, mend=fold),
             fold,
             lambda source, idle: open_stream(source, project, idle),
-            Patience(self._clock, self.settings.stream_pending_seconds),
+            PendingLimits(self._clock, self.settings.stream_pending_seconds),
         )
 
     @once
-    def _agenda(self) -> "Agenda":
+    def _agenda(self) -> "UpcomingTasks":
         return self._make_agenda()
 
-    def _make_agenda(self) -> "Agenda":
-        from featurestore.registry.schedule_state import Dues
-        from featurestore.scheduling.retry_policy import Belief, Retries
-        from featurestore.scheduling.schedules import Fires
+    def _make_agenda(self) -> "UpcomingTasks":
+        from featurestore.registry.schedule_state import ScheduleStates
+        from featurestore.scheduling.retry_policy import Belief, RetryPolicy
+        from featurestore.scheduling.schedules import ScheduleTimes
         from featurestore.scheduling.tasks import run_duties, upkeep_duties
-        from featurestore.scheduling.upcoming import Agenda
+        from featurestore.scheduling.upcoming import UpcomingTasks
 
         settings = self.settings
         history = settings.history_folder / settings.project
-        return Agenda(
-            Dues(self._registry),
+        return UpcomingTasks(
+            ScheduleStates(self._registry),
             lambda: [
                 *run_duties(self._watch.refresh(), self._run_due, settings.root, history),
                 *upkeep_duties(self._watch.refresh(), settings.upkeep_schedule, self._keep_due),
             ],
-            Fires(settings.schedule_timezone),
+            ScheduleTimes(settings.schedule_timezone),
             self._clock,
-            Belief.of(Retries.of(settings), settings.schedule_lease_seconds),
+            Belief.of(RetryPolicy.of(settings), settings.schedule_lease_seconds),
         )
 
-    def _scheduler(self, told: "Callable[[Outcome], None]", notify: "Notify") -> "Scheduler":
+    def _scheduler(self, told: "Callable[[TaskResult], None]", notify: "Notify") -> "Scheduler":
         from concurrent.futures import ThreadPoolExecutor
 
         from featurestore.registry.leases import Leases
-        from featurestore.registry.schedule_state import Dues
-        from featurestore.scheduling.retry_policy import Retries
+        from featurestore.registry.schedule_state import ScheduleStates
+        from featurestore.scheduling.retry_policy import RetryPolicy
         from featurestore.scheduling.scheduler import Scheduler
 
         settings = self.settings
         return Scheduler(
-            Dues(self._registry),
+            ScheduleStates(self._registry),
             Leases(self._registry),
             self._make_agenda(),
             {
@@ -327,7 +327,7 @@ class Parts(MadeOnce):
                 "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
             },
             clock=self._clock,
-            retries=Retries.of(settings),
+            retries=RetryPolicy.of(settings),
             lease_seconds=settings.schedule_lease_seconds,
             told=told,
             notify=notify,
@@ -349,30 +349,30 @@ class Parts(MadeOnce):
             keeping.clean_up()
             keeping.keep_logs()
 
-    def _keeping(self, retention: timedelta | None, *, dry_run: bool) -> "Keeping":
-        from featurestore.maintenance.maintain import Keeping, Retention
+    def _keeping(self, retention: timedelta | None, *, dry_run: bool) -> "Maintenance":
+        from featurestore.maintenance.maintain import Maintenance, Retention
 
         settings = self.settings
         logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
         files, versions = (timedelta(days=each) for each in (settings.keep_files_days, settings.keep_versions_days))
         kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
         stores = self._offline, open_upkeep(settings, self._clock), self._online, self._feature_log, self._keeper
-        return Keeping(
+        return Maintenance(
             settings.project, self._ledger, self._serving, *stores, self._clock, kept, self._watched.space, dry_run=dry_run
         )
 
     @once
-    def _promises(self) -> "Promises":
-        from featurestore.maintenance.status import Promises
+    def _promises(self) -> "FreshnessTracker":
+        from featurestore.maintenance.status import FreshnessTracker
         from featurestore.registry.source_notices import Notices
 
-        return Promises(Notices(self._registry).exchange)
+        return FreshnessTracker(Notices(self._registry).exchange)
 
-    def _promise_watch(self, holder: str, standing: "Callable[[], StatusReport]") -> "PromiseWatch":
-        from featurestore.maintenance.status import PromiseWatch
+    def _promise_watch(self, holder: str, standing: "Callable[[], StatusReport]") -> "FreshnessMonitor":
+        from featurestore.maintenance.status import FreshnessMonitor
         from featurestore.registry.leases import Leases
 
-        return PromiseWatch(Leases(self._registry), holder, _PROMISES_SECONDS, standing, self._notify)
+        return FreshnessMonitor(Leases(self._registry), holder, _PROMISES_SECONDS, standing, self._notify)
 
     @once
     def _notify(self) -> "Notify":

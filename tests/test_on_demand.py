@@ -19,7 +19,7 @@ from featurestore.clock import from_micros
 from featurestore.definitions.on_demand import OnDemandViewMeta
 from featurestore.definitions.reference import parse_references
 from featurestore.errors import BreakingChangeError, DefinitionErrors, NameClashError, NotFoundError, RegistryError, RequestError
-from featurestore.on_demand.evaluate import Step
+from featurestore.on_demand.evaluate import OnDemandStep
 from featurestore.selection.select import select
 from tests.projects import Hand, store_at
 
@@ -185,13 +185,13 @@ class TestOnlyWhatIsAskedFor:
     def test_it_alone_is_computed(self, store: FeatureStore) -> None:
         """The spine has neither what the others need, nor what would make them fail."""
         computed = []
-        run = Step.run
+        run = OnDemandStep.run
 
-        def seen(self: Step, *args: Any) -> Any:
+        def seen(self: OnDemandStep, *args: Any) -> Any:
             computed.append((self.view, {output.feature.name for output in self.outputs}))
             return run(self, *args)
 
-        with patch.object(Step, "run", seen):
+        with patch.object(OnDemandStep, "run", seen):
             assert store.online("risk.legs", [{"stops": 4}]).to_dicts() == [{"stops": 4, "legs": 5}]
             store.training_frame(spine([{"origin": "JFK", "distance": 1.0}]), "price.legs_if_far", time="t")
         assert computed == [("risk", {"legs"}), ("risk", {"far", "legs"}), ("price", {"legs_if_far"})]

@@ -12,7 +12,7 @@ from featurestore.access.pii import personal_features
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.reference import FeatureReference, Reference, ViewReference, parse_references
 from featurestore.errors import NameClashError, NotFoundError, RequestError
-from featurestore.selection.resolve import Found, find_columns, find_inputs
+from featurestore.selection.resolve import ResolvedReference, find_columns, find_inputs
 
 Grants = Sequence[Grant]
 _Feature = tuple[str, str]
@@ -21,14 +21,14 @@ _Feature = tuple[str, str]
 _UNFOUND = (NotFoundError, NameClashError, RequestError)
 
 
-class Permits:
+class Policy:
     """What may be done in a catalog.
 
     Args:
         catalog: what is applied.
 
     Example:
-        >>> Permits(Catalog()).refusal([Grant("writer", "project")], "read", "features", ["weather.temp"])
+        >>> Policy(Catalog()).refusal([Grant("writer", "project")], "read", "features", ["weather.temp"])
         "may not read 'weather.temp'; that takes the grant of a reader"
     """
 
@@ -85,7 +85,9 @@ class Permits:
                         return f"{told}: {what} is personal information, which takes a grant with pii" if open_to else told
         return ""
 
-    def _allowed(self, grants: Grants, found: Found, *, personal: bool = True, above: frozenset[_Feature] = frozenset()) -> bool:
+    def _allowed(
+        self, grants: Grants, found: ResolvedReference, *, personal: bool = True, above: frozenset[_Feature] = frozenset()
+    ) -> bool:
         """Tells whether a feature may be read; ``personal=False`` overlooks that some take a grant with pii."""
         count = [each for each in grants if each.pii] if personal and self._is_personal(found) else grants
         if _wide(count):
@@ -144,7 +146,7 @@ class Permits:
             else:
                 yield reference
 
-    def _is_personal(self, found: Found) -> bool:
+    def _is_personal(self, found: ResolvedReference) -> bool:
         return found.feature.name in self._personal.get(found.owner, ())
 
     @cached_property
@@ -155,7 +157,7 @@ class Permits:
         """Returns the features that a service gives; none where there is no such service."""
         return frozenset((found.owner, found.feature.name) for found in self._columns_of(service))
 
-    def _stored_of(self, columns: Iterable[Found]) -> set[str]:
+    def _stored_of(self, columns: Iterable[ResolvedReference]) -> set[str]:
         """Returns the views whose rows the values of columns come from."""
         views: set[str] = set()
         seen: set[_Feature] = set()
@@ -169,12 +171,12 @@ class Permits:
                 ahead += self._inputs(found.owner, found.feature.name)
         return views
 
-    def _columns_of(self, service: str) -> list[Found]:
+    def _columns_of(self, service: str) -> list[ResolvedReference]:
         known = self._catalog.services.get(service)
         return self._find(known.references if known is not None else ())
 
-    def _find(self, references: Iterable[Reference]) -> list[Found]:
-        columns: list[Found] = []
+    def _find(self, references: Iterable[Reference]) -> list[ResolvedReference]:
+        columns: list[ResolvedReference] = []
         for reference in references:
             try:
                 columns += find_columns(self._catalog, reference)
@@ -182,7 +184,7 @@ class Permits:
                 continue
         return columns
 
-    def _inputs(self, view: str, feature: str) -> list[Found]:
+    def _inputs(self, view: str, feature: str) -> list[ResolvedReference]:
         """Returns what an on-demand feature is computed from."""
         spec = self._catalog.on_demand[view]
         try:

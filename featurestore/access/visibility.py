@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from featurestore.definitions.catalog import Catalog
 
-May = Callable[[str, str, str], bool]
+AccessCheck = Callable[[str, str, str], bool]
 """Tells of an action, a kind and a name whether somebody may: ``may("read", "view", "weather")``."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class Visibility:
     """What somebody sees of a catalog, by name, in order.
 
     Args:
@@ -34,12 +34,12 @@ class Sight:
     everything: bool = False
 
 
-def see(catalog: Catalog, may: May) -> Sight:
+def see(catalog: Catalog, may: AccessCheck) -> Visibility:
     """Returns what somebody sees of a catalog.
 
     Example:
         >>> see(Catalog(), lambda action, kind, name: True)
-        Sight(services=(), views=(), entities=(), sources=(), read=(), features=(), pushed=(), everything=True)
+        Visibility(services=(), views=(), entities=(), sources=(), read=(), features=(), pushed=(), everything=True)
     """
 
     def those(action: str, kind: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def see(catalog: Catalog, may: May) -> Sight:
 
     views = {name: applied.spec.feature_names for name, applied in catalog.served.items()}
     views |= {name: spec.feature_names for name, spec in catalog.on_demand.items()}
-    return Sight(
+    return Visibility(
         services=those("read", "service", catalog.services),
         views=those("read", "view", views),
         entities=those("read", "entity", catalog.entities),

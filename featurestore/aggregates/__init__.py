@@ -1,6 +1,6 @@
 """Aggregates: what a window can make of its events. ``base`` says what one is; each other file has some."""
 
-from featurestore.aggregates.base import AGGREGATES, Aggregate, Part
+from featurestore.aggregates.base import AGGREGATES, Aggregate, PartialAggregate
 from featurestore.aggregates.counts import Count, CountDistinct
 from featurestore.aggregates.ends import First, Last, LastN
 from featurestore.aggregates.extremes import Max, Min
@@ -19,7 +19,7 @@ __all__ = [
     "Max",
     "Mean",
     "Min",
-    "Part",
+    "PartialAggregate",
     "Quantile",
     "Std",
     "Sum",

@@ -24,7 +24,7 @@ AVAILABLE = "available_time"
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialAggregate:
     """Something kept of a stretch of events.
 
     Args:
@@ -52,9 +52,9 @@ class Part:
     in_order: bool = False
     compact: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     spare: int = 0
-    plain: "Part | None" = None
+    plain: "PartialAggregate | None" = None
     is_plain: Callable[[pl.Expr, pl.DataType, int], pl.Expr] | None = None
-    of: "Callable[[pl.DataType], Part] | None" = None
+    of: "Callable[[pl.DataType], PartialAggregate] | None" = None
 
     def merged(self, first: Columns, second: Columns) -> Columns:
         """Returns the columns of two stretches together, whichever of them have inputs."""
@@ -104,7 +104,7 @@ class Aggregate(ABC):
 
     @property
     @abstractmethod
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """What it keeps."""
 
     @abstractmethod

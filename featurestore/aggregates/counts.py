@@ -5,12 +5,14 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import Aggregate, Part, only
+from featurestore.aggregates.base import Aggregate, PartialAggregate, only
 from featurestore.identity import distinct_values
 
-ROWS = Part("rows", lambda _, dtype: only(pl.lit(1, pl.Int64)), lambda a, b: only(a[0] + b[0]))
-COUNT = Part("count", lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.lit(1, pl.Int64))), lambda a, b: only(a[0] + b[0]))
-VALUES = Part(
+ROWS = PartialAggregate("rows", lambda _, dtype: only(pl.lit(1, pl.Int64)), lambda a, b: only(a[0] + b[0]))
+COUNT = PartialAggregate(
+    "count", lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.lit(1, pl.Int64))), lambda a, b: only(a[0] + b[0])
+)
+VALUES = PartialAggregate(
     "distinct",
     lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.concat_list(x))),
     lambda a, b: only(pl.concat_list(a[0], b[0]).list.unique(maintain_order=True)),
@@ -26,7 +28,7 @@ class Count(Aggregate, name="count"):
     of_rows: bool = False
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (ROWS,) if self.of_rows else (COUNT,)
 
@@ -52,7 +54,7 @@ class CountDistinct(Aggregate, name="count_distinct"):
     empty = 0
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (VALUES,)
 

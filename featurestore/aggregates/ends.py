@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import AVAILABLE, EVENT, Aggregate, Columns, Part, only
+from featurestore.aggregates.base import AVAILABLE, EVENT, Aggregate, Columns, PartialAggregate, only
 from featurestore.dtypes import inner_dtype
 
 
@@ -25,8 +25,8 @@ def _pick(chosen: pl.Expr, a: Columns, b: Columns) -> Columns:
     return tuple(pl.when(chosen).then(x).otherwise(y) for x, y in zip(a, b, strict=True))
 
 
-FIRST = Part("first", _lift, lambda a, b: _pick(_is_later(a, b), b, a), fields=3)
-LAST = Part("last", _lift, lambda a, b: _pick(_is_later(a, b), a, b), fields=3)
+FIRST = PartialAggregate("first", _lift, lambda a, b: _pick(_is_later(a, b), b, a), fields=3)
+LAST = PartialAggregate("last", _lift, lambda a, b: _pick(_is_later(a, b), a, b), fields=3)
 
 
 class _End(Aggregate, ABC, name=None):
@@ -52,7 +52,7 @@ class First(_End, name="first"):
     """The first input: of the least event time, then available time, then value."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (FIRST,)
 
@@ -62,7 +62,7 @@ class Last(_End, name="last"):
     """The last input: of the greatest event time, then available time, then value."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (LAST,)
 
@@ -79,11 +79,11 @@ class LastN(Aggregate, name="last_n"):
     n: int = 1
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         n = self.n
         return (
-            Part(
+            PartialAggregate(
                 f"last_{n}",
                 lambda x, dtype: only(pl.when(x.is_not_null()).then(pl.concat_list(x))),
                 lambda a, b: only(pl.concat_list(a[0], b[0]).list.tail(n)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import Aggregate, Columns, Part, only
+from featurestore.aggregates.base import Aggregate, Columns, PartialAggregate, only
 
 
 def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
@@ -15,8 +15,8 @@ def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
 
 
 # As in Polars, NaN is passed over where there is any number.
-MIN = Part("min", _lift, lambda a, b: only(pl.min_horizontal(a[0], b[0])))
-MAX = Part("max", _lift, lambda a, b: only(pl.max_horizontal(a[0], b[0])))
+MIN = PartialAggregate("min", _lift, lambda a, b: only(pl.min_horizontal(a[0], b[0])))
+MAX = PartialAggregate("max", _lift, lambda a, b: only(pl.max_horizontal(a[0], b[0])))
 
 
 class _Extreme(Aggregate, ABC, name=None):
@@ -42,7 +42,7 @@ class Min(_Extreme, name="min"):
     """The least input. NaN is passed over where there is any number, as in Polars."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (MIN,)
 
@@ -52,6 +52,6 @@ class Max(_Extreme, name="max"):
     """The greatest input. NaN is passed over where there is any number, as in Polars."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (MAX,)

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import Aggregate, Columns, Part
+from featurestore.aggregates.base import Aggregate, Columns, PartialAggregate
 
 EXACT = 1024
 """Up to so many values in a window a quantile is exact."""
@@ -61,7 +61,7 @@ def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
     return pl.when(there).then(pl.concat_list(value)), pl.when(there).then(pl.concat_list(pl.lit(1, pl.Int64)))
 
 
-SAMPLES = Part(
+SAMPLES = PartialAggregate(
     "samples",
     _lift,
     lambda a, b: (pl.concat_list(a[0], b[0]), pl.concat_list(a[1], b[1])),
@@ -86,7 +86,7 @@ class Quantile(Aggregate, name="quantile"):
     q: float = 0.5
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (SAMPLES,)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import Aggregate, Columns, Part
+from featurestore.aggregates.base import Aggregate, Columns, PartialAggregate
 
 _LARGE = 2.0**480
 """As many differences below it as there may be have squares that do not add up to an infinity."""
@@ -50,8 +50,8 @@ def _merge_any(a: Columns, b: Columns) -> Columns:
     return *_merge(a[:3], b[:3]), pl.when(large).then(mean), pl.when(large).then(squares)
 
 
-_PLAIN = Part("moments", _lift, _merge, fields=3)
-MOMENTS = Part("moments", _lift_any, _merge_any, fields=5, spare=2, plain=_PLAIN, is_plain=_is_small)
+_PLAIN = PartialAggregate("moments", _lift, _merge, fields=3)
+MOMENTS = PartialAggregate("moments", _lift_any, _merge_any, fields=5, spare=2, plain=_PLAIN, is_plain=_is_small)
 """The count, the mean and the squares; and where an input is large, which would overflow them, the same of all over 2**600."""
 
 
@@ -68,7 +68,7 @@ class Var(Aggregate, name="var"):
     rounds = True
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (MOMENTS,)
 
@@ -92,7 +92,7 @@ class Std(Aggregate, name="std"):
     rounds = True
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (MOMENTS,)
 

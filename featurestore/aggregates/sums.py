@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.aggregates.base import Aggregate, Columns, Part, only
+from featurestore.aggregates.base import Aggregate, Columns, PartialAggregate, only
 from featurestore.aggregates.counts import COUNT
 
 _LARGE = 2.0**960
@@ -62,9 +62,9 @@ def _is_small(value: pl.Expr, dtype: pl.DataType, events: int) -> pl.Expr:
     return ~(value.is_finite() & (value.abs() >= _LARGE)).any()
 
 
-_PLAIN = Part("sum", lambda x, dtype: only(_units(x, dtype).cast(_plain_dtype(dtype))), lambda a, b: only(a[0] + b[0]))
-_OF_FLOATS = Part("sum", _lift_float, _merge_float, fields=2, spare=1, plain=_PLAIN, is_plain=_is_small)
-_EXACT = Part("sum", _lift_exact, _merge_exact, fields=2, spare=1, plain=_PLAIN, is_plain=_fits_word)
+_PLAIN = PartialAggregate("sum", lambda x, dtype: only(_units(x, dtype).cast(_plain_dtype(dtype))), lambda a, b: only(a[0] + b[0]))
+_OF_FLOATS = PartialAggregate("sum", _lift_float, _merge_float, fields=2, spare=1, plain=_PLAIN, is_plain=_is_small)
+_EXACT = PartialAggregate("sum", _lift_exact, _merge_exact, fields=2, spare=1, plain=_PLAIN, is_plain=_fits_word)
 SUM = replace(_OF_FLOATS, of=lambda dtype: _OF_FLOATS if dtype.is_float() else _EXACT)
 
 
@@ -106,7 +106,7 @@ class Sum(Aggregate, name="sum"):
     rounds = True
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (SUM,)
 
@@ -142,7 +142,7 @@ class Mean(Aggregate, name="mean"):
     rounds = True
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PartialAggregate, ...]:
         """See ``Aggregate.parts``."""
         return (SUM, COUNT)
 

@@ -11,7 +11,7 @@ from featurestore.errors import DamagedHistoryError
 from featurestore.maintenance.doctor import Finding
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Booked, Mender, cure
-from featurestore.privacy.guarded_stores import Gatekeeper
+from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.ledger import Ledger
 
 _NAMED = 3
@@ -34,7 +34,7 @@ class HistoryChecks:
         ledger: Ledger,
         mender: Mender,
         tables: Callable[[str], Sequence[tuple[str, int]]],
-        keeper: Gatekeeper,
+        keeper: ForgottenFilter,
     ) -> None:
         self._project = project
         self._ledger = ledger

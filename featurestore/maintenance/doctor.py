@@ -55,7 +55,7 @@ class Finding:
     advice: str = ""
 
 
-class Diagnosis(Report[Finding]):
+class DoctorReport(Report[Finding]):
     """What the doctor found, a ``Finding`` a check; prints as a list."""
 
     @property
@@ -85,7 +85,7 @@ class Diagnosis(Report[Finding]):
 Check = Callable[[], Iterator[Finding]]
 
 
-def examine(checks: Sequence[tuple[str, Check]]) -> Diagnosis:
+def examine(checks: Sequence[tuple[str, Check]]) -> DoctorReport:
     """Runs checks one after the other; one that fails for an error of the feature store has found that.
 
     Args:
@@ -97,7 +97,7 @@ def examine(checks: Sequence[tuple[str, Check]]) -> Diagnosis:
             found.extend(check())
         except FeatureStoreError as error:
             found.append(Finding(name, "error", str(error)))
-    return Diagnosis(found)
+    return DoctorReport(found)
 
 
 def told_clock(name: str, theirs: datetime, ours: datetime) -> Finding:

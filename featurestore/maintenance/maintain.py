@@ -17,7 +17,7 @@ from featurestore.materialization.results import Report
 from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
 from featurestore.offline.condition import require_runs
 from featurestore.online.base import OnlineStore
-from featurestore.privacy.guarded_stores import Gatekeeper
+from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.ledger import Ledger
 from featurestore.registry.serving import Retired, Serving
 from featurestore.row_codec import key_prefix
@@ -26,7 +26,7 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
-class Kept:
+class MaintenanceResult:
     """What was done to one thing.
 
     Args:
@@ -50,15 +50,15 @@ class Kept:
     deleted: int | None = 0
 
 
-class UpkeepReport(Report[Kept]):
-    """What upkeep did, a ``Kept`` a history, retired version and feature log; prints as a table.
+class UpkeepReport(Report[MaintenanceResult]):
+    """What upkeep did, a ``MaintenanceResult`` a history, retired version and feature log; prints as a table.
 
     Args:
         values: what was done.
         dry_run: whether it was only looked at.
     """
 
-    def __init__(self, values: Sequence[Kept], *, dry_run: bool = False) -> None:
+    def __init__(self, values: Sequence[MaintenanceResult], *, dry_run: bool = False) -> None:
         super().__init__(values)
         self.dry_run = dry_run
 
@@ -86,7 +86,7 @@ class Retention:
     logs: timedelta | None = None
 
 
-class Keeping:
+class Maintenance:
     """Keeps the stores of a project in order.
 
     Args:
@@ -113,7 +113,7 @@ class Keeping:
         upkeep: Upkeep,
         online: OnlineStore,
         feature_log: FeatureLog,
-        keeper: Gatekeeper,
+        keeper: ForgottenFilter,
         clock: Clock,
         retention: Retention,
         space: Callable[[], str],
@@ -133,11 +133,11 @@ class Keeping:
         self._space = space
         self._dry_run = dry_run
 
-    def keep_view(self, applied: AppliedView) -> list[Kept]:
+    def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
         """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""
         return [self._keep(each) for each in (applied, *self._serving.retained(applied.spec.name))]
 
-    def clean_up(self, views: Sequence[str] | None = None) -> list[Kept]:
+    def clean_up(self, views: Sequence[str] | None = None) -> list[MaintenanceResult]:
         """Deletes the rows of data versions that nobody was given for as long as they are retained.
 
         Args:
@@ -154,7 +154,7 @@ class Keeping:
                 cleaned.append(self._drop(Retired(view, number, self._clock())))
         return cleaned
 
-    def keep_logs(self) -> list[Kept]:
+    def keep_logs(self) -> list[MaintenanceResult]:
         """Compacts the feature log of each service, and deletes what is older than it is to be."""
         logs, kept = self._feature_log, []
         for service in logs.services(self._project):
@@ -163,10 +163,10 @@ class Keeping:
                 if self._retention.logs is not None:
                     deleted = logs.prune(self._project, service, self._clock() - self._retention.logs)
                 fewer = logs.compact(self._project, service)
-            kept.append(Kept("feature log", service, removed=max(0, fewer), deleted=deleted))
+            kept.append(MaintenanceResult("feature log", service, removed=max(0, fewer), deleted=deleted))
         return kept
 
-    def _keep(self, applied: AppliedView) -> Kept:
+    def _keep(self, applied: AppliedView) -> MaintenanceResult:
         table = Table.of(self._project, applied)
         require_runs(table, self._ledger.last_committed, self._offline.snapshot)  # else what a repair needs would be removed
         before = self._upkeep.files(table)
@@ -178,7 +178,7 @@ class Keeping:
             after = self._upkeep.files(table)
         removed = self._upkeep.vacuum(table, self._retention.files, dry_run=self._dry_run)
         merged = sum(step.merged for step in steps)
-        return Kept("history", _named(table), before, after, merged, removed.files, removed.size)
+        return MaintenanceResult("history", _named(table), before, after, merged, removed.files, removed.size)
 
     def _compact(self, applied: AppliedView, table: Table) -> Iterator[Compacted]:
         failed = 0
@@ -195,14 +195,14 @@ class Keeping:
             if self._dry_run:
                 return
 
-    def _drop(self, retired: Retired) -> Kept:
+    def _drop(self, retired: Retired) -> MaintenanceResult:
         table = Table(self._project, retired.view, retired.data_version, {}, {})
         files = self._upkeep.files(table)
         if self._dry_run:
-            return Kept("retired", _named(table), files, 0, deleted=None)
+            return MaintenanceResult("retired", _named(table), files, 0, deleted=None)
         deleted = self._online.delete(key_prefix(self._space(), retired.view, retired.data_version))
         self._offline.drop(table)
-        return Kept("retired", _named(table), files, 0, removed=files, deleted=deleted)
+        return MaintenanceResult("retired", _named(table), files, 0, removed=files, deleted=deleted)
 
 
 def _named(table: Table) -> str:

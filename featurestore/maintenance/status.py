@@ -182,7 +182,7 @@ class StatusReport(Report[ViewStatus]):
 
 
 @dataclass(frozen=True)
-class Notice:
+class Alert:
     """What is worth waking somebody for.
 
     Args:
@@ -196,7 +196,7 @@ class Notice:
     text: str
 
 
-class Promises:
+class FreshnessTracker:
     """Tells when views come to be wrong, and when they are right again: each once.
 
     Args:
@@ -207,7 +207,7 @@ class Promises:
         self._exchange = exchange or self._remembered
         self._wrong: Mapping[str, State] = {}
 
-    def news(self, report: StatusReport) -> list[Notice]:
+    def news(self, report: StatusReport) -> list[Alert]:
         """Returns what has changed since the report before.
 
         Args:
@@ -218,9 +218,9 @@ class Promises:
         for each in report:
             before = wrong.get(each.view)
             if each.is_wrong and before != each.state:
-                found.append(Notice(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
+                found.append(Alert(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
             elif before is not None and not each.is_wrong:
-                found.append(Notice(each.view, "ok", f"{each.view} is as promised again"))
+                found.append(Alert(each.view, "ok", f"{each.view} is as promised again"))
         return found
 
     def _remembered(self, wrong: Mapping[str, State]) -> Mapping[str, str]:
@@ -228,7 +228,7 @@ class Promises:
         return before
 
 
-class PromiseWatch:
+class FreshnessMonitor:
     """Looks now and then whether views are as fresh as they promise; of several that look, one tells.
 
     Args:
@@ -240,14 +240,14 @@ class PromiseWatch:
     """
 
     def __init__(
-        self, leases: Leases, holder: str, seconds: float, standing: Callable[[], StatusReport], notify: Callable[[Notice], None]
+        self, leases: Leases, holder: str, seconds: float, standing: Callable[[], StatusReport], notify: Callable[[Alert], None]
     ) -> None:
         self.seconds = seconds
         self._leases = leases
         self._holder = holder
         self._standing = standing
         self._notify = notify
-        self._promises = Promises()
+        self._promises = FreshnessTracker()
         self._lease: Lease | None = None
 
     def look(self) -> None:

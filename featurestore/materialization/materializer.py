@@ -35,7 +35,7 @@ from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.source import Source
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
 from featurestore.materialization.failed_attempts import is_to_clear, noting_failures, pinned, reads_nothing
-from featurestore.materialization.online_trust import Certain, Trust
+from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.online_writer import LatestWriter, Written
 from featurestore.materialization.per_view import OF_ONE_VIEW, each_view
 from featurestore.materialization.progress import Progress, Silence
@@ -47,7 +47,7 @@ from featurestore.offline.condition import require_runs
 from featurestore.online.base import OnlineStore
 from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
 from featurestore.registry.ledger import Ledger, Run
-from featurestore.rows.transform import FORGOTTEN, Shaped, shape_rows
+from featurestore.rows.transform import FORGOTTEN, TransformResult, shape_rows
 from featurestore.sources.base import SourceReader, Span
 from featurestore.windows.writer import WindowWriter
 
@@ -83,7 +83,7 @@ class Materializer:
         *,
         clock: Clock,
         chunk_rows: int,
-        admit: Callable[[Shaped, ViewSpec], Shaped] = lambda shaped, view: shaped,
+        admit: Callable[[TransformResult, ViewSpec], TransformResult] = lambda shaped, view: shaped,
         sift: Callable[[pl.DataFrame, ViewSpec], pl.DataFrame] = lambda rows, view: rows,
         progress: Progress | None = None,
         switch: Callable[[AppliedView, datetime], object] = lambda applied, through: None,
@@ -103,7 +103,7 @@ class Materializer:
         self._switch = switch
         self._windows = WindowWriter(project, offline, online, clock, trust)
         self._latest = LatestWriter(project, offline, online, clock, trust)
-        self._trust, self._versions = trust or Certain(project), versions
+        self._trust, self._versions = trust or TrustedOnline(project), versions
 
     def materialize_all(
         self,
@@ -372,7 +372,7 @@ class Materializer:
             "latest": latest_accepted(rows, shaped, applied.spec.source),
         }  # fmt: skip
 
-    def _shaped(self, rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:
+    def _shaped(self, rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> TransformResult:
         sifted = self._sift(rows, view)
         return self._admit(shape_rows(sifted, view, transform).without(rows.height - sifted.height), view)
 

@@ -22,7 +22,7 @@ _PAUSE = 10.0
 _CLOSE_SECONDS = 10.0
 
 
-class Mending:
+class OnlineRepair:
     """Mends the online store, of several processes one at a time. Thread-safe.
 
     Args:

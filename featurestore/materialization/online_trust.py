@@ -14,7 +14,7 @@ from typing import Protocol
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
-from featurestore.registry.online_epochs import Epochs, OnlineState
+from featurestore.registry.online_epochs import OnlineEpochs, OnlineState
 
 _log = logging.getLogger("featurestore")
 
@@ -43,7 +43,7 @@ class Trust(Protocol):
         """Notes that all values of a view were written from its history; tells whether the epoch is still that one."""
 
 
-class Certain:
+class TrustedOnline:
     """Trusts a store that nobody watches. See ``Trust``.
 
     Args:
@@ -87,7 +87,7 @@ class WatchedOnline:
     def __init__(
         self,
         store: OnlineStore,
-        epochs: Epochs,
+        epochs: OnlineEpochs,
         served: Callable[[], Sequence[AppliedView]],
         filled: Callable[[Iterable[AppliedView]], set[Place]],
     ) -> None:

@@ -10,7 +10,7 @@ from featurestore.clock import Clock, to_micros
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
-from featurestore.materialization.online_trust import Certain, Trust
+from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.progress import Progress
 from featurestore.offline.base import History, OfflineStore, Table
 from featurestore.online.base import Entry, OnlineLostError, OnlineStore
@@ -56,7 +56,7 @@ class LatestWriter:
         self._offline = offline
         self._online = online
         self._clock = clock
-        self._trust = trust or Certain(project)
+        self._trust = trust or TrustedOnline(project)
 
     def write_rows(self, applied: AppliedView, rows: pl.DataFrame) -> Written:
         """Writes rows that the history has got, in any order."""

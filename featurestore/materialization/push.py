@@ -24,12 +24,12 @@ from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.source import Source
 from featurestore.definitions.window_features import EVENT_ID, WithInputs
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
-from featurestore.materialization.online_trust import Certain, Trust
+from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.online_writer import LatestWriter, Written
 from featurestore.materialization.results import PushedView
 from featurestore.offline.base import Appended, OfflineStore, Table
 from featurestore.online.base import OnlineStore
-from featurestore.privacy.guarded_stores import Gatekeeper
+from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
 from featurestore.registry.ledger import Ledger
 from featurestore.retrieval.online_result import CLOCK_SKEW
@@ -37,7 +37,7 @@ from featurestore.retrieval.spine import reading_spine, to_frame
 from featurestore.row_codec import wire_dtype
 from featurestore.rows.pushed import in_source_form, without_unknown
 from featurestore.rows.total_order import EVENT
-from featurestore.rows.transform import Shaped, shape_rows, stack_rejects
+from featurestore.rows.transform import TransformResult, shape_rows, stack_rejects
 from featurestore.sources.base import SourceReader
 from featurestore.windows.tiles import TileLayout
 from featurestore.windows.writer import WindowWriter
@@ -58,7 +58,7 @@ class _Given:
     applied: AppliedView
     table: Table
     transform: Transform | None
-    shaped: Shaped
+    shaped: TransformResult
     waiting: int
     seconds: float
 
@@ -86,7 +86,7 @@ class Pusher:
         offline: OfflineStore,
         online: OnlineStore,
         open_source: Callable[[Source], SourceReader],
-        keeper: Gatekeeper,
+        keeper: ForgottenFilter,
         fold: Callable[[AppliedView, Transform | None], None],
         clock: Clock,
         trust: Trust | None = None,
@@ -100,7 +100,7 @@ class Pusher:
         self._fold = fold
         self._clock = clock
         self._keeper = keeper
-        self._trust = trust or Certain(project)
+        self._trust = trust or TrustedOnline(project)
         self._mend = mend
         self._windows = WindowWriter(project, offline, online, clock, trust)
         self._latest = LatestWriter(project, offline, online, clock, trust)

@@ -9,11 +9,11 @@ from featurestore.access.pii import without_unkeyed
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.source import Source
 from featurestore.rows.total_order import AVAILABLE
-from featurestore.rows.transform import REASON, Shaped, stack_rejects
+from featurestore.rows.transform import REASON, TransformResult, stack_rejects
 from featurestore.sources.base import accepted
 
 
-def latest_accepted(rows: pl.DataFrame, shaped: Shaped, source: Source) -> int | None:
+def latest_accepted(rows: pl.DataFrame, shaped: TransformResult, source: Source) -> int | None:
     """Returns the greatest effective available time of a chunk's rows that were accepted, in microseconds; None without any.
 
     Where none was rejected, all were accepted, those too that a transform leaves out.
@@ -46,7 +46,7 @@ def accepted_cursor(span: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]]
     return accepted(cursor, max((body["latest"] for body in bodies if body["latest"] is not None), default=None))
 
 
-def rejects(shaped: Shaped, view: ViewSpec) -> pl.DataFrame:
+def rejects(shaped: TransformResult, view: ViewSpec) -> pl.DataFrame:
     """Returns the rows of a chunk that were rejected as they are kept, each with its reason."""
     frame = without_unkeyed(stack_rejects(shaped.rejected), view)
     return frame.select(pl.exclude(REASON), REASON)

@@ -221,7 +221,7 @@ class FeatureLog(Protocol):
         """
 
 
-class Gate(Protocol):
+class WriteBarrier(Protocol):
     """What every write of a project passes, in all its processes, so that somebody can wait until those under way are over."""
 
     def passing(self) -> AbstractContextManager[None]:
@@ -238,7 +238,7 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True)
-class Erased:
+class EraseCounts:
     """How many rows of some entities were in the parts of a table.
 
     Args:
@@ -259,11 +259,11 @@ class Erased:
 class Eraser(Protocol):
     """Takes entities out of everything that the offline store has of a table.
 
-    Nobody may write rows of them meanwhile (``Gate``, and whoever checks behind it). Runs and pushes of others go on. Erasing
-    again completes what was interrupted. With ``dry_run`` nothing is changed, and what is there is counted.
+    Nobody may write rows of them meanwhile (``WriteBarrier``, and whoever checks behind it). Runs and pushes of others go on.
+    Erasing again completes what was interrupted. With ``dry_run`` nothing is changed, and what is there is counted.
     """
 
-    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> Erased:
+    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
         """Erases entities from what waits for a commit, the log and what is staged; to be called while the gate is drained.
 
         Args:
@@ -272,7 +272,7 @@ class Eraser(Protocol):
             dry_run: count only.
         """
 
-    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:
+    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> EraseCounts:
         """Erases entities from the table, its older versions and its rejected rows.
 
         The table has no older versions afterwards. Whoever still reads one finds that files are gone, and has to ask again.
@@ -280,7 +280,8 @@ class Eraser(Protocol):
         Args:
             table: the table.
             entities: the join keys of each.
-            since: the moment that ``Gate.drained`` gave: what cannot be read and is older was left by a run that was killed.
+            since: the moment that ``WriteBarrier.drained`` gave: what cannot be read and is older was left by a run that was
+                killed.
             dry_run: count only.
         """
 

@@ -27,7 +27,7 @@ _HOLD = 0.25
 _LONGEST_HOLD = 30.0
 
 
-class FileGate:
+class FileWriteBarrier:
     """The gate of one project.
 
     Args:
@@ -39,7 +39,7 @@ class FileGate:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """See ``Gate.passing``."""
+        """See ``WriteBarrier.passing``."""
         with self._locked("_turn"):
             within = self._locked("_gate", shared=True)
             within.__enter__()
@@ -50,7 +50,7 @@ class FileGate:
 
     @contextmanager
     def drained(self) -> Iterator[float]:
-        """See ``Gate.drained``."""
+        """See ``WriteBarrier.drained``."""
         end, hold = time.perf_counter() + _PATIENCE, _HOLD
         while True:
             with self._locked("_turn"):

@@ -78,7 +78,7 @@ def _nulls(dtype: pl.DataType) -> Any:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputColumn:
     """A feature that is computed.
 
     Args:
@@ -93,7 +93,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Step:
+class OnDemandStep:
     """The features of one on-demand view that are computed.
 
     Args:
@@ -105,7 +105,7 @@ class Step:
 
     view: str
     inputs: tuple[tuple[str, str, pl.DataType], ...]
-    outputs: tuple[Output, ...]
+    outputs: tuple[OutputColumn, ...]
     personal: bool = False
 
     def run(self, columns: Mapping[str, pl.Series], start: int) -> dict[str, pl.Series]:
@@ -164,7 +164,7 @@ class Step:
                 checks.append((output, value if found != wanted else None, unfits, constraints))
         return checks
 
-    def _refuse(self, made: pl.DataFrame, output: Output, conditions: Sequence[tuple[pl.Expr, str]], start: int) -> None:
+    def _refuse(self, made: pl.DataFrame, output: OutputColumn, conditions: Sequence[tuple[pl.Expr, str]], start: int) -> None:
         broken = first_broken(made, conditions)
         if broken is not None:
             row, reason = broken
@@ -176,12 +176,12 @@ class Step:
             )  # fmt: skip
 
 
-_Check = tuple[Output, pl.Expr | None, Sequence[tuple[pl.Expr, str]], Sequence[tuple[pl.Expr, str]]]
+_Check = tuple[OutputColumn, pl.Expr | None, Sequence[tuple[pl.Expr, str]], Sequence[tuple[pl.Expr, str]]]
 """An output; its value in the feature's dtype, where it has another; when that does not fit; when it breaks a constraint."""
 
 
 @dataclass(frozen=True)
-class Computation:
+class OnDemandPlan:
     """What is computed of what is at hand.
 
     Args:
@@ -190,10 +190,10 @@ class Computation:
     """
 
     fields: tuple[RequestColumn, ...] = ()
-    steps: tuple[Step, ...] = ()
+    steps: tuple[OnDemandStep, ...] = ()
 
     @property
-    def outputs(self) -> tuple[Output, ...]:
+    def outputs(self) -> tuple[OutputColumn, ...]:
         """Every feature that is computed, in the order in which they are."""
         return tuple(output for step in self.steps for output in step.outputs)
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.window_features import ORDER
-from featurestore.on_demand.evaluate import Computation
+from featurestore.on_demand.evaluate import OnDemandPlan
 from featurestore.online.base import Entry
 from featurestore.row_codec import encode_keys, key_encoder, key_prefix, key_type, pack_values, seal, to_python
 from featurestore.rows.total_order import EVENT, last_rows
@@ -78,7 +78,7 @@ class OnlinePlan:
     names: tuple[str, ...]
     order: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None
     taken: frozenset[str]
-    computation: Computation
+    computation: OnDemandPlan
     inputs: tuple[tuple[int, int, str, pl.DataType], ...]
 
     @property

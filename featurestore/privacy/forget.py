@@ -21,7 +21,7 @@ from featurestore.definitions.entity import Entity
 from featurestore.dtypes import python_name
 from featurestore.errors import NotFoundError, RequestError
 from featurestore.materialization.results import Report
-from featurestore.offline.base import Eraser, FeatureLog, Gate, Table
+from featurestore.offline.base import Eraser, FeatureLog, Table, WriteBarrier
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import entity_keys
 from featurestore.privacy.mentions import is_of
@@ -33,7 +33,7 @@ from featurestore.streams.base import StreamConsumer
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ErasedEntry:
     """What there was of entities in one place.
 
     Args:
@@ -48,8 +48,8 @@ class Forgotten:
     rows: int
 
 
-class ForgetReport(Report[Forgotten]):
-    """What forgetting erased, a ``Forgotten`` a place in which there was something; prints as a table.
+class ForgetReport(Report[ErasedEntry]):
+    """What forgetting erased, a ``ErasedEntry`` a place in which there was something; prints as a table.
 
     Args:
         values: what there was, by place.
@@ -62,7 +62,7 @@ class ForgetReport(Report[Forgotten]):
 
     def __init__(
         self,
-        values: Sequence[Forgotten],
+        values: Sequence[ErasedEntry],
         entity: str,
         entities: int,
         *,
@@ -128,7 +128,7 @@ class Forgetter:
         self,
         project: str,
         tombstones: Tombstones,
-        gate: Gate,
+        gate: WriteBarrier,
         eraser: Eraser,
         online: OnlineStore,
         feature_log: FeatureLog,
@@ -188,7 +188,7 @@ class Forgetter:
 
     def _erase(
         self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, views: Sequence[AppliedView], *, dry_run: bool
-    ) -> Iterator[Forgotten]:
+    ) -> Iterator[ErasedEntry]:
         tables = [(Table.of(self._project, view), _as_keyed(entities, view)) for view in views]
         kept = [(table, keys) for table, keys in tables if keys is not None]
         waiting = []
@@ -198,18 +198,18 @@ class Forgetter:
         for (table, keys), before in zip(kept, waiting, strict=True):
             after = self._eraser.erase(table, keys, since, dry_run=dry_run)
             where = f"{table.view} v{table.data_version}"
-            yield Forgotten("history", where, after.history)
-            yield Forgotten("older files", where, after.older)
-            yield Forgotten("pushed", where, before.pushed)
-            yield Forgotten("staged", where, before.staged)
-            yield Forgotten("rejected", where, before.rejected)
+            yield ErasedEntry("history", where, after.history)
+            yield ErasedEntry("older files", where, after.older)
+            yield ErasedEntry("pushed", where, before.pushed)
+            yield ErasedEntry("staged", where, before.staged)
+            yield ErasedEntry("rejected", where, before.rejected)
         yield from self._erase_online(views, entities, dry_run=dry_run)
         yield from self._erase_beside(known, forms, entities, dry_run=dry_run)
         if self._remains is not None:
             for name, rows in self._remains.clear([view.spec.name for view in views], dry_run=dry_run).items():
-                yield Forgotten("errors", name, rows)
+                yield ErasedEntry("errors", name, rows)
 
-    def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+    def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[ErasedEntry]:
         names: dict[str, list[bytes]] = {}
         for view in views:
             keyed = _as_keyed(entities, view)
@@ -224,9 +224,11 @@ class Forgetter:
             # All at once: what a store does for its disk it does once.
             self._online.delete(f"{self._project}/".encode(), keys=wanted)
         for name, keys in names.items():
-            yield Forgotten("online", name, sum(1 for key in keys if there[key] is not None))
+            yield ErasedEntry("online", name, sum(1 for key in keys if there[key] is not None))
 
-    def _erase_beside(self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[Forgotten]:
+    def _erase_beside(
+        self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool
+    ) -> Iterator[ErasedEntry]:
         named = [each for each in known.columns(forms) if set(each[0]) == set(entities.columns)]
         asked = [entities.rename(dict(zip(keys, columns, strict=True))) for keys, columns in named]
         for service in self._feature_log.services(self._project):
@@ -234,11 +236,11 @@ class Forgetter:
                 rows = self._count_log(service, asked)
             else:
                 rows = sum(self._feature_log.delete(self._project, service, each) for each in asked)
-            yield Forgotten("feature log", service, rows)
+            yield ErasedEntry("feature log", service, rows)
         for source, open_stream in self._streams.items():
             with closing(open_stream()) as stream:
                 held = [each.entry for each in stream.shelf.read() if is_of(each.entry.fields, entities)]
-                yield Forgotten("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
+                yield ErasedEntry("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
 
     def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
         answers = self._feature_log.read(self._project, service)

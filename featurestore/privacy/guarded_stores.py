@@ -15,15 +15,26 @@ import polars as pl
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.materialization.online_trust import Trust
-from featurestore.offline.base import Appended, FeatureLog, Gate, History, OfflineStore, PushLog, Segment, Snapshot, Staged, Table
+from featurestore.offline.base import (
+    Appended,
+    FeatureLog,
+    History,
+    OfflineStore,
+    PushLog,
+    Segment,
+    Snapshot,
+    Staged,
+    Table,
+    WriteBarrier,
+)
 from featurestore.online.base import Entry, Epoch, OnlineStore
-from featurestore.privacy.tombstone_set import Graves, loose_keys
+from featurestore.privacy.tombstone_set import TombstoneSet, loose_keys
 from featurestore.registry.tombstones import Forms, Tombstones
 from featurestore.row_codec import decode_keys
-from featurestore.rows.transform import REASON, Shaped
+from featurestore.rows.transform import REASON, TransformResult
 
 
-class Gatekeeper:
+class ForgottenFilter:
     """Tells writers who is forgotten.
 
     Args:
@@ -32,7 +43,7 @@ class Gatekeeper:
         revision: returns the project's revision, which tells whether entities may have got other names or keys.
     """
 
-    def __init__(self, gate: Gate, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
+    def __init__(self, gate: WriteBarrier, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
         self._gate = gate
         self._tombstones = tombstones
         self._revision = revision
@@ -40,12 +51,12 @@ class Gatekeeper:
         self._forms: tuple[int, Forms] | None = None
 
     @contextmanager
-    def passing(self) -> Iterator[Graves]:
+    def passing(self) -> Iterator[TombstoneSet]:
         """Gives who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
 
         Within another one of this thread it gives what that one gave.
         """
-        known: Graves | None = getattr(self._within, "graves", None)
+        known: TombstoneSet | None = getattr(self._within, "graves", None)
         if known is not None:
             yield known
             return
@@ -72,7 +83,7 @@ class Gatekeeper:
             former = [form for form in self._of(view.name, view.entity) if form.keys.keys() != now]
             return rows.filter(~graves.rows_of(former, rows)) if graves.concern(former) else rows
 
-    def without_forgotten(self, shaped: Shaped, view: ViewSpec) -> Shaped:
+    def without_forgotten(self, shaped: TransformResult, view: ViewSpec) -> TransformResult:
         """Returns what became of a source's rows without those of forgotten entities, which are counted."""
         with self.passing() as graves:
             if not graves:
@@ -88,7 +99,7 @@ class Gatekeeper:
             shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=shaped.forgotten + gone
         )
 
-    def answers(self, graves: Graves, rows: pl.DataFrame) -> pl.DataFrame:
+    def answers(self, graves: TombstoneSet, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rows of a service's answers without those that were asked for forgotten entities."""
         known = self.forms()
         for name in {*graves.digests, *graves.former}:
@@ -99,16 +110,16 @@ class Gatekeeper:
                     rows = rows.filter(~graves.rows_of(forms, named))
         return rows
 
-    def rows(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    def rows(self, graves: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rows of a view's table without those of forgotten entities."""
         forms = self.forms().of_view(table.view) if graves else []
         return rows.filter(~graves.rows_of(forms, rows)) if graves.concern(forms) else rows
 
-    def concerned(self, graves: Graves, table: Table) -> bool:
+    def concerned(self, graves: TombstoneSet, table: Table) -> bool:
         """Tells whether a table may have rows of forgotten entities."""
         return bool(graves) and graves.concern(self.forms().of_view(table.view))
 
-    def rejected(self, graves: Graves, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    def rejected(self, graves: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rejected rows, as a source gave them, without those that may be of forgotten entities."""
         if not graves:
             return rows
@@ -116,7 +127,7 @@ class Gatekeeper:
         entity = known.keyed(table.view, table.data_version)
         return rows if entity is None else self._without_rejected(graves, known.of_view(table.view), entity, rows)
 
-    def online(self, graves: Graves, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
+    def online(self, graves: TombstoneSet, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
         """Tells of each entity of a view, by its encoded join keys, whether it was forgotten."""
         known = self.forms()
         entity = known.keyed(view, data_version)
@@ -130,7 +141,7 @@ class Gatekeeper:
         return list(dict.fromkeys([entity, *known.of_view(view), *known.of_entity(entity.name)]))
 
     @staticmethod
-    def _without_rejected(graves: Graves, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+    def _without_rejected(graves: TombstoneSet, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rejected rows without those that may be of forgotten entities.
 
         Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
@@ -155,7 +166,7 @@ class GuardedOnline:
         trust: tells with what the keys begin.
     """
 
-    def __init__(self, store: OnlineStore, keeper: Gatekeeper, trust: Trust) -> None:
+    def __init__(self, store: OnlineStore, keeper: ForgottenFilter, trust: Trust) -> None:
         self._store = store
         self._keeper = keeper
         self._trust = trust
@@ -177,7 +188,7 @@ class GuardedOnline:
             passed = sum(1 for entry, each in zip(entries, gone, strict=True) if each and entry.replaces is not None)
             return self._store.write(kept, epoch=epoch) + passed
 
-    def _gone(self, graves: Graves, entries: Sequence[Entry]) -> list[bool]:
+    def _gone(self, graves: TombstoneSet, entries: Sequence[Entry]) -> list[bool]:
         gone = [False] * len(entries)
         views: dict[tuple[bytes, bytes], list[tuple[int, bytes]]] = {}
         space = f"{self._trust.space()}/".encode()
@@ -193,7 +204,7 @@ class GuardedOnline:
         return gone
 
 
-class GuardedLog:
+class GuardedPushLog:
     """A log of pushes into which no rows of forgotten entities get.
 
     Args:
@@ -201,7 +212,7 @@ class GuardedLog:
         keeper: knows who is forgotten.
     """
 
-    def __init__(self, log: PushLog, keeper: Gatekeeper) -> None:
+    def __init__(self, log: PushLog, keeper: ForgottenFilter) -> None:
         self._log = log
         self._keeper = keeper
 
@@ -239,7 +250,7 @@ class GuardedFeatureLog:
         keeper: knows who is forgotten.
     """
 
-    def __init__(self, log: FeatureLog, keeper: Gatekeeper) -> None:
+    def __init__(self, log: FeatureLog, keeper: ForgottenFilter) -> None:
         self._log = log
         self._keeper = keeper
         self.read = log.read
@@ -264,10 +275,10 @@ class GuardedOffline:
         keeper: knows who is forgotten.
     """
 
-    def __init__(self, store: OfflineStore, keeper: Gatekeeper) -> None:
+    def __init__(self, store: OfflineStore, keeper: ForgottenFilter) -> None:
         self._store = store
         self._keeper = keeper
-        self.log: PushLog = GuardedLog(store.log, keeper)
+        self.log: PushLog = GuardedPushLog(store.log, keeper)
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """See ``OfflineStore.stage``."""

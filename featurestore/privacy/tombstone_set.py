@@ -16,7 +16,7 @@ _SIZE = 16
 
 
 @dataclass(frozen=True)
-class Graves:
+class TombstoneSet:
     """The forgotten entities of a project at one instant.
 
     Args:

@@ -13,7 +13,7 @@ from featurestore.project.collect import Definitions, collect_definitions, load_
 from featurestore.registry.catalog_cache import CatalogSource
 
 
-class AtHand:
+class DefinitionLoader:
     """Knows where a view's transform is, which the registry does not keep. Thread-safe.
 
     Only what was applied counts, and the folder where nothing was: a plan that is looked at changes nothing here.
@@ -93,7 +93,7 @@ class KnownCatalog:
         at_hand: the definitions at hand.
     """
 
-    def __init__(self, registry: CatalogSource, at_hand: AtHand) -> None:
+    def __init__(self, registry: CatalogSource, at_hand: DefinitionLoader) -> None:
         self._registry = registry
         self._at_hand = at_hand
 

@@ -14,12 +14,12 @@ from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import did_you_mean
 from featurestore.on_demand.evaluate import evaluate
-from featurestore.selection.resolve import Found
+from featurestore.selection.resolve import ResolvedReference
 
 _ROWS = 24
 
 
-def on_demand_faults(view: OnDemandSpec, inputs: Mapping[str, Found]) -> Iterator[str]:
+def on_demand_faults(view: OnDemandSpec, inputs: Mapping[str, ResolvedReference]) -> Iterator[str]:
     """Returns what is wrong with an on-demand view over inputs that are there, a line each; none where it can be computed."""
     for name, found in inputs.items():
         if found.kind == "request" and view.feature(name) is not None:
@@ -31,7 +31,9 @@ def on_demand_faults(view: OnDemandSpec, inputs: Mapping[str, Found]) -> Iterato
             yield f"feature {view.name}.{feature.name}: {problem}"
 
 
-def _feature_faults(view: OnDemandSpec, feature: FeatureSpec, expression: Expression, inputs: Mapping[str, Found]) -> Iterator[str]:
+def _feature_faults(
+    view: OnDemandSpec, feature: FeatureSpec, expression: Expression, inputs: Mapping[str, ResolvedReference]
+) -> Iterator[str]:
     unknown = [column for column in expression.columns if column not in inputs]
     for column in unknown:
         own = " An expression sees the inputs, and no other feature of its own view." if view.feature(column) else ""

@@ -27,7 +27,7 @@ class CatalogSource(Protocol):
         """Returns the catalog's revision and its stamp, cheaply."""
 
 
-class CatalogWatch:
+class CatalogCache:
     """Keeps the catalog at hand; a thread looks every few seconds whether somebody applied.
 
     The thread begins with the first use and ends with ``close()`` or with the watch. While the registry cannot be reached, or
@@ -140,7 +140,7 @@ class CatalogWatch:
             self._thread.start()
 
 
-def _watch(watch: "weakref.ref[CatalogWatch]", stop: threading.Event, seconds: float) -> None:
+def _watch(watch: "weakref.ref[CatalogCache]", stop: threading.Event, seconds: float) -> None:
     while not stop.wait(seconds):
         held = watch()
         if held is None:

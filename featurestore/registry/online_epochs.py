@@ -44,7 +44,7 @@ class OnlineState:
     doubts: Mapping[tuple[str, int], Doubt]
 
 
-class Epochs:
+class OnlineEpochs:
     """Keeps a project's ``OnlineState``. Every method raises ``RegistryError`` where the database cannot be reached.
 
     Args:

@@ -14,7 +14,7 @@ State = Literal["running", "done", "failed", "waiting", "retrying"]
 
 
 @dataclass(frozen=True)
-class Due:
+class ScheduleState:
     """A view's due instant that was last taken up. Instants are microseconds since the epoch.
 
     Args:
@@ -46,7 +46,7 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ScheduleSnapshot:
     """What a scheduler finds at a tick.
 
     Args:
@@ -55,10 +55,10 @@ class Standing:
     """
 
     state: tuple[int, str] = (0, "")
-    dues: Mapping[str, Due] = field(default_factory=dict)
+    dues: Mapping[str, ScheduleState] = field(default_factory=dict)
 
 
-class Dues:
+class ScheduleStates:
     """The due table of one project. Thread-safe; right for any number of processes.
 
     Args:
@@ -73,17 +73,17 @@ class Dues:
         self._leases = Leases(registry)
         self._due = registry.database.tables.due
 
-    def load(self) -> Standing:
+    def load(self) -> ScheduleSnapshot:
         """Returns all of it, in one query."""
         query = self._database.tables.standing_dues(self._registry.project)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
         if not rows:
-            return Standing()
+            return ScheduleSnapshot()
         state = rows[0].revision, rows[0].stamp or ""
-        return Standing(state, {row.view: Due(*row[2:]) for row in rows if row.view is not None})
+        return ScheduleSnapshot(state, {row.view: ScheduleState(*row[2:]) for row in rows if row.view is not None})
 
-    def move(self, lease: Lease, seen: Due | None, due: Due, *, release: bool = False) -> bool:
+    def move(self, lease: Lease, seen: ScheduleState | None, due: ScheduleState, *, release: bool = False) -> bool:
         """Puts a view's row from what it was to what it is to be, all at once, on behalf of the lease on it.
 
         Args:
@@ -110,7 +110,7 @@ class Dues:
                 self._leases.release_in(connection, lease)
         return moved
 
-    def _as_seen(self, seen: Due) -> "ColumnElement[bool]":
+    def _as_seen(self, seen: ScheduleState) -> "ColumnElement[bool]":
         row: Table = self._due
         mine = (row.c.project == self._registry.project) & (row.c.view == seen.view) & (row.c.due_at == seen.due_at)
         mine = mine & (row.c.state == seen.state) & (row.c.attempts == seen.attempts) & (row.c.deaths == seen.deaths)

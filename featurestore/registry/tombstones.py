@@ -14,7 +14,7 @@ from featurestore.definitions.entity import Entity
 from featurestore.definitions.serialization import from_json
 from featurestore.definitions.service import FeatureService
 from featurestore.errors import RegistryError
-from featurestore.privacy.tombstone_set import Graves, canonical_keys, digest, former_keys, forms_of, related
+from featurestore.privacy.tombstone_set import TombstoneSet, canonical_keys, digest, former_keys, forms_of, related
 from featurestore.registry.audit_trail import record
 from featurestore.registry.specs import SpecRegistry, read_view
 from featurestore.registry.tombstone_secret import TombstoneSecret
@@ -43,9 +43,9 @@ class Tombstones:
         self._registry = registry
         self._database = registry.database
         self._outside = secret
-        self._known = Graves()
+        self._known = TombstoneSet()
 
-    def current(self) -> Graves:
+    def current(self) -> TombstoneSet:
         """Returns who is forgotten at this moment: one small query where nothing changed since the last call."""
         tombstone = self._database.tables.tombstone
         mine = tombstone.c.project == self._registry.project
@@ -68,7 +68,7 @@ class Tombstones:
         for row in rows:
             of = digests if row.digest.startswith(_NEW) else former
             of.setdefault(row.entity, set()).add(bytes.fromhex(row.digest.removeprefix(_NEW)))
-        found = Graves(change, secret, _frozen(digests), salt, _frozen(former))
+        found = TombstoneSet(change, secret, _frozen(digests), salt, _frozen(former))
         self._known = found
         return found
 

@@ -29,7 +29,7 @@ _AVAILABLE: Callable[[bytes], bytes] = itemgetter(slice(8, 16))
 """A header's available time, which is never before its event time (S2)."""
 
 
-class Tally(NamedTuple):
+class StatusCounts(NamedTuple):
     """How many values of a view have which status in an answer, and how many seconds ago the newest served event was."""
 
     view: str
@@ -181,7 +181,7 @@ class OnlineRows:
         instants = {header: from_micros(unpack_times(header)[0]) for header in {*chain.from_iterable(served)} if header}
         return {join.label: list(map(instants.get, headers)) for join, headers in zip(self._plan.joins, served, strict=True)}
 
-    def tallies(self, most: int = 128) -> "Iterator[Tally]":
+    def tallies(self, most: int = 128) -> "Iterator[StatusCounts]":
         """Yields for each join how many of its values have which status, at little cost; for metrics.
 
         Args:
@@ -195,7 +195,7 @@ class OnlineRows:
             present, expired, missing = len(served) * width - null, (known - len(served)) * width, (len(rows) - known) * width
             newest = max(served, default=b"")
             age = (self._now - unpack_times(newest)[0]) / 1e6 if newest else None
-            yield Tally(join.view, present * step, null * step, expired * step, missing * step, age)
+            yield StatusCounts(join.view, present * step, null * step, expired * step, missing * step, age)
 
     @cached_property
     def _served(self) -> list[tuple[list[bytes], list[Any]]]:

@@ -10,7 +10,7 @@ from featurestore.definitions.source import Source
 from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.rows.total_order import AVAILABLE
-from featurestore.rows.transform import Shaped, fitted
+from featurestore.rows.transform import TransformResult, fitted
 
 _DURATION = re.compile(
     r"(?P<sign>[-+]?)P(?:(?P<days>\d+)D)?"
@@ -59,7 +59,7 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
     return rows.with_columns(casts) if casts else rows
 
 
-def without_unknown(shaped: Shaped, until: int) -> tuple[Shaped, int]:
+def without_unknown(shaped: TransformResult, until: int) -> tuple[TransformResult, int]:
     """Returns what became of some rows, less those of which nobody can know yet, and how many those are (S18).
 
     They are neither stored nor rejected: they wait, with whoever has them, until it can be known.

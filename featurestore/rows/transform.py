@@ -33,7 +33,7 @@ _DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
-class Shaped:
+class TransformResult:
     """What became of a source's rows.
 
     Args:
@@ -57,12 +57,12 @@ class Shaped:
             counts[FORGOTTEN] = self.forgotten
         return counts
 
-    def without(self, forgotten: int) -> "Shaped":
+    def without(self, forgotten: int) -> "TransformResult":
         """Returns the same, and how many more rows of forgotten entities there were."""
         return replace(self, forgotten=self.forgotten + forgotten)
 
 
-def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> Shaped:
+def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> TransformResult:
     """Returns a view's history rows made of a source's rows, and the rows rejected.
 
     Args:
@@ -112,7 +112,7 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
                 rows.drop(ORDER, strict=False).filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series())
             )
             made = made.filter(~bad)
-    return Shaped(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
+    return TransformResult(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
 
 
 def _order(column: pl.Expr, found: pl.DataType) -> pl.Expr:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from featurestore.config import Settings
 from featurestore.registry.leases import longest_lease
-from featurestore.registry.schedule_state import Due
+from featurestore.registry.schedule_state import ScheduleState
 
 OVER = ("done", "failed")
 MOST_DEATHS = 5
@@ -26,7 +26,7 @@ _MOST_DOUBLINGS = 30
 
 
 @dataclass(frozen=True)
-class Retries:
+class RetryPolicy:
     """How often and when what failed is tried again. Times are in microseconds.
 
     Args:
@@ -42,7 +42,7 @@ class Retries:
     wait: int = 10 * _MICROS
 
     @classmethod
-    def of(cls, settings: Settings) -> "Retries":
+    def of(cls, settings: Settings) -> "RetryPolicy":
         """Returns what the settings say."""
         seconds = settings.schedule_retry_seconds, settings.schedule_retry_longest_seconds, settings.schedule_wait_seconds
         return cls(settings.schedule_attempts, *(round(each * _MICROS) for each in seconds))
@@ -51,7 +51,7 @@ class Retries:
         """Returns the pause after an attempt: twice the last one, less up to half of it, so that not all come back at once.
 
         Example:
-            >>> pauses = [Retries().pause(attempt, random.Random(1)) / 1e6 for attempt in (1, 2, 9)]
+            >>> pauses = [RetryPolicy().pause(attempt, random.Random(1)) / 1e6 for attempt in (1, 2, 9)]
             >>> [5 <= pauses[0] <= 10, 10 <= pauses[1] <= 20, 300 <= pauses[2] <= 600]
             [True, True, True]
         """
@@ -74,7 +74,7 @@ class Belief:
     pause: int = 600 * _MICROS
 
     @classmethod
-    def of(cls, retries: Retries, lease_seconds: float) -> "Belief":
+    def of(cls, retries: RetryPolicy, lease_seconds: float) -> "Belief":
         """Returns what leases and pauses of such lengths make possible."""
         ahead = round(lease_seconds * _MICROS)
         return cls(ahead, longest_lease(lease_seconds), max(retries.longest, retries.wait, retries.first))
@@ -92,7 +92,7 @@ class Belief:
         return until is not None and now < until <= now + self.held
 
 
-def take_up(name: str, seen: Due | None, fire: int, now: int, belief: Belief = Belief()) -> Due | None:
+def take_up(name: str, seen: ScheduleState | None, fire: int, now: int, belief: Belief = Belief()) -> ScheduleState | None:
     """Returns the row with which something is taken up now; None where it is not its turn.
 
     Args:
@@ -104,19 +104,19 @@ def take_up(name: str, seen: Due | None, fire: int, now: int, belief: Belief = B
 
     Example:
         >>> take_up("weather", None, fire=100, now=130)
-        Due(view='weather', due_at=100, state='running', ...)
-        >>> take_up("weather", Due("weather", 100, "done"), fire=100, now=130) is None
+        ScheduleState(view='weather', due_at=100, state='running', ...)
+        >>> take_up("weather", ScheduleState("weather", 100, "done"), fire=100, now=130) is None
         True
     """
     if seen is None:
-        return Due(name, fire, "running")
+        return ScheduleState(name, fire, "running")
     if belief.is_held(seen.held_until, now):
         return None
     due_at, settled = belief.past(seen.due_at, now), belief.past(seen.settled_at, now)
     if seen.state in OVER:
         if due_at is not None and fire <= due_at:
             return None
-        return Due(name, fire, "running", finished_at=seen.finished_at, settled_at=settled)
+        return ScheduleState(name, fire, "running", finished_at=seen.finished_at, settled_at=settled)
     again = belief.retry(seen.next_at, now)
     if seen.state != "running" and again is not None and again > now:
         return None
@@ -125,22 +125,22 @@ def take_up(name: str, seen: Due | None, fire: int, now: int, belief: Belief = B
     return replace(seen, due_at=latest, settled_at=settled, state="running", next_at=None, deaths=seen.deaths + died)
 
 
-def done(due: Due, now: int) -> Due:
+def done(due: ScheduleState, now: int) -> ScheduleState:
     """Returns the row of what was done."""
     return replace(due, state="done", attempts=0, deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error="")
 
 
-def given_up(due: Due, error: str, now: int) -> Due:
+def given_up(due: ScheduleState, error: str, now: int) -> ScheduleState:
     """Returns the row of what failed for good; the next due instant begins anew."""
     return replace(due, state="failed", deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error=error)
 
 
-def waiting(due: Due, error: str, until: int | None) -> Due:
+def waiting(due: ScheduleState, error: str, until: int | None) -> ScheduleState:
     """Returns the row of what waits for something; that is no failed attempt."""
     return replace(due, state="waiting", next_at=until, error=error)
 
 
-def failed(due: Due, error: str, now: int, retries: Retries, draw: random.Random, *, endless: bool) -> Due:
+def failed(due: ScheduleState, error: str, now: int, retries: RetryPolicy, draw: random.Random, *, endless: bool) -> ScheduleState:
     """Returns the row after a failed attempt: tried again after a pause, or given up.
 
     Args:

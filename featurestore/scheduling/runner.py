@@ -6,14 +6,14 @@ from threading import Event, Lock, Thread
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from featurestore.clock import utc_now
-from featurestore.maintenance.status import PromiseWatch
+from featurestore.maintenance.status import FreshnessMonitor
 from featurestore.scheduling.scheduler import Scheduler
 
 _END_SECONDS, _TICK_SECONDS = 5.0, 1.0
 """How long the end may take of what only asks the registry."""
 
 
-def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event, watch: PromiseWatch) -> int:
+def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event, watch: FreshnessMonitor) -> int:
     """Ticks until an event is set; then gives what is being done some time to be finished.
 
     Args:

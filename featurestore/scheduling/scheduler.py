@@ -20,15 +20,15 @@ from uuid import uuid4
 
 from featurestore.clock import Clock, format_seconds, from_micros, to_micros
 from featurestore.errors import FeatureStoreError, LeaseLostError, RegistryError, SourceMissingError, StoreError
-from featurestore.maintenance.status import Notice
-from featurestore.materialization.online_repair import Mending
+from featurestore.maintenance.status import Alert
+from featurestore.materialization.online_repair import OnlineRepair
 from featurestore.materialization.results import ViewSummary
 from featurestore.registry.leases import Lease, Leases
-from featurestore.registry.schedule_state import Due, Dues, Standing
-from featurestore.scheduling.retry_policy import MOST_DEATHS, OVER, Belief, Retries, done, failed, given_up, waiting
-from featurestore.scheduling.shared_failures import Troubles
-from featurestore.scheduling.tasks import Duty
-from featurestore.scheduling.upcoming import Agenda, Turn, Upcoming
+from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
+from featurestore.scheduling.retry_policy import MOST_DEATHS, OVER, Belief, RetryPolicy, done, failed, given_up, waiting
+from featurestore.scheduling.shared_failures import SharedFailures
+from featurestore.scheduling.tasks import ScheduledTask
+from featurestore.scheduling.upcoming import Turn, Upcoming, UpcomingTasks
 from featurestore.scheduling.webhook import Notify
 
 _log = logging.getLogger("featurestore")
@@ -42,7 +42,7 @@ _MEND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """What came of something that was due.
 
     Args:
@@ -70,23 +70,23 @@ class Outcome:
 class _Job:
     """What is being done here."""
 
-    duty: Duty
-    due: Due
+    duty: ScheduledTask
+    due: ScheduleState
     lease: Lease
     ended: Event = field(default_factory=Event)
-    unsettled: tuple[Due, ViewSummary | None] | None = None
+    unsettled: tuple[ScheduleState, ViewSummary | None] | None = None
 
 
 @dataclass(frozen=True)
 class _Blocked:
     """Tells what must be done before something else, as of an instant."""
 
-    agenda: Agenda
-    duties: Mapping[str, Duty]
-    standing: Standing
+    agenda: UpcomingTasks
+    duties: Mapping[str, ScheduledTask]
+    standing: ScheduleSnapshot
     now: int
 
-    def by(self, duty: Duty, due_at: int) -> str | None:
+    def by(self, duty: ScheduledTask, due_at: int) -> str | None:
         first = (name for name in duty.after if not self.agenda.is_over(self.duties[name], due_at, self.standing, self.now))
         return next(first, None)
 
@@ -110,18 +110,18 @@ class Scheduler:
 
     def __init__(
         self,
-        dues: Dues,
+        dues: ScheduleStates,
         leases: Leases,
-        agenda: Agenda,
+        agenda: UpcomingTasks,
         pools: Mapping[str, tuple[Executor, int]],
         *,
         clock: Clock,
-        retries: Retries,
+        retries: RetryPolicy,
         lease_seconds: float,
-        told: Callable[[Outcome], None] = lambda outcome: None,
+        told: Callable[[TaskResult], None] = lambda outcome: None,
         notify: Notify = lambda notice: _log.error("%s", notice.text),
         draw: random.Random | None = None,
-        mending: Mending | None = None,
+        mending: OnlineRepair | None = None,
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.lease_seconds = lease_seconds
@@ -140,7 +140,7 @@ class Scheduler:
         self._did: dict[str, int] = {}
         self._ticked = 0
         self._ahead: set[str] = set()
-        self._troubles = Troubles()
+        self._troubles = SharedFailures()
         self._lock = Lock()
         self._closing = False
         self._trouble = ""
@@ -254,10 +254,10 @@ class Scheduler:
             )  # fmt: skip
         self._ahead = set(ahead)
 
-    def _is_ahead(self, seen: Due, now: int) -> bool:
+    def _is_ahead(self, seen: ScheduleState, now: int) -> bool:
         return self._belief.past(seen.due_at, now) is None
 
-    def _turn(self, duty: Duty, seen: Due | None, due: Due, blocked: "_Blocked") -> int:
+    def _turn(self, duty: ScheduledTask, seen: ScheduleState | None, due: ScheduleState, blocked: "_Blocked") -> int:
         blocker = blocked.by(duty, due.due_at)
         pool, most = self._pools[duty.kind]
         with self._lock:
@@ -325,7 +325,7 @@ class Scheduler:
         finally:
             job.ended.set()
 
-    def _judged(self, job: _Job, error: BaseException | None) -> Due:
+    def _judged(self, job: _Job, error: BaseException | None) -> ScheduleState:
         """Returns the due row after an attempt that ended so."""
         now = to_micros(self._clock())
         if error is None:
@@ -338,7 +338,7 @@ class Scheduler:
             told = f"{type(error).__name__}: {error}"
         return failed(job.due, told, now, self._retries, self._draw, endless=isinstance(error, _ENDLESS))
 
-    def _settle(self, job: _Job, due: Due, summary: ViewSummary | None) -> None:
+    def _settle(self, job: _Job, due: ScheduleState, summary: ViewSummary | None) -> None:
         """Puts what came of a job into the due table; where that cannot be reached, the next ticks try again."""
         try:
             moved = self._dues.move(job.lease, job.due, due, release=True)
@@ -355,18 +355,18 @@ class Scheduler:
             self._leases.release(job.lease)
         next_at = None if due.next_at is None else from_micros(due.next_at)
         known, told_loudly = self._troubles.note(job.duty, due, self._retries.attempts)
-        self._tell(Outcome(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at, known))
+        self._tell(TaskResult(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at, known))
         loud = due.state == "failed" or (due.state == "retrying" and due.attempts == self._retries.attempts)
         if loud and not told_loudly:
             given = "and is given up until it is due again" if due.state == "failed" else "and goes on being tried"
-            self._notify(Notice(due.view, "failed", f"{due.view} failed {due.attempts} times, {given}: {due.error}"))
+            self._notify(Alert(due.view, "failed", f"{due.view} failed {due.attempts} times, {given}: {due.error}"))
 
     def _lost(self, job: _Job, error: LeaseLostError) -> None:
         self._forget(job)
         _log.warning("%s Nothing that this process did since changes anything.", error)
-        self._tell(Outcome(job.due.view, from_micros(job.due.due_at), "lost", job.due.attempts, error=str(error)))
+        self._tell(TaskResult(job.due.view, from_micros(job.due.due_at), "lost", job.due.attempts, error=str(error)))
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: TaskResult) -> None:
         if not self._closing or outcome.state != "lost":
             self._told(outcome)
 

@@ -19,7 +19,7 @@ _DAY_AND_MORE = 26 * 60 * _MINUTE
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
-class Fires:
+class ScheduleTimes:
     """Tells when schedules fire. What it found it keeps until the schedule fires again. Not for several threads at once.
 
     Args:
@@ -27,7 +27,7 @@ class Fires:
 
     Example:
         >>> from datetime import datetime
-        >>> fires = Fires("Europe/Berlin")
+        >>> fires = ScheduleTimes("Europe/Berlin")
         >>> from_micros(fires.latest("0 6 * * *", to_micros(datetime(2013, 7, 1, 12)))).isoformat()
         '2013-07-01T04:00:00+00:00'
         >>> from_micros(fires.next("15m", to_micros(datetime(2013, 7, 1, 12, 7)))).isoformat()

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from threading import Lock
 
-from featurestore.registry.schedule_state import Due
-from featurestore.scheduling.tasks import Duty
+from featurestore.registry.schedule_state import ScheduleState
+from featurestore.scheduling.tasks import ScheduledTask
 
 
 @dataclass
@@ -20,14 +20,14 @@ class _Trouble:
     loud: bool = False
 
 
-class Troubles:
+class SharedFailures:
     """The errors of the sources, each for as long as something fails for it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._known: dict[tuple[str, str], _Trouble] = {}
 
-    def note(self, duty: Duty, due: Due, attempts: int) -> tuple[bool, bool]:
+    def note(self, duty: ScheduledTask, due: ScheduleState, attempts: int) -> tuple[bool, bool]:
         """Takes note of what came of something.
 
         Args:

@@ -16,7 +16,7 @@ Work = Callable[[AppliedView, Lease], ViewSummary | None]
 
 
 @dataclass(frozen=True)
-class Duty:
+class ScheduledTask:
     """Something to be done at a schedule.
 
     Args:
@@ -36,7 +36,7 @@ class Duty:
     kind: Literal["run", "upkeep"] = "run"
 
 
-def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path) -> list[Duty]:
+def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path) -> list[ScheduledTask]:
     """Returns the runs of the views that have a schedule.
 
     Args:
@@ -48,16 +48,18 @@ def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path) -> lis
     views = {name: view for name, view in sorted(catalog.views.items()) if view.spec.schedule}
     reads = _reads(views, root, histories)
     return [
-        Duty(name, str(view.spec.schedule), view, work, tuple(each for each in reads[name] if name not in _all_read(each, reads)))
+        ScheduledTask(
+            name, str(view.spec.schedule), view, work, tuple(each for each in reads[name] if name not in _all_read(each, reads))
+        )
         for name, view in views.items()
     ]
 
 
-def upkeep_duties(catalog: Catalog, schedule: str, work: Work) -> list[Duty]:
+def upkeep_duties(catalog: Catalog, schedule: str, work: Work) -> list[ScheduledTask]:
     """Returns the upkeep of every view; none without a schedule."""
     if not schedule:
         return []
-    return [Duty(f"upkeep:{name}", schedule, view, work, kind="upkeep") for name, view in sorted(catalog.views.items())]
+    return [ScheduledTask(f"upkeep:{name}", schedule, view, work, kind="upkeep") for name, view in sorted(catalog.views.items())]
 
 
 def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path) -> dict[str, Sequence[str]]:

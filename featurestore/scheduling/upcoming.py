@@ -6,10 +6,10 @@ from datetime import datetime
 from threading import Lock
 
 from featurestore.clock import Clock, from_micros, to_micros
-from featurestore.registry.schedule_state import Due, Dues, Standing
+from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
 from featurestore.scheduling.retry_policy import OVER, Belief, take_up
-from featurestore.scheduling.schedules import Fires
-from featurestore.scheduling.tasks import Duty
+from featurestore.scheduling.schedules import ScheduleTimes
+from featurestore.scheduling.tasks import ScheduledTask
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Turn:
         due: the row with which it is taken up; None where it is not its turn.
     """
 
-    duty: Duty
-    seen: Due | None
+    duty: ScheduledTask
+    seen: ScheduleState | None
     fire: int
-    due: Due | None
+    due: ScheduleState | None
 
 
-class Agenda:
+class UpcomingTasks:
     """Tells whose turn it is, and when it will be. Thread-safe.
 
     Args:
@@ -63,7 +63,14 @@ class Agenda:
         belief: how far in the future an instant in the due table may lie.
     """
 
-    def __init__(self, dues: Dues, duties: Callable[[], Sequence[Duty]], fires: Fires, clock: Clock, belief: Belief) -> None:
+    def __init__(
+        self,
+        dues: ScheduleStates,
+        duties: Callable[[], Sequence[ScheduledTask]],
+        fires: ScheduleTimes,
+        clock: Clock,
+        belief: Belief,
+    ) -> None:
         self._dues = dues
         self._define = duties
         self._fires = fires
@@ -71,9 +78,9 @@ class Agenda:
         self._belief = belief
         self._lock = Lock()
         self._state = (-1, "")
-        self._duties: Mapping[str, Duty] = {}
+        self._duties: Mapping[str, ScheduledTask] = {}
 
-    def look(self) -> tuple[Standing, Mapping[str, Duty]]:
+    def look(self) -> tuple[ScheduleSnapshot, Mapping[str, ScheduledTask]]:
         """Returns the due table and the duties as they are now.
 
         Raises:
@@ -86,7 +93,7 @@ class Agenda:
                 self._state = standing.state
             return standing, self._duties
 
-    def turns(self, standing: Standing, duties: Mapping[str, Duty], now: int) -> list[Turn]:
+    def turns(self, standing: ScheduleSnapshot, duties: Mapping[str, ScheduledTask], now: int) -> list[Turn]:
         """Returns the turn of each duty at an instant."""
         turns = []
         with self._lock:  # the fire times are kept
@@ -95,7 +102,7 @@ class Agenda:
                 turns.append(Turn(duty, seen, fire, take_up(duty.name, seen, fire, now, self._belief)))
         return turns
 
-    def is_over(self, first: Duty, due_at: int, standing: Standing, now: int) -> bool:
+    def is_over(self, first: ScheduledTask, due_at: int, standing: ScheduleSnapshot, now: int) -> bool:
         """Tells whether something is over as of its latest due instant up to a given one."""
         row = standing.dues.get(first.name)
         settled = None if row is None else self._belief.past(row.settled_at, now)

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from featurestore.config import is_webhook
 from featurestore.errors import ConfigError
-from featurestore.maintenance.status import Notice
+from featurestore.maintenance.status import Alert
 
-Notify = Callable[[Notice], None]
+Notify = Callable[[Alert], None]
 
 _SECONDS = 10
 _log = logging.getLogger("featurestore")
@@ -43,7 +43,7 @@ def open_webhook(url: str, project: str, *, logged: bool = True) -> Notify:
         raise ConfigError(f"webhook='{scheme}://…' is not an http:// or https:// address.")
     host = urlsplit(url).hostname
 
-    def notify(notice: Notice) -> None:
+    def notify(notice: Alert) -> None:
         if logged:
             _log.log(logging.INFO if notice.state == "ok" else logging.ERROR, "%s", notice.text)
         if not url:

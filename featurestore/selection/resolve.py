@@ -16,7 +16,7 @@ Kind = Literal["view", "on_demand", "request"]
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedReference:
     """One column that a reference stands for.
 
     Args:
@@ -38,7 +38,7 @@ class Found:
     said: str
 
 
-def find_columns(catalog: Catalog, reference: Reference) -> list[Found]:
+def find_columns(catalog: Catalog, reference: Reference) -> list[ResolvedReference]:
     """Returns the columns that a reference stands for, in their order.
 
     A family of windowed features (``CarrierDelays.mean_delay``) stands for all of its features.
@@ -56,19 +56,19 @@ def find_columns(catalog: Catalog, reference: Reference) -> list[Found]:
     on = _join_columns(spec, reference)
     kind: Kind = "view" if isinstance(spec, ViewSpec) else "request" if isinstance(spec, RequestSpec) else "on_demand"
     return [
-        Found(name, kind, spec.name, feature, on, reference.name_prefix, said)
+        ResolvedReference(name, kind, spec.name, feature, on, reference.name_prefix, said)
         for name, feature, said in _named(spec, reference, catalog)
     ]
 
 
-def find_inputs(catalog: Catalog, view: OnDemandSpec) -> dict[str, Found]:
+def find_inputs(catalog: Catalog, view: OnDemandSpec) -> dict[str, ResolvedReference]:
     """Returns the columns that an on-demand view's expressions may use, by their names there.
 
     Raises:
         NotFoundError, RequestError: as ``find_columns``.
         NameClashError: two of them have one name (S13).
     """
-    inputs: dict[str, Found] = {}
+    inputs: dict[str, ResolvedReference] = {}
     for reference in view.inputs:
         for found in find_columns(catalog, reference):
             if found.name in inputs:

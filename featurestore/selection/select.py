@@ -13,9 +13,9 @@ from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.reference import FeatureReference, Reference
 from featurestore.definitions.request import RequestField
 from featurestore.errors import NameClashError, NotFoundError, RequestError
-from featurestore.on_demand.evaluate import Computation, Output, Step
+from featurestore.on_demand.evaluate import OnDemandPlan, OnDemandStep, OutputColumn
 from featurestore.selection.request_fields import RequestColumn
-from featurestore.selection.resolve import Found, find_columns, find_inputs
+from featurestore.selection.resolve import ResolvedReference, find_columns, find_inputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Selection:
 
     joins: tuple[Join, ...]
     names: tuple[str, ...]
-    computation: Computation = field(default_factory=Computation)
+    computation: OnDemandPlan = field(default_factory=OnDemandPlan)
     said: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -81,7 +81,7 @@ class Selection:
     @property
     def is_personal(self) -> bool:
         """Whether personal information is among what is read, for what is computed of it too."""
-        read: list[Column | Output] = [*chain.from_iterable(join.columns for join in self.joins), *self.computation.outputs]
+        read: list[Column | OutputColumn] = [*chain.from_iterable(join.columns for join in self.joins), *self.computation.outputs]
         return any(each.feature.pii for each in read)
 
     @property
@@ -107,7 +107,7 @@ def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
         NameClashError: two columns would have one name (S13).
         RequestError: ``.on(…)`` names a key the entity does not have, a request is asked for, or nothing is.
     """
-    asked: dict[str, Found] = {}
+    asked: dict[str, ResolvedReference] = {}
     # What is asked for twice in the same words, by itself and in a service say, is one and no clash.
     for reference in dict.fromkeys(_expanded(catalog, references)):
         for found in find_columns(catalog, reference):
@@ -162,12 +162,12 @@ class _Needs:
         self._prefixes: dict[_Place, str] = {}
         self._seen: list[_Place] = []
         self._fields: dict[str, tuple[RequestField, str, list[str]]] = {}
-        self._outputs: dict[str, list[Output]] = {}
-        self._inputs: dict[str, dict[str, Found]] = {}
+        self._outputs: dict[str, list[OutputColumn]] = {}
+        self._inputs: dict[str, dict[str, ResolvedReference]] = {}
         self._names: dict[tuple[_Place, str], str] = {}
         self._visited: set[tuple[str, str]] = set()
 
-    def ask(self, name: str, found: Found) -> None:
+    def ask(self, name: str, found: ResolvedReference) -> None:
         """Takes in a column under a name; several may show one feature."""
         place = (found.owner, found.on)
         self._names.setdefault((place, found.feature.name), name)
@@ -176,7 +176,7 @@ class _Needs:
             self._fetched.setdefault(place, []).append(Column(name, found.feature, found.said))
         elif found.kind == "on_demand":
             expression = self._catalog.on_demand[found.owner].expression(found.feature.name)
-            self._outputs.setdefault(found.owner, []).append(Output(name, found.feature, expression))
+            self._outputs.setdefault(found.owner, []).append(OutputColumn(name, found.feature, expression))
         elif isinstance(found.feature, RequestField):
             self._fields[name] = (found.feature, found.owner, [])
 
@@ -184,7 +184,7 @@ class _Needs:
         """Is told that what comes from now on is not asked for, but needed by what is."""
         self._seen = list(self._fetched)
 
-    def add_inputs(self, found: Found) -> None:
+    def add_inputs(self, found: ResolvedReference) -> None:
         """Takes in what a column is computed from, and what that is computed from, under names that nobody sees."""
         name = found.feature.name
         if found.kind != "on_demand" or (found.owner, name) in self._visited:
@@ -214,9 +214,9 @@ class _Needs:
         views = self._catalog.served
         return tuple(Join(views[place[0]], place[1], tuple(columns), labels[place]) for place, columns in self._fetched.items())
 
-    def computation(self) -> Computation:
+    def computation(self) -> OnDemandPlan:
         fields = tuple(RequestColumn(name, *each[:2], tuple(each[2])) for name, each in self._fields.items())
-        return Computation(fields, tuple(self._step(view) for view in self._in_order()))
+        return OnDemandPlan(fields, tuple(self._step(view) for view in self._in_order()))
 
     def _in_order(self) -> list[str]:
         """Returns the on-demand views that are computed, each after those it needs."""
@@ -226,19 +226,19 @@ class _Needs:
         except CycleError as error:
             raise RequestError(f"On-demand views need one another in a circle: {' → '.join(reversed(error.args[1]))}.") from error
 
-    def _used(self, view: str) -> dict[str, Found]:
+    def _used(self, view: str) -> dict[str, ResolvedReference]:
         """Returns the inputs that what is asked of an on-demand view needs, by their names in the expressions."""
         columns = dict.fromkeys(column for output in self._outputs[view] for column in output.expression.columns)
         return {column: self._inputs[view][column] for column in columns}
 
-    def _step(self, view: str) -> Step:
+    def _step(self, view: str) -> OnDemandStep:
         inputs = tuple(
             (column, self._names[(found.owner, found.on), found.feature.name], found.feature.dtype)
             for column, found in self._used(view).items()
         )
         personal = personal_features(self._catalog)
         told = [found.feature.name in personal.get(found.owner, ()) for found in self._used(view).values()]
-        return Step(view, inputs, tuple(self._outputs[view]), any(told) or view in personal)
+        return OnDemandStep(view, inputs, tuple(self._outputs[view]), any(told) or view in personal)
 
 
 def _labels(places: Sequence[_Place], prefixes: Mapping[_Place, str], taken: Mapping[_Place, str]) -> dict[_Place, str]:

@@ -21,14 +21,14 @@ from featurestore.config import Settings
 from featurestore.errors import FeatureStoreError, LimitError, NotFoundError
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.content_types import check_encoding
-from featurestore.server.http.context import Gone, Receive, Scope, Send, Visit
+from featurestore.server.http.context import ClientDisconnected, Receive, RequestContext, Scope, Send
 from featurestore.server.http.memory import clear_frames
 from featurestore.server.http.pools import Pools
 from featurestore.server.http.problems import MEDIA_TYPE, Problem, problem_of
-from featurestore.server.http.routing import Parts, RouteSpec
+from featurestore.server.http.routing import AppState, RouteSpec
 from featurestore.server.limits import Limits
 from featurestore.server.security.guard import Guard, OpenGuard, Resource
-from featurestore.server.telemetry.events import NoObserver, Observer
+from featurestore.server.telemetry.events import NullTelemetry, Telemetry
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
@@ -43,7 +43,7 @@ def create_app(
     store: "FeatureStore",
     settings: Settings | None = None,
     guard: Guard | None = None,
-    observer: Observer | None = None,
+    observer: Telemetry | None = None,
     *,
     closing: bool = False,
     warm: bool = False,
@@ -66,9 +66,9 @@ def create_app(
     """
     chosen = settings or store.settings
     limits = Limits.of(chosen)
-    parts = Parts(store, limits, observer or NoObserver(), Pools(limits))
+    parts = AppState(store, limits, observer or NullTelemetry(), Pools(limits))
     doors = [
-        Route(spec.path, Door(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
+        Route(spec.path, GuardedRoute(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
         for spec in ROUTES
     ]
     handlers: dict[Any, Any] = {HTTPException: _no_route, Exception: _failed}
@@ -95,7 +95,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(parts: AppState, *, closing: bool, warm: bool) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     store = parts.store
 
     @asynccontextmanager
@@ -123,13 +123,13 @@ def _lifespan(parts: Parts, *, closing: bool, warm: bool) -> Callable[[Starlette
     return lifespan
 
 
-async def _warm(parts: Parts) -> None:
+async def _warm(parts: AppState) -> None:
     """Starts a decoder, once the process has begun to answer."""
     await asyncio.sleep(_WARM_AFTER)
     await parts.pools.control.run(parts.decoders.warm)
 
 
-class Door:
+class GuardedRoute:
     """One route as an ASGI application.
 
     It admits who asks, has the guard decide, lets the endpoint answer in time, turns errors into problems, and tells the
@@ -141,7 +141,7 @@ class Door:
         guard: decides.
     """
 
-    def __init__(self, spec: RouteSpec, parts: Parts, guard: Guard) -> None:
+    def __init__(self, spec: RouteSpec, parts: AppState, guard: Guard) -> None:
         self.spec = spec
         self._endpoint = spec.make(parts)
         self._guard = guard
@@ -156,7 +156,7 @@ class Door:
         """Answers one request."""
         began = perf_counter()
         need = self.spec.need
-        visit = Visit(scope, receive, send, self._guard, need.action, self._budget)
+        visit = RequestContext(scope, receive, send, self._guard, need.action, self._budget)
         try:
             try:
                 async with asyncio.timeout(self._seconds):
@@ -173,7 +173,7 @@ class Door:
             clear_frames(error)
             problem = error if isinstance(error, Problem) else problem_of(self._without_hidden(visit, error))
             await _send_problem(visit, problem)
-        except Gone as gone:
+        except ClientDisconnected as gone:
             clear_frames(gone)
             visit.answered = _CLIENT_GONE
         except PanicException as panic:
@@ -183,7 +183,7 @@ class Door:
             visit.release()
             self._tell(visit, perf_counter() - began)
 
-    def _without_hidden(self, visit: Visit, error: FeatureStoreError) -> FeatureStoreError:
+    def _without_hidden(self, visit: RequestContext, error: FeatureStoreError) -> FeatureStoreError:
         """Returns an error that suggests no name which whoever asks may not see."""
         if not isinstance(error, NotFoundError) or visit.principal is None or self.spec.need.action == "none":
             return error
@@ -192,12 +192,12 @@ class Door:
             return error
         return NotFoundError(error.kind, error.name, [name for name in error.known if name in seen], error.hint)
 
-    def _late(self, visit: Visit) -> LimitError:
+    def _late(self, visit: RequestContext) -> LimitError:
         if visit.uploaded:
             return LimitError(f"The answer took longer than {self._seconds:g} seconds (server_seconds). Try again later.", "time")
         return LimitError(f"The body had not come after {self._seconds:g} seconds (server_seconds). Send it faster.", "upload")
 
-    def _tell(self, visit: Visit, seconds: float) -> None:
+    def _tell(self, visit: RequestContext, seconds: float) -> None:
         try:
             if visit.after is not None and visit.answered < 400:
                 visit.after()
@@ -206,7 +206,7 @@ class Door:
             _log.exception("An observer failed.")
 
 
-async def _send_problem(visit: Visit, problem: Problem) -> None:
+async def _send_problem(visit: RequestContext, problem: Problem) -> None:
     if visit.answered:  # half of an answer is sent: all that is left is to break off
         raise problem
     await visit.answer(problem.encoded(), MEDIA_TYPE, problem.status, problem.headers)

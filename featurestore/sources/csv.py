@@ -17,7 +17,7 @@ from featurestore.errors import SourceError, did_you_mean
 from featurestore.rows.unreadable import UNREAD, with_texts
 from featurestore.sources.base import Chunk
 from featurestore.sources.csv_records import cut, opened, readable, without_blank_lines
-from featurestore.sources.file_slices import Part, Piece
+from featurestore.sources.file_slices import FileSlice, ReadTask
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
 from featurestore.sources.timestamps import checked, extent, normalised, raw_time_columns, translated
@@ -103,7 +103,7 @@ class CSVReader(FilesReader[CSVSource]):
         """Returns the error that tells where no file was found."""
         return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
 
-    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cuts a file between its records, and reads the times of each stretch."""
         times = raw_time_columns(self._spec)
         texts = self._stretches(file, chunk_rows)
@@ -115,14 +115,14 @@ class CSVReader(FilesReader[CSVSource]):
                 if not is_open:
                     raise
                 # Half a record may be anything; it is read in earnest once it is to count.
-                yield Piece(first, len(data), 1, None, None, nulls=True, stamp=zlib.crc32(data), open=True)
+                yield FileSlice(first, len(data), 1, None, None, nulls=True, stamp=zlib.crc32(data), open=True)
                 continue
             if rows.height:
                 told = extent(self._spec, rows.lazy().select(normalised(self._spec, rows.schema))).collect()
                 earliest, latest, nulls = told.row(0)
-                yield Piece(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data), open=is_open)
+                yield FileSlice(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data), open=is_open)
 
-    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+    def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Returns the rows of a part; raises if the file was written anew after they were pinned."""
         location = str(absolute_path(part.file, self._root))
         with translated(self._spec, f"file {location}", *ERRORS), opened(location) as file:

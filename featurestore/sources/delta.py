@@ -24,7 +24,7 @@ from featurestore.forking import is_first_user
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import Pool, commits_since, pooled
 from featurestore.sources.file_cursor import KnownFile
-from featurestore.sources.file_slices import Former, Part, Piece, Told, pieces_of_rows
+from featurestore.sources.file_slices import FileSlice, Former, ReadTask, Told, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path
 from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
@@ -154,11 +154,11 @@ class DeltaReader(FilesReader[DeltaSource]):
         finally:
             self._snapshot = now
 
-    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cuts a file by rows, by what the table's log tells of it."""
         snapshot = self._listed()
         told = snapshot.files[file.name]
-        whole = Part(file.name, 0, -1, None, True, None)
+        whole = ReadTask(file.name, 0, -1, None, True, None)
         count = told["num_records"]
         if count is None:
             count = self.collect(pl.scan_parquet(file.location, glob=False).select(pl.len()), file.name).item()
@@ -167,9 +167,9 @@ class DeltaReader(FilesReader[DeltaSource]):
             bounds = self.collect(extent(self._spec, self._scan(snapshot, whole)), file.name).row(0)
         earliest, latest, nulls = bounds
         for _, first, rows in pieces_of_rows([count], chunk_rows):
-            yield Piece(first, rows, rows, earliest, latest, nulls, stamp=None)
+            yield FileSlice(first, rows, rows, earliest, latest, nulls, stamp=None)
 
-    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+    def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Returns the rows of a part, as they were in the version it was pinned in."""
         return self._scan(self._at(chunk["version"]), part)
 
@@ -269,7 +269,7 @@ class DeltaReader(FilesReader[DeltaSource]):
             return None  # the log does not say how many rows are out of the calendar
         return max(lows), max(highs), nulls
 
-    def _scan(self, snapshot: Snapshot, part: Part) -> pl.LazyFrame:
+    def _scan(self, snapshot: Snapshot, part: ReadTask) -> pl.LazyFrame:
         location = snapshot.location(part.file)
         with translated(self._spec, f"file {location}", *ERRORS, advice=_GONE):
             rows = pl.scan_parquet(location, glob=False, hive_partitioning=False)

@@ -10,7 +10,7 @@ from featurestore.sources.paths import SourceFile
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class FileSlice:
     """A stretch of a file's rows, with what is known of their times.
 
     Args:
@@ -43,7 +43,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReadTask:
     """What a chunk takes from one file; see the module's own words."""
 
     file: str
@@ -55,7 +55,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ReadRequest:
     """Which of a file's rows a run wants."""
 
     after: int | None
@@ -101,7 +101,7 @@ class Chunks:
         self.chunk_rows = chunk_rows
         self._filled = 0
 
-    def add(self, file: SourceFile, piece: Piece, wish: Wish, marks: Mapping[str, Any]) -> None:
+    def add(self, file: SourceFile, piece: FileSlice, wish: ReadRequest, marks: Mapping[str, Any]) -> None:
         """Adds a piece, of which a chunk takes what is wished, and remembers the marks."""
         self.rows += piece.rows
         if not self.made or self._filled + piece.rows > self.chunk_rows or self.made[-1][0] != marks:

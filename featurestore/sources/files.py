@@ -22,7 +22,7 @@ from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk, Cursor, Span
 from featurestore.sources.file_cursor import FORM, KnownFile, known_files, look, settled
-from featurestore.sources.file_slices import Chunks, Former, Part, Piece, Told, Wish
+from featurestore.sources.file_slices import Chunks, FileSlice, Former, ReadRequest, ReadTask, Told
 from featurestore.sources.paths import SourceFile
 from featurestore.sources.timestamps import behind, no_time, translated, wanted
 
@@ -40,8 +40,8 @@ class _Looked:
     """What became of a file when a span was pinned: what the cursor knows of it from now on, and what is taken of it."""
 
     known: KnownFile
-    wish: Wish | None = None
-    pieces: tuple[Piece, ...] = ()
+    wish: ReadRequest | None = None
+    pieces: tuple[FileSlice, ...] = ()
 
 
 class FilesReader(ABC, Generic[SpecT]):
@@ -84,11 +84,11 @@ class FilesReader(ABC, Generic[SpecT]):
         """Returns the error for a source that has no files; None where that only means that it is empty."""
 
     @abstractmethod
-    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterable[Piece]:
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterable[FileSlice]:
         """Cuts a file into pieces of ``chunk_rows`` rows at the most."""
 
     @abstractmethod
-    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+    def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Returns all rows of a part, with the columns that ``schema`` tells, and ``UNREAD`` where there are texts for it.
 
         Raises:
@@ -130,7 +130,7 @@ class FilesReader(ABC, Generic[SpecT]):
             for piece in self._pieces(file, max(rows, 1)):
                 if found.height >= rows:
                     return found
-                part = Part(file.name, piece.first, piece.count, None, True, piece.stamp)
+                part = ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp)
                 head = self.rows(part, self.pinned()).select(found.columns).filter(~no_time(self._spec)).head(rows - found.height)
                 found = pl.concat([found, self.collect(head, file.name)])
         return found
@@ -193,7 +193,7 @@ class FilesReader(ABC, Generic[SpecT]):
         """See ``SourceReader.read``."""
         frames = []
         for file, first, count, after, nulls, stamp in chunk["parts"]:
-            rows = self.rows(Part(file, first, count, after, nulls, stamp), chunk)
+            rows = self.rows(ReadTask(file, first, count, after, nulls, stamp), chunk)
             frames.append(self.collect(rows.filter(wanted(self._spec, after, chunk["until"], nulls)), file))
         if not texts:
             frames = [frame.drop(UNREAD, strict=False) for frame in frames]
@@ -209,7 +209,7 @@ class FilesReader(ABC, Generic[SpecT]):
             self.described(files, aside)
         return [file for file in files if file.name not in (aside or {})]
 
-    def _pieces(self, file: SourceFile, chunk_rows: int) -> list[Piece]:
+    def _pieces(self, file: SourceFile, chunk_rows: int) -> list[FileSlice]:
         """Returns the pieces of a file; none where it cannot be read and such files are set aside."""
         try:
             young = self._waits_since(file, None) is not None
@@ -226,13 +226,13 @@ class FilesReader(ABC, Generic[SpecT]):
         with translated(self._spec, f"file {file.location}", OSError):
             same, told = look(file, before, looked * _NANO)
         if start is not None:
-            wish = Wish(to_micros(start), nulls=False)
+            wish = ReadRequest(to_micros(start), nulls=False)
         elif same is None or same.waits is not None:
-            wish = Wish(None, nulls=True)
+            wish = ReadRequest(None, nulls=True)
         elif same.rest is None or until <= same.rest:
             return _Looked(replace(same, stamp=tuple(file.stamp)))
         else:
-            wish = Wish(same.rest + 1, nulls=False)
+            wish = ReadRequest(same.rest + 1, nulls=False)
         waits = self._waits_since(file, same)
         pieces, rows, rest, waiting = [], 0, False, None
         for piece in self.pieces(file, chunk_rows):
@@ -285,7 +285,7 @@ class FilesReader(ABC, Generic[SpecT]):
                 seen = self._look(file, before.get(file.name), None, until, looked, chunk_rows)
                 found.append((file, pinned, seen))
                 for piece in seen.pieces[:1]:
-                    self.rows(Part(file.name, piece.first, piece.count, None, True, piece.stamp), pinned)
+                    self.rows(ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp), pinned)
         if len(found) < len(names):
             raise SourceError("what it was made of is not known.")
         return found
@@ -298,10 +298,12 @@ class FilesReader(ABC, Generic[SpecT]):
         since = same.waits if same is not None and same.waits is not None else now
         return None if age >= PATIENCE or now - since >= PATIENCE else min(since, now)
 
-    def _read_through(self, file: SourceFile, pieces: Sequence[Piece]) -> None:
+    def _read_through(self, file: SourceFile, pieces: Sequence[FileSlice]) -> None:
         """Reads pieces and forgets them, so that one that cannot be read is known before a run pins it."""
         for piece in pieces:
-            self.collect(self.rows(Part(file.name, piece.first, piece.count, None, True, piece.stamp), self.pinned()), file.name)
+            self.collect(
+                self.rows(ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp), self.pinned()), file.name
+            )
 
     def _noticed(self, file: SourceFile, before: KnownFile | None, seen: _Looked) -> list[str]:
         source, known = f"Source {self._spec.name!r}:", seen.known

@@ -15,7 +15,7 @@ from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk
 from featurestore.sources.file_cursor import same_stamp
-from featurestore.sources.file_slices import Part, Piece, pieces_of_rows
+from featurestore.sources.file_slices import FileSlice, ReadTask, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.hive import Partition, partition_texts, partitions
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
@@ -98,7 +98,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         """Returns the error that tells where no file was found."""
         return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
 
-    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[Piece]:
+    def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cuts a file along its row groups, and those that are too large by rows."""
         with translated(self._spec, f"file {file.location}", *ERRORS):
             footer = pq.read_metadata(file.location)
@@ -110,9 +110,9 @@ class ParquetReader(FilesReader[ParquetSource]):
         counts = [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
         for index, first, rows in pieces_of_rows(counts, chunk_rows):
             earliest, latest, nulls = extents[index]
-            yield Piece(first, rows, rows, earliest, latest, nulls, stamp=file.stamp)
+            yield FileSlice(first, rows, rows, earliest, latest, nulls, stamp=file.stamp)
 
-    def rows(self, part: Part, chunk: Chunk) -> pl.LazyFrame:
+    def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Returns the rows of a part; raises if the file was replaced after they were pinned."""
         location = absolute_path(part.file, self._root)
         try:
@@ -132,7 +132,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         with translated(self._spec, f"file {absolute_path(file, self._root)}", *ERRORS):
             return rows.collect()
 
-    def _scan(self, file: SourceFile, part: Part | None = None) -> pl.LazyFrame:
+    def _scan(self, file: SourceFile, part: ReadTask | None = None) -> pl.LazyFrame:
         if self._own.get(file.name, (None,))[0] != file.stamp:
             self.schema()
         if file.name not in self._own:
@@ -210,7 +210,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         return joined
 
 
-def _read_with(location: str, schema: pa.Schema, part: Part | None) -> pl.LazyFrame:
+def _read_with(location: str, schema: pa.Schema, part: ReadTask | None) -> pl.LazyFrame:
     """Returns the rows of a file, or of a part of it, that Polars would panic over as it stands, with another schema."""
     first, end = (0, None) if part is None else (part.first, part.first + part.count)
     with pq.ParquetFile(location) as file:

@@ -44,7 +44,7 @@ class Lag:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class DeadLetter:
     """An entry that was set aside.
 
     Args:
@@ -56,10 +56,10 @@ class SetAside:
     reason: str
 
 
-class Shelf(Protocol):
+class DeadLetterQueue(Protocol):
     """Keeps the entries that were set aside, each once. A broker that cannot be reached raises ``StreamError``."""
 
-    def read(self) -> list[SetAside]:
+    def read(self) -> list[DeadLetter]:
         """Returns all of them, the oldest first."""
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ class StreamConsumer(Protocol):
     """
 
     @property
-    def shelf(self) -> Shelf:
+    def shelf(self) -> DeadLetterQueue:
         """What was set aside."""
 
     def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:

@@ -18,7 +18,7 @@ from featurestore.streams.background_folds import BackgroundFolds
 from featurestore.streams.base import StreamConsumer
 from featurestore.streams.counts import StreamCounts
 from featurestore.streams.decoder import EntryDecoder, entry_texts
-from featurestore.streams.pending_entries import Patience
+from featurestore.streams.pending_entries import PendingLimits
 from featurestore.streams.worker import StreamWorker, Views, ready
 
 BATCH = 5_000
@@ -97,14 +97,14 @@ class Streams:
         make_pusher: Callable[[Callable[[AppliedView, Transform | None], None]], Pusher],
         fold: Callable[[AppliedView, Transform | None], None],
         open_stream: Callable[[StreamSource, float], StreamConsumer],
-        patience: Patience | None = None,
+        patience: PendingLimits | None = None,
     ) -> None:
         self._catalog = catalog
         self._define = define
         self._make_pusher = make_pusher
         self._fold = fold
         self._open_stream = open_stream
-        self._patience = patience or Patience()
+        self._patience = patience or PendingLimits()
         self._lock = Lock()
         self._known: dict[str, tuple[tuple[int, str], Views]] = {}
         self.counts: dict[str, StreamCounts] = {}

@@ -9,7 +9,7 @@ import msgspec
 
 from featurestore.clock import YEARS
 from featurestore.errors import ConfigError
-from featurestore.streams.base import Entry, SetAside
+from featurestore.streams.base import DeadLetter, Entry
 
 DAMAGED = "what was kept of it is damaged, or somebody else put it there"
 _LONGEST = 40
@@ -21,7 +21,7 @@ def pack(entry: Entry, reason: str) -> bytes:
     return msgspec.msgpack.encode([entry.id, entry.time, dict(entry.fields), reason])
 
 
-def unpack(name: str, value: bytes) -> SetAside:
+def unpack(name: str, value: bytes) -> DeadLetter:
     """Returns what ``pack`` packed under a name.
 
     What is damaged, or was put there by others, is an entry of its own as it is: it must hinder neither who looks at the others
@@ -30,11 +30,11 @@ def unpack(name: str, value: bytes) -> SetAside:
     try:
         _, time, fields, reason = msgspec.msgpack.decode(value, type=tuple[str, _TIME, dict[bytes, bytes], str])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return SetAside(Entry(name, 0, {b"": value}, 0), DAMAGED)
-    return SetAside(Entry(name, time, fields, 0), reason)
+        return DeadLetter(Entry(name, 0, {b"": value}, 0), DAMAGED)
+    return DeadLetter(Entry(name, time, fields, 0), reason)
 
 
-def in_order(kept: Iterable[SetAside]) -> list[SetAside]:
+def in_order(kept: Iterable[DeadLetter]) -> list[DeadLetter]:
     """Returns entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
     return sorted(kept, key=lambda each: (each.entry.time, _number(each.entry.id), each.entry.id))
 

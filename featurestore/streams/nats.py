@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import Entry, Lag, SetAside
+from featurestore.streams.base import DeadLetter, Entry, Lag
 from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
@@ -305,7 +305,7 @@ class NATSConsumer:
 
 
 class NATSShelf:
-    """The ``Shelf`` of a subject.
+    """The ``DeadLetterQueue`` of a subject.
 
     Args:
         consumer: the consumer whose it is.
@@ -314,19 +314,19 @@ class NATSShelf:
     def __init__(self, consumer: NATSConsumer) -> None:
         self._consumer = consumer
 
-    def read(self) -> list[SetAside]:
-        """See ``Shelf.read``."""
+    def read(self) -> list[DeadLetter]:
+        """See ``DeadLetterQueue.read``."""
         return self._consumer.run(self._read)
 
     def remove(self, ids: Sequence[str]) -> int:
-        """See ``Shelf.remove``."""
+        """See ``DeadLetterQueue.remove``."""
         return self._consumer.run(lambda: self._remove(ids))
 
     def put_back(self, ids: Sequence[str]) -> int:
-        """See ``Shelf.put_back``."""
+        """See ``DeadLetterQueue.put_back``."""
         return self._consumer.run(lambda: self._put_back(ids))
 
-    async def _read(self) -> list[SetAside]:
+    async def _read(self) -> list[DeadLetter]:
         bucket = await self._consumer.bucket()
         kept = [unpack(name, (await bucket.get(name)).value or b"") for name in await self._names(bucket)]
         return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])

@@ -17,7 +17,7 @@ _LOUD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class PendingLimits:
     """How long what is not known yet may wait.
 
     Args:
@@ -42,7 +42,7 @@ class BrokerClock:
         patience: how long what is not known yet may wait.
     """
 
-    def __init__(self, source: str, patience: Patience) -> None:
+    def __init__(self, source: str, patience: PendingLimits) -> None:
         self._source = source
         self._patience = patience
         self._ahead = 0
@@ -77,14 +77,14 @@ class BrokerClock:
         return now + self._ahead if abs(self._ahead) <= self._patience.seconds * _MICROS else now
 
 
-class Held:
+class PendingEntries:
     """The entries that wait with a worker.
 
     Args:
         patience: how long they may.
     """
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: PendingLimits) -> None:
         self._patience = patience
         self._since: dict[str, float] = {}
         self._held: dict[str, tuple[Entry, int]] = {}

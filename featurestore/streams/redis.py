@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import Entry, Lag, SetAside
+from featurestore.streams.base import DeadLetter, Entry, Lag
 from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
 
 T = TypeVar("T")
@@ -241,7 +241,7 @@ class RedisConsumer:
 
 
 class RedisShelf:
-    """The ``Shelf`` of a Redis stream.
+    """The ``DeadLetterQueue`` of a Redis stream.
 
     Args:
         consumer: the consumer whose it is.
@@ -256,19 +256,19 @@ class RedisShelf:
         """Puts an entry there."""
         self._consumer.ask("HSET", self.key, entry.id, pack(entry, reason))
 
-    def read(self) -> list[SetAside]:
-        """See ``Shelf.read``."""
+    def read(self) -> list[DeadLetter]:
+        """See ``DeadLetterQueue.read``."""
         with self._consumer.translated():
             found = self._consumer.ask("HGETALL", self.key)
         return in_order(unpack(name.decode(errors="replace"), value) for name, value in zip(found[::2], found[1::2], strict=True))
 
     def remove(self, ids: Sequence[str]) -> int:
-        """See ``Shelf.remove``."""
+        """See ``DeadLetterQueue.remove``."""
         with self._consumer.translated():
             return int(self._consumer.ask("HDEL", self.key, *ids)) if ids else 0
 
     def put_back(self, ids: Sequence[str]) -> int:
-        """See ``Shelf.put_back``."""
+        """See ``DeadLetterQueue.put_back``."""
         if not ids:
             return 0
         put = 0

@@ -41,7 +41,7 @@ from featurestore.shortage import shortage_of
 from featurestore.streams.base import Entry, StreamConsumer
 from featurestore.streams.counts import StreamCounts
 from featurestore.streams.decoder import Decoded, EntryDecoder, reason_of
-from featurestore.streams.pending_entries import BrokerClock, Held, Patience
+from featurestore.streams.pending_entries import BrokerClock, PendingEntries, PendingLimits
 
 _log = logging.getLogger("featurestore")
 
@@ -98,7 +98,7 @@ class StreamWorker:
         *,
         batch: int,
         told: Callable[[StreamCounts], None],
-        patience: Patience,
+        patience: PendingLimits,
     ) -> None:
         self._consumer = consumer
         self._decoder = decoder
@@ -109,7 +109,7 @@ class StreamWorker:
         self._told = told
         self._stop, self._once = Event(), False
         self._clock = BrokerClock(counts.source, patience)
-        self._held = Held(patience)
+        self._held = PendingEntries(patience)
         self._until = 0
         self._sound: pl.DataFrame | None = None
         self._tries: dict[str, int] = {}

@@ -19,7 +19,7 @@ from featurestore.rows.transform import fitted
 from featurestore.windows.segment_tree import (
     AVAILABLE_FIRST,
     SUPERSEDED_FIRST,
-    States,
+    PartialStates,
     aggregate_ranges,
     aggregate_seen,
     build_levels,
@@ -104,8 +104,8 @@ class WindowLookUp:
             # Where all is known as it happens and nothing was corrected, time alone decides what a window holds.
             hidden = (pl.col(AVAILABLE_FIRST) > pl.col(EVENT)) | (pl.col(SUPERSEDED_FIRST) < NEVER)
             seen = bool(events.select(hidden.any()).item())
-        states = States.of(self.windows, self.stored, seen=seen).plain(events)
-        places = Places(spine.select(*self.keys, at.alias(TIME)), events, self.keys)
+        states = PartialStates.of(self.windows, self.stored, seen=seen).plain(events)
+        places = EventIndex(spine.select(*self.keys, at.alias(TIME)), events, self.keys)
         levels = build_levels(states, events, places.longest)
         high = places.after(at)
         found: dict[tuple[int, int], pl.DataFrame] = {}
@@ -117,7 +117,7 @@ class WindowLookUp:
             if span not in found:
                 low = pl.select(pl.min_horizontal(places.before(window_start(at, window)), high)).to_series()
                 together = [each for each in self.windows if (each.size, each.tile) == span]
-                several = states.of_same(States.of(together, self.stored, seen=seen))
+                several = states.of_same(PartialStates.of(together, self.stored, seen=seen))
                 kept = [level.select(several.all_columns) for level in levels]
                 found[span] = aggregate_seen(several, kept, low, high, at) if seen else aggregate_ranges(several, kept, low, high)
             columns.append(finished(feature, found[span], states.columns_of(window)))
@@ -202,7 +202,7 @@ def history_events(history: pl.DataFrame, keys: Sequence[str], *, identified: bo
     return events.filter(shown)
 
 
-class Places:
+class EventIndex:
     """Where instants of some entities lie in a sequence of events sorted by entity and event time.
 
     Args:

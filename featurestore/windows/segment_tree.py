@@ -11,7 +11,7 @@ from functools import cached_property
 
 import polars as pl
 
-from featurestore.aggregates.base import Part
+from featurestore.aggregates.base import PartialAggregate
 from featurestore.definitions.window import WindowSpec
 
 _SECOND = "\x1f"
@@ -23,7 +23,7 @@ _QUARTER = 2**62
 
 
 @dataclass(frozen=True)
-class Kept:
+class StateColumns:
     """A part of one input, as columns.
 
     Args:
@@ -32,7 +32,7 @@ class Kept:
         dtype: the input's dtype.
     """
 
-    part: Part
+    part: PartialAggregate
     input: str
     dtype: pl.DataType
 
@@ -59,7 +59,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class States:
+class PartialStates:
     """What is kept of each of some stretches of events.
 
     Args:
@@ -67,21 +67,21 @@ class States:
         seen: whether it is also kept from when to when all and any of the events are to be seen (S7, S9).
     """
 
-    kept: tuple[Kept, ...]
+    kept: tuple[StateColumns, ...]
     seen: bool = False
 
     @classmethod
-    def of(cls, windows: Sequence[WindowSpec], dtypes: Mapping[str, pl.DataType], *, seen: bool = False) -> "States":
+    def of(cls, windows: Sequence[WindowSpec], dtypes: Mapping[str, pl.DataType], *, seen: bool = False) -> "PartialStates":
         """Returns what some windows need."""
-        made: dict[tuple[str, str], Kept] = {}
+        made: dict[tuple[str, str], StateColumns] = {}
         for window in windows:
             for part in window.aggregate.parts:
                 dtype = dtypes.get(window.input, pl.Boolean())
                 kind = part if part.of is None else part.of(dtype)
-                made.setdefault((part.name, window.input), Kept(kind, window.input, dtype))
+                made.setdefault((part.name, window.input), StateColumns(kind, window.input, dtype))
         return cls(tuple(made.values()), seen)
 
-    def plain(self, events: pl.DataFrame) -> "States":
+    def plain(self, events: pl.DataFrame) -> "PartialStates":
         """Returns the same without the columns that none of some events, nor any of their sums, needs."""
         asked = [
             (kept, kept.part.is_plain(pl.col(kept.input), kept.dtype, events.height))
@@ -94,7 +94,7 @@ class States:
         plain = [kept for (kept, _), fits in zip(asked, found, strict=True) if fits is not False]  # null: there are no inputs
         return self._without(plain)
 
-    def plain_merge(self, *stretches: pl.DataFrame) -> "States":
+    def plain_merge(self, *stretches: pl.DataFrame) -> "PartialStates":
         """Returns the same without the columns that are null in some stretches, and stay so when two of these are merged."""
         spared = [kept for kept in self.kept if kept.part.spare]
         unused = [
@@ -103,16 +103,16 @@ class States:
         small = [kept for kept in unused if all(_stays_plain(frame[kept.columns[0]]) for frame in stretches)]
         return self._without(small)
 
-    def of_same(self, others: "States") -> "States":
+    def of_same(self, others: "PartialStates") -> "PartialStates":
         """Returns what other states keep, as it is kept in these."""
         known = {(each.part.name, each.input): each for each in self.kept}
-        return States(tuple(known[each.part.name, each.input] for each in others.kept), others.seen)
+        return PartialStates(tuple(known[each.part.name, each.input] for each in others.kept), others.seen)
 
-    def _without(self, plain: Sequence[Kept]) -> "States":
-        def made(kept: Kept) -> Kept:
+    def _without(self, plain: Sequence[StateColumns]) -> "PartialStates":
+        def made(kept: StateColumns) -> StateColumns:
             return replace(kept, part=kept.part.plain) if kept in plain and kept.part.plain is not None else kept
 
-        return States(tuple(made(kept) for kept in self.kept), self.seen) if plain else self
+        return PartialStates(tuple(made(kept) for kept in self.kept), self.seen) if plain else self
 
     def widened(self, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> list[pl.Series]:
         """Returns the columns of some stretches, null where the frame has none, of these dtypes."""
@@ -173,7 +173,7 @@ def _stays_plain(first: pl.Series) -> bool:
     return first.dtype.is_float() or bool(first.is_between(-_QUARTER, _QUARTER).all())  # nulls are passed over
 
 
-def build_levels(states: States, events: pl.DataFrame, longest: int) -> list[pl.DataFrame]:
+def build_levels(states: PartialStates, events: pl.DataFrame, longest: int) -> list[pl.DataFrame]:
     """Returns the tree over a sequence of events: at level ``j`` the states of whole stretches of ``2**j``.
 
     Args:
@@ -189,7 +189,7 @@ def build_levels(states: States, events: pl.DataFrame, longest: int) -> list[pl.
     return levels
 
 
-def aggregate_ranges(states: States, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series) -> pl.DataFrame:
+def aggregate_ranges(states: PartialStates, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series) -> pl.DataFrame:
     """Returns the state of each range of events ``[low, high)``; a row of nulls for an empty one."""
     blank = levels[0].clear()
     queries = pl.DataFrame({_QUERY: pl.int_range(low.len(), dtype=pl.UInt32, eager=True), "low": low, "high": high})
@@ -219,7 +219,9 @@ def aggregate_ranges(states: States, levels: Sequence[pl.DataFrame], low: pl.Ser
     return pl.concat([found for _, found in done])[order]
 
 
-def aggregate_seen(states: States, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series, at: pl.Series) -> pl.DataFrame:
+def aggregate_seen(
+    states: PartialStates, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series, at: pl.Series
+) -> pl.DataFrame:
     """Returns the same, of those events that are to be seen at an instant: available by then, and not superseded (S7, S9).
 
     Args:
@@ -243,7 +245,7 @@ def aggregate_seen(states: States, levels: Sequence[pl.DataFrame], low: pl.Serie
 
 
 def _seen_parts(
-    states: States, levels: Sequence[pl.DataFrame], number: pl.Series, low: pl.Series, high: pl.Series, at: pl.Series
+    states: PartialStates, levels: Sequence[pl.DataFrame], number: pl.Series, low: pl.Series, high: pl.Series, at: pl.Series
 ) -> pl.DataFrame:
     """Returns ranges of which some events are not to be seen, and their numbers; those that see nothing are left out.
 
@@ -273,7 +275,7 @@ def _seen_parts(
     return _reduce(states, pl.concat(taken).sort(_QUERY, _START).drop(_START))
 
 
-def _reduce(states: States, frame: pl.DataFrame) -> pl.DataFrame:
+def _reduce(states: PartialStates, frame: pl.DataFrame) -> pl.DataFrame:
     """Returns one state for each number, merged of those that stand one after the other under it."""
     while not frame.is_empty():
         again = pl.col(_QUERY) == pl.col(_QUERY).shift(1)

@@ -28,7 +28,7 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.window_features import EVENT_ID
 from featurestore.row_codec import pack_state, to_series, wire_dtype
 from featurestore.rows.total_order import AVAILABLE, EVENT, same_as_before
-from featurestore.windows.segment_tree import States, aggregate_ranges, build_levels
+from featurestore.windows.segment_tree import PartialStates, aggregate_ranges, build_levels
 
 ENTITY = "_entity"
 TILE = "_tile"
@@ -49,7 +49,7 @@ class TileGroup:
 
     tile: int
     reach: int
-    states: States
+    states: PartialStates
     dtypes: Mapping[str, pl.DataType]
 
     @cached_property
@@ -110,7 +110,7 @@ class TileLayout:
 
     keys: tuple[str, ...]
     groups: tuple[TileGroup, ...]
-    all: States
+    all: PartialStates
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -121,10 +121,10 @@ class TileLayout:
         groups = []
         for length in lengths:
             windows = [window for window in view.windows if window.tile == length]
-            states = States.of(windows, view.stored_schema)
+            states = PartialStates.of(windows, view.stored_schema)
             dtypes = states.lift(blank).schema
             groups.append(TileGroup(length, max(window.size for window in windows), states, dict(dtypes)))
-        return cls(view.entity.key_names, tuple(groups), States.of(view.windows, view.stored_schema))
+        return cls(view.entity.key_names, tuple(groups), PartialStates.of(view.windows, view.stored_schema))
 
     @property
     def reach(self) -> int:
@@ -222,7 +222,7 @@ def _no_tiles(group: TileGroup) -> pl.DataFrame:
     return pl.DataFrame(schema={ENTITY: pl.UInt32(), TILE: pl.Int64(), **group.dtypes})
 
 
-def _tiles(group: TileGroup, states: States, events: pl.DataFrame, levels: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def _tiles(group: TileGroup, states: PartialStates, events: pl.DataFrame, levels: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Returns the tiles of a group, of events' places: from each tile's first event to the entity's end, or the tile's."""
     places = events.with_columns((pl.col(EVENT) // group.tile).alias(TILE)).filter(
         pl.col(TILE) >= group.first_tile(pl.col("latest"))
@@ -232,7 +232,7 @@ def _tiles(group: TileGroup, states: States, events: pl.DataFrame, levels: Seque
     places = places.with_columns(following.alias("next"))
     frame = places.select(ENTITY, TILE)
     for listed, high in ((False, places["end"]), (True, places["next"])):
-        some = States(tuple(each for each in states.kept if each.part.listed is listed))
+        some = PartialStates(tuple(each for each in states.kept if each.part.listed is listed))
         if some.kept:
             own = [level.select(some.columns) for level in levels]
             frame = frame.hstack(aggregate_ranges(some, own, places["low"], high))

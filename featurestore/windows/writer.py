@@ -18,7 +18,7 @@ from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.window_features import EVENT_ID
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
-from featurestore.materialization.online_trust import Certain, Trust
+from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.progress import Progress, Silence
 from featurestore.offline.base import History, OfflineStore, Snapshot, Table
 from featurestore.online.base import Entry, OnlineLostError, OnlineStore
@@ -46,7 +46,7 @@ class WindowWriter:
 
     def __init__(self, project: str, offline: OfflineStore, online: OnlineStore, clock: Clock, trust: Trust | None = None) -> None:
         self._project = project
-        self._trust = trust or Certain(project)
+        self._trust = trust or TrustedOnline(project)
         self._offline = offline
         self._log = offline.log
         self._online = online

@@ -5,7 +5,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from featurestore import FeatureStore
-from featurestore.scheduling.scheduler import Outcome, Scheduler
+from featurestore.scheduling.scheduler import Scheduler, TaskResult
 
 KEYS = {"k": str}
 FEATURES = {"x": float | None, "n": int}
@@ -45,15 +45,15 @@ class Manual(Executor):
 
 def scheduler_of(
     store: FeatureStore, pool: Executor | None = None, *, most: int = 2, **options: Any
-) -> tuple[Scheduler, list[Outcome]]:
+) -> tuple[Scheduler, list[TaskResult]]:
     """A scheduler that works in the caller's thread, and the list of what it tells."""
-    told: list[Outcome] = []
+    told: list[TaskResult] = []
     made = store.scheduler(told=told.append, **options)
     made._pools = {kind: (pool or Inline(), most) for kind in made._pools}
     return made, told
 
 
-def states(told: list[Outcome]) -> list[tuple[str, str]]:
+def states(told: list[TaskResult]) -> list[tuple[str, str]]:
     return [(each.name, each.state) for each in told]
 
 

@@ -11,7 +11,7 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, sum_
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.definitions.source import Source
-from featurestore.maintenance.doctor import Diagnosis, told_clock, told_room
+from featurestore.maintenance.doctor import DoctorReport, told_clock, told_room
 from featurestore.registry.leases import Leases
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, parquet_of, store_at, view_of
@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureSto
         yield made
 
 
-def wrong(found: Diagnosis) -> dict[str, str]:
+def wrong(found: DoctorReport) -> dict[str, str]:
     return {each.check: each.told for each in found if each.state == "error"}
 
 

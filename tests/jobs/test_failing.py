@@ -9,7 +9,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import SourceError
-from featurestore.maintenance.status import Notice
+from featurestore.maintenance.status import Alert
 from tests.cli.conftest import Invoke, invoke, made_shop, shop
 from tests.jobs.scheduling import scheduler_of, states
 from tests.jobs.test_schedule import hand, open_store, pass_seconds, store, view, write
@@ -74,7 +74,7 @@ def test_n02_one_broken_file_of_many_views_is_told_once(
     store.apply([view_of(source, KEYS, FEATURES, name=f"v{number}", schedule="1h") for number in range(6)])
     file = broken(tmp_path)
     caplog.set_level(logging.INFO)
-    notices: list[Notice] = []
+    notices: list[Alert] = []
     scheduler, told = scheduler_of(store, most=10, notify=notices.append)
     for _ in range(12):
         scheduler.tick()

@@ -13,7 +13,7 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
-from featurestore.materialization.online_repair import Mending
+from featurestore.materialization.online_repair import OnlineRepair
 from tests.projects import INSTANT, Hand, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 
@@ -114,7 +114,7 @@ def fate(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fate]:
 @pytest.fixture(autouse=True)
 def nobody_mends(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process alone does; what is mended in the background is in test_mending."""
-    monkeypatch.setattr(Mending, "begin", lambda *given: None)
+    monkeypatch.setattr(OnlineRepair, "begin", lambda *given: None)
 
 
 def opened(folder: Path, clock: Hand, address: str | None = None) -> FeatureStore:

@@ -11,10 +11,10 @@ from sqlalchemy import event
 
 from featurestore import DeltaSource, FeatureStore, ParquetSource
 from featurestore.errors import ConfigError, RegistryError
-from featurestore.maintenance.status import Notice
+from featurestore.maintenance.status import Alert
 from featurestore.registry.leases import Leases
-from featurestore.registry.schedule_state import Due, Dues
-from featurestore.scheduling.scheduler import Outcome
+from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
+from featurestore.scheduling.scheduler import TaskResult
 from tests.jobs.scheduling import FEATURES, KEYS, SECOND, Manual, left, scheduler_of, states
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, store_at, view_of
@@ -68,8 +68,8 @@ def pass_seconds(hand: Hand, seconds: float) -> None:
     hand.micros += round(seconds * SECOND)
 
 
-def row_of(store: FeatureStore, name: str = "v") -> Due:
-    return Dues(store._registry).load().dues[name]
+def row_of(store: FeatureStore, name: str = "v") -> ScheduleState:
+    return ScheduleStates(store._registry).load().dues[name]
 
 
 def test_what_was_missed_is_caught_up_once(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
@@ -83,7 +83,7 @@ def test_what_was_missed_is_caught_up_once(store: FeatureStore, tmp_path: Path, 
     assert [outcome.due.timestamp() for outcome in told] == [1_000, 1_030]
     assert states(told) == [("v", "done")] * 2
     assert store.sql("select count(*) as n from v")["n"].item() == 2
-    assert row_of(store) == Due("v", 1_030 * SECOND, "done", finished_at=hand.micros, settled_at=1_030 * SECOND)
+    assert row_of(store) == ScheduleState("v", 1_030 * SECOND, "done", finished_at=hand.micros, settled_at=1_030 * SECOND)
 
 
 def test_views_without_a_schedule_are_left_alone(store: FeatureStore, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_an_apply_is_taken_up_without_a_restart(store: FeatureStore, open_store:
 def test_a_failed_run_is_tried_again_then_loud_then_begins_anew(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, None))
     store.apply([view(tmp_path, schedule="1h", on_reject="fail")])
-    notices: list[Notice] = []
+    notices: list[Alert] = []
     scheduler, told = scheduler_of(store, notify=notices.append)
     for _ in range(20):
         scheduler.tick()
@@ -281,7 +281,7 @@ def test_what_came_of_a_run_is_noted_once_the_registry_is_back(
         raise RegistryError("The registry cannot be reached.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dues, "move", gone)
+        patch.setattr(ScheduleStates, "move", gone)
         pool.do_next()
         scheduler.step()
     assert told == []
@@ -303,7 +303,7 @@ def test_a_registry_that_is_gone_is_told_once_and_it_goes_on(
         raise RegistryError("The registry cannot be reached.")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "featurestore"):
-        patch.setattr(Dues, "load", gone)
+        patch.setattr(ScheduleStates, "load", gone)
         for _ in range(3):
             scheduler.step()
     scheduler.step()
@@ -313,7 +313,7 @@ def test_a_registry_that_is_gone_is_told_once_and_it_goes_on(
 
 def test_an_online_store_that_is_gone_is_nobodys_fault(open_store: Opener, tmp_path: Path, hand: Hand) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
-    notices: list[Notice] = []
+    notices: list[Alert] = []
     with ValkeyServer("--appendonly", "yes") as server:
         store = open_store(online=server.url, schedule_retry_longest_seconds=20)
         store.apply([view(tmp_path, schedule="1h")])
@@ -356,7 +356,7 @@ def test_at_the_end_what_is_not_finished_is_given_back(
 def test_at_the_end_what_is_finished_in_time_is_done(store: FeatureStore, tmp_path: Path) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
-    told: list[Outcome] = []
+    told: list[TaskResult] = []
     scheduler = store.scheduler(told=told.append)
     scheduler.tick()
     assert scheduler.stop(60) == 0
@@ -396,7 +396,7 @@ def test_once_does_all_that_is_due(store: FeatureStore, tmp_path: Path) -> None:
     history = str(tmp_path / "project" / ".featurestore" / "offline" / "test" / "v" / "v1")
     source = DeltaSource("of_v", history, event_time="event_time", available_time="available_time")
     store.apply([*[view(tmp_path, name) for name in "tuv"], view_of(source, KEYS, FEATURES, name="a_below", schedule="1m")])
-    told: list[Outcome] = []
+    told: list[TaskResult] = []
     store.scheduler(told=told.append).once()
     assert sorted(states(told)) == [("a_below", "done"), ("t", "done"), ("u", "done"), ("v", "done")]
     assert left(store, "a_below", ["a"])["history"]

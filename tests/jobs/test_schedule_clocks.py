@@ -16,9 +16,9 @@ from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import ConfigError, RegistryError
 from featurestore.registry.leases import Leases, longest_lease
-from featurestore.registry.schedule_state import Due, Dues
+from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 from featurestore.registry.specs import SpecRegistry
-from featurestore.scheduling.retry_policy import OVER, Belief, Retries, take_up
+from featurestore.scheduling.retry_policy import OVER, Belief, RetryPolicy, take_up
 from tests.jobs.scheduling import FEATURES, KEYS, SECOND, Manual, scheduler_of, states
 from tests.jobs.test_schedule import NOW, Opener, hand, open_store, pass_seconds, row_of, store, view, write
 from tests.projects import Hand, view_of
@@ -121,8 +121,8 @@ def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tm
     leases = Leases(store._registry)
     lease = leases.acquire("v", "fast", 30)
     assert lease is not None
-    due = Due("v", hand.micros, state, next_at=None if state == "running" else hand.micros + 60 * SECOND)
-    assert Dues(store._registry).move(lease, None, due, release=state != "running")
+    due = ScheduleState("v", hand.micros, state, next_at=None if state == "running" else hand.micros + 60 * SECOND)
+    assert ScheduleStates(store._registry).move(lease, None, due, release=state != "running")
     hand.micros -= round(DAY * SECOND)
     scheduler, told = scheduler_of(store)
     assert scheduler.tick() == 1
@@ -167,9 +167,9 @@ def test_leases_go_by_the_clock_of_the_database(postgres_url: str, tmp_path: Pat
 @pytest.mark.parametrize("ahead", [0, 29, 31, 1_000, DAY])
 @pytest.mark.parametrize("state", ["done", "failed", "running", "waiting", "retrying"])
 def test_no_row_stops_its_view_for_longer_than_clocks_and_pauses_reach(state: Any, ahead: float) -> None:
-    belief = Belief.of(Retries(), 30)
+    belief = Belief.of(RetryPolicy(), 30)
     now, far = NOW, NOW + round(ahead * SECOND)
-    row = Due("v", far, state, settled_at=far, next_at=None if state in (*OVER, "running") else far, held_until=far)
+    row = ScheduleState("v", far, state, settled_at=far, next_at=None if state in (*OVER, "running") else far, held_until=far)
     longest = belief.ahead + max(belief.pause, belief.held)
     later = now + longest + SECOND
     assert take_up("v", replace(row, held_until=None if far > later else far), later, later, belief) is not None or far > later
@@ -189,16 +189,16 @@ def test_f15_a_scheduler_that_is_stopped_during_a_tick_gives_back_what_it_took(
     pool = ThreadPoolExecutor(1)
     scheduler, told = scheduler_of(store, pool)
     reached, go_on = Event(), Event()
-    move = Dues.move
+    move = ScheduleStates.move
 
-    def slow(self: Dues, lease: Any, seen: Any, due: Due, **options: Any) -> bool:
+    def slow(self: ScheduleStates, lease: Any, seen: Any, due: ScheduleState, **options: Any) -> bool:
         moved = move(self, lease, seen, due, **options)
         if due.state == "running":
             reached.set()
             go_on.wait(30)
         return moved
 
-    monkeypatch.setattr(Dues, "move", slow)
+    monkeypatch.setattr(ScheduleStates, "move", slow)
     failed: list[BaseException] = []
 
     def tick() -> None:
@@ -236,7 +236,7 @@ def test_a_registry_that_does_not_answer_keeps_no_scheduler_from_ending(
     assert scheduler.tick() == 1
     silent = Event()
     monkeypatch.setattr(schedule, "_GIVE_BACK_SECONDS", 0.2)
-    monkeypatch.setattr(Dues, "move", lambda *_, **__: silent.wait(30))
+    monkeypatch.setattr(ScheduleStates, "move", lambda *_, **__: silent.wait(30))
     began = time.monotonic()
     assert scheduler.stop(0.1) == 1
     assert time.monotonic() - began < 10
@@ -250,13 +250,13 @@ def test_an_answer_of_the_registry_that_is_lost_is_no_death(
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path, schedule="1d")])
     scheduler, told = scheduler_of(store)
-    move = Dues.move
+    move = ScheduleStates.move
 
-    def lost(self: Dues, lease: Any, seen: Any, due: Due, **options: Any) -> bool:
+    def lost(self: ScheduleStates, lease: Any, seen: Any, due: ScheduleState, **options: Any) -> bool:
         move(self, lease, seen, due, **options)
         raise RegistryError("no answer")
 
-    monkeypatch.setattr(Dues, "move", lost)
+    monkeypatch.setattr(ScheduleStates, "move", lost)
     for _ in range(8):
         scheduler.step()
         pass_seconds(hand, 31)

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from featurestore.clock import from_micros
-from featurestore.registry.schedule_state import Dues
+from featurestore.registry.schedule_state import ScheduleStates
 from tests.jobs import schedule_worker
 from tests.jobs.schedule_worker import store_of
 from tests.jobs.scheduling import KEYS, SECOND, left
@@ -210,7 +210,7 @@ class Trial:
             mine = [due for view, due in over if view == name]
             assert mine == sorted(set(mine)), "a due instant was settled twice, or after a later one"
             assert mine[-1] == last[name]
-        standing = Dues(self.store._registry).load().dues
+        standing = ScheduleStates(self.store._registry).load().dues
         assert {name: (due.state, due.due_at) for name, due in standing.items()} == {
             name: ("done", last[name]) for name in self.seconds
         }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from featurestore.registry.schedule_state import Dues
+from featurestore.registry.schedule_state import ScheduleStates
 from tests.jobs.schedule_worker import store_of
 from tests.jobs.scheduling import SECOND, left, scheduler_of
 from tests.jobs.test_schedule_crash import BEGIN, ENTITIES, SEED, write
@@ -57,7 +57,7 @@ def test_s17_servers_that_go_away_under_schedulers(tmp_path: Path, postgres: Any
         told = [outcome for _, each in schedulers for outcome in each]
         assert {outcome.state for outcome in told} - {"waiting"} == {"done", "retrying"}
         assert caplog.text.count("The scheduler goes on trying: The registry") == 4  # once each time, for each
-        standing = Dues(stores[0]._registry).load().dues
+        standing = ScheduleStates(stores[0]._registry).load().dues
         assert {name: due.state for name, due in standing.items()} == dict.fromkeys(SECONDS, "done")
         assert {run.state for run in stores[0].runs(limit=1_000)} == {"done"}
         quiet = store_of(tmp_path / "quiet", None, None, hand, SECONDS)

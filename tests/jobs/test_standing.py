@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
-from featurestore.maintenance.status import Notice, Promises, PromiseWatch, StatusReport, is_late
+from featurestore.maintenance.status import Alert, FreshnessMonitor, FreshnessTracker, StatusReport, is_late
 from featurestore.registry.leases import Leases
 from featurestore.registry.specs import SpecRegistry
 from featurestore.scheduling.webhook import open_webhook
@@ -161,7 +161,7 @@ def test_there_is_no_such_run(store: FeatureStore, run_id: str) -> None:
 def test_each_change_is_told_once(store: FeatureStore, clock: Clock) -> None:
     store.apply([weather([(NOON, 79.0)], freshness="30m")])
     store.materialize()
-    promises = Promises()
+    promises = FreshnessTracker()
     assert promises.news(store.status()) == []
     clock.now = NOON + timedelta(hours=1)
     [late] = promises.news(store.status())
@@ -178,7 +178,7 @@ def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
     store.materialize()
     leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
     one, other = (
-        PromiseWatch(leases, name, 60, store.status, lambda notice, name=name: told.append((name, notice.state)))
+        FreshnessMonitor(leases, name, 60, store.status, lambda notice, name=name: told.append((name, notice.state)))
         for name in ("one", "other")
     )
     for minutes in (0, 31, 1):
@@ -200,7 +200,7 @@ def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
 def test_one_that_stood_still_lets_another_tell(store: FeatureStore, clock: Clock) -> None:
     leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
     one, other = (
-        PromiseWatch(leases, name, 60, lambda name=name: told.append(name) or StatusReport([]), pytest.fail)
+        FreshnessMonitor(leases, name, 60, lambda name=name: told.append(name) or StatusReport([]), pytest.fail)
         for name in ("one", "other")
     )
     one.look()
@@ -296,10 +296,10 @@ def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: Featu
     store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])
     store.materialize()
     [late] = store.status()
-    told: list[Notice] = []
+    told: list[Alert] = []
     reports = iter([late, replace(late, state="retrying", problem="retrying (1/5): no"), replace(late, state="failed"), late])
     leases = Leases(store._registry)
-    watch = PromiseWatch(leases, "one", 60, lambda: StatusReport([next(reports)]), told.append)
+    watch = FreshnessMonitor(leases, "one", 60, lambda: StatusReport([next(reports)]), told.append)
     for _ in range(4):
         watch.look()
     assert [each.state for each in told] == ["late"]
@@ -319,7 +319,7 @@ def test_a_webhook_that_answers_nonsense_stops_nothing(caplog: pytest.LogCapture
 
         thread = Thread(target=answer)
         thread.start()
-        open_webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", "flights")(Notice("weather", "ok", "weather is right"))
+        open_webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", "flights")(Alert("weather", "ok", "weather is right"))
         thread.join()
     assert "did not take a notice" in caplog.text
 
@@ -328,8 +328,8 @@ def test_a_webhook_that_fails_is_logged_without_its_secret(hook: tuple[str, type
     url, kind = hook
     kind.status = 500
     with caplog.at_level(logging.INFO, "featurestore"):
-        open_webhook(url, "flights")(Notice("weather", "late", "weather is late"))
-        open_webhook("http://127.0.0.1:1/secret", "flights")(Notice("weather", "ok", "weather is right"))
+        open_webhook(url, "flights")(Alert("weather", "late", "weather is late"))
+        open_webhook("http://127.0.0.1:1/secret", "flights")(Alert("weather", "ok", "weather is right"))
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in levels] == ["ERROR", "WARNING", "INFO", "WARNING"]
     assert "secret" not in caplog.text

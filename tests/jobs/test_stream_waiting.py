@@ -11,7 +11,7 @@ import pytest
 from featurestore import FeatureStore, StreamSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.streams.base import Entry
-from featurestore.streams.pending_entries import BrokerClock, Held, Patience
+from featurestore.streams.pending_entries import BrokerClock, PendingEntries, PendingLimits
 from tests.jobs.test_stream import AT, COLUMNS, Broker, broker, drain, latest, row, store_with, windows, working
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import wait_until
@@ -137,8 +137,8 @@ class Hands:
     def __init__(self) -> None:
         self.now, self.seconds = AT, 0.0
 
-    def patience(self, seconds: float = 300.0) -> Patience:
-        return Patience(lambda: self.now, seconds, lambda: self.seconds)
+    def patience(self, seconds: float = 300.0) -> PendingLimits:
+        return PendingLimits(lambda: self.now, seconds, lambda: self.seconds)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_broker_is_believed_as_long_as_an_entry_may_wait(ahead: int, believed:
 
 def test_how_long_an_entry_waits() -> None:
     hands, now = Hands(), to_micros(AT)
-    held = Held(hands.patience())
+    held = PendingEntries(hands.patience())
     near, far, old = (Entry(name, now - age * SECOND, {}) for name, age in (("1-1", 0), ("2-1", 0), ("3-1", 3_600)))
     held.hold(near, now + 10 * SECOND)
     held.hold(far, now + 86_400 * SECOND)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from featurestore.clock import check_schedule, format_duration, from_micros, parse_cron, to_micros
 from featurestore.errors import DefinitionError
-from featurestore.scheduling.schedules import Fires
+from featurestore.scheduling.schedules import ScheduleTimes
 
 MINUTE = 60_000_000
 ANY_TIME = st.datetimes(datetime(1990, 1, 1), datetime(2050, 1, 1), timezones=st.just(UTC)).map(to_micros)  # noqa: DTZ001 - bounds
@@ -36,7 +36,7 @@ LINES = st.tuples(field(0, 59), field(0, 23), field(1, 28), st.just("*"), field(
 
 @given(LINES, ANY_TIME)
 def test_between_two_fire_times_a_line_does_not_fire(line: str, now: int) -> None:
-    fires = Fires()
+    fires = ScheduleTimes()
     latest, following = fires.latest(line, now), fires.next(line, now)
     assert latest <= now < following
     assert latest % MINUTE == following % MINUTE == 0
@@ -52,16 +52,16 @@ def test_between_two_fire_times_a_line_does_not_fire(line: str, now: int) -> Non
 
 @given(LINES, ANY_TIME, st.lists(st.integers(0, 3 * 24 * 60 * MINUTE), max_size=5))
 def test_what_is_kept_is_what_is_found_anew(line: str, now: int, steps: list[int]) -> None:
-    kept = Fires("Europe/Berlin")
+    kept = ScheduleTimes("Europe/Berlin")
     for step in [0, *steps]:
         now += step
-        fresh = Fires("Europe/Berlin")
+        fresh = ScheduleTimes("Europe/Berlin")
         assert (kept.latest(line, now), kept.next(line, now)) == (fresh.latest(line, now), fresh.next(line, now))
 
 
 @given(st.integers(1, 10**13), ANY_TIME)
 def test_intervals_begin_with_the_epoch(length: int, now: int) -> None:
-    fires, schedule = Fires(), format_duration(length)
+    fires, schedule = ScheduleTimes(), format_duration(length)
     assert fires.latest(schedule, now) == now // length * length
     assert fires.next(schedule, now) == now // length * length + length
 
@@ -74,7 +74,7 @@ def test_where_the_clock_is_put_forward_or_back(line: str, day: datetime) -> Non
     expected = [minute for minute in range(begin, end, MINUTE) if fires_at(line, "Europe/Berlin", minute)]
     if day.month == 3 and line.split()[1] == "2":
         expected = [to_micros(day + timedelta(hours=1, minutes=int(line.split()[0])))]
-    fires = Fires("Europe/Berlin")
+    fires = ScheduleTimes("Europe/Berlin")
     assert sorted({found for now in range(begin, end, MINUTE) if (found := fires.latest(line, now)) >= begin}) == expected
 
 
@@ -97,7 +97,7 @@ MIDNIGHTS = [
 def test_f14_a_midnight_that_a_zone_skips_fires_at_the_end_of_the_gap(zone: str, local: str, expected: str, line: str) -> None:
     day = datetime.fromisoformat(local)
     said = f"0 0 * * * {zone}" if line == "@" else line.format(weekday=(day.weekday() + 1) % 7, day=day.day, month=day.month)
-    fires, instant = Fires("UTC" if line == "@" else zone), to_micros(datetime.fromisoformat(expected))
+    fires, instant = ScheduleTimes("UTC" if line == "@" else zone), to_micros(datetime.fromisoformat(expected))
     assert from_micros(fires.next(said, instant - 60 * MINUTE)) == from_micros(instant)
     assert from_micros(fires.latest(said, instant + 59 * MINUTE)) == from_micros(instant)
 
@@ -143,7 +143,7 @@ def test_f14_what_a_zone_skips_fires_once_and_what_it_repeats_twice_in_every_zon
     expected = {minute for minute in range(begin, end, MINUTE) if fires_at(line, zone, minute)}
     skipped = range(put_forward + before, put_forward + after, MINUTE)
     expected |= {wall - before for wall in skipped if shown(line, wall) and begin <= wall - before < end}
-    fires, at, told = Fires(zone), begin - 1, set()
+    fires, at, told = ScheduleTimes(zone), begin - 1, set()
     while (at := fires.next(line, at)) < end:
         told.add(at)
         assert fires.latest(line, at) == at
@@ -165,7 +165,7 @@ def test_f14_what_a_zone_skips_fires_once_and_what_it_repeats_twice_in_every_zon
 )
 def test_lines_mean_what_cron_means(line: str, latest: str) -> None:
     now = to_micros(datetime(2013, 7, 1, 12, tzinfo=UTC))
-    assert from_micros(Fires().latest(check_schedule(line), now)).isoformat() == f"{latest}:00+00:00"
+    assert from_micros(ScheduleTimes().latest(check_schedule(line), now)).isoformat() == f"{latest}:00+00:00"
 
 
 @pytest.mark.parametrize(

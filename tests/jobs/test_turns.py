@@ -7,33 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.registry.schedule_state import Due
-from featurestore.scheduling.retry_policy import Retries, done, failed, given_up, take_up, waiting
+from featurestore.registry.schedule_state import ScheduleState
+from featurestore.scheduling.retry_policy import RetryPolicy, done, failed, given_up, take_up, waiting
 
-RETRIES = Retries(attempts=3, first=10, longest=100, wait=5)
+RETRIES = RetryPolicy(attempts=3, first=10, longest=100, wait=5)
 DRAW = random.Random(0)
 INTERVAL = 10
 
 
 def test_what_was_never_due_is_taken_up_at_once() -> None:
-    assert take_up("v", None, 100, 105) == Due("v", 100, "running")
+    assert take_up("v", None, 100, 105) == ScheduleState("v", 100, "running")
 
 
 def test_what_is_over_waits_for_its_next_due_instant() -> None:
-    over = done(Due("v", 100, "running"), 103)
-    assert over == Due("v", 100, "done", finished_at=103, settled_at=100)
+    over = done(ScheduleState("v", 100, "running"), 103)
+    assert over == ScheduleState("v", 100, "done", finished_at=103, settled_at=100)
     assert take_up("v", over, 100, 109) is None
-    assert take_up("v", over, 110, 110) == Due("v", 110, "running", finished_at=103, settled_at=100)
+    assert take_up("v", over, 110, 110) == ScheduleState("v", 110, "running", finished_at=103, settled_at=100)
 
 
 def test_missed_instants_coalesce_into_the_latest() -> None:
-    assert take_up("v", Due("v", 100, "done", settled_at=100), 990, 995) == Due("v", 990, "running", settled_at=100)
-    retrying = Due("v", 100, "retrying", attempts=2, next_at=120, error="no")
-    assert take_up("v", retrying, 990, 995) == Due("v", 990, "running", attempts=2, error="no")
+    assert take_up("v", ScheduleState("v", 100, "done", settled_at=100), 990, 995) == ScheduleState(
+        "v", 990, "running", settled_at=100
+    )
+    retrying = ScheduleState("v", 100, "retrying", attempts=2, next_at=120, error="no")
+    assert take_up("v", retrying, 990, 995) == ScheduleState("v", 990, "running", attempts=2, error="no")
 
 
 def test_what_a_dead_holder_was_at_is_taken_over_once_its_lease_has_ended() -> None:
-    running = Due("v", 100, "running", holder="one", held_until=130)
+    running = ScheduleState("v", 100, "running", holder="one", held_until=130)
     assert take_up("v", running, 120, 129) is None
     taken = take_up("v", running, 120, 130)
     assert taken is not None
@@ -41,13 +43,13 @@ def test_what_a_dead_holder_was_at_is_taken_over_once_its_lease_has_ended() -> N
 
 
 def test_a_retry_waits_for_its_time_even_if_it_is_due_anew() -> None:
-    retrying = Due("v", 100, "retrying", attempts=1, next_at=150)
+    retrying = ScheduleState("v", 100, "retrying", attempts=1, next_at=150)
     assert take_up("v", retrying, 140, 149) is None
     assert take_up("v", retrying, 150, 150) is not None
 
 
 def test_after_the_last_attempt_it_is_failed_and_the_next_due_instant_begins_anew() -> None:
-    due = Due("v", 100, "running")
+    due = ScheduleState("v", 100, "running")
     for attempt in (1, 2):
         due = failed(due, "no", 110, RETRIES, DRAW, endless=False)
         assert (due.state, due.attempts) == ("retrying", attempt)
@@ -56,7 +58,7 @@ def test_after_the_last_attempt_it_is_failed_and_the_next_due_instant_begins_ane
         assert again is not None
         due = again
     due = failed(due, "no", 110, RETRIES, DRAW, endless=False)
-    assert due == Due("v", 100, "failed", attempts=3, finished_at=110, settled_at=100, error="no")
+    assert due == ScheduleState("v", 100, "failed", attempts=3, finished_at=110, settled_at=100, error="no")
     assert take_up("v", due, 100, 109) is None
     anew = take_up("v", due, 110, 110)
     assert anew is not None
@@ -64,12 +66,12 @@ def test_after_the_last_attempt_it_is_failed_and_the_next_due_instant_begins_ane
 
 
 def test_what_is_nobodys_fault_is_never_given_up() -> None:
-    due = Due("v", 100, "running", attempts=50)
+    due = ScheduleState("v", 100, "running", attempts=50)
     assert failed(due, "the store is down", 110, RETRIES, DRAW, endless=True).state == "retrying"
 
 
 def test_waiting_is_no_failed_attempt() -> None:
-    due = waiting(Due("v", 100, "running", attempts=1), "nothing there", 105)
+    due = waiting(ScheduleState("v", 100, "running", attempts=1), "nothing there", 105)
     assert (due.state, due.attempts, due.next_at) == ("waiting", 1, 105)
     assert take_up("v", due, 100, 104) is None
     assert take_up("v", due, 100, 105) is not None
@@ -84,7 +86,7 @@ def test_pauses_double_up_to_the_longest_and_never_vanish(attempt: int, draw: ra
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["done", "fail", "wait", "die", "skip"])), max_size=60))
 def test_whatever_happens_each_due_instant_is_over_once_and_they_rise(steps: list[tuple[int, str]]) -> None:
     """A simulated life of one row: what is over is over once, in order, and the latest one always comes to an end."""
-    row: Due | None = None
+    row: ScheduleState | None = None
     now, over = 0, []
     for pause, happening in [*steps, *[(200, "done")] * 3]:
         now += pause
@@ -110,5 +112,5 @@ def test_whatever_happens_each_due_instant_is_over_once_and_they_rise(steps: lis
 
 @pytest.mark.parametrize("state", ["done", "failed"])
 def test_deaths_are_forgotten_once_it_is_over(state: str) -> None:
-    due = Due("v", 100, "running", deaths=4)
+    due = ScheduleState("v", 100, "running", deaths=4)
     assert (done(due, 1) if state == "done" else given_up(due, "no", 1)).deaths == 0

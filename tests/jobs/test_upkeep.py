@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import FeatureStoreError, NotFoundError, OfflineStoreError, OnlineStoreError, StoreError
-from featurestore.online.lmdb.environment import Files
+from featurestore.online.lmdb.environment import LMDBEnvironments
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.registry.serving import Serving
 from tests.jobs.upkeep_worker import DAY, FEATURES, KEYS, project_at, view_of_rows
@@ -193,7 +193,7 @@ def full_disk(at: int) -> Iterator[list[int]]:
         patch.setattr(pl.DataFrame, "write_parquet", counted(pl.DataFrame.write_parquet, full))
         patch.setattr(DeltaTable, "create_write_transaction", counted(DeltaTable.create_write_transaction, full))
         patch.setattr(DeltaTable, "create_checkpoint", counted(DeltaTable.create_checkpoint, full))
-        patch.setattr(Files, "change", counted(Files.change, online))
+        patch.setattr(LMDBEnvironments, "change", counted(LMDBEnvironments.change, online))
         yield left
 
 

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from filelock import FileLock
 
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.delta.commit import Merge
+from featurestore.offline.delta.commit import CommitBuilder
 from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
 from tests.offline.contract import PLAIN, OfflineStoreContract, PushLogContract, fold, read, rows, run, told
@@ -80,7 +80,7 @@ class TestDeltaPushLog(PushLogContract):
         given = [(f"k{index}", index, index, 1.0) for index in range(32)]
         pushes = iter(range(0, 12, 4))  # the fourth look is with the lock, when nobody can push
         for name in ("add", "leave_out"):
-            work = getattr(Merge, name)
+            work = getattr(CommitBuilder, name)
 
             def disturbed(*arguments: Any, work: Any = work) -> Any:
                 done = work(*arguments)
@@ -88,7 +88,7 @@ class TestDeltaPushLog(PushLogContract):
                     assert store.log.append(PLAIN, rows(*given[first : first + 4])).rows.height == 4
                 return done
 
-            monkeypatch.setattr(Merge, name, disturbed)
+            monkeypatch.setattr(CommitBuilder, name, disturbed)
         assert run(store, PLAIN, 1, rows(*given)) == 20
         assert len(store.log.segments(PLAIN)) == 3
         assert read(store, PLAIN).height == store.snapshot(PLAIN).rows == 32

@@ -5,7 +5,7 @@ import pytest
 
 from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, ParquetSource, Request, count
 from featurestore.access.grants import Grant
-from featurestore.access.policy import Permits
+from featurestore.access.policy import Policy
 from featurestore.definitions.catalog import AppliedView, Catalog
 
 PERSON = Entity("person", person=str)
@@ -119,19 +119,19 @@ DECISIONS = {
 def test_every_role_action_and_scope(held: str, number: int) -> None:
     action, kind, name = QUESTIONS[number]
     grants = Grant.parse_all(held) if held else ()
-    refusal = Permits(CATALOG).refusal(grants, action, kind, (name,) if name else ())
+    refusal = Policy(CATALOG).refusal(grants, action, kind, (name,) if name else ())
     assert (refusal == "") == (DECISIONS[held][number] == "+"), refusal or "allowed"
 
 
 @pytest.mark.parametrize("action", ["", "delete", "READ", "none"])
 @pytest.mark.parametrize("kind", ["features", "source", "catalog", "service", "view", "entity", "metrics", "all", "other"])
 def test_what_nobody_has_heard_of_is_refused(action: str, kind: str) -> None:
-    assert Permits(CATALOG).refusal([Grant("admin", "project", pii=True)], action, kind, ("orders",))
+    assert Policy(CATALOG).refusal([Grant("admin", "project", pii=True)], action, kind, ("orders",))
 
 
 def test_all_that_is_asked_for_must_be_granted() -> None:
     held = Grant.parse_all("reader view:orders")
-    permits = Permits(CATALOG)
+    permits = Policy(CATALOG)
     assert not permits.refusal(held, "read", "features", ("orders", "orders.total"))
     for other in ("customer.segment", "plain", "refunds.refunds", "nowhere", "mail.bigger"):
         assert permits.refusal(held, "read", "features", ("orders.total", other)), other
@@ -139,14 +139,14 @@ def test_all_that_is_asked_for_must_be_granted() -> None:
 
 
 def test_a_family_is_each_of_its_windows() -> None:
-    permits = Permits(CATALOG)
+    permits = Policy(CATALOG)
     held = Grant.parse_all("reader service:refunded")
     for name in ("refunded", "refunds", "refunds.refunds", "refunds.refunds_1d"):
         assert not permits.refusal(held, "read", "features", (name,))
 
 
 def test_a_refusal_tells_no_names_but_those_asked_for() -> None:
-    permits = Permits(CATALOG)
+    permits = Policy(CATALOG)
     held = Grant.parse_all("reader view:orders")
     for name in ("people", "customer.email", "customer.emial", "nowhere.thing"):
         assert permits.refusal(held, "read", "features", (name,)) == f"may not read {name!r}"
@@ -160,6 +160,6 @@ def test_a_broken_catalog_grants_nothing_more() -> None:
         turn: bool = Feature(~pl.col("turn"))
 
     broken = Catalog(on_demand={"round": Round.__on_demand__}, services={"lost": FeatureService("lost", ["gone.thing"])})
-    permits = Permits(broken)
+    permits = Policy(broken)
     assert permits.refusal(Grant.parse_all("reader view:round"), "read", "features", ("round.turn",))
     assert permits.refusal(Grant.parse_all("reader service:lost"), "read", "features", ("lost",))

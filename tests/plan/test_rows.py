@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from featurestore import Feature
 from featurestore.errors import DefinitionError
-from featurestore.rows.transform import Shaped, shape_rows
+from featurestore.rows.transform import TransformResult, shape_rows
 from tests.projects import INSTANT, memory_of, view_of
 
 WHEN = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def shaped(annotation: Any, column: pl.Series, feature: Any = None) -> Shaped:
+def shaped(annotation: Any, column: pl.Series, feature: Any = None) -> TransformResult:
     """Shapes rows of one feature ``x``."""
     frame = pl.DataFrame({"k": ["a"] * len(column), "event": [WHEN] * len(column), "x": column})
     frame = frame.with_columns(pl.col("event").cast(INSTANT))

@@ -8,13 +8,13 @@ from featurestore.clock import Clock, to_micros
 from featurestore.definitions.entity import Entity
 from featurestore.errors import LeaseLostError
 from featurestore.registry.leases import Lease, Leases
-from featurestore.registry.schedule_state import Due, Dues, Standing
+from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
 from featurestore.registry.specs import Put, SpecRegistry
 from tests.projects import Hand
 from tests.registry.conftest import BEGIN
 
 NOW = to_micros(BEGIN)
-FIRST = Due("weather", NOW, "running")
+FIRST = ScheduleState("weather", NOW, "running")
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def dues(registry: SpecRegistry) -> Dues:
+def dues(registry: SpecRegistry) -> ScheduleStates:
     registry.commit(0, [Put(Entity("airport", origin=str), 1)], [])
-    return Dues(registry)
+    return ScheduleStates(registry)
 
 
 @pytest.fixture
@@ -36,11 +36,13 @@ def lease(registry: SpecRegistry) -> Lease:
 
 
 def test_before_an_apply_there_is_nothing(registry: SpecRegistry) -> None:
-    assert Dues(registry).load() == Standing()
+    assert ScheduleStates(registry).load() == ScheduleSnapshot()
 
 
-def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
-    assert dues.load() == Standing(registry.state())
+def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(
+    dues: ScheduleStates, lease: Lease, registry: SpecRegistry
+) -> None:
+    assert dues.load() == ScheduleSnapshot(registry.state())
     assert dues.move(lease, None, FIRST)
     standing = dues.load()
     assert standing.state == registry.state()
@@ -48,7 +50,7 @@ def test_one_query_tells_the_revision_the_rows_and_who_is_at_them(dues: Dues, le
     assert (standing.dues["weather"].holder, standing.dues["weather"].held_until) == ("one", NOW + 30_000_000)
 
 
-def test_a_row_is_moved_from_what_it_was_seen_as(dues: Dues, lease: Lease) -> None:
+def test_a_row_is_moved_from_what_it_was_seen_as(dues: ScheduleStates, lease: Lease) -> None:
     assert dues.move(lease, None, FIRST)
     assert not dues.move(lease, None, FIRST)
     later = replace(FIRST, state="retrying", attempts=1, next_at=NOW + 5, error="no")
@@ -61,14 +63,14 @@ def test_a_row_is_moved_from_what_it_was_seen_as(dues: Dues, lease: Lease) -> No
     assert dues.load().dues["weather"] == done
 
 
-def test_a_lease_is_given_back_with_the_row(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
+def test_a_lease_is_given_back_with_the_row(dues: ScheduleStates, lease: Lease, registry: SpecRegistry) -> None:
     assert not dues.move(lease, FIRST, FIRST, release=True)
     assert Leases(registry).holders() == [lease]
     assert dues.move(lease, None, FIRST, release=True)
     assert Leases(registry).holders() == []
 
 
-def test_who_lost_the_lease_changes_nothing(dues: Dues, lease: Lease, registry: SpecRegistry) -> None:
+def test_who_lost_the_lease_changes_nothing(dues: ScheduleStates, lease: Lease, registry: SpecRegistry) -> None:
     assert dues.move(lease, None, FIRST)
     Leases(registry).release(lease)
     with pytest.raises(LeaseLostError):

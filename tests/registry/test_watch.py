@@ -13,7 +13,7 @@ import pytest
 from featurestore import Entity, FeatureStore
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import DefinitionErrors, FeatureStoreError, RegistryError
-from featurestore.registry.catalog_cache import CatalogWatch
+from featurestore.registry.catalog_cache import CatalogCache
 from featurestore.registry.specs import Put, SpecRegistry
 from tests.servers.valkey import wait_until as wait_until_or_fail
 
@@ -54,8 +54,8 @@ def source() -> Source:
 
 
 @pytest.fixture
-def watch(source: Source) -> Iterator[CatalogWatch]:
-    watch = CatalogWatch(source, 0.01, lambda: None)
+def watch(source: Source) -> Iterator[CatalogCache]:
+    watch = CatalogCache(source, 0.01, lambda: None)
     yield watch
     watch.close()
 
@@ -64,7 +64,7 @@ def watch(source: Source) -> Iterator[CatalogWatch]:
     "error", [RegistryError("gone"), FeatureStoreError("unreadable"), DefinitionErrors([])], ids=lambda error: type(error).__name__
 )
 def test_any_error_of_ours_is_logged_and_outlived(
-    source: Source, watch: CatalogWatch, error: FeatureStoreError, caplog: pytest.LogCaptureFixture
+    source: Source, watch: CatalogCache, error: FeatureStoreError, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert watch.current.revision == 1
     with caplog.at_level(logging.WARNING):
@@ -76,7 +76,7 @@ def test_any_error_of_ours_is_logged_and_outlived(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_died_of_a_fault_is_begun_again(source: Source, watch: CatalogWatch) -> None:
+def test_a_thread_that_died_of_a_fault_is_begun_again(source: Source, watch: CatalogCache) -> None:
     assert watch.current.revision == 1
     source.error = KeyError("a fault in the code")
     thread = watch._thread
@@ -88,7 +88,7 @@ def test_a_thread_that_died_of_a_fault_is_begun_again(source: Source, watch: Cat
 
 
 @pytest.mark.parametrize("state", [(1, "restored"), (0, ""), (5, "other")])
-def test_what_the_registry_says_counts_whatever_its_number(source: Source, watch: CatalogWatch, state: tuple[int, str]) -> None:
+def test_what_the_registry_says_counts_whatever_its_number(source: Source, watch: CatalogCache, state: tuple[int, str]) -> None:
     source.catalog = Catalog(5, "five")
     assert watch.refresh().state == (5, "five")
     source.catalog = Catalog(*state)
@@ -98,7 +98,7 @@ def test_what_the_registry_says_counts_whatever_its_number(source: Source, watch
     assert source.loads == loads, "it is not loaded again while nothing changes"
 
 
-def test_a_look_that_took_long_does_not_undo_a_later_one(source: Source, watch: CatalogWatch) -> None:
+def test_a_look_that_took_long_does_not_undo_a_later_one(source: Source, watch: CatalogCache) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -117,7 +117,7 @@ def test_a_look_that_took_long_does_not_undo_a_later_one(source: Source, watch: 
     assert watch.current.revision == 2
 
 
-def test_the_age_of_what_is_known_is_told(source: Source, watch: CatalogWatch) -> None:
+def test_the_age_of_what_is_known_is_told(source: Source, watch: CatalogCache) -> None:
     assert watch.current.revision == 1
     source.error = RegistryError("gone")
     wait_until(lambda: watch.age > 0.2)

@@ -20,7 +20,7 @@ from featurestore.errors import LimitError, RequestError, UnavailableError
 from featurestore.server.app import create_app
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import Decoders, Strikes
-from featurestore.server.endpoints.online import Question
+from featurestore.server.endpoints.online import OnlineRequest
 from featurestore.server.endpoints.push import Pushed
 from featurestore.server.http.content_types import ARROW, JSON, MSGPACK, PARQUET, Codec, check_shape
 from featurestore.server.http.problems import Problem
@@ -201,7 +201,7 @@ def test_a_hostile_text_is_refused_before_work_is_done_for_it(what: str, push: b
     kind, make = hostile.TEXTS[what]
     body = hostile.pushed(make()) if push else make()
     limits = Limits()
-    codec: Any = Codec(Pushed) if push else Codec(Question)
+    codec: Any = Codec(Pushed) if push else Codec(OnlineRequest)
 
     def decode() -> None:
         check_shape(codec.decode(body, kind, limits.values).rows, limits)
@@ -220,7 +220,7 @@ def test_k06_very_many_names_are_refused_before_objects_are_made_of_them(what: s
     """Making them holds all threads up for seconds; counting them does not."""
     kind, make = hostile.TEXTS[what]
     with pytest.raises(LimitError) as caught:
-        Codec(Question).decode(make(), kind, Limits().values)
+        Codec(OnlineRequest).decode(make(), kind, Limits().values)
     assert caught.value.limit == "body"
 
 
@@ -232,15 +232,15 @@ def test_many_rows_are_decoded_in_pieces_as_they_would_be_at_once(kind: str, col
         rows = {name: [row[name] for row in rows] for name in rows[0]}
     asked = {"features": "weather.temp", "rows": rows, "metadata": False, "at": "2026-01-01"}
     encode = msgspec.json.encode if kind == JSON else msgspec.msgpack.encode
-    found = Codec(Question).decode(encode(asked), kind, Limits().values)
-    assert found == Question("weather.temp", rows, metadata=False, at="2026-01-01")
+    found = Codec(OnlineRequest).decode(encode(asked), kind, Limits().values)
+    assert found == OnlineRequest("weather.temp", rows, metadata=False, at="2026-01-01")
 
 
 def test_a_wrong_row_among_many_is_told() -> None:
     rows = [{"origin": "JFK", "at": "2026-01-01T00:00:00", "more": "x"}] * 9_000
     body = msgspec.json.encode({"features": "weather.temp", "rows": [*rows, 7]})
     with pytest.raises(Problem, match=r"object.*int.*rows\[9000\]") as caught:
-        Codec(Question).decode(body, JSON, Limits().values)
+        Codec(OnlineRequest).decode(body, JSON, Limits().values)
     assert caught.value.status == 422
 
 

@@ -12,7 +12,7 @@ from featurestore.errors import UnavailableError
 from featurestore.registry.api_keys import Key, Keys
 from featurestore.registry.specs import SpecRegistry
 from featurestore.server.security import api_key_cache as keyring
-from featurestore.server.security.api_key_cache import KeyRing
+from featurestore.server.security.api_key_cache import ApiKeyCache
 
 
 class Counting(Keys):
@@ -39,7 +39,7 @@ def test_a_flood_of_unknown_keys_is_one_read(keys: Counting) -> None:
     made = keys.create("a", ["reader project"])
 
     async def flood() -> None:
-        ring = KeyRing(keys)
+        ring = ApiKeyCache(keys)
         texts = [f"fs_{number:016x}_{'0' * 64}" for number in range(2000)]
         found = await asyncio.gather(*map(ring.find, [*texts, made.secret, made.secret[:-1], "fs_", "nothing"]))
         assert found == [None] * 2000 + [made.key, None, None, None]
@@ -54,7 +54,7 @@ def test_a_registry_that_hangs_holds_nobody_up(keys: Counting, monkeypatch: pyte
     made = keys.create("a", ["reader project"])
 
     async def asked() -> None:
-        ring = KeyRing(keys)
+        ring = ApiKeyCache(keys)
         assert await ring.find(made.secret) == made.key
         keys.held = threading.Event()
         monkeypatch.setattr(keyring, "OLDEST", 0.0)

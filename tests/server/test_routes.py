@@ -11,9 +11,9 @@ from starlette.routing import Route
 
 from featurestore import FeatureStore
 from featurestore.errors import Forbidden, Unauthenticated
-from featurestore.server.app import Door, create_app
+from featurestore.server.app import GuardedRoute, create_app
 from featurestore.server.endpoints.table import ROUTES
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 from featurestore.server.http.routing import RouteSpec
 from featurestore.server.security.guard import Principal, Resource
 from tests.server.conftest import served
@@ -28,7 +28,7 @@ def test_the_application_has_the_routes_of_the_table_and_no_other(lab: FeatureSt
     found = []
     for route in app.routes:
         assert isinstance(route, Route)
-        assert isinstance(route.app, Door)
+        assert isinstance(route.app, GuardedRoute)
         found.append(((route.methods or set()) - {"HEAD"}, route.path, route.app.spec))
     assert found == [({spec.method}, spec.path, spec) for spec in ROUTES]
 
@@ -40,7 +40,7 @@ def test_a_route_states_what_it_needs(spec: Any) -> None:
 
 
 def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
-    visit = Visit({"path": "/x", "headers": []}, None, None, None, "read")  # type: ignore[arg-type]  # not needed here
+    visit = RequestContext({"path": "/x", "headers": []}, None, None, None, "read")  # type: ignore[arg-type]  # not needed here
     answer = visit.answer(b"", b"text/plain")
     with pytest.raises(RuntimeError, match="before the guard was asked"):
         answer.send(None)
@@ -49,9 +49,9 @@ def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
 def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer_without_assertions_either() -> None:
     """``python -O`` takes assertions away."""
     program = """
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 assert False, "assertions are there"
-visit = Visit({"path": "/x", "headers": []}, None, None, None, "read")
+visit = RequestContext({"path": "/x", "headers": []}, None, None, None, "read")
 for work in (visit.answer(b"", b"text/plain"), visit.stream(None, b"text/plain")):
     try:
         work.send(None)

@@ -11,7 +11,7 @@ from featurestore.cli.terminal import out, print_json, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featurestore.maintenance.doctor import Diagnosis
+    from featurestore.maintenance.doctor import DoctorReport
 
 _STATES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -38,7 +38,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def show_diagnosis(console: "Console", found: "Diagnosis") -> None:
+def show_diagnosis(console: "Console", found: "DoctorReport") -> None:
     """Prints what was found, and what to do."""
     made = table("check", "state", "found")
     for each in found:

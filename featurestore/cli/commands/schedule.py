@@ -14,7 +14,7 @@ from featurestore.clock import utc_now
 from featurestore.errors import RegistryError
 
 if TYPE_CHECKING:
-    from featurestore.scheduling.scheduler import Outcome, Scheduler
+    from featurestore.scheduling.scheduler import Scheduler, TaskResult
     from featurestore.store import FeatureStore
 
 _STYLES = {"done": "green", "failed": "bold red", "retrying": "red", "waiting": "yellow", "lost": "yellow"}
@@ -33,7 +33,7 @@ def schedule(
     """
     failed = Event()
 
-    def tell(outcome: "Outcome") -> None:
+    def tell(outcome: "TaskResult") -> None:
         if outcome.state in ("failed", "retrying"):
             failed.set()
             if outcome.told_before and not json:
@@ -105,7 +105,7 @@ def _tell_what_comes(store: "FeatureStore", scheduler: "Scheduler", *, json: boo
     console.print(Text("Times are in UTC. Ctrl-C ends it.", style="dim"))
 
 
-def _line(outcome: "Outcome") -> Text:
+def _line(outcome: "TaskResult") -> Text:
     line = Text.assemble(
         (instant(utc_now())[:19], "dim"), " ", (outcome.name, "cyan"), f" due {instant(outcome.due)} ",
         (outcome.state, _STYLES.get(outcome.state, "")),

@@ -49,7 +49,7 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Merge:
+class CommitBuilder:
     """Merges the staged rows of a run.
 
     Args:

@@ -27,7 +27,7 @@ _SPARE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Found:
+class DedupLookup:
     """What is known of some rows.
 
     Args:
@@ -41,7 +41,7 @@ class Found:
     segments: tuple[int, ...]
 
 
-class KnownRows:
+class DedupIndex:
     """The hashes of a table's rows, and of its log's. One thread at a time may use it.
 
     Args:
@@ -56,7 +56,7 @@ class KnownRows:
         self._covered: dict[str, int] = {}
         self._runs: list[pl.Series] = []
 
-    def find(self, rows: pl.DataFrame, state: DeltaState, segments: Mapping[int, pl.DataFrame], since: int | None) -> Found:
+    def find(self, rows: pl.DataFrame, state: DeltaState, segments: Mapping[int, pl.DataFrame], since: int | None) -> DedupLookup:
         """Tells which of some rows are new.
 
         Args:
@@ -70,7 +70,7 @@ class KnownRows:
         maybe = self._maybe(self._hashed(rows, since))
         suspects = rows.filter(maybe) if maybe.any() else rows.clear()
         if suspects.is_empty():
-            return Found(self._marked(rows, [], since), suspects, ())
+            return DedupLookup(self._marked(rows, [], since), suspects, ())
         pushed = self._pushed_near(suspects, segments)
         stored = self._stored_near(suspects, state, since)
         rest, in_log = split_equal(suspects, pushed, self._keys, self._features)
@@ -81,7 +81,7 @@ class KnownRows:
         order = [*self._keys, EVENT, AVAILABLE]
         seqs = pushed.join(in_log, on=order, how="semi")[_SEQ].unique().sort().to_list() if in_log.height else []
         new, _ = split_equal(rows, pl.concat([in_log, in_table]), self._keys, self._features)
-        return Found(self._marked(new, [pushed, stored], since), in_table, tuple(seqs))
+        return DedupLookup(self._marked(new, [pushed, stored], since), in_table, tuple(seqs))
 
     def _hashed(self, rows: pl.DataFrame, since: int | None) -> pl.Series:
         # Rows that are alike are alike in these too. For events with ids, so are the versions of one event.

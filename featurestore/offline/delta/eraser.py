@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import TEMPORARY, remove, replace_file, settle
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.base import Erased, Table
+from featurestore.offline.base import EraseCounts, Table
 from featurestore.offline.delta.files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.log_entries import ASIDE, LOG
@@ -42,7 +42,7 @@ class DeltaEraser:
         self._log = DeltaPushLog(store.path)
         self._clock = clock
 
-    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> Erased:
+    def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
         """See ``Eraser.erase_waiting``."""
         folder = self._path(table)
         with translated("erase from", str(folder)):
@@ -57,20 +57,20 @@ class DeltaEraser:
                 remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
                 # Nobody can tell whose rows are in what could not be read.
                 remove((path for path in folder.glob(f"{ASIDE}/*") if path.is_file()), lasting=True)
-        return Erased(pushed=pushed, staged=staged, rejected=rejected)
+        return EraseCounts(pushed=pushed, staged=staged, rejected=rejected)
 
-    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> Erased:
+    def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> EraseCounts:
         """See ``Eraser.erase``."""
         folder = self._path(table)
         with translated("erase from", str(folder)):
             if not (folder / "_delta_log").exists():
-                return Erased()
+                return EraseCounts()
             history = self._erase_history(folder, table, entities, dry_run=dry_run)
             older = self._erase_older(folder, table, entities, since, dry_run=dry_run)
             if not dry_run:
                 with self._log.held(table):
                     _forget_versions(folder)
-        return Erased(history=history, older=older)
+        return EraseCounts(history=history, older=older)
 
     def _erase_history(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
         for _ in range(_ATTEMPTS):

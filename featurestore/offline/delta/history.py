@@ -11,7 +11,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
-from featurestore.offline.delta.commit import Merge, Merged
+from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
     HASH,
     by_bucket,
@@ -116,7 +116,7 @@ class DeltaStore:
                 try:
                     # What a run takes over from the log is all of it, but for rows that came since and are others.
                     live = self._log.live(table, state) if folded is None else {}
-                    merge = Merge(folder, table, run, state.files, self._now(), self._threads, tuple(live.values()))
+                    merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, tuple(live.values()))
                     merged = self._commit(merge, state, merge.add(self._staged(table, staged), rows), set(live), folded)
                 except FileNotFoundError:
                     # Another process at the same run was done first and cleared up, or one at an earlier run was.
@@ -142,7 +142,7 @@ class DeltaStore:
                 if state.is_current():
                     require_whole(state, table, after, self._log.lost(table, state.folded))
 
-    def _commit(self, merge: Merge, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
+    def _commit(self, merge: CommitBuilder, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
         """Writes what was merged as the table's next version, less rows that were pushed while it was merged.
 
         They are looked for without the lock, which keeps pushes from being written; the last look is with it.

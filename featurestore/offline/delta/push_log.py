@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from featurestore.durable import TEMPORARY, file_mode, make_folders, make_mark, move, remove, settle, sync_folder, write_beside
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
-from featurestore.offline.delta.dedup_index import Found, KnownRows
+from featurestore.offline.delta.dedup_index import DedupIndex, DedupLookup
 from featurestore.offline.delta.files import COMPRESSION, HASH, columns_of, translated, with_columns_of
 from featurestore.offline.delta.log_entries import LOG
 from featurestore.offline.delta.open import refuse_forked
@@ -52,7 +52,7 @@ class _Held:
         self.removed = 0
         self.marks: list[int] = []
         self.columns = table.features.keys()
-        self.known = KnownRows(folder, table)
+        self.known = DedupIndex(folder, table)
 
 
 class DeltaPushLog:
@@ -297,7 +297,7 @@ class DeltaPushLog:
             make_folders(folder)
         return folder / name
 
-    def _settle(self, table: Table, found: Found) -> None:
+    def _settle(self, table: Table, found: DedupLookup) -> None:
         """Has what others wrote on the disk before it is told as known: they may be about to see to it."""
         folder = self._folder_of(table)
         if found.segments:
@@ -316,6 +316,6 @@ def is_segment(name: str) -> bool:
     return name.endswith(".parquet") and name[:_DIGITS].isdecimal() and name[_DIGITS : _DIGITS + 1] == "-"
 
 
-def _appended(seq: int | None, found: Found, live: Mapping[str, pl.DataFrame]) -> Appended:
+def _appended(seq: int | None, found: DedupLookup, live: Mapping[str, pl.DataFrame]) -> Appended:
     rows = sum(frame.height for frame in live.values())
     return Appended(seq, found.new.drop(HASH), found.segments, found.known.drop(HASH), len(live), rows)

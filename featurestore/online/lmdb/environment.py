@@ -26,7 +26,7 @@ _DATA = "data.mdb"
 _LITTLE_ROOM = 1 << 20
 
 
-class Files:
+class LMDBEnvironments:
     """One LMDB environment, which all stores of its folder in this process share.
 
     LMDB must not open a file twice in one process, must not remake its map while a transaction of the process is open, and
@@ -35,9 +35,9 @@ class Files:
     anew.
     """
 
-    _all: ClassVar[dict[tuple[int, int], "Files"]] = {}
+    _all: ClassVar[dict[tuple[int, int], "LMDBEnvironments"]] = {}
     _all_lock: ClassVar[threading.RLock] = threading.RLock()
-    _forgotten: ClassVar[list["Files"]] = []
+    _forgotten: ClassVar[list["LMDBEnvironments"]] = []
 
     def __init__(self, path: Path, map_size: int) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class Files:
         self._open()
 
     @classmethod
-    def of(cls, path: Path, map_size: int) -> "Files":
+    def of(cls, path: Path, map_size: int) -> "LMDBEnvironments":
         """Returns the files in a folder, opened if this process has not yet; ``release`` gives them back.
 
         Raises:
@@ -77,12 +77,12 @@ class Files:
 
     def release(self) -> None:
         """Gives the files back, which closes them when nobody else uses them."""
-        with Files._all_lock:
+        with LMDBEnvironments._all_lock:
             self._users -= 1
             if self._users:
                 return
-            for identity in [identity for identity, files in Files._all.items() if files is self]:
-                del Files._all[identity]
+            for identity in [identity for identity, files in LMDBEnvironments._all.items() if files is self]:
+                del LMDBEnvironments._all[identity]
             self._pause()
             try:
                 self._close()
@@ -91,7 +91,7 @@ class Files:
 
     def release_later(self) -> None:
         """Gives the files back the next time any are opened: for a finalizer, which may run where a lock is held."""
-        Files._forgotten.append(self)
+        LMDBEnvironments._forgotten.append(self)
 
     def begin(self) -> "lmdb.Transaction[bytes]":
         """Returns a read transaction; ``end`` it soon."""
@@ -317,21 +317,21 @@ def _cut(path: Path) -> OnlineStoreError:
 
 
 def _before_fork() -> None:
-    Files._all_lock.acquire()
-    for files in Files._all.values():
+    LMDBEnvironments._all_lock.acquire()
+    for files in LMDBEnvironments._all.values():
         files._pause()
 
 
 def _after_fork_in_parent() -> None:
-    for files in Files._all.values():
+    for files in LMDBEnvironments._all.values():
         files._resume()
-    Files._all_lock.release()
+    LMDBEnvironments._all_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    for files in Files._all.values():
+    for files in LMDBEnvironments._all.values():
         files._leave_to_parent()
-    Files._all_lock = threading.RLock()
+    LMDBEnvironments._all_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

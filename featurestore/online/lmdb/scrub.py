@@ -16,7 +16,7 @@ from typing import Any
 
 import lmdb
 
-from featurestore.online.lmdb.environment import Files
+from featurestore.online.lmdb.environment import LMDBEnvironments
 
 _ROUNDS = 4
 _PAUSE = 0.02
@@ -30,7 +30,7 @@ _LEAST = 12
 """A shorter text may stand anywhere by chance."""
 
 
-def scrub(files: Files, path: Path, places: Sequence[bytes], records: Collection[bytes]) -> bool:
+def scrub(files: LMDBEnvironments, path: Path, places: Sequence[bytes], records: Collection[bytes]) -> bool:
     """Writes over what is left of deleted records; tells whether nothing is found of them any more.
 
     Args:
@@ -121,7 +121,7 @@ def _common(places: Sequence[bytes]) -> bytes:
     return first[:end]
 
 
-def _fill_free_pages(files: Files) -> None:
+def _fill_free_pages(files: LMDBEnvironments) -> None:
     """Writes zeros over the pages that are free."""
     files.change(_clear_scratch)  # what a killed process left
     for _ in range(2):  # LMDB uses a page again when two more versions have come
@@ -141,7 +141,7 @@ def _touch(transaction: "lmdb.Transaction[bytes]") -> None:
     transaction.delete(_SCRATCH)
 
 
-def _write_scratch(files: Files, number: int) -> Callable[["lmdb.Transaction[bytes]"], int]:
+def _write_scratch(files: LMDBEnvironments, number: int) -> Callable[["lmdb.Transaction[bytes]"], int]:
     def work(transaction: "lmdb.Transaction[bytes]") -> int:
         stat = transaction.stat()
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]

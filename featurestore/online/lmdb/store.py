@@ -22,7 +22,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
 from featurestore.online.batching import batches, greatest
-from featurestore.online.lmdb.environment import Files, explain
+from featurestore.online.lmdb.environment import LMDBEnvironments, explain
 from featurestore.online.lmdb.loss_marks import LMDBMarks
 
 _T = TypeVar("_T")
@@ -79,7 +79,7 @@ class LMDBStore:
         self._map_size = map_size
         self._following = Lock()
         self._look_again = 0.0
-        self._files: Files | None = Files.of(path, map_size)
+        self._files: LMDBEnvironments | None = LMDBEnvironments.of(path, map_size)
         self._forget = finalize(self, self._files.release_later)
         self._marks = LMDBMarks(path, self._change, self._look)
         self.marks: Marks = self._marks
@@ -172,12 +172,12 @@ class LMDBStore:
             self._forget.detach()
             files.release()
 
-    def _opened(self) -> Files:
+    def _opened(self) -> LMDBEnvironments:
         if self._files is None:
             raise OnlineStoreError(f"The online store in {self._path} was closed. Make a new LMDBStore of that folder.")
         return self._files
 
-    def _followed(self) -> Files:
+    def _followed(self) -> LMDBEnvironments:
         """Returns the files that lie in the folder now, where they are no longer those that were opened."""
         files = self._opened()
         if files.is_current():
@@ -185,12 +185,12 @@ class LMDBStore:
         with self._following:
             if self._files is files:
                 self._forget.detach()
-                self._files = Files.of(self._path, self._map_size)
+                self._files = LMDBEnvironments.of(self._path, self._map_size)
                 self._forget = finalize(self, self._files.release_later)
                 files.release_later()  # a reader may be at it
         return self._opened()
 
-    def _reopened(self) -> Files:
+    def _reopened(self) -> LMDBEnvironments:
         try:
             return self._followed()
         except (lmdb.Error, OSError) as error:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from featurestore.online.base import Entry, Epoch
 from featurestore.online.batching import batches
-from featurestore.online.redis.per_loop import PerLoop
+from featurestore.online.redis.per_loop import PerEventLoop
 
 WRITE, SWAP = SCRIPTS = [Path(__file__).with_name(f"{name}.lua").read_bytes() for name in ("set_if_newer", "compare_and_set")]
 """What runs inside the server: to write the greatest values, and to replace values."""
@@ -29,7 +29,7 @@ _MARKS = 64
 _UNMARKED = (b"", b"")
 
 
-class Driver(Protocol):
+class RedisDriver(Protocol):
     """What the links need of the client library."""
 
     errors: Any
@@ -55,7 +55,7 @@ Script = tuple[bytes, ...]
 ttls."""
 
 
-class Link(Protocol):
+class RedisBackend(Protocol):
     """What a single server and a Cluster do differently."""
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -89,7 +89,7 @@ class Link(Protocol):
 class Connections:
     """The connections to one server. Commands are packed and answers read here: half the time of redis-py's methods."""
 
-    def __init__(self, driver: Driver, pool: Any) -> None:
+    def __init__(self, driver: RedisDriver, pool: Any) -> None:
         self._errors = driver.errors
         self._pack = driver.pack
         self._pool = pool
@@ -156,9 +156,9 @@ class _Turn:
 class Server(Connections):
     """One server."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: RedisDriver) -> None:
         super().__init__(driver, driver.pool())
-        self._loops = PerLoop(driver.pool_async, driver.most)
+        self._loops = PerEventLoop(driver.pool_async, driver.most)
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -235,12 +235,12 @@ class Server(Connections):
 class Cluster:
     """A Cluster. redis-py knows which node has which slot, and follows when slots move or a node fails over."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: RedisDriver) -> None:
         self._driver = driver
         self._lock = threading.Lock()
         self._client: Any = None
         self._known: dict[bytes, dict[str, list[bytes]]] = {}
-        self._loops = PerLoop(driver.cluster_async, driver.most)
+        self._loops = PerEventLoop(driver.cluster_async, driver.most)
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None where there is none."""

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from featurestore.online.base import Epoch
-from featurestore.online.redis.connections import Connections, Link
+from featurestore.online.redis.connections import Connections, RedisBackend
 
 _KEYS_A_SCAN = 5000
 
@@ -26,7 +26,9 @@ class RedisMarks:
         explaining: a context that turns its errors into ours.
     """
 
-    def __init__(self, link: Callable[[], Link], errors: Any, explaining: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, link: Callable[[], RedisBackend], errors: Any, explaining: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._link = link
         self._errors = errors
         self._explaining = explaining

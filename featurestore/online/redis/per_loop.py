@@ -17,7 +17,7 @@ class _Kept:
     keeper: AsyncGenerator[Any, None] = field(repr=False)
 
 
-class PerLoop:
+class PerEventLoop:
     """One asynchronous client for each event loop, closed when the loop ends.
 
     A connection belongs to the loop that opened it, and asyncio has no call for when a loop ends. But before that it

@@ -14,7 +14,7 @@ from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
 from featurestore.online.batching import greatest
 from featurestore.online.redis.address import hide_password, is_cluster, split_hosts
-from featurestore.online.redis.connections import SCRIPTS, Cluster, Link, Script, Server
+from featurestore.online.redis.connections import SCRIPTS, Cluster, RedisBackend, Script, Server
 from featurestore.online.redis.loss_marks import RedisMarks
 
 _CONNECTIONS = 64
@@ -69,7 +69,7 @@ class RedisStore:
         driver = _RedisPy(url, self._address)
         self._errors = driver.errors
         self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
-        self._link: Link | None = Cluster(driver) if is_cluster(url) else Server(driver)
+        self._link: RedisBackend | None = Cluster(driver) if is_cluster(url) else Server(driver)
         self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining)
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -163,7 +163,7 @@ class RedisStore:
         if link is not None:
             link.close()
 
-    def _open(self) -> Link:
+    def _open(self) -> RedisBackend:
         if self._link is None:
             raise OnlineStoreError(f"The online store at {self._address} was closed. Make a new RedisStore of that address.")
         return self._link
@@ -186,7 +186,7 @@ class RedisStore:
             written += sum(replies)
         return written
 
-    def _run(self, link: Link, scripts: list[Script]) -> list[int]:
+    def _run(self, link: RedisBackend, scripts: list[Script]) -> list[int]:
         replies = link.run(scripts)
         unknown = [run for run, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
         if unknown:  # a server forgets its scripts when it restarts, or is told to

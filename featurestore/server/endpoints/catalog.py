@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from featurestore.access.pii import personal_features
-from featurestore.access.visibility import Sight
+from featurestore.access.visibility import Visibility
 from featurestore.clock import format_duration
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.entity import Entity
@@ -20,8 +20,8 @@ from featurestore.definitions.source import Source
 from featurestore.dtypes import dtype_name
 from featurestore.errors import FeatureStoreError, NotFoundError
 from featurestore.selection.select import select
-from featurestore.server.http.context import Visit
-from featurestore.server.security.visibility_cache import Sights
+from featurestore.server.http.context import RequestContext
+from featurestore.server.security.visibility_cache import VisibilityCache
 
 Told = dict[str, Any]
 
@@ -35,12 +35,12 @@ class ListEndpoint:
         of: takes it from the catalog.
     """
 
-    def __init__(self, sights: Sights, kind: str, of: Callable[[Catalog, Sight], list[Told]]) -> None:
+    def __init__(self, sights: VisibilityCache, kind: str, of: Callable[[Catalog, Visibility], list[Told]]) -> None:
         self._sights = sights
         self._kind = kind
         self._of = of
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers the list."""
         found = self._of(*self._sights.of(visit))
         visit.rows = len(found)
@@ -56,12 +56,14 @@ class OneEndpoint:
         of: takes them from the catalog, by name.
     """
 
-    def __init__(self, sights: Sights, kind: str, of: Callable[[Catalog, Sight], Mapping[str, Callable[[], Told]]]) -> None:
+    def __init__(
+        self, sights: VisibilityCache, kind: str, of: Callable[[Catalog, Visibility], Mapping[str, Callable[[], Told]]]
+    ) -> None:
         self._sights = sights
         self._kind = kind
         self._of = of
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers what is known of it. Raises NotFoundError."""
         name = visit.scope["path_params"]["name"]
         known = self._of(*self._sights.of(visit))
@@ -71,12 +73,12 @@ class OneEndpoint:
         await visit.answer(msgspec.json.encode(known[name]()), b"application/json")
 
 
-def services(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
+def services(catalog: Catalog, sight: Visibility) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each service, by name."""
     return {name: partial(_service, catalog, catalog.services[name]) for name in sight.services}
 
 
-def views(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
+def views(catalog: Catalog, sight: Visibility) -> Mapping[str, Callable[[], Told]]:
     """Returns what tells of each view, stored or on demand, by name."""
     return {
         name: partial(_view, catalog, catalog.served[name])
@@ -86,17 +88,17 @@ def views(catalog: Catalog, sight: Sight) -> Mapping[str, Callable[[], Told]]:
     }
 
 
-def all_of(of: Callable[[Catalog, Sight], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog, Sight], list[Told]]:
+def all_of(of: Callable[[Catalog, Visibility], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog, Visibility], list[Told]]:
     """Returns what lists all that another function tells of one by one."""
     return lambda catalog, sight: [tell() for tell in of(catalog, sight).values()]
 
 
-def entities(catalog: Catalog, sight: Sight) -> list[Told]:
+def entities(catalog: Catalog, sight: Visibility) -> list[Told]:
     """Returns the entities."""
     return [_entity(catalog.entities[name]) for name in sight.entities]
 
 
-def sources(catalog: Catalog, sight: Sight) -> list[Told]:
+def sources(catalog: Catalog, sight: Visibility) -> list[Told]:
     """Returns the sources."""
     return [_source(catalog, catalog.sources[name], sight) for name in sight.sources]
 
@@ -170,7 +172,7 @@ def _entity(entity: Entity) -> Told:
     return {"name": entity.name, "description": entity.description, "owner": entity.owner, "keys": keys}
 
 
-def _source(catalog: Catalog, source: Source, sight: Sight) -> Told:
+def _source(catalog: Catalog, source: Source, sight: Visibility) -> Told:
     return {
         "name": source.name,
         "kind": source.kind,

@@ -6,7 +6,7 @@ from pathlib import Path
 import swagger_ui_bundle
 
 from featurestore.errors import NotFoundError
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 
 _FOLDER = Path(swagger_ui_bundle.swagger_ui_path)
 _FILES = {
@@ -101,12 +101,12 @@ _START = b"""// Asks for a key where the server wants one, and sends it with eve
 """
 
 
-async def page(visit: Visit) -> None:
+async def page(visit: RequestContext) -> None:
     """Answers the page. It says nothing of the project: its script asks for the document, with a key if there must be one."""
     await visit.answer(_PAGE, b"text/html; charset=utf-8", headers=_HEADERS)
 
 
-async def file(visit: Visit) -> None:
+async def file(visit: RequestContext) -> None:
     """Answers a file of the page. Raises NotFoundError."""
     name = visit.scope["path_params"]["file"]
     if name == "start.js":

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from featurestore.errors import FeatureStoreError
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 from featurestore.server.http.pools import Pools
 from featurestore.server.http.problems import RETRY_AFTER, Problem
-from featurestore.server.telemetry.events import Observer
+from featurestore.server.telemetry.events import Telemetry
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
@@ -22,7 +22,7 @@ _FRESH = 1.0
 """For how many seconds what was found counts: whoever asks all the time asks the stores once a second."""
 
 
-async def live(visit: Visit) -> None:
+async def live(visit: RequestContext) -> None:
     """Answers that the process lives."""
     await visit.answer(b'{"status":"ok"}', b"application/json")
 
@@ -35,11 +35,11 @@ class MetricsEndpoint:
         pools: the threads to count in.
     """
 
-    def __init__(self, observer: Observer, pools: Pools) -> None:
+    def __init__(self, observer: Telemetry, pools: Pools) -> None:
         self._observer = observer
         self._pools = pools
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers, as Prometheus reads it."""
         await visit.answer(await self._pools.control.run(self._observer.metrics), b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -59,7 +59,7 @@ class ReadyEndpoint:
         self._found: dict[str, str] = {}
         self._looked = float("-inf")
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers, with a problem that names what is not ready; why is in the log, as anybody may ask here."""
         self._lock = self._lock or asyncio.Lock()
         async with self._lock:

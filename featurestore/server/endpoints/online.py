@@ -34,8 +34,8 @@ from featurestore.server.http.content_types import (
     media_type,
     sayable,
 )
-from featurestore.server.http.context import Entities, Visit
-from featurestore.server.http.routing import Parts
+from featurestore.server.http.context import Entities, RequestContext
+from featurestore.server.http.routing import AppState
 from featurestore.server.security.guard import Resource
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _MANY = 2000
 _TAKEN = (JSON, MSGPACK)
 
 
-class Question(msgspec.Struct, forbid_unknown_fields=True):
+class OnlineRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a look-up.
 
     Args:
@@ -66,7 +66,7 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     types: bool = False
 
 
-class Asked:
+class CompiledRequest:
     """What a request asks for, as far as HTTP is concerned: compiled once, and kept while the catalog stays the same.
 
     Args:
@@ -124,18 +124,18 @@ class OnlineEndpoint:
         parts: the store, the server's limits, and who is told of every look-up.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppState) -> None:
         self._store = parts.store
         self._limits = parts.limits
         self._observer = parts.observer
         self._reads = parts.pools.reads
-        self._codec = Codec(Question)
+        self._codec = Codec(OnlineRequest)
         self._project = parts.store.settings.project
         self._anything = Resource("features", (), self._project)
         self._catalog: Catalog | None = None
-        self._asked: dict[str | tuple[str, ...], Asked] = {}
+        self._asked: dict[str | tuple[str, ...], CompiledRequest] = {}
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
         body = await visit.body(self._limits.body, partial(visit.check_any, self._anything))
@@ -160,7 +160,7 @@ class OnlineEndpoint:
         visit.after = partial(self._observer.online, asked.said, found)
         await visit.answer(content, b"application/json" if wanted is JSON else b"application/msgpack")
 
-    def _decoded(self, body: bytes | bytearray, given: str) -> Question:
+    def _decoded(self, body: bytes | bytearray, given: str) -> OnlineRequest:
         question = self._codec.decode(body, given, self._limits.values)
         if type(question.features) is list and len(question.features) > self._limits.columns:
             raise RequestError(
@@ -168,7 +168,7 @@ class OnlineEndpoint:
             )
         return question
 
-    def _converted(self, asked: Asked, rows: Any, most: int | None) -> tuple[int, Any]:
+    def _converted(self, asked: CompiledRequest, rows: Any, most: int | None) -> tuple[int, Any]:
         """Returns how many rows there are, and the rows as the store takes them."""
         count = check_shape(rows, self._limits, most)
         if not count and isinstance(rows, dict):
@@ -194,7 +194,7 @@ class OnlineEndpoint:
             )
         return rows * features > _MANY
 
-    def _compiled(self, features: str | list[str]) -> Asked:
+    def _compiled(self, features: str | list[str]) -> CompiledRequest:
         catalog = self._store.catalog_at_hand
         if catalog is not self._catalog:
             self._catalog, self._asked = catalog, {}
@@ -203,13 +203,13 @@ class OnlineEndpoint:
         if asked is None:
             names = (name,) if isinstance(name, str) else name
             selection = select(catalog, parse_references(list(names)))
-            asked = Asked(selection, self._store.compile(selection), names)
+            asked = CompiledRequest(selection, self._store.compile(selection), names)
             if len(self._asked) < _MOST_KEPT:
                 self._asked[name] = asked
         return asked
 
 
-def _answer(asked: Asked, question: Question, found: "OnlineRows", wanted: str) -> bytes:
+def _answer(asked: CompiledRequest, question: OnlineRequest, found: "OnlineRows", wanted: str) -> bytes:
     """Returns the body of an answer."""
     columns: dict[str, Any] = found.columns()
     # One look at all of them: hardly ever is one of them not finite.

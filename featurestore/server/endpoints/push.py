@@ -26,8 +26,8 @@ from featurestore.server.http.content_types import (
     media_type,
     sayable,
 )
-from featurestore.server.http.context import Visit
-from featurestore.server.http.routing import Parts
+from featurestore.server.http.context import RequestContext
+from featurestore.server.http.routing import AppState
 from featurestore.server.limits import check_rows
 from featurestore.server.security.guard import Resource
 
@@ -57,7 +57,7 @@ class PushEndpoint:
         parts: the store, the server's limits, the threads to push in, and who is told of every push.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppState) -> None:
         self._store = parts.store
         self._limits = parts.limits
         self._observer = parts.observer
@@ -67,7 +67,7 @@ class PushEndpoint:
         self._decoders = parts.decoders
         self._codec = Codec(Pushed)
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers one. It runs in a thread, and goes on there if the client goes away; if it has not begun, it is dropped."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
         self._pool.check()
@@ -78,7 +78,7 @@ class PushEndpoint:
         told = {"views": [_told(each, wanted, counts=self._reads(visit, each.view)) for each in summary]}
         await visit.answer(ENCODE[wanted](told), wanted.encode())
 
-    def _push(self, visit: Visit, body: bytes | bytearray, given: str) -> "PushSummary":
+    def _push(self, visit: RequestContext, body: bytes | bytearray, given: str) -> "PushSummary":
         query = visit.query()
         views = query["views"].split(",") if "views" in query else None
         rows: Any
@@ -103,7 +103,7 @@ class PushEndpoint:
             visit.rows = rows.height
         return self._store.push(visit.scope["path_params"]["source"], rows, views=views)
 
-    def _check_views(self, visit: Visit, views: Sequence[str]) -> None:
+    def _check_views(self, visit: RequestContext, views: Sequence[str]) -> None:
         """Answers of a view that whoever asks may not look at as of one that is not there.
 
         Raises:
@@ -115,7 +115,7 @@ class PushEndpoint:
             if name.partition(".")[0] not in there:
                 raise NotFoundError("applied feature view", name, there, "Definitions take effect once they are applied.")
 
-    def _reads(self, visit: Visit, view: str) -> bool:
+    def _reads(self, visit: RequestContext, view: str) -> bool:
         return visit.may("read", Resource("features", (view,), self._project))
 
 

@@ -21,11 +21,11 @@ from featurestore.selection.select import select
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import reading
 from featurestore.server.http.content_types import ARROW, PARQUET, media_type
-from featurestore.server.http.context import Gone, Visit
+from featurestore.server.http.context import ClientDisconnected, RequestContext
 from featurestore.server.http.memory import clear_frames
 from featurestore.server.http.pools import Pool
 from featurestore.server.http.problems import Problem
-from featurestore.server.http.routing import Parts
+from featurestore.server.http.routing import AppState
 from featurestore.server.security.guard import Resource
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class TrainingEndpoint:
         parts: the store, the server's limits, and the threads to make them in.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppState) -> None:
         self._parts = parts
         self._store = parts.store
         self._limits = parts.limits
@@ -61,7 +61,7 @@ class TrainingEndpoint:
         self._uploads = 0
         self._writing = asyncio.Semaphore(parts.limits.training)  # answers need the rest of the threads
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
         features, with_spine, options = _parameters(visit)
@@ -103,7 +103,7 @@ class TrainingEndpoint:
         self._running -= 1
         made.close()
 
-    async def _upload(self, visit: Visit, folder: Callable[[], Path]) -> bytearray | Path:
+    async def _upload(self, visit: RequestContext, folder: Callable[[], Path]) -> bytearray | Path:
         """Returns the spine, which takes no place among the frames while it comes: there is a number of uploads for that."""
         most = _UPLOADS * self._limits.training
         if self._uploads >= most:
@@ -116,7 +116,7 @@ class TrainingEndpoint:
         finally:
             self._uploads -= 1
 
-    async def _finished(self, visit: Visit, work: "asyncio.Task[None]") -> None:
+    async def _finished(self, visit: RequestContext, work: "asyncio.Task[None]") -> None:
         """Waits for the frame, but no longer than allowed, and not for a client that went away."""
         gone = asyncio.create_task(visit.gone())
         try:
@@ -127,7 +127,7 @@ class TrainingEndpoint:
         if work in done:
             work.result()
         elif gone in done:
-            raise Gone
+            raise ClientDisconnected
         else:
             raise LimitError(
                 f"The training frame takes longer than {self._limits.training_seconds:g} seconds (server_training_seconds). Ask "
@@ -135,7 +135,7 @@ class TrainingEndpoint:
                 "time",
             )
 
-    async def _spine(self, visit: Visit, folder: Callable[[], Path]) -> bytearray | Path:
+    async def _spine(self, visit: RequestContext, folder: Callable[[], Path]) -> bytearray | Path:
         """Returns the body: what is in memory, or the file that it went to as it grew large."""
         held, since = bytearray(), 0
         path: Path | None = None
@@ -170,7 +170,7 @@ class TrainingEndpoint:
 class _Made:
     """One training frame: in memory, or in a folder of its own."""
 
-    def __init__(self, parts: Parts, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
+    def __init__(self, parts: AppState, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
         self._store = parts.store
         self._limits = parts.limits
         self._decoders = parts.decoders
@@ -297,7 +297,7 @@ def _append(path: Path, part: bytearray) -> None:
         file.write(part)
 
 
-def _parameters(visit: Visit) -> tuple[list[str], bool, dict[str, Any]]:
+def _parameters(visit: RequestContext) -> tuple[list[str], bool, dict[str, Any]]:
     query = visit.query()
     for name in query:
         if name not in _PARAMETERS:

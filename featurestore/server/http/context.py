@@ -20,11 +20,11 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Gone(Exception):  # noqa: N818 - nothing failed here
+class ClientDisconnected(Exception):  # noqa: N818 - nothing failed here
     """The client went away before it was answered."""
 
 
-class Visit:
+class RequestContext:
     """One request.
 
     No answer leaves before the guard was asked: an endpoint that forgets to ask cannot answer.
@@ -134,7 +134,7 @@ class Visit:
         self._check_length(most)
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         first: bytes = message.get("body", b"")
         self.uploaded = not message.get("more_body", False)
         if len(first) > most:
@@ -172,7 +172,7 @@ class Visit:
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise ClientDisconnected
             chunk: bytes = message.get("body", b"")
             read += len(chunk)
             if read > most:
@@ -210,7 +210,7 @@ class Visit:
         try:
             async for part in parts:
                 if gone.done():
-                    raise Gone
+                    raise ClientDisconnected
                 await self._send({"type": "http.response.body", "body": part, "more_body": True})
         finally:
             gone.cancel()
@@ -226,7 +226,7 @@ class Visit:
         try:
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Gone
+                raise ClientDisconnected
             return task.result()
         finally:
             gone.cancel()

@@ -6,27 +6,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.server.decoding.pool import Decoders
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 from featurestore.server.http.memory import Budget
 from featurestore.server.http.pools import Pools
 from featurestore.server.limits import Limits
 from featurestore.server.security.guard import Action, Kind
-from featurestore.server.security.visibility_cache import Sights
-from featurestore.server.telemetry.events import Observer
+from featurestore.server.security.visibility_cache import VisibilityCache
+from featurestore.server.telemetry.events import Telemetry
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
-Endpoint = Callable[[Visit], Awaitable[None]]
+Endpoint = Callable[[RequestContext], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Need:
+class Permission:
     """What a route needs.
 
     Args:
         action: what it does; "none" is open to everybody, and for what says nothing of the project.
-        kind: to what. Features, and a source in the body, the endpoint names to the guard itself (``Visit.check``), and
+        kind: to what. Features, and a source in the body, the endpoint names to the guard itself (``RequestContext.check``), and
             cannot answer before; all else is asked before the endpoint runs.
     """
 
@@ -35,7 +35,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Parts:
+class AppState:
     """What endpoints are made of.
 
     Args:
@@ -47,7 +47,7 @@ class Parts:
 
     store: "FeatureStore"
     limits: Limits
-    observer: Observer
+    observer: Telemetry
     pools: Pools
 
     @cached_property
@@ -61,9 +61,9 @@ class Parts:
         return Decoders(self.limits)
 
     @cached_property
-    def sights(self) -> Sights:
+    def sights(self) -> VisibilityCache:
         """What each of those who ask may see of the catalog."""
-        return Sights(self.store)
+        return VisibilityCache(self.store)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RouteSpec:
 
     method: str
     path: str
-    need: Need
-    make: Callable[[Parts], Endpoint]
+    need: Permission
+    make: Callable[[AppState], Endpoint]
     summary: str = ""
     timed: bool = True

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from featurestore.access.visibility import Sight
+from featurestore.access.visibility import Visibility
 from featurestore.server.http.content_types import ARROW, JSON, MSGPACK, PARQUET
 from featurestore.server.http.problems import KINDS
 from featurestore.server.openapi.dtypes import STATUSES, Schema
@@ -18,7 +18,7 @@ _OF_READERS = ("rows_new", "rows_known", "rows_online")
 
 
 @dataclass(frozen=True)
-class Contents:
+class Components:
     """What the document's contents are made of.
 
     Args:
@@ -28,7 +28,7 @@ class Contents:
         examples: bodies of look-ups that can be sent as they are, by the service or view.
     """
 
-    sight: Sight = field(default_factory=Sight)
+    sight: Visibility = field(default_factory=Visibility)
     rows: int = 10_000
     questions: tuple[str, ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict)

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from featurestore.access.visibility import Sight
+from featurestore.access.visibility import Visibility
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.reference import parse_references
 from featurestore.errors import FeatureStoreError
 from featurestore.selection.select import Selection, select
-from featurestore.server.http.context import Visit
-from featurestore.server.http.routing import Parts, RouteSpec
-from featurestore.server.openapi.components import Contents, to
+from featurestore.server.http.context import RequestContext
+from featurestore.server.http.routing import AppState, RouteSpec
+from featurestore.server.openapi.components import Components, to
 from featurestore.server.openapi.dtypes import Schema, of_answer, of_rows
 
 _PROBLEM = "application/problem+json"
@@ -50,16 +50,16 @@ class OpenAPIEndpoint:
         routes: gives the table of routes.
     """
 
-    def __init__(self, parts: Parts, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
+    def __init__(self, parts: AppState, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
         self._store = parts.store
         self._sights = parts.sights
         self._limits = parts.limits
         self._control = parts.pools.control
         self._routes = routes
         self._catalog: Catalog | None = None
-        self._bodies: dict[Sight, bytes] = {}
+        self._bodies: dict[Visibility, bytes] = {}
 
-    async def __call__(self, visit: Visit) -> None:
+    async def __call__(self, visit: RequestContext) -> None:
         """Answers it."""
         catalog, sight = self._sights.of(visit)
         if catalog is not self._catalog:
@@ -72,12 +72,12 @@ class OpenAPIEndpoint:
                 kept[sight] = body
         await visit.answer(body, b"application/json")
 
-    def _make(self, catalog: Catalog, sight: Sight) -> bytes:
+    def _make(self, catalog: Catalog, sight: Visibility) -> bytes:
         examples = self._examples(sight)
         made = document(catalog, self._routes(), self._store.settings.project, sight, rows=self._limits.rows, examples=examples)
         return msgspec.json.encode(made)
 
-    def _examples(self, sight: Sight) -> dict[str, Any]:
+    def _examples(self, sight: Visibility) -> dict[str, Any]:
         """Returns look-ups to begin with; their keys are invented."""
         found: dict[str, Any] = {}
         for name in sight.read if sight.everything else ():
@@ -94,7 +94,7 @@ def document(
     catalog: Catalog,
     routes: tuple[RouteSpec, ...],
     project: str,
-    sight: Sight,
+    sight: Visibility,
     *,
     rows: int = 10_000,
     examples: Mapping[str, Any] | None = None,
@@ -115,7 +115,7 @@ def document(
             selections[name] = select(catalog, parse_references(catalog.services.get(name, name)))
         except FeatureStoreError:  # an apply that was allowed to break it
             continue
-    contents = Contents(sight, rows, tuple(selections), examples or {})
+    contents = Components(sight, rows, tuple(selections), examples or {})
     schemas = contents.schemas()
     for name, selection in selections.items():
         schemas |= _of_selection(name, "service" if name in catalog.services else "view", selection, contents)
@@ -140,7 +140,7 @@ def document(
     }
 
 
-def _of_use(spec: RouteSpec, sight: Sight) -> bool:
+def _of_use(spec: RouteSpec, sight: Visibility) -> bool:
     """Tells whether a route is there for somebody: what they could only be refused is left out."""
     if sight.everything or spec.need.action == "none":
         return True
@@ -149,7 +149,7 @@ def _of_use(spec: RouteSpec, sight: Sight) -> bool:
     return bool(sight.pushed) if spec.need.action == "write" else True
 
 
-def _of_selection(name: str, kind: str, selection: Selection, contents: Contents) -> dict[str, Schema]:
+def _of_selection(name: str, kind: str, selection: Selection, contents: Components) -> dict[str, Schema]:
     row, columns = of_rows(selection, contents.rows)
     return {
         f"{name}.row": row | {"description": f"A row that {kind} {name!r} is asked about; other columns are passed over."},
@@ -159,7 +159,7 @@ def _of_selection(name: str, kind: str, selection: Selection, contents: Contents
     }
 
 
-def _operation(spec: RouteSpec, contents: Contents) -> dict[str, Any]:
+def _operation(spec: RouteSpec, contents: Components) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": spec.summary,
         "operationId": f"{spec.method.lower()}{''.join(part.strip('{}').title() for part in spec.path.split('/'))}",

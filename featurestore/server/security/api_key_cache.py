@@ -24,7 +24,7 @@ UNREACHED = 60.0
 """For how many seconds the keys read last count while the registry cannot be reached."""
 
 
-class KeyRing:
+class ApiKeyCache:
     """Finds keys. All are read at once, so that asking for keys which there are not costs the registry nothing.
 
     Args:

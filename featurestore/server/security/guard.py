@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from featurestore.access.grants import Grant
-from featurestore.access.policy import Permits
+from featurestore.access.policy import Policy
 from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import ConfigError, Forbidden, Unauthenticated
-from featurestore.server.security.api_key_cache import KeyRing
+from featurestore.server.security.api_key_cache import ApiKeyCache
 from featurestore.server.security.loopback import check_local, is_loopback
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class OpenGuard:
 
     _ANYBODY = Principal("anybody")
 
-    def __init__(self, keyed: "AccessGuard | None" = None, keys: "KeyRing | None" = None, origins: Sequence[str] = ()) -> None:
+    def __init__(self, keyed: "AccessGuard | None" = None, keys: "ApiKeyCache | None" = None, origins: Sequence[str] = ()) -> None:
         self._keyed = keyed
         self._keys = keys
         self._origins = origins
@@ -126,13 +126,15 @@ class AccessGuard:
         clock: tells the present, at which a key may have expired.
     """
 
-    def __init__(self, catalog: Callable[[], Catalog], project: str, keys: KeyRing, tokens: "Tokens | None", clock: Clock) -> None:
+    def __init__(
+        self, catalog: Callable[[], Catalog], project: str, keys: ApiKeyCache, tokens: "Tokens | None", clock: Clock
+    ) -> None:
         self._catalog = catalog
         self._project = project
         self._keys = keys
         self._tokens = tokens
         self._clock = clock
-        self._permits = Permits(Catalog())
+        self._permits = Policy(Catalog())
         self._judged: Catalog | None = None
         self._decided: dict[tuple[Principal, str, Resource], str] = {}
 
@@ -174,7 +176,7 @@ class AccessGuard:
         """
         catalog = self._catalog()
         if catalog is not self._judged:
-            self._judged, self._permits, self._decided = catalog, Permits(catalog), {}
+            self._judged, self._permits, self._decided = catalog, Policy(catalog), {}
         question = (principal, action, resource)
         refusal = self._decided.get(question)
         if refusal is None:
@@ -221,7 +223,7 @@ def make_guard(store: "FeatureStore") -> Guard:
         from featurestore.server.security.oidc import Tokens
 
         tokens = Tokens(settings, store.clock)
-    ring = KeyRing(store.keys)
+    ring = ApiKeyCache(store.keys)
     guard = AccessGuard(lambda: store.catalog_at_hand, settings.project, ring, tokens, store.clock)
     return OpenGuard(guard, ring, settings.server_origins) if admitted == "this machine" else guard
 

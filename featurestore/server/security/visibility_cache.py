@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, cast
 
-from featurestore.access.visibility import Sight, see
+from featurestore.access.visibility import Visibility, see
 from featurestore.definitions.catalog import Catalog
-from featurestore.server.http.context import Visit
+from featurestore.server.http.context import RequestContext
 from featurestore.server.security.guard import Kind, Principal, Resource
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MOST_KEPT = 256
 
 
-class Sights:
+class VisibilityCache:
     """Asks the guard what may be seen.
 
     Args:
@@ -24,9 +24,9 @@ class Sights:
         self._store = store
         self._project = store.settings.project
         self._catalog: Catalog | None = None
-        self._seen: dict[Principal, Sight] = {}
+        self._seen: dict[Principal, Visibility] = {}
 
-    def of(self, visit: Visit) -> tuple[Catalog, Sight]:
+    def of(self, visit: RequestContext) -> tuple[Catalog, Visibility]:
         """Returns the catalog, and what whoever asks sees of it."""
         catalog = self._store.catalog_at_hand
         if catalog is not self._catalog:
@@ -40,7 +40,7 @@ class Sights:
             self._seen[visit.principal] = found
         return catalog, found
 
-    def names(self, visit: Visit) -> frozenset[str] | None:
+    def names(self, visit: RequestContext) -> frozenset[str] | None:
         """Returns the names that whoever asks may see, features' too; None where these are all there are."""
         sight = self.of(visit)[1]
         if sight.everything:

@@ -17,11 +17,11 @@ import msgspec
 
 from featurestore.clock import Clock
 from featurestore.errors import ConfigError, RegistryError
-from featurestore.server.telemetry.events import NoObserver
+from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.registry.audit_trail import EntityDigests
-    from featurestore.server.http.context import Visit
+    from featurestore.server.http.context import RequestContext
 
 _MOST_NAMES = 100
 _MOST_ROWS = 1_000
@@ -29,7 +29,7 @@ _LONGEST = 200
 _LOOK_EVERY = 64
 
 
-class AuditLog(NoObserver):
+class AuditLog(NullTelemetry):
     """Writes who asked for what.
 
     Every line is one write to a file that is only ever added to, so the lines of several processes do not mix. A file that
@@ -57,7 +57,7 @@ class AuditLog(NoObserver):
         except OSError as error:
             raise ConfigError(f"audit={target!r} cannot be written: {error.strerror}. Name a file that can, or stderr.") from error
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Writes a line, but of what needs nothing."""
         if visit.action == "none":
             return
@@ -85,7 +85,7 @@ class AuditLog(NoObserver):
         }
         os.write(self._file, self._encoder.encode(line) + b"\n")
 
-    def _entities(self, visit: "Visit") -> list[str] | None:
+    def _entities(self, visit: "RequestContext") -> list[str] | None:
         """Returns the digests of whom the first rows are of, each once; None where none can be told."""
         try:
             told = {
@@ -135,7 +135,7 @@ def _keys(rows: Any, columns: tuple[tuple[str, str], ...]) -> Iterator[dict[str,
         yield {key: row.get(column) for key, column in columns}
 
 
-def _decision(visit: "Visit") -> str:
+def _decision(visit: "RequestContext") -> str:
     """Returns what was decided: ``allowed``, ``denied``, ``unknown`` who asks, or ``none``, where it came to no question."""
     if visit.principal is None:
         return "unknown"

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.http.context import Visit
+    from featurestore.server.http.context import RequestContext
 
 
-class Observer(Protocol):
+class Telemetry(Protocol):
     """Is told what the server did, after the answer is sent. What it raises is logged, and the request knows nothing of it."""
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Is told of every request: its route as the table writes it, the status, how long it took, and who asked for what."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
@@ -27,10 +27,10 @@ class Observer(Protocol):
         """Returns what was counted, as Prometheus reads it; empty where nothing is."""
 
 
-class NoObserver:
+class NullTelemetry:
     """Looks away."""
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Does nothing."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.server.telemetry.audit import AuditLog
-from featurestore.server.telemetry.events import Observer
+from featurestore.server.telemetry.events import Telemetry
 from featurestore.server.telemetry.feature_log import FeatureLogging
 from featurestore.server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.http.context import Visit
+    from featurestore.server.http.context import RequestContext
     from featurestore.store import FeatureStore
 
 _log = logging.getLogger("featurestore.server")
@@ -25,10 +25,10 @@ class Observers:
         observers: the observers.
     """
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Telemetry]) -> None:
         self._observers = tuple(observers)
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Tells each."""
         self._each(lambda observer: observer.request(route, status, seconds, visit))
 
@@ -48,7 +48,7 @@ class Observers:
         """Returns what they counted."""
         return b"".join(observer.metrics() for observer in self._observers)
 
-    def _each(self, tell: Callable[[Observer], None]) -> None:
+    def _each(self, tell: Callable[[Telemetry], None]) -> None:
         for observer in self._observers:
             try:
                 tell(observer)
@@ -57,7 +57,7 @@ class Observers:
                 _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
 
 
-def make_observer(store: "FeatureStore") -> Observer:
+def make_observer(store: "FeatureStore") -> Telemetry:
     """Returns the observers that a project's settings ask for.
 
     Raises:
@@ -65,7 +65,7 @@ def make_observer(store: "FeatureStore") -> Observer:
         MissingExtraError: OpenTelemetry is asked for and not installed.
     """
     settings = store.settings
-    others: list[Observer] = []
+    others: list[Telemetry] = []
     if settings.tracing:
         from featurestore.server.telemetry.tracing import Tracing
 
@@ -74,5 +74,5 @@ def make_observer(store: "FeatureStore") -> Observer:
         others.insert(0, AuditLog(settings.audit, settings.root, store.clock, store.entity_digests))
     metrics = Metrics(store)  # it has a thread, so it begins once nothing fails any more
     # The feature log is the first to be closed, so that what it writes then is counted.
-    found: list[Observer] = [FeatureLogging(store, metrics.logged), metrics, *others]
+    found: list[Telemetry] = [FeatureLogging(store, metrics.logged), metrics, *others]
     return Observers(found)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from featurestore.definitions.catalog import Catalog
-from featurestore.server.telemetry.events import NoObserver
+from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.retrieval.feature_logger import FeatureLogger
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 
-class FeatureLogging(NoObserver):
+class FeatureLogging(NullTelemetry):
     """Hands answers to the feature log. What a service does not ask for costs a look into a dictionary.
 
     Args:

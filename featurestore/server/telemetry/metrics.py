@@ -19,12 +19,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from featurestore.errors import ClosedError
-from featurestore.server.telemetry.events import NoObserver
+from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.http.context import Visit
+    from featurestore.server.http.context import RequestContext
     from featurestore.store import FeatureStore
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -38,7 +38,7 @@ _AGE_EACH = 8
 _STATUSES = ("present", "null", "expired", "missing")
 
 
-class Metrics(NoObserver):
+class Metrics(NullTelemetry):
     """Counts what the server does.
 
     Args:
@@ -73,7 +73,7 @@ class Metrics(NoObserver):
         self._thread = threading.Thread(target=self._run, name="featurestore-metrics", daemon=True)
         self._thread.start()
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Counts a request."""
         asked = visit.asked
         service = asked.names[0] if asked is not None and len(asked.names) == 1 and asked.kind in ("features", "service") else ""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.clock import Clock, to_micros
 from featurestore.errors import MissingExtraError
-from featurestore.server.telemetry.events import NoObserver
+from featurestore.server.telemetry.events import NullTelemetry
 
 try:
     from opentelemetry import propagate, trace
@@ -12,10 +12,10 @@ except ImportError as error:
     raise MissingExtraError("tracing=true", "tracing") from error
 
 if TYPE_CHECKING:
-    from featurestore.server.http.context import Visit
+    from featurestore.server.http.context import RequestContext
 
 
-class Tracing(NoObserver):
+class Tracing(NullTelemetry):
     """Tells OpenTelemetry of every request. What becomes of the spans is what the process is configured for (``OTEL_…``).
 
     Args:
@@ -26,7 +26,7 @@ class Tracing(NoObserver):
         self._clock = clock
         self._tracer = trace.get_tracer("featurestore.server")
 
-    def request(self, route: str, status: int, seconds: float, visit: "Visit") -> None:
+    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Makes the span of a request that was answered."""
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in visit.scope["headers"] if name in _CARRIED}
         end = to_micros(self._clock()) * 1000
