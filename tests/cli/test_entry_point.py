@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.cli.loader import COMMANDS, load
+
 PROGRAM = Path(sys.executable).with_name("featurestore")
 ENVIRONMENT = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
 
@@ -53,11 +55,37 @@ def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
     assert "Did you mean 'plan'?" in failed.stderr
 
 
-def test_help_loads_no_engine(tmp_path: Path) -> None:
-    heavy = ("duckdb", "deltalake", "sqlalchemy", "redis", "lmdb", "pyarrow")
-    code = f"import sys; from featurestore.cli import main; sys.exit(repr([name for name in {heavy!r} if name in sys.modules]))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert loaded.stderr.strip() == "[]"
+HEAVY = ("polars", "duckdb", "deltalake", "sqlalchemy", "pydantic_settings", "redis", "lmdb", "pyarrow", "msgspec")
+COMPLETING = {"_FEATURESTORE_COMPLETE": "complete_bash", "COMP_WORDS": "featurestore st", "COMP_CWORD": "1"}
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "printed"),
+    [(["--help"], {}, "materialize"), (["--version"], {}, "featurestore "), ([], COMPLETING, "status\nstream\n")],
+    ids=["help", "version", "completion"],
+)
+def test_the_first_keystroke_loads_no_library_but_the_terminals(
+    tmp_path: Path, words: list[str], environment: dict[str, str], printed: str
+) -> None:
+    code = f"""
+import atexit, sys
+sys.argv = ["featurestore", *{words!r}]
+atexit.register(lambda: sys.stderr.write(repr([name for name in {HEAVY!r} if name in sys.modules])))
+from featurestore.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert printed in done.stdout
+    assert done.stderr == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_says(name: str) -> None:
+    command = load(name)
+    assert (command.name, str(command.help).split("\n", 1)[0]) == (name, COMMANDS[name].summary)
+    assert bool(COMMANDS[name].examples) != hasattr(command, "commands")
 
 
 @pytest.mark.parametrize(("answer", "code", "version"), [("n\n", 1, 1), ("y\n", 0, 2)])

@@ -1,0 +1,307 @@
+"""Loading of commands: all of them are listed here, and the module of one is imported when it runs.
+
+NOTE: what the commands import takes half a second. ``--help``, ``--version`` and the shell's completion need none of it.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from featurestore.cli.options import examples
+
+_DEFINE, _WRITE, _READ = "Define", "Run", "Use"
+
+
+class Entry(NamedTuple):
+    """A command in the list.
+
+    Args:
+        module: its module within ``featurestore.cli.commands``, which has a function or an app of the command's name.
+        panel: the panel of ``--help`` that it stands in.
+        summary: the first line of its own help.
+        examples: command lines that its help ends with; none for a group, which has its own.
+    """
+
+    module: str
+    panel: str
+    summary: str
+    examples: tuple[str, ...]
+
+
+COMMANDS: dict[str, Entry] = {
+    "init": Entry(
+        "define",
+        _DEFINE,
+        "Makes a small project that works: definitions, some data, settings.",
+        ("featurestore init shop",),
+    ),
+    "plan": Entry(
+        "define",
+        _DEFINE,
+        "Shows what apply would add, change and remove, and what has to be recomputed.",
+        (
+            "featurestore plan",
+            "featurestore plan --exit-code --json",
+        ),
+    ),
+    "apply": Entry(
+        "define",
+        _DEFINE,
+        "Makes the definitions take effect: all of them or, on any error, none.",
+        (
+            "featurestore apply",
+            "featurestore apply --yes --allow-breaking",
+        ),
+    ),
+    "materialize": Entry(
+        "materialize",
+        _WRITE,
+        "Brings what is new in the sources into the history and the online store.",
+        (
+            "featurestore materialize",
+            "featurestore materialize weather --start 2013-07-01 --end 2013-08-01 --dry-run",
+            "featurestore materialize weather --chunk 1d",
+        ),
+    ),
+    "push": Entry(
+        "materialize",
+        _WRITE,
+        "Puts rows of a source straight into both stores, for online reads and training frames to see at once.",
+        (
+            "featurestore push departures new.parquet",
+            "featurestore push departures - < new.jsonl",
+        ),
+    ),
+    "status": Entry(
+        "status",
+        _WRITE,
+        "Shows how the views stand: how fresh they are against what they promise, rows, last run and next.",
+        (
+            "featurestore status",
+            "featurestore status --watch",
+            "featurestore status plane --rejected",
+        ),
+    ),
+    "runs": Entry(
+        "status",
+        _WRITE,
+        "Shows what the jobs did: every run of every view.",
+        (),
+    ),
+    "versions": Entry(
+        "versions",
+        _WRITE,
+        "Shows a view's versions: when each was applied, its rows, and since when readers are given it.",
+        ("featurestore versions weather",),
+    ),
+    "rollback": Entry(
+        "versions",
+        _WRITE,
+        "Gives a view's readers an earlier version, at once and for training and online alike.",
+        (
+            "featurestore rollback weather",
+            "featurestore rollback weather --to 3",
+            "featurestore rollback weather --undo",
+        ),
+    ),
+    "schedule": Entry(
+        "schedule",
+        _WRITE,
+        "Runs the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.",
+        (
+            "featurestore schedule",
+            "featurestore schedule --json >> schedule.jsonl",
+            "featurestore schedule --once",
+        ),
+    ),
+    "stream": Entry(
+        "stream",
+        _WRITE,
+        "Pushes what arrives in streams into the views on them, until Ctrl-C or SIGTERM.",
+        (
+            "featurestore stream",
+            "featurestore stream orders --metrics-port 9100",
+            "featurestore stream orders --rejected",
+        ),
+    ),
+    "train": Entry(
+        "retrieve",
+        _READ,
+        "Fetches a training frame: the spine's rows with the features each could have seen at its time.",
+        (
+            "featurestore train spine.parquet delay_model --time scheduled_at --out train.parquet",
+            "featurestore train \"select 'JFK' as origin, timestamp '2013-07-01' as t\" weather --time t",
+        ),
+    ),
+    "online": Entry(
+        "retrieve",
+        _READ,
+        "Looks features up: the values that a training frame would have now.",
+        (
+            "featurestore online delay_model origin=JFK carrier=UA tailnum=N14228 distance=2475",
+            "featurestore online weather.temp weather.gusty origin=JFK,LGA --at 2013-12-30T23:45",
+        ),
+    ),
+    "sql": Entry(
+        "retrieve",
+        _READ,
+        "Queries the history with SQL.",
+        ('featurestore sql "select origin, max(temp) from weather group by origin"',),
+    ),
+    "serve": Entry(
+        "serve",
+        _READ,
+        "Serves the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.",
+        (
+            "featurestore serve",
+            "featurestore serve --port 8080 --workers 4",
+        ),
+    ),
+    "keys": Entry(
+        "keys",
+        _WRITE,
+        "Makes, lists and revokes the API keys of a server.",
+        (),
+    ),
+    "forget": Entry(
+        "forget",
+        _WRITE,
+        "Erases an entity from everything that the project keeps: history, online store, pushes, rejected rows, feature log.",
+        (
+            "featurestore forget user user_id=42 --dry-run",
+            "featurestore forget user user_id=42,43 --yes --json",
+        ),
+    ),
+    "doctor": Entry(
+        "doctor",
+        _WRITE,
+        "Examines settings, servers, clocks, disks, definitions, and registry, history and online store together.",
+        (
+            "featurestore doctor",
+            "featurestore doctor --repair",
+            "featurestore doctor --json",
+        ),
+    ),
+    "audit": Entry(
+        "audit",
+        _WRITE,
+        "Shows who applied, rolled back, unprotected, forgot, made or revoked keys, and took the project down, and when.",
+        (
+            "featurestore audit",
+            "featurestore audit --limit 100 --json",
+        ),
+    ),
+    "backup": Entry(
+        "backup",
+        _WRITE,
+        "Copies the registry and the history to a folder, while runs, pushes and readers go on.",
+        ("featurestore backup /backups/flights-2013-07-01",),
+    ),
+    "upkeep": Entry(
+        "maintain",
+        _WRITE,
+        "Merges small files of the histories, removes files that nothing needs, and cleans up versions nobody is given.",
+        (
+            "featurestore upkeep",
+            "featurestore upkeep --dry-run",
+            "featurestore upkeep --retention 1d --json",
+        ),
+    ),
+    "teardown": Entry(
+        "forget",
+        _WRITE,
+        "Removes all that the project has in the offline store, the online store and the registry. There is no way back.",
+        (
+            "featurestore teardown --dry-run",
+            "featurestore teardown",
+        ),
+    ),
+    "demo": Entry(
+        "demo",
+        _DEFINE,
+        "Runs it all on real data: 336,776 flights from New York in 2013, and the weather.",
+        (
+            "featurestore demo",
+            "featurestore demo .demo",
+        ),
+    ),
+}
+"""All commands by name, in the order of ``--help``."""
+
+
+def load(name: str) -> Any:
+    """Imports a command and returns it, as click takes it."""
+    entry = COMMANDS[name]
+    target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), name)
+    if isinstance(target, typer.Typer):
+        return typer.main.get_group(target)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    alone.command(name, rich_help_panel=entry.panel, epilog=examples(*entry.examples))(target)
+    return typer.main.get_command(alone)
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Commands by name, each loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            if name not in COMMANDS:
+                raise KeyError(name)
+            self._loaded[name] = load(name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**COMMANDS, **self._loaded})
+
+    def __len__(self) -> int:
+        return len({**COMMANDS, **self._loaded})
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are loaded when they run; its own help and completion know them from the list alone."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Commands()
+        self._listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names of the commands."""
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command; for the group's own help what is listed of it."""
+        if self._listing and (entry := COMMANDS.get(cmd_name)):
+            return TyperCommand(cmd_name, help=entry.summary, rich_help_panel=entry.panel)
+        return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help."""
+        with self._listed():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Returns the names that complete a word."""
+        with self._listed():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listed(self) -> Iterator[None]:
+        self._listing = True
+        try:
+            yield
+        finally:
+            self._listing = False
