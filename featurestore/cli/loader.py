@@ -24,12 +24,14 @@ class Entry(NamedTuple):
         panel: the panel of ``--help`` that it stands in.
         summary: the first line of its own help.
         examples: command lines that its help ends with; none for a group, which has its own.
+        function: the function's name, where it is not the command's.
     """
 
     module: str
     panel: str
     summary: str
     examples: tuple[str, ...]
+    function: str = ""
 
 
 COMMANDS: dict[str, Entry] = {
@@ -85,6 +87,19 @@ COMMANDS: dict[str, Entry] = {
             "featurestore status --watch",
             "featurestore status plane --rejected",
         ),
+    ),
+    "list": Entry(
+        "catalog",
+        _READ,
+        "Lists what is applied: views, features, services, entities and sources.",
+        ("featurestore list", "featurestore list features --search temperature", "featurestore list views --owner ops --json"),
+        "list_definitions",
+    ),
+    "describe": Entry(
+        "catalog",
+        _READ,
+        "Describes one definition as it is applied: what it is made of, who owns it, and what uses it.",
+        ("featurestore describe weather", "featurestore describe weather.temp", "featurestore describe delay_model --json"),
     ),
     "runs": Entry(
         "status",
@@ -236,7 +251,7 @@ COMMANDS: dict[str, Entry] = {
 def load(name: str) -> Any:
     """Imports a command and returns it, as click takes it."""
     entry = COMMANDS[name]
-    target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), name)
+    target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), entry.function or name)
     if isinstance(target, typer.Typer):
         return typer.main.get_group(target)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

@@ -1,15 +1,55 @@
 """The catalog: what is applied in a project at one revision. Readers work from it, without asking the registry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, get_args
 
 from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.request import RequestSpec
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import Source
+from featurestore.errors import NotFoundError, RequestError
+from featurestore.suggestion import did_you_mean
+
+Kind = Literal["entity", "source", "view", "feature", "service"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One definition, as a list shows it.
+
+    Args:
+        kind: ``"entity"``, ``"source"``, ``"view"`` (requests and on-demand views among them), ``"feature"`` or ``"service"``.
+        name: its name; of a feature ``"view.feature"``.
+        type: a feature's type as one would annotate it; of the others what they are made of.
+        description: its description.
+        owner: who answers for it; of a feature the view's owner where it has none of its own.
+        tags: its tags; of a feature the view's too.
+        version: the version of a view as applied; None of what has no versions.
+    """
+
+    kind: Kind
+    name: str
+    type: str
+    description: str = ""
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    version: int | None = None
+
+    def matches(self, text: str) -> bool:
+        """Return whether all words of a text occur in the entry, in any case and order."""
+        words = " ".join([self.name, self.type, self.description, self.owner, *self.tags, *self.tags.values()]).casefold()
+        return all(word in words for word in text.casefold().split())
+
+    def has_tag(self, tag: str) -> bool:
+        """Return whether the entry has a tag, given as ``"name"`` or ``"name=value"``."""
+        name, given, value = tag.partition("=")
+        return name in self.tags and (not given or self.tags[name] == value)
 
 
 @dataclass(frozen=True)
@@ -51,6 +91,36 @@ class Catalog:
     pinned: frozenset[str] = frozenset()
     """The views whose readers keep what they are given until somebody says otherwise."""
 
+    def search(
+        self, text: str = "", *, kind: Kind | None = None, owner: str | None = None, tag: str | None = None
+    ) -> list[CatalogEntry]:
+        """Return the definitions that match, in the order entities, sources, views and their features, services.
+
+        Args:
+            text: words that all occur in the name, type, description, owner or tags, in any case and order.
+            kind: ``"entity"``, ``"source"``, ``"view"``, ``"feature"`` or ``"service"``; all of them, if left out.
+            owner: who answers for it.
+            tag: ``"name"`` or ``"name=value"``.
+
+        Raises:
+            RequestError: there is no such kind.
+
+        Example:
+            >>> catalog = Catalog(entities={"airport": Entity("airport", origin=str, owner="ops")})
+            >>> [entry.name for entry in catalog.search("origin", owner="ops")]
+            ['airport']
+        """
+        if kind is not None and kind not in KINDS:
+            raise RequestError(f"There is no kind {kind!r} of definitions. {did_you_mean(str(kind), KINDS)}")
+        return [
+            entry
+            for entry in catalog_entries(self)
+            if kind in (None, entry.kind)
+            and entry.matches(text)
+            and owner in (None, entry.owner)
+            and (tag is None or entry.has_tag(tag))
+        ]
+
     @property
     def state(self) -> tuple[int, str]:
         """What tells one state of a project from every other: the revision and its stamp."""
@@ -79,3 +149,44 @@ class Catalog:
     def readable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:
         """What a reader may ask for, but for services: the same, with views as they are served."""
         return {**{name: view.spec for name, view in self.served.items()}, **self.requests, **self.on_demand}
+
+
+def find_entries(catalog: Catalog, name: str) -> list[CatalogEntry]:
+    """Return the entries of a name, for definitions of several kinds may share one.
+
+    Raises:
+        NotFoundError: nothing has that name.
+    """
+    entries = list(catalog_entries(catalog))
+    if not (named := [entry for entry in entries if entry.name == name]):
+        raise NotFoundError("definition", name, [entry.name for entry in entries])
+    return named
+
+
+def catalog_entries(catalog: Catalog) -> Iterator[CatalogEntry]:
+    """Yield all entries of a catalog: entities, sources, views with their features, services."""
+    for entity in catalog.entities.values():
+        yield CatalogEntry("entity", entity.name, ", ".join(entity.key_names), entity.description, entity.owner)
+    for source in catalog.sources.values():
+        yield CatalogEntry("source", source.name, type(source).__name__)
+    for applied in catalog.views.values():
+        view = applied.spec
+        made_of = f"{view.entity.name} from {view.source.name}"
+        yield CatalogEntry("view", view.name, made_of, view.description, view.owner, view.tags, applied.version)
+        yield from _features(view.name, view.features, view.owner, view.tags)
+    for on_demand in catalog.on_demand.values():
+        yield CatalogEntry("view", on_demand.name, "on demand", on_demand.description, on_demand.owner, on_demand.tags)
+        yield from _features(on_demand.name, on_demand.features, on_demand.owner, on_demand.tags)
+    for request in catalog.requests.values():
+        yield CatalogEntry("view", request.name, "request", request.description, request.owner)
+        yield from _features(request.name, request.features, request.owner, {})
+    for service in catalog.services.values():
+        asked = ", ".join(str(reference) for reference in service.references)
+        yield CatalogEntry("service", service.name, asked, service.description, service.owner, service.tags)
+
+
+def _features(view: str, features: Iterable[FeatureSpec], owner: str, tags: Mapping[str, str]) -> Iterator[CatalogEntry]:
+    for feature in features:
+        name = f"{view}.{feature.name}"
+        merged = {**tags, **feature.tags}
+        yield CatalogEntry("feature", name, feature.type_name, feature.description, feature.owner or owner, merged)
