@@ -5,6 +5,7 @@ not what it would write.
 """
 
 import argparse
+import ast
 import inspect
 import re
 import sys
@@ -37,6 +38,7 @@ from featurestore.streams.control import SetAsideEntry, Streams, StreamStatus
 from featurestore.streams.counts import StreamCounts
 
 REFERENCE = Path(__file__).parent / "reference"
+PACKAGE = Path(__file__).parent.parent / "featurestore"
 NOTICE = "<!-- Written by docs/generate.py; change the docstrings and run it again. -->"
 WIDTH = 110
 
@@ -335,7 +337,31 @@ def plain(help_text: str | None) -> str:
     return Text.from_markup(help_text or "").plain.replace("|", "\\|")
 
 
-PAGES = {"api.md": api, "cli.md": cli}
+def modules() -> str:
+    """Return the page of modules: each folder's, with the first line of their docstrings."""
+    folders: dict[Path, list[Path]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        folders.setdefault(file.parent, []).append(file)
+    lines = ["# Modules", "", NOTICE, "", "Which file does what. [Architecture](../architecture.md) follows a row through them."]
+    for folder, files in folders.items():
+        name = folder.relative_to(PACKAGE.parent).as_posix()
+        lines += ["", f"## {name}", ""]
+        if folder != PACKAGE:
+            lines += [first_line(folder / "__init__.py"), ""]
+        lines += ["| file | what it holds |", "| --- | --- |"]
+        lines += [
+            f"| `{file.relative_to(PACKAGE).as_posix()}` | {first_line(file)} |" for file in files if file.name != "__init__.py"
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def first_line(file: Path) -> str:
+    """Return the first line of a module's docstring, fit for a table's cell."""
+    doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return as_markdown(doc.split("\n", 1)[0]).replace("|", "\\|")
+
+
+PAGES = {"api.md": api, "cli.md": cli, "modules.md": modules}
 
 
 def main() -> int:

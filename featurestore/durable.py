@@ -1,4 +1,4 @@
-"""Files that outlast a power cut and are their owner's alone: whatever a store keeps is written, moved and deleted here.
+"""Durable files: all files that a store keeps are written, moved and deleted here, so that they survive a power cut.
 
 At a power cut a file system may lose what was written to a file since its last ``fsync``, and each change of a folder's names
 since the folder's. So the order is: a file's bytes, then its name, then whatever tells others that it is there, and what it

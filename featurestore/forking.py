@@ -1,4 +1,4 @@
-"""What a forked child must make anew: locks that another thread may have held, threads that it has not got.
+"""Forking: locks and threads that a forked process must recreate.
 
 A server that loads its application before it forks, or ``multiprocessing``, copies a process in the midst of whatever its other
 threads do. What keeps locks or threads is told of the fork in the child, before any other code of it runs.

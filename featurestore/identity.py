@@ -1,4 +1,4 @@
-"""What makes two values, and two rows, the same, whatever types they have been read as (S9).
+"""Identity of values and rows (S9): when two are the same, whatever types they were read as.
 
 Numbers are the same by value, whatever their type: ``Int32`` 1, ``Int64`` 1, ``Float64`` 1.0 and ``Decimal`` 1.00. A decimal with
 a fraction is the same as the float that is written like it. Times are the same by instant, text as text, be it categorical or not.

@@ -1,4 +1,4 @@
-"""Attributes that are made once, when they are first asked for, in whichever thread comes first."""
+"""Attributes that are computed once, at first use, by whichever thread comes first."""
 
 from collections.abc import Callable
 from threading import RLock

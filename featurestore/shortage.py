@@ -1,4 +1,4 @@
-"""What the process or the machine lacks, told from what is wrong with the data: memory, room on a disk, open files, threads.
+"""Shortages of the machine: errors that mean too little memory, disk, threads or open files.
 
 Such an error says nothing of the rows that were worked on when it came. Tried again later, the same work succeeds.
 """

@@ -1,4 +1,4 @@
-"""What a name may have been meant for."""
+"""Suggestions for mistyped names."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Frames of other libraries whose time zones Polars does not know, half hours above all: their times are UTC already (S1).
+"""Time zones that Polars does not know, such as +05:30: read as UTC.
 
 In Arrow a zone is a word beside the column, and the numbers count from the epoch in UTC whatever it says. Polars takes the names of
 the IANA database and whole hours; at any other, ``+05:30``, it refuses a frame, and panics over a file.

@@ -1,4 +1,4 @@
-"""Grants: what somebody may do at a server, written as people say it: ``reader service:delay_model pii``."""
+"""Grants: what a caller may do on a server, written as text: ``reader service:delay_model pii``."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which features are personal information: those marked ``pii=True``, and what is computed on demand from one of them."""
+"""Personal information: features marked ``pii=True``, and on-demand features computed from one."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Permits: what grants let somebody do in a catalog. Pure; the server asks it and remembers the answers.
+"""The access policy: what a set of grants allows in a catalog. Pure; the server asks it and caches the answers.
 
 What is judged is what would really be read: a service is taken apart into its features, a family into its windows, and a
 feature that is computed on demand is granted with its view only to whom its inputs are granted too.

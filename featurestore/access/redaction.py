@@ -1,4 +1,4 @@
-"""What errors tell of a view with personal features: what failed and where, and no value.
+"""Redaction of errors: for a view with personal features an error names what failed and where, and no value.
 
 An error's text goes into terminals, logs, the registry and webhooks, which nobody thinks of as places of personal data, and what
 libraries raise quotes the values that it is about. So of such a view their texts are left out, with the errors themselves, whose

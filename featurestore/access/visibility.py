@@ -1,4 +1,4 @@
-"""Sight: what of a catalog somebody may look at and ask for. Pure; who decides is given."""
+"""Visibility: which definitions of a catalog a caller may see and query. Pure; the decision function is a parameter."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

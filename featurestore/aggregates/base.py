@@ -1,4 +1,4 @@
-"""What an aggregate is: what it keeps of some events, how that merges, and how it becomes a value.
+"""The base of aggregates: the partial state kept of events, how two states merge, and the final value.
 
 An aggregate keeps one or more *parts* of the events' inputs. A part is a few columns for one event (``lift``), and a way of
 merging those of two neighbouring stretches of events into those of both (``merge``): an associative one, so any stretch

@@ -1,4 +1,4 @@
-"""Counting: rows, inputs, and distinct inputs."""
+"""Counts: of rows, of inputs, and of distinct inputs."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The first input, the last one, and the last few."""
+"""First, last and last-n: inputs by event order."""
 
 from abc import ABC
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The least and the greatest input."""
+"""Minimum and maximum."""
 
 from abc import ABC
 from dataclasses import dataclass

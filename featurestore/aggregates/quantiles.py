@@ -1,4 +1,4 @@
-"""Quantiles: exact for so many values, then from a histogram with a stated error.
+"""Quantiles: exact up to a number of values, then from a histogram with a stated error.
 
 The histogram is log-linear, like HdrHistogram's and Circllhist's (Hartmann and Schlossnagle, "Circllhist: The Log-Linear
 Histogram", 2020): a bucket is what the leading nineteen bits of a float say, its sign, its exponent and seven bits more, so

@@ -1,4 +1,4 @@
-"""Variance and standard deviation, from the number, the mean and the sum of squared differences from it.
+"""Variance and standard deviation, from the count, the mean and the sum of squared differences from it.
 
 Two stretches are merged as Chan, Golub and LeVeque do ("Updating Formulae and a Pairwise Algorithm for Computing Sample
 Variances", 1979), which stays accurate where the mean is large beside the differences.

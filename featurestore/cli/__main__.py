@@ -1,4 +1,4 @@
-"""``python -m featurestore.cli``: the command line of this interpreter."""
+"""Run the command line with this interpreter: ``python -m featurestore.cli``."""
 
 from featurestore.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The application: which commands there are, and what becomes of errors."""
+"""The command-line application: its options, and how an error ends a command."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Rows of an online request, from ``KEY=VALUE`` texts and from files, in the types of the entities' keys; rows to push."""
+"""Arguments of online requests: rows from ``KEY=VALUE`` texts and from files, in the types of the join keys."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Loading of commands: all of them are listed here, and the module of one is imported when it runs.
+"""The command loader: a list of all commands; the module of a command is imported when it runs.
 
 NOTE: what the commands import takes half a second. ``--help``, ``--version`` and the shell's completion need none of it.
 """

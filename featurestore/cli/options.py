@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and the store they talk to."""
+"""Options that several commands share, and how a command opens its store."""
 
 from functools import partial
 from pathlib import Path

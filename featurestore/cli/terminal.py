@@ -1,4 +1,4 @@
-"""What is printed: results to standard output, bars and errors to standard error."""
+"""Terminal output: results go to standard output, progress bars and errors to standard error."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Frames on this side: loaded only when one is given or asked for."""
+"""Data frames of the client, imported only when one is sent or requested."""
 
 import io
 from collections.abc import Iterator

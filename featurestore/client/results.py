@@ -1,4 +1,4 @@
-"""Answers of a server, with the faces that local ones have."""
+"""Results of a server's answers, with the same interface as local results."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The remote feature store: what services and notebooks call on a server."""
+"""The remote feature store: the client that services and notebooks use to query a server."""
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime

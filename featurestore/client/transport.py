@@ -1,4 +1,4 @@
-"""Requests on their way: connections that are kept, tries anew with growing pauses, and problems as the errors they were."""
+"""HTTP transport of the client: pooled connections, retries with back-off, and problem documents as errors."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Values on the wire: what a request says in MessagePack, and what an answer's values are in Python."""
+"""Values on the wire: MessagePack requests, and answers as Python values."""
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sized

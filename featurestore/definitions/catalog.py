@@ -1,4 +1,4 @@
-"""The catalog: what is applied in a project at one revision. Readers work from it, without asking the registry."""
+"""The catalog: all definitions applied in a project at one revision. Readers use it without asking the registry."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a function uses from around it, and which of that is its project's."""
+"""Code references: the functions and values that a transform uses, and which of them belong to the project."""
 
 import ast
 import dis

@@ -1,4 +1,4 @@
-"""Faults of definitions: where they are, and all of them at once.
+"""Errors of definitions, with file and line, raised all together.
 
 A faulty definition raises where it stands, so a notebook shows it at once. While a folder of definitions is loaded the
 faults are collected instead, and loading goes on to find the others.

@@ -1,4 +1,4 @@
-"""Entities: the things features are about, named by one join key or several."""
+"""Entities: the things that features describe, identified by one join key or several."""
 
 import keyword
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Expressions: what an on-demand feature computes, as Polars says it, as people read it and as the registry keeps it."""
+"""Expressions of on-demand features: as Polars expressions, as text, and as stored in the registry."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

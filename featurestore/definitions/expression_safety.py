@@ -1,4 +1,4 @@
-"""What an expression may hold as Polars serializes it: data and Polars' own functions, and nothing that can run code.
+"""Safety of serialized expressions: data and Polars' own functions are allowed, and nothing that can run code.
 
 Polars writes a Python function as a pickle, a plug-in as the path of a shared library, and a plan as files to be read. Whoever may
 write to the registry could plant one, and each process that reads the registry would run it. So a serialized expression is checked

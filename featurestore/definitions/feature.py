@@ -1,4 +1,4 @@
-"""Features: one typed column of a view, with its constraints."""
+"""Features: a typed column of a view, with its constraints."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Feature views: typed classes, each a table of features about one entity from one source."""
+"""Feature views: typed classes, each a table of features of one entity from one source."""
 
 import inspect
 import re

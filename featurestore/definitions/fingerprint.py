@@ -1,4 +1,4 @@
-"""What a transform means, as a digest: a change of it is a change of the values it makes.
+"""The fingerprint of a transform: a digest that changes when the values it computes may change.
 
 The digest does not depend on comments, docstrings, layout, or the version of Python. It takes in what the transform uses
 from around it: the project's functions, classes and objects, by whatever name it reaches them, and plain values such as a

@@ -1,4 +1,4 @@
-"""On-demand views: features that are computed when they are asked for, from other features and from the request."""
+"""On-demand views: features computed at request time from other features and from request fields."""
 
 import inspect
 from collections.abc import Iterable

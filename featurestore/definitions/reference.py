@@ -1,4 +1,4 @@
-"""References: how a service or a call names features, renames them, and says which spine columns hold the keys."""
+"""References: how a service or a call names features, renames them, and maps join keys to spine columns."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

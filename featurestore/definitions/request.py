@@ -1,4 +1,4 @@
-"""Requests: what the caller of an online read knows, and a training spine holds, beside the join keys."""
+"""Requests: fields that the caller of an online read provides, and that a training spine contains."""
 
 import inspect
 from collections.abc import Iterator

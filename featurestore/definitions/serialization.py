@@ -1,4 +1,4 @@
-"""Specs as JSON and back: the one codec of definitions, used where they enter and leave the registry."""
+"""Definitions as JSON and back: the one codec of the registry."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Sources: where rows come from, and which of their columns tell time."""
+"""Sources: where rows come from, and which of their columns hold times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Streams as sources: events that arrive one by one, at a broker."""
+"""Stream sources: events that arrive one by one from a broker."""
 
 import re
 from collections.abc import Mapping

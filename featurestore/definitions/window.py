@@ -1,4 +1,4 @@
-"""Windowed features: aggregates of the events in a time before the look-up, such as the mean of the last hour (S7-S10)."""
+"""Windowed features: aggregates over the events of a time span before the lookup, such as the last hour's mean."""
 
 import hashlib
 from collections.abc import Mapping

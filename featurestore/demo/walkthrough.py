@@ -1,4 +1,4 @@
-"""The demo's tour: prepare, plan, apply, materialize, look up, push, train, compare; told as it goes, step by step."""
+"""The demo's walkthrough: plan, apply, materialize, look up, push, train and compare, with comments at each step."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""The port of engines: what runs the tasks of a plan."""
+"""The port of engines: an engine runs the tasks of a plan."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar

@@ -1,4 +1,4 @@
-"""The local engine: tasks in threads of this process, within a memory bound."""
+"""The local engine: runs tasks in threads of this process, within a memory limit."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

@@ -1,4 +1,4 @@
-"""What a backup tells at its end."""
+"""The report of a backup."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the doctor looks at of histories beside the views' own: whether they are whole, whose they are, who may read them."""
+"""Doctor checks of histories: integrity, ownership and file permissions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What the doctor looks at in the online store: values that are lost or damaged, and keys of others."""
+"""Doctor checks of the online store: lost or damaged values, and keys of other projects."""
 
 import random
 from collections.abc import Iterator

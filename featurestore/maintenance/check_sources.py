@@ -1,4 +1,4 @@
-"""What the doctor looks at between a source and its view's history: what runs noticed, and rows that a correction left behind."""
+"""Doctor checks of sources against their histories: notices of runs, and rows left behind by a correction."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""Teardown: everything that a project has in both stores and in the registry is removed, and nothing else."""
+"""Deletion of a project: all of its data in both stores and in the registry, and nothing else."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

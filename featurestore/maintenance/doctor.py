@@ -1,4 +1,4 @@
-"""The doctor: examines a project from its settings to its values, and says of what is wrong what to do about it."""
+"""The doctor: checks a project from its settings to its values, and says how to fix each problem."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Upkeep: histories are compacted, what nothing needs is removed, and versions that nobody is given are cleaned up.
+"""Maintenance: compacts histories, removes unneeded files, and cleans up versions that no reader uses.
 
 It may run at any time, beside runs, pushes and readers, and be interrupted and repeated: each step is done or is not, and what is
 left to do is found by looking.

@@ -1,4 +1,4 @@
-"""How views stand: how fresh they are against what they promise, their last run and their next."""
+"""Status of views: freshness against its target, the last run and the next."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence

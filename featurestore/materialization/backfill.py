@@ -1,4 +1,4 @@
-"""Backfills in spans: a source's rows from an instant on, a span of available time a run.
+"""Backfills in chunks: a source's rows from a start time on, one span of available time in each run.
 
 A run that is done is not done again when the same backfill is repeated, so one that was interrupted goes on where it stopped:
 each run's row in the ledger has its span as ``"backfill": [first, last]``, microseconds since the epoch, both inclusive.

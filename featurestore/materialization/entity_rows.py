@@ -1,4 +1,4 @@
-"""The rows of some entities in a history."""
+"""Reading the rows of some entities from a history."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What runs read, and attempts that fail before they know it: they become runs too, seen like any other that failed."""
+"""Failed attempts as runs: an attempt that fails before its run begins is recorded like any failed run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

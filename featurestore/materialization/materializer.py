@@ -1,4 +1,4 @@
-"""Materialization: source rows since the cursor, through the transform and the checks, into both stores.
+"""Materialization: source rows since the cursor, through transform and checks, into both stores.
 
 A run is a row of the ledger. It pins what it reads before it reads anything, so everything it does follows from that row
 and may be done again, or by two processes at once, with one result (S17):

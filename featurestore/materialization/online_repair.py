@@ -1,4 +1,4 @@
-"""Writing again in the background what the online store lost, without waiting for the next run of each view."""
+"""Repair of the online store in the background: rewrites lost values without waiting for the next run."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Whether what is online can be built upon: a store that lost data is noticed, and what it lost is computed anew.
+"""Trust in the online store: a store that lost data is detected, and lost values are recomputed.
 
 Each shard of the online store (a server, a primary of a Cluster, a folder of LMDB) holds a mark: the epoch that the registry has,
 and what changes where the shard restarts, fails over or is put back from a copy. Every write looks at it in the same step. Where it

@@ -1,4 +1,4 @@
-"""The latest values of a history, written online."""
+"""The online writer of latest values: reads them from the history and writes them online."""
 
 import logging
 from collections.abc import Sequence

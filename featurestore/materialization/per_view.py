@@ -1,4 +1,4 @@
-"""Doing something with several views, where one that fails does not keep the others from being done."""
+"""Running an operation for several views: a failing view does not stop the others."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Progress: what a long job tells whoever watches it."""
+"""Progress reports of long operations."""
 
 from typing import Protocol
 

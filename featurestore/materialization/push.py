@@ -1,4 +1,4 @@
-"""Pushes: rows of a source, through the same transforms and checks as in a run, straight into both stores.
+"""Pushes: rows of a source, through the same transforms and checks as a run, straight into both stores.
 
 1. **shape**: the rows are shaped and checked for all views first; nothing is written where one of them refuses them.
 2. **append**: the rows that a view's history does not hold yet become a segment of its log, which training reads from then

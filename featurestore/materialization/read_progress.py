@@ -1,4 +1,4 @@
-"""What a run made of its source's rows: the rejected ones, and how far it has read for certain (S18)."""
+"""Read progress of a run: its rejected rows, and how far the source has certainly been read (S18)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

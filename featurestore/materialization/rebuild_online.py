@@ -1,4 +1,4 @@
-"""Writing online again what follows from the history: for a store that is new, lost data, or would forget what it has too soon."""
+"""Rebuilding the online store from the history: for a new store, lost data, or values that expire too early."""
 
 import logging
 from collections.abc import Callable, Sequence

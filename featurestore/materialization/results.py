@@ -1,4 +1,4 @@
-"""What jobs tell at their end: values that print as tables."""
+"""Results of runs and pushes, which print as tables."""
 
 from abc import ABC, abstractmethod
 from collections import Counter

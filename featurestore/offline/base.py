@@ -1,4 +1,4 @@
-"""The port of offline stores: the history of each view, at rest."""
+"""The ports of the offline store: the history of each view, the log of pushes, and their maintenance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

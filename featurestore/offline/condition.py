@@ -1,4 +1,4 @@
-"""What condition a history is in, compared with what the ledger says was written to it; and the port of what mends it."""
+"""The condition of a history compared with the ledger, and the port that repairs it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The gate that every write of a project passes: a lock of the system on a file, shared by writers.
+"""The write barrier of a project: writers hold it shared, forgetting holds it alone. A lock on a file.
 
 The system takes it from a process that is killed. Without ``flock`` (Windows) writers pass one after the other.
 """

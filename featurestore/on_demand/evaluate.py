@@ -1,4 +1,4 @@
-"""Computing on-demand features: what is asked for, from the columns at hand, in the order in which one needs another.
+"""Evaluation of on-demand features: from available columns, in the order of their dependencies.
 
 The same steps run on a training spine and on the rows of an online read; nothing here knows which.
 """

@@ -1,4 +1,4 @@
-"""On-demand features of online rows: computed once, of what was served and of what the rows bring."""
+"""On-demand values of online rows: computed once from served features and request fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

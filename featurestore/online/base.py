@@ -1,4 +1,4 @@
-"""The port of online stores: bytes by key, of which the greatest wins, or the one that was computed from what is there."""
+"""The port of online stores: bytes by key; a write keeps the greater value, or replaces the one it was computed from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

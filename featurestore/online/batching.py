@@ -1,4 +1,4 @@
-"""Entries on their way into a store: one a key, in batches of bounded size."""
+"""Batches of entries: one entry for each key, in batches of limited size."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The plan of online reads and writes: keys, bounds and columns, compiled once for a selection and used for every request."""
+"""The plan of online reads and writes: keys, limits and columns, compiled once for each selection."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Forgetting: entities are taken out of everything that a project keeps, and do not come back.
+"""Forgetting: erases entities from everything that a project keeps, and keeps them out.
 
 1. **tombstones**: a keyed hash of each entity, which every writer looks at (``guarded_stores.py``).
 2. **drain**: wait until what was being written is written; take the entities out of what waits for a commit.

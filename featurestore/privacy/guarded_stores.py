@@ -1,4 +1,4 @@
-"""The gatekeeper: lets no rows of forgotten entities into the stores, whoever writes them and whenever.
+"""Guarded stores: wrap every store that writes rows, so that rows of forgotten entities never get in.
 
 Forgetting lays tombstones first, then waits at the gate until what was being written is written, then erases. A writer passes
 the gate and looks at the tombstones behind it. So it either wrote before the erasing, which finds its rows, or knows.

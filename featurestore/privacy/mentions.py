@@ -1,4 +1,4 @@
-"""Mentions: whether an entry of a stream, whatever it holds, may be of somebody who is to be forgotten."""
+"""Mentions: whether a dead letter of any encoding may name a forgotten entity."""
 
 import re
 from base64 import b64encode, urlsafe_b64encode

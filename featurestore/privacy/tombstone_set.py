@@ -1,4 +1,4 @@
-"""Forgotten entities: known by keyed hashes alone, so that their rows can be told without keeping whose they are."""
+"""The set of forgotten entities: keyed hashes that match their rows without storing who they are."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

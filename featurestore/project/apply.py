@@ -1,4 +1,4 @@
-"""Applying definitions: checked against their sources, compared with what is applied, and written in one step."""
+"""Applying definitions: checks them against their sources, compares them with the catalog, and writes all in one step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

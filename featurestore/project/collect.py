@@ -1,4 +1,4 @@
-"""Definitions: what users wrote, gathered from a folder of modules or from a list of objects, and checked."""
+"""Collecting definitions from a folder of modules or from a list of objects, and checking them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The definitions at hand in a process: those of the project's folder, and those applied by themselves."""
+"""The definition loader: definitions of the project's folder, and those that this process applied itself."""
 
 from collections.abc import Iterable
 from pathlib import Path

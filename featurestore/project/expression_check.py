@@ -1,4 +1,4 @@
-"""Whether an on-demand view can be computed: its columns, its dtypes, and each row by itself (S20), all without data."""
+"""Checks of an on-demand view without data: columns, dtypes, and row by row evaluation (S20)."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta

@@ -1,4 +1,4 @@
-"""Importing the modules of a definitions folder: by path, each once, whatever names they import one another by."""
+"""Importing the modules of a definitions folder: by path, each once, under any name they import one another by."""
 
 import importlib
 import linecache

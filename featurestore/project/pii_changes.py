@@ -1,4 +1,4 @@
-"""What an apply would take out of protection: features that were personal, and would be given to whoever may read the view."""
+"""Changes of protection: personal features that an apply would show to everyone who may read the view."""
 
 from collections.abc import Iterator
 

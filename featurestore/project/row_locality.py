@@ -1,4 +1,4 @@
-"""Row-locality: whether a transform gives the same rows however its input is split (S20)."""
+"""Row locality (S20): checks that a transform gives the same rows however its input is split."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is to be known of a source before a view depends on it: what becomes of rows that are corrected, deleted or late there."""
+"""Notices of sources before a view depends on them: how corrected, deleted and late rows are treated."""
 
 from collections.abc import Iterator, Mapping
 

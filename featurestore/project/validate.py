@@ -1,4 +1,4 @@
-"""Whether feature services and on-demand views find what they use."""
+"""Validation of feature services and on-demand views: everything that they refer to must exist."""
 
 from collections.abc import Collection, Iterator, Mapping
 

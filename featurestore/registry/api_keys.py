@@ -1,4 +1,4 @@
-"""API keys: who may ask a server, kept beside the definitions. What is kept tells a key that is shown, and cannot make one.
+"""API keys, stored as hashes beside the definitions.
 
 A key is ``fs_<id>_<secret>``, and the secret 256 random bits in hexadecimal. The registry has its SHA-256. That is the right
 hash here: what makes slow hashes (bcrypt, argon2) needful is that people's passwords can be guessed, and nobody guesses 256

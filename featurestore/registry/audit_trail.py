@@ -1,4 +1,4 @@
-"""The audit trail: who changed what a project keeps, grants or forgets. Of people there are keyed hashes alone.
+"""The audit trail: who changed, granted or forgot what. People appear only as keyed hashes.
 
 A record is written in the transaction of what it tells of, so there is none without the other.
 """

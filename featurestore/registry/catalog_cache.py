@@ -1,4 +1,4 @@
-"""The catalog as it is applied now, kept fresh in the background so that no read has to ask the registry."""
+"""The catalog cache: the applied catalog, refreshed in the background so that no read waits for the registry."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""The registry's database: transactions, tables made on first use, and its errors in words that help."""
+"""The registry's database: transactions, tables created at first use, and errors that say what to do."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Removing a project from the registry: its rows in every table, and no other project's. The audit trail stays."""
+"""Deleting a project from the registry: its rows in every table, and no others. The audit trail remains."""
 
 from sqlalchemy import func, select
 

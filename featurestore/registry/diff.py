@@ -1,4 +1,4 @@
-"""The plan of an apply: what definitions would change of what is applied, and what that means recomputing."""
+"""The plan of an apply: how definitions differ from the catalog, and what must be recomputed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What is different between two versions of a definition, in lines for people to read."""
+"""Details of a changed definition, as lines of text."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What errors of runs may tell of somebody: cleared once they are forgotten, down to the bytes of the database's files."""
+"""Scrubbing stored errors of runs after an entity is forgotten, including the bytes of the database's files."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What the registry's database says of itself: its kind, its version, and what time it has."""
+"""Facts about the registry's database: kind, version and clock."""
 
 from datetime import datetime
 

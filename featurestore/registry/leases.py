@@ -1,4 +1,4 @@
-"""Leases: of many processes one works on a thing at a time, and one that comes back late is told so.
+"""Leases: one process at a time works on a task, and a late holder is rejected.
 
 A lease ends by itself unless it is renewed, so what a dead process held is taken over. Its token rises with every holder and
 is never given again: it tells a holder that stood still, and was replaced meanwhile, from the present one, whatever its own clock

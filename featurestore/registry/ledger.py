@@ -1,4 +1,4 @@
-"""The ledger: every materialization run, how far it came, and what it has staged."""
+"""The ledger of runs: each run's state, progress and staged chunks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the registry knows of the online store: its own id, the store's epoch, and which values are in doubt."""
+"""Epochs of the online store: the registry's id, the store's epoch, and which values are in doubt."""
 
 import secrets
 from collections.abc import Iterable, Mapping

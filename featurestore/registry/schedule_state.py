@@ -1,4 +1,4 @@
-"""The due table: for each scheduled view the due instant that was last taken up, and what came of it."""
+"""Schedule state: the last due time that was taken for each scheduled view, and its result."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

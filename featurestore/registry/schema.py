@@ -1,4 +1,4 @@
-"""The registry's tables, and the engine of the database that holds them.
+"""The registry's tables, and the engine of their database.
 
 With ``database.py`` the only module that imports SQLAlchemy, which takes a fifth of a second: ``specs.py`` and
 ``ledger.py`` get both through the ``Database`` they open.

@@ -1,4 +1,4 @@
-"""Serving: which version of a view readers are given, where that is not the one applied last.
+"""Serving: which version of a view readers get, where it is not the one applied last.
 
 What changes is a row of the table ``serving`` and the project's revision, in one transaction: every reader sees it with the
 catalog, and a request works with one catalog.

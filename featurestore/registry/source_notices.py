@@ -1,4 +1,4 @@
-"""What people were told of the views last, for whoever looks next: a process that looks once and ends remembers nothing."""
+"""Notices already shown, so that a later process does not repeat them."""
 
 from collections.abc import Mapping
 

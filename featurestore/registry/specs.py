@@ -1,4 +1,4 @@
-"""The registry of definitions: every version of each, and what is applied now."""
+"""The registry of definitions: every version of each, and which are applied."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

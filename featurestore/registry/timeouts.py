@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that do not wait for ever."""
+"""Timeouts of PostgreSQL connections: no call waits for ever."""
 
 from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter

@@ -1,4 +1,4 @@
-"""The secret of a project's tombstones: not in the registry, for who has both it and the hashes can try keys."""
+"""The secret of a project's tombstones, stored outside the registry, so that hashes alone reveal no keys."""
 
 import hashlib
 import secrets

@@ -1,4 +1,4 @@
-"""Tombstones: who was forgotten, as keyed hashes, so that neither a run nor a push brings them back."""
+"""Tombstones: forgotten entities as keyed hashes, so that no run or push brings them back."""
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence

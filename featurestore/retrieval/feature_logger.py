@@ -1,4 +1,4 @@
-"""Feature logging: a sample of a service's answers, written beside the requests and never in their way."""
+"""The feature logger: writes a sample of a service's answers without delaying requests."""
 
 import logging
 import threading

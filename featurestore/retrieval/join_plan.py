@@ -1,4 +1,4 @@
-"""The plan of a training frame: one point-in-time look-up for each join and bucket."""
+"""The join plan of a training frame: one point-in-time lookup for each join and bucket."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Online reads: the latest values of a selection's features, in one round trip for all rows and views."""
+"""Online reads: the latest values of selected features, in one round trip for all rows and views."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Online rows: the answer to an online read."""
+"""The result of an online read."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

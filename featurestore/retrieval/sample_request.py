@@ -1,4 +1,4 @@
-"""Examples: a look-up of features of the project, with keys that are invented, for people to begin with."""
+"""Sample requests: a lookup of a project's features with invented keys."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta

@@ -1,4 +1,4 @@
-"""Sinks: a Parquet file written batch by batch, which appears once it is whole."""
+"""Sinks: a Parquet file written batch by batch, which appears when it is complete."""
 
 from pathlib import Path
 from types import TracebackType

@@ -1,4 +1,4 @@
-"""Spines: the rows a user brings, in whatever form, and their buckets on the way to the engine."""
+"""Spines: the user's rows in any supported form, split into buckets for the engine."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized

@@ -1,4 +1,4 @@
-"""Training frames: a spine's rows with the features that each could have seen at its time (S11)."""
+"""Training frames: a spine's rows with the feature values known at each row's time (S11)."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence

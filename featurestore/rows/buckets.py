@@ -1,4 +1,4 @@
-"""Buckets: which part of a history an entity's rows lie in, the same on every machine and for ever.
+"""Buckets: the part of a history that an entity's rows lie in, equal on every machine and in every version.
 
 A bucket is a node of a binary tree over the hash of the join keys: node 1 holds everything, the children of node ``n`` are
 ``2n`` and ``2n + 1``. A history of ``2**bits`` buckets uses the nodes from ``2**bits`` on. A node says by itself how deep

@@ -1,4 +1,4 @@
-"""The point-in-time kernel: which row of a history each spine row sees (S3-S6). Written once; every engine calls it.
+"""The point-in-time kernel: finds the row of a history that each spine row may see (S3-S6), for every engine.
 
 Let a row's effective available time be the later of its event and its available time. Then S3's two conditions are one:
 the row is a candidate at ``t`` when ``available <= t``. A row that becomes available when a greater event time is available

@@ -1,4 +1,4 @@
-"""Rows that are pushed: brought to the form that their source's reader would give them."""
+"""Pushed rows: converted to the form in which their source's reader returns rows."""
 
 import re
 from dataclasses import replace

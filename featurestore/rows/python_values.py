@@ -1,4 +1,4 @@
-"""Values: a frame's as Python has them, also times that Python cannot say: whoever pushes or writes a source may send such."""
+"""Python values of a frame, with numbers for times that Python cannot represent."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a source's rows look like when they are read again, and beside one another: what makes rows count otherwise than meant."""
+"""Rereading: how rows compare with earlier reads of the same source, and with one another."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a history is, as functions of frames: the set of the distinct rows, in one total order.
+"""The total order of a history: a set of distinct rows, as functions of frames.
 
 The columns are the join keys, ``event_time``, ``available_time`` (the effective one, S2) and the features. The order is by
 keys, event time, available time, the source's ``order_by`` where it names one, and where all of these are equal by the row codec's

@@ -1,4 +1,4 @@
-"""From a source's rows to a history's: the transform, and the checks that every row must pass (S1, S2, S19)."""
+"""Transforming source rows: runs the transform, and checks every row (S1, S2, S19)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

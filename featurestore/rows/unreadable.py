@@ -1,4 +1,4 @@
-"""Values that a source could not read as their column's type: the text that stood there, until its row is rejected (S19)."""
+"""Unreadable values: keeps the text of a value that does not fit its column, until its row is rejected (S19)."""
 
 from collections.abc import Collection, Mapping
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: what becomes of a due row, as pure functions of the row, the schedule's latest fire time and the present.
+"""The retry policy: pure functions that decide what happens to a due task.
 
     (none, done, failed) ──due──> running ──> done
                                    │   ▲└──> failed      after the last attempt

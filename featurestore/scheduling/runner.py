@@ -1,4 +1,4 @@
-"""The scheduler's loop: APScheduler fires the ticks, until somebody says stop."""
+"""The scheduler's loop: APScheduler triggers the ticks until it is stopped."""
 
 from datetime import UTC
 from threading import Event, Lock, Thread

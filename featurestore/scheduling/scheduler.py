@@ -1,4 +1,4 @@
-"""The scheduler: takes up what is due, one holder at a time, and sees to it that it is done.
+"""The scheduler: claims due tasks, each for one holder at a time, and runs them.
 
 Any number of schedulers share a registry. At every tick each reads the due table and, for what is due, tries to take the lease;
 who gets it does the work and puts the outcome into the table, in the transaction that gives the lease back. A scheduler that dies

@@ -1,4 +1,4 @@
-"""When schedules fire: intervals from the epoch on, cron lines in their time zone. All schedulers compute the same.
+"""Schedules: times of intervals and cron lines in their time zone, equal for all schedulers.
 
 A time that a zone skips fires after the gap, as much later as the gap is long, be it at midnight or of a whole day; one that it
 repeats fires twice.

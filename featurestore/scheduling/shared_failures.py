@@ -1,4 +1,4 @@
-"""What fails, told once: one broken file fails every view on its source, and each of them again and again."""
+"""Shared failures: one alert for a broken file that fails several views again and again."""
 
 from dataclasses import dataclass, field
 from threading import Lock

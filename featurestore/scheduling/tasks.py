@@ -1,4 +1,4 @@
-"""What is to be done regularly: each scheduled view's run, and after the runs of the views whose history it reads."""
+"""Scheduled tasks: the run of each scheduled view, after the runs of the views that it reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

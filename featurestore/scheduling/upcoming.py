@@ -1,4 +1,4 @@
-"""What comes next: the duties as they are applied, against the due table and the clock. It only looks, and takes nothing up."""
+"""Upcoming tasks: compares applied schedules with the schedule state and the clock. Read-only."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

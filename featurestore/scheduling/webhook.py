@@ -1,4 +1,4 @@
-"""Telling a webhook what is wrong: a chat's, or that of whoever is on call."""
+"""Alerts to a webhook, as of a chat or an on-call service."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Request fields: what a caller brings, checked in the same way in a spine and in the rows of an online read."""
+"""Request fields: validated in the same way in a spine and in the rows of an online read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

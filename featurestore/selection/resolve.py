@@ -1,4 +1,4 @@
-"""What a reference stands for in a catalog: the columns it gives, of stored views, on-demand views and requests."""
+"""Resolving references in a catalog: the columns of views, on-demand views and requests."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

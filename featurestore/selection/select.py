@@ -1,4 +1,4 @@
-"""Selections: what a request asks for, resolved against the catalog. Training and online reads begin with the same one."""
+"""Selecting features: resolves the features of a call against the catalog, for training and online reads alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

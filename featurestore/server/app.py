@@ -1,4 +1,4 @@
-"""The application: the routes of the table, with the guard before each of them and problems for errors."""
+"""The ASGI application: routes, with access control before each and problem documents for errors."""
 
 import asyncio
 import gc

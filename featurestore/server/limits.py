@@ -1,4 +1,4 @@
-"""Limits: how much one request may bring, and how long it may take."""
+"""Limits of requests: sizes, counts and durations."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Running the service: sockets, worker processes, TLS, and an end that lets requests in flight finish."""
+"""Running the server: sockets, worker processes, TLS, and a graceful shutdown."""
 
 import resource
 import signal

@@ -1,4 +1,4 @@
-"""Workers: the processes of a service, each replaced when it dies or has not answered for long."""
+"""Worker processes: each is replaced when it dies or stops responding."""
 
 import logging
 from time import perf_counter

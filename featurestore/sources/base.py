@@ -1,4 +1,4 @@
-"""The port of sources: what a run may ask of a place that has rows."""
+"""The port of sources: a reader returns the rows that are new since a cursor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads CSV files with a header line: one, a glob of them, or a folder.
+"""The reader of CSV files with a header line: a file, a glob or a folder.
 
 A file is cut between its records into stretches of bytes, so that a chunk is read without what lies before it. A stretch
 is pinned with its checksum: rows appended later do not disturb it, and a file that was written anew is noticed.

@@ -1,4 +1,4 @@
-"""Cutting CSV text into records, which may hold quoted line ends."""
+"""Splitting CSV text into records, with line ends inside quotes."""
 
 import gzip
 import io

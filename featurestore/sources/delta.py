@@ -1,4 +1,4 @@
-"""Reads Delta tables: the files that are new in the current version, as the table's log describes them.
+"""The reader of Delta tables: the files that are new in the current version, according to the table's log.
 
 A Delta table's files never change, so a file is either new or known; but for its deletion vector, and one with another vector is
 read again, for it may have rows back. What ``OPTIMIZE`` wrote has no rows but those of files that it took away: where all of

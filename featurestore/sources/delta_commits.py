@@ -1,4 +1,4 @@
-"""What the commits of a Delta table did to its files, as its log tells."""
+"""Commits of a Delta table: which files they added and removed."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a cursor over files knows: which were read, up to which instant, and what tells that one has changed since (S18).
+"""The cursor over files: which were read, up to which time, and how a changed file is detected (S18).
 
 A cursor is ``{"form": 2, "through": the greatest end read so far, "files": {name: [stamp, rest, checksum, rows, waits]}}``. One
 of before, ``{"through": …, "files": {name: [size, modified, complete]}}``, cannot tell whether a file changed or which of its

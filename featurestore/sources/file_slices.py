@@ -1,4 +1,4 @@
-"""What the readers of files are made of: pieces of files, their division into chunks, and what a table's log tells besides."""
+"""Slices of files: how files are divided into chunks, and statistics from a table's log."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the readers of files share: what is new since the cursor, the choice of rows, and their division into chunks (S18).
+"""The common base of file readers: new files since the cursor, selected rows, and chunks.
 
 A file that is new or has changed is read whole, whatever the times of its rows; of one that is as it was, only rows that were
 not available yet. ``file_cursor.py`` tells what a cursor is. A chunk is ``{"parts": [part, …], "until": the end}``, a part

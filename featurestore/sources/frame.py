@@ -1,4 +1,4 @@
-"""Reads rows in memory. Every run reads all of them; the history keeps each once (S17).
+"""The reader of rows in memory. Every run reads all of them; the history keeps each row once (S17).
 
 A cursor is ``{"through": the greatest end read so far}``; a chunk names the span, and which of its rows it holds:
 ``{"after": …, "until": …, "nulls": …, "first": …, "rows": …}``. All times are microseconds since the epoch.

@@ -1,4 +1,4 @@
-"""Hive partitions: the columns that a file's path tells (``day=2013-01-01/hour=7/…``)."""
+"""Hive partitions: columns from a file's path (``day=2013-01-01/hour=7/…``)."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass

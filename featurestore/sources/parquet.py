@@ -1,4 +1,4 @@
-"""Reads Parquet files: one, a glob of them, or a folder with hive partitions."""
+"""The reader of Parquet files: a file, a glob, or a folder with hive partitions."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

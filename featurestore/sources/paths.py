@@ -1,4 +1,4 @@
-"""Finding the files of a source: a file, a glob or a folder, in the order in which they are read."""
+"""Finding the files of a source: a file, a glob or a folder, in reading order."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Reads the rows of a query, in DuckDB or on a PostgreSQL server.
+"""The reader of a query's rows, in DuckDB or on a PostgreSQL server.
 
 A cursor is ``{"form": 2, "through": …, "former": …, "grain": …}``: the greatest effective available time (S2) of the rows
 read, at most what the database's own clock and its oldest open transaction admit; that of the cursor before; and of what length

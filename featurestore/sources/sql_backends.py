@@ -1,4 +1,4 @@
-"""The databases that a SQL source's query runs in: DuckDB here, or a PostgreSQL server. Both count time in UTC."""
+"""The databases of SQL sources: DuckDB in this process, or a PostgreSQL server. Both count time in UTC."""
 
 import re
 from collections.abc import Iterator

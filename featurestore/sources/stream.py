@@ -1,4 +1,4 @@
-"""Reads the history of a stream: its batch source's rows, or none. What arrives in the stream is pushed, not read."""
+"""The reader of a stream's batch source; entries of the stream itself are pushed."""
 
 from datetime import datetime
 

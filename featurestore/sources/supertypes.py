@@ -1,4 +1,4 @@
-"""One schema for many files: the narrowest type that holds the values of two without loss."""
+"""Common supertypes: the narrowest type that holds the values of two types without loss."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""What every reader does to its rows: names after ``rename=``, times as instants (S1), and which rows a run wants (S2)."""
+"""Timestamps of source rows: renamed columns, times as instants (S1), and the rows that a run reads."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Folds of logs of pushes beside the work on a stream."""
+"""Folding logs of pushes in the background, beside the work on a stream."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The port of streams: entries of which each goes to one worker of a group, until it is acknowledged."""
+"""The port of streams: each entry goes to one worker of a group until it is acknowledged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The streams of a project: working on them, how far behind they are, and what was set aside."""
+"""The streams of a project: workers, lag, and dead letters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

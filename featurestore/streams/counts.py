@@ -1,4 +1,4 @@
-"""What a stream's worker counts, for whoever watches it."""
+"""Counters of a stream worker."""
 
 from dataclasses import dataclass
 

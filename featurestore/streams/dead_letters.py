@@ -1,4 +1,4 @@
-"""Entries that were set aside, as bytes, and addresses of brokers."""
+"""Dead letters: entries that cannot be processed, stored with the reason."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""From a stream's entries to rows of its source; an entry that makes no row is told with the reason."""
+"""Decoding stream entries into source rows; an entry that makes no row is returned with the reason."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Entries that are not known yet (S2, S18) wait with their worker, neither rejected nor acknowledged; and the clock for it."""
+"""Pending entries: entries that are not yet known (S2, S18) stay with their worker until they are."""
 
 import logging
 import time

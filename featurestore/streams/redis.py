@@ -1,4 +1,4 @@
-"""Redis Streams: a consumer group of Redis 7 or Valkey.
+"""Redis Streams: a consumer group on Redis 7 or Valkey.
 
 Entries that are set aside are in the hash ``<topic>:<group>:rejected``, by their ids, as ``shelved.pack`` packs them. How many
 the group was done with, and how many the server dropped before that, is in the hash ``<topic>:<group>:counts``.

@@ -1,4 +1,4 @@
-"""A stream's worker: takes entries, pushes their rows, and acknowledges an entry only after both stores have its rows.
+"""The stream worker: reads entries, pushes their rows, and acknowledges an entry when both stores have it.
 
 Wherever a worker dies, what it had not acknowledged is delivered again, to it or to another, and pushed again. A push passes over
 what is known, by the event id or by all values, so each event counts once however often it is delivered. An entry that makes no

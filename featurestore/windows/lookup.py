@@ -1,4 +1,4 @@
-"""The look-up of windowed features: what a window holds at each spine row's time, in one view (S7-S10)."""
+"""The lookup of windowed features: the events of a window at each spine row's time, in one view (S7-S10)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

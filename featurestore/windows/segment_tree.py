@@ -1,4 +1,4 @@
-"""Aggregates over any stretch of a sequence of events: the kernel of every windowed feature, in training and online.
+"""The segment tree: aggregates over any range of a sequence of events, for training and online alike.
 
 The events' parts are merged in pairs, the pairs in pairs, and so on: a segment tree whose level ``j`` holds stretches of
 ``2**j`` events. Any range of events is then some two stretches a level, so a range costs the logarithm of its length; and as

@@ -1,4 +1,4 @@
-"""Reading a windowed view's online values: what its windows hold at the instant of the read."""
+"""The tile reader: the values of a windowed view's windows at the time of an online read."""
 
 import sys
 from bisect import bisect_left

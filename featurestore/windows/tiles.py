@@ -1,4 +1,4 @@
-"""Tiles: what the online store keeps of each entity for a windowed view, how it is packed, and how new events join it.
+"""Tiles: the packed online state of a windowed view for each entity, and how new events join it.
 
 For each tile length there is a row of records, one for each tile in which something happened. A record holds the parts'
 columns of all events *from its tile on*, so that a read looks at one record: that of the first tile which the window holds

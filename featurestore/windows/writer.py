@@ -1,4 +1,4 @@
-"""Windowed values online: computed from the history, and joined by what is pushed.
+"""The online writer of windowed values: computes them from the history, and joins pushed events.
 
 The history, its files and its log of pushed segments together, is the authority. A batch run computes the values of the
 entities it has rows of from there (``recompute``). A push joins its segment to the value that is there, and notes the

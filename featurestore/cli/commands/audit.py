@@ -1,4 +1,4 @@
-"""The command that shows who changed what: audit."""
+"""The ``audit`` command: who changed what."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The command that copies a project: backup."""
+"""The ``backup`` command."""
 
 from pathlib import Path
 from typing import Annotated

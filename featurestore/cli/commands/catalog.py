@@ -1,4 +1,4 @@
-"""The commands that browse what is applied: list, describe."""
+"""The ``list`` and ``describe`` commands: browse what is applied."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The commands of whoever defines features: init, plan, apply."""
+"""The ``init``, ``plan`` and ``apply`` commands."""
 
 import sys
 from pathlib import Path

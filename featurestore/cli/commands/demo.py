@@ -1,4 +1,4 @@
-"""The command of whoever wants to see it work: demo."""
+"""The ``demo`` command."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The command that examines a project: doctor."""
+"""The ``doctor`` command."""
 
 from typing import TYPE_CHECKING, Annotated
 

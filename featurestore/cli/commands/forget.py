@@ -1,4 +1,4 @@
-"""The commands that take things away: forget, teardown."""
+"""The ``forget`` and ``teardown`` commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""The commands for API keys: keys create, keys list, keys revoke."""
+"""The ``keys`` commands: create, list and revoke API keys."""
 
 from typing import Annotated
 

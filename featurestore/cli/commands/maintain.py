@@ -1,4 +1,4 @@
-"""The command that keeps the stores in order: upkeep."""
+"""The ``upkeep`` command."""
 
 from typing import TYPE_CHECKING, Annotated
 

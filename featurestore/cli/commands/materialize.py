@@ -1,4 +1,4 @@
-"""The commands of whoever runs the project: materialize, push, status."""
+"""The ``materialize`` and ``push`` commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""The commands of whoever uses features: train, online, sql."""
+"""The ``train``, ``online`` and ``sql`` commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

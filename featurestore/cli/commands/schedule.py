@@ -1,4 +1,4 @@
-"""The command that keeps features fresh: schedule."""
+"""The ``schedule`` command."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""The commands of whoever runs the service: serve."""
+"""The ``serve`` command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

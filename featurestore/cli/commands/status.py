@@ -1,4 +1,4 @@
-"""The commands that tell how things stand: status, runs, runs show."""
+"""The ``status`` and ``runs`` commands."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The command that works on streams: stream."""
+"""The ``stream`` command."""
 
 import signal
 import time

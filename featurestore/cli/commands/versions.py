@@ -1,4 +1,4 @@
-"""The commands of versions: versions, rollback."""
+"""The ``versions`` and ``rollback`` commands."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Merging a run's rows into a table: the new ones, one sorted file a bucket; buckets are split where the table outgrows them."""
+"""Commits to a Delta table: merges a run's new rows, one sorted file in each bucket, and splits large buckets."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Compaction: which files of a table are worth being merged, and the merged files.
+"""Compaction: chooses the files of a table that are worth merging, and merges them.
 
 Files are merged with others of like size, so that a row is written anew a few times only, however many small runs follow one
 another, and the number of files grows with the logarithm of that of the rows. Small ones, wherever they lie, are merged first,

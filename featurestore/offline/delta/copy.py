@@ -1,4 +1,4 @@
-"""A copy of a project's history, made while runs, pushes and readers go on."""
+"""Copying a project's history while runs, pushes and readers continue."""
 
 from collections.abc import Iterator
 from pathlib import Path

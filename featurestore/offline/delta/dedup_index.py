@@ -1,4 +1,4 @@
-"""Which rows a table and its log hold already.
+"""The deduplication index: which rows a table and its log already contain.
 
 Files and segments never change, so each is read once by a process: what is kept of it are 64-bit hashes of what tells its
 rows apart. A row whose hash is not among them is new; one whose hash is, may be known, and only then its bucket is read.

@@ -1,4 +1,4 @@
-"""Removing a project from the folder of the history: tables, logs, what is staged, rejected rows, locks."""
+"""Deleting a project's folder of histories: tables, logs, staged files, rejected rows and locks."""
 
 from pathlib import Path
 

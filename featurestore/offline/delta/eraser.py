@@ -1,4 +1,4 @@
-"""Erasing entities from a table: out of its files, of those of its older versions, of its log, of what is staged and rejected.
+"""Erasing entities from a table: its files, its older versions, its log, staged and rejected rows.
 
 Files never change, so one that holds an entity is written anew without it, and the table's next version names that one instead.
 Then the old file is deleted, with every other file that no version needs any more and that holds the entity, and the versions

@@ -1,4 +1,4 @@
-"""The feature log in Delta tables: what services answered, as far as it was sampled.
+"""The feature log in Delta tables: the sampled answers of services.
 
 What returned outlasts a power cut, as in a history: a file is on the disk before a commit names it, a commit before the caller is
 told, and a checkpoint before the entries that it stands for are gone. So Delta writes no data, and no checkpoint after a commit.

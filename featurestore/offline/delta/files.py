@@ -1,4 +1,4 @@
-"""The files of a Delta table: what their columns are, how one is written, how those of a bucket are read."""
+"""Files of a Delta table: their columns, writing one, and reading those of a bucket."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The offline store in Delta tables: one for each view and data version, its files sorted and bucketed by entity."""
+"""Histories in Delta tables: one table for each view and data version, sorted and bucketed by entity."""
 
 from collections.abc import Sequence
 from contextlib import suppress

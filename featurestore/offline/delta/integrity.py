@@ -1,4 +1,4 @@
-"""Whether a table is whole: a hole in it is found before anything is written over it.
+"""Integrity of a table: a missing file or log entry is detected before anything is written.
 
 A commit says how many rows the table has after it, the ledger which runs were committed, and the segments of the log of pushes are
 numbered without gaps, the last number noted beside them. So what is missing is seen by looking at the last entry, at the files that

@@ -1,4 +1,4 @@
-"""The entries of a Delta table's log of commits, as files: which there are, and whether they are whole."""
+"""The log entries of a Delta table, as files: which exist, and whether they are complete."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Opening a Delta table: again where its log is tidied at that moment, and not in a child of a process that has."""
+"""Opening a Delta table: retried while its log is cleaned up, and refused in a forked process."""
 
 from collections.abc import Callable
 from pathlib import Path

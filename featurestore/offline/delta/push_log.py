@@ -1,4 +1,4 @@
-"""The log of pushes beside a Delta table: a Parquet file a push, until a run's commit has added its rows to the table.
+"""The log of pushes beside a Delta table: one Parquet file a push, until a run commits its rows to the table.
 
 A segment is ``_pushed/<number>-<random>.parquet``, in the form of a staged file: the table's columns and the hash of the keys,
 sorted by it, and ``_corrects``. It is written beside and renamed, so it appears whole. The table's transaction ``pushed`` is

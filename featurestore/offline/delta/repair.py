@@ -1,4 +1,4 @@
-"""Mending a table that lacks something, from the files that are on the disk still.
+"""Repair of a damaged table from the files that are still on disk.
 
 Nothing is deleted with the commit that drops it: what no version names lies in the folder for a day at least. A table is a set of
 rows, so what lies there of runs that were committed is what it had.

@@ -1,4 +1,4 @@
-"""SQL over the history: every view is a DuckDB view of its name."""
+"""SQL over the history: each view is a DuckDB view of the same name."""
 
 import re
 from collections.abc import Mapping, Sequence

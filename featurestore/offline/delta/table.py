@@ -1,4 +1,4 @@
-"""A Delta table as it stands at one version: its files, the last run, and how much of its log was folded into it."""
+"""The state of a Delta table at one version: its files, the last run, and how much of its log is folded in."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The files of an LMDB store as one process has them open: shared, grown when full, safe across a fork."""
+"""LMDB environments of a process: shared, grown when full, and safe after a fork."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The mark of an LMDB folder, by which it is noticed that its files were deleted or put back from an older copy.
+"""The loss mark of an LMDB folder: detects that its files were deleted or restored from an older copy.
 
 The mark is a record in the file, so that whoever makes the files anew has none. Beside the folder lies a note of the last
 transaction that was written: a file that is behind it is an older copy.

@@ -1,4 +1,4 @@
-"""Erasing records from LMDB's file, not only from what is read.
+"""Scrubbing deleted records from LMDB's file, so that their bytes cannot be read any more.
 
 LMDB never writes over a page that some version has, and of a page it writes what is used: so what was deleted stays in pages that
 are free, in the gaps of others, and as a key by which a page above knows one below. Here all records are deleted and put again,

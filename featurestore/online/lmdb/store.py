@@ -1,4 +1,4 @@
-"""The embedded online store: LMDB, files in a folder of this machine.
+"""The embedded online store: LMDB files in a folder of this machine.
 
 A record is ``expiry · value``: eight bytes, big-endian, of milliseconds since the epoch (0 for never), then the value as
 it was given. LMDB takes keys of 1 to 511 bytes. A key of another length is kept under its first 479 bytes (filled up with

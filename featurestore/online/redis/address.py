@@ -1,4 +1,4 @@
-"""The address of an online store on a server, as a user writes it."""
+"""Addresses of Redis servers, as a user writes them."""
 
 import re
 from urllib.parse import urlsplit

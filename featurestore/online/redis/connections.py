@@ -1,4 +1,4 @@
-"""The ways to a server: connections to a single one, or to the nodes of a Cluster."""
+"""Connections to a Redis server, or to the nodes of a Cluster."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""How a server is set up that keeps online values: its time, and whether it may lose them."""
+"""Health of a Redis server: its clock, and settings under which it may lose values."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""The marks of a server's shards, by which it is noticed that one lost data.
+"""Loss marks of a server's shards: detect that a shard lost data.
 
 A mark is a key that holds the epoch and the server's replication id, which is another one after each restart and each failover.
 So whoever finds a mark with the epoch and with the id that the server has now knows that nothing was lost since it was placed. A

@@ -1,4 +1,4 @@
-"""Decoding: the program of a helper process, which makes plain Arrow of what anybody may send.
+"""The decoder program: converts untrusted Arrow and Parquet bodies to plain Arrow, in a process of its own.
 
 It is run as a file by itself, knows nothing of the package, and may die at any time: nobody else is hurt. What is sent is looked
 at first, as far as that is cheap: the lengths that an IPC stream's messages declare, the sizes in a Parquet file's footer. Then it

@@ -1,4 +1,4 @@
-"""Decoders: helper processes that decode Arrow and Parquet, so that what aborts one of them hurts nobody but its sender.
+"""The pool of decoder processes: a body that crashes one affects its sender alone.
 
 Each is a process of its own (``decoder.py``) with a limit of memory; one that dies or takes too long is replaced. What it makes
 of a body comes back as plain Arrow that it wrote itself. Whoever's bodies end decoders again and again is not decoded for a while.

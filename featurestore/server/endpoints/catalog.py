@@ -1,4 +1,4 @@
-"""Discovery: what is applied, as JSON. Where sources lie is not told: an address may hold more than a name."""
+"""Discovery endpoints: the catalog as JSON, without the addresses of sources."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

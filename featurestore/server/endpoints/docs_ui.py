@@ -1,4 +1,4 @@
-"""Pages: ``/docs``, Swagger UI from its wheel's files. Nothing comes from elsewhere, and a strict policy sees to it."""
+"""The ``/docs`` pages: Swagger UI from its installed package, under a strict content security policy."""
 
 from functools import cache
 from pathlib import Path

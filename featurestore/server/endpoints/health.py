@@ -1,4 +1,4 @@
-"""Health: whether the process lives, whether it can answer, and what it counted."""
+"""Health endpoints: liveness, readiness and metrics."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Look-ups: ``POST /v1/online``, the hot path."""
+"""The online endpoint, ``POST /v1/online``: the hot path."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Pushes: ``POST /v1/push/{source}``."""
+"""The push endpoint, ``POST /v1/push/{source}``."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The table of routes: every address there is, and what it needs. The application has no other."""
+"""The table of routes: every address of the server, and the permission that it needs."""
 
 from featurestore.server.endpoints.catalog import ListEndpoint, OneEndpoint, all_of, entities, services, sources, views
 from featurestore.server.endpoints.docs_ui import file, page

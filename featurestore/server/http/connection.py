@@ -1,4 +1,4 @@
-"""The protocol of a connection: uvicorn's, with ends for what a client may open, send and leave half-done.
+"""HTTP connections: uvicorn's protocol with limits on open, sent and unfinished data.
 
 A head has so many bytes and headers, and so long to come. Requests that are sent before others are answered are few. Where there
 are as many connections as may be, the one that has had nothing to do for longest gives way, so that those who hold connections

@@ -1,4 +1,4 @@
-"""Bodies: which types of them are taken and given, and how each is decoded and encoded."""
+"""Content types of bodies: which are accepted, and how they are decoded and encoded."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""Visits: one request on its way through a route, and the answer to it."""
+"""The context of a request: its sender, its body, and its answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping

@@ -1,4 +1,4 @@
-"""Memory: how much of it the bodies of requests may take at once, and that it is given back."""
+"""The memory of request bodies: a limit on all of them together, and its release."""
 
 import ctypes
 import sys

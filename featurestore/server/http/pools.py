@@ -1,4 +1,4 @@
-"""Pools: threads of one purpose each, so that no kind of work keeps another one waiting, with a short line before them.
+"""Thread pools, one for each kind of work, with short queues.
 
 Work that finds the line full is refused at once, and work whose caller stops waiting before it has begun is dropped.
 """

@@ -1,4 +1,4 @@
-"""Problems: errors as answers, ``application/problem+json`` (RFC 9457). One table says which error is which status."""
+"""Problem documents, ``application/problem+json`` (RFC 9457): one table maps errors to statuses."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a route is: an address, what it needs, and what answers there."""
+"""Routes: an address, its permission, and its endpoint."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Contents: what is in requests and answers, as schemas of OpenAPI 3.0, beside those of each service and view."""
+"""OpenAPI components: schemas of requests and answers, and of each service and view."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

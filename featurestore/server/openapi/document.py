@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the table of routes and of what whoever asks may see: each service and view has its schemas."""
+"""The OpenAPI document, built from the table of routes and from what the caller may see."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

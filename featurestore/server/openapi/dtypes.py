@@ -1,4 +1,4 @@
-"""JSON schemas of what is applied: of the rows that a service takes, and of its answers. In the dialect of OpenAPI 3.0."""
+"""JSON schemas of dtypes, in the dialect of OpenAPI 3.0."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The key ring: the registry's API keys as a worker process knows them, at most two seconds old."""
+"""The cache of API keys in a worker process, at most two seconds old."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Access: who asks, and whether they may. Every route asks here, and nowhere else is it decided."""
+"""The guard: authenticates callers and authorizes requests. Every route uses it."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Addresses: which of them only this machine can reach, and whether a request comes from there."""
+"""Loopback addresses: which addresses only this machine can reach."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence

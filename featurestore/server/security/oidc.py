@@ -1,4 +1,4 @@
-"""Tokens: JWTs that an OpenID Connect issuer signs, and what their claims grant.
+"""OpenID Connect tokens: verifies JWTs, and maps their claims to grants.
 
 Only signatures by a public key count: ``none`` and the HMACs (HS256 …) are refused before a key is looked at, so nobody can
 pass the issuer's public key off as a shared secret. Keys come from the issuer's JWKS and are kept; a key nobody has heard of

@@ -1,4 +1,4 @@
-"""Sights: what each of those who ask sees of the catalog, worked out once for each while the catalog stays the same."""
+"""The cache of visibility: what each caller sees of the current catalog."""
 
 from typing import TYPE_CHECKING, cast
 

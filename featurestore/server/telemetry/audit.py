@@ -1,4 +1,4 @@
-"""The audit log: a line of JSON for every request that needs something, whoever made it and whatever became of it.
+"""The audit log of the server: one line of JSON for every request that needs a permission.
 
 It has names, never values: of features, views, services and sources, and the number of rows. Entities that are looked up are in
 it by keyed digests, and whether what was read has personal information, however many names there are. No key is in it but by its

@@ -1,4 +1,4 @@
-"""Observers: what is told after an answer is sent, for metrics and logs. None of it can fail or delay the request."""
+"""Telemetry events: called after an answer is sent; an observer cannot fail or delay a request."""
 
 from typing import TYPE_CHECKING, Protocol
 

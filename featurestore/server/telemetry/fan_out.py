@@ -1,4 +1,4 @@
-"""All observers of a server: which ones its settings ask for, and that each is told by itself."""
+"""The observers of a server: chosen by its settings, and called independently of one another."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Feature logging at the server: answers of the services that say ``log=`` are sampled."""
+"""Feature logging on the server: samples the answers of services that set ``log=``."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING

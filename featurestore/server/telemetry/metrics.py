@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: ``/metrics``. What a request costs here is a few microseconds.
+"""Prometheus metrics at ``/metrics``. Counting a request takes a few microseconds.
 
 A request adds to plain numbers in memory, and a thread hands them on to the Prometheus client once a second: with several
 workers each of its counters is a write to a file that they share, which is five times as slow as all of that.

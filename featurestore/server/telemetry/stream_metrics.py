@@ -1,4 +1,4 @@
-"""Metrics of the streams for Prometheus: how far behind they are, and what the workers of this process did."""
+"""Prometheus metrics of streams: their lag, and the work of this process."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry: one a request, in the trace that its ``traceparent`` header names."""
+"""OpenTelemetry tracing: one span for each request, in the trace of its ``traceparent`` header."""
 
 from typing import TYPE_CHECKING, Any
 
