@@ -19,7 +19,7 @@ import redis
 from featurestore import FeatureStore
 from featurestore.clock import utc_now
 from featurestore.errors import RegistryError
-from tests.registry.test_silence import behind
+from tests.registry.test_timeouts import behind
 from tests.servers.postgres import postgres_socket
 from tests.servers.proxy import proxy_of_socket
 from tests.servers.valkey import free_port, wait_until

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from featurestore.errors import OnlineStoreError
-from tests.jobs.test_lost_online import NOW, SOURCE, opened, rows_of, served, trained
+from tests.materialization.test_lost_online import NOW, SOURCE, opened, rows_of, served, trained
 from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer
 

@@ -20,7 +20,7 @@ from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.security.guard import AccessGuard, OpenGuard, make_guard, require_access
 from tests.server.conftest import START, Serve, make_project, served
 from tests.server.issuers import AUDIENCE, Issuer
-from tests.server.test_tokens import claims_of
+from tests.server.test_oidc import claims_of
 from tests.servers.valkey import wait_until
 
 ASKED = {"features": "delay_model", "rows": [{"origin": "JFK", "distance": 2000.0}]}

@@ -18,7 +18,7 @@ from featurestore.server.security.guard import make_guard
 from featurestore.server.telemetry.fan_out import make_observer
 from tests.server.conftest import Serve, make_project, served
 from tests.server.issuers import AUDIENCE, Issuer
-from tests.server.test_tokens import claims_of
+from tests.server.test_oidc import claims_of
 
 MARK = "XVALUEX"
 

@@ -11,9 +11,9 @@ import redis
 from featurestore import FeatureStore, StreamSource
 from featurestore.clock import utc_now
 from featurestore.errors import FeatureStoreError
-from tests.jobs.test_stream import COLUMNS, Broker, latest, row, windows
 from tests.online.test_redis_rights import documented as online_rights
 from tests.servers.valkey import ValkeyServer, redis_binary
+from tests.streams.test_worker import COLUMNS, Broker, latest, row, windows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "stream.md").read_text(encoding="utf-8")
 IDLE = 0.01

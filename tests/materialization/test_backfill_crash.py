@@ -1,0 +1,91 @@
+"""S17 of backfills: killed at any point and repeated, they leave what an undisturbed one does; readers have either version."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.materialization.test_crash import ENTITIES, SEED, drawn
+from tests.projects import frame_of
+from tests.workers.backfill_worker import apply, store_of
+from tests.workers.processes import start_worker
+from tests.workers.worker import KEYS
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with source files and a project whose view was materialized in its first version."""
+    folder = tmp_path_factory.mktemp("backfill-crash")
+    (folder / "data").mkdir()
+    frame = frame_of(drawn(), dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})
+    for number in range(3):
+        frame[number::3].write_parquet(folder / "data" / f"{number}.parquet")
+    (folder / "backfill-filled").mkdir()
+    with store_of(folder / "backfill-filled") as store:
+        apply(store, changed=False)
+        store.materialize()
+    return folder / "backfill-filled"
+
+
+def work(filled: Path, name: str, *points: int) -> tuple[Path, str]:
+    """Runs the worker in a copy of the project, killed at points one after the other; returns what the last one printed."""
+    # The project's name, which is in its keys, is its folder's: copies lie in folders of their own.
+    folder = filled.parent / name / filled.name
+    (filled.parent / name).mkdir()
+    (filled.parent / name / "data").symlink_to(filled.parent / "data")
+    shutil.copytree(filled, folder)
+    told = ""
+    for point in points:
+        worker = start_worker("backfill_worker", folder, point)
+        told, error = worker.communicate(timeout=120)
+        assert worker.returncode in ((-signal.SIGKILL, 0) if point else (0,)), error
+        if point:
+            look(folder)
+    return folder, told
+
+
+def look(folder: Path) -> None:
+    """Readers have all of one version: the x of the first is positive, that of the second negative."""
+    with store_of(folder) as store:
+        found = [row["x"] for row in store.online("v", [{"k": key} for key in ENTITIES]).to_dicts()]
+        known = [x for x in found if x is not None]
+        rows = store.sql("select x from v").to_series()
+    assert len(known) > 10
+    assert all(x > 0 for x in known) or all(x < 0 for x in known)
+    assert rows.len() > 300
+    assert (rows.drop_nulls() > 0).all() is (known[0] > 0)
+
+
+def left(folder: Path) -> dict[str, Any]:
+    with store_of(folder) as store:
+        rows = store.online("v", [{"k": key} for key in ENTITIES])
+        assert not store.catalog.lingering
+        return {
+            "history": store.sql("from v").sort(pl.all(), nulls_last=True).rows(),
+            "online": (rows.to_dicts(), rows.status, rows.event_time),
+            "rejected": sorted(map(repr, store.rejected("v").drop("_run").rows())),
+            "spans": sorted(repr(run.span["backfill"]) for run in store.runs() if "backfill" in run.span),
+        }
+
+
+def survive(filled: Path, rounds: int) -> None:
+    quiet, told = work(filled, f"quiet-{rounds}", 0)
+    expected, calls = left(quiet), int(told)
+    assert len(expected["spans"]) > 2
+    draw = random.Random(SEED + rounds)
+    for number in range(rounds):
+        folder, _ = work(filled, f"killed-{rounds}-{number}", draw.randrange(1, calls), draw.randrange(1, calls), 0)
+        assert left(folder) == expected
+
+
+def test_s17_a_backfill_killed_and_repeated_leaves_what_an_undisturbed_one_leaves(filled: Path) -> None:
+    survive(filled, 1)
+
+
+@pytest.mark.slow
+def test_s17_a_backfill_killed_at_many_points(filled: Path) -> None:
+    survive(filled, 3)

@@ -1,0 +1,127 @@
+"""S17 under fire: pushes, and the folds of what they left, killed at any point and repeated leave what quiet ones leave."""
+
+import random
+import signal
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.materialization.test_crash import ENTITIES, SEED, drawn
+from tests.projects import frame_of
+from tests.workers.processes import finish, start_worker
+from tests.workers.worker import KEYS, store_of
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with source files, and with files to push: of the same rows, of others, of both, some of them twice."""
+    folder = tmp_path_factory.mktemp("push-crash")
+    frame = frame_of(drawn(), dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64})
+    for place in ("data", "pushed"):
+        (folder / place).mkdir()
+    for number in range(3):
+        frame[number:300:3].write_parquet(folder / "data" / f"{number}.parquet")
+    for number in range(14):
+        start = 40 * number
+        frame[start : start + 60].write_parquet(folder / "pushed" / f"{number:02d}.parquet")
+    return folder
+
+
+def left(folder: Path, online: str | None) -> dict[str, Any]:
+    """All that a project's stores hold: the history's rows, the online values, why rows were rejected."""
+    found: dict[str, Any] = {}
+    with store_of(folder, online) as store:
+        for view in ("v", "w"):
+            found[view] = store.sql(f"from {view}").sort(pl.all(), nulls_last=True).rows()
+            found[f"{view} rejected"] = Counter(store.rejected(view).filter(pl.col("_run") == 0)["_reason"].to_list())
+            rows = store.online(view, [{"k": key} for key in ENTITIES])
+            found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
+            found[f"{view} log"] = [
+                path.name
+                for path in (folder / ".featurestore/offline" / folder.name / view / "v1/_pushed").glob("*.*")
+                if path.suffix != ".last"
+            ]
+        found["runs"] = {run.state for run in store.runs()}
+    return found
+
+
+start = partial(start_worker, "push_worker")
+
+
+@pytest.fixture(scope="module")
+def quiet(data: Path) -> tuple[dict[str, Any], int]:
+    """What an undisturbed process leaves, and how many calls it makes."""
+    calls = int(finish(start(data / "quiet", "", 0)))
+    expected = left(data / "quiet", None)
+    assert expected["v rejected"]
+    assert len(expected["v"]) > 300
+    assert expected["v log"] == []
+    return expected, calls
+
+
+def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: int) -> None:
+    """Kills processes at so many random points, two in turn in one project, then lets one finish; compares what is left."""
+    expected, calls = quiet
+    draw = random.Random(SEED + points + len(online))
+    for number in range(points // 2):
+        folder = data / f"push-{'valkey' if online else 'lmdb'}-{points}-{number}"  # other tests' projects are on the same server
+        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
+            killed = start(folder, online, point)
+            killed.communicate(timeout=120)
+            assert killed.returncode in (-signal.SIGKILL, 0)
+        finish(start(folder, online, 0))
+        assert left(folder, online or None) == expected
+
+
+def test_s17_a_killed_push_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
+    survive(data, quiet, "", 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("online", ["", "valkey_url"], ids=["lmdb", "valkey"])
+def test_s17_killed_at_many_points(
+    data: Path, quiet: tuple[dict[str, Any], int], online: str, request: pytest.FixtureRequest
+) -> None:
+    survive(data, quiet, online and request.getfixturevalue(online), 6)
+
+
+def test_s17_two_processes_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
+    for number, online in enumerate(("", valkey_url)):
+        folder = data / f"push-twice-{number}"
+        folder.mkdir()
+        store_of(folder, online or None).close()
+        for process in [start(folder, online, 0), start(folder, online, 0)]:
+            finish(process)
+        # The last run of one may have come before the last push of the other.
+        with store_of(folder, online or None) as store:
+            store.materialize()
+        assert left(folder, online or None) == quiet[0]
+
+
+def test_s17_what_is_visible_stays_visible_while_it_is_folded(tmp_path: Path) -> None:
+    """Readers in another process see every row that was pushed before they looked, once, whatever a fold is at."""
+    rows = drawn()
+    frame = frame_of(rows, dict.fromkeys(KEYS, pl.String), {"x": pl.Float64, "n": pl.Int64}).filter(
+        pl.col("event").is_not_null() & pl.col("n").is_not_null()
+    )
+    (tmp_path / "data").mkdir()
+    frame.clear().write_parquet(tmp_path / "data" / "0.parquet")
+    (tmp_path / "pushed").mkdir()
+    parts = list(frame.unique(maintain_order=True).iter_slices(20))
+    for number, part in enumerate(parts):
+        part.write_parquet(tmp_path / "pushed" / f"{number:02d}.parquet")
+    (tmp_path / "project").mkdir()
+    with store_of(tmp_path / "project", None) as store:
+        pusher = start(tmp_path / "project", "", 0)
+        seen = 0
+        while pusher.poll() is None:
+            found = store.sql("from v")
+            assert found.height >= seen
+            assert found.is_unique().all()
+            seen = found.height
+        assert finish(pusher)
+        assert store.sql("from v").height == frame.unique().height
