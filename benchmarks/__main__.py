@@ -16,6 +16,7 @@ from benchmarks import (
     schedule,
     serving,
     soak,
+    startup,
     streams,
     training,
     upkeep,
@@ -27,7 +28,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams,
+    "streams": streams, "startup": startup,
 }  # fmt: skip
 SOAK = "soak"
 
