@@ -2,12 +2,15 @@
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from featurestore.errors import Forbidden
 
 _FORWARDED = (b"forwarded", b"x-real-ip", b"via")
+_LONGEST_HOST = 300
+"""A name has 253 characters at most; what is longer is none, and is not to be remembered."""
 _NEEDS = "Without a key only this machine's own requests are answered: {}. Make a key (featurestore keys create), and send it."
 
 
@@ -68,7 +71,10 @@ def check_local(scope: Mapping[str, Any], origins: Sequence[str] = ()) -> None:
         raise Forbidden(_NEEDS.format("a page from elsewhere asks"))
 
 
+@lru_cache(256)  # every request without a key asks, and nearly all name the same
 def _is_loopback_host(host: str) -> bool:
+    if len(host) > _LONGEST_HOST:
+        return False
     try:
         named = urlsplit(f"//{host}").hostname or ""
     except ValueError:
