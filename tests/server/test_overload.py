@@ -170,7 +170,7 @@ def test_large_bodies_at_once_are_refused_before_they_fill_the_memory(store: Fea
         assert httpx.post(f"{url}/v1/online", json=ASKED, headers=bearer(key.secret)).status_code == 200
 
 
-@pytest.mark.parametrize(("rows", "thread"), [(10, "MainThread"), (3000, "featurestore-reads")])
+@pytest.mark.parametrize(("rows", "thread"), [(10, "MainThread"), (30_000, "featurestore-reads")])
 def test_large_answers_are_made_in_a_thread(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, rows: int, thread: str) -> None:
     """However small the body is: the values of very many rows hold nobody up."""
     made: list[str] = []
@@ -185,7 +185,8 @@ def test_large_answers_are_made_in_a_thread(store: FeatureStore, monkeypatch: py
     key = store.keys.create("r", ["reader project"])
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(store, guard=make_guard(store)))
+        settings = store.settings.model_copy(update={"server_rows": rows})
+        transport = httpx.ASGITransport(create_app(store, settings, make_guard(store)))
         async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=bearer(key.secret)) as client:
             return await client.post("/v1/online", json={"features": "weather.temp", "rows": [{"origin": "JFK"}] * rows})
 

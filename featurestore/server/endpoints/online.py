@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from featurestore.retrieval.online_result import OnlineRows
 
 _MOST_KEPT = 1024
-_MANY = 2000
+_MANY = 20_000
 """From how many values on an answer is made in a thread, so that no other request waits for it."""
 _TAKEN = (JSON, MSGPACK)
 
