@@ -14,6 +14,7 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource, count, last
 from featurestore.clock import YEARS, from_micros
 from featurestore.errors import RequestError
+from featurestore.rows.transform import stack_rejects
 from tests.projects import INSTANT
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -213,3 +214,10 @@ def test_s1_times_of_any_zone_are_converted(zone: str, tmp_path: Path) -> None:
                 with pytest.raises(RequestError, match=r"cannot be read as Parquet: .*unable to parse time zone"):
                     store.training_frame(data / "1.parquet", view, time="at")
             assert trained["x"].to_list() == store.online(view, table.select(["u"])).to_polars()["x"].to_list()
+
+
+def test_rejected_times_of_a_zone_in_which_it_is_another_year_are_texts() -> None:
+    """In UTC the year is 9999 still; in Tokyo it is 10000, which Python cannot say."""
+    late = pl.Series("until", [datetime(9999, 12, 31, 23, tzinfo=UTC)], dtype=pl.Datetime("us", "UTC"))
+    [row] = stack_rejects([pl.DataFrame([late.dt.convert_time_zone("Asia/Tokyo")])]).to_dicts()
+    assert row["until"].startswith("+10000-01-01T08:00:00")

@@ -11,6 +11,7 @@ from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.rows.total_order import AVAILABLE
 from featurestore.rows.transform import TransformResult, fitted
+from featurestore.rows.unreadable import overflowed
 
 _DURATION = re.compile(
     r"(?P<sign>[-+]?)P(?:(?P<days>\d+)D)?"
@@ -156,10 +157,7 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
 
 def _numbers(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
     parsed = texts.str.strip_chars().cast(dtype, strict=False)
-    if not dtype.is_float():
-        return parsed
-    # Of digits that are too many for a float Polars makes an infinity.
-    return parsed.set((parsed.is_infinite() & texts.str.contains(r"\d")).fill_null(value=False), None)
+    return parsed.set(overflowed(parsed, texts), None) if dtype.is_float() else parsed
 
 
 def _duration_micros(text: str | None) -> int | None:

@@ -47,16 +47,21 @@ def values_of(column: pl.Series) -> list[Any]:
 
 def in_calendar(column: pl.Series) -> pl.Series:
     """Returns a column of times without those that Python cannot say: beyond the years 1 to 9999, or too long; they are null."""
-    dtype = column.dtype
-    if isinstance(dtype, pl.Duration):
-        if dtype.time_unit != "ms":
-            return column
-        good = column.to_physical().is_between(-_LONGEST, _LONGEST)
-    else:
-        micros = column.to_frame().select(instants(pl.col(column.name), dtype).to_physical()).to_series()
-        zone = _DAY if getattr(dtype, "time_zone", None) not in (None, "UTC") else 0
-        good = micros.is_between(YEARS[0] + zone, YEARS[1] - zone)
-    return column.set(~good.fill_null(value=False), None)
+    beyond = beyond_calendar(pl.nth(0), column.dtype)
+    return column if beyond is None else column.set(column.to_frame().select(beyond.fill_null(value=True)).to_series(), None)
+
+
+def beyond_calendar(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
+    """Returns which times of a column Python cannot say; None where all that the dtype has can be said.
+
+    In a zone, the first and the last day count among them: there it may be another year.
+    """
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        zone = _DAY if isinstance(dtype, pl.Datetime) and dtype.time_zone not in (None, "UTC") else 0
+        return ~instants(column, dtype).to_physical().is_between(YEARS[0] + zone, YEARS[1] - zone)
+    if isinstance(dtype, pl.Duration) and dtype.time_unit == "ms":
+        return ~column.to_physical().is_between(-_LONGEST, _LONGEST)
+    return None
 
 
 def _has_times(dtype: pl.DataType) -> bool:

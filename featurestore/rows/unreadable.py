@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 
 import polars as pl
 
-from featurestore.clock import YEARS, instants
+from featurestore.clock import instants
 from featurestore.dtypes import inner_dtype, python_name
 from featurestore.errors import DefinitionError
+from featurestore.rows.python_values import beyond_calendar
 
 UNREAD = "_unread"
 """The column that has, for each row with such values, the texts by column name, as a struct; null for the others."""
@@ -66,6 +67,16 @@ def take_unread(rows: pl.DataFrame, used: Collection[str] | None, reason: str) -
     return rows.filter(~wrong.select(pl.any_horizontal(pl.all())).to_series()), rejected
 
 
+def overflowed(parsed: pl.Series, texts: pl.Series) -> pl.Series:
+    """Returns which floats are not what their texts say: of digits that are too many for a float Polars makes an infinity.
+
+    Example:
+        >>> overflowed(pl.Series([1.0, float("inf"), float("inf")]), pl.Series(["1", "inf", "1e400"])).to_list()
+        [False, False, True]
+    """
+    return (parsed.is_infinite() & texts.str.contains(r"\d")).fill_null(value=False)
+
+
 def shown(times: pl.Series) -> pl.Series:
     """Returns times as texts, those too that no calendar has.
 
@@ -93,14 +104,10 @@ def shown_rows(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _beyond(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
     """Returns which of a column's values are, or hold, times that Python cannot say; None where none can be."""
-    if isinstance(dtype, (pl.Date, pl.Datetime)):
-        return ~instants(column, dtype).to_physical().is_between(*YEARS)
-    if isinstance(dtype, pl.Duration) and dtype.time_unit == "ms":
-        return ~column.to_physical().is_between(-_LONGEST, _LONGEST)
     if isinstance(dtype, (pl.List, pl.Array)):
         inner = _beyond(pl.element(), inner_dtype(dtype))
         return None if inner is None else _lists(column, dtype).list.eval(inner).list.any()
-    return None
+    return beyond_calendar(column, dtype)
 
 
 def _texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -143,8 +150,6 @@ _WRITABLE = 8_000_000_000_000_000_000
 """How far from the epoch a time can be written out, in microseconds."""
 _FAR_DAY = 345_000_000_000_000_000
 """How far one that is a date can be; beyond it ``instants`` does not tell dates apart."""
-_LONGEST = 86_399_999_913_600_000
-"""The longest duration that Python can say, in milliseconds."""
 
 
 def _type_name(dtype: pl.DataType) -> str:

@@ -14,7 +14,7 @@ from featurestore.clock import INSTANT, parse_times
 from featurestore.definitions.source import CSVSource
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
-from featurestore.rows.unreadable import UNREAD, with_texts
+from featurestore.rows.unreadable import UNREAD, overflowed, with_texts
 from featurestore.sources.base import Chunk
 from featurestore.sources.csv_records import cut, opened, readable, without_blank_lines
 from featurestore.sources.file_slices import FileSlice, ReadTask
@@ -243,8 +243,7 @@ def _unread(parsed: pl.Series, text: pl.Series, mark: str) -> pl.Series:
     if mark:
         wrong = wrong | text.str.contains(mark, literal=True).fill_null(value=False)
     if parsed.dtype.is_float():
-        # Of digits that are too many for a float Polars makes an infinity.
-        wrong = wrong | (parsed.is_infinite() & text.str.contains(r"\d")).fill_null(value=False)
+        wrong = wrong | overflowed(parsed, text)
     return wrong
 
 
