@@ -21,6 +21,7 @@ import featurestore
 from featurestore import errors
 from featurestore.aggregates import Aggregate, PartialAggregate
 from featurestore.cli.app import app
+from featurestore.cli.loader import COMMANDS, load
 from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
@@ -271,6 +272,7 @@ def as_markdown(text: str) -> str:
 def cli() -> str:
     """Returns the page on the command line."""
     group: Any = typer.main.get_command(app)
+    commands = {name: load(name) for name in COMMANDS}
     lines = [
         "# Command line",
         "",
@@ -283,9 +285,9 @@ def cli() -> str:
         "",
         "| command | does |",
         "| --- | --- |",
-        *(f"| [`{name}`](#featurestore-{name}) | {summary(command)} |" for name, command in group.commands.items()),
+        *(f"| [`{name}`](#featurestore-{name}) | {summary(command)} |" for name, command in commands.items()),
     ]
-    for name, command in group.commands.items():
+    for name, command in commands.items():
         lines += ["", f"## featurestore {name}", "", *command_lines(f"featurestore {name}", command)]
         for inner, subcommand in getattr(command, "commands", {}).items():
             lines += ["", f"### featurestore {name} {inner}", "", *command_lines(f"featurestore {name} {inner}", subcommand)]

@@ -3,8 +3,9 @@
 NOTE: what the commands import takes half a second. ``--help``, ``--version`` and the shell's completion need none of it.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -248,6 +249,7 @@ COMMANDS: dict[str, Entry] = {
 """All commands by name, in the order of ``--help``."""
 
 
+@cache
 def load(name: str) -> Any:
     """Imports a command and returns it, as click takes it."""
     entry = COMMANDS[name]
@@ -259,49 +261,19 @@ def load(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
-class _Commands(MutableMapping[str, Any]):
-    """Commands by name, each loaded when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            if name not in COMMANDS:
-                raise KeyError(name)
-            self._loaded[name] = load(name)
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**COMMANDS, **self._loaded})
-
-    def __len__(self) -> int:
-        return len({**COMMANDS, **self._loaded})
-
-
 class LazyGroup(TyperGroup):
     """A group whose commands are loaded when they run; its own help and completion know them from the list alone."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.commands = _Commands()
+        self.commands = {
+            name: TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel) for name, entry in COMMANDS.items()
+        }
         self._listing = False
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Returns the names of the commands."""
-        return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns a command; for the group's own help what is listed of it."""
-        if self._listing and (entry := COMMANDS.get(cmd_name)):
-            return TyperCommand(cmd_name, help=entry.summary, rich_help_panel=entry.panel)
-        return super().get_command(ctx, cmd_name)
+        return load(cmd_name) if cmd_name in COMMANDS and not self._listing else super().get_command(ctx, cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help."""
