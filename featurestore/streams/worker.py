@@ -293,7 +293,7 @@ class StreamWorker:
         try:
             with _no_collection():
                 done = self._push(views, rows, self._until)
-        except BaseException as error:
+        except BaseException as error:  # a panic in Rust is no Exception; interrupts are raised again by reason_of
             lacked = shortage_of(error)
             if isinstance(error, FROM_ELSEWHERE):
                 raise

@@ -10,6 +10,7 @@ from featurestore.cli.options import Folder, Json, open_store
 from featurestore.cli.terminal import cell, out, print_json, table
 from featurestore.clock import format_duration
 from featurestore.definitions.catalog import KINDS, Catalog, CatalogEntry, find_entries
+from featurestore.definitions.description import feature
 from featurestore.definitions.reference import Reference, ViewReference
 
 _PLURALS = {"entities": "entity", **{f"{kind}s": kind for kind in KINDS}}
@@ -91,13 +92,13 @@ def _details(catalog: Catalog, entry: CatalogEntry) -> Iterator[tuple[str, Any]]
                 yield "ttl", None if spec.ttl is None else format_duration(spec.ttl)
                 yield "schedule", spec.schedule
                 yield "freshness", None if spec.freshness is None else format_duration(spec.freshness)
-            yield "features", [_feature(feature) for feature in spec.features]
+            yield "features", [feature(each) for each in spec.features]
         else:
-            feature = spec.feature(feature_name)
-            yield "constraints", feature.constraints
-            yield "unit", feature.unit
-            yield "window", None if feature.window is None else str(feature.window)
-            yield "personal", feature.pii or None
+            described = spec.feature(feature_name)
+            yield "constraints", described.constraints
+            yield "unit", described.unit
+            yield "window", None if described.window is None else str(described.window)
+            yield "personal", described.pii or None
     if entry.kind == "entity":
         yield "views", [name for name, applied in catalog.views.items() if applied.spec.entity.name == entry.name]
     elif entry.kind == "source":
@@ -118,16 +119,6 @@ def _uses(references: Iterable[Reference], view: str, feature: str) -> bool:
         )
         for reference in references
     )
-
-
-def _feature(feature: Any) -> dict[str, Any]:
-    return {
-        "name": feature.name,
-        "type": feature.type_name,
-        "constraints": feature.constraints,
-        "unit": feature.unit,
-        "description": feature.description,
-    }
 
 
 def _to_dict(entry: CatalogEntry) -> dict[str, Any]:

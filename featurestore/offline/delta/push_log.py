@@ -9,7 +9,7 @@ named by the greatest number that was given: the last segments may be lost, and 
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from uuid import uuid4
@@ -53,6 +53,10 @@ class _Held:
         self.marks: list[int] = []
         self.columns = table.features.keys()
         self.known = DedupIndex(folder, table)
+
+    def given(self, folded: int, segments: Iterable[int]) -> int:
+        """Returns the greatest number that was given to a segment: to one in the table, in the log, or lost."""
+        return max([folded, *segments, *self.marks])
 
 
 class DeltaPushLog:
@@ -208,8 +212,7 @@ class DeltaPushLog:
     def lost(self, table: Table, folded: int) -> list[int]:
         """Returns the numbers of segments that must be there, as they were given and are not in the table, and are not."""
         there = set(map(segment_number, self.names(table, folded)))
-        given = max([folded, *there, *self._held(table).marks])
-        return sorted(set(range(folded + 1, given + 1)) - there)
+        return sorted(set(range(folded + 1, self._held(table).given(folded, there) + 1)) - there)
 
     def named(self, table: Table, numbers: Sequence[int]) -> list[str]:
         """Returns the names of the segments with some numbers.
@@ -280,14 +283,14 @@ class DeltaPushLog:
             if not state.is_current() or self.names(table, state.folded) != list(live):
                 remove([beside])
                 return None
-            seq = max([state.folded, *held.marks, *map(segment_number, live)]) + 1
+            seq = held.given(state.folded, map(segment_number, live)) + 1
             name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
             try:
                 # NOTE: on the disk before anybody else is given the next number: a gap in them is a loss, and nothing else.
                 move(beside, folder / name)
             except FileNotFoundError:
                 return None
-            make_mark(folder / f"{seq:0{_DIGITS}d}{MARK}", [folder / f"{mark:0{_DIGITS}d}{MARK}" for mark in held.marks])
+            make_mark(folder / _mark(seq), [folder / _mark(former) for former in held.marks])
         held.segments[name] = segment
         return _appended(seq, found, {**live, name: segment})
 
@@ -304,6 +307,10 @@ class DeltaPushLog:
             sync_folder(folder / _FOLDER)
         if found.known.height:
             settle(folder / LOG)
+
+
+def _mark(number: int) -> str:
+    return f"{number:0{_DIGITS}d}{MARK}"
 
 
 def segment_number(name: str) -> int:

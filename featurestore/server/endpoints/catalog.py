@@ -10,11 +10,10 @@ from featurestore.access.pii import personal_features
 from featurestore.access.visibility import Visibility
 from featurestore.clock import format_duration
 from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.description import feature
 from featurestore.definitions.entity import Entity
-from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.reference import parse_references
-from featurestore.definitions.request import RequestField
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import Source
 from featurestore.dtypes import dtype_name
@@ -183,30 +182,3 @@ def _source(catalog: Catalog, source: Source, sight: Visibility) -> Told:
         "event_id": source.event_id,
         "views": [name for name in sight.views if name in catalog.views and catalog.views[name].spec.source.name == source.name],
     }
-
-
-def feature(spec: FeatureSpec) -> Told:
-    """Returns what is known of a feature, or of a request's field."""
-    told: Told = {
-        "name": spec.name,
-        "type": spec.type_name,
-        "dtype": dtype_name(spec.dtype),
-        "nullable": spec.nullable,
-        "description": spec.description,
-        "unit": spec.unit,
-        "owner": spec.owner,
-        "tags": spec.tags,
-        "constraints": spec.constraints,
-        "pii": spec.pii,
-    }
-    if spec.window is not None:
-        window = spec.window
-        told["window"] = {
-            "aggregate": str(window.aggregate),
-            "of": window.input,
-            "size": format_duration(window.size),
-            "tile": format_duration(window.tile),
-        }
-    if isinstance(spec, RequestField):
-        told |= {"required": spec.required} if spec.required else {"required": False, "default": spec.default}
-    return told
