@@ -66,7 +66,7 @@ class CatalogCache:
         catalog = self._catalog
         if catalog is None:
             catalog = self.refresh()
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             self._begin()
         return catalog
 
@@ -133,11 +133,28 @@ class CatalogCache:
 
     def _begin(self) -> None:
         with self._lock:
-            if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
+            if self._stop.is_set() or self._thread is not None:
                 return
             target = weakref.ref(self), self._stop, self._seconds
-            self._thread = threading.Thread(target=_watch, args=target, name="featurestore-catalog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_run, args=target, name="featurestore-catalog", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _ended(self) -> None:
+        """Lets the next use begin another thread, where this one is gone."""
+        with self._lock:
+            if self._thread is threading.current_thread():
+                self._thread = None
+
+
+def _run(watch: "weakref.ref[CatalogCache]", stop: threading.Event, seconds: float) -> None:
+    try:
+        _watch(watch, stop, seconds)
+    finally:
+        # NOTE: readers ask whether there is a thread at each look-up: asking it whether it lives takes a lock.
+        held = watch()
+        if held is not None:
+            held._ended()
 
 
 def _watch(watch: "weakref.ref[CatalogCache]", stop: threading.Event, seconds: float) -> None:

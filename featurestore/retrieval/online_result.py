@@ -56,7 +56,7 @@ class OnlineRows:
         as_of: whether the instant was asked for, and is not a clock's, which allows for ``CLOCK_SKEW``.
     """
 
-    __slots__ = ("__dict__", "_as_of", "_brought", "_given", "_keys", "_now", "_plan", "_values")
+    __slots__ = ("__dict__", "_as_of", "_brought", "_decoded", "_given", "_keys", "_now", "_plan", "_values")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class OnlineRows:
         self._now = now
         self._brought = brought
         self._as_of = as_of
+        self._decoded: list[tuple[list[bytes], list[Any]]] | None = None
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Returns the rows given, each with its features after its own values, as Python values.
@@ -197,9 +198,16 @@ class OnlineRows:
             age = (self._now - unpack_times(newest)[0]) / 1e6 if newest else None
             yield StatusCounts(join.view, present * step, null * step, expired * step, missing * step, age)
 
-    @cached_property
+    @property
     def _served(self) -> list[tuple[list[bytes], list[Any]]]:
         """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
+        # NOTE: a cached_property of Python 3.11 takes a lock at each first use.
+        found = self._decoded
+        if found is None:
+            found = self._decoded = self._decode()
+        return found
+
+    def _decode(self) -> list[tuple[list[bytes], list[Any]]]:
         decoded = unpack_values(self._keys, self._values)
         rows = len(self._given)
         until = self._now if self._as_of else self._now + CLOCK_SKEW
@@ -228,10 +236,14 @@ class OnlineRows:
             served.append((headers, values))
         return served
 
-    @cached_property
+    @property
     def _computed(self) -> dict[str, pl.Series]:
         """The columns that are computed, in the order of the plan's computation."""
-        return compute(self._plan, self._served, self._brought) if self._plan.computation.steps else {}
+        return self._on_demand if self._plan.computation.steps else {}
+
+    @cached_property
+    def _on_demand(self) -> dict[str, pl.Series]:
+        return compute(self._plan, self._served, self._brought)
 
     def _python(self, join: OnlineJoin, rows: list[Any]) -> list[Any]:
         if not join.conversions and not join.singles:

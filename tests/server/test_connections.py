@@ -1,7 +1,9 @@
 """Connections: what a client may open, send and leave half-done, and that nobody else notices (K08)."""
 
 import asyncio
+import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from featurestore.server.http.connection import Connections, Ends
 from tests.server.conftest import Serve
 from tests.servers.valkey import wait_until
 
+_DATA_SEGMENTS_IN = 152
+"""Where Linux's tcp_info has how many segments with data have come."""
 BODY = {"features": ["weather.temp"], "rows": [{"origin": "JFK"}], "metadata": False}
 SETTINGS = {
     "FEATURESTORE_SERVER_CONNECTIONS": "20", "FEATURESTORE_SERVER_HEAD_SECONDS": "1", "FEATURESTORE_SERVER_SECONDS": "2",
@@ -136,6 +140,21 @@ def test_connections_that_wait_for_answers_are_not_ended_for_others(server: Serv
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 1" in answer
     wait_until(lambda: looks_up(server), "it does not recover")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells how many segments came")
+def test_an_answer_leaves_in_one_piece(server: Serve) -> None:
+    """Its head does not go ahead of its body: each piece costs a system call and wakes the client."""
+    body = json.dumps(BODY).encode()
+    head = b"POST /v1/online HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with connect(server) as connection:
+        for _ in range(10):
+            connection.sendall(head % len(body) + body)
+            found = b""
+            while not found.endswith(b"[51.0]}}"):
+                found += connection.recv(65_536)
+        segments = struct.unpack_from("I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 200), _DATA_SEGMENTS_IN)[0]
+    assert segments == 10
 
 
 def test_very_many_pipelined_requests_end_the_connection(server: Serve) -> None:

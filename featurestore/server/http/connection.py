@@ -48,27 +48,45 @@ _STUCK = 1.0
 
 
 class _Quiet:
-    """A transport that takes nothing more once it is closing, where uvloop's raises: a client that goes away is no error.
+    """A transport that sends an answer's head together with its body, and takes nothing more once it is closing.
+
+    uvicorn writes the two one after the other, and uvloop makes a system call of each. What nothing follows at once is sent before
+    the loop turns to anything else. Where a client goes away, uvloop's transport raises: that is no error here.
 
     Args:
         transport: the transport.
+        loop: the loop that it is of.
         closing: is told that it begins to close.
     """
 
-    def __init__(self, transport: asyncio.Transport, closing: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, closing: Callable[[], None]) -> None:
         self._transport = transport
+        self._call_soon = loop.call_soon
         self._closing = closing
+        self._held: bytes | None = None
         self.is_closing = transport.is_closing
         self.abort = transport.abort
         self.get_extra_info = transport.get_extra_info
 
     def close(self) -> None:
+        self._send_held()
         self._transport.close()
         self._closing()
 
     def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        held = self._held
+        if held is None:
+            self._held = data
+            self._call_soon(self._send_held)
+        else:
+            self._held = None
+            if not self._transport.is_closing():
+                self._transport.writelines((held, data))
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._transport.is_closing():
+            self._transport.write(held)
 
     def pause_reading(self) -> None:
         if not self._transport.is_closing():
@@ -91,9 +109,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Takes the connection, or lets another one go for it."""
         self._reader: TimerHandle | None = None
         self._unread, self._unread_since = 0, 0.0
-        super().connection_made(cast("asyncio.Transport", _Quiet(transport, self._await_reader)))
+        super().connection_made(cast("asyncio.Transport", _Quiet(transport, self.loop, self._await_reader)))
         self._in_head = True
-        self._fed = 0
+        self._fed = self._taken = 0
         self._waits_since = self.loop.time()
         self._timer: TimerHandle | None = None
         self._await_head()
@@ -120,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Takes bytes; a head that goes on for too long is refused."""
         if self.transport.is_closing():
             return
+        self._taken = self._fed + len(data)
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._await_head()
@@ -141,7 +160,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Hands a request on, once its head is there and is not too large."""
         self._in_head = False
         self._forget_head()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size = self._taken  # no head is larger than all that came for it
+        if size > self.ends.head:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.ends.head or len(self.headers) > self.ends.headers:
             found = f"{size:,} bytes and {len(self.headers)} headers"
             allowed = f"{self.ends.head:,} and {self.ends.headers}"

@@ -40,6 +40,8 @@ _OTHER_NAMES = {
     "application/x-parquet": PARQUET,
     "application/parquet": PARQUET,
 }
+_EXACT = {JSON.encode(): JSON, MSGPACK.encode(): MSGPACK}
+"""The types as nearly every request writes them."""
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
@@ -57,6 +59,9 @@ def media_type(header: bytes | None, taken: Sequence[str]) -> str:
         >>> media_type(b"application/json; charset=UTF-8", [JSON, MSGPACK])
         'application/json'
     """
+    exact = _EXACT.get(header or b"")
+    if exact is not None and exact in taken:
+        return exact
     text = (header or b"").decode("latin-1").strip()
     name, _, parameters = text.partition(";")
     name = name.strip().lower()

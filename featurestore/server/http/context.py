@@ -39,14 +39,15 @@ class RequestContext:
     """
 
     __slots__ = (
-        "_budget", "_guard", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided", "entities", "given",
-        "personal", "principal", "rows", "scope", "uploaded",
+        "_budget", "_guard", "_headers", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided",
+        "entities", "given", "personal", "principal", "rows", "scope", "uploaded",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str, budget: Budget | None = None) -> None:
         self.scope = scope
         self._budget = budget
         self._held = 0
+        self._headers: dict[bytes, bytes] | None = None
         self._receive = receive
         self._send = send
         self._guard = guard
@@ -100,11 +101,9 @@ class RequestContext:
 
     def header(self, name: bytes) -> bytes | None:
         """Returns a header, by its name in small letters; None where it is not there."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                found: bytes = value
-                return found
-        return None
+        if self._headers is None:
+            self._headers = dict(reversed(list(self.scope["headers"])))  # of two of one name the first counts
+        return self._headers.get(name)
 
     def query(self) -> dict[str, str]:
         """Returns the query's parameters.

@@ -30,11 +30,19 @@ class Observers:
 
     def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Tells each."""
-        self._each(lambda observer: observer.request(route, status, seconds, visit))
+        for observer in self._observers:
+            try:
+                observer.request(route, status, seconds, visit)
+            except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
+                _told(observer, error)
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
         """Tells each."""
-        self._each(lambda observer: observer.online(selection_name, rows))
+        for observer in self._observers:
+            try:
+                observer.online(selection_name, rows)
+            except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
+                _told(observer, error)
 
     def push(self, summary: "PushSummary") -> None:
         """Tells each."""
@@ -53,8 +61,12 @@ class Observers:
             try:
                 tell(observer)
             except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
-                # NOTE: without the error's text, which may have values.
-                _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
+                _told(observer, error)
+
+
+def _told(observer: Telemetry, error: Exception) -> None:
+    # NOTE: without the error's text, which may have values.
+    _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
 
 
 def make_observer(store: "FeatureStore") -> Telemetry:
