@@ -31,7 +31,7 @@ def lines(*, full: bool) -> Iterator[Line]:
     with ValkeyServer() as server, store("computed", server.url) as opened:
         opened.apply([made, Computed])
         opened.materialize([made], start="1970-01-01")
-        opened.rebuild_online()  # the history may be of an earlier run, the server is new
+        opened.admin.rebuild_online()  # the history may be of an earlier run, the server is new
         for rows, what, reach in ((one, "1 row", 250e-6), (hundred, "100 rows", 300e-6)):
             ours, without = in_turn(
                 lambda rows=rows: opened.online([made, Computed], rows).to_dicts(),  # type: ignore[misc]

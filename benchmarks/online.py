@@ -34,7 +34,7 @@ def views() -> list[type[FeatureView]]:
 
 def keys_of(opened: FeatureStore, features: Any, rows: list[dict[str, Any]]) -> list[bytes]:
     """Returns the store keys that a read of these rows asks for: the floor reads the same ones."""
-    plan = compile_online(opened._watched.space(), select(opened.catalog, parse_references(features)))
+    plan = compile_online(opened.components.watched_online.space(), select(opened.catalog, parse_references(features)))
     return store_keys(plan, rows)[0]
 
 
@@ -50,7 +50,7 @@ def lines(*, full: bool) -> Iterator[Line]:
         made = views()
         opened.apply(made)
         opened.materialize(start="1970-01-01")
-        opened.rebuild_online()  # the history may be of an earlier run, the server is new
+        opened.admin.rebuild_online()  # the history may be of an earlier run, the server is new
         raw = redis.Redis.from_url(server.url)
         [key] = keys_of(opened, made[0], one)
         keys = keys_of(opened, made, hundred)
@@ -70,7 +70,7 @@ def lines(*, full: bool) -> Iterator[Line]:
         made = views()
         opened.apply(made)
         opened.materialize(start="1970-01-01")
-        opened.rebuild_online()  # the history may be of an earlier run, the server is new
+        opened.admin.rebuild_online()  # the history may be of an earlier run, the server is new
         yield from _lmdb(opened, made, one, hundred)
 
 
@@ -82,9 +82,9 @@ def _lmdb(opened: FeatureStore, made: list[Any], one: list[Any], hundred: list[A
         [key] = keys_of(opened, made[0], one)
         keys = keys_of(opened, made, hundred)
         with raw.begin(write=True) as transaction:
-            for name, value in zip(keys, opened._online.read(keys), strict=True):
+            for name, value in zip(keys, opened.components.online.read(keys), strict=True):
                 transaction.put(name, value or b"")
-            transaction.put(key, opened._online.read([key])[0] or b"")
+            transaction.put(key, opened.components.online.read([key])[0] or b"")
 
         def get(names: list[bytes]) -> list[Any]:
             with raw.begin() as transaction:

@@ -26,15 +26,15 @@ def lines(*, full: bool) -> Iterator[Line]:
     folder = Path(tempfile.mkdtemp(prefix="schedule-"))
     opened = FeatureStore(folder, project="schedule", clock=lambda: NOW)
     opened.apply(_views())
-    dues, leases = ScheduleStates(opened._registry), Leases(opened._registry)
+    dues, leases = ScheduleStates(opened.components.registry), Leases(opened.components.registry)
     later = to_micros(NOW + timedelta(days=1))
     names = [f"{kind}view_{number}" for kind in ("", "upkeep:") for number in range(VIEWS)]
     for name in names:
         lease = leases.acquire(name, "benchmark", 30)
         assert lease is not None
         dues.move(lease, None, ScheduleState(lease.name, later, "done", settled_at=later), release=True)
-    scheduler = opened.scheduler()
-    database = opened._registry.database
+    scheduler = opened.scheduler.create()
+    database = opened.components.registry.database
 
     def bare() -> int:
         with database.reading() as connection:
@@ -50,7 +50,7 @@ def lines(*, full: bool) -> Iterator[Line]:
     before = _cpu_seconds()
     stop = Event()
     Timer(SECONDS, stop.set).start()
-    opened.schedule(stop, scheduler)
+    opened.scheduler.drive(scheduler, stop)
     share = (_cpu_seconds() - before) / SECONDS
     yield Line(
         f"a scheduler of {VIEWS} views that has nothing to do, {SECONDS} s", f"{share:.1%} of a core",

@@ -80,16 +80,16 @@ def _small_runs(kind: str, rows: int) -> float:
 def _fabricate(opened: FeatureStore, folder: Path) -> None:
     """Makes a source's files the history's first run, without what a run writes online."""
     [applied] = opened.catalog.views.values()
-    applied, transform = opened._at_hand.of(applied)
+    applied, transform = opened.components.definition_loader.of(applied)
     table, view = Table.of("bench", applied), applied.spec
-    reader = opened._open_source(view.source)
+    reader = opened.components.open_source(view.source)
     span = reader.span(None, None, START + timedelta(days=1), 2_000_000)
-    run = opened._ledger.begin(view.name, applied.data_version, 1, {"chunks": [], "cursor": dict(span.cursor)})
+    run = opened.components.ledger.begin(view.name, applied.data_version, 1, {"chunks": [], "cursor": dict(span.cursor)})
     staged = []
     for index, chunk in enumerate(span.chunks):
-        staged.append(opened._offline.stage(table, 1, index, shape_rows(reader.read(chunk), view, transform).rows))
-    opened._offline.commit(table, 1, staged)
-    opened._ledger.update(run, state="done")
+        staged.append(opened.components.offline.stage(table, 1, index, shape_rows(reader.read(chunk), view, transform).rows))
+    opened.components.offline.commit(table, 1, staged)
+    opened.components.ledger.update(run, state="done")
 
 
 def _fragmented() -> Iterator[Line]:
@@ -107,14 +107,14 @@ def _fragmented() -> Iterator[Line]:
             table = Table.of("bench", applied)
             for number in range(SMALL_RUNS):
                 rows = shape_rows(batch(number), applied.spec, None).rows
-                many._offline.commit(table, number + 1, [many._offline.stage(table, number + 1, 0, rows)])
-            last = many._ledger.begin(applied.spec.name, applied.data_version, SMALL_RUNS, {"chunks": [], "cursor": None})
-            many._ledger.update(last, state="done")
+                many.components.offline.commit(table, number + 1, [many.components.offline.stage(table, number + 1, 0, rows)])
+            last = many.components.ledger.begin(applied.spec.name, applied.data_version, SMALL_RUNS, {"chunks": [], "cursor": None})
+            many.components.ledger.update(last, state="done")
         floor = in_process("training", places["one"], str(spine), '["small"]', runs=5)
         before = in_process("training", places["many"], str(spine), '["small"]', runs=5)
         with store(places["many"]) as many:
             began = time.perf_counter()
-            [kept] = many.upkeep()
+            [kept] = many.admin.maintain()
             seconds = time.perf_counter() - began
             assert (kept.files_before, kept.files_after) == (SMALL_RUNS, 1)
         after = in_process("training", places["many"], str(spine), '["small"]', runs=5)
@@ -160,7 +160,7 @@ def _rebuilt() -> Line:
                 found["bare"].append(time.perf_counter() - began)
                 raw.flushall()
                 began = time.perf_counter()
-                assert opened.rebuild_online() == {"entities": REBUILT}
+                assert opened.admin.rebuild_online() == {"entities": REBUILT}
                 found["ours"].append(time.perf_counter() - began)
             raw.close()
     finally:

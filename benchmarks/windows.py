@@ -59,7 +59,7 @@ def _online() -> Iterator[Line]:
         plain, recent = _latest(12), _events()
         opened.apply([plain, recent])
         opened.materialize(start="1970-01-01", end="1970-01-31")
-        opened.rebuild_online()  # the history may be of an earlier run, the server is new
+        opened.admin.rebuild_online()  # the history may be of an earlier run, the server is new
         for rows, what in ((one, "1 row"), (hundred, "100 rows")):
             # At the events' end, so that the windows are full.
             ours, latest = in_turn(

@@ -30,7 +30,7 @@ def lines(*, full: bool) -> Iterator[Line]:
     made = view("entities", ENTITIES, 50 * ENTITIES, "e")  # nearly every row an entity of its own
     with materialized("entities", [made]) as opened:
         applied = opened.catalog.views["entities"]
-        parts = opened._offline.committed(Table.of("bench", applied), 1)
+        parts = opened.components.offline.committed(Table.of("bench", applied), 1)
         entries = [entry for part in parts for frame in part.read() for entry in online_entries("bench", applied, frame, 0)]
         pairs = [(entry.key, entry.value) for entry in entries]
         times: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -44,7 +44,7 @@ def lines(*, full: bool) -> Iterator[Line]:
                 raw.flushall()
                 online = RedisStore(server.url)
                 began = time.perf_counter()
-                writer = LatestWriter("bench", opened._offline, online, utc_now)
+                writer = LatestWriter("bench", opened.components.offline, online, utc_now)
                 assert writer.write_run(applied, parts, Silence(), first=True) == len(pairs)
                 times["ours"].append(time.perf_counter() - began)
                 online.close()

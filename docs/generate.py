@@ -26,16 +26,22 @@ from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
 from featurestore.definitions.window import Aggregation, aggregate
+from featurestore.maintenance.admin import Admin
 from featurestore.maintenance.delete_project import Removed, TeardownReport
 from featurestore.maintenance.doctor import DoctorReport, Finding
 from featurestore.maintenance.status import StatusReport, ViewStatus
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
+from featurestore.materialization.runs import Runs
+from featurestore.materialization.versions import Versions
 from featurestore.privacy.forget import ErasedEntry, ForgetReport
+from featurestore.registry.api_keys import Key, Keys
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
-from featurestore.streams.control import SetAsideEntry, Streams, StreamStatus
+from featurestore.scheduling.api import SchedulerApi
+from featurestore.scheduling.upcoming import Upcoming
+from featurestore.streams.control import DeadLetterEntry, DeadLetters, Streams, StreamStatus
 from featurestore.streams.counts import StreamCounts
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -82,7 +88,11 @@ GROUPS: dict[str, list[Any]] = {
     ],
     "References": [ViewReference, FeatureReference],
     "The client": [RemoteFeatureStore, RemoteRows, PushedRows],
-    "The streams": [Streams, StreamStatus, SetAsideEntry, StreamCounts],
+    "Runs and versions": [Runs, Versions],
+    "The scheduler": [SchedulerApi, Upcoming],
+    "The streams": [Streams, StreamStatus, DeadLetters, DeadLetterEntry, StreamCounts],
+    "API keys": [Keys, Key],
+    "Administration": [Admin],
     "Results": [
         OnlineRows,
         MaterializeSummary,

@@ -1,8 +1,9 @@
 """Attributes that are computed once, at first use, by whichever thread comes first."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import RLock
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from featurestore.errors import ClosedError
 from featurestore.forking import tell_of_forks
@@ -10,18 +11,15 @@ from featurestore.forking import tell_of_forks
 ValueT = TypeVar("ValueT")
 
 
-class Closing(Protocol):
-    """What is to be given back."""
-
-    def close(self) -> None:
-        """Gives it back. Closing twice is no error."""
-
-
 class MadeOnce:
-    """Has attributes that are made once. After ``close_made`` none is made any more."""
+    """An object whose ``@once`` attributes are made at first use, under one lock. After ``close`` none can be made.
+
+    Attributes decorated with ``@closed_with_owner`` are closed by ``close``, the last one made first.
+    """
 
     def __init__(self) -> None:
         self._closed = False
+        self._to_close = ExitStack()
         self.after_fork()
         tell_of_forks(self)
 
@@ -30,30 +28,34 @@ class MadeOnce:
         self._making = RLock()
 
     def require_open(self) -> None:
-        """Raises ``ClosedError`` where the owner was closed."""
+        """Raise ``ClosedError`` if the object is closed."""
         if self._closed:
             raise ClosedError
 
-    def close_made(self, names: tuple[str, ...]) -> None:
-        """Closes the attributes of these names, as far as they were made, and forgets all that were made."""
+    def made(self, name: str) -> Any:
+        """Return an attribute if it has been made, else None; nothing is made."""
+        return self.__dict__.get(name)
+
+    def close(self) -> None:
+        """Close the attributes that need it and drop all of them. Idempotent; using the object afterwards is a ``ClosedError``."""
         with self._making:
             self._closed = True
-            made = {
-                name: self.__dict__.pop(name) for name in list(self.__dict__) if isinstance(getattr(type(self), name, None), once)
-            }
-        for name in names:
-            if name in made:
-                made[name].close()
+            for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), once)]:
+                del self.__dict__[name]
+            to_close = self._to_close.pop_all()
+        to_close.close()
 
 
 class once(Generic[ValueT]):  # noqa: N801 - a decorator, as functools.cached_property is one
-    """Makes an attribute of a method of a ``MadeOnce``: called once, by one thread while the others wait.
+    """Turn a method of a ``MadeOnce`` into an attribute: the method runs once, in one thread, while the others wait.
 
     ``functools.cached_property`` has no lock since Python 3.12: two threads may make two stores, of which one leaks.
 
     Raises:
-        ClosedError: when it is asked for after its owner was closed.
+        ClosedError: the owner is closed.
     """
+
+    _closes = False
 
     def __init__(self, make: Callable[[Any], ValueT]) -> None:
         self._make = make
@@ -69,12 +71,20 @@ class once(Generic[ValueT]):  # noqa: N801 - a decorator, as functools.cached_pr
     def __get__(self, owner: MadeOnce, kind: type) -> ValueT: ...
 
     def __get__(self, owner: MadeOnce | None, kind: type) -> "once[ValueT] | ValueT":
-        # Once it is made it stands in the owner's dictionary, and Python does not come here any more.
+        # Once it is made it is in the owner's dictionary, and Python does not come here again.
         if owner is None:
             return self
         with owner._making:
             owner.require_open()
             if self._name not in owner.__dict__:
-                owner.__dict__[self._name] = self._make(owner)
+                owner.__dict__[self._name] = made = self._make(owner)
+                if self._closes:
+                    owner._to_close.callback(made.close)  # type: ignore[attr-defined]  # as the decorator says
             value: ValueT = owner.__dict__[self._name]
             return value
+
+
+class closed_with_owner(once[ValueT]):  # noqa: N801 - a decorator, as once is
+    """As ``once``, for a value whose ``close()`` is called when the owner closes."""
+
+    _closes = True

@@ -1,7 +1,7 @@
-"""FeatureStore: the one facade."""
+"""FeatureStore: the one entry point of the library."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -9,35 +9,42 @@ from typing import TYPE_CHECKING, Any, overload
 import polars as pl
 
 from featurestore.adapters import run_sql
-from featurestore.clock import Clock, utc_now
-from featurestore.config import load_settings
+from featurestore.clock import Clock, parse_duration, parse_instant, utc_now
+from featurestore.components import Components
+from featurestore.config import Settings, load_settings
 from featurestore.definitions.catalog import Catalog
-from featurestore.definitions.reference import parse_references
-from featurestore.errors import NotFoundError
-from featurestore.online.plan import OnlinePlan
-from featurestore.operations import Operations
+from featurestore.definitions.source import Source
+from featurestore.errors import DefinitionError, NotFoundError, RequestError
 from featurestore.retrieval.online_result import OnlineRows
-from featurestore.selection.select import Selection, select
 
 if TYPE_CHECKING:
+    from featurestore.maintenance.admin import Admin
+    from featurestore.maintenance.status import StatusReport
+    from featurestore.materialization.progress import Progress
+    from featurestore.materialization.results import MaterializeSummary, PushSummary
+    from featurestore.materialization.runs import Runs
+    from featurestore.materialization.versions import Versions
+    from featurestore.registry.api_keys import Keys
     from featurestore.registry.diff import Plan
+    from featurestore.scheduling.api import SchedulerApi
+    from featurestore.streams.control import Streams
 
 
-class FeatureStore(Operations):
+class FeatureStore:
     """A project's feature store: define, apply, materialize, fetch training frames, look features up.
 
-    Nothing is opened before it is used. One store may be used by several threads; ``close()`` it, or use it in a ``with``
-    block, where it is not to live as long as the process.
+    Nothing is opened before it is used. Threads may share a store. ``close()`` it, or use it in a ``with`` block, if it should
+    not live as long as the process.
 
     Args:
         root: the project's folder. Settings come from its ``featurestore.toml``, if there is one, then from
             ``FEATURESTORE_*`` variables, then from the keywords here.
         project, definitions, registry, offline, online, engine: the settings of these names.
-        clock: tells the present; a replay or a test brings its own.
+        clock: returns the present; a replay or a test brings its own.
         settings: any other setting, by name.
 
     Raises:
-        ConfigError: the folder is not there, or a setting is unknown or of the wrong form.
+        ConfigError: the folder does not exist, or a setting is unknown or malformed.
 
     Example:
         >>> from featurestore import Entity
@@ -61,7 +68,19 @@ class FeatureStore(Operations):
         **settings: Any,
     ) -> None:
         chosen = {"project": project, "definitions": definitions, "registry": registry, "offline": offline, "online": online}
-        super().__init__(load_settings(root, **chosen, engine=engine, **settings), clock)
+        self._components = Components(load_settings(root, **chosen, engine=engine, **settings), clock)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, as they were when the store was made."""
+        return self._components.settings
+
+    @property
+    def components(self) -> Components:
+        """What the store is made of: for the server, the command line and tests. Its names may change between versions."""
+        return self._components
+
+    # -- definitions -----------------------------------------------------------------------------------------------------
 
     def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
         """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
@@ -72,8 +91,8 @@ class FeatureStore(Operations):
         Raises:
             DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
         """
-        definitions = self._at_hand.load(objects)
-        return self._applier.plan(definitions, partial=objects is not None)
+        definitions = self._components.definition_loader.load(objects)
+        return self._components.applier.plan(definitions, partial=objects is not None)
 
     def apply(
         self,
@@ -98,16 +117,138 @@ class FeatureStore(Operations):
             UnprotectError: a personal feature would not be personal any more.
             ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
         """
-        definitions = self._at_hand.load(objects)
+        components = self._components
+        definitions = components.definition_loader.load(objects)
         options = {"partial": objects is not None, "allow_breaking": allow_breaking, "allow_unprotect": allow_unprotect}
-        before = self._watch.refresh()
-        plan, catalog = self._applier.apply(definitions, **options, expected=expected)
-        self._epochs.outgrow(before, catalog)
-        self._watch.use(catalog)
-        self._at_hand.take(definitions, partial=objects is not None)
+        before = components.catalog_cache.refresh()
+        plan, catalog = components.applier.apply(definitions, **options, expected=expected)
+        components.online_epochs.outgrow(before, catalog)
+        components.catalog_cache.use(catalog)
+        components.definition_loader.take(definitions, partial=objects is not None)
         return plan
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    @property
+    def catalog(self) -> Catalog:
+        """What is applied, to browse and search: entities, sources, views and services by name."""
+        return self._components.catalog_cache.refresh()
+
+    # -- data in ---------------------------------------------------------------------------------------------------------
+
+    def materialize(
+        self,
+        views: Iterable[Any] | None = None,
+        *,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        chunk: timedelta | str | None = None,
+        parallel: int = 1,
+        dry_run: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "MaterializeSummary":
+        """Brings what is new in the views' sources into the history and the online store.
+
+        A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17). A view that
+        was changed is given to readers once it is done; until then they are given the version before.
+
+        Args:
+            views: the views, as classes or names; None for all that are applied.
+            start: read from this available time on, inclusive, even what was read before; None for what is new.
+            end: read what is available by this instant, inclusive; None for now.
+            chunk: read in spans of available time of this length (``"1d"``), each a run, from ``start`` or the source's first
+                row on. A span that is done is not done again when the same backfill is repeated.
+            parallel: how many views at once; together they hold as many rows as one would.
+            dry_run: read and check only, and write nothing.
+            progress: is told how it gets on.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: a view is not applied.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            SourceError: a source is not there, or not what its definition says.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
+            StoreError: a store cannot be reached; the next call goes on where this one stopped.
+        """
+        from featurestore.materialization.backfill import Backfill
+        from featurestore.materialization.results import MaterializeSummary
+
+        components = self._components
+        until = components.clock() if end is None else parse_instant(end)
+        if until > components.clock():
+            raise RequestError(f"end={end!s} lies in the future, when more rows may exist. Leave it out: the default is now.")
+        since = None if start is None else parse_instant(start)
+        if parallel < 1:
+            raise RequestError(f"parallel={parallel} must be at least 1: it is the number of views to materialize at once.")
+        job, chosen, bind = components.materializer(progress), components.views(views), components.definition_loader.of
+        if since is not None and since.year == 1 and not dry_run:
+            # A source that is read again from its beginning goes on without rows that exist nowhere any more.
+            for applied in chosen:
+                components.history_checks.mend(applied, give_up=True)
+        if chunk is None:
+            done = job.materialize_all(chosen, bind, start=since, end=until, dry_run=dry_run, parallel=parallel)
+            return MaterializeSummary(done)
+        if dry_run:
+            raise RequestError("dry_run=True writes nothing that a later span could continue from; leave chunk= out.")
+        length = _chunk_length(chunk)
+        backfill = Backfill(job, components.ledger, components.open_source, progress)
+        return MaterializeSummary(backfill.run(chosen, bind, start=since, end=until, chunk=length, parallel=parallel))
+
+    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
+        """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
+
+        They take the same transforms and checks as in a run. Rows that are known already are passed over, so pushing them
+        again changes nothing, nor does a run that finds them in the source later (S17).
+
+        Args:
+            source: the source, or its name.
+            rows: rows as the source has them: a Polars or pandas frame, an Arrow table, a list of dictionaries or a mapping of
+                columns.
+            views: the views to push to, as classes or names; None for all views on the source.
+
+        Returns:
+            A summary for each view; print it.
+
+        Raises:
+            NotFoundError: the source or a view is not applied.
+            RequestError: a column is missing, unknown or of another type; a view is not on the source.
+            DefinitionError: a definition changed since it was applied, or its transform fails.
+            RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``; nothing was written.
+            StoreError: a store cannot be reached; pushing the rows again completes it.
+
+        Example:
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> at = datetime(2013, 7, 1, 12)
+            >>> rows = pl.DataFrame(schema={"origin": pl.String, "at": pl.Datetime, "temp": pl.Float64})
+            >>> observations = FrameSource("observations", rows, event_time="at")
+            >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations):
+            ...     temp: float | None
+            >>> with FeatureStore(".", project="flights") as store:
+            ...     plan = store.apply([Weather])
+            ...     [pushed] = store.push(observations, [{"origin": "JFK", "at": at, "temp": 79.0}])
+            ...     row = store.online(Weather, [{"origin": "JFK"}]).to_dicts()[0]
+            >>> pushed.rows_new, row
+            (1, {'origin': 'JFK', 'temp': 79.0})
+        """
+        from featurestore.materialization.push import frame_of
+        from featurestore.materialization.results import PushSummary
+
+        components = self._components
+        name = source.name if isinstance(source, Source) else source
+        catalog = components.catalog_cache.refresh()
+        if name not in catalog.sources:
+            raise NotFoundError("applied source", name, catalog.sources, "Definitions take effect once they are applied.")
+        chosen = [view for view in components.views(views) if views is not None or view.spec.source.name == name]
+        for view in chosen:
+            if view.spec.source.name != name:
+                other = view.spec.source.name
+                raise RequestError(f"View {view.spec.name!r} is on source {other!r}, not on {name!r}: push its rows there.")
+        if not chosen:
+            raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
+        return PushSummary(components.pusher.push([components.definition_loader.of(view) for view in chosen], frame_of(rows)))
+
+    # -- data out --------------------------------------------------------------------------------------------------------
 
     @overload
     def training_frame(
@@ -144,15 +285,15 @@ class FeatureStore(Operations):
         """
         from featurestore.retrieval.spine import read_spine, reading_spine
 
-        selection = self._select(self._watch.refresh(), features)
+        reader, selection = self._components.training_reader, self._components.select(features)
         rows = read_spine(spine, self.settings.root, self.sql)
         if sink is not None:
             path = self.settings.root / Path(sink).expanduser()
-            self._training.sink(rows, selection, path, time=time, as_known=as_known)
+            reader.sink(rows, selection, path, time=time, as_known=as_known)
             return pl.scan_parquet(path)
         with reading_spine("The lazy spine"):
             frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
-        return self._training.frame(frame, selection, time=time, as_known=as_known)
+        return reader.frame(frame, selection, time=time, as_known=as_known)
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
         """Looks features up: the values that a training frame would have for this instant (S14, S16).
@@ -173,24 +314,16 @@ class FeatureStore(Operations):
             RequestError: a row lacks a join key, or has one of the wrong type.
             OnlineStoreError: the store cannot be reached.
         """
-        reader = self._reader
-        return reader.read(reader.plan(features, self._select_current), rows, at)
+        reader = self._components.online_reader
+        return reader.read(reader.plan(features, self._components.select_cached), rows, at)
 
     async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
-        """Looks features up like ``online``, without blocking the event loop while the store answers.
+        """Looks features up like ``online``, without blocking the event loop while the store answers."""
+        reader = self._components.online_reader
+        return await reader.read_async(reader.plan(features, self._components.select_cached), rows, at)
 
-        Instead of features it takes their plan, which ``compile`` returned: the answer is of the catalog that the plan is of.
-        """
-        reader = self._reader
-        plan = features if isinstance(features, OnlinePlan) else reader.plan(features, self._select_current)
-        return await reader.read_async(plan, rows, at)
-
-    def compile(self, selection: Selection) -> OnlinePlan:
-        """Returns the plan of look-ups of a selection, for ``online_async``; a server keeps it while the catalog is the same."""
-        return self._reader.compile(selection)
-
-    def example(self, features: str) -> dict[str, Any]:
-        """Returns a look-up to begin with, that shows its form: ``store.online(**store.example("delay_model"))``.
+    def sample_request(self, features: str) -> dict[str, Any]:
+        """Returns a look-up to begin with, that shows its form: ``store.online(**store.sample_request("delay_model"))``.
 
         Its keys and the fields of requests are invented by their types: no entity that the stores have is named by it.
 
@@ -202,7 +335,7 @@ class FeatureStore(Operations):
         """
         from featurestore.retrieval.sample_request import Examples
 
-        return Examples(self._clock).look_up(features, self._select_current)
+        return Examples(self._components.clock).look_up(features, self._components.select_cached)
 
     def feature_log(self, service: Any) -> pl.LazyFrame:
         """Returns what a server answered for a service that has ``log=``, as far as it was sampled.
@@ -214,10 +347,10 @@ class FeatureStore(Operations):
             NotFoundError: the service is not applied.
         """
         name = getattr(service, "name", service)
-        services = self._watch.refresh().services
+        services = self._components.catalog_cache.refresh().services
         if name not in services:
             raise NotFoundError("applied feature service", name, services)
-        return self._feature_log.read(self.settings.project, name)
+        return self._components.feature_log.read(self.settings.project, name)
 
     def sql(self, query: str) -> pl.DataFrame:
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
@@ -228,8 +361,62 @@ class FeatureStore(Operations):
             NotFoundError: the query names a table that is no view.
             RequestError: the query is refused; the message is DuckDB's.
         """
-        tables = {name: self._table(applied) for name, applied in self._watch.refresh().served.items()}
-        return run_sql(query, tables, self._offline)
+        tables = {
+            name: self._components.table(applied) for name, applied in self._components.catalog_cache.refresh().served.items()
+        }
+        return run_sql(query, tables, self._components.offline)
+
+    # -- state -----------------------------------------------------------------------------------------------------------
+
+    def status(self) -> "StatusReport":
+        """Return the status of each view: its rows, its freshness against its target, its last and next run; print it."""
+        from featurestore.maintenance.project_status import project_status
+
+        return project_status(self._components, self.scheduler.tasks())
+
+    def close(self) -> None:
+        """Close files, connections and threads. Idempotent; any other use afterwards raises ``ClosedError``."""
+        self._components.close()
+
+    # -- by subject ------------------------------------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> "Runs":
+        """The runs: ``list``, ``get``, ``rejected_rows``."""
+        from featurestore.materialization.runs import Runs
+
+        return Runs(self._components)
+
+    @property
+    def versions(self) -> "Versions":
+        """The versions of views: ``list``, ``rollback``, ``undo_rollback``."""
+        from featurestore.materialization.versions import Versions
+
+        return Versions(self._components)
+
+    @property
+    def scheduler(self) -> "SchedulerApi":
+        """Scheduling: ``run_once``, ``run_until``, ``upcoming``."""
+        from featurestore.scheduling.api import SchedulerApi
+
+        return SchedulerApi(self._components)
+
+    @property
+    def streams(self) -> "Streams":
+        """The streams: ``run`` pushes what arrives, ``status`` shows how far behind they are, ``dead_letters``."""
+        return self._components.streams
+
+    @property
+    def keys(self) -> "Keys":
+        """The API keys of the project's server: ``create``, ``list``, ``revoke``."""
+        return self._components.api_keys
+
+    @property
+    def admin(self) -> "Admin":
+        """Administration: ``doctor``, ``maintain``, ``backup``, ``forget``, ``rebuild_online``, ``delete_project`` and more."""
+        from featurestore.maintenance.admin import Admin
+
+        return Admin(self._components)
 
     def __enter__(self) -> "FeatureStore":
         return self
@@ -241,10 +428,9 @@ class FeatureStore(Operations):
         settings = self.settings
         return f"FeatureStore({str(settings.root)!r}, project={settings.project!r}, online={settings.online!r})"
 
-    # -- within ----------------------------------------------------------------------------------------------------------
 
-    def _select(self, catalog: Catalog, features: Any) -> Selection:
-        return select(catalog, parse_references(features))
-
-    def _select_current(self, features: Any) -> Selection:
-        return self._select(self._watch.current, features)
+def _chunk_length(chunk: timedelta | str) -> int:
+    try:
+        return parse_duration(chunk)
+    except DefinitionError as error:
+        raise RequestError(f"chunk={chunk!r} is not a duration. {error.problem}") from error

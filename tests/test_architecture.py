@@ -95,11 +95,21 @@ ROWS: dict[str, tuple[str, ...]] = {
         "streams.*",
         "windows.writer",
     ),
-    "store": ("adapters", "parts", "care", "operations", "store", ""),
+    "components": ("adapters", "components"),
+    "store": (
+        "maintenance.admin",
+        "maintenance.project_checks",
+        "maintenance.project_status",
+        "materialization.runs",
+        "materialization.versions",
+        "scheduling.api",
+        "store",
+        "",
+    ),
     "client": ("client", "client.*"),
     "server and cli": ("server", "server.*", "cli", "cli.*", "demo", "demo.*"),
 }
-"""The rows from top to bottom, each with its modules' names inside the package; the first pattern that fits counts."""
+"""The rows from top to bottom, each with its modules' names inside the package; a whole name counts before a pattern."""
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "apscheduler": ("scheduling.*",),
@@ -208,6 +218,9 @@ def tree_of(module: str) -> ast.Module:
 
 
 def row_of(module: str) -> int:
+    for number, patterns in enumerate(ROWS.values()):
+        if module in patterns:
+            return number
     for number, patterns in enumerate(ROWS.values()):
         if any(fnmatchcase(module, pattern) for pattern in patterns):
             return number
@@ -324,6 +337,7 @@ def test_the_server_the_command_line_and_the_demo_talk_to_the_store() -> None:
     wrong = [
         f"{module}, line {each.line}: {each.module}; ask the store"
         for module in in_row("server and cli")
+        if module != "server.backend"  # which is the server's way to the store
         for each in ours(module)
         if not each.for_types and row_name(each.module) in hidden
     ]

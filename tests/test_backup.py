@@ -75,7 +75,7 @@ def test_a_backup_under_writes_has_all_that_was_there_when_it_began(tmp_path: Pa
         writer.start()
         wait_until(lambda: pushed >= 150 or bool(failed), "nothing is pushed")
         before = pushed
-        made = store.backup(tmp_path / "backup")
+        made = store.admin.backup(tmp_path / "backup")
         after = pushed
         stop.set()
         writer.join()
@@ -88,12 +88,12 @@ def test_a_backup_under_writes_has_all_that_was_there_when_it_began(tmp_path: Pa
         other.apply(views)
         sold = frame(other)["sold"].sum()
         assert before <= sold <= after + 5
-        other.rebuild_online()
+        other.admin.rebuild_online()
         at = BEGAN + timedelta(days=1)
         rows = other.online(["last_sale", "takings"], [{"shop": shop} for shop in range(7)], at=at).to_polars()
         assert rows.equals(frame(other).drop("t"))
         assert frame_after_all(other).equals(whole)
-        assert [each for each in other.doctor() if each.state == "error"] == []
+        assert [each for each in other.admin.doctor() if each.state == "error"] == []
 
 
 def frame_after_all(store: FeatureStore) -> pl.DataFrame:
@@ -107,7 +107,7 @@ def test_a_registry_on_postgresql_is_left_to_its_own_tools(tmp_path: Path, postg
     with FeatureStore(tmp_path, registry=postgres_url, project="backed_up_elsewhere") as store:
         store.apply(definitions(SALES.head(3)))
         store.materialize()
-        made = store.backup("copy")
+        made = store.admin.backup("copy")
     assert not made.registry
     assert "pg_dump" in str(made)
     assert not (tmp_path / "copy" / "registry.db").exists()
@@ -117,7 +117,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "old").touch()
     with FeatureStore(tmp_path) as store, pytest.raises(RequestError, match="not an empty folder"):
-        store.backup("copy")
+        store.admin.backup("copy")
 
 
 def test_the_command(tmp_path: Path) -> None:

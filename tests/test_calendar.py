@@ -74,8 +74,8 @@ def test_s1_an_event_of_the_first_day_is_a_row_like_any_other(store: FeatureStor
         pushed = store.push(source, rows.head(1).with_columns(u=pl.lit("d")))
         assert [each.rows_new for each in pushed] == [1, 1]
     store.materialize(start=FIRST)
-    store.rebuild_online()
-    store.upkeep()
+    store.admin.rebuild_online()
+    store.admin.maintain()
     spine = pl.DataFrame({"u": ["a", "a", "d", "b"], "t": [FIRST, LAST, FIRST, LAST]})
     for view in VIEWS:
         trained = store.training_frame(spine, view, time="t").drop("t").to_dicts()
@@ -90,7 +90,7 @@ def test_s19_a_pushed_time_beyond_the_calendar_is_rejected_alone(time: str, stor
         pushed = store.push("plain", [{"u": "e", "at": time, "x": 1.0}, {"u": "f", "at": "2023-12-31T23:59", "x": 2.0}])
         assert [each.reasons for each in pushed] == [{"at lies outside the years 1 to 9999": 1}] * 2
     assert store.online(Kept, [{"u": "e"}, {"u": "f"}]).status == {"x": ["missing", "present"]}
-    assert store.rejected("kept").height == 1
+    assert store.runs.rejected_rows("kept").height == 1
 
 
 BEYOND = [
@@ -171,7 +171,7 @@ def test_s19_rejected_rows_can_be_looked_at_whatever_times_they_hold(tmp_path: P
         store.apply([view])
         [summary] = store.materialize()
         assert summary.reasons == {"x is null": 3}
-        rejected = store.rejected(view)
+        rejected = store.runs.rejected_rows(view)
         assert rejected.select(FAR.columns).to_dicts() == TOLD
         assert "infinity" in str(rejected.select("day", "time"))
         [pushed] = store.push("far", rows)
@@ -179,7 +179,7 @@ def test_s19_rejected_rows_can_be_looked_at_whatever_times_they_hold(tmp_path: P
         # What an earlier version kept as it was.
         for path in tmp_path.rglob("run-*.parquet"):
             pl.read_parquet(path).drop(FAR.columns).hstack(FAR).write_parquet(path)
-        assert store.rejected(view).select(FAR.columns).to_dicts()[:3] == TOLD
+        assert store.runs.rejected_rows(view).select(FAR.columns).to_dicts()[:3] == TOLD
 
 
 @pytest.mark.parametrize("zone", ["+05:30", "-03:00", "UTC+1", "Nowhere/City"])

@@ -65,9 +65,9 @@ def test_the_demo_rejects_and_counts_rows_without_an_event_time(made: tuple[Path
     assert "plane: 70 rejected: built_at is null" in told
     assert "carrier_delays: 521 rejected: departed_at is null" in told
     with FeatureStore(folder) as store:
-        assert store.rejected("plane")["_reason"].unique().to_list() == ["built_at is null"]
+        assert store.runs.rejected_rows("plane")["_reason"].unique().to_list() == ["built_at is null"]
         flights = pl.read_parquet(folder / "data" / "flights" / "*.parquet")
-        assert store.rejected("last_departure").height == flights["departed_at"].null_count() == 521
+        assert store.runs.rejected_rows("last_departure").height == flights["departed_at"].null_count() == 521
 
 
 def test_the_demo_may_run_again(made: tuple[Path, bool, str], tmp_path: Path) -> None:

@@ -61,17 +61,17 @@ def project(folder: Path, **settings: object) -> FeatureStore:
     store.apply([view_of(source, KEYS, {"x": float | None}), W])
     store.materialize()
     store.push("rows", rows.with_columns(x=pl.col("x") + 1))
-    store.forget("entity_v", {"k": "k0"})
-    store._feature_log.append(store.settings.project, "service", answers((0, "ann", 1.0)))
+    store.admin.forget("entity_v", {"k": "k0"})
+    store.components.feature_log.append(store.settings.project, "service", answers((0, "ann", 1.0)))
     store.push("rows", rows.with_columns(x=pl.col("x") + 2))
-    store.upkeep(retention=timedelta(0))
+    store.admin.maintain(retention=timedelta(0))
     return store
 
 
 def test_k11_what_a_project_keeps_is_its_owners_alone(tmp_path: Path) -> None:
     with project(tmp_path / "project") as store:
         assert not open_to_others(tmp_path / "project" / ".featurestore")
-        store.backup("copy")
+        store.admin.backup("copy")
         assert not open_to_others(tmp_path / "project" / "copy")
 
 

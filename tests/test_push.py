@@ -150,7 +150,7 @@ def test_s17_a_run_over_the_same_rows_later_changes_nothing(tmp_path: Path) -> N
         assert (summary.rows_read, summary.rows_written, summary.rows_online) == (3, 0, 0)
         assert store.sql("from v order by all").equals(before[0])
         assert store.online(view, [{"k": "a", "n": 0}]).to_dicts() == before[1]
-        assert [(run.seq, run.state, run.rows_written) for run in store.runs("v")] == [(2, "done", 0), (1, "done", 3)]
+        assert [(run.seq, run.state, run.rows_written) for run in store.runs.list("v")] == [(2, "done", 0), (1, "done", 3)]
         assert [each.rows_new for each in store.push(source, frame)] == [0]
 
 
@@ -197,7 +197,7 @@ def test_s19_what_fails_a_check_is_kept_and_told() -> None:
             [pushed] = store.push("rows", rows)
             assert (pushed.rows_rejected, pushed.rows_waiting) == (2, 1)
             assert dict(pushed.reasons) == {"n is null": 1, "k is null": 1}
-        assert sorted(store.rejected(view)["_reason"].to_list()) == ["k is null", "n is null"]
+        assert sorted(store.runs.rejected_rows(view)["_reason"].to_list()) == ["k is null", "n is null"]
         assert values(store, view) == (1.0, 2)
         store.push("rows", [{"k": "a", "at": soon, "x": 3.0, "n": 3}])
         assert values(store, view) == (3.0, 3)
@@ -214,7 +214,7 @@ def test_s18_a_pushed_row_that_is_not_known_yet_waits_and_is_pushed_again(ahead:
             assert (pushed.rows_read, pushed.rows_rejected, pushed.rows_waiting) == (2, 0, 1)
             assert "waiting 1: not known yet; push them again" in repr(store.push("rows", [row]))
         assert values(store, view) == (1.0, 2)
-        assert store.rejected(view).is_empty()
+        assert store.runs.rejected_rows(view).is_empty()
         assert store.status()[0].rows == 1
         clock.micros += ahead
         [pushed] = store.push("rows", [row])
@@ -238,7 +238,7 @@ def test_a_view_that_fails_on_rejects_keeps_all_views_from_being_written() -> No
             store.push(source, given_rows(("a", 1, 1.0, 1), ("a", 2, 1.0, None)))
         assert [each.rows for each in store.status()] == [0, 0]
         assert values(store, view) == (None, None)
-        assert store.rejected("strict").height == 1
+        assert store.runs.rejected_rows("strict").height == 1
         assert [each.rows_new for each in store.push(source, given_rows(("a", 1, 1.0, 1)))] == [1, 1]
 
 
@@ -348,13 +348,13 @@ def test_a_log_that_has_grown_is_folded(monkeypatch: pytest.MonkeyPatch) -> None
             store.push("rows", given_rows(("a", minute, 1.0, minute)))
             assert values(store, view) == (1.0, minute)
             assert store.status()[0].rows == minute
-        assert [(run.seq, run.state, run.rows_read, run.rows_written) for run in store.runs("v")] == [
+        assert [(run.seq, run.state, run.rows_read, run.rows_written) for run in store.runs.list("v")] == [
             (2, "done", 4, 4),
             (1, "done", 4, 4),
         ]
         monkeypatch.setattr("featurestore.materialization.push._MOST_ROWS", 1)
         store.push("rows", given_rows(("a", 11, 1.0, 11)))
-        assert next(iter(store.runs("v"))).rows_written == 2
+        assert next(iter(store.runs.list("v"))).rows_written == 2
         assert [
             each.rows_new for each in store.push("rows", given_rows(*(("a", minute, 1.0, minute) for minute in range(1, 12))))
         ] == [1]
@@ -364,7 +364,7 @@ def test_a_dry_run_folds_nothing() -> None:
     with project() as (store, _, _clock):
         store.push("rows", given_rows(("a", 1, 1.0, 1)))
         store.materialize(dry_run=True)
-        assert store.runs("v") == []
+        assert store.runs.list("v") == []
 
 
 def test_a_fold_leaves_the_cursor_where_it_is(tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def test_s17_a_push_that_could_not_write_online_is_completed(monkeypatch: pytest
     with project() as (store, view, _):
         for number, complete in enumerate([lambda: store.push("rows", given_rows(("a", 1, 0.0, 1))), store.materialize], 1):
             with monkeypatch.context() as patch:
-                patch.setattr(store._online, "write", refuse)
+                patch.setattr(store.components.online, "write", refuse)
                 with pytest.raises(OnlineStoreError):
                     store.push("rows", given_rows(("a", number, 0.0, number)))
             assert values(store, view)[1] == (None if number == 1 else 1)
@@ -401,9 +401,9 @@ def test_s17_a_push_that_could_not_write_online_is_completed(monkeypatch: pytest
 def test_rebuilding_online_takes_what_was_pushed() -> None:
     with project() as (store, view, _):
         store.push("rows", given_rows(("a", 1, 1.0, 1)))
-        store._online.delete(b"")
+        store.components.online.delete(b"")
         assert values(store, view) == (None, None)
-        assert store.rebuild_online() == {"v": 1}
+        assert store.admin.rebuild_online() == {"v": 1}
         assert values(store, view) == (1.0, 1)
 
 

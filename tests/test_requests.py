@@ -240,7 +240,7 @@ def test_s14_a_row_after_the_read_is_not_served_but_for_the_clocks_skew(store: F
 
 
 def test_a_plan_of_the_catalog_before_is_not_kept(store: FeatureStore) -> None:
-    reader, select = store._reader, store._select_current
+    reader, select = store.components.online_reader, store.components.select_cached
     begun, applied = threading.Event(), threading.Event()
 
     def slow(features: Any) -> Any:
@@ -289,12 +289,12 @@ def test_a_view_without_rows_has_the_types_of_one_with(tmp_path: Path) -> None:
 
 
 def test_views_that_differ_in_case_alone_are_told_apart_by_their_exact_names(store: FeatureStore) -> None:
-    tables = {name: store._table(store.catalog.views["v"]) for name in ("abc", "ABC")}
+    tables = {name: store.components.table(store.catalog.views["v"]) for name in ("abc", "ABC")}
     from featurestore.offline.delta.sql import query_history
 
     for name in tables:
-        assert query_history(f"select * from {name}", tables, store._offline).height == 2  # noqa: S608 - the test's own
+        assert query_history(f"select * from {name}", tables, store.components.offline).height == 2  # noqa: S608 - the test's own
     for query in ("select * from abc, ABC", "select * from Abc"):
         with pytest.raises(RequestError, match="'ABC' and 'abc' differ only in case"):
-            query_history(query, tables, store._offline)
+            query_history(query, tables, store.components.offline)
     assert store.sql("select * from V").height == 2

@@ -202,8 +202,8 @@ def test_s4_order_by_decides_ties_before_the_values_do(tmp_path: Path, dtype: An
             assert winners(store) == [1.0, 1.0]
             store.apply([ordered(rows)])
             assert store.materialize()[0].rows_written == 0
-            store.rebuild_online()
-            store.upkeep()
+            store.admin.rebuild_online()
+            store.admin.maintain()
             assert winners(store) == [1.0, 1.0]
 
 

@@ -166,7 +166,7 @@ def live(store: FeatureStore, folder: Path, arriving: Arriving) -> None:
         assert served.drop(keys.columns).equals(trained.drop([*keys.columns, "at"]), null_equal=True)
         filled = sum(served[name].len() - served[name].null_count() for name in served.columns if name not in keys.columns)
         assert filled > 1_000
-        assert fresh.doctor().is_well, fresh.doctor()
+        assert fresh.admin.doctor().is_well, fresh.admin.doctor()
 
 
 pytestmark = pytest.mark.slow

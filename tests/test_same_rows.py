@@ -273,7 +273,7 @@ def test_s4_s9_no_text_changes_what_another_entity_has(tmp_path: Path, pushed: s
             assert trained == [(row["n"], row["different"]) for row in online] == [(3, 3), (1, 1)]
             assert store.sql("from charges").height == 4
             store.materialize()
-            store.rebuild_online()
+            store.admin.rebuild_online()
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def test_s1_s19_a_row_without_a_time_is_rejected_and_counted() -> None:
         [summary] = store.materialize()
         assert (summary.rows_read, summary.rows_written, summary.rows_rejected) == (3, 1, 2)
         assert summary.reasons == {"event is null": 1, "available is null": 1}
-        assert store.rejected(view)["_reason"].to_list() == ["event is null", "available is null"]
+        assert store.runs.rejected_rows(view)["_reason"].to_list() == ["event is null", "available is null"]
         assert store.online(view, [{"k": "a", "n": 0}]).to_dicts()[0]["x"] == 2.0
 
 

@@ -63,12 +63,12 @@ def test_the_doctor_tells_of_corrections_and_of_rows_taken_away(store: FeatureSt
     with store:
         store.apply([values_of(DeltaSource("o", "table", event_time="t"))])
         store.materialize()
-        told = {each.check: each for each in store.doctor()}
+        told = {each.check: each for each in store.admin.doctor()}
         assert (told["source of values"].state, told["corrections: values"].state) == ("ok", "ok")
         DeltaTable(tmp_path / "table").update({"v": "75.0"}, predicate="k = 1")
         [summary] = store.materialize()
         assert any("took away or changed rows" in notice for notice in summary.notices)
-        told = {each.check: each for each in store.doctor()}
+        told = {each.check: each for each in store.admin.doctor()}
         assert "version 1 of its Delta table" in told["source of values"].told
         assert told["corrections: values"].state == "warning"
         assert "1 keys have several rows of one instant" in told["corrections: values"].told
@@ -138,7 +138,7 @@ def test_s22_apply_and_doctor_warn_where_most_decimals_would_be_rejected(
         assert "Annotated[Decimal, pl.Decimal(" in told[0]
         again = store.apply([values_of(source)])
         assert (again.is_empty, [each for each in again.warnings if "S22" in each]) == (True, told)
-        assert [each.told for each in store.doctor() if each.state == "warning" and "S22" in each.told] == told
+        assert [each.told for each in store.admin.doctor() if each.state == "warning" and "S22" in each.told] == told
         if kind == "parquet":  # what was said comes true
             [summary] = store.materialize()
             assert summary.rows_rejected == 1

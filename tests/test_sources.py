@@ -305,7 +305,7 @@ def test_a_partition_has_the_type_that_the_view_declares(store: FeatureStore, tm
     assert store.online("texts", [{"code": "2A001"}]).to_dicts()[0]["v"] == 2.0
     assert store.online("windows", [{"code": "2A001"}]).to_dicts()[0]["n"] == 1
     assert summaries["numbers"].rows_rejected == 1
-    assert store.rejected("numbers").select("code", "_reason").to_dicts() == [
+    assert store.runs.rejected_rows("numbers").select("code", "_reason").to_dicts() == [
         {"code": "2A001", "_reason": "code cannot be read as int"}
     ]
     assert store.push("o", [{"code": "01001", "t": NOON, "v": 5.0}])[0].rows_new == 1
@@ -346,7 +346,7 @@ def test_s19_a_cell_that_cannot_be_read_rejects_its_row(store: FeatureStore, tmp
     for view in ("values", "sums"):
         [summary] = store.materialize([view])
         assert summary.rows_rejected == 2
-        rejected = store.rejected(view).sort("k").select("k", "t", "v", "_reason").to_dicts()
+        rejected = store.runs.rejected_rows(view).sort("k").select("k", "t", "v", "_reason").to_dicts()
         assert [(row["k"], row["_reason"]) for row in rejected] == [
             (2, "v cannot be read as float"),
             (3, "t cannot be read as datetime"),
@@ -388,7 +388,7 @@ def test_s19_times_out_of_the_calendar_are_rejected_everywhere_alike(
     [summary] = store.materialize()
     assert summary.reasons == {f"{column} lies outside the years 1 to 9999": 4}
     assert summary.rows_read == 5
-    assert store.rejected("sums" if windowed else "values")[column].dtype == pl.String
+    assert store.runs.rejected_rows("sums" if windowed else "values")[column].dtype == pl.String
 
 
 def test_s19_money_is_never_guessed(store: FeatureStore, postgres_dsn: str) -> None:
@@ -481,11 +481,11 @@ def test_s18_a_project_of_before_reads_its_files_again(store: FeatureStore, cloc
     store.apply([view])
     store.materialize(end=later(hours=-1))
     stamp = (tmp_path / "a.parquet").stat()
-    ledger, applied = store._ledger, store._registry.load().views["values"]
+    ledger, applied = store.components.ledger, store.components.registry.load().views["values"]
     cursor = {"through": int(NOON.timestamp() * 1e6), "files": {"a.parquet": [stamp.st_size, stamp.st_mtime_ns, True]}}
     run = ledger.begin("values", applied.data_version, 1, {"chunks": [], "cursor": cursor})
     # The version before had each run in the history too, also those that brought no rows.
-    assert store._offline.commit(Table.of("default", applied), run.seq, [], 0) == 0
+    assert store.components.offline.commit(Table.of("default", applied), run.seq, [], 0) == 0
     ledger.update(run, state="done")
     clock.now = later(minutes=1)
     store.materialize()
@@ -537,7 +537,7 @@ def test_s18_a_start_leaves_the_cursor_as_it_was(store: FeatureStore, clock: At,
 
 
 def cursor_of(store: FeatureStore) -> Any:
-    applied = store._registry.load().views["values"]
-    done = store._ledger.last_done("values", applied.data_version)
+    applied = store.components.registry.load().views["values"]
+    done = store.components.ledger.last_done("values", applied.data_version)
     assert done is not None
     return done.span["cursor"]

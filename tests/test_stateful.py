@@ -205,7 +205,7 @@ class Project(RuleBasedStateMachine):
 
     @rule()
     def upkeep(self) -> None:
-        self.store.upkeep()
+        self.store.admin.maintain()
 
     @rule()
     def restart(self) -> None:
@@ -215,7 +215,7 @@ class Project(RuleBasedStateMachine):
 
     @rule(card=st.sampled_from(KEYS))
     def somebody_is_forgotten(self, card: str) -> None:
-        self.store.forget(CARD, {"card": card})
+        self.store.admin.forget(CARD, {"card": card})
         self.forgotten.add(card)
         for view in self.views.values():
             for version in view.versions:
@@ -225,7 +225,7 @@ class Project(RuleBasedStateMachine):
     @rule(data=st.data())
     def somebody_may_come_back(self, data: st.DataObject) -> None:
         card = data.draw(st.sampled_from(sorted(self.forgotten)), label="back")
-        self.store.forget(CARD, {"card": card}, lift=True)
+        self.store.admin.unforget(CARD, {"card": card})
         self.forgotten.remove(card)
 
     @rule(name=st.sampled_from(KINDS))
@@ -243,7 +243,7 @@ class Project(RuleBasedStateMachine):
     def a_rollback(self, name: str) -> None:
         view = self.views[name]
         try:
-            catalog = self.store.rollback(name)
+            catalog = self.store.versions.rollback(name)
         except RollbackError:
             return
         view.served = catalog.served[name].data_version - 1
@@ -255,7 +255,7 @@ class Project(RuleBasedStateMachine):
     def rollbacks_are_undone(self) -> None:
         for name, view in self.views.items():
             if view.rolled_back:
-                catalog = self.store.rollback(name, undo=True)
+                catalog = self.store.versions.undo_rollback(name)
                 view.served = catalog.served[name].data_version - 1
                 view.rolled_back = False
 

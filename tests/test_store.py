@@ -109,8 +109,8 @@ def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read
         writer.apply([view_of(source, KEYS, FEATURES)])
         assert values(reader) == [None, None]
         asked = []
-        load = reader._registry.load
-        reader._registry.load = lambda: asked.append(1) or load()  # type: ignore[method-assign,func-returns-value]  # counts
+        load = reader.components.registry.load
+        reader.components.registry.load = lambda: asked.append(1) or load()  # type: ignore[method-assign,func-returns-value]  # counts
         values(reader)
         assert asked == []
         writer.apply([FeatureService("svc", ["v.x"])])
@@ -119,18 +119,18 @@ def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read
                 assert reader.online("svc", [{"k": "a"}]).to_dicts() == [{"k": "a", "x": None}]
                 break
             except NotFoundError:
-                reader._watch._stop.wait(0.01)
+                reader.components.catalog_cache._stop.wait(0.01)
         else:
             pytest.fail("the apply was not noticed")
 
 
 def test_a_definition_that_changed_since_the_apply_is_told(store: FeatureStore, source: Any) -> None:
     store.apply([view_of(source, KEYS, FEATURES, transform=lambda rows: rows.with_columns(x=pl.col("x") + 1))])
-    store._at_hand._given = Definitions()
+    store.components.definition_loader._given = Definitions()
     with pytest.raises(DefinitionError, match="has a transform, which lives in its definition, and that is not here"):
         store.materialize()
     changed = view_of(source, KEYS, FEATURES, transform=lambda rows: rows.with_columns(x=pl.col("x") + 2))
-    store._at_hand.take(store._at_hand.load([changed]), partial=True)
+    store.components.definition_loader.take(store.components.definition_loader.load([changed]), partial=True)
     with pytest.raises(DefinitionError, match="is defined otherwise than it was applied"):
         store.materialize()
 
@@ -157,17 +157,17 @@ def test_s19_on_reject_fail_writes_nothing_and_goes_on_once_the_source_is_mended
             store.materialize()
     assert store.status()[0].rows == 0
     assert values(store) == [None, None]
-    assert store.rejected(view)["k"].to_list() == ["c", "c"]
+    assert store.runs.rejected_rows(view)["k"].to_list() == ["c", "c"]
     frame_of(ROWS, POLARS_KEYS, POLARS).write_parquet(tmp_path / "data" / "0.parquet")
     assert store.materialize()[0].rows_written == 3
-    assert [run.state for run in store.runs(view)] == ["done", "failed", "failed"]
+    assert [run.state for run in store.runs.list(view)] == ["done", "failed", "failed"]
 
 
 def test_a_dry_run_writes_nothing(store: FeatureStore, source: Any) -> None:
     store.apply([view_of(source, KEYS, FEATURES)])
     [summary] = store.materialize(dry_run=True)
     assert (summary.rows_read, summary.rows_written) == (3, 0)
-    assert (store.status()[0].rows, store.runs()) == (0, [])
+    assert (store.status()[0].rows, store.runs.list()) == (0, [])
 
 
 def test_start_reads_a_span_again_and_leaves_the_cursor(store: FeatureStore, source: Any) -> None:
@@ -333,7 +333,7 @@ def test_a_registry_that_is_lost_loses_no_rows(store: FeatureStore, source: Any,
         assert anew.materialize()[0].rows_written == 1
         assert anew.status()[0].rows == 4
         assert [row["x"] for row in anew.online("v", [{"k": "a"}, {"k": "c"}])] == [5.0, 15.0]
-        assert [run.seq for run in anew.runs()] == [2]
+        assert [run.seq for run in anew.runs.list()] == [2]
 
 
 def test_a_new_online_store_is_filled_from_the_history(store: FeatureStore, source: Any, clock: Hand) -> None:
@@ -341,8 +341,8 @@ def test_a_new_online_store_is_filled_from_the_history(store: FeatureStore, sour
     store.materialize()
     with store_at(store.settings.root, clock, online="lmdb:other") as other:
         assert values(other) == [None, None]
-        assert other.rebuild_online() == {"v": 2}
-        assert other.rebuild_online(["v"]) == {"v": 0}
+        assert other.admin.rebuild_online() == {"v": 2}
+        assert other.admin.rebuild_online(["v"]) == {"v": 0}
         assert values(other) == values(store) == [5.0, None]
 
 
@@ -361,7 +361,7 @@ def test_a_view_that_fails_does_not_keep_the_others_from_being_done(store: Featu
 def test_a_repeated_run_with_nothing_new_writes_nothing_online(store: FeatureStore) -> None:
     store.apply([view_of(memory_of(frame_of(ROWS, POLARS_KEYS, POLARS)), KEYS, FEATURES)])
     assert store.materialize()[0].rows_online == 2
-    store._online.write = None  # type: ignore[assignment,method-assign]  # is not called
+    store.components.online.write = None  # type: ignore[assignment,method-assign]  # is not called
     [again] = store.materialize()
     assert (again.rows_read, again.rows_written, again.rows_online) == (3, 0, 0)
 
@@ -418,7 +418,9 @@ def test_a_source_of_the_wrong_shape_is_a_fault_at_apply(store: FeatureStore, so
 def test_one_view_that_differs_from_what_is_applied_does_not_stop_the_others(store: FeatureStore, source: Any) -> None:
     one, other = view_of(source, KEYS, FEATURES), view_of(source, KEYS, FEATURES, name="w")
     store.apply([one, other])
-    store._at_hand.take(store._at_hand.load([view_of(source, KEYS, {"x": float | None})]), partial=True)
+    store.components.definition_loader.take(
+        store.components.definition_loader.load([view_of(source, KEYS, {"x": float | None})]), partial=True
+    )
     with pytest.raises(DefinitionError, match="is defined otherwise"):
         store.materialize()
     assert {each.view: each.rows for each in store.status()} == {"v": 0, "w": 3}
@@ -471,8 +473,8 @@ def test_s16_a_ttl_that_became_longer_reaches_what_is_online(
         opened.materialize()
         plan = opened.apply([view_of(source, KEYS, FEATURES, ttl=ttl)])
         assert "rebuild" in str(plan)
-        opened.rebuild_online()
+        opened.admin.rebuild_online()
         clock.micros = 10 * 86_400_000_000
-        opened._online.sweep()
+        opened.components.online.sweep()
         assert values(opened) == [5.0, None]
         assert opened.online("v", [{"k": "a"}]).status["x"] == ["present"]

@@ -76,8 +76,8 @@ def test_a_changed_view_is_served_as_it_was_until_it_is_materialized(changed: Fe
     assert everywhere(changed) == FIRST
     changed.materialize()
     assert everywhere(changed) == SECOND
-    assert [each.served_since is not None for each in changed.versions("v")] == [False, True]
-    assert [each.rows for each in changed.versions("v")] == [3, 3]
+    assert [each.served_since is not None for each in changed.versions.list("v")] == [False, True]
+    assert [each.rows for each in changed.versions.list("v")] == [3, 3]
 
 
 def test_another_process_is_given_it_too(changed: FeatureStore, clock: Hand) -> None:
@@ -132,7 +132,7 @@ def test_a_feature_of_the_new_version_alone_cannot_be_asked_for_yet(store: Featu
     assert online(store, "v.n") == [(5,), (-3,)]
     store.materialize()
     assert online(store, "s") == [(5.0,), (None,)]
-    store.rollback("v")
+    store.versions.rollback("v")
     with pytest.raises(NotFoundError, match="rollback v --undo"):
         trained(store, "s")
 
@@ -150,34 +150,34 @@ def test_back_to_the_definition_before_takes_its_rows_up_again(changed: FeatureS
     assert everywhere(changed) == SECOND
     changed.materialize()
     assert everywhere(changed) == FIRST
-    assert [each.data_version for each in changed.versions("v")] == [1, 2, 1, 4, 1]
+    assert [each.data_version for each in changed.versions.list("v")] == [1, 2, 1, 4, 1]
 
 
 def test_a_rollback_and_back(changed: FeatureStore, clock: Hand) -> None:
     changed.materialize()
-    changed.rollback("v")
+    changed.versions.rollback("v")
     assert everywhere(changed) == FIRST
     clock.micros = 20
     changed.materialize()
     assert everywhere(changed) == FIRST
     with pytest.raises(RollbackError, match="no version that was served before"):
-        changed.rollback("v")
+        changed.versions.rollback("v")
     with pytest.raises(RequestError, match="goes without to="):
-        changed.rollback("v", to=1, undo=True)
-    changed.rollback("v", undo=True)
+        changed.versions.undo_rollback("v", to=1)
+    changed.versions.undo_rollback("v")
     assert everywhere(changed) == SECOND
-    changed.rollback("v", to=1)
+    changed.versions.rollback("v", to=1)
     assert everywhere(changed) == FIRST
 
 
 def test_an_online_store_filled_anew_has_what_is_served_and_what_is_applied(changed: FeatureStore, clock: Hand) -> None:
     changed.materialize()
-    changed.rollback("v")
+    changed.versions.rollback("v")
     with store_at(changed.settings.root, clock, online="lmdb:other") as other:
         assert online(other) == [(None, None)] * 2
-        other.rebuild_online()
+        other.admin.rebuild_online()
         assert online(other) == FIRST
-        other.rollback("v", undo=True)
+        other.versions.undo_rollback("v")
         assert online(other) == SECOND
 
 
@@ -221,8 +221,8 @@ def test_no_reader_sees_two_versions_in_one_row_nor_none(tmp_path: Path, clock: 
                 apply(number)
                 store.materialize()
                 for _ in range(2):
-                    store.rollback("v")
-                    store.rollback("v", undo=True)
+                    store.versions.rollback("v")
+                    store.versions.undo_rollback("v")
         finally:
             stop.set()
             for thread in threads:
@@ -353,7 +353,7 @@ def test_a_run_that_was_staged_before_the_feature_came_is_completed(
         raise RollbackError("not now")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store._offline, "commit", refused)
+        patched.setattr(store.components.offline, "commit", refused)
         with pytest.raises(RollbackError):
             store.materialize()
     store.apply([view_of(source, KEYS, FEATURES)])
@@ -366,7 +366,9 @@ def test_a_run_that_was_staged_before_the_feature_came_is_completed(
 
 
 def spans(store: FeatureStore) -> list[Any]:
-    return [run.span.get("backfill") for run in reversed(store.runs()) if run.data_version == store.catalog.views["v"].data_version]
+    return [
+        run.span.get("backfill") for run in reversed(store.runs.list()) if run.data_version == store.catalog.views["v"].data_version
+    ]
 
 
 def test_s17_a_backfill_in_spans_is_what_one_run_is(changed: FeatureStore) -> None:
@@ -378,14 +380,14 @@ def test_s17_a_backfill_in_spans_is_what_one_run_is(changed: FeatureStore) -> No
 
 
 def test_a_backfill_goes_on_where_it_was_interrupted(changed: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, calls = changed._offline.commit, iter(range(10))
+    commit, calls = changed.components.offline.commit, iter(range(10))
 
     def failing(*given: Any) -> int:
         if next(calls) == 1:
             raise RollbackError("now")
         return commit(*given)
 
-    monkeypatch.setattr(changed._offline, "commit", failing)
+    monkeypatch.setattr(changed.components.offline, "commit", failing)
     with pytest.raises(RollbackError):
         changed.materialize(chunk="2us")
     assert everywhere(changed) == FIRST

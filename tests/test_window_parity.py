@@ -103,7 +103,7 @@ def play(world: World, clock: Any, data: st.DataObject, *, replay: bool, early: 
             store.materialize(end=from_micros(now))
             world.note([row for row in scene.events if row.known <= now])
         elif step == "rebuild":
-            store.rebuild_online()
+            store.admin.rebuild_online()
         elif step == "wait":
             now += data.draw(st.sampled_from(waits))
             clock.micros = LATER if replay else now
@@ -244,7 +244,7 @@ def test_s9_s17_equal_rows_count_as_often_as_the_write_that_has_most(
             (lambda: store.push(source, frame_of_events([other])), [row] * 12 + [other] * 2),
             (lambda: store.push(source, frame_of_events([row] * 13 + [other])), [row] * 13 + [other] * 2),
             (lambda: store.materialize(start=from_micros(0)), [row] * 13 + [other] * 2),
-            (lambda: store.rebuild_online(), [row] * 13 + [other] * 2),
+            (lambda: store.admin.rebuild_online(), [row] * 13 + [other] * 2),
         ]
         for write, expected in steps:
             write()
@@ -297,7 +297,7 @@ def test_s14_a_push_from_the_future_waits_but_for_a_second() -> None:
         [pushed] = store.push(scene.source(), frame_of_events(rows))
         check(store, view, layout, rows[:2], [11 * SECOND, 12 * SECOND])
         assert store.online(view, [{"k": "a", "n": 0}]).to_dicts() == [{"k": "a", "n": 0, "count0": 2, "count1": 2}]
-        assert (pushed.rows_new, pushed.rows_waiting, store.rejected(view).height) == (2, 1, 0)
+        assert (pushed.rows_new, pushed.rows_waiting, store.runs.rejected_rows(view).height) == (2, 1, 0)
 
 
 def test_s16_a_push_reaches_every_view_of_the_source() -> None:

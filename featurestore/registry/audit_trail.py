@@ -115,7 +115,7 @@ class EntityDigests:
         Example:
             >>> from featurestore import FeatureStore
             >>> with FeatureStore(".", project="audited") as store:
-            ...     one, other = (store.entity_digests.of("user", {"id": value}) for value in (42, "42"))
+            ...     one, other = (store.admin.entity_digests.of("user", {"id": value}) for value in (42, "42"))
             >>> one == other, one[:5]
             (True, 'user:')
         """

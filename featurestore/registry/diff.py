@@ -232,7 +232,7 @@ def _changed_view(
         changed = replace(changed, serves=lingers.version)
     if data_digest(old) == data_digest(new):
         if old.ttl is not None and (new.ttl is None or new.ttl > old.ttl):
-            told = (*told, "what expired online returns with materialize --rebuild-online (store.rebuild_online())")
+            told = (*told, "what expired online returns with materialize --rebuild-online (store.admin.rebuild_online())")
         return replace(changed, details=told)
     added = appended(old, new)
     if added:

@@ -250,7 +250,7 @@ class Serving:
         if row.data_version == now.data_version:
             raise RollbackError(
                 f"Version {row.version} of view {view!r} is what is applied. Take the rollback back: rollback {view} --undo "
-                "(store.rollback(…, undo=True))."
+                "(store.versions.undo_rollback(…))."
             )
         if row.data_version in cleaned:
             raise RollbackError(f"The rows of version {row.version} of view {view!r} were cleaned up after their retention.")

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from featurestore.config import Settings
 from featurestore.errors import FeatureStoreError, LimitError, NotFoundError
+from featurestore.server.backend import Backend, backend_of
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.content_types import check_encoding
 from featurestore.server.http.context import ClientDisconnected, Receive, RequestContext, Scope, Send
@@ -40,7 +41,7 @@ _CLIENT_GONE = 499
 
 
 def create_app(
-    store: "FeatureStore",
+    store: "FeatureStore | Backend",
     settings: Settings | None = None,
     guard: Guard | None = None,
     observer: Telemetry | None = None,
@@ -51,7 +52,7 @@ def create_app(
     """Returns the service over a store, as an ASGI application.
 
     Args:
-        store: the store.
+        store: the store, or another backend.
         settings: the server's limits; the store's settings by default.
         guard: decides who may do what; by default everybody may do everything.
         observer: is told of every request after its answer.
@@ -64,9 +65,10 @@ def create_app(
         >>> app.routes[0].path
         '/v1/online'
     """
-    chosen = settings or store.settings
+    backend = backend_of(store)
+    chosen = settings or backend.settings
     limits = Limits.of(chosen)
-    parts = AppState(store, limits, observer or NullTelemetry(), Pools(limits))
+    parts = AppState(backend, limits, observer or NullTelemetry(), Pools(limits))
     doors = [
         Route(spec.path, GuardedRoute(spec, parts, guard or OpenGuard()), methods=[spec.method], name=f"{spec.method} {spec.path}")
         for spec in ROUTES
@@ -96,12 +98,12 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 
 
 def _lifespan(parts: AppState, *, closing: bool, warm: bool) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    store = parts.store
+    backend = parts.backend
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            await parts.pools.control.run(lambda: store.catalog_at_hand)
+            await parts.pools.control.run(lambda: backend.catalog)
         except FeatureStoreError as error:
             _log.warning("The service has begun and is not ready: %s", error)
         warming = asyncio.create_task(_warm(parts)) if warm else None
@@ -118,7 +120,7 @@ def _lifespan(parts: AppState, *, closing: bool, warm: bool) -> Callable[[Starle
             parts.decoders.close()
             parts.pools.close()
             if closing:
-                store.close()
+                backend.close()
 
     return lifespan
 
@@ -149,7 +151,7 @@ class GuardedRoute:
         self._budget = parts.budget
         self._takes_body = spec.method == "POST"
         self._sights = parts.sights
-        self._project = parts.store.settings.project
+        self._project = parts.backend.settings.project
         self._seconds = parts.limits.seconds if spec.timed else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

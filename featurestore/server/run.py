@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from featurestore.config import Settings
 from featurestore.errors import ConfigError
 from featurestore.server.app import create_app
+from featurestore.server.backend import backend_of
 from featurestore.server.http.connection import Connections, Ends
 from featurestore.server.http.memory import give_back_large_blocks
 from featurestore.server.security.guard import make_guard, require_access
@@ -44,7 +45,8 @@ class AppOf:
         """Returns the application, over a store of its own that closes with it."""
         give_back_large_blocks()
         store = FeatureStore(self.root, **self.given)
-        return create_app(store, guard=make_guard(store), observer=make_observer(store), closing=True, warm=True)
+        backend = backend_of(store)
+        return create_app(backend, guard=make_guard(backend), observer=make_observer(backend), closing=True, warm=True)
 
 
 def serve(

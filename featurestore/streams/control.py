@@ -1,7 +1,7 @@
 """The streams of a project: workers, lag, and dead letters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,7 @@ from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
 from featurestore.materialization.push import Pusher
 from featurestore.streams.background_folds import BackgroundFolds
-from featurestore.streams.base import StreamConsumer
+from featurestore.streams.base import DeadLetterQueue, StreamConsumer
 from featurestore.streams.counts import StreamCounts
 from featurestore.streams.decoder import EntryDecoder, entry_texts
 from featurestore.streams.pending_entries import PendingLimits
@@ -51,20 +51,72 @@ class StreamStatus:
 
 
 @dataclass(frozen=True)
-class SetAsideEntry:
-    """An entry that was set aside.
+class DeadLetterEntry:
+    """An entry of a stream that could not be pushed.
 
     Args:
         id: its id in the stream.
         time: when it came into the stream.
         fields: what it holds, as text.
-        reason: why it was set aside.
+        reason: why.
     """
 
     id: str
     time: datetime
     fields: Mapping[str, str]
     reason: str
+
+
+class DeadLetters:
+    """The entries of a project's streams that could not be pushed, each with the reason.
+
+    Args:
+        queue: opens the dead-letter queue of a stream.
+    """
+
+    def __init__(self, queue: "Callable[[Source | str], AbstractContextManager[DeadLetterQueue]]") -> None:
+        self._queue = queue
+
+    def list(self, source: Source | str) -> "list[DeadLetterEntry]":
+        """Return the dead letters of a stream, the oldest first.
+
+        Args:
+            source: the stream, or its name.
+
+        Raises:
+            NotFoundError: the source is not applied.
+            RequestError: the source is not a stream.
+            StreamError: the broker cannot be reached.
+        """
+        with self._queue(source) as queue:
+            return [
+                DeadLetterEntry(letter.entry.id, from_micros(letter.entry.time), entry_texts(letter.entry), letter.reason)
+                for letter in queue.read()
+            ]
+
+    def requeue(self, source: Source | str, ids: "Sequence[str] | None" = None) -> int:
+        """Put dead letters back into the stream, with new ids, once their cause is fixed; return how many.
+
+        Args:
+            source: the stream, or its name.
+            ids: which; None for all.
+
+        Raises: as ``list``.
+        """
+        with self._queue(source) as queue:
+            return queue.put_back([letter.entry.id for letter in queue.read()] if ids is None else ids)
+
+    def discard(self, source: Source | str, ids: "Sequence[str] | None" = None) -> int:
+        """Delete dead letters for good; return how many there were.
+
+        Args:
+            source: the stream, or its name.
+            ids: which; None for all.
+
+        Raises: as ``list``.
+        """
+        with self._queue(source) as queue:
+            return queue.remove([letter.entry.id for letter in queue.read()] if ids is None else ids)
 
 
 class SourceChanged(Exception):  # noqa: N818 - it is no error: the worker begins anew
@@ -207,32 +259,15 @@ class Streams:
         """Returns how each stream stands that is applied; of one whose broker cannot be reached, why."""
         return [self._status(source) for source in self._chosen(None)]
 
-    def set_aside(self, source: Source | str) -> list[SetAsideEntry]:
-        """Returns the entries of a stream that were set aside, the oldest first.
+    @property
+    def dead_letters(self) -> "DeadLetters":
+        """Entries that could not be pushed: ``list``, ``requeue`` and ``discard`` them."""
+        return DeadLetters(self._queue)
 
-        Raises:
-            StreamError: its broker cannot be reached.
-        """
+    @contextmanager
+    def _queue(self, source: Source | str) -> "Iterator[DeadLetterQueue]":
         with self._opened(self._one(source)) as consumer:
-            return [
-                SetAsideEntry(each.entry.id, from_micros(each.entry.time), entry_texts(each.entry), each.reason)
-                for each in consumer.shelf.read()
-            ]
-
-    def put_back(self, source: Source | str, ids: Sequence[str] | None = None) -> int:
-        """Puts entries that were set aside into the stream anew; returns how many.
-
-        They get new ids there: it is right once the cause is mended, and the events that they hold were never pushed.
-
-        Args:
-            source: the stream.
-            ids: which; None for all.
-
-        Raises:
-            StreamError: its broker cannot be reached.
-        """
-        with self._opened(self._one(source)) as consumer:
-            return consumer.shelf.put_back([each.entry.id for each in consumer.shelf.read()] if ids is None else ids)
+            yield consumer.shelf
 
     def _chosen(self, sources: Iterable[Source | str] | None) -> list[StreamSource]:
         if sources is not None:

@@ -95,14 +95,14 @@ def test_what_a_transform_raises_tells_no_value(transform: Any, store: FeatureSt
     assert "the transform of view 'people' fails: " in keeps_quiet(caught.value)
     quiet = view_of(lambda rows: rows)
     store.apply([quiet])
-    store._at_hand.of = lambda applied: (applied, transform)  # type: ignore[method-assign]  # as if it failed on these rows only
+    store.components.definition_loader.of = lambda applied: (applied, transform)  # type: ignore[method-assign]  # as if it failed on these rows only
     for call in calls[1:]:
         with pytest.raises(FeatureStoreError) as failed:
             call()
         keeps_quiet(failed.value)
-    for run in store.runs():
+    for run in store.runs.list():
         assert SECRET not in run.error
-    assert SECRET not in str(store.doctor())
+    assert SECRET not in str(store.admin.doctor())
     assert SECRET not in caplog.text
 
 
@@ -132,9 +132,9 @@ def test_a_source_that_cannot_be_read_tells_no_value(tmp_path: Path, store: Feat
         store.materialize()
     except FeatureStoreError as error:
         keeps_quiet(error)
-    for run in store.runs():
+    for run in store.runs.list():
         assert SECRET not in run.error
-    assert SECRET not in str(store.doctor())
+    assert SECRET not in str(store.admin.doctor())
 
 
 class Hook(BaseHTTPRequestHandler):
@@ -161,24 +161,24 @@ def test_the_scheduler_its_log_and_the_webhook_tell_no_value_and_forget_clears_w
     try:
         with store_at(folder, Hand(1_600_000_000_000_000), **settings) as store:
             store.apply([view_of(lambda rows: rows, schedule="1h")])
-            store._at_hand.of = lambda applied: (applied, raised)  # type: ignore[method-assign]  # as above
-            store.scheduler().once()
+            store.components.definition_loader.of = lambda applied: (applied, raised)  # type: ignore[method-assign]  # as above
+            store.scheduler.create().once()
             assert Hook.told
-            assert SECRET not in "".join([*Hook.told, caplog.text, str(store.status()), str(store.doctor())])
+            assert SECRET not in "".join([*Hook.told, caplog.text, str(store.status()), str(store.admin.doctor())])
             # What a former version kept there.
-            database, tables = store._registry.database, store._registry.database.tables
+            database, tables = store.components.registry.database, store.components.registry.database.tables
             with database.writing() as connection:
                 connection.execute(tables.run.update().values(error=f"failed for ['{SECRET}']"))
                 connection.execute(tables.due.update().values(error=f"failed for ['{SECRET}']"))
             with database.writing() as connection:
                 connection.execute(tables.due.update().values(error=f"failed again for ['{SECRET}-2']"))
             assert holding(folder)
-            counted = store.forget("user", {"user_id": 1}, dry_run=True)
-            report = store.forget("user", {"user_id": 1})
+            counted = store.admin.forget("user", {"user_id": 1}, dry_run=True)
+            report = store.admin.forget("user", {"user_id": 1})
             assert [(each.place, each.rows) for each in report] == [(each.place, each.rows) for each in counted]
             assert ("errors", "people") in {(each.place, each.name) for each in report}
             assert holding(folder) == []
-            assert {run.error for run in store.runs()} <= {CLEARED, ""}
+            assert {run.error for run in store.runs.list()} <= {CLEARED, ""}
     finally:
         server.shutdown()
         thread.join()
@@ -254,6 +254,6 @@ def test_the_reason_why_an_entry_is_set_aside_tells_no_value(value: str, valkey_
         for name in ("at", "salary", "user_id"):
             server.xadd(source.topic, {**entry, name: value})
         store.streams.run([source], once=True)
-        reasons = [each.reason for each in store.streams.set_aside(source)]
+        reasons = [each.reason for each in store.streams.dead_letters.list(source)]
         assert len(reasons) == 3
         assert not [each for each in reasons if value in each]

@@ -47,7 +47,7 @@ def test_doctor_ends_with_1_where_something_is_wrong(invoke: Invoke, shop: Path)
 
 def test_k18_who_was_looked_up_is_found_by_a_digest(invoke: Invoke, shop: Path) -> None:
     with FeatureStore(shop) as store:
-        digest = store.entity_digests.of("customer", {"customer_id": 1001})
+        digest = store.admin.entity_digests.of("customer", {"customer_id": 1001})
     of = ("-C", shop, "audit", "--entity", "customer")
     assert invoke(*of, "--key", "customer_id=1001").output.strip() == digest
     assert json.loads(invoke(*of, "--key", "customer_id=1001", "--json").output) == {"digest": digest}

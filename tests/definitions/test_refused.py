@@ -64,13 +64,13 @@ def test_no_aggregate_takes_the_name_of_a_built_in() -> None:
 @pytest.mark.parametrize("retention", ["zzz", 7, timedelta(days=-1), "-1d"])
 def test_a_retention_is_a_length_of_time(retention: Any, tmp_path: Path) -> None:
     with FeatureStore(tmp_path) as store, pytest.raises(RequestError, match="retention="):
-        store.upkeep(retention=retention)
+        store.admin.maintain(retention=retention)
 
 
 @pytest.mark.parametrize(("options", "told"), [({"limit": -1}, "limit=-1"), ({"limit": 0}, "limit=0"), ({"state": "x"}, "'x'")])
 def test_runs_are_asked_for_by_what_there_is(options: dict[str, Any], told: str, tmp_path: Path) -> None:
     with FeatureStore(tmp_path) as store, pytest.raises(RequestError, match=told):
-        store.runs(**options)
+        store.runs.list(**options)
 
 
 @pytest.mark.parametrize("code", [*range(9), 11, 12, 13, *range(14, 32), *range(127, 160)])

@@ -54,7 +54,7 @@ def wrong(found: DoctorReport) -> dict[str, str]:
 
 
 def test_a_project_in_order_is_well(store: FeatureStore) -> None:
-    found = store.doctor()
+    found = store.admin.doctor()
     assert found.is_well, found
     checks = {each.check for each in found}
     assert checks >= {"settings", "versions", "folder: history", "disk: history", "registry", "online store", "source: rows"}
@@ -64,22 +64,22 @@ def test_a_project_in_order_is_well(store: FeatureStore) -> None:
 
 
 def test_values_that_were_lost_online_are_found_and_written_anew(store: FeatureStore) -> None:
-    for view in store._views(None):
-        store._online.delete(f"{store._watched.space()}/{view.spec.name}/".encode())
-    found = store.doctor()
+    for view in store.components.views(None):
+        store.components.online.delete(f"{store.components.watched_online.space()}/{view.spec.name}/".encode())
+    found = store.admin.doctor()
     assert wrong(found) == {
         **{f"online: {view}": "7 of 7 entities have other values than the history makes of them" for view in "vw"},
         **{f"online values: {view}": "of 7 entities 7 have no value" for view in "vw"},
     }
     assert not found.is_well
     assert all("--rebuild-online" in each.advice for each in found if each.state == "error")
-    assert store.doctor(repair=True).is_well
+    assert store.admin.doctor(repair=True).is_well
 
 
 def test_a_history_that_was_lost_is_found(store: FeatureStore) -> None:
-    [applied] = store._views(["v"])
-    store._offline.drop(store._table(applied))
-    assert wrong(store.doctor()) == {
+    [applied] = store.components.views(["v"])
+    store.components.offline.drop(store.components.table(applied))
+    assert wrong(store.admin.doctor()) == {
         "history: v": "run 1 is done by the registry, but the history has none",
         "freshness: v": "there is no event, promised to be at most 1h old",
     }
@@ -92,11 +92,11 @@ def test_an_interrupted_run_is_told_and_completed(store: FeatureStore, monkeypat
     later = rows(to_micros(utc_now()), 70)[60:]
     later.write_parquet(tmp_path / "data" / "1.parquet")
     with monkeypatch.context() as patch:
-        patch.setattr(store._offline, "commit", killed)
+        patch.setattr(store.components.offline, "commit", killed)
         with pytest.raises(KeyboardInterrupt):
             store.materialize(["v"])
-    assert [each.check for each in store.doctor() if "under way, or was interrupted" in each.told] == ["runs: v"]
-    repaired = store.doctor(repair=True)
+    assert [each.check for each in store.admin.doctor() if "under way, or was interrupted" in each.told] == ["runs: v"]
+    repaired = store.admin.doctor(repair=True)
     assert "run 2 is completed" in [each.told for each in repaired]
     assert store.sql("from v").height == 70
 
@@ -106,14 +106,14 @@ def test_a_failed_run_an_old_event_and_a_lost_lease_are_told(tmp_path: Path) -> 
     source = parquet_of(tmp_path / "data", [rows(clock.micros)])
     with store_at(tmp_path / "project", clock) as store:
         store.apply([view_of(source, KEYS, {"x": float | None}, freshness="1h")])
-        assert "it was never materialized" in [each.told for each in store.doctor()]
+        assert "it was never materialized" in [each.told for each in store.admin.doctor()]
         store.materialize()
-        leases = Leases(store._registry)
+        leases = Leases(store.components.registry)
         assert leases.acquire("v", "somebody", 30) is not None
-        run = store._ledger.begin("v", 1, 2, {"chunks": [], "cursor": {}})
-        store._ledger.update(run, state="failed", error="the disk was full")
+        run = store.components.ledger.begin("v", 1, 2, {"chunks": [], "cursor": {}})
+        store.components.ledger.update(run, state="failed", error="the disk was full")
         clock.micros += 2 * 3_600_000_000
-        found = store.doctor()
+        found = store.admin.doctor()
         assert wrong(found)["runs: v"] == "run 2 failed: the disk was full"
         assert wrong(found)["freshness: v"] == "the latest event is 7,260 s old, promised to be at most 1h old"
         assert "whoever had it ended without giving it back" in [each.told for each in found if each.check == "lease: v"]
@@ -131,15 +131,15 @@ def test_what_is_not_applied_and_what_cannot_be_reached_are_told(tmp_path: Path)
         "class V(FeatureView, entity=Entity('user', user=str), source=source):\n    x: int\n"
     )
     with store_at(folder, utc_now, online="redis://127.0.0.1:1") as store:
-        found = store.doctor()
+        found = store.admin.doctor()
         assert next(each.state for each in found if each.check == "definitions") == "warning"
         assert "The online store at redis://127.0.0.1:1 failed" in wrong(found)["online store"]
         definitions.write_text("nonsense(")
-        assert "definitions" in wrong(store.doctor())
+        assert "definitions" in wrong(store.admin.doctor())
     definitions.unlink()
     (folder / "file").write_text("")
     with store_at(folder, utc_now, offline="file") as store:
-        assert "cannot be written to" in wrong(store.doctor())["folder: history"]
+        assert "cannot be written to" in wrong(store.admin.doctor())["folder: history"]
 
 
 def test_an_online_store_that_cannot_be_opened_is_a_finding_among_the_others(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_an_online_store_that_cannot_be_opened_is_a_finding_among_the_others(tmp
     data.write_bytes(data.read_bytes()[:4096])
     with store_at(tmp_path / "project", utc_now) as store:
         for repair in (False, True):
-            found = store.doctor(repair=repair)
+            found = store.admin.doctor(repair=repair)
             assert all("its file was cut short" in told for told in wrong(found).values())
             assert {"online store", "online: v", "online values: v"} <= wrong(found).keys()
             assert {each.check for each in found if each.state == "ok"} >= {"registry", "history: v", "source: rows"}
@@ -163,17 +163,17 @@ def test_a_server_that_may_lose_values_is_told(valkey_server: object, tmp_path: 
 
     with ValkeyServer("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as server:
         with store_at(tmp_path, utc_now, online=server.url) as store:
-            told = [each.told for each in store.doctor() if each.check == "online store" and each.state == "warning"]
+            told = [each.told for each in store.admin.doctor() if each.check == "online store" and each.state == "warning"]
         assert any("maxmemory-policy is allkeys-lru" in each for each in told)
         assert any("after a restart its values are gone" in each for each in told)
 
 
 def test_the_servers_of_a_project_on_postgresql_are_examined(postgres_url: str, valkey_url: str, tmp_path: Path) -> None:
     with store_at(tmp_path, utc_now, registry=postgres_url, online=valkey_url, project="doctor-postgres") as store:
-        found = {each.check: each for each in store.doctor()}
+        found = {each.check: each for each in store.admin.doctor()}
         assert found["registry"].told.startswith("PostgreSQL ")
         assert found["clock: registry"].state == found["clock: online store"].state == "ok"
-        store.teardown()
+        store.admin.delete_project()
 
 
 def test_clocks_and_disks_are_judged() -> None:
@@ -196,13 +196,13 @@ def test_a_teardown_leaves_nothing_of_a_project_and_all_of_another(postgres_url:
     for store in stores:
         store.apply([view_of(source, KEYS, {"x": float | None})])
         store.materialize()
-        store.forget("entity_v", {"k": "k0"})
+        store.admin.forget("entity_v", {"k": "k0"})
     one, other = stores
     with redis.Redis.from_url(valkey_url) as server:
         theirs = {key: server.get(key) for key in server.scan_iter("teardown-other/*")}
-        counted = one.teardown(dry_run=True)
+        counted = one.admin.delete_project(dry_run=True)
         assert one.sql("from v").height > 0
-        report = one.teardown()
+        report = one.admin.delete_project()
         assert {each.name: each.count for each in counted if each.place != "online store"} == {
             each.name: each.count for each in report if each.place != "online store"
         }
@@ -213,11 +213,11 @@ def test_a_teardown_leaves_nothing_of_a_project_and_all_of_another(postgres_url:
         assert len(theirs) == 6 + 1  # its values, and a mark
     assert not (tmp_path / "history" / "teardown").exists()
     assert one.catalog.views == {}
-    assert list(one.teardown()) == []
+    assert list(one.admin.delete_project()) == []
     one.apply([view_of(source, KEYS, {"x": float | None})])
     assert one.materialize()[0].rows_written == 60
-    assert other.doctor().is_well
+    assert other.admin.doctor().is_well
     assert other.sql("from v").height == 60 - 9
     for store in stores:
-        store.teardown()
+        store.admin.delete_project()
         store.close()

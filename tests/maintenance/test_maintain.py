@@ -66,21 +66,21 @@ def test_upkeep_changes_no_feature(tmp_path: Path, hand: Hand) -> None:
     with materialized(tmp_path, hand) as store:
         store.push("rows", [{"k": "k1", "event": from_micros(hand.micros), "available": from_micros(hand.micros), "x": 99.0}])
         before = told(store)
-        looked = store.upkeep(dry_run=True)
+        looked = store.admin.maintain(dry_run=True)
         assert (looked[0].files_before, looked[0].files_after, looked[0].merged) == (RUNS + 1, 2, RUNS)
-        report = store.upkeep()
+        report = store.admin.maintain()
         assert looked.to_dicts() == report.to_dicts()
         assert [(each.kind, each.name, each.removed) for each in report] == [("history", "v v1", 0)]
         assert repr(report).splitlines()[1].split() == ["history", "v", "v1", "13", "2", "12", "0", "0", "0"]
         assert told(store) == before
         hand.micros += 8 * DAY
-        assert store.upkeep("v")[0].removed == RUNS
-        assert store.upkeep()[0].removed == 0
+        assert store.admin.maintain("v")[0].removed == RUNS
+        assert store.admin.maintain()[0].removed == 0
         assert told(store) == before
         store.materialize(start="1970-01-01")
         assert told(store) == before
         with pytest.raises(NotFoundError):
-            store.upkeep(["other"])
+            store.admin.maintain(["other"])
 
 
 def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +95,8 @@ def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: Ha
             patch.setattr(LMDBStore, "write", unreachable)
             with pytest.raises(OnlineStoreError):
                 store.materialize()
-        assert store.runs("v", limit=1)[0].state == "committed"
-        assert store.upkeep()[0].merged == RUNS
+        assert store.runs.list("v", limit=1)[0].state == "committed"
+        assert store.admin.maintain()[0].merged == RUNS
         store.materialize()
         assert {row["x"] for row in told(store)["online"]} == {float(RUNS)}
 
@@ -117,23 +117,23 @@ def test_what_nobody_is_given_is_cleaned_up_after_its_retention(
         store.apply([view_of(source, KEYS, {"x": float})])
         store.materialize(["v"])
         hand.micros += DAY
-        store._registry.commit(store.catalog.revision, [], [("view", "w")])
+        store.components.registry.commit(store.catalog.revision, [], [("view", "w")])
         hand.micros += int(28.5 * DAY)
-        assert [each.kind for each in store.upkeep()] == ["history", "history"]
+        assert [each.kind for each in store.admin.maintain()] == ["history", "history"]
         hand.micros += DAY
         # The first is noted to be given up, and then the process ends.
-        looked = [(each.name, each.files_before) for each in store.upkeep(dry_run=True) if each.kind == "retired"]
+        looked = [(each.name, each.files_before) for each in store.admin.maintain(dry_run=True) if each.kind == "retired"]
         assert looked == [("v v1", 1)]
         with monkeypatch.context() as patch:
-            patch.setattr(store._online, "delete", interrupted)
+            patch.setattr(store.components.online, "delete", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                store.upkeep()
-        cleaned = [each for each in store.upkeep() if each.kind == "retired"]
+                store.admin.maintain()
+        cleaned = [each for each in store.admin.maintain() if each.kind == "retired"]
         assert [(each.name, each.removed, each.deleted) for each in cleaned] == [("v v1", 1, 9)]
         hand.micros += DAY
-        cleaned = [each for each in store.upkeep() if each.kind == "retired"]
+        cleaned = [each for each in store.admin.maintain() if each.kind == "retired"]
         assert [(each.name, each.removed, each.deleted) for each in cleaned] == [("w v1", 1, 9)]
-        assert [each.kind for each in store.upkeep()] == ["history"]
+        assert [each.kind for each in store.admin.maintain()] == ["history"]
         folders = sorted(str(each.relative_to(tmp_path / ".featurestore" / "offline")) for each in
                          (tmp_path / ".featurestore" / "offline").glob("*/*/v*"))  # fmt: skip
         assert folders == [f"cleaned-{kind}/v/v2"]
@@ -152,11 +152,11 @@ def test_who_returned_to_a_version_keeps_it(tmp_path: Path, hand: Hand, monkeypa
         clean = Serving.clean
 
         def after_a_rollback(self: Serving, retired: Any) -> bool:
-            store.rollback("v")
+            store.versions.rollback("v")
             return clean(self, retired)
 
         monkeypatch.setattr(Serving, "clean", after_a_rollback)
-        assert [each.kind for each in store.upkeep()] == ["history", "history"]
+        assert [each.kind for each in store.admin.maintain()] == ["history", "history"]
         assert len(told(store)["rows"]) == ROWS
 
 
@@ -165,11 +165,11 @@ def test_the_feature_log_is_pruned(tmp_path: Path, hand: Hand) -> None:
         for days in (0, 2):
             at = from_micros(hand.micros + days * DAY)
             rows = pl.DataFrame({"k": ["k1"], "read_at": [at]}, schema_overrides={"read_at": pl.Datetime("us", "UTC")})
-            store._feature_log.append("kept", "model", rows)
+            store.components.feature_log.append("kept", "model", rows)
         hand.micros += 2 * DAY
-        [log] = [each for each in store.upkeep() if each.kind == "feature log"]
+        [log] = [each for each in store.admin.maintain() if each.kind == "feature log"]
         assert (log.name, log.deleted) == ("model", 1)
-        assert store._feature_log.read("kept", "model").collect().height == 1
+        assert store.components.feature_log.read("kept", "model").collect().height == 1
 
 
 @contextmanager
@@ -202,11 +202,11 @@ def test_a_full_disk_at_each_write_loses_nothing(tmp_path: Path, hand: Hand) -> 
     with materialized(tmp_path, hand, 9) as store:
         write(tmp_path, 9, hand)
         pushed = [{"k": "k1", "event": from_micros(hand.micros), "available": from_micros(hand.micros), "x": 99.0}]
-        for act in (store.materialize, lambda: store.push("rows", pushed), store.upkeep, store.materialize):
+        for act in (store.materialize, lambda: store.push("rows", pushed), store.admin.maintain, store.materialize):
             failures = repeated_on_a_full_disk(act)
             assert failures or act == store.materialize
         assert len(told(store)["rows"]) == 10 * ROWS + 1
-        assert store.upkeep()[0].files_before == 2
+        assert store.admin.maintain()[0].files_before == 2
         assert told(store)["online"][1]["x"] == 99.0
         assert {row["x"] for row in told(store)["online"][2:]} == {9.0}
 
@@ -286,14 +286,14 @@ def kill_and_repeat(folder: Path, points: list[int], hand: Hand) -> None:
             assert process.returncode in (0, -signal.SIGKILL)
             with project_at(copy, hand) as store:
                 assert told(store) == before
-                assert store.upkeep(retention="1us")[0].files_after == 2
+                assert store.admin.maintain(retention="1us")[0].files_after == 2
                 assert told(store) == before
                 # Whatever was left: with time it goes.
                 old = (utc_now() - timedelta(days=2)).timestamp()
                 files = list((copy / ".featurestore" / "offline").glob("*/*/*/_bucket=*/*.parquet"))
                 for path in files:
                     os.utime(path, (old, old))
-                store.upkeep(retention="1us")
+                store.admin.maintain(retention="1us")
                 assert sum(path.exists() for path in files) == 1
                 assert told(store) == before
             shutil.rmtree(copy)
@@ -321,9 +321,9 @@ def test_s17_killed_at_many_points(tmp_path: Path, hand: Hand) -> None:
 @pytest.mark.parametrize("duration", ["soon", "0s"])
 def test_a_retention_that_is_none(duration: str, tmp_path: Path, hand: Hand) -> None:
     with project_at(tmp_path, hand) as store, pytest.raises(FeatureStoreError, match="duration"):
-        store.upkeep(retention=duration)
+        store.admin.maintain(retention=duration)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, hand: Hand) -> None:
     with materialized(tmp_path, hand, 9) as store, full_disk(0), pytest.raises(OfflineStoreError, match=r"compact .* disk is full"):
-        store.upkeep()
+        store.admin.maintain()

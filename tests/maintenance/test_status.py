@@ -110,10 +110,10 @@ def test_a_failed_run_is_told_with_its_rejected_rows(store: FeatureStore) -> Non
     [standing] = store.status()
     assert standing.state == "failed"
     assert "weather/1/1" in standing.problem
-    [run] = store.runs(state="failed")
-    assert store.runs(state="done") == []
-    found, rejected = store.run(run.id)
-    assert found == run
+    [run] = store.runs.list(state="failed")
+    assert store.runs.list(state="done") == []
+    assert store.runs.get(run.id) == run
+    rejected = store.runs.rejected_rows(run.id)
     assert rejected["temp"].to_list() == [2.0]
     assert rejected.columns[-1] == "_reason"
 
@@ -122,7 +122,7 @@ def test_the_next_run_is_told(store: FeatureStore, clock: Clock) -> None:
     store.apply([weather([(NOON, 79.0)], schedule="15m")])
     clock.now = NOON + timedelta(minutes=1)
     assert store.status()[0].next_run == NOON
-    store.scheduler().once()
+    store.scheduler.create().once()
     assert store.status()[0].next_run == NOON + timedelta(minutes=15)
 
 
@@ -155,7 +155,7 @@ def test_there_is_no_such_run(store: FeatureStore, run_id: str) -> None:
     store.apply([weather([(NOON, 79.0)])])
     store.materialize()
     with pytest.raises(NotFoundError, match="No run is named"):
-        store.run(run_id)
+        store.runs.get(run_id)
 
 
 def test_each_change_is_told_once(store: FeatureStore, clock: Clock) -> None:
@@ -240,8 +240,8 @@ def test_a_webhook_is_told(tmp_path: Path, clock: Clock, hook: tuple[str, type[H
     with FeatureStore(tmp_path, clock=clock, webhook=url, project="flights") as store:
         store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])
         store.materialize()
-        store.notify(store.status())
-        store.notify(store.status())
+        store.scheduler.send_alerts(store.status())
+        store.scheduler.send_alerts(store.status())
     [told] = kind.taken
     assert told == {
         "text": "[flights] weather is late: the latest event is 1h old, and the view promises 30m",
@@ -259,7 +259,7 @@ def test_n27_a_check_tells_what_has_changed_and_another_one_nothing(
     def check() -> list[str]:
         kind.taken.clear()
         with FeatureStore(tmp_path, clock=clock, webhook=url, project="flights") as store:
-            store.notify(store.status(), logged=False)
+            store.scheduler.send_alerts(store.status(), logged=False)
         return [each["state"] for each in kind.taken]
 
     with FeatureStore(tmp_path, clock=clock, project="flights") as store:
@@ -287,7 +287,7 @@ def test_an_event_ahead_of_the_clock_keeps_no_promise(store: FeatureStore, clock
     [status] = store.status()
     assert (status.state, status.is_wrong) == ("late", True)
     assert "the latest event lies 1d ahead of the clock" in status.problem
-    assert [each.state for each in store.doctor() if each.check == "freshness: weather"] == ["error"]
+    assert [each.state for each in store.admin.doctor() if each.check == "freshness: weather"] == ["error"]
 
 
 def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: FeatureStore, clock: Clock) -> None:
@@ -298,7 +298,7 @@ def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: Featu
     [late] = store.status()
     told: list[Alert] = []
     reports = iter([late, replace(late, state="retrying", problem="retrying (1/5): no"), replace(late, state="failed"), late])
-    leases = Leases(store._registry)
+    leases = Leases(store.components.registry)
     watch = FreshnessMonitor(leases, "one", 60, lambda: StatusReport([next(reports)]), told.append)
     for _ in range(4):
         watch.look()

@@ -67,8 +67,8 @@ def left(folder: Path) -> dict[str, Any]:
         return {
             "history": store.sql("from v").sort(pl.all(), nulls_last=True).rows(),
             "online": (rows.to_dicts(), rows.status, rows.event_time),
-            "rejected": sorted(map(repr, store.rejected("v").drop("_run").rows())),
-            "spans": sorted(repr(run.span["backfill"]) for run in store.runs() if "backfill" in run.span),
+            "rejected": sorted(map(repr, store.runs.rejected_rows("v").drop("_run").rows())),
+            "spans": sorted(repr(run.span["backfill"]) for run in store.runs.list() if "backfill" in run.span),
         }
 
 

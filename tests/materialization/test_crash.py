@@ -63,10 +63,10 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     with store_of(folder, online) as store:
         for view in ("v", "w"):
             found[view] = store.sql(f"from {view}").sort(pl.all(), nulls_last=True).rows()
-            found[f"{view} rejected"] = sorted(map(repr, store.rejected(view).drop("_run").rows()))
+            found[f"{view} rejected"] = sorted(map(repr, store.runs.rejected_rows(view).drop("_run").rows()))
             rows = store.online(view, [{"k": key} for key in ENTITIES])
             found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
-        found["runs"] = {(run.view, run.state, run.rows_read, run.rows_written, run.rows_rejected) for run in store.runs()}
+        found["runs"] = {(run.view, run.state, run.rows_read, run.rows_written, run.rows_rejected) for run in store.runs.list()}
     return found
 
 
@@ -129,14 +129,14 @@ def test_s17_an_online_server_that_goes_away_half_way(
     folder = data / f"gone-{batch}"
     folder.mkdir()
     with store_of(folder, server.url) as store:
-        write, batches = store._online.write, iter(range(100))
+        write, batches = store.components.online.write, iter(range(100))
 
         def interrupted(entries: Any) -> int:
             if next(batches) == batch:
                 server.stop(kill=True)
             return write(entries)
 
-        monkeypatch.setattr(store._online, "write", interrupted)
+        monkeypatch.setattr(store.components.online, "write", interrupted)
         with pytest.raises(OnlineStoreError):
             store.materialize()
         server.start()
@@ -173,6 +173,6 @@ def test_s17_a_run_that_is_resumed_after_its_commit_books_what_it_wrote(
                 store.materialize()
         [summary] = store.materialize()
         assert (summary.resumed, summary.rows_read, summary.rows_written, summary.rows_known) == (True, 3, 2, 1)
-        [run] = store.runs()
+        [run] = store.runs.list()
         assert (run.state, run.attempts, run.rows_read, run.rows_written) == ("done", 2, 3, 2)
         assert store.materialize()[0].rows_written == 0

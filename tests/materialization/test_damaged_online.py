@@ -95,11 +95,11 @@ def test_k20_writers_compute_a_damaged_value_from_the_history(tmp_path: Path, da
         assert store.online("sums", [{"k": "a"}]).to_dicts() == [{"k": "a", "n": 3, "total": 23.0}]
         harm("sums")
         harm("newest")
-        found = {each.check: each.told for each in store.doctor() if each.state == "error"}
+        found = {each.check: each.told for each in store.admin.doctor() if each.state == "error"}
         assert found["online values: newest"] == found["online values: sums"] == "of 3 entities 3 have a damaged one"
-        store.rebuild_online()
+        store.admin.rebuild_online()
         assert served(store) == trained(store)
-        assert not [each for each in store.doctor() if each.check.startswith("online values") and each.state != "ok"]
+        assert not [each for each in store.admin.doctor() if each.check.startswith("online values") and each.state != "ok"]
 
 
 def test_doctor_finds_few_lost_values_within_some_looks_though_nothing_changes(tmp_path: Path) -> None:
@@ -109,7 +109,10 @@ def test_doctor_finds_few_lost_values_within_some_looks_though_nothing_changes(t
         lost = random.Random(1).sample(sorted(client.keys("*/newest/*")), 50)
         client.delete(*lost)
         looks = [
-            each for _ in range(3) for each in store.doctor() if each.check == "online values: newest" and each.state == "error"
+            each
+            for _ in range(3)
+            for each in store.admin.doctor()
+            if each.check == "online values: newest" and each.state == "error"
         ]
         assert looks
         assert all("have no value" in each.told for each in looks)
@@ -120,12 +123,12 @@ def test_doctor_tells_of_keys_of_another_registry_and_how_to_remove_them(tmp_pat
     with ValkeyServer() as server, redis.Redis(port=server.port) as client:
         with opened(tmp_path, clock, server.url) as store:
             store.materialize()
-            former = store._watched.space()
-            assert "keys begin with" not in repr(store.doctor())
+            former = store.components.watched_online.space()
+            assert "keys begin with" not in repr(store.admin.doctor())
         (tmp_path / ".featurestore" / "registry.db").unlink()
         client.set("test/weather/1/{\xa3JFK}", b"of a version before")
         with opened(tmp_path, clock, server.url) as store:
-            told = [each for each in store.doctor() if "keys begin with" in each.told]
+            told = [each for each in store.admin.doctor() if "keys begin with" in each.told]
             assert [each.state for each in told] == ["warning"] * 2
             assert any(f"7 keys begin with {former}/" in each.told and f"'{former}/*'" in each.advice for each in told)
             assert any("1 keys begin with test/weather/" in each.told for each in told)

@@ -32,7 +32,7 @@ def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_
         store.apply([view(tmp_path, schedule="1h")])
         store.materialize()
         pass_seconds(hand, 3_600)
-        done = len(store.runs())
+        done = len(store.runs.list())
     else:
         done = 0
         write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
@@ -45,7 +45,7 @@ def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_
         assert (status.state, status.is_wrong) == ("retrying", True)
         assert status.problem.startswith(f"retrying ({attempt}/5): ")
         assert "1.parquet" in status.problem
-        failed = store.runs(state="failed")
+        failed = store.runs.list(state="failed")
         assert len(failed) == attempt
         assert all("1.parquet" in each.error and not each.span["chunks"] for each in failed)
         pass_seconds(hand, 600)
@@ -55,8 +55,8 @@ def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_
     scheduler.tick()
     [status] = store.status()
     assert (status.state, status.problem) == ("ok", "")
-    assert len(store.runs(state="done")) == done + 1
-    assert [each.state for each in store.doctor() if each.check in ("runs: v", "history: v")] == ["ok", "ok"]
+    assert len(store.runs.list(state="done")) == done + 1
+    assert [each.state for each in store.admin.doctor() if each.check in ("runs: v", "history: v")] == ["ok", "ok"]
     write(tmp_path, "2", ("b", 2, 2, 1.0, 1))
     store.materialize()
     assert store.status()[0].rows == 2
@@ -102,14 +102,14 @@ def test_n02_materialize_by_hand_leaves_a_run_too(store: FeatureStore, tmp_path:
     file = broken(tmp_path)
     with pytest.raises(SourceError, match=r"1\.parquet"):
         store.materialize(dry_run=True)
-    assert store.runs() == []
+    assert store.runs.list() == []
     with pytest.raises(SourceError, match=r"1\.parquet"):
         store.materialize()
-    assert len(store.runs(state="failed")) == 1
+    assert len(store.runs.list(state="failed")) == 1
     assert store.status()[0].state == "failed"
     file.unlink()
     store.materialize()
-    assert [(each.seq, each.state) for each in store.runs()] == [(2, "done"), (1, "failed")]
+    assert [(each.seq, each.state) for each in store.runs.list()] == [(2, "done"), (1, "failed")]
     assert store.status()[0].state == "ok"
 
 

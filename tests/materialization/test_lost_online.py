@@ -14,6 +14,7 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, 
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.online_repair import OnlineRepair
+from featurestore.server.backend import StoreBackend
 from tests.projects import INSTANT, Hand, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 
@@ -129,7 +130,7 @@ def served(store: FeatureStore) -> list[dict[str, Any]]:
 
 
 def trained(store: FeatureStore) -> list[dict[str, Any]]:
-    spine = pl.DataFrame({"k": list("abcd"), "t": [store._clock()] * 4})
+    spine = pl.DataFrame({"k": list("abcd"), "t": [store.components.clock()] * 4})
     return store.training_frame(spine, FEATURES, time="t").drop("t").to_dicts()
 
 
@@ -137,7 +138,7 @@ def test_s15_what_is_pushed_after_a_loss_is_computed_from_the_history(tmp_path: 
     clock = Hand(NOW + 60_000_000)
     with opened(tmp_path / "p", clock, fate.address) as store:
         store.materialize()
-        assert store.check()["online"]
+        assert StoreBackend(store).check()["online"]
         assert served(store) == trained(store)
     fate.before()
     with opened(tmp_path / "p", clock, fate.address) as store:
@@ -152,13 +153,15 @@ def test_s15_what_is_pushed_after_a_loss_is_computed_from_the_history(tmp_path: 
         assert [found[k] for k in "acd"] == [expected[k] for k in "acd"]
         assert expected["a"] == {"k": "a", "n": 4, "total": 33.0, "x": 20.0}
         for each in (store, other):
-            told = each.check()["online"]
+            told = StoreBackend(each).check()["online"]
             assert isinstance(told, OnlineStoreError), told
             assert "--rebuild-online newest sums" in str(told)
-        assert [each.check for each in store.doctor() if each.state == "error" and "materialize" in each.told] == ["online store"]
+        assert [each.check for each in store.admin.doctor() if each.state == "error" and "materialize" in each.told] == [
+            "online store"
+        ]
         other.materialize()
         for each in (store, other):
-            assert not isinstance(each.check()["online"], OnlineStoreError)
+            assert not isinstance(StoreBackend(each).check()["online"], OnlineStoreError)
             assert served(each) == trained(each)
         # And joined to again, by whoever knew of the loss.
         store.push(SOURCE, rows_of(("b", 30, 30.0)))
@@ -170,16 +173,16 @@ def test_s15_a_loss_is_noticed_by_who_looks_and_by_a_run_that_has_nothing_to_wri
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.materialize()
         client.flushall()
-        assert isinstance(store.check()["online"], OnlineStoreError)
-        found = store.doctor(repair=True)
+        assert isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
+        found = store.admin.doctor(repair=True)
         assert [each for each in found if each.state == "error" and not each.check.startswith("clock:")] == []
         assert served(store) == trained(store)
         client.flushall()
         store.materialize()
         assert served(store) == trained(store)
         client.flushall()
-        assert store.rebuild_online() == {"sums": 3, "newest": 3}
-        assert not isinstance(store.check()["online"], OnlineStoreError)
+        assert store.admin.rebuild_online() == {"sums": 3, "newest": 3}
+        assert not isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
 
 
 def test_s15_a_value_that_was_lost_alone_is_not_joined_to(tmp_path: Path) -> None:
@@ -209,11 +212,11 @@ def test_two_projects_of_one_name_on_one_server_have_nothing_to_do_with_each_oth
         assert one.materialize()[0].rows_online == other.materialize()[0].rows_online == 2
         assert one.online("weather", [{"k": "a"}]).to_polars()["x"].to_list() == [1.5]
         assert other.online("weather", [{"k": "a"}]).to_polars()["x"].to_list() == ["text"]
-        other.forget("thing", {"k": "a"})
+        other.admin.forget("thing", {"k": "a"})
         assert one.online("weather", [{"k": "a"}]).to_dicts() == [{"k": "a", "x": 1.5}]
         one.push(source, pl.DataFrame({"k": ["b"], "at": [from_micros(NOW + 1)], "x": [2.5]}))
         assert other.online("weather", [{"k": "b"}]).to_dicts() == [{"k": "b", "x": "text"}]
-        other.teardown()
+        other.admin.delete_project()
         assert one.online("weather", [{"k": "a"}, {"k": "b"}]).to_dicts() == [{"k": "a", "x": 1.5}, {"k": "b", "x": 2.5}]
         for store in stores:
             store.close()
@@ -237,7 +240,7 @@ def test_a_project_of_before_marks_and_ids_is_told_and_filled_by_the_next_run(tm
     with opened(tmp_path, clock) as store:
         store.materialize()
         # As the version before left it: keys without an id, values without a checksum, a registry without either.
-        space, online = store._watched.space(), store._online
+        space, online = store.components.watched_online.space(), store.components.online
         keys = [f"{space}/newest/1/{{".encode() + b"\xa1%b}" % k for k in (b"a", b"b", b"c")]
         values = online.read(keys)
         online.delete(f"{space}/".encode())
@@ -245,20 +248,20 @@ def test_a_project_of_before_marks_and_ids_is_told_and_filled_by_the_next_run(tm
 
         old = [key.replace(space.encode(), b"test") for key in keys]
         online._store._store.write([Entry(key, value[:-5]) for key, value in zip(old, values, strict=True) if value])
-        with store._registry.database.writing() as connection:
-            connection.execute(store._registry.database.tables.online.delete())
+        with store.components.registry.database.writing() as connection:
+            connection.execute(store.components.registry.database.tables.online.delete())
     with opened(tmp_path, clock) as store:
-        told = store.check()["online"]
+        told = StoreBackend(store).check()["online"]
         assert isinstance(told, OnlineStoreError)
         assert "--rebuild-online newest sums" in str(told)
         store.push(SOURCE, rows_of(("a", 20, 20.0)))
         assert served(store)[0] == trained(store)[0]
         store.materialize()
         assert served(store) == trained(store)
-        assert not isinstance(store.check()["online"], OnlineStoreError)
+        assert not isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
         # Whoever is forgotten is gone from what nobody reads any more, too.
-        store.forget("thing", {"k": "b"})
-        assert store._online.read(old) == [values[0][:-5], None, values[2][:-5]]
+        store.admin.forget("thing", {"k": "b"})
+        assert store.components.online.read(old) == [values[0][:-5], None, values[2][:-5]]
 
 
 def test_s14_a_longer_ttl_keeps_what_is_unchanged_for_longer(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ def test_s14_a_longer_ttl_keeps_what_is_unchanged_for_longer(tmp_path: Path) -> 
         [key, *_] = client.keys("*/brief/*")
         assert client.pttl(key) < timedelta(days=2).total_seconds() * 1000
         store.apply([define("30d")])
-        assert not isinstance(store.check()["online"], OnlineStoreError)  # nothing is wrong as yet
+        assert not isinstance(StoreBackend(store).check()["online"], OnlineStoreError)  # nothing is wrong as yet
         store.materialize()
         assert client.pttl(key) > timedelta(days=29).total_seconds() * 1000
 
@@ -291,7 +294,7 @@ def test_s15_a_late_row_behind_one_that_was_swept_changes_nothing(tmp_path: Path
         store.push(SOURCE, rows_of(("a", 0, 1.0), ("b", 0, 1.0)))
         clock.micros += 3 * 86_400_000_000
         store.push(SOURCE, rows_of(("b", 3 * 86_400, 2.0)))
-        store._online.sweep()
+        store.components.online.sweep()
         assert store.online(Brief, [{"k": "a"}]).status == {"x": ["missing"]}
         store.push(SOURCE, rows_of(("a", -late, 2.0), ("b", -late, 3.0), ("c", -late, 4.0)))
         found = store.online(Brief, [{"k": k} for k in "abc"])

@@ -9,13 +9,14 @@ from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
 from featurestore.offline.delta import push_log as pushed
 from featurestore.offline.delta.table import open_state
+from featurestore.server.backend import StoreBackend
 from tests.materialization.test_lost_online import FEATURES, NOW, SOURCE, opened, rows_of, served, trained
 from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer, wait_until
 
 
 def is_well(store: FeatureStore) -> bool:
-    return not isinstance(store.check()["online"], OnlineStoreError)
+    return not isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
 
 
 @pytest.mark.parametrize("how", ["restarted with all it had", "emptied"])
@@ -30,12 +31,12 @@ def test_s15_a_loss_is_mended_in_the_background_by_who_notices_it(tmp_path: Path
             client.save()
             server.restart(kill=True)
         if noticed == "by a readiness check":
-            assert isinstance(store.check()["online"], OnlineStoreError)  # and nobody runs or pushes anything
+            assert isinstance(StoreBackend(store).check()["online"], OnlineStoreError)  # and nobody runs or pushes anything
         elif noticed == "by a push":
             store.push(SOURCE, rows_of(("a", 20, 20.0)))
         else:
-            store.scheduler().once()  # no view has a schedule
-        wait_until(lambda: not store._watched.look(), "nobody mends it")
+            store.scheduler.create().once()  # no view has a schedule
+        wait_until(lambda: not store.components.watched_online.look(), "nobody mends it")
         assert is_well(store)
         assert served(store) == trained(store)
         store.push(SOURCE, rows_of(("b", 21, 20.0)))
@@ -48,16 +49,16 @@ def test_of_several_that_notice_a_loss_one_mends_and_an_end_is_waited_for(tmp_pa
         with opened(tmp_path, clock, server.url) as store, opened(tmp_path, clock, server.url) as other:
             store.materialize()
             client.flushall()
-            lease = store._mending._leases.acquire("mend:online", "another", 60)
+            lease = store.components.online_repair._leases.acquire("mend:online", "another", 60)
             assert lease is not None
-            other._mending.run()
-            assert other._watched.doubts()
-            store._mending._leases.release(lease)
+            other.components.online_repair.run()
+            assert other.components.watched_online.doubts()
+            store.components.online_repair._leases.release(lease)
             for each in (store, other):
-                each.check()
+                StoreBackend(each).check()
         # Closed at once: what was written stands, and whoever looks next goes on.
         with opened(tmp_path, clock, server.url) as store:
-            store._mending.run()
+            store.components.online_repair.run()
             assert is_well(store)
             assert store.online(FEATURES, [{"k": "a"}]).to_dicts() == [{"k": "a", "n": 2, "total": 3.0, "x": 2.0}]
 
@@ -73,7 +74,7 @@ def test_s17_a_run_without_the_online_store_adds_to_the_history(tmp_path: Path, 
         for view in ("sums", "newest"):
             with pytest.raises(OnlineStoreError):
                 store.materialize([view])
-        assert [store.runs(view)[0].state for view in ("sums", "newest")] == ["committed"] * 2
+        assert [store.runs.list(view)[0].state for view in ("sums", "newest")] == ["committed"] * 2
         assert store.sql("select count(*) as n from newest")["n"].to_list() == [5 if ran else 4]
         server.start()
         store.materialize()

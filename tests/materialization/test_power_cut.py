@@ -55,7 +55,7 @@ class Told:
 def check(folder: Path, registry: str, told: Told) -> None:
     """Opens what a power cut has left, and goes on with it."""
     with project(folder, registry) as store:
-        looked = [each for each in store.doctor() if each.check.partition(":")[0] in ("history", "registry")]
+        looked = [each for each in store.admin.doctor() if each.check.partition(":")[0] in ("history", "registry")]
         assert [each for each in looked if each.state == "error"] == []
         for view in ("latest", "counts"):
             assert told.rows_due() <= set(numbers(store, view)), view
@@ -86,8 +86,8 @@ def check(folder: Path, registry: str, told: Told) -> None:
         # The cut may have been at a forgetting, which the doctor tells until it is repeated.
         for act, number in set(told.tried) - set(told.done):
             if act == "forget":
-                store.forget("person", {"k": f"gone{number}"})
-        assert [each for each in store.doctor() if each.state == "error"] == []
+                store.admin.forget("person", {"k": f"gone{number}"})
+        assert [each for each in store.admin.doctor() if each.state == "error"] == []
     check_backups(folder, registry, told)
 
 

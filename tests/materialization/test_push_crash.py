@@ -37,7 +37,7 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     with store_of(folder, online) as store:
         for view in ("v", "w"):
             found[view] = store.sql(f"from {view}").sort(pl.all(), nulls_last=True).rows()
-            found[f"{view} rejected"] = Counter(store.rejected(view).filter(pl.col("_run") == 0)["_reason"].to_list())
+            found[f"{view} rejected"] = Counter(store.runs.rejected_rows(view).filter(pl.col("_run") == 0)["_reason"].to_list())
             rows = store.online(view, [{"k": key} for key in ENTITIES])
             found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
             found[f"{view} log"] = [
@@ -45,7 +45,7 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
                 for path in (folder / ".featurestore/offline" / folder.name / view / "v1/_pushed").glob("*.*")
                 if path.suffix != ".last"
             ]
-        found["runs"] = {run.state for run in store.runs()}
+        found["runs"] = {run.state for run in store.runs.list()}
     return found
 
 

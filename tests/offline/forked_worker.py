@@ -17,7 +17,7 @@ def main(folder: Path, use: str) -> int:
         store.materialize()
         uses = {
             "sql": lambda: store.sql("from v"),
-            "upkeep": store.upkeep,
+            "upkeep": store.admin.maintain,
             "status": store.status,
         }
         child = os.fork()

@@ -73,7 +73,7 @@ def test_f24_a_full_disk_is_told_as_one(number: int, advice: str, tmp_path: Path
 def test_f17_a_damaged_registry_is_found(tmp_path: Path, damage: str) -> None:
     with project(tmp_path) as store:
         for number in range(40):
-            store._ledger.begin("v", 9, number + 1, {"chunks": [], "cursor": {}, "words": "x" * 2000})
+            store.components.ledger.begin("v", 9, number + 1, {"chunks": [], "cursor": {}, "words": "x" * 2000})
     path = tmp_path / "project" / ".featurestore" / "registry.db"
     whole = path.read_bytes()
     path.write_bytes(
@@ -86,7 +86,7 @@ def test_f17_a_damaged_registry_is_found(tmp_path: Path, damage: str) -> None:
     for left in path.parent.glob("registry.db-*"):
         left.unlink()
     with store_at(tmp_path / "project", lambda: from_micros(100_000)) as store:
-        told = [each.told + each.advice for each in store.doctor() if each.state == "error" and each.check == "registry"]
+        told = [each.told + each.advice for each in store.admin.doctor() if each.state == "error" and each.check == "registry"]
         assert told
         assert "backup" in told[0]
 
@@ -100,7 +100,7 @@ def test_f17_a_registry_that_is_gone_beside_a_full_history_is_found(tmp_path: Pa
     if left == "an empty file":
         (tmp_path / "project" / ".featurestore" / "registry.db").touch()
     with store_at(tmp_path / "project", lambda: from_micros(100_000)) as store:
-        found = store.doctor()
+        found = store.admin.doctor()
         assert not found.is_well
         [told] = [each for each in found if each.check == "registry" and each.state == "error"]
         assert "knows nothing of 1 views whose histories are there: 'v'" in told.told
@@ -115,8 +115,8 @@ def test_f29_readers_and_runs_beside_forgetting_and_upkeep_without_retention_go_
         try:
             with store_at(tmp_path / "project", lambda: from_micros(100_000)) as other:
                 for number in range(12):
-                    other.upkeep(retention=timedelta(0))
-                    other.forget("entity_v", {"k": f"nobody{number}"})
+                    other.admin.maintain(retention=timedelta(0))
+                    other.admin.forget("entity_v", {"k": f"nobody{number}"})
         except FeatureStoreError as error:
             failed.append(error)
         finally:
@@ -139,7 +139,7 @@ def test_f29_readers_and_runs_beside_forgetting_and_upkeep_without_retention_go_
                 failed.append(error)
         thread.join()
         assert failed == []
-        assert {run.state for run in store.runs()} == {"done"}
+        assert {run.state for run in store.runs.list()} == {"done"}
 
 
 def test_k11_the_doctor_tells_what_is_open_to_others(tmp_path: Path) -> None:

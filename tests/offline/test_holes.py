@@ -99,7 +99,7 @@ PLACES = {"last": slice(-1, None), "last two": slice(-2, None), "last three": sl
 
 
 def errors(store: FeatureStore) -> list[str]:
-    return [each.told for each in store.doctor() if each.state == "error" and each.check.startswith("history")]
+    return [each.told for each in store.admin.doctor() if each.state == "error" and each.check.startswith("history")]
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_f2_a_lost_entry_is_found_and_never_covered(
             with pytest.raises(DamagedHistoryError, match=r"test/v/v1.*featurestore doctor --repair"):
                 other.materialize(["v"])
         with pytest.raises(OfflineStoreError):
-            other.upkeep(["v"])
+            other.admin.maintain(["v"])
         assert errors(other)
         assert [each.rows_written for each in other.materialize(["w"])] == [10]
         # What was pushed meanwhile is not lost either, whatever number it got.
         if place != "middle" and damage in (emptied, deleted):
             other.push("rows", rows(500, 1), views=["v"])
-        mended = [each.told for each in other.doctor(repair=True) if each.check == "repair: v"]
+        mended = [each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
         assert mended[0].endswith("rows were put back")
         assert not errors(other)
         other.materialize(["v"])
@@ -133,7 +133,7 @@ def test_f2_a_lost_entry_is_found_and_never_covered(
         assert found.filter(pl.col("x") < 400).equals(before)
         assert found.height in (41, 42)
         assert other.online("v", [{"k": "k0"}]).to_dicts()[0]["x"] in (405.0, 500.0)
-        assert other.doctor().is_well or {each.check for each in other.doctor() if each.state == "error"} == {
+        assert other.admin.doctor().is_well or {each.check for each in other.admin.doctor() if each.state == "error"} == {
             "clock: history",
             "clock: online",
         }
@@ -151,7 +151,7 @@ def test_f2_a_lost_data_file_is_found_and_never_covered(
         assert any(f"run-{run:08d}" in told for told in errors(other))
         with pytest.raises(DamagedHistoryError, match=f"run-{run:08d}"):
             other.materialize(["v"])
-        assert any("nowhere on the disk" in each.told for each in other.doctor(repair=True) if each.check == "repair: v")
+        assert any("nowhere on the disk" in each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v")
         with pytest.raises(DamagedHistoryError):
             other.materialize(["v"], start="1970-01-01")
         other.materialize(["v"], start="0001-01-01")
@@ -159,7 +159,7 @@ def test_f2_a_lost_data_file_is_found_and_never_covered(
         kept = other.sql("from v")
         # The source has all but what was pushed, which is given up and told for good.
         assert kept.height == (40 if run == 4 else 41)
-        [told] = [each.told for each in other.doctor() if "mended without" in each.told]
+        [told] = [each.told for each in other.admin.doctor() if "mended without" in each.told]
         assert told == f"it was mended without {1 if run == 4 else 10} rows"
 
 
@@ -191,7 +191,7 @@ def test_f2_the_last_pushes_that_are_lost_are_found_and_their_numbers_are_not_gi
         assert max(path.name for path in table(store).glob("_pushed/*.parquet")).startswith("0000000000000004-")
         with pytest.raises(DamagedHistoryError, match=f"segments {4 - lost}"):
             other.materialize(["v"])
-        other.backup("copy")
+        other.admin.backup("copy")
         other.materialize(["v"], start="0001-01-01")
         assert not errors(other)
         assert sorted(other.sql("from v")["x"].to_list())[-2:] == [300.0 if lost == 2 else 500.0, 700.0]
@@ -211,7 +211,7 @@ def test_f2_a_history_that_is_gone_is_not_begun_again_unasked(store: FeatureStor
 
 
 def test_a_registry_from_an_older_backup_is_no_hole(store: FeatureStore, tmp_path: Path) -> None:
-    store.backup("copy")
+    store.admin.backup("copy")
     rows(400).write_parquet(tmp_path / "data" / "400.parquet")
     store.materialize()
     store.close()
@@ -229,9 +229,9 @@ def test_upkeep_forget_and_splits_leave_no_hole(store: FeatureStore, tmp_path: P
     for number in range(12):
         rows(1000 + 100 * number).write_parquet(tmp_path / "data" / f"{1000 + number}.parquet")
         store.materialize()
-    store.upkeep(retention=timedelta(0))
+    store.admin.maintain(retention=timedelta(0))
     assert not errors(store)
-    store.forget("entity_v", {"k": "k1"})
+    store.admin.forget("entity_v", {"k": "k1"})
     assert not errors(store)
     store.push("rows", rows(5000, 1))
     store.materialize()
@@ -265,7 +265,7 @@ def test_s16_mending_does_not_bring_back_who_was_forgotten(store: FeatureStore, 
     with monkeypatch.context() as patched:
         patched.setattr("featurestore.offline.delta.eraser.remove", killed)
         with pytest.raises(KeyboardInterrupt):
-            store.forget("entity_v", {"k": "k1"})
+            store.admin.forget("entity_v", {"k": "k1"})
     assert "k1" not in store.sql("from v")["k"].to_list()
     kept = store.sql("from v").height
     named = {file.path for file in open_state(table(store)).files}
@@ -275,7 +275,7 @@ def test_s16_mending_does_not_bring_back_who_was_forgotten(store: FeatureStore, 
     count = pl.read_parquet(lost, glob=False).height
     lost.unlink()
     with again(store) as other:
-        told = [each.told for each in other.doctor(repair=True) if each.check == "repair: v"]
+        told = [each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
         assert told[0] == f"{count} rows were put back"  # from the file that has the forgotten one, too
         assert not errors(other)
         found = other.sql("from v")
@@ -288,10 +288,10 @@ def test_s16_forgetting_takes_what_a_repair_moved_aside(store: FeatureStore) -> 
     emptied(entries(store)[-1])
     aside = table(store) / "_damaged"
     with again(store) as other:
-        other.doctor(repair=True)
+        other.admin.doctor(repair=True)
         assert list(aside.iterdir())
-        other.forget("entity_v", {"k": "k1"}, dry_run=True)
+        other.admin.forget("entity_v", {"k": "k1"}, dry_run=True)
         assert list(aside.iterdir())
-        other.forget("entity_v", {"k": "k1"})
+        other.admin.forget("entity_v", {"k": "k1"})
         assert not list(aside.iterdir())
         assert not errors(other)

@@ -40,7 +40,7 @@ def test_d6_a_stray_entry_in_any_managed_folder_hinders_nothing(tmp_path: Path) 
         store.push("rows", rows(100))
         table = tmp_path / "project" / ".featurestore" / "offline" / "test" / "v" / "v1"
         # As where a run was killed after its chunk was staged.
-        store._offline.stage(store._table(store._views(["v"])[0]), 9, 0, store.sql("from v").clear())
+        store.components.offline.stage(store.components.table(store.components.views(["v"])[0]), 9, 0, store.sql("from v").clear())
         assert litter(table.parent.parent) >= 5
         for first in (200, 300):
             rows(first).write_parquet(tmp_path / "data" / f"{first}.parquet")
@@ -48,16 +48,16 @@ def test_d6_a_stray_entry_in_any_managed_folder_hinders_nothing(tmp_path: Path) 
             assert done.rows_written == 20
             store.push("rows", rows(first + 50))
         assert store.sql("from v").height == 120
-        assert store.rejected("v").height > 0
-        store.upkeep(retention=timedelta(0))
-        assert store.forget("entity_v", {"k": "k1"})
+        assert store.runs.rejected_rows("v").height > 0
+        store.admin.maintain(retention=timedelta(0))
+        assert store.admin.forget("entity_v", {"k": "k1"})
         store.materialize()
-        store.backup("copy")
+        store.admin.backup("copy")
         assert store.sql("from v").height == 120 - 24
-        assert [each.told for each in store.doctor() if each.state == "error" and not each.check.startswith("clock")] == []
-        assert all(run.state == "done" for run in store.runs())
+        assert [each.told for each in store.admin.doctor() if each.state == "error" and not each.check.startswith("clock")] == []
+        assert all(run.state == "done" for run in store.runs.list())
     with store_at(tmp_path / "project", lambda: from_micros(1000)) as store:
-        store.teardown()
+        store.admin.delete_project()
 
 
 def test_e22_a_process_that_pushed_before_the_first_run_sees_the_table_after_a_forget(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_e22_a_process_that_pushed_before_the_first_run_sees_the_table_after_a_f
         store.push("rows", row("b", 10))
         with store_at(tmp_path / "project", lambda: from_micros(1000)) as other:
             other.materialize()
-            other.forget("entity_v", {"k": "a"})
+            other.admin.forget("entity_v", {"k": "a"})
         assert [each.rows_new for each in store.push("rows", row("b", 20))] == [1]
         assert [(each.rows_new, each.rows_known) for each in store.push("rows", row("b", 10))] == [(0, 1)]
         assert sorted(store.sql("from v")["x"].to_list()) == [2.0, 10.0, 20.0]

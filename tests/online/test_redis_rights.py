@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from featurestore.errors import OnlineStoreError
+from featurestore.server.backend import StoreBackend
 from tests.materialization.test_lost_online import NOW, SOURCE, opened, rows_of, served, trained
 from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer
@@ -41,16 +42,16 @@ def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
         store.materialize()
         store.push(SOURCE, rows_of(("a", 10, 1.0)))
         assert served(store) == trained(store)
-        assert not isinstance(store.check()["online"], OnlineStoreError)
-        assert [each for each in store.doctor() if each.state == "error" and "clock" not in each.check] == []
+        assert not isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
+        assert [each for each in store.admin.doctor() if each.state == "error" and "clock" not in each.check] == []
         with redis.Redis(port=server.port) as client:
             client.flushall()
-        assert isinstance(store.check()["online"], OnlineStoreError)
-        store.doctor(repair=True)
+        assert isinstance(StoreBackend(store).check()["online"], OnlineStoreError)
+        store.admin.doctor(repair=True)
         assert served(store) == trained(store)
-        store.forget("thing", {"k": "a"})
+        store.admin.forget("thing", {"k": "a"})
         assert store.online("newest", [{"k": "a"}]).status == {"x": ["missing"]}
-        store.teardown()
+        store.admin.delete_project()
     with redis.Redis(port=server.port) as client:
         assert client.keys("*") == []
 
@@ -65,8 +66,8 @@ def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeySer
         for work in (
             store.materialize,
             lambda: store.push(SOURCE, rows_of(("a", 10, 1.0))),
-            store.rebuild_online,
-            store.teardown,
+            store.admin.rebuild_online,
+            store.admin.delete_project,
         ):
             problem = ""
             try:
@@ -75,7 +76,7 @@ def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeySer
                 problem = str(error)
             assert not problem or "Give its user the commands" in problem
             refused += bool(problem)
-        refused += sum(1 for each in store.doctor() if "Give its user the commands" in each.told)
+        refused += sum(1 for each in store.admin.doctor() if "Give its user the commands" in each.told)
     with redis.Redis(port=server.port) as client:
         assert refused or any(each["reason"] == "command" for each in client.acl_log()), f"{left_out} is not needed"
 
@@ -86,11 +87,13 @@ def test_a_user_that_only_reads_answers_look_ups_and_is_ready(tmp_path: Path, se
         writer.materialize()
         reader_url = user_of(server, "reader", ["mget"])
         with opened(tmp_path, clock, reader_url) as reader:
-            assert reader.check()["online"] == "redis or valkey"
+            assert StoreBackend(reader).check()["online"] == "redis or valkey"
             assert served(reader) == trained(reader)
             with redis.Redis(port=server.port) as client:
                 client.flushall()
-            assert isinstance(reader.check()["online"], OnlineStoreError)  # which it notes, though it cannot mark the store
+            assert isinstance(
+                StoreBackend(reader).check()["online"], OnlineStoreError
+            )  # which it notes, though it cannot mark the store
             writer.materialize()
-            assert reader.check()["online"] == "redis or valkey"
+            assert StoreBackend(reader).check()["online"] == "redis or valkey"
             assert served(reader) == trained(reader)

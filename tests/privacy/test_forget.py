@@ -19,6 +19,7 @@ from featurestore import Entity, Feature, FeatureService, FeatureStore, FeatureV
 from featurestore.errors import NotFoundError, RequestError
 from featurestore.online.base import Entry
 from featurestore.online.lmdb.store import LMDBStore
+from featurestore.server.backend import StoreBackend
 from tests.projects import Hand, store_at
 
 ROOT = Path(__file__).parent.parent.parent
@@ -92,7 +93,7 @@ class Project:
         store.push("events", rows_of(self.key, self.others, 75)[60:])
         asked = store.online("asked", [{"who": self.key, "user_id": self.key}, {"who": self.others[0], "user_id": self.others[0]}])
         told: list[tuple[str, int, int]] = []
-        logger = store.feature_logger(lambda *counts: told.append(counts))
+        logger = StoreBackend(store).feature_logger(lambda *counts: told.append(counts))
         logger.offer("asked", 1.0, asked)
         logger.close()
         assert [written for _, written, _ in told] == [2]
@@ -137,21 +138,21 @@ def test_nothing_is_left_and_nothing_comes_back(
     assert project.traces(), "the scan finds what is there"
     store = project.store
     before = {view: store.sql(f"from {view} where user_id <> {key!r}").sort(pl.all()).rows() for view in ("notes",)}
-    counted = store.forget("user", {"user_id": key}, dry_run=True)
-    report = store.forget("user", {"user_id": key})
+    counted = store.admin.forget("user", {"user_id": key}, dry_run=True)
+    report = store.admin.forget("user", {"user_id": key})
     told = {each.place for each in report if each.rows}
     assert told >= {"history", "pushed", "rejected", "online", "feature log"}
     assert {(each.place, each.name): each.rows for each in counted} == {(each.place, each.name): each.rows for each in report}
     assert project.traces() == []
     assert before == {view: store.sql(f"from {view}").sort(pl.all()).rows() for view in ("notes",)}
-    assert len(store.forget("user", {"user_id": key})) == 0
+    assert len(store.admin.forget("user", {"user_id": key})) == 0
 
     for summary in store.materialize(start="2019-01-01"):
         assert summary.reasons is not None
         assert summary.reasons["its entity was forgotten"] == 20
     for pushed in store.push("events", project.rows):
         assert pushed.reasons["its entity was forgotten"] == 14
-    store.rebuild_online()
+    store.admin.rebuild_online()
     store.close()
     with project.open() as again:
         again.apply(definitions(kind, project.source, version=2))
@@ -168,7 +169,7 @@ def test_an_entity_of_a_removed_view_is_forgotten_there(tmp_path: Path) -> None:
     project.store.push("events", rows_of(RARE, ["ann"], 50)[40:])
     project.store.apply()  # the folder has no definitions, so all are removed
     assert project.store.catalog.views == {}
-    report = project.store.forget("user", [{"user_id": RARE}])
+    report = project.store.admin.forget("user", [{"user_id": RARE}])
     assert {"history", "pushed", "online"} <= {each.place for each in report}
     assert project.traces() == []
 
@@ -177,9 +178,9 @@ def test_it_may_come_back_once_the_tombstone_is_lifted(tmp_path: Path) -> None:
     with Project(tmp_path, str, RARE, None).store as store:
         store.apply(definitions(str, ParquetSource("events", "../data/*.parquet", event_time="at")))
         store.materialize()
-        store.forget("user", {"user_id": RARE})
-        assert store.forget("user", {"user_id": RARE}, lift=True).summary == "1 user may come back."
-        assert store.forget("user", {"user_id": "nobody"}, lift=True).entities == 0
+        store.admin.forget("user", {"user_id": RARE})
+        assert store.admin.unforget("user", {"user_id": RARE}).summary == "1 user may come back."
+        assert store.admin.unforget("user", {"user_id": "nobody"}).entities == 0
         store.materialize(start="2019-01-01")
         assert store.online("notes.note", [{"user_id": RARE}]).status == {"note": ["present"]}
 
@@ -198,7 +199,7 @@ def test_what_is_no_entity_is_told(entity: str, rows: Any, error: type[Exception
     with Project(tmp_path, str, RARE, None).store as store:
         store.apply(definitions(str, ParquetSource("events", "../data/*.parquet", event_time="at")))
         with pytest.raises(error, match=told.replace("(", r"\(").replace(")", r"\)")):
-            store.forget(entity, rows)
+            store.admin.forget(entity, rows)
 
 
 def test_of_a_composite_entity_all_keys_count(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_of_a_composite_entity_all_keys_count(tmp_path: Path) -> None:
     with store_at(tmp_path / "forget-composite", NOW) as store:
         store.apply([Pair])
         store.materialize()
-        store.forget("pair", {"a": "x", "b": "yz"})
+        store.admin.forget("pair", {"a": "x", "b": "yz"})
         store.materialize(start="2019-01-01")
         assert store.sql("select n from pair order by n")["n"].to_list() == [2, 3]
         assert store.online(Pair, rows.select("a", "b").to_dicts()).status == {"n": ["missing", "present", "present"]}
@@ -241,8 +242,10 @@ def test_what_a_stream_has_set_aside_is_forgotten(valkey_url: str, tmp_path: Pat
         for number, text in enumerate(poison):
             payload = text % RARE.encode() if b"%s" in text else text
             stream.set_aside(Arrived(f"{number}-0", number, {b"payload": payload}), "no row")
-        assert [(each.place, each.rows) for each in store.forget("user", {"user_id": RARE}, dry_run=True)] == [("set aside", 2)]
-        assert [(each.place, each.rows) for each in store.forget("user", {"user_id": RARE})] == [("set aside", 2)]
+        assert [(each.place, each.rows) for each in store.admin.forget("user", {"user_id": RARE}, dry_run=True)] == [
+            ("set aside", 2)
+        ]
+        assert [(each.place, each.rows) for each in store.admin.forget("user", {"user_id": RARE})] == [("set aside", 2)]
         assert [each.entry.id for each in stream.shelf.read()] == ["2-0", "3-0"]
         stream.close()
 
@@ -264,14 +267,14 @@ def two(tmp_path: Path) -> Iterator[tuple[Project, FeatureStore]]:
 @pytest.mark.parametrize("method", ["stage", "commit", "committed", "keep_rejected"])
 def test_a_run_meets_a_forget_at_any_step(method: str, two: tuple[Project, FeatureStore], monkeypatch: pytest.MonkeyPatch) -> None:
     project, other = two
-    work = getattr(project.store._offline, method)
+    work = getattr(project.store.components.offline, method)
 
     def forget_first(*given: Any) -> Any:
-        monkeypatch.setattr(project.store._offline, method, work)
-        other.forget("user", {"user_id": RARE})
+        monkeypatch.setattr(project.store.components.offline, method, work)
+        other.admin.forget("user", {"user_id": RARE})
         return work(*given)
 
-    monkeypatch.setattr(project.store._offline, method, forget_first)
+    monkeypatch.setattr(project.store.components.offline, method, forget_first)
     project.store.materialize()
     assert project.traces() == []
     assert other.sql("from notes")["user_id"].unique().sort().to_list() == ["ann", "bob"]
@@ -282,17 +285,17 @@ def test_a_push_meets_a_forget_between_history_and_online(
 ) -> None:
     """Forgetting waits until both stores have what is pushed, and then erases it in both."""
     project, other = two
-    write = project.store._online.write
-    forgetting = threading.Thread(target=other.forget, args=("user", {"user_id": RARE}))
+    write = project.store.components.online.write
+    forgetting = threading.Thread(target=other.admin.forget, args=("user", {"user_id": RARE}))
 
     def begin_to_forget(entries: list[Entry]) -> int:
-        monkeypatch.setattr(project.store._online, "write", write)
+        monkeypatch.setattr(project.store.components.online, "write", write)
         forgetting.start()
         forgetting.join(1)
         assert forgetting.is_alive()
         return write(entries)
 
-    monkeypatch.setattr(project.store._online, "write", begin_to_forget)
+    monkeypatch.setattr(project.store.components.online, "write", begin_to_forget)
     project.store.push("events", project.rows)
     forgetting.join(30)
     assert not forgetting.is_alive()
@@ -314,9 +317,9 @@ def test_forgetting_waits_for_a_write_under_way(two: tuple[Project, FeatureStore
     pushing = threading.Thread(target=project.store.push, args=("events", project.rows))
     pushing.start()
     assert reached.wait(30)
-    forgetting = threading.Thread(target=other.forget, args=("user", {"user_id": RARE}))
+    forgetting = threading.Thread(target=other.admin.forget, args=("user", {"user_id": RARE}))
     forgetting.start()
-    while not other._tombstones.unfinished():
+    while not other.components.tombstones.unfinished():
         assert forgetting.is_alive()
     assert project.store.sql("from notes").height > 0
     go_on.set()
@@ -330,9 +333,9 @@ def test_a_reader_of_an_old_version_is_told_to_ask_again(two: tuple[Project, Fea
 
     project, other = two
     project.store.materialize()
-    table = project.store._table(project.store.catalog.views["notes"])
-    snapshot = project.store._offline.snapshot(table)
-    other.forget("user", {"user_id": RARE})
+    table = project.store.components.table(project.store.catalog.views["notes"])
+    snapshot = project.store.components.offline.snapshot(table)
+    other.admin.forget("user", {"user_id": RARE})
     with pytest.raises(OfflineStoreError, match=r"written anew .* ask again"):
         [history.read() for history in snapshot.buckets.values()]
 
@@ -344,10 +347,10 @@ def test_an_interrupted_run_completes_without_them(two: tuple[Project, FeatureSt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(project.store._offline, "commit", killed)
+        patch.setattr(project.store.components.offline, "commit", killed)
         with pytest.raises(KeyboardInterrupt):
             project.store.materialize()
-    report = other.forget("user", {"user_id": RARE})
+    report = other.admin.forget("user", {"user_id": RARE})
     assert "staged" in {each.place for each in report}
     assert project.traces() == []
     project.store.materialize()
@@ -377,14 +380,14 @@ def survive(tmp_path: Path, kills: int, seed: int) -> None:
         killed = forget_in_process(tmp_path, draw.randrange(1, int(quiet.stdout)))
         assert killed.returncode in (-signal.SIGKILL, 0), killed.stderr
     with project.open() as store:
-        if store._tombstones.unfinished():
-            assert "forget: user" in {each.check for each in store.doctor() if each.state == "error"}
+        if store.components.tombstones.unfinished():
+            assert "forget: user" in {each.check for each in store.admin.doctor() if each.state == "error"}
     last = forget_in_process(tmp_path, 0)
     assert last.returncode == 0, last.stderr
     assert project.traces() == []
     with project.open() as store:
         store.apply(definitions(str, project.source, version=2))
-        assert store._tombstones.unfinished() == {}
+        assert store.components.tombstones.unfinished() == {}
         assert store.sql("from notes").height == others
         store.materialize(start="2019-01-01")
         assert project.traces() == []

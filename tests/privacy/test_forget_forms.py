@@ -58,7 +58,7 @@ BY_NUMBER = view_of(Entity("user", n=int), {"n": [1, 2, 3]})
 def test_no_new_data_version_brings_the_forgotten_back(after: Any, key: dict[str, Any], store: FeatureStore) -> None:
     store.apply([BY_NUMBER])
     store.materialize()
-    store.forget("user", {"n": 1})
+    store.admin.forget("user", {"n": 1})
     store.apply([after])
     [done] = [each for each in store.materialize() if each.view == after.__view__.name]
     assert done.reasons == {"its entity was forgotten": 1}
@@ -67,7 +67,7 @@ def test_no_new_data_version_brings_the_forgotten_back(after: Any, key: dict[str
     rows = after.__view__.source.frame
     [pushed] = [each for each in store.push("s", rows) if each.view == done.view]
     assert (pushed.reasons, pushed.rows_new) == ({"its entity was forgotten": 1}, 0)
-    assert store.rebuild_online([done.view])
+    assert store.admin.rebuild_online([done.view])
     assert store.online(f"{done.view}.x", [key]).status == {"x": ["missing"]}
 
 
@@ -75,9 +75,9 @@ def test_names_are_followed_through_several_changes(store: FeatureStore) -> None
     for name, kind in (("user", int), ("customer", int), ("client", str)):
         store.apply([view_of(Entity(name, n=kind), {"n": [kind(1), kind(2), kind(3)]})])
         store.materialize()
-    assert {each.name for each in store.forget("user", {"n": 1})} == {"scores v1", "scores v2", "scores v3"}
-    assert store.forget("client", {"n": "1"}, lift=True).entities == 1
-    store.forget("client", {"n": "2"})
+    assert {each.name for each in store.admin.forget("user", {"n": 1})} == {"scores v1", "scores v2", "scores v3"}
+    assert store.admin.unforget("client", {"n": "1"}).entities == 1
+    store.admin.forget("client", {"n": "2"})
     store.apply([view_of(Entity("guest", n=pl.Int16), {"n": [1, 2, 3]})])
     store.materialize()
     assert left(store) == [1, 3]
@@ -87,7 +87,7 @@ def test_another_entity_with_equal_keys_is_left_alone(store: FeatureStore) -> No
     other = view_of(Entity("product", n=int), {"n": [1, 2, 3]}, name="stock", source="t", x=4)
     store.apply([BY_NUMBER, other])
     store.materialize()
-    store.forget("user", {"n": 1})
+    store.admin.forget("user", {"n": 1})
     store.materialize(start="2013-01-01")
     assert (left(store), left(store, "stock")) == ([2, 3], [4, 5, 6])
 
@@ -97,7 +97,7 @@ def test_a_date_is_its_text(kind: type, store: FeatureStore) -> None:
     days = [kind(2020, 1, number) for number in (1, 2, 3)]
     store.apply([view_of(Entity("day", d=kind), {"d": days})])
     store.materialize()
-    store.forget("day", {"d": days[0]})
+    store.admin.forget("day", {"d": days[0]})
     store.apply([view_of(Entity("day", d=str), {"d": ["2020-01-01", "2020-01-02", "2020-01-03"]})])
     store.materialize()
     assert left(store) == [2, 3]
@@ -106,7 +106,7 @@ def test_a_date_is_its_text(kind: type, store: FeatureStore) -> None:
 def test_a_composite_key_is_known_in_any_order_and_type(store: FeatureStore) -> None:
     store.apply([view_of(Entity("seat", flight=str, row=int), {"flight": ["a", "a", "b"], "row": [1, 2, 1]})])
     store.materialize()
-    store.forget("seat", {"row": 1, "flight": "a"})
+    store.admin.forget("seat", {"row": 1, "flight": "a"})
     store.apply([view_of(Entity("place", row=str, flight=str), {"flight": ["a", "a", "b"], "row": ["1", "2", "1"]})])
     store.materialize()
     assert left(store) == [2, 3]
@@ -118,24 +118,24 @@ def test_former_keys_are_taken_and_what_is_left_is_told(store: FeatureStore) -> 
     store.materialize()
     store.apply([view_of(Entity("user", user_id=int), {"user_id": [7, 8, 9]}, x=4)])
     store.materialize()
-    new = store.forget("user", {"user_id": 7})
+    new = store.admin.forget("user", {"user_id": 7})
     assert [each.name for each in new] == ["scores v2", "scores v2"]
     assert new.notes == ("scores v1 is by email: forget them by it too.",)
-    former = store.forget("user", {"email": mails[0]})
+    former = store.admin.forget("user", {"email": mails[0]})
     assert [each.name for each in former] == ["scores v1", "scores v1"]
     assert new.notes[0] in str(new)
-    store.rollback("scores")
+    store.versions.rollback("scores")
     assert left(store) == [2, 3]
     with pytest.raises(RequestError, match=r"exactly its join keys \(user_id: int or email: str\)"):
-        store.forget("user", {"mail": mails[0]})
+        store.admin.forget("user", {"mail": mails[0]})
     with pytest.raises(RequestError, match="all in the same ones"):
-        store.forget("user", [{"user_id": 7}, {"email": mails[0]}])
+        store.admin.forget("user", [{"user_id": 7}, {"email": mails[0]}])
 
 
 def test_windows_and_rejected_rows_of_a_new_data_version_are_kept_out_too(store: FeatureStore) -> None:
     store.apply([BY_NUMBER])
     store.materialize()
-    store.forget("user", {"n": 1})
+    store.admin.forget("user", {"n": 1})
     rows = pl.DataFrame({"n": ["1", "2", "1"], "at": [NOON, NOON, None], "note": ["vkqzjx", "b", "vkqzjx"]})
 
     class Scores(FeatureView, entity=Entity("customer", n=str), source=FrameSource("s", rows, event_time="at")):
@@ -144,19 +144,19 @@ def test_windows_and_rejected_rows_of_a_new_data_version_are_kept_out_too(store:
     store.apply([Scores])
     [done] = store.materialize()
     assert done.reasons == {"its entity was forgotten": 2}
-    assert store.rejected("scores").is_empty()
+    assert store.runs.rejected_rows("scores").is_empty()
     assert store.online(Scores, [{"n": "1"}, {"n": "2"}], at=NOON).to_dicts() == [{"n": "1", "times": 0}, {"n": "2", "times": 1}]
 
 
 def test_a_dry_run_lifts_no_tombstone(store: FeatureStore) -> None:
     store.apply([BY_NUMBER])
     store.materialize()
-    store.forget("user", {"n": 1})
-    report = store.forget("user", {"n": 1}, dry_run=True, lift=True)
+    store.admin.forget("user", {"n": 1})
+    report = store.admin.unforget("user", {"n": 1}, dry_run=True)
     assert (report.entities, report.dry_run, report.summary) == (1, True, "1 user could come back.")
     store.materialize(start="2013-01-01")
     assert left(store) == [2, 3]
-    assert store.forget("user", {"n": 1}, lift=True).entities == 1
+    assert store.admin.unforget("user", {"n": 1}).entities == 1
 
 
 @pytest.mark.parametrize("time", [None, NOON], ids=["without a time", "without a value"])
@@ -168,10 +168,10 @@ def test_an_entity_of_bytes_is_forgotten_beside_rejected_rows(time: datetime | N
 
     store.apply([Scores])
     store.materialize()
-    assert store.rejected("scores").height == 1
-    report = store.forget("user", {"u": b"\xff1"})
+    assert store.runs.rejected_rows("scores").height == 1
+    report = store.admin.forget("user", {"u": b"\xff1"})
     assert {each.place: each.rows for each in report} == {"history": 1, "online": 1, "rejected": 1}
-    assert store.rejected("scores").is_empty()
+    assert store.runs.rejected_rows("scores").is_empty()
 
 
 # -- what streams have set aside -----------------------------------------------------------------------------------------

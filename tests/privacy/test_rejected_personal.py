@@ -62,7 +62,7 @@ def test_s19_of_a_row_without_a_key_nothing_personal_is_kept(store: FeatureStore
     store.apply([view_of()])
     [done] = store.materialize()
     assert done.rows_rejected == 2
-    kept = {row["_reason"]: row for row in store.rejected("people").to_dicts()}
+    kept = {row["_reason"]: row for row in store.runs.rejected_rows("people").to_dicts()}
     unkeyed = kept["user_id is null"]
     assert (unkeyed["email"], unkeyed["phone"], unkeyed["level"]) == (None, None, -1)
     assert kept["level breaks ge=0"]["email"] == "b"
@@ -74,7 +74,7 @@ def test_s19_rejecting_the_forgotten_again_keeps_nothing_of_them(windows: bool, 
     view = view_of(windows=windows, rename=rename)
     store.apply([view])
     store.materialize()
-    store.forget("user", {"user_id": 1})
+    store.admin.forget("user", {"user_id": 1})
     assert holding(store) == []
     names = ("uid", "mail") if rename else ("user_id", "email")
     faults: list[dict[str, Any]] = [
@@ -100,4 +100,4 @@ def test_s19_without_personal_features_the_rows_are_kept_whole(store: FeatureSto
 
     store.apply([People])
     store.materialize()
-    assert store.rejected("people").select("_reason", "phone").rows() == [("user_id is null", SECRET)]
+    assert store.runs.rejected_rows("people").select("_reason", "phone").rows() == [("user_id is null", SECRET)]

@@ -45,15 +45,15 @@ def test_each_change_is_recorded_with_who_when_and_what(store: FeatureStore) -> 
     key = store.keys.create("reader", ["reader project"])
     store.keys.revoke(key.key.id)
     store.keys.revoke(key.key.id)
-    store.forget("person", {"user": SECRET}, dry_run=True)
-    store.forget("person", {"user": SECRET})
-    store.forget("person", {"user": SECRET}, lift=True, dry_run=True)
-    store.forget("person", {"user": SECRET}, lift=True)
-    found = list(reversed(store.audit()))
+    store.admin.forget("person", {"user": SECRET}, dry_run=True)
+    store.admin.forget("person", {"user": SECRET})
+    store.admin.unforget("person", {"user": SECRET}, dry_run=True)
+    store.admin.unforget("person", {"user": SECRET})
+    found = list(reversed(store.admin.audit_trail()))
     assert sorted(each.action for each in found) == sorted(
         ["apply", "apply", "unprotect", "apply", "key created", "key revoked", "forget", "unforget"]
     )
-    assert all(each.who.startswith(f"{getpass.getuser()}@") and each.at == store.clock() for each in found)
+    assert all(each.who.startswith(f"{getpass.getuser()}@") and each.at == store.components.clock() for each in found)
     told = {each.action: each.what for each in found}
     assert told["forget"]["digests"] == told["unforget"]["digests"]
     assert told["key created"] | {"expires_at": 0} == {
@@ -64,10 +64,10 @@ def test_each_change_is_recorded_with_who_when_and_what(store: FeatureStore) -> 
     assert SECRET not in texts
     assert key.secret.rpartition("_")[2] not in texts
     with pytest.raises(RequestError, match="limit=0"):
-        store.audit(0)
-    store.teardown()
-    assert "teardown" in {each.action for each in store.audit()}
-    assert len(store.audit()) == 9
+        store.admin.audit_trail(0)
+    store.admin.delete_project()
+    assert "teardown" in {each.action for each in store.admin.audit_trail()}
+    assert len(store.admin.audit_trail()) == 9
 
 
 def test_a_rollback_and_its_end_are_recorded(store: FeatureStore) -> None:
@@ -75,9 +75,9 @@ def test_a_rollback_and_its_end_are_recorded(store: FeatureStore) -> None:
     store.materialize()
     store.apply([view_of(pii=True, level=int)])
     store.materialize()
-    store.rollback("people")
-    store.rollback("people", undo=True)
-    assert [each.what for each in store.audit() if each.action == "rollback"] in (
+    store.versions.rollback("people")
+    store.versions.undo_rollback("people")
+    assert [each.what for each in store.admin.audit_trail() if each.action == "rollback"] in (
         [{"view": "people", "to": 1}, {"view": "people", "undo": True}],
         [{"view": "people", "undo": True}, {"view": "people", "to": 1}],
     )

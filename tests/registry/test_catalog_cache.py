@@ -130,18 +130,18 @@ def test_the_age_of_what_is_known_is_told(source: Source, watch: CatalogCache) -
 def test_a_forked_child_goes_on_looking(tmp_path: Path) -> None:
     with FeatureStore(tmp_path, refresh_seconds=0.05) as store:
         store.apply([AIRPORT])
-        assert list(store._watch.current.entities) == ["airport"]
+        assert list(store.components.catalog_cache.current.entities) == ["airport"]
         context = multiprocessing.get_context("fork")
         ready, seen = context.Event(), context.Event()
 
         def child() -> None:
-            assert list(store._watch.current.entities) == ["airport"]
+            assert list(store.components.catalog_cache.current.entities) == ["airport"]
             ready.set()
-            wait_until(lambda: "carrier" in store._watch.current.entities)
+            wait_until(lambda: "carrier" in store.components.catalog_cache.current.entities)
             seen.set()
 
         forked = context.Process(target=child)
-        with store._watch._lock:  # as a thread may hold it at that moment
+        with store.components.catalog_cache._lock:  # as a thread may hold it at that moment
             forked.start()
         assert ready.wait(30)
         store.apply([AIRPORT, CARRIER])
@@ -158,16 +158,16 @@ def test_a_registry_that_was_made_anew_or_restored_is_followed(tmp_path: Path) -
     with FeatureStore(tmp_path, refresh_seconds=0.05) as reader:
         with FeatureStore(tmp_path) as writer:
             writer.apply([AIRPORT, CARRIER])
-            wait_until(lambda: sorted(reader._watch.current.entities) == ["airport", "carrier"])
-            writer.teardown()
+            wait_until(lambda: sorted(reader.components.catalog_cache.current.entities) == ["airport", "carrier"])
+            writer.admin.delete_project()
             writer.apply([CARRIER])
-            wait_until(lambda: sorted(reader._watch.current.entities) == ["carrier"])
+            wait_until(lambda: sorted(reader.components.catalog_cache.current.entities) == ["carrier"])
             assert sorted(reader.catalog.entities) == ["carrier"]
-        reader._registry.close()
+        reader.components.registry.close()
         for beside in registry.parent.glob("registry.db*"):
             beside.unlink()
         shutil.copy(kept, registry)
-        wait_until(lambda: sorted(reader._watch.current.entities) == ["airport"])
+        wait_until(lambda: sorted(reader.components.catalog_cache.current.entities) == ["airport"])
 
 
 def test_each_change_has_a_stamp_of_its_own(registry: SpecRegistry) -> None:

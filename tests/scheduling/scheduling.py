@@ -48,7 +48,7 @@ def scheduler_of(
 ) -> tuple[Scheduler, list[TaskResult]]:
     """A scheduler that works in the caller's thread, and the list of what it tells."""
     told: list[TaskResult] = []
-    made = store.scheduler(told=told.append, **options)
+    made = store.scheduler.create(on_result=told.append, **options)
     made._pools = {kind: (pool or Inline(), most) for kind in made._pools}
     return made, told
 
@@ -62,6 +62,6 @@ def left(store: FeatureStore, view: str, keys: list[str]) -> dict[str, Any]:
     rows = store.online(view, [{"k": key} for key in keys])
     return {
         "history": sorted(map(repr, store.sql(f"from {view}").rows())),
-        "rejected": sorted(map(repr, store.rejected(view).drop("_run", strict=False).rows())),
+        "rejected": sorted(map(repr, store.runs.rejected_rows(view).drop("_run", strict=False).rows())),
         "online": (rows.to_dicts(), rows.status, rows.event_time),
     }

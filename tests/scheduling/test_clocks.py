@@ -51,7 +51,7 @@ def test_f8_a_clock_that_was_ahead_once_stops_nobody(
     fast.tick()
     hand.micros -= round(ahead * SECOND)
     told.clear()
-    assert [each.check for each in store.doctor() if each.check.startswith("schedule: ")] == ["schedule: v", "schedule: w"]
+    assert [each.check for each in store.admin.doctor() if each.check.startswith("schedule: ")] == ["schedule: v", "schedule: w"]
     upcoming = {each.name: each.next_at for each in scheduler.upcoming()}
     assert all(at <= from_micros(hand.micros) for at in upcoming.values()), "status does not use the condition of the tick"
     tick_ten_times([(scheduler, hand)])
@@ -118,11 +118,11 @@ def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tm
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
     hand.micros += round(DAY * SECOND)
-    leases = Leases(store._registry)
+    leases = Leases(store.components.registry)
     lease = leases.acquire("v", "fast", 30)
     assert lease is not None
     due = ScheduleState("v", hand.micros, state, next_at=None if state == "running" else hand.micros + 60 * SECOND)
-    assert ScheduleStates(store._registry).move(lease, None, due, release=state != "running")
+    assert ScheduleStates(store.components.registry).move(lease, None, due, release=state != "running")
     hand.micros -= round(DAY * SECOND)
     scheduler, told = scheduler_of(store)
     assert scheduler.tick() == 1
@@ -131,7 +131,7 @@ def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tm
 
 
 def test_a_lease_that_ends_beyond_all_leases_is_free(open_store: Opener, hand: Hand) -> None:
-    leases = Leases(open_store()._registry)
+    leases = Leases(open_store().components.registry)
     hand.micros += longest_lease(30)
     held = leases.acquire("v", "a little ahead", 30)
     hand.micros -= longest_lease(30) - 30 * SECOND
@@ -215,7 +215,7 @@ def test_f15_a_scheduler_that_is_stopped_during_a_tick_gives_back_what_it_took(
     thread.join()
     assert failed == []
     assert told == []
-    assert Leases(store._registry).holders() == []
+    assert Leases(store.components.registry).holders() == []
     assert (row_of(store).state, row_of(store).deaths) == ("waiting", 0)
     other, told = scheduler_of(open_store())
     other.once()

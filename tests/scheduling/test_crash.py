@@ -210,11 +210,11 @@ class Trial:
             mine = [due for view, due in over if view == name]
             assert mine == sorted(set(mine)), "a due instant was settled twice, or after a later one"
             assert mine[-1] == last[name]
-        standing = ScheduleStates(self.store._registry).load().dues
+        standing = ScheduleStates(self.store.components.registry).load().dues
         assert {name: (due.state, due.due_at) for name, due in standing.items()} == {
             name: ("done", last[name]) for name in self.seconds
         }
-        assert {run.state for run in self.store.runs(limit=10_000)} == {"done"}
+        assert {run.state for run in self.store.runs.list(limit=10_000)} == {"done"}
         quiet = store_of(self.folder / "quiet", None, None, self.clock, self.seconds)
         for views in (["v", "often"], ["below"]):
             quiet.materialize(views)

@@ -57,9 +57,9 @@ def test_s17_servers_that_go_away_under_schedulers(tmp_path: Path, postgres: Any
         told = [outcome for _, each in schedulers for outcome in each]
         assert {outcome.state for outcome in told} - {"waiting"} == {"done", "retrying"}
         assert caplog.text.count("The scheduler goes on trying: The registry") == 4  # once each time, for each
-        standing = ScheduleStates(stores[0]._registry).load().dues
+        standing = ScheduleStates(stores[0].components.registry).load().dues
         assert {name: due.state for name, due in standing.items()} == dict.fromkeys(SECONDS, "done")
-        assert {run.state for run in stores[0].runs(limit=1_000)} == {"done"}
+        assert {run.state for run in stores[0].runs.list(limit=1_000)} == {"done"}
         quiet = store_of(tmp_path / "quiet", None, None, hand, SECONDS)
         for views in (["v", "often"], ["below"]):
             quiet.materialize(views)

@@ -69,7 +69,7 @@ def pass_seconds(hand: Hand, seconds: float) -> None:
 
 
 def row_of(store: FeatureStore, name: str = "v") -> ScheduleState:
-    return ScheduleStates(store._registry).load().dues[name]
+    return ScheduleStates(store.components.registry).load().dues[name]
 
 
 def test_what_was_missed_is_caught_up_once(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
@@ -193,9 +193,9 @@ def test_two_schedulers_do_a_due_run_once(store: FeatureStore, open_store: Opene
 
 
 POINTS = {
-    "before it stages": ("_offline", "stage"),
-    "before it commits": ("_offline", "commit"),
-    "before it writes online": ("_online", "write"),
+    "before it stages": ("offline", "stage"),
+    "before it commits": ("offline", "commit"),
+    "before it writes online": ("online", "write"),
 }
 
 
@@ -213,7 +213,7 @@ def test_s17_a_holder_that_stood_still_changes_nothing(
     one, told = scheduler_of(store)
     two, finished = scheduler_of(other)
     part, name = POINTS[point]
-    go_on = getattr(getattr(store, part), name)
+    go_on = getattr(getattr(store.components, part), name)
     found: dict[str, Any] = {}
 
     def stand_still(*given: Any) -> Any:
@@ -226,7 +226,7 @@ def test_s17_a_holder_that_stood_still_changes_nothing(
         found.update(left(other, "v", ENTITIES))
         return go_on(*given)
 
-    monkeypatch.setattr(getattr(store, part), name, stand_still)
+    monkeypatch.setattr(getattr(store.components, part), name, stand_still)
     with caplog.at_level(logging.WARNING, "featurestore"):
         one.tick()
     assert states(finished) == [("v", "done")] * 2
@@ -234,7 +234,7 @@ def test_s17_a_holder_that_stood_still_changes_nothing(
     assert "The lease on 'v' is not" in caplog.text
     assert row_of(store) == row_of(other)
     assert row_of(store).state == "done"
-    runs = [(run.seq, run.state) for run in other.runs()]
+    runs = [(run.seq, run.state) for run in other.runs.list()]
     assert runs == [(2, "done"), (1, "done")]
     quiet.materialize()
     assert left(other, "v", ENTITIES) == found == left(quiet, "v", ENTITIES)
@@ -251,21 +251,21 @@ def test_a_late_holder_does_not_go_on_with_what_another_is_at(
     pool = Manual()
     one, told = scheduler_of(store)
     two, finished = scheduler_of(other, pool)
-    go_on = store._offline.stage
+    go_on = store.components.offline.stage
 
     def stand_still(*given: Any) -> Any:
         pass_seconds(hand, 31)
         assert two.tick() == 1
         return go_on(*given)
 
-    monkeypatch.setattr(store._offline, "stage", stand_still)
+    monkeypatch.setattr(store.components.offline, "stage", stand_still)
     one.tick()
     assert states(told) == [("v", "lost")]
-    assert [(run.state, run.attempts, run.error) for run in other.runs()] == [("running", 1, "")]
+    assert [(run.state, run.attempts, run.error) for run in other.runs.list()] == [("running", 1, "")]
     assert other.sql("from v").height == 0
     pool.do_next()
     assert states(finished) == [("v", "done")]
-    assert [run.state for run in other.runs()] == ["done"]
+    assert [run.state for run in other.runs.list()] == ["done"]
 
 
 def test_what_came_of_a_run_is_noted_once_the_registry_is_back(
@@ -289,7 +289,7 @@ def test_what_came_of_a_run_is_noted_once_the_registry_is_back(
     scheduler.step()
     assert states(told) == [("v", "done")]
     assert row_of(store).state == "done"
-    assert Leases(store._registry).holders() == []
+    assert Leases(store.components.registry).holders() == []
 
 
 def test_a_registry_that_is_gone_is_told_once_and_it_goes_on(
@@ -350,14 +350,14 @@ def test_at_the_end_what_is_not_finished_is_given_back(
     assert row_of(other).deaths == 0
     pool.do_next()
     assert told == []
-    assert [run.state for run in other.runs()] == ["done"]
+    assert [run.state for run in other.runs.list()] == ["done"]
 
 
 def test_at_the_end_what_is_finished_in_time_is_done(store: FeatureStore, tmp_path: Path) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
     told: list[TaskResult] = []
-    scheduler = store.scheduler(told=told.append)
+    scheduler = store.scheduler.create(on_result=told.append)
     scheduler.tick()
     assert scheduler.stop(60) == 0
     assert states(told) == [("v", "done")]
@@ -397,7 +397,7 @@ def test_once_does_all_that_is_due(store: FeatureStore, tmp_path: Path) -> None:
     source = DeltaSource("of_v", history, event_time="event_time", available_time="available_time")
     store.apply([*[view(tmp_path, name) for name in "tuv"], view_of(source, KEYS, FEATURES, name="a_below", schedule="1m")])
     told: list[TaskResult] = []
-    store.scheduler(told=told.append).once()
+    store.scheduler.create(on_result=told.append).once()
     assert sorted(states(told)) == [("a_below", "done"), ("t", "done"), ("u", "done"), ("v", "done")]
     assert left(store, "a_below", ["a"])["history"]
 
@@ -413,7 +413,7 @@ def test_a_fault_in_a_run_does_not_end_the_scheduler(
 
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
-    monkeypatch.setattr(store._offline, "stage", panic)
+    monkeypatch.setattr(store.components.offline, "stage", panic)
     scheduler, told = scheduler_of(store)
     scheduler.tick()
     assert (told[0].state, told[0].error) == ("retrying", "Panic: index out of bounds")
@@ -441,7 +441,7 @@ def test_an_idle_tick_is_one_query(store: FeatureStore, tmp_path: Path) -> None:
     scheduler, _ = scheduler_of(store, most=3)
     scheduler.tick()
     asked: list[str] = []
-    event.listen(store._registry.database._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    event.listen(store.components.registry.database._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
     scheduler.tick()
     assert [text.split()[0] for text in asked] == ["BEGIN", "SELECT"]
 

@@ -320,7 +320,7 @@ def test_a_key_of_another_project_is_none(client: httpx.Client, store: FeatureSt
 
 def test_an_expired_key_is_told_so(client: httpx.Client, store: FeatureStore) -> None:
     made = store.keys.create("short", ["reader project"], expires="1ms")
-    wait_until(lambda: made.key.state(store.clock()) == "expired", "it does not expire")
+    wait_until(lambda: made.key.state(store.components.clock()) == "expired", "it does not expire")
     answer = client.post("/v1/online", json=ASKED, headers=bearer(made.secret))
     assert (answer.status_code, "expired" in answer.json()["detail"]) == (401, True)
 

@@ -115,7 +115,7 @@ def test_k18_a_line_says_whether_personal_information_was_read(people: FeatureSt
 
 def test_k18_a_line_names_entities_by_digests(people: FeatureStore) -> None:
     """Those of all forms of rows, each once; whoever knows the person finds the lines, and nobody else does."""
-    jfk, lga = (people.entity_digests.of("airport", {"origin": code}) for code in ("JFK", "LGA"))
+    jfk, lga = (people.admin.entity_digests.of("airport", {"origin": code}) for code in ("JFK", "LGA"))
     found = asked_of(
         people,
         {"features": ["person.temp", "weather.gust"], "rows": [{"origin": "JFK"}, {"origin": "LGA"}, {"origin": "JFK"}]},
@@ -125,13 +125,13 @@ def test_k18_a_line_names_entities_by_digests(people: FeatureStore) -> None:
     assert [line["entities"] for line in found] == [[jfk, lga], [lga, jfk], []]
     assert "JFK" not in (people.settings.root / "logs" / "audit.jsonl").read_text()
     with FeatureStore(people.settings.root) as other:
-        assert other.entity_digests.of("airport", {"origin": "JFK"}) == jfk
+        assert other.admin.entity_digests.of("airport", {"origin": "JFK"}) == jfk
     with FeatureStore(people.settings.root, project="other") as other:
-        assert other.entity_digests.of("airport", {"origin": "JFK"}) != jfk
+        assert other.admin.entity_digests.of("airport", {"origin": "JFK"}) != jfk
 
 
 def test_k18_a_key_has_one_digest_whatever_its_type(people: FeatureStore) -> None:
-    of = people.entity_digests.of
+    of = people.admin.entity_digests.of
     same = [(42, "42", 42.0), (date(2026, 1, 2), "2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)), (True, "true"), ("x", b"x")]
     for values in same:
         assert len({of("e", {"k": value}) for value in values}) == 1, values

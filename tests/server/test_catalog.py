@@ -82,7 +82,7 @@ def test_without_its_online_store_it_is_alive_and_not_ready_and_answers_503(tmp_
             assert client.get("/readyz").json()["failing"] == ["online"]
             assert client.get("/healthz").status_code == 200
             server.start()
-            store.rebuild_online()
+            store.admin.rebuild_online()
             assert client.post("/v1/online", json=body).json()["features"] == {"temp": [51.0]}
             wait_until(lambda: client.get("/readyz").status_code == 200, "it does not become ready")
 

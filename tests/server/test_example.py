@@ -43,12 +43,12 @@ costs = FeatureService("costs", [Brief, Cost])
 
 @pytest.mark.parametrize("name", ["delay_model", "every_model", "weather", "recent", "every", "risk"])
 def test_an_example_is_answered_and_names_no_entity_that_there_is(name: str, lab: FeatureStore) -> None:
-    found = lab.online(**lab.example(name))
+    found = lab.online(**lab.sample_request(name))
     assert len(found.to_dicts()) == 1
     known = {str(value) for view in lab.catalog.views.values() for rows in [lab.sql(f"select * from {view.spec.name}")]  # noqa: S608
              for key in view.spec.entity.key_names for value in rows[key].to_list()}  # fmt: skip
     assert known
-    told = {str(value) for row in lab.example(name)["rows"] for value in row.values()}
+    told = {str(value) for row in lab.sample_request(name)["rows"] for value in row.values()}
     assert not told & known
 
 
@@ -69,11 +69,11 @@ def test_fields_of_requests_are_made_up_and_nothing_is_asked_of_the_stores(tmp_p
     (folder / "definitions" / "ttl.py").write_text(TTL)
     with ValkeyServer() as server, FeatureStore(folder, online=server.url) as store:
         store.apply()
-        before = store.example("costs")
+        before = store.sample_request("costs")
         assert before == {"features": "costs", "rows": [{"origin": "example", "amount": 6.0, "code": "aaaa", "items": 0}]}
         store.materialize()
         server.stop()
-        assert store.example("costs") == before
+        assert store.sample_request("costs") == before
 
 
 @pytest.mark.parametrize("dtype", KEY_TYPES)

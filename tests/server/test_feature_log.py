@@ -20,6 +20,7 @@ from featurestore.registry.diff_details import details
 from featurestore.retrieval import feature_logger as feature_log
 from featurestore.retrieval.feature_logger import FeatureLogger, sample
 from featurestore.server.app import create_app
+from featurestore.server.backend import StoreBackend
 from featurestore.server.telemetry.fan_out import make_observer
 from tests.server.conftest import KEY, START, make_project, served
 from tests.server.test_metrics import read
@@ -70,7 +71,7 @@ class Asked:
 
     def __enter__(self) -> "Asked":
         self.counts: Counter[str] = Counter()
-        self.logger = self.store.feature_logger(
+        self.logger = StoreBackend(self.store).feature_logger(
             lambda service, written, dropped: self.counts.update(written=written, dropped=dropped)
         )
         return self
@@ -198,7 +199,7 @@ def test_a_full_queue_drops_and_counts_and_nobody_waits(
 def test_requests_are_answered_while_the_log_hangs(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held()
     monkeypatch.setattr(feature_log, "MOST_WAITING", 5)
-    store.__dict__["_feature_log"] = held
+    store.components.__dict__["feature_log"] = held
     with served(create_app(store, observer=make_observer(store))) as url, httpx.Client(base_url=url) as client:
         body = {"features": "all_model", "rows": [{"origin": "JFK", "dest": "EWR", "distance": 5.0}]}
         dropped = 0.0

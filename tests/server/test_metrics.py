@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
+from featurestore.server.backend import StoreBackend
 from featurestore.server.telemetry.fan_out import Observers, make_observer
 from featurestore.server.telemetry.metrics import AGES, Metrics
 from tests.documents import ROOT
@@ -151,7 +152,7 @@ def test_an_observer_that_fails_keeps_no_other_from_being_told(store: FeatureSto
         def online(self, *_: Any) -> None:
             raise ValueError("a secret value")
 
-    broken, sound = Broken(store), Metrics(store)
+    broken, sound = Broken(StoreBackend(store)), Metrics(StoreBackend(store))
     observers = Observers([broken, sound])
     with served(create_app(store, observer=observers)) as url, httpx.Client(base_url=url) as client:
         assert ask(client, "weather", "JFK").status_code == 200
@@ -164,7 +165,7 @@ def test_an_observer_that_fails_keeps_no_other_from_being_told(store: FeatureSto
 def test_the_dashboard_queries_metrics_that_there_are(client: httpx.Client, store: FeatureStore) -> None:
     board = json.loads((ROOT / "docs" / "ops" / "grafana.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    observer = Metrics(store)
+    observer = Metrics(StoreBackend(store))
     observer.close()
     there = {sample for family in observer.registry.collect() for sample in _names(family)}
     assert len(queries) >= 12

@@ -211,4 +211,4 @@ def test_k05_a_time_beyond_the_calendar_is_a_rejected_row_and_hinders_nobody(
         assert answer.status_code == 200, answer.text
         [told] = answer.json()["views"]
         assert told["rejected"][0]["_reason"].startswith(f"{column} does not fit date")
-        own.forget("visit", KEY | {"number": 8})
+        own.admin.forget("visit", KEY | {"number": 8})

@@ -43,7 +43,7 @@ def test_s18_a_broker_whose_clock_differs_by_seconds_loses_nothing(tmp_path: Pat
         [status] = store.streams.status()
         assert (status.waiting, status.pending) == (0, 0)
         assert status.ahead == pytest.approx(seconds, abs=1)
-        assert store.rejected("latest").is_empty()
+        assert store.runs.rejected_rows("latest").is_empty()
         assert history(store) == 10
         with FeatureStore(tmp_path, project=store.settings.project) as right:
             right.apply([latest(source), windows(source)])
@@ -62,17 +62,17 @@ def test_s18_a_broker_that_is_a_day_ahead_is_reported_and_what_it_stamped_can_be
             wait_until(lambda: counts().set_aside == 5, "they are not set aside")
             assert (counts().rows_rejected, counts().rows_new, counts().waiting) == (0, 0, 0)
         assert caplog.text.count("The clock of the broker of the stream 'orders' is 1d ahead of this machine's") == 1
-        assert store.rejected("latest").is_empty()
-        aside = store.streams.set_aside("orders")
+        assert store.runs.rejected_rows("latest").is_empty()
+        aside = store.streams.dead_letters.list("orders")
         assert len(aside) == 5
         assert all("not known yet: it lies 23h59m ahead" in each.reason or "lies 1d ahead" in each.reason for each in aside), aside
-        clocks = [each for each in store.doctor() if each.check == "clock: stream orders"]
+        clocks = [each for each in store.admin.doctor() if each.check == "clock: stream orders"]
         assert [each.state for each in clocks] == ["error"]
         project = store.settings.project
     # The clocks are right again: whoever put the entries back loses none.
     with FeatureStore(tmp_path, project=project, **settings) as right:
         right.apply([latest(source)])
-        assert right.streams.put_back("orders") == 5
+        assert right.streams.dead_letters.requeue("orders") == 5
         assert drain(right).rows_new == 5
         assert right.online("latest", [{"k": "a"}]).to_dicts() == [{"k": "a", "x": 4.0}]
 
@@ -89,7 +89,7 @@ def test_s18_rows_of_a_producer_that_is_ahead_wait_and_the_good_ones_behind_them
             wait_until(lambda: history(store) == 4, "what waited is not pushed")
             assert working_counts().set_aside == 0
         assert store.streams.status()[0].pending == 0
-        assert store.rejected("latest").is_empty()
+        assert store.runs.rejected_rows("latest").is_empty()
 
 
 def test_s18_times_that_a_transform_makes_wait_too(tmp_path: Path, broker: Broker) -> None:
@@ -187,6 +187,6 @@ def test_entries_at_the_ends_of_time(tmp_path: Path, broker: Broker) -> None:
         broker.raw.xadd(broker.topic, {"payload": json.dumps(row("b", 1))}, id="18446744073709551614-1")
         counts = drain(store)
         assert (counts.rows_new, counts.rows_rejected, counts.set_aside) == (1, 0, 1)
-        [aside] = store.streams.set_aside("orders")
+        [aside] = store.streams.dead_letters.list("orders")
         assert aside.time == from_micros(253_402_300_799_999_999)
         assert isinstance(aside.time, datetime)

@@ -75,7 +75,7 @@ def test_a_poison_entry_is_set_aside_alone(tmp_path: Path, broker: Broker, wide:
         broker.add(payload(k='"before"'), POISON[name], payload(k='"behind"'))
         counts = drain(store)
         assert (counts.entries, counts.rows_new, counts.set_aside) == (3, 2, 1)
-        [aside] = store.streams.set_aside(source)
+        [aside] = store.streams.dead_letters.list(source)
         assert aside.reason
         assert len(aside.reason) < 3_000
         assert store.online(view, [{"k": "before"}, {"k": "behind"}]).status["x"] == ["present", "present"]
@@ -112,7 +112,7 @@ def test_whatever_a_row_raises_in_a_push_sets_it_aside(
         broker.add(*(row("poison" if number in (4, 11) else f"{number}", number) for number in range(20)))
         counts = drain(store)
         assert (counts.entries, counts.set_aside, counts.rows_new) == (20, 2, 18)
-        assert all(kind.__name__ in each.reason for each in store.streams.set_aside("orders"))
+        assert all(kind.__name__ in each.reason for each in store.streams.dead_letters.list("orders"))
 
 
 def test_what_asks_the_process_to_end_ends_it() -> None:
@@ -181,7 +181,7 @@ def counted(store: FeatureStore, number: int) -> None:
     assert (counts.entries, counts.waiting) == (number, 0)
     assert counts.rows_new + counts.rows_known + counts.rows_rejected + counts.set_aside == number
     assert store.online("latest", [{"k": "good"}]).to_dicts() == [{"k": "good", "x": 1.0}]
-    assert len(store.streams.set_aside("orders")) == counts.set_aside
+    assert len(store.streams.dead_letters.list("orders")) == counts.set_aside
 
 
 def test_a_message_that_is_too_long_for_the_shelf_is_set_aside_too(tmp_path: Path, nats_server: NATSServer) -> None:
@@ -197,10 +197,10 @@ def test_a_message_that_is_too_long_for_the_shelf_is_set_aside_too(tmp_path: Pat
     at_broker(nats_server.url, publish)
     with store_with(tmp_path, latest(source)) as store:
         counted(store, 2)
-        [aside] = store.streams.set_aside("orders")
+        [aside] = store.streams.dead_letters.list("orders")
         assert "too long to be kept" in aside.reason
         assert aside.fields == {"payload": largest.decode()}
-        assert store.streams.put_back("orders") == 1
+        assert store.streams.dead_letters.requeue("orders") == 1
         assert drain(store).set_aside == 1
 
 
@@ -212,7 +212,7 @@ def test_f28_a_key_of_another_type_ends_with_a_clear_error(tmp_path: Path, broke
             drain(store)
         [status] = store.streams.status()
         assert "Another kind of value has that key" in status.error
-        assert [each.state for each in store.doctor() if each.check == "stream: orders"] == ["error"]
+        assert [each.state for each in store.admin.doctor() if each.check == "stream: orders"] == ["error"]
 
 
 def test_f28_a_refusal_ends_once_and_does_not_end_a_service(tmp_path: Path, broker: Broker, nats_server: NATSServer) -> None:

@@ -90,7 +90,7 @@ def test_what_asks_the_process_to_end_ends_it(tmp_path: Path, broker: Broker, pu
         pushes.lack = asks
         with pytest.raises(asks):
             drain(store)
-        assert store.streams.set_aside("orders") == []
+        assert store.streams.dead_letters.list("orders") == []
         pushes.lack = None
         assert drain(store).entries == 2
 
@@ -104,10 +104,10 @@ def test_a_row_at_which_alone_memory_ends_is_set_aside(
         broker.add(*(row(f"{number}", number) for number in range(20)))
         counts = drain(store)
         assert (counts.entries, counts.rows_new, counts.set_aside, counts.error) == (20, 20 - len(keys), len(keys), "")
-        aside = store.streams.set_aside("orders")
+        aside = store.streams.dead_letters.list("orders")
         assert all("MemoryError: there is not enough memory for it, but for others" in each.reason for each in aside)
         pushes.lack = None
-        assert store.streams.put_back("orders") == len(keys)
+        assert store.streams.dead_letters.requeue("orders") == len(keys)
         assert drain(store).rows_new == len(keys)
 
 

@@ -124,7 +124,7 @@ def test_s18_late_and_out_of_order_events(tmp_path: Path, broker: Broker) -> Non
         for second in (30, 10, 50, 20, 10):
             broker.add(row("a", second, float(second)))
             drain(store)
-            instants.append(store.clock())
+            instants.append(store.components.clock())
         spine = pl.DataFrame({"k": ["a"] * len(instants), "t": instants})
         trained = store.training_frame(spine, ["latest"], time="t")
         assert trained["x"].to_list() == [30.0, 30.0, 50.0, 50.0, 50.0]
@@ -147,16 +147,16 @@ def test_entries_that_make_no_row_are_set_aside_with_the_reason(tmp_path: Path, 
         broker.raw.xadd(broker.topic, {"other": "1"})
         counts = drain(store)
         assert (counts.entries, counts.set_aside, counts.rows_new) == (16, 6, 20)
-        aside = store.streams.set_aside(source)
+        aside = store.streams.dead_letters.list(source)
         assert [each.fields.get("payload") for each in aside] == [*(each.decode() for each in bad), None]
         for each, expected in zip(aside, bad.values(), strict=False):
             assert expected in each.reason
         assert "no field b'payload', only b'other'" in aside[-1].reason
         assert total(store, "a") == (5.0, 5)
         assert store.streams.status()[0].set_aside == 6
-        assert store.streams.put_back("orders", [aside[0].id]) == 1
+        assert store.streams.dead_letters.requeue("orders", [aside[0].id]) == 1
         assert drain(store).set_aside == 1
-        assert store.streams.put_back("orders") == 6
+        assert store.streams.dead_letters.requeue("orders") == 6
         assert store.streams.status()[0].waiting == 6
 
 
@@ -171,7 +171,7 @@ def test_rows_that_a_view_refuses_are_set_aside_alone(tmp_path: Path, broker: Br
         counts = drain(store)
         assert (counts.entries, counts.set_aside) == (40, 3)
         assert total(store, "a") == (37.0, 37)
-        assert all("x is null" in each.reason for each in store.streams.set_aside("orders"))
+        assert all("x is null" in each.reason for each in store.streams.dead_letters.list("orders"))
 
 
 def test_a_transform_that_fails_of_one_row(tmp_path: Path, broker: Broker) -> None:
@@ -198,7 +198,7 @@ def test_rows_that_are_only_rejected_are_kept_by_the_view(tmp_path: Path, broker
         broker.add(row("a", 1), {**row("a", 1), "at": None})
         counts = drain(store)
         assert (counts.entries, counts.set_aside, counts.rows_rejected) == (2, 0, 1)
-        assert store.rejected("latest")["_reason"].to_list() == ["at is null"]
+        assert store.runs.rejected_rows("latest")["_reason"].to_list() == ["at is null"]
 
 
 def test_fields_as_columns(tmp_path: Path, broker: Broker) -> None:

@@ -46,14 +46,14 @@ def left(folder: Path, online: str | None, broker: str) -> dict[str, Any]:
     with store_of(folder, online, broker) as store:
         for view in ("latest", "windows"):
             found[view] = sorted(map(repr, store.sql(f"from {view}").rows()))
-            found[f"{view} rejected"] = {repr(row) for row in store.rejected(view).rows()}
+            found[f"{view} rejected"] = {repr(row) for row in store.runs.rejected_rows(view).rows()}
             times = [NOW, NOW - 30_000_000] if view == "windows" else [NOW]
             found[f"{view} online"] = [store.online(view, [{"k": k} for k in KEYS], at=from_micros(t)).to_dicts() for t in times]
         spine = {"k": KEYS, "t": [from_micros(NOW)] * len(KEYS)}
         trained = store.training_frame(spine, ["latest", "windows"], time="t").drop("t").to_dicts()
         both = [{**one, **other} for one, other in zip(found["latest online"][0], found["windows online"][0], strict=True)]
         assert trained == both
-        found["aside"] = [(each.id, each.reason) for each in store.streams.set_aside("events")]
+        found["aside"] = [(each.id, each.reason) for each in store.streams.dead_letters.list("events")]
         [status] = store.streams.status()
         assert (status.waiting, status.pending) == (0, 0)
     return found

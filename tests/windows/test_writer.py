@@ -30,9 +30,9 @@ def test_s17_a_value_computed_between_a_folds_commit_and_its_end_takes_no_segmen
         store.apply([Events])
         store.push(source, rows)
         [applied] = store.catalog.views.values()
-        writer = WindowWriter("between_folds", store._offline, store._online, store._clock)
+        writer = WindowWriter("between_folds", store.components.offline, store.components.online, store.components.clock)
         table = Table.of("between_folds", applied)
-        [segment] = store._offline.log.segments(table)
+        [segment] = store.components.offline.log.segments(table)
         # What another process does after the fold's commit, before the segments are tried again and removed.
         apply_segment = WindowWriter.apply_segment
 
@@ -42,6 +42,6 @@ def test_s17_a_value_computed_between_a_folds_commit_and_its_end_takes_no_segmen
 
         monkeypatch.setattr(WindowWriter, "apply_segment", meanwhile)
         store.materialize()
-        assert not store._offline.log.exists(table, segment.seq)
+        assert not store.components.offline.log.exists(table, segment.seq)
         assert store.online(Events, [{"k": "a"}], at=from_micros(10)).to_dicts() == [{"k": "a", "n": 2}]
         assert store.training_frame(pl.DataFrame({"k": ["a"], "t": [from_micros(10)]}), Events, time="t")["n"].to_list() == [2]

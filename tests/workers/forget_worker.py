@@ -14,7 +14,7 @@ def main(folder: str, point: str) -> None:
     """Forgets."""
     project = Project(Path(folder), str, RARE, None)
     with killed_at(int(point)):
-        project.store.forget("user", {"user_id": RARE})
+        project.store.admin.forget("user", {"user_id": RARE})
     project.store.close()
 
 

@@ -62,12 +62,12 @@ def acts(store: FeatureStore, first: int) -> Iterator[str]:
             (data / f".{number}").rename(data / f"{number}.parquet")
             store.materialize()
         elif act == "upkeep":
-            store.upkeep(retention=timedelta(0))
+            store.admin.maintain(retention=timedelta(0))
         elif act == "backup":
-            store.backup(f"backup-{number}")
+            store.admin.backup(f"backup-{number}")
         else:
             store.push("rows", rows(f"gone{number}", number))
-            store.forget("person", {"k": f"gone{number}"})
+            store.admin.forget("person", {"k": f"gone{number}"})
         yield f"{act} {number}"
 
 

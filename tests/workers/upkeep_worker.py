@@ -28,7 +28,7 @@ def main(folder: str, point: str, now: str) -> None:
     with project_at(Path(folder), Hand(int(now))) as store:
         store.apply([view_of_rows()])
         with killed_at(int(point)):
-            store.upkeep(retention="1us")
+            store.admin.maintain(retention="1us")
 
 
 if __name__ == "__main__":

@@ -29,15 +29,15 @@ def audit(
     with open_store(ctx, project_dir) as store:
         if entity:
             keys = {name: value for name, _, value in (each.partition("=") for each in key or ())}
-            forms = store.entity_forms(entity)
+            forms = store.admin.entity_forms(entity)
             if not any(form.keys.keys() == keys.keys() for form in forms):
                 raise RequestError(
                     f"Entity {entity!r} has the join keys {', '.join(forms[0].key_names)}. Give each by --key KEY=VALUE."
                 )
-            digest = store.entity_digests.of(entity, keys)
+            digest = store.admin.entity_digests.of(entity, keys)
             print_json({"digest": digest}) if json else out().print(digest, soft_wrap=True)
             return
-        found = store.audit(limit)
+        found = store.admin.audit_trail(limit)
     if json:
         print_json([each.to_dict() for each in found])
         return

@@ -20,7 +20,7 @@ def backup(
     A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is written anew when one restores.
     """
     with open_store(ctx, project_dir) as store:
-        made = store.backup(target.absolute())
+        made = store.admin.backup(target.absolute())
     if json:
         print_json(made.to_dict())
     else:

@@ -29,7 +29,7 @@ def doctor(
     Says of what is wrong what to do, and ends with 1 then. Of each view some entities are compared in both stores.
     """
     with open_store(ctx, project_dir) as store:
-        found = store.doctor(repair=repair)
+        found = store.admin.doctor(repair=repair)
     if json:
         print_json(found.to_dict())
     else:

@@ -53,11 +53,14 @@ def forget(
     if not (keys or key or rows) or (rows and (keys or key)):
         raise typer.BadParameter("Name the entity by KEY=VALUE, by --key KEY=VALUE, or several in a file by --rows.")
     with open_store(ctx, project_dir) as store:
-        forms = store.entity_forms(entity)
+        forms = store.admin.entity_forms(entity)
         given = _rows(forms, rows) if rows else _pairs(forms, keys or [], key or [])
         if not (dry_run or lift):
             _confirm(f"Erase {_counted(len(given), entity)} for good?", yes=yes)
-        report = store.forget(entity, given, dry_run=dry_run, lift=lift, new_secret=new_secret)
+        if lift:
+            report = store.admin.unforget(entity, given, dry_run=dry_run)
+        else:
+            report = store.admin.forget(entity, given, dry_run=dry_run, new_secret=new_secret)
     if json:
         print_json(report.to_dict())
     else:
@@ -117,7 +120,7 @@ def teardown(
             named = typer.prompt(f"This removes all that the project {store.settings.project!r} keeps. Type its name to go on")
             if named != store.settings.project:
                 raise typer.Abort
-        report = store.teardown(dry_run=dry_run)
+        report = store.admin.delete_project(dry_run=dry_run)
     if json:
         print_json(report.to_dict())
     else:

@@ -35,7 +35,7 @@ def upkeep(
     It may run beside everything else. The scheduler does it by itself, as the setting upkeep_schedule says.
     """
     with open_store(ctx, project_dir) as store:
-        report = store.upkeep(views or None, retention=retention, dry_run=dry_run)
+        report = store.admin.maintain(views or None, retention=retention, dry_run=dry_run)
     if json:
         print_json(report.to_dicts())
     else:

@@ -48,7 +48,7 @@ def materialize(
         raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end, --chunk and --dry-run.")
     with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:
         if rebuild:
-            show_rebuilt(store.rebuild_online(views or None, progress=progress), json=json)
+            show_rebuilt(store.admin.rebuild_online(views or None, progress=progress), json=json)
             return
         summary = store.materialize(
             views or None, start=start, end=end, chunk=chunk, parallel=parallel, dry_run=dry_run, progress=progress

@@ -41,7 +41,7 @@ def schedule(
         _print_line(outcome) if json else out().print(_line(outcome), soft_wrap=True)
 
     store = open_store(ctx, project_dir)
-    scheduler = store.scheduler(told=tell)
+    scheduler = store.scheduler.create(on_result=tell)
     stop = Event()
     handled = [(each, signal.signal(each, lambda *_: _interrupt(stop, once=once))) for each in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -50,7 +50,7 @@ def schedule(
             unfinished = 0
         else:
             _tell_what_comes(store, scheduler, json=json)
-            unfinished = store.schedule(stop, scheduler)
+            unfinished = store.scheduler.drive(scheduler, stop)
     except KeyboardInterrupt:
         unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule_shutdown_seconds)
     finally:

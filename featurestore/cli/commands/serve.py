@@ -88,4 +88,4 @@ def _example(store: "FeatureStore") -> str:
         return ""
     import msgspec
 
-    return msgspec.json.encode(store.example(names[0])).decode().replace("'", "\\u0027")
+    return msgspec.json.encode(store.sample_request(names[0])).decode().replace("'", "\\u0027")

@@ -70,7 +70,7 @@ def _show_views(store: "FeatureStore", *, json: bool, check: bool) -> None:
     else:
         out().print(_standing(store, standing))
     if check:
-        store.notify(standing, logged=False)  # it is printed above
+        store.scheduler.send_alerts(standing, logged=False)  # it is printed above
         if standing.wrong:
             raise typer.Exit(1)
 
@@ -167,7 +167,7 @@ def _last_run(status: "ViewStatus") -> Text:
 def _show_rejected(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:
     from featurestore.rows.python_values import rows_of
 
-    rows = store.rejected(view)
+    rows = store.runs.rejected_rows(view=view)
     if json:
         print_json(rows_of(rows))
     elif rows.is_empty():
@@ -184,7 +184,7 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
     applied = store.catalog.views.get(view)
     if applied is None:
         raise NotFoundError("applied feature view", view, store.catalog.views)
-    found = store.runs(view, limit=limit)
+    found = store.runs.list(view, limit=limit)
     if json:
         print_json(found)
         return
@@ -235,7 +235,7 @@ def list_runs(
     if state is not None and state not in _RUN_STATES:
         raise typer.BadParameter(f"{state!r} is none of {', '.join(_RUN_STATES)}.", param_hint="--state")
     with open_store(ctx, project_dir) as store:
-        found = store.runs(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
+        found = store.runs.list(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
         if json:
             print_json([_plain(each) for each in found])
         elif found:
@@ -258,7 +258,8 @@ def show_run(
     from featurestore.rows.python_values import rows_of
 
     with open_store(ctx, project_dir) as store:
-        run, rejected = store.run(run_id)
+        run = store.runs.get(run_id)
+        rejected = store.runs.rejected_rows(run)
         if json:
             print_json({**_plain(run), "rejected": rows_of(rejected)})
             return

@@ -157,7 +157,7 @@ class _Teller:
 
 
 def _show_rejected(store: "FeatureStore", names: list[str], *, json: bool) -> None:
-    found = {name: store.streams.set_aside(name) for name in names}
+    found = {name: store.streams.dead_letters.list(name) for name in names}
     if json:
         print_json(found)
         return
@@ -173,7 +173,7 @@ def _show_rejected(store: "FeatureStore", names: list[str], *, json: bool) -> No
 
 
 def _put_back(store: "FeatureStore", names: list[str], *, json: bool) -> None:
-    put = {name: store.streams.put_back(name) for name in names}
+    put = {name: store.streams.dead_letters.requeue(name) for name in names}
     if json:
         print_json(put)
         return

@@ -21,7 +21,7 @@ def versions(
     Versions that only differ in words, a schedule or a ttl share their rows: they have one data version.
     """
     with open_store(ctx, project_dir) as store:
-        found = store.versions(view)
+        found = store.versions.list(view)
     if json:
         print_json([asdict(each) for each in found])
         return
@@ -56,7 +56,9 @@ def rollback(
     is applied.
     """
     with open_store(ctx, project_dir) as store:
-        catalog = store.rollback(view, to=to, undo=undo)
+        if undo and to is not None:
+            raise typer.BadParameter("--undo gives readers the applied version: it goes without --to.")
+        catalog = store.versions.undo_rollback(view) if undo else store.versions.rollback(view, to=to)
         program = called(store.settings.root)
     served, applied = catalog.served[view], catalog.views[view]
     if json:

@@ -14,7 +14,7 @@ from featurestore.server.http.problems import RETRY_AFTER, Problem
 from featurestore.server.telemetry.events import Telemetry
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.server.backend import Backend
 
 _log = logging.getLogger("featurestore.server")
 _WRONG = {"registry": "it cannot be reached", "online": "it cannot be reached, or may have lost values (the log says which)"}
@@ -48,12 +48,12 @@ class ReadyEndpoint:
     """Tells whether the stores can be reached and definitions are applied.
 
     Args:
-        store: the store.
+        backend: the store that is served.
         pools: the threads to ask in.
     """
 
-    def __init__(self, store: "FeatureStore", pools: Pools) -> None:
-        self._store = store
+    def __init__(self, backend: "Backend", pools: Pools) -> None:
+        self._backend = backend
         self._pools = pools
         self._lock: asyncio.Lock | None = None
         self._found: dict[str, str] = {}
@@ -74,10 +74,10 @@ class ReadyEndpoint:
 
     def _look(self) -> dict[str, str]:
         told: dict[str, str] = {}
-        for name, found in self._store.check().items():
+        for name, found in self._backend.check().items():
             if isinstance(found, FeatureStoreError):
                 _log.warning("The %s is not ready: %s", name, found)
             told[name] = _WRONG[name] if isinstance(found, FeatureStoreError) else "ok"
         if told["registry"] == "ok":
-            told["definitions"] = "ok" if self._store.catalog_at_hand.views else "nothing is applied; run: featurestore apply"
+            told["definitions"] = "ok" if self._backend.catalog.views else "nothing is applied; run: featurestore apply"
         return told

@@ -125,12 +125,12 @@ class OnlineEndpoint:
     """
 
     def __init__(self, parts: AppState) -> None:
-        self._store = parts.store
+        self._backend = parts.backend
         self._limits = parts.limits
         self._observer = parts.observer
         self._reads = parts.pools.reads
         self._codec = Codec(OnlineRequest)
-        self._project = parts.store.settings.project
+        self._project = parts.backend.settings.project
         self._anything = Resource("features", (), self._project)
         self._catalog: Catalog | None = None
         self._asked: dict[str | tuple[str, ...], CompiledRequest] = {}
@@ -153,7 +153,7 @@ class OnlineEndpoint:
             visit.rows, rows = self._converted(asked, rows, most)
         visit.personal, visit.entities, visit.given = asked.personal, asked.entities, rows
         many = self._many(visit.rows, len(asked.types))
-        found = await self._store.online_async(asked.plan, rows, at=question.at)
+        found = await self._backend.look_up(asked.plan, rows, question.at)
         wanted = answer_type(visit.header(b"accept"), given)
         answer = partial(_answer, asked, question, found, wanted)
         content = await self._reads.run(answer) if many else answer()
@@ -195,7 +195,7 @@ class OnlineEndpoint:
         return rows * features > _MANY
 
     def _compiled(self, features: str | list[str]) -> CompiledRequest:
-        catalog = self._store.catalog_at_hand
+        catalog = self._backend.catalog
         if catalog is not self._catalog:
             self._catalog, self._asked = catalog, {}
         name = features if type(features) is str else tuple(features)
@@ -203,7 +203,7 @@ class OnlineEndpoint:
         if asked is None:
             names = (name,) if isinstance(name, str) else name
             selection = select(catalog, parse_references(list(names)))
-            asked = CompiledRequest(selection, self._store.compile(selection), names)
+            asked = CompiledRequest(selection, self._backend.compile(selection), names)
             if len(self._asked) < _MOST_KEPT:
                 self._asked[name] = asked
         return asked

@@ -58,12 +58,12 @@ class PushEndpoint:
     """
 
     def __init__(self, parts: AppState) -> None:
-        self._store = parts.store
+        self._backend = parts.backend
         self._limits = parts.limits
         self._observer = parts.observer
         self._pool = parts.pools.pushes
         self._sights = parts.sights
-        self._project = parts.store.settings.project
+        self._project = parts.backend.settings.project
         self._decoders = parts.decoders
         self._codec = Codec(Pushed)
 
@@ -101,7 +101,7 @@ class PushEndpoint:
                 check_rows(bounds.rows + 1, bounds.rows, counted=False)
                 raise
             visit.rows = rows.height
-        return self._store.push(visit.scope["path_params"]["source"], rows, views=views)
+        return self._backend.push(visit.scope["path_params"]["source"], rows, views=views)
 
     def _check_views(self, visit: RequestContext, views: Sequence[str]) -> None:
         """Answers of a view that whoever asks may not look at as of one that is not there.

@@ -54,6 +54,6 @@ ROUTES: tuple[RouteSpec, ...] = (
     RouteSpec("GET", "/docs/{file}", Permission("none"), lambda _: file),
     RouteSpec("GET", "/metrics", Permission("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer, parts.pools)),
     RouteSpec("GET", "/healthz", Permission("none"), lambda _: live, "Tell whether the process lives"),
-    RouteSpec("GET", "/readyz", Permission("none"), lambda parts: ReadyEndpoint(parts.store, parts.pools),
+    RouteSpec("GET", "/readyz", Permission("none"), lambda parts: ReadyEndpoint(parts.backend, parts.pools),
               "Tell whether it can answer"),
 )  # fmt: skip

@@ -15,9 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.definitions.reference import parse_references
 from featurestore.errors import FeatureStoreError, LimitError, UnavailableError
-from featurestore.selection.select import select
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import reading
 from featurestore.server.http.content_types import ARROW, PARQUET, media_type
@@ -29,7 +27,7 @@ from featurestore.server.http.routing import AppState
 from featurestore.server.security.guard import Resource
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.server.backend import Backend
 
 T = TypeVar("T")
 
@@ -54,7 +52,7 @@ class TrainingEndpoint:
 
     def __init__(self, parts: AppState) -> None:
         self._parts = parts
-        self._store = parts.store
+        self._backend = parts.backend
         self._limits = parts.limits
         self._pools = parts.pools
         self._running = 0
@@ -65,8 +63,8 @@ class TrainingEndpoint:
         """Answers one."""
         given = media_type(visit.header(b"content-type"), _TAKEN)
         features, with_spine, options = _parameters(visit)
-        visit.check(Resource("features", tuple(features), self._store.settings.project))
-        visit.personal = _is_personal(self._store, features)
+        visit.check(Resource("features", tuple(features), self._backend.settings.project))
+        visit.personal = _is_personal(self._backend, features)
         self._check_places()
         made = _Made(self._parts, features, options, visit.sender, with_spine=with_spine)
         work: asyncio.Task[None] | None = None
@@ -171,7 +169,7 @@ class _Made:
     """One training frame: in memory, or in a folder of its own."""
 
     def __init__(self, parts: AppState, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
-        self._store = parts.store
+        self._backend = parts.backend
         self._limits = parts.limits
         self._decoders = parts.decoders
         self._sender = sender
@@ -193,7 +191,7 @@ class _Made:
         """Makes the frame. Raises as ``FeatureStore.training_frame`` does."""
         rows = self._decoded(spine, given) if isinstance(spine, bytearray) else None
         if rows is not None:
-            frame = self._store.training_frame(rows, self._features, **self._options)
+            frame = self._backend.training_frame(rows, self._features, **self._options)
             self._frame = frame.select(frame.columns[self._first(rows.width) :])
             self.rows = frame.height
             return
@@ -204,7 +202,7 @@ class _Made:
         with reading(given):
             width = len(lazy.collect_schema())
         self._file = self.folder() / "frame.parquet"
-        made = self._store.training_frame(lazy, self._features, sink=self._file, **self._options)
+        made = self._backend.training_frame(lazy, self._features, sink=self._file, **self._options)
         file.unlink()
         self._columns = made.collect_schema().names()[self._first(width) :]
         self.rows = pq.ParquetFile(self._file).metadata.num_rows
@@ -318,9 +316,9 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     return _TRUTHS[text]
 
 
-def _is_personal(store: "FeatureStore", features: list[str]) -> bool | None:
+def _is_personal(backend: "Backend", features: list[str]) -> bool | None:
     """Tells whether personal information is among features; None where they are not ones, which the frame says."""
     try:
-        return select(store.catalog_at_hand, parse_references(features)).is_personal
+        return backend.select(features).is_personal
     except FeatureStoreError:
         return None

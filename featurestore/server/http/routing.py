@@ -15,7 +15,7 @@ from featurestore.server.security.visibility_cache import VisibilityCache
 from featurestore.server.telemetry.events import Telemetry
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.server.backend import Backend
 
 Endpoint = Callable[[RequestContext], Awaitable[None]]
 
@@ -39,13 +39,13 @@ class AppState:
     """What endpoints are made of.
 
     Args:
-        store: the store.
+        backend: the store that is served.
         limits: the server's limits.
         observer: is told of what they do.
         pools: the threads that they work in.
     """
 
-    store: "FeatureStore"
+    backend: "Backend"
     limits: Limits
     observer: Telemetry
     pools: Pools
@@ -63,7 +63,7 @@ class AppState:
     @cached_property
     def sights(self) -> VisibilityCache:
         """What each of those who ask may see of the catalog."""
-        return VisibilityCache(self.store)
+        return VisibilityCache(self.backend)
 
 
 @dataclass(frozen=True)

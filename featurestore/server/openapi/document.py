@@ -51,7 +51,7 @@ class OpenAPIEndpoint:
     """
 
     def __init__(self, parts: AppState, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
-        self._store = parts.store
+        self._backend = parts.backend
         self._sights = parts.sights
         self._limits = parts.limits
         self._control = parts.pools.control
@@ -74,7 +74,7 @@ class OpenAPIEndpoint:
 
     def _make(self, catalog: Catalog, sight: Visibility) -> bytes:
         examples = self._examples(sight)
-        made = document(catalog, self._routes(), self._store.settings.project, sight, rows=self._limits.rows, examples=examples)
+        made = document(catalog, self._routes(), self._backend.settings.project, sight, rows=self._limits.rows, examples=examples)
         return msgspec.json.encode(made)
 
     def _examples(self, sight: Visibility) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class OpenAPIEndpoint:
             if len(found) == _MOST_EXAMPLES:
                 break
             try:
-                found[name] = self._store.example(name)
+                found[name] = self._backend.sample_request(name)
             except FeatureStoreError:  # an apply that was allowed to break it
                 continue
         return found

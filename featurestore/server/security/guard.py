@@ -15,6 +15,7 @@ from featurestore.server.security.api_key_cache import ApiKeyCache
 from featurestore.server.security.loopback import check_local, is_loopback
 
 if TYPE_CHECKING:
+    from featurestore.server.backend import Backend
     from featurestore.server.security.oidc import Tokens
     from featurestore.store import FeatureStore
 
@@ -208,13 +209,16 @@ def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this m
     return "this machine" if open_till_then and not keys else "keys"
 
 
-def make_guard(store: "FeatureStore") -> Guard:
+def make_guard(store: "FeatureStore | Backend") -> Guard:
     """Returns the guard that a project's settings ask for.
 
     Raises:
         ConfigError: the settings of the issuer are wrong.
     """
-    settings = store.settings
+    from featurestore.server.backend import backend_of
+
+    backend = backend_of(store)
+    settings = backend.settings
     admitted = admission(settings, keys=False)
     if admitted == "everybody":
         return OpenGuard()
@@ -222,27 +226,30 @@ def make_guard(store: "FeatureStore") -> Guard:
     if settings.oidc_issuer:
         from featurestore.server.security.oidc import Tokens
 
-        tokens = Tokens(settings, store.clock)
-    ring = ApiKeyCache(store.keys)
-    guard = AccessGuard(lambda: store.catalog_at_hand, settings.project, ring, tokens, store.clock)
+        tokens = Tokens(settings, backend.clock)
+    ring = ApiKeyCache(backend.keys)
+    guard = AccessGuard(lambda: backend.catalog, settings.project, ring, tokens, backend.clock)
     return OpenGuard(guard, ring, settings.server_origins) if admitted == "this machine" else guard
 
 
-def require_access(store: "FeatureStore") -> None:
+def require_access(store: "FeatureStore | Backend") -> None:
     """Refuses to serve others than this machine before it is said who they may be.
 
     Raises:
         ConfigError: nothing is configured, and the address can be reached from elsewhere; or what is configured is wrong.
     """
-    settings = store.settings
-    make_guard(store)
+    from featurestore.server.backend import backend_of
+
+    backend = backend_of(store)
+    settings = backend.settings
+    make_guard(backend)
     if is_loopback(settings.server_host):
         return
     if settings.access == "open":
         _log.warning('Everybody who reaches %s is admitted, for access is "open".', settings.server_host)
     elif settings.access == "auto" and not settings.oidc_issuer:
-        now = store.clock()
-        if not any(each.state(now) == "active" for each in store.keys.list()):
+        now = backend.clock()
+        if not any(each.state(now) == "active" for each in backend.keys.list()):
             raise ConfigError(
                 f"server_host={settings.server_host!r} can be reached from elsewhere, and there is no key. Make one (featurestore "
                 'keys create NAME --role reader --all), configure oidc_issuer, say access="open" where something else lets in only '

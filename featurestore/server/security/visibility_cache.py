@@ -8,7 +8,7 @@ from featurestore.server.http.context import RequestContext
 from featurestore.server.security.guard import Kind, Principal, Resource
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.server.backend import Backend
 
 _MOST_KEPT = 256
 
@@ -17,18 +17,18 @@ class VisibilityCache:
     """Asks the guard what may be seen.
 
     Args:
-        store: has the catalog.
+        backend: has the catalog.
     """
 
-    def __init__(self, store: "FeatureStore") -> None:
-        self._store = store
-        self._project = store.settings.project
+    def __init__(self, backend: "Backend") -> None:
+        self._backend = backend
+        self._project = backend.settings.project
         self._catalog: Catalog | None = None
         self._seen: dict[Principal, Visibility] = {}
 
     def of(self, visit: RequestContext) -> tuple[Catalog, Visibility]:
         """Returns the catalog, and what whoever asks sees of it."""
-        catalog = self._store.catalog_at_hand
+        catalog = self._backend.catalog
         if catalog is not self._catalog:
             self._catalog, self._seen = catalog, {}
         assert visit.principal is not None, "a route that needs something admits first"

@@ -12,6 +12,7 @@ from featurestore.server.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
+    from featurestore.server.backend import Backend
     from featurestore.server.http.context import RequestContext
     from featurestore.store import FeatureStore
 
@@ -69,22 +70,25 @@ def _told(observer: Telemetry, error: Exception) -> None:
     _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
 
 
-def make_observer(store: "FeatureStore") -> Telemetry:
+def make_observer(store: "FeatureStore | Backend") -> Telemetry:
     """Returns the observers that a project's settings ask for.
 
     Raises:
         ConfigError: the audit log cannot be written.
         MissingExtraError: OpenTelemetry is asked for and not installed.
     """
-    settings = store.settings
+    from featurestore.server.backend import backend_of
+
+    backend = backend_of(store)
+    settings = backend.settings
     others: list[Telemetry] = []
     if settings.tracing:
         from featurestore.server.telemetry.tracing import Tracing
 
-        others.append(Tracing(store.clock))
+        others.append(Tracing(backend.clock))
     if settings.audit:
-        others.insert(0, AuditLog(settings.audit, settings.root, store.clock, store.entity_digests))
-    metrics = Metrics(store)  # it has a thread, so it begins once nothing fails any more
+        others.insert(0, AuditLog(settings.audit, settings.root, backend.clock, backend.entity_digests))
+    metrics = Metrics(backend)  # it has a thread, so it begins once nothing fails any more
     # The feature log is the first to be closed, so that what it writes then is counted.
-    found: list[Telemetry] = [FeatureLogging(store, metrics.logged), metrics, *others]
+    found: list[Telemetry] = [FeatureLogging(backend, metrics.logged), metrics, *others]
     return Observers(found)

@@ -9,19 +9,19 @@ from featurestore.server.telemetry.events import NullTelemetry
 if TYPE_CHECKING:
     from featurestore.retrieval.feature_logger import FeatureLogger
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.store import FeatureStore
+    from featurestore.server.backend import Backend
 
 
 class FeatureLogging(NullTelemetry):
     """Hands answers to the feature log. What a service does not ask for costs a look into a dictionary.
 
     Args:
-        store: the store that is served.
+        backend: the store that is served.
         told: is told of a service how many rows were written, and how many dropped.
     """
 
-    def __init__(self, store: "FeatureStore", told: Callable[[str, int, int], None]) -> None:
-        self._store = store
+    def __init__(self, backend: "Backend", told: Callable[[str, int, int], None]) -> None:
+        self._backend = backend
         self._told = told
         self._catalog: Catalog | None = None
         self._rates: Mapping[str, float] = {}
@@ -29,13 +29,13 @@ class FeatureLogging(NullTelemetry):
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
         """Hands an answer on, if a service was asked for that is logged."""
-        catalog = self._store.catalog_at_hand
+        catalog = self._backend.catalog
         if catalog is not self._catalog:
             self._catalog = catalog
             self._rates = {name: service.log for name, service in catalog.services.items() if service.log}
         rate = self._rates.get(selection_name)
         if rate is not None:
-            self._logger = self._logger or self._store.feature_logger(self._told)
+            self._logger = self._logger or self._backend.feature_logger(self._told)
             self._logger.offer(selection_name, rate, rows)
 
     def close(self) -> None:

@@ -24,8 +24,8 @@ from featurestore.server.telemetry.events import NullTelemetry
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
+    from featurestore.server.backend import Backend
     from featurestore.server.http.context import RequestContext
-    from featurestore.store import FeatureStore
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which the Prometheus client knows that there are several workers; it must be set before it is imported."""
@@ -42,11 +42,11 @@ class Metrics(NullTelemetry):
     """Counts what the server does.
 
     Args:
-        store: the store that is served.
+        backend: the store that is served.
     """
 
-    def __init__(self, store: "FeatureStore") -> None:
-        self._store = store
+    def __init__(self, backend: "Backend") -> None:
+        self._backend = backend
         self.registry = CollectorRegistry()
         made: dict[str, Any] = {"registry": self.registry, "namespace": "featurestore"}
         self._requests = Counter("requests", "Requests, by route, service and status.", ["route", "service", "status"], **made)
@@ -63,7 +63,7 @@ class Metrics(NullTelemetry):
         self._logged = Counter("feature_log_rows", "Rows of answers written to the feature log.", ["service"], **made)
         self._dropped = Counter("feature_log_dropped_rows", "Rows that it would not take or could not write.", ["service"], **made)
         build = Gauge("build_info", "What runs here.", ["version", "python", "project"], multiprocess_mode="max", **made)
-        build.labels(version("featurestore"), platform.python_version(), store.settings.project).set(1)
+        build.labels(version("featurestore"), platform.python_version(), backend.settings.project).set(1)
         self._trips_told = (0, 0.0, 0)
         self._looked = 0
         self._new()
@@ -77,7 +77,7 @@ class Metrics(NullTelemetry):
         """Counts a request."""
         asked = visit.asked
         service = asked.names[0] if asked is not None and len(asked.names) == 1 and asked.kind in ("features", "service") else ""
-        if service and (status == 404 or service not in self._store.catalog_at_hand.services):
+        if service and (status == 404 or service not in self._backend.catalog.services):
             service = ""  # whatever was asked for, only what there is becomes a label
         key = (route, service)
         with self._counting:
@@ -147,7 +147,7 @@ class Metrics(NullTelemetry):
                         self._values.labels(view, status).inc(number)
             for view, age in aged:
                 self._ages.labels(view).observe(age)
-            trips = self._store.round_trips
+            trips = self._backend.round_trips
             now = (trips.count, trips.seconds, trips.failed)
             for counter, new, old in zip((self._trips, self._trip_seconds, self._trips_failed), now, self._trips_told, strict=True):
                 counter.inc(new - old)

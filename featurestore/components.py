@@ -1,0 +1,341 @@
+"""Components: what a project's feature store is made of. Each is made at first use; the one place that opens adapters."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from featurestore.adapters import (
+    open_engine,
+    open_feature_log,
+    open_gate,
+    open_mender,
+    open_offline,
+    open_online,
+    open_source,
+    open_stream,
+    open_upkeep,
+    own_folders,
+    tombstone_secret,
+)
+from featurestore.clock import Clock
+from featurestore.config import Settings
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.reference import parse_references
+from featurestore.definitions.source import Source
+from featurestore.durable import share_with_group
+from featurestore.errors import NotFoundError
+from featurestore.once import MadeOnce, closed_with_owner, once
+from featurestore.selection.select import Selection, select
+
+if TYPE_CHECKING:
+    from featurestore.definitions.fingerprint import Transform
+    from featurestore.engines.base import Engine
+    from featurestore.maintenance.check_history import HistoryChecks
+    from featurestore.materialization.materializer import Materializer
+    from featurestore.materialization.online_repair import OnlineRepair
+    from featurestore.materialization.online_trust import WatchedOnline
+    from featurestore.materialization.progress import Progress
+    from featurestore.materialization.push import Pusher
+    from featurestore.offline.base import FeatureLog, OfflineStore, Table
+    from featurestore.online.base import OnlineStore
+    from featurestore.privacy.guarded_stores import ForgottenFilter
+    from featurestore.project.apply import Applier
+    from featurestore.project.definition_loader import DefinitionLoader
+    from featurestore.registry.api_keys import Keys
+    from featurestore.registry.catalog_cache import CatalogCache
+    from featurestore.registry.ledger import Ledger
+    from featurestore.registry.online_epochs import OnlineEpochs
+    from featurestore.registry.serving import Serving
+    from featurestore.registry.specs import SpecRegistry
+    from featurestore.registry.tombstones import Tombstones
+    from featurestore.retrieval.online import OnlineReader
+    from featurestore.retrieval.training import TrainingReader
+    from featurestore.sources.base import SourceReader
+    from featurestore.streams.control import Streams
+
+Fold = Callable[["AppliedView", "Transform | None"], None]
+"""Adds what was pushed to a view to its history."""
+
+
+class Components(MadeOnce):
+    """The parts of a project's feature store, chosen by its settings.
+
+    Thread-safe, and safe to use in a forked child. ``close()`` closes what was opened, in reverse order.
+
+    Args:
+        settings: the settings.
+        clock: returns the present.
+
+    Example:
+        >>> from featurestore.clock import utc_now
+        >>> from featurestore.config import Settings
+        >>> components = Components(Settings(project="empty"), utc_now)
+        >>> components.catalog_cache.current.revision
+        0
+        >>> components.close()
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        super().__init__()
+        self.settings = settings
+        self.clock = clock
+        if settings.file_mode == "group":
+            for folder in own_folders(settings):
+                share_with_group(folder)
+
+    # -- registry --------------------------------------------------------------------------------------------------------
+
+    @closed_with_owner
+    def registry(self) -> "SpecRegistry":
+        """The registry of definitions, and the database that everything else in it shares."""
+        from featurestore.registry.specs import SpecRegistry
+
+        return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self.clock)
+
+    @once
+    def ledger(self) -> "Ledger":
+        """The ledger of runs."""
+        from featurestore.registry.ledger import Ledger
+
+        return Ledger(self.registry)
+
+    @once
+    def serving(self) -> "Serving":
+        """Which version of each view readers are given."""
+        from featurestore.registry.serving import Serving
+
+        return Serving(self.registry)
+
+    @once
+    def online_epochs(self) -> "OnlineEpochs":
+        """What the registry knows of the online store's content."""
+        from featurestore.registry.online_epochs import OnlineEpochs
+
+        return OnlineEpochs(self.registry)
+
+    @once
+    def tombstones(self) -> "Tombstones":
+        """Who is forgotten."""
+        from featurestore.registry.tombstones import Tombstones
+
+        return Tombstones(self.registry, tombstone_secret(self.settings))
+
+    @once
+    def api_keys(self) -> "Keys":
+        """The API keys of the project's server."""
+        from featurestore.registry.api_keys import Keys
+
+        return Keys(self.registry)
+
+    # -- definitions -----------------------------------------------------------------------------------------------------
+
+    @once
+    def definition_loader(self) -> "DefinitionLoader":
+        """Imports the project's definitions, and binds applied views to their transforms."""
+        from featurestore.project.definition_loader import DefinitionLoader
+
+        return DefinitionLoader(self.settings.root / self.settings.definitions, self.settings.root)
+
+    @closed_with_owner
+    def catalog_cache(self) -> "CatalogCache":
+        """What is applied: ``refresh()`` asks the registry, ``current`` is a few seconds old."""
+        from featurestore.project.definition_loader import KnownCatalog
+        from featurestore.registry.catalog_cache import CatalogCache
+
+        source = KnownCatalog(self.registry, self.definition_loader)
+        return CatalogCache(source, self.settings.refresh_seconds, self._drop_plans)
+
+    @once
+    def applier(self) -> "Applier":
+        """Plans and applies definitions."""
+        from featurestore.project.apply import Applier
+
+        asked = self.open_source, self.count_rows, self.serving.retained, self.history_checks.place
+        return Applier(self.registry, *asked, self._adopt)
+
+    def views(self, views: Iterable[Any] | None) -> list[AppliedView]:
+        """Return applied views by class or name; all of them for None.
+
+        Raises:
+            NotFoundError: a view is not applied.
+        """
+        catalog = self.catalog_cache.refresh()
+        if views is None:
+            return list(catalog.views.values())
+        names = dict.fromkeys(reference.view for reference in parse_references(views, where="views"))
+        for name in names:
+            if name not in catalog.views:
+                raise NotFoundError("applied feature view", name, catalog.views, "Definitions take effect once they are applied.")
+        return [catalog.views[name] for name in names]
+
+    def select(self, features: Any) -> Selection:
+        """Return what a reader of features gets, by the catalog as it is now."""
+        return select(self.catalog_cache.refresh(), parse_references(features))
+
+    def select_cached(self, features: Any) -> Selection:
+        """Return the same by the cached catalog: the registry is not asked."""
+        return select(self.catalog_cache.current, parse_references(features))
+
+    # -- stores ----------------------------------------------------------------------------------------------------------
+
+    @once
+    def forgotten(self) -> "ForgottenFilter":
+        """Keeps forgotten entities out of everything that is written or read."""
+        from featurestore.privacy.guarded_stores import ForgottenFilter
+
+        return ForgottenFilter(open_gate(self.settings), lambda: self.tombstones, lambda: self.catalog_cache.refresh().revision)
+
+    @once
+    def offline(self) -> "OfflineStore":
+        """The histories."""
+        from featurestore.privacy.guarded_stores import GuardedOffline
+
+        return GuardedOffline(open_offline(self.settings, self.clock), self.forgotten)
+
+    @once
+    def feature_log(self) -> "FeatureLog":
+        """What services answered."""
+        from featurestore.privacy.guarded_stores import GuardedFeatureLog
+
+        return GuardedFeatureLog(open_feature_log(self.settings), self.forgotten)
+
+    @once
+    def online(self) -> "OnlineStore":
+        """The latest values."""
+        from featurestore.privacy.guarded_stores import GuardedOnline
+
+        return GuardedOnline(self.watched_online, self.forgotten, self.watched_online)
+
+    @closed_with_owner
+    def watched_online(self) -> "WatchedOnline":
+        """The online store, with an eye on whether it lost values."""
+        from featurestore.materialization.online_trust import WatchedOnline
+
+        store = open_online(self.settings, self.clock)
+        return WatchedOnline(store, self.online_epochs, lambda: self.catalog_cache.refresh().online, self._with_history)
+
+    @closed_with_owner
+    def online_repair(self) -> "OnlineRepair":
+        """Writes lost values online again from the history, in the background."""
+        from featurestore.materialization.online_repair import OnlineRepair
+
+        def rebuild(view: AppliedView, progress: "Progress") -> int:
+            return self.materializer(progress).rebuilder.rebuild(view)
+
+        return OnlineRepair(self.registry, self.watched_online.look, lambda: self.catalog_cache.refresh().online, rebuild)
+
+    @once
+    def history_checks(self) -> "HistoryChecks":
+        """Checks and mends the histories."""
+        from featurestore.maintenance.check_history import HistoryChecks
+
+        upkeep, mender = open_upkeep(self.settings, self.clock), open_mender(self.settings, self.clock)
+        return HistoryChecks(self.settings.project, self.ledger, mender, upkeep.tables, self.forgotten)
+
+    @closed_with_owner
+    def engine(self) -> "Engine":
+        """Runs the partitions of a plan."""
+        return open_engine(self.settings)
+
+    def table(self, applied: AppliedView) -> "Table":
+        """Return the table that holds a view's history."""
+        from featurestore.offline.base import Table
+
+        return Table.of(self.settings.project, applied)
+
+    def count_rows(self, applied: AppliedView) -> int:
+        """Return how many rows a view's history has."""
+        return self.offline.snapshot(self.table(applied)).rows
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    @once
+    def online_reader(self) -> "OnlineReader":
+        """Reads features online."""
+        from featurestore.retrieval.online import OnlineReader
+
+        return OnlineReader(self.watched_online.space, self.online, self.clock)
+
+    @once
+    def training_reader(self) -> "TrainingReader":
+        """Makes training frames."""
+        from featurestore.retrieval.training import TrainingReader
+
+        return TrainingReader(self.settings.project, self.offline, self.engine)
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    def open_source(self, source: Source) -> "SourceReader":
+        """Return the reader of a source."""
+        return open_source(source, self.settings.root, self.clock)
+
+    def materializer(self, progress: "Progress | None" = None, ledger: "Ledger | None" = None) -> "Materializer":
+        """Return a materializer.
+
+        Args:
+            progress: receives its progress.
+            ledger: the ledger that it writes to; the project's by default.
+        """
+        from featurestore.materialization.materializer import Materializer
+
+        stores = (self.settings.project, ledger or self.ledger, self.offline, self.online, self.open_source)
+        return Materializer(
+            *stores,
+            clock=self.clock,
+            chunk_rows=self.settings.chunk_rows,
+            admit=self.forgotten.without_forgotten,
+            sift=self.forgotten.sift,
+            progress=progress,
+            switch=lambda applied, through: self.catalog_cache.switch(
+                applied.spec.name, lambda: self.serving.switch(applied, through)
+            ),
+            trust=self.watched_online,
+            versions=lambda applied: self.catalog_cache.refresh().online_of(applied),
+        )
+
+    @once
+    def pusher(self) -> "Pusher":
+        """Pushes rows into both stores."""
+        return self.make_pusher(self.materializer().fold, lambda *_: self.online_repair.begin())
+
+    def make_pusher(self, fold: Fold, mend: Fold | None = None) -> "Pusher":
+        """Return a pusher.
+
+        Args:
+            fold: is called where a view's log of pushes has grown long.
+            mend: is called where values were lost online.
+        """
+        from featurestore.materialization.push import Pusher
+
+        stores = (self.settings.project, self.ledger, self.offline, self.online)
+        return Pusher(*stores, self.open_source, self.forgotten, fold, self.clock, self.watched_online, mend)
+
+    @once
+    def streams(self) -> "Streams":
+        """The project's streams."""
+        from featurestore.streams.control import Streams
+        from featurestore.streams.pending_entries import PendingLimits
+
+        return Streams(
+            lambda: self.catalog_cache.current,
+            self.definition_loader.of,
+            lambda fold: self.make_pusher(fold, mend=fold),
+            self.materializer().fold,
+            lambda source, idle: open_stream(source, self.settings.project, idle),
+            PendingLimits(self.clock, self.settings.stream_pending_seconds),
+        )
+
+    def _with_history(self, views: Iterable[AppliedView]) -> set[tuple[str, int]]:
+        """Return which of some views have a history."""
+        return {(view.spec.name, view.data_version) for view in views if self.count_rows(view)}
+
+    def _adopt(self, views: Iterable[AppliedView]) -> None:
+        """Note which views have a history that this registry did not make: others wrote what is online of them."""
+        made = self.online_epochs.materialized()
+        self.online_epochs.adopt(self._with_history(view for view in views if (view.spec.name, view.data_version) not in made))
+
+    def _drop_plans(self) -> None:
+        """Drop what was compiled from the catalog before. The registry may be another one, with another id."""
+        if self.made("watched_online") is not None:
+            self.watched_online.forget()
+        if self.made("online_reader") is not None:
+            self.online_reader.forget_plans()

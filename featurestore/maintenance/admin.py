@@ -1,0 +1,373 @@
+"""Administration, as ``store.admin``: what is done to a project as a whole, and seldom."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore.adapters import copy_history, open_eraser, open_gate, open_stream, open_upkeep, remove_history
+from featurestore.components import Components
+from featurestore.definitions.reference import parse_references
+from featurestore.definitions.stream_source import StreamSource
+from featurestore.durable import make_folders
+from featurestore.errors import RequestError
+
+if TYPE_CHECKING:
+    from featurestore.definitions.entity import Entity
+    from featurestore.maintenance.backup import Backup
+    from featurestore.maintenance.delete_project import Remover, TeardownReport
+    from featurestore.maintenance.doctor import DoctorReport
+    from featurestore.maintenance.maintain import Maintenance, UpkeepReport
+    from featurestore.materialization.progress import Progress
+    from featurestore.privacy.forget import ForgetReport, Forgetter
+    from featurestore.registry.audit_trail import AuditRecord, EntityDigests
+
+_IDLE_SECONDS = 60.0
+"""After how long a stream's entries go to another worker; forgetting takes none."""
+
+
+class Admin:
+    """Administers a project: maintenance, diagnosis, backup, erasure of entities, removal.
+
+    Args:
+        components: what the project is made of.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    # -- diagnosis and care ----------------------------------------------------------------------------------------------
+
+    def doctor(self, *, repair: bool = False) -> "DoctorReport":
+        """Examine the project: settings, servers, clocks, disks, definitions, and registry, history and online store together.
+
+        Of each view some entities are looked up in both stores and compared.
+
+        Args:
+            repair: first complete interrupted runs, and write online what the history has and the online store lacks.
+
+        Returns:
+            A finding for each check, with what to do about it; print it. ``is_well`` is true if no check failed.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     report = store.admin.doctor()
+            >>> report.is_well, report[0].check, report[0].state
+            (True, 'settings', 'ok')
+        """
+        from featurestore.maintenance.doctor import examine
+        from featurestore.maintenance.project_checks import ProjectChecks
+
+        self._components.require_open()
+        checks = ProjectChecks(self._components)
+        repairs = [("repair", checks.repair)] if repair else []
+        return examine([*repairs, *checks.all()])
+
+    def maintain(
+        self, views: Iterable[Any] | None = None, *, retention: timedelta | str | None = None, dry_run: bool = False
+    ) -> "UpkeepReport":
+        """Compact histories, remove files that nothing needs, and clean up versions that no reader is given.
+
+        It may run at any time, beside runs, pushes and readers, and changes no feature's value. The scheduler does it by itself.
+
+        Args:
+            views: the views, as classes or names, also removed ones; None for all, and for what services answered.
+            retention: how long replaced files and the rows of retired versions stay (``"7d"``), instead of the settings
+                ``keep_files_days`` and ``keep_versions_days``. A reader that still uses a removed file must ask again.
+            dry_run: change nothing; report the first step for each history.
+
+        Returns:
+            What was done; print it.
+
+        Raises:
+            NotFoundError: a view is not known.
+            StoreError: a store cannot be reached; repeating it continues where this call stopped.
+
+        Example:
+            >>> import polars as pl
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> rows = pl.DataFrame({"origin": ["JFK"], "at": [datetime(2013, 7, 1)], "temp": [79.0]})
+            >>> class Temps(FeatureView, entity=Entity("airport", origin=str), source=FrameSource("temps", rows, event_time="at")):
+            ...     temp: float
+            >>> with FeatureStore(".", project="kept") as store:
+            ...     plan, done = store.apply([Temps]), store.materialize()
+            ...     print(store.admin.maintain())
+            kind         name                           files   after  merged  removed         bytes   deleted
+            history      temps v1                           1       1       0        0             0         0
+        """
+        from featurestore.maintenance.maintain import UpkeepReport, retention_of
+
+        components = self._components
+        catalog, maintenance = components.catalog_cache.refresh(), make_maintenance(components, retention_of(retention), dry_run)
+        names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
+        for name in names or ():
+            if name not in catalog.views:
+                components.serving.versions(name)  # raises if there never was such a view
+        histories = [
+            result
+            for name, view in sorted(catalog.views.items())
+            if names is None or name in names
+            for result in maintenance.keep_view(view)
+        ]
+        logs = maintenance.keep_logs() if names is None else []
+        return UpkeepReport([*histories, *maintenance.clean_up(names), *logs], dry_run=dry_run)
+
+    def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
+        """Write the latest values of the whole history online, for an online store that is new or lost values.
+
+        Newer values that are online stay.
+
+        Args:
+            views: the views, as classes or names; None for all.
+            progress: receives the progress.
+
+        Returns:
+            How many values were written, by view.
+        """
+        components = self._components
+        job, previous = components.materializer(progress).rebuilder, components.catalog_cache.refresh().lingering
+        written = {applied.spec.name: job.rebuild(applied) for applied in components.views(views)}
+        for name in written.keys() & previous.keys():
+            written[name] += job.rebuild(previous[name])
+        return written
+
+    # -- backup and removal ----------------------------------------------------------------------------------------------
+
+    def backup(self, target: str | Path) -> "Backup":
+        """Copy the registry and the history to a folder, while runs, pushes and readers go on.
+
+        The copy has everything that was materialized or pushed before. It still has entities that are forgotten later. The online
+        store is not copied: it is rebuilt from the history.
+
+        Args:
+            target: a folder that does not exist yet, or is empty. A relative path starts at the project's folder.
+
+        Returns:
+            What was copied, and how to restore it; print it.
+
+        Raises:
+            RequestError: the folder is not empty.
+            RegistryError: the registry cannot be read.
+            OfflineStoreError: a file cannot be read or written.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     backup = store.admin.backup("backup")
+            >>> backup.registry, backup.files
+            (True, 0)
+        """
+        from featurestore.maintenance.backup import Backup
+
+        settings = self._components.settings
+        folder = settings.root / Path(target).expanduser()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RequestError(f"{folder} is not an empty folder. A backup needs a new or empty one: name another folder.")
+        make_folders(folder)
+        # The registry first: a history may know of later runs than the registry, but the other way round rows would be lost.
+        registry = self._components.registry.database.copy_to(folder / "registry.db")
+        files, size = copy_history(settings, folder / "offline")
+        return Backup(folder, registry, files, size)
+
+    def delete_project(self, *, dry_run: bool = False) -> "TeardownReport":
+        """Delete everything that the project has in both stores and in the registry; its definitions and settings stay.
+
+        Other projects on the same servers are not touched. Stop whatever serves, runs or pushes first. The file of an embedded
+        online store keeps its size; delete its folder if nothing else is in it.
+
+        Args:
+            dry_run: count only; the number of online values is not known then.
+
+        Returns:
+            What was removed; print it.
+
+        Raises:
+            StoreError: a store cannot be reached; repeating it completes the removal.
+        """
+        from featurestore.maintenance.delete_project import tear_down
+
+        components = self._components
+        report = tear_down(components.settings.project, self._removers(), dry_run=dry_run)
+        if not dry_run:
+            components.catalog_cache.forget()
+            components.watched_online.forget()
+        return report
+
+    # -- privacy ---------------------------------------------------------------------------------------------------------
+
+    def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, new_secret: bool = False) -> "ForgetReport":
+        """Erase one or more entities from everything that the project keeps; a tombstone keeps them from coming back.
+
+        That is the history of every view on the entity, present and removed, with its older versions, pushed rows, the staged rows
+        of interrupted runs, rejected rows, dead letters of streams, the online store, and the feature log. Forgetting again
+        completes what was interrupted. Later runs and pushes skip the entity's rows and count them as ``its entity was
+        forgotten``.
+
+        An entity is found under all names that it has and had, and by keys of other types. Data versions whose join keys were
+        different are reached only by those keys: the report names them.
+
+        Args:
+            entity: the entity, or its name, or a former name.
+            rows: the join keys, ``{"user_id": 42}``, or a list of such for several; or former keys.
+            dry_run: count only.
+            new_secret: start with a new secret, if the one that the tombstones were made with is lost for good. Entities that
+                were forgotten before may then come back.
+
+        Returns:
+            What was erased, and where; print it.
+
+        Raises:
+            NotFoundError: no view is or was on such an entity.
+            RequestError: a key is missing, unknown or of the wrong type.
+            RegistryError: the secret of the tombstones is missing, or is another one.
+            StoreError: a store cannot be reached; forgetting again continues where this call stopped.
+
+        Example:
+            >>> import polars as pl
+            >>> from datetime import datetime
+            >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+            >>> rows = pl.DataFrame({"user_id": [42, 7], "at": [datetime(2013, 7, 1)] * 2, "score": [0.5, 0.7]})
+            >>> class Scores(FeatureView, entity=Entity("user", user_id=int), source=FrameSource("scored", rows, event_time="at")):
+            ...     score: float
+            >>> with FeatureStore(".", project="people") as store:
+            ...     plan, done = store.apply([Scores]), store.materialize()
+            ...     report = store.admin.forget("user", {"user_id": 42})
+            ...     [again] = store.materialize(start="2013-01-01")
+            >>> print(report)
+            erased from    of                                     rows
+            history        scores v1                                 1
+            online         scores v1                                 1
+            Forgot 1 user: 2 rows and values are erased, and a tombstone keeps them from coming back.
+            >>> again.reasons
+            {'its entity was forgotten': 1}
+        """
+        return self._forgetter().forget(_name(entity), rows, dry_run=dry_run, new_secret=new_secret)
+
+    def unforget(self, entity: Any, rows: Any, *, dry_run: bool = False) -> "ForgetReport":
+        """Remove the tombstones of entities, so that they may come back with the next rows. What was erased stays erased.
+
+        Args:
+            entity: the entity, or its name, or a former name.
+            rows: the join keys, or a list of such.
+            dry_run: count only.
+
+        Returns:
+            Whose tombstones were removed; print it.
+
+        Raises:
+            NotFoundError: no view is or was on such an entity.
+            RequestError: a key is missing, unknown or of the wrong type.
+            RegistryError: the secret of the tombstones is missing, or is another one.
+        """
+        return self._forgetter().lift(_name(entity), rows, dry_run=dry_run)
+
+    def entity_forms(self, name: str) -> "list[Entity]":
+        """Return an entity as it is and as it was, the latest first: former keys, keys of other types, other names.
+
+        Raises:
+            NotFoundError: no view is or was on such an entity.
+        """
+        return self._forgetter().forms(name)
+
+    # -- audit trail -----------------------------------------------------------------------------------------------------
+
+    def audit_trail(self, limit: int = 100) -> "list[AuditRecord]":
+        """Return who changed what the project keeps, grants or forgets, the newest first; forgotten entities by their digests.
+
+        Args:
+            limit: how many at most.
+
+        Raises:
+            RequestError: the limit is not a positive number.
+
+        Example:
+            >>> from featurestore import Entity, FeatureStore
+            >>> with FeatureStore(".", project="audited") as store:
+            ...     plan = store.apply([Entity("airport", origin=str)])
+            ...     [record] = store.admin.audit_trail()
+            >>> record.action, record.what
+            ('apply', {'revision': 1, 'changed': ['entity airport 1']})
+        """
+        from featurestore.registry.audit_trail import records
+
+        return records(self._components.registry, limit)
+
+    @property
+    def entity_digests(self) -> "EntityDigests":
+        """The keyed digests by which audit logs name entities: ``store.admin.entity_digests.of("user", {"id": 42})``."""
+        from featurestore.registry.audit_trail import EntityDigests
+
+        return EntityDigests(self._components.registry)
+
+    # -- within ----------------------------------------------------------------------------------------------------------
+
+    def _removers(self) -> "Mapping[str, Remover]":
+        from featurestore.registry.delete_project import remove_project
+
+        components = self._components
+        return {
+            "offline store": lambda dry_run: remove_history(components.settings, dry_run=dry_run),
+            "online store": lambda dry_run: {"values": None if dry_run else self._remove_online()},
+            "registry": lambda dry_run: remove_project(components.registry, dry_run=dry_run),
+        }
+
+    def _remove_online(self) -> int:
+        """Delete the project's online values, and return how many there were; the store's marks are not counted."""
+        state = self._components.online_epochs.find()
+        if state is None:
+            return 0
+        space = f"{state.space}/".encode()
+        self._components.online.delete(space + b"!")
+        return self._components.online.delete(space)
+
+    def _forgetter(self) -> "Forgetter":
+        from featurestore.privacy.forget import Forgetter
+        from featurestore.registry.error_scrub import Remains
+
+        components = self._components
+        settings = components.settings
+        streams = {
+            name: partial(open_stream, source, settings.project, _IDLE_SECONDS)
+            for name, source in sorted(components.catalog_cache.refresh().sources.items())
+            if isinstance(source, StreamSource)
+        }
+        stores = open_eraser(settings, components.clock), components.online, components.feature_log
+        remains, space = Remains(components.registry), components.watched_online.space
+        return Forgetter(settings.project, components.tombstones, open_gate(settings), *stores, streams, remains, space)
+
+
+def make_maintenance(components: Components, retention: timedelta | None = None, dry_run: bool = False) -> "Maintenance":
+    """Return what maintains the stores.
+
+    Args:
+        components: what the project is made of.
+        retention: how long replaced files and retired versions stay; as the settings say, if None.
+        dry_run: whether nothing is changed.
+    """
+    from featurestore.maintenance.maintain import Maintenance, Retention
+
+    settings = components.settings
+    logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
+    files, versions = timedelta(days=settings.keep_files_days), timedelta(days=settings.keep_versions_days)
+    return Maintenance(
+        settings.project,
+        components.ledger,
+        components.serving,
+        components.offline,
+        open_upkeep(settings, components.clock),
+        components.online,
+        components.feature_log,
+        components.forgotten,
+        components.clock,
+        Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs),
+        components.watched_online.space,
+        dry_run=dry_run,
+    )
+
+
+def _name(entity: Any) -> str:
+    name: str = getattr(entity, "name", entity)
+    return name

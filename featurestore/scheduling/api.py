@@ -1,0 +1,201 @@
+"""Scheduling, as ``store.scheduler``: runs what is due, once or until it is stopped."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import TYPE_CHECKING
+
+from featurestore.components import Components
+from featurestore.definitions.catalog import AppliedView
+
+if TYPE_CHECKING:
+    from featurestore.maintenance.status import Alert, FreshnessMonitor, StatusReport
+    from featurestore.materialization.results import ViewSummary
+    from featurestore.registry.leases import Lease
+    from featurestore.scheduling.scheduler import Scheduler, TaskResult
+    from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
+
+_FRESHNESS_SECONDS = 60.0
+"""How often a scheduler checks whether views are as fresh as they promise."""
+
+
+class SchedulerApi:
+    """Runs the views that have a schedule, and maintenance.
+
+    Any number of schedulers, in any number of processes, share the work: each due task runs once, and the tasks of a process that
+    died are taken over. What is applied meanwhile is picked up.
+
+    Args:
+        components: what the project is made of.
+
+    Example:
+        >>> import polars as pl
+        >>> from datetime import datetime
+        >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+        >>> rows = pl.DataFrame({"origin": ["JFK"], "at": [datetime(2013, 7, 1)], "temp": [79.0]})
+        >>> observations = FrameSource("observations", rows, event_time="at")
+        >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations, schedule="15m"):
+        ...     temp: float | None
+        >>> with FeatureStore(".", project="scheduled", upkeep_schedule="") as store:
+        ...     plan = store.apply([Weather])
+        ...     store.scheduler.run_once(on_result=lambda result: print(result.name, result.state))
+        weather done
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    def run_once(
+        self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
+    ) -> None:
+        """Run everything that is due, and what becomes due by it, and return when it is done.
+
+        Args:
+            on_result: called with the result of each task, from a worker thread.
+            on_alert: called for each view that failed for good; by default the log and the webhook of the settings.
+
+        Raises:
+            ConfigError: the webhook's address is malformed.
+        """
+        self.create(on_result=on_result, on_alert=on_alert).once()
+
+    def run_until(
+        self,
+        stop: Event,
+        *,
+        on_result: "Callable[[TaskResult], None] | None" = None,
+        on_alert: "Callable[[Alert], None] | None" = None,
+    ) -> int:
+        """Run what is due until an event is set, then let running tasks finish, for ``schedule_shutdown_seconds`` at most.
+
+        Args:
+            stop: ends it once it is set.
+            on_result: called with the result of each task, from a worker thread.
+            on_alert: called for each view that failed for good or is late; by default the log and the webhook of the settings.
+
+        Returns:
+            How many tasks were not finished. They are released for other schedulers to resume, and their later writes are
+            rejected, but their threads go on until the process ends.
+
+        Raises:
+            ConfigError: the webhook's address is malformed.
+        """
+        return self.drive(self.create(on_result=on_result, on_alert=on_alert), stop)
+
+    def drive(self, scheduler: "Scheduler", stop: Event) -> int:
+        """Run a scheduler that ``create`` returned until an event is set; return how many tasks were not finished."""
+        from featurestore.scheduling.runner import run_scheduler
+
+        settings = self._components.settings
+        monitor = self._freshness_monitor(scheduler.holder)
+        return run_scheduler(scheduler, settings.schedule_seconds, settings.schedule_shutdown_seconds, stop, monitor)
+
+    def upcoming(self) -> "list[Upcoming]":
+        """Return what runs next and when, the earliest first; each prints as a line.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        return self.tasks().upcoming()
+
+    def create(
+        self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
+    ) -> "Scheduler":
+        """Return a scheduler for a caller that drives it: see ``run_once`` for the arguments."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from featurestore.registry.leases import Leases
+        from featurestore.registry.schedule_state import ScheduleStates
+        from featurestore.scheduling.retry_policy import RetryPolicy
+        from featurestore.scheduling.scheduler import Scheduler
+        from featurestore.scheduling.webhook import open_webhook
+
+        components = self._components
+        settings = components.settings
+        return Scheduler(
+            ScheduleStates(components.registry),
+            Leases(components.registry),
+            self.tasks(),
+            {
+                "run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel),
+                "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
+            },
+            clock=components.clock,
+            retries=RetryPolicy.of(settings),
+            lease_seconds=settings.schedule_lease_seconds,
+            told=on_result or (lambda result: None),
+            notify=on_alert or open_webhook(settings.webhook, settings.project),
+            mending=components.online_repair,
+        )
+
+    def tasks(self) -> "UpcomingTasks":
+        """Return what is scheduled, and when it runs next; an object of the caller's own, that keeps what it works out."""
+        from featurestore.registry.schedule_state import ScheduleStates
+        from featurestore.scheduling.retry_policy import Belief, RetryPolicy
+        from featurestore.scheduling.schedules import ScheduleTimes
+        from featurestore.scheduling.tasks import run_duties, upkeep_duties
+        from featurestore.scheduling.upcoming import UpcomingTasks
+
+        components = self._components
+        settings = components.settings
+        history = settings.history_folder / settings.project
+        return UpcomingTasks(
+            ScheduleStates(components.registry),
+            lambda: [
+                *run_duties(components.catalog_cache.refresh(), self._materialize, settings.root, history),
+                *upkeep_duties(components.catalog_cache.refresh(), settings.upkeep_schedule, self._maintain),
+            ],
+            ScheduleTimes(settings.schedule_timezone),
+            components.clock,
+            Belief.of(RetryPolicy.of(settings), settings.schedule_lease_seconds),
+        )
+
+    def send_alerts(self, status: "StatusReport", *, logged: bool = True) -> None:
+        """Log, and send to the webhook of the settings, which views became late, failed or recovered; each change once.
+
+        Args:
+            status: the status of the views now. What was sent before, by this process or another, is not sent again.
+            logged: whether to log it.
+        """
+        from featurestore.maintenance.status import FreshnessTracker
+        from featurestore.registry.source_notices import Notices
+        from featurestore.scheduling.webhook import open_webhook
+
+        settings = self._components.settings
+        send = open_webhook(settings.webhook, settings.project, logged=logged)
+        for alert in FreshnessTracker(Notices(self._components.registry).exchange).news(status):
+            send(alert)
+
+    def _freshness_monitor(self, holder: str) -> "FreshnessMonitor":
+        from featurestore.maintenance.project_status import project_status
+        from featurestore.maintenance.status import FreshnessMonitor
+        from featurestore.registry.leases import Leases
+        from featurestore.scheduling.webhook import open_webhook
+
+        components = self._components
+        settings, tasks = components.settings, self.tasks()
+        return FreshnessMonitor(
+            Leases(components.registry),
+            holder,
+            _FRESHNESS_SECONDS,
+            lambda: project_status(components, tasks, promised=True),
+            open_webhook(settings.webhook, settings.project),
+        )
+
+    def _materialize(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":
+        """Materialize a view for the scheduler that holds its lease; once the lease is lost, nothing more is written."""
+        components = self._components
+        job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule_parallel)
+        applied, transform = components.definition_loader.of(applied)
+        return job.materialize(applied, transform, start=None, end=components.clock())
+
+    def _maintain(self, applied: AppliedView, lease: "Lease") -> None:
+        """Maintain a view; with the first of them, also what belongs to no applied view."""
+        from featurestore.maintenance.admin import make_maintenance
+
+        components = self._components
+        maintenance = make_maintenance(components)
+        components.materializer().rebuilder.mend(applied)
+        maintenance.keep_view(applied)
+        if applied.spec.name == min(components.catalog_cache.current.views):
+            maintenance.clean_up()
+            maintenance.keep_logs()
