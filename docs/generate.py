@@ -27,7 +27,7 @@ from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
 from featurestore.definitions.window import Aggregation, aggregate
 from featurestore.maintenance.admin import Admin
-from featurestore.maintenance.delete_project import Removed, TeardownReport
+from featurestore.maintenance.delete_project import DeletionReport, Removed
 from featurestore.maintenance.doctor import DoctorReport, Finding
 from featurestore.maintenance.status import StatusReport, ViewStatus
 from featurestore.materialization.progress import Progress
@@ -104,7 +104,7 @@ GROUPS: dict[str, list[Any]] = {
         Run,
         ForgetReport,
         ErasedEntry,
-        TeardownReport,
+        DeletionReport,
         Removed,
         DoctorReport,
         Finding,
@@ -119,7 +119,7 @@ SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.
 """Those that users define by a subclass."""
 
 NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,
-              ForgetReport, TeardownReport, DoctorReport, Streams)  # fmt: skip
+              ForgetReport, DeletionReport, DoctorReport, Streams)  # fmt: skip
 """Those that users never make by a call."""
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example")

@@ -79,13 +79,13 @@ def test_closing_closes_what_was_made_in_reverse_order_and_nothing_is_made_any_m
 
 def test_all_are_closed_where_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = Owner()
-    assert owner.whole
 
     def failing(self: Part) -> None:
         self.closed.append(self.name)
         raise OSError(self.name)
 
     monkeypatch.setattr(Part, "close", failing)
+    assert owner.whole
     with pytest.raises(OSError, match="part"):
         owner.close()
     assert owner.closed == ["whole", "part"]

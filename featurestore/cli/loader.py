@@ -37,13 +37,13 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry(
-        "define",
+        "init",
         _DEFINE,
         "Makes a small project that works: definitions, some data, settings.",
         ("featurestore init shop",),
     ),
     "plan": Entry(
-        "define",
+        "plan",
         _DEFINE,
         "Shows what apply would add, change and remove, and what has to be recomputed.",
         (
@@ -52,7 +52,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "apply": Entry(
-        "define",
+        "apply",
         _DEFINE,
         "Makes the definitions take effect: all of them or, on any error, none.",
         (
@@ -71,7 +71,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "push": Entry(
-        "materialize",
+        "push",
         _WRITE,
         "Puts rows of a source straight into both stores, for online reads and training frames to see at once.",
         (
@@ -103,7 +103,7 @@ COMMANDS: dict[str, Entry] = {
         ("featurestore describe weather", "featurestore describe weather.temp", "featurestore describe delay_model --json"),
     ),
     "runs": Entry(
-        "status",
+        "runs",
         _WRITE,
         "Shows what the jobs did: every run of every view.",
         (),
@@ -115,7 +115,7 @@ COMMANDS: dict[str, Entry] = {
         ("featurestore versions weather",),
     ),
     "rollback": Entry(
-        "versions",
+        "rollback",
         _WRITE,
         "Gives a view's readers an earlier version, at once and for training and online alike.",
         (
@@ -141,11 +141,18 @@ COMMANDS: dict[str, Entry] = {
         (
             "featurestore stream",
             "featurestore stream orders --metrics-port 9100",
-            "featurestore stream orders --rejected",
+            "featurestore stream orders --once",
         ),
     ),
+    "dead-letters": Entry(
+        "dead_letters",
+        _WRITE,
+        "Lists, requeues and discards the entries of streams that could not be pushed.",
+        (),
+        "dead_letters",
+    ),
     "train": Entry(
-        "retrieve",
+        "train",
         _READ,
         "Fetches a training frame: the spine's rows with the features each could have seen at its time.",
         (
@@ -154,7 +161,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "online": Entry(
-        "retrieve",
+        "online",
         _READ,
         "Looks features up: the values that a training frame would have now.",
         (
@@ -163,7 +170,7 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "sql": Entry(
-        "retrieve",
+        "sql",
         _READ,
         "Queries the history with SQL.",
         ('featurestore sql "select origin, max(temp) from weather group by origin"',),
@@ -192,6 +199,12 @@ COMMANDS: dict[str, Entry] = {
             "featurestore forget user user_id=42,43 --yes --json",
         ),
     ),
+    "unforget": Entry(
+        "forget",
+        _WRITE,
+        "Removes an entity's tombstone, so that it may come back with the next rows.",
+        ("featurestore unforget user user_id=42",),
+    ),
     "doctor": Entry(
         "doctor",
         _WRITE,
@@ -217,24 +230,25 @@ COMMANDS: dict[str, Entry] = {
         "Copies the registry and the history to a folder, while runs, pushes and readers go on.",
         ("featurestore backup /backups/flights-2013-07-01",),
     ),
-    "upkeep": Entry(
+    "maintain": Entry(
         "maintain",
         _WRITE,
         "Merges small files of the histories, removes files that nothing needs, and cleans up versions nobody is given.",
         (
-            "featurestore upkeep",
-            "featurestore upkeep --dry-run",
-            "featurestore upkeep --retention 1d --json",
+            "featurestore maintain",
+            "featurestore maintain --dry-run",
+            "featurestore maintain --retention 1d --json",
         ),
     ),
-    "teardown": Entry(
-        "forget",
+    "delete-project": Entry(
+        "delete_project",
         _WRITE,
         "Removes all that the project has in the offline store, the online store and the registry. There is no way back.",
         (
-            "featurestore teardown --dry-run",
-            "featurestore teardown",
+            "featurestore delete-project --dry-run",
+            "featurestore delete-project",
         ),
+        "delete_project",
     ),
     "demo": Entry(
         "demo",

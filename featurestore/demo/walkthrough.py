@@ -13,9 +13,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from featurestore.cli.arguments import selection_of
-from featurestore.cli.commands.define import show_plan
-from featurestore.cli.commands.materialize import show_pushed, show_summary
-from featurestore.cli.commands.retrieve import show_rows
+from featurestore.cli.commands.materialize import show_summary
+from featurestore.cli.commands.online import show_rows
+from featurestore.cli.commands.plan import show_plan
+from featurestore.cli.commands.push import show_pushed
 from featurestore.cli.progress import bars
 from featurestore.cli.terminal import called, head_table, instant, shown_path, table
 from featurestore.demo.dataset import DEMO_MONTHS, Prepared, prepare_data

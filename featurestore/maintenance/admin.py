@@ -16,9 +16,9 @@ from featurestore.errors import RequestError
 if TYPE_CHECKING:
     from featurestore.definitions.entity import Entity
     from featurestore.maintenance.backup import Backup
-    from featurestore.maintenance.delete_project import Remover, TeardownReport
+    from featurestore.maintenance.delete_project import DeletionReport, Remover
     from featurestore.maintenance.doctor import DoctorReport
-    from featurestore.maintenance.maintain import Maintenance, UpkeepReport
+    from featurestore.maintenance.maintain import Maintenance, MaintenanceReport
     from featurestore.materialization.progress import Progress
     from featurestore.privacy.forget import ForgetReport, Forgetter
     from featurestore.registry.audit_trail import AuditRecord, EntityDigests
@@ -67,7 +67,7 @@ class Admin:
 
     def maintain(
         self, views: Iterable[Any] | None = None, *, retention: timedelta | str | None = None, dry_run: bool = False
-    ) -> "UpkeepReport":
+    ) -> "MaintenanceReport":
         """Compact histories, remove files that nothing needs, and clean up versions that no reader is given.
 
         It may run at any time, beside runs, pushes and readers, and changes no feature's value. The scheduler does it by itself.
@@ -98,7 +98,7 @@ class Admin:
             kind         name                           files   after  merged  removed         bytes   deleted
             history      temps v1                           1       1       0        0             0         0
         """
-        from featurestore.maintenance.maintain import UpkeepReport, retention_of
+        from featurestore.maintenance.maintain import MaintenanceReport, retention_of
 
         components = self._components
         catalog, maintenance = components.catalog_cache.refresh(), make_maintenance(components, retention_of(retention), dry_run)
@@ -113,7 +113,7 @@ class Admin:
             for result in maintenance.keep_view(view)
         ]
         logs = maintenance.keep_logs() if names is None else []
-        return UpkeepReport([*histories, *maintenance.clean_up(names), *logs], dry_run=dry_run)
+        return MaintenanceReport([*histories, *maintenance.clean_up(names), *logs], dry_run=dry_run)
 
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
         """Write the latest values of the whole history online, for an online store that is new or lost values.
@@ -172,7 +172,7 @@ class Admin:
         files, size = copy_history(settings, folder / "offline")
         return Backup(folder, registry, files, size)
 
-    def delete_project(self, *, dry_run: bool = False) -> "TeardownReport":
+    def delete_project(self, *, dry_run: bool = False) -> "DeletionReport":
         """Delete everything that the project has in both stores and in the registry; its definitions and settings stay.
 
         Other projects on the same servers are not touched. Stop whatever serves, runs or pushes first. The file of an embedded

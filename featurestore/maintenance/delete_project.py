@@ -22,8 +22,8 @@ class Removed:
     count: int | None
 
 
-class TeardownReport(Report[Removed]):
-    """What a teardown removed, a ``Removed`` a line; prints as a table.
+class DeletionReport(Report[Removed]):
+    """What deleting a project removed, a ``Removed`` a line; prints as a table.
 
     Args:
         values: what there was.
@@ -44,7 +44,7 @@ class TeardownReport(Report[Removed]):
     def summary(self) -> str:
         """What was done, in a sentence."""
         if self.dry_run:
-            return f"A teardown would remove this of the project {self.project!r}."
+            return f"Deleting the project would remove this of the project {self.project!r}."
         return (
             f"The project {self.project!r} is gone from its stores and its registry. Its definitions and settings are as they were."
         )
@@ -60,7 +60,7 @@ Remover = Callable[[bool], Mapping[str, int | None]]
 """Removes what a project has in one place, or counts it where that is said; returns how much, by what it is."""
 
 
-def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> TeardownReport:
+def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> DeletionReport:
     """Removes a project from some places, one after the other; repeated, it completes what was interrupted.
 
     Args:
@@ -71,4 +71,4 @@ def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> 
     found = [
         Removed(place, name, count) for place, remove in places.items() for name, count in remove(dry_run).items() if count != 0
     ]
-    return TeardownReport(found, project, dry_run=dry_run)
+    return DeletionReport(found, project, dry_run=dry_run)

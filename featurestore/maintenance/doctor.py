@@ -135,7 +135,7 @@ def told_stream(stream: StreamStatus) -> Iterator[Finding]:
         advice = "Read what they held again from where it is kept. Let the stream keep entries for longer than workers may be away."
         yield Finding(where, "warning", told, advice)
     elif stream.set_aside:
-        yield Finding(where, "warning", f"{stream.set_aside:,} entries are set aside", "featurestore stream --rejected")
+        yield Finding(where, "warning", f"{stream.set_aside:,} entries are set aside", "featurestore dead-letters list")
     else:
         yield Finding(where, "ok", f"{stream.waiting:,} entries wait, and {stream.pending:,} are with workers")
     yield _clock_finding(f"stream {stream.source}", abs(stream.ahead))

@@ -50,7 +50,7 @@ class MaintenanceResult:
     deleted: int | None = 0
 
 
-class UpkeepReport(Report[MaintenanceResult]):
+class MaintenanceReport(Report[MaintenanceResult]):
     """What upkeep did, a ``MaintenanceResult`` a history, retired version and feature log; prints as a table.
 
     Args:

@@ -99,7 +99,7 @@ class _Lock:
     def take(self, *, shared: bool, wait: bool) -> bool:
         """Takes it, and tells whether it could."""
         with translated("lock", str(self._path)):
-            if not self._path.parent.is_dir():  # at first, and after a teardown
+            if not self._path.parent.is_dir():  # at first, and after the project was deleted
                 make_folders(self._path.parent)
             if fcntl is None:
                 self._other = FileLock(self._path, is_singleton=False)

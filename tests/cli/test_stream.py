@@ -55,16 +55,22 @@ def test_once(project: Path, invoke: Invoke, raw: "redis.Redis", topic: str) -> 
     assert f"orders: {topic} at redis://" in told
     assert "→ counts" in told
     assert "3 entries, 2 rows new, 1 set aside" in told
-    shown = invoke("stream", "-C", project, "--rejected").stdout
+    shown = invoke("dead-letters", "list", "-C", project).stdout
     assert "malformed" in shown
     assert "payload=bad" in shown
-    assert json.loads(invoke("stream", "-C", project, "orders", "--rejected", "--json").stdout)["orders"][0]["fields"] == {
+    assert json.loads(invoke("dead-letters", "list", "-C", project, "orders", "--json").stdout)["orders"][0]["fields"] == {
         "payload": "bad"
     }
-    assert "1 entries were put back" in invoke("stream", "-C", project, "--put-back").stdout
-    assert "No entry is set aside" in invoke("stream", "-C", project, "--rejected").stdout
+    assert "1 entry requeued" in invoke("dead-letters", "requeue", "-C", project).stdout
+    assert "There are no dead letters" in invoke("dead-letters", "list", "-C", project).stdout
     [last] = invoke("stream", "-C", project, "--once", "--json").stdout.splitlines()[-1:]
     assert (json.loads(last)["source"], json.loads(last)["set_aside"]) == ("orders", 1)
+    [letter] = json.loads(invoke("dead-letters", "list", "-C", project, "orders", "--json").stdout)["orders"]
+    assert "Name the one stream" in invoke("dead-letters", "discard", "-C", project, "--id", letter["id"], "--yes", code=2).stderr
+    assert "there is no terminal" in invoke("dead-letters", "discard", "-C", project, code=2).stderr.lower()
+    discarded = invoke("dead-letters", "discard", "-C", project, "orders", "--id", letter["id"], "--yes", "--json").stdout
+    assert json.loads(discarded) == {"orders": 1}
+    assert "There are no dead letters" in invoke("dead-letters", "list", "-C", project).stdout
 
 
 def test_there_must_be_a_stream(invoke: Invoke, shop: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ``forget`` and ``teardown`` commands."""
+"""The ``forget`` and ``unforget`` commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.arguments import parse_pairs, read_rows
+from featurestore.cli.confirm import confirm
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.terminal import out, print_json, table
 from featurestore.errors import RequestError
@@ -15,28 +16,31 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from featurestore.definitions.entity import Entity
-    from featurestore.maintenance.delete_project import TeardownReport
     from featurestore.privacy.forget import ForgetReport
+    from featurestore.store import FeatureStore
+
+
+_Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The entity, as its definition names it.")]
+_Keys = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE…", help="Each join key; values separated by commas are several entities."),
+]
+_Key = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="KEY=VALUE", help="A join key, whose value is taken as it is, commas too; once for each key."),
+]
+_RowsFile = Annotated[
+    Path | None, typer.Option("--rows", metavar="FILE", help="A JSON file of the join keys of several: a list of objects.")
+]
 
 
 def forget(
     ctx: typer.Context,
-    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="The entity, as its definition names it.")],
-    keys: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE…", help="Each join key; values separated by commas are several entities."),
-    ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key", metavar="KEY=VALUE", help="A join key, whose value is taken as it is, commas too; once for each key."
-        ),
-    ] = None,
-    rows: Annotated[
-        Path | None, typer.Option("--rows", metavar="FILE", help="A JSON file of the join keys of several: a list of objects.")
-    ] = None,
+    entity: _Entity,
+    keys: _Keys = None,
+    key: _Key = None,
+    rows: _RowsFile = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Count what there is; erase nothing.")] = False,
-    lift: Annotated[bool, Flag("--lift", help="Erase nothing; take the tombstone away, so that the entity may come back.")] = False,
     new_secret: Annotated[
         bool,
         Flag("--new-secret", help="Begin with another secret where that of the tombstones is lost; who was forgotten may return."),
@@ -50,21 +54,45 @@ def forget(
     A tombstone, a keyed hash, keeps it from coming back with the next run or push. Forgetting again completes what was
     interrupted. Your sources, backups and the online server's own files are not touched.
     """
-    if not (keys or key or rows) or (rows and (keys or key)):
-        raise typer.BadParameter("Name the entity by KEY=VALUE, by --key KEY=VALUE, or several in a file by --rows.")
     with open_store(ctx, project_dir) as store:
-        forms = store.admin.entity_forms(entity)
-        given = _rows(forms, rows) if rows else _pairs(forms, keys or [], key or [])
-        if not (dry_run or lift):
-            _confirm(f"Erase {_counted(len(given), entity)} for good?", yes=yes)
-        if lift:
-            report = store.admin.unforget(entity, given, dry_run=dry_run)
-        else:
-            report = store.admin.forget(entity, given, dry_run=dry_run, new_secret=new_secret)
+        given = _entities(store, entity, keys or [], key or [], rows)
+        if not dry_run:
+            confirm(f"Erase {_counted(len(given), entity)} for good?", yes=yes)
+        report = store.admin.forget(entity, given, dry_run=dry_run, new_secret=new_secret)
     if json:
         print_json(report.to_dict())
     else:
         show_forgotten(out(), report)
+
+
+def unforget(
+    ctx: typer.Context,
+    entity: _Entity,
+    keys: _Keys = None,
+    key: _Key = None,
+    rows: _RowsFile = None,
+    dry_run: Annotated[bool, Flag("--dry-run", help="Count the tombstones; remove none.")] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Removes an entity's tombstone, so that it may come back with the next rows.
+
+    What was erased stays erased: only rows that a source still has, or that are pushed later, come back.
+    """
+    with open_store(ctx, project_dir) as store:
+        report = store.admin.unforget(entity, _entities(store, entity, keys or [], key or [], rows), dry_run=dry_run)
+    if json:
+        print_json(report.to_dict())
+    else:
+        show_forgotten(out(), report)
+
+
+def _entities(store: "FeatureStore", entity: str, keys: list[str], whole: list[str], rows: Path | None) -> list[dict[str, Any]]:
+    """Return the join keys of the entities that a command names."""
+    if not (keys or whole or rows) or (rows and (keys or whole)):
+        raise typer.BadParameter("Name the entity by KEY=VALUE, by --key KEY=VALUE, or several in a file by --rows.")
+    forms = store.admin.entity_forms(entity)
+    return _rows(forms, rows) if rows else _pairs(forms, keys, whole)
 
 
 def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dict[str, Any]]:
@@ -101,52 +129,6 @@ def show_forgotten(console: "Console", report: "ForgetReport") -> None:
             made.add_row(Text(each.place, style="cyan"), Text(each.name), f"{each.rows:,}")
         console.print(made)
     console.print(report.summary, soft_wrap=True)
-
-
-def teardown(
-    ctx: typer.Context,
-    dry_run: Annotated[bool, Flag("--dry-run", help="Count what there is; remove nothing.")] = False,
-    yes: Annotated[bool, Flag("--yes", "-y", help="Do not ask for the project's name.")] = False,
-    json: Json = False,
-    project_dir: Folder = None,
-) -> None:
-    """Removes all that the project has in the offline store, the online store and the registry. There is no way back.
-
-    Definitions and settings stay, and so do other projects on the same servers. Stop what serves, runs and pushes first.
-    """
-    with open_store(ctx, project_dir) as store:
-        if not dry_run and not yes:
-            _check_terminal()
-            named = typer.prompt(f"This removes all that the project {store.settings.project!r} keeps. Type its name to go on")
-            if named != store.settings.project:
-                raise typer.Abort
-        report = store.admin.delete_project(dry_run=dry_run)
-    if json:
-        print_json(report.to_dict())
-    else:
-        show_removed(out(), report)
-
-
-def show_removed(console: "Console", report: "TeardownReport") -> None:
-    """Prints what was removed."""
-    made = table("found in" if report.dry_run else "removed from", "what", "count", right=("count",))
-    for each in report:
-        made.add_row(Text(each.place, style="cyan"), Text(each.name), "?" if each.count is None else f"{each.count:,}")
-    console.print(made)
-    console.print(report.summary, soft_wrap=True)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if not yes:
-        _check_terminal()
-        typer.confirm(question, abort=True)
-
-
-def _check_terminal() -> None:
-    import sys
-
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("Nobody is there to be asked: say --yes, or look first with --dry-run.")
 
 
 def _counted(count: int, entity: str) -> str:

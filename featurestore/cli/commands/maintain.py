@@ -1,4 +1,4 @@
-"""The ``upkeep`` command."""
+"""The ``maintain`` command."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +11,10 @@ from featurestore.cli.terminal import out, print_json, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featurestore.maintenance.maintain import UpkeepReport
+    from featurestore.maintenance.maintain import MaintenanceReport
 
 
-def upkeep(
+def maintain(
     ctx: typer.Context,
     views: Annotated[
         list[str] | None, typer.Argument(metavar="VIEWS", help="The views; without any, all, and what services answered.")
@@ -39,10 +39,10 @@ def upkeep(
     if json:
         print_json(report.to_dicts())
     else:
-        show_upkeep(out(), report)
+        show_maintenance(out(), report)
 
 
-def show_upkeep(console: "Console", report: "UpkeepReport") -> None:
+def show_maintenance(console: "Console", report: "MaintenanceReport") -> None:
     """Prints what was done, a line a history, retired version and feature log."""
     if not len(report):
         console.print("There is nothing to keep in order yet.")

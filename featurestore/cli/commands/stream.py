@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import called, cell, err, instant, out, print_json, table
+from featurestore.cli.terminal import called, err, instant, out
 from featurestore.clock import utc_now
 from featurestore.errors import ConfigError, MissingExtraError
 
@@ -33,8 +33,6 @@ def stream(
         float, typer.Option(min=0.1, metavar="SECONDS", help="After how long what a worker has left goes to another.")
     ] = 30.0,
     once: Annotated[bool, Flag("--once", help="Push what is in the streams and end.")] = False,
-    rejected: Annotated[bool, Flag("--rejected", help="Show the entries that were set aside instead, with the reasons.")] = False,
-    put_back: Annotated[bool, Flag("--put-back", help="Put these entries into their streams anew instead.")] = False,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Serve metrics for Prometheus there; 0 takes a free one.")
     ] = None,
@@ -45,16 +43,11 @@ def stream(
     """Pushes what arrives in streams into the views on them, until Ctrl-C or SIGTERM.
 
     Start as many as you like: they share the entries. An entry is acknowledged once both stores have it, and each event counts
-    once however often it is delivered. One that makes no row is set aside with the reason, and the others go on.
+    once however often it is delivered. One that makes no row becomes a dead letter, with the reason, and the others go on:
+    see featurestore dead-letters.
     """
     with open_store(ctx, project_dir) as store:
-        names = sources or [each.source for each in store.streams.status()] if rejected or put_back else sources or None
-        if rejected:
-            _show_rejected(store, names or [], json=json)
-        elif put_back:
-            _put_back(store, names or [], json=json)
-        else:
-            _run(store, names, batch, idle, metrics_host, metrics_port, once=once, json=json)
+        _run(store, sources or None, batch, idle, metrics_host, metrics_port, once=once, json=json)
 
 
 def _run(
@@ -154,28 +147,3 @@ class _Teller:
         if counts.error:
             line.append(f". It waits: {counts.error}", "red")
         out().print(line, soft_wrap=True)
-
-
-def _show_rejected(store: "FeatureStore", names: list[str], *, json: bool) -> None:
-    found = {name: store.streams.dead_letters.list(name) for name in names}
-    if json:
-        print_json(found)
-        return
-    made = table("stream", "entry", "arrived", "reason", "holds")
-    for name, entries in found.items():
-        for each in entries:
-            holds = " ".join(f"{field}={value}" for field, value in each.fields.items())
-            made.add_row(Text(name, style="cyan"), each.id, instant(each.time)[:19], Text(each.reason), cell(holds, 80))
-    if made.row_count:
-        out().print(made)
-    else:
-        out().print("No entry is set aside.")
-
-
-def _put_back(store: "FeatureStore", names: list[str], *, json: bool) -> None:
-    put = {name: store.streams.dead_letters.requeue(name) for name in names}
-    if json:
-        print_json(put)
-        return
-    for name, number in put.items():
-        out().print(Text.assemble((name, "cyan"), f": {number:,} entries were put back"))

@@ -1,4 +1,4 @@
-"""The ``train``, ``online`` and ``sql`` commands."""
+"""The ``online`` command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,8 +7,8 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.arguments import parse_pairs, read_rows, selection_of, split_features
-from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import cell, frame_table, head_table, instant, out, print_json, row_count, shown_path, table
+from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.terminal import cell, instant, out, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,52 +17,6 @@ if TYPE_CHECKING:
     from featurestore.selection.select import Selection
 
 _STATUSES = {"present": "green", "null": "", "expired": "yellow", "missing": "red"}
-
-
-def train(
-    ctx: typer.Context,
-    spine: Annotated[
-        str, typer.Argument(metavar="SPINE", help="The rows to train on: a Parquet file, or a SELECT over the views.")
-    ],
-    features: Annotated[
-        list[str], typer.Argument(metavar="FEATURES", help="Services, views and features: delay_model, weather, weather.temp")
-    ],
-    time: Annotated[str, typer.Option(metavar="COLUMN", help="The spine's time column.")] = "event_time",
-    file: Annotated[
-        str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The Parquet file to write; without it, only the head is shown."),
-    ] = None,
-    corrected: Annotated[
-        bool,
-        Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
-    ] = False,
-    json: Json = False,
-    project_dir: Folder = None,
-) -> None:
-    """Fetches a training frame: the spine's rows with the features each could have seen at its time."""
-    with open_store(ctx, project_dir) as store:
-        if file is None:
-            frame = store.training_frame(spine, features, time=time, as_known=not corrected)
-            rows, head, names = frame.height, frame.head(3), frame.columns
-        else:
-            written = store.training_frame(spine, features, time=time, as_known=not corrected, sink=file)
-            import polars as pl
-
-            rows, head, names = (
-                written.select(pl.len()).collect().item(),
-                written.head(3).collect(),
-                written.collect_schema().names(),
-            )
-        added = list(selection_of(store, features).names)
-        path = None if file is None else store.settings.root / Path(file).expanduser()
-    if json:
-        print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
-        return
-    console = out()
-    console.print(head_table(head, [name for name in names if name not in added]))
-    console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
-    if path is not None:
-        console.print(Text.assemble("written to ", (shown_path(path), "bold")), soft_wrap=True)
 
 
 def online(
@@ -101,29 +55,6 @@ def online(
         print_json({"rows": values, "status": found.status, "event_time": found.event_time})
     else:
         show_rows(out(), selection, values, found)
-
-
-def sql(
-    ctx: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in which every view is a table.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 40,
-    json: Json = False,
-    project_dir: Folder = None,
-) -> None:
-    """Queries the history with SQL.
-
-    A view's table has its join keys, event_time, available_time and the features. DuckDB runs the query. --json prints all
-    rows.
-    """
-    from featurestore.rows.python_values import rows_of
-
-    with open_store(ctx, project_dir) as store:
-        frame = store.sql(query)
-    if json:
-        print_json(rows_of(frame))
-    else:
-        console = out()
-        console.print(frame_table(frame, console.width, limit))
 
 
 def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:

@@ -1,0 +1,56 @@
+"""The ``plan`` command."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import out, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featurestore.registry.diff import Change, Plan
+
+_STYLES = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
+
+
+def plan(
+    ctx: typer.Context,
+    exit_code: Annotated[bool, Flag("--exit-code", help="End with 2 where there is something to apply.")] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Shows what apply would add, change and remove, and what has to be recomputed."""
+    with open_store(ctx, project_dir) as store:
+        found = store.plan()
+    if json:
+        print_json(found.to_dict())
+    else:
+        show_plan(out(), found)
+    if exit_code and not found.is_empty:
+        raise typer.Exit(2)
+
+
+def show_plan(console: "Console", plan: "Plan", *, wrap: bool = False) -> None:
+    """Prints a plan; ``wrap`` breaks its warnings where the terminal ends, which a program that reads them would not want."""
+    for change in plan.changes:
+        console.print(_change(change))
+    for line in plan.broken:
+        console.print(Text(f"! breaks: {line}", style="bold red"), soft_wrap=True)
+    for line in plan.unprotected:
+        console.print(Text(f"! unprotects: {line}", style="bold red"), soft_wrap=True)
+    for line in plan.warnings:
+        console.print(Text(f"Warning: {line}", style="yellow"), soft_wrap=not wrap)
+    console.print(plan.summary, style="bold" if plan.changes else "")
+
+
+def _change(change: "Change") -> Text:
+    symbol, style = _STYLES[change.action]
+    text = Text.assemble((f"{symbol} {change.kind:<9} ", style), (change.name, "bold"))
+    for line in change.details:
+        text.append(f"\n    {line}")
+    if change.recompute:
+        text.append(f"\n    {change.recomputation}", style="yellow")
+    return text

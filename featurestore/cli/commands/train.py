@@ -1,0 +1,57 @@
+"""The ``train`` command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from featurestore.cli.arguments import selection_of
+from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.terminal import head_table, out, print_json, row_count, shown_path
+
+
+def train(
+    ctx: typer.Context,
+    spine: Annotated[
+        str, typer.Argument(metavar="SPINE", help="The rows to train on: a Parquet file, or a SELECT over the views.")
+    ],
+    features: Annotated[
+        list[str], typer.Argument(metavar="FEATURES", help="Services, views and features: delay_model, weather, weather.temp")
+    ],
+    time: Annotated[str, typer.Option(metavar="COLUMN", help="The spine's time column.")] = "event_time",
+    file: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The Parquet file to write; without it, only the head is shown."),
+    ] = None,
+    corrected: Annotated[
+        bool,
+        Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
+    ] = False,
+    json: Json = False,
+    project_dir: Folder = None,
+) -> None:
+    """Fetches a training frame: the spine's rows with the features each could have seen at its time."""
+    with open_store(ctx, project_dir) as store:
+        if file is None:
+            frame = store.training_frame(spine, features, time=time, as_known=not corrected)
+            rows, head, names = frame.height, frame.head(3), frame.columns
+        else:
+            written = store.training_frame(spine, features, time=time, as_known=not corrected, sink=file)
+            import polars as pl
+
+            rows, head, names = (
+                written.select(pl.len()).collect().item(),
+                written.head(3).collect(),
+                written.collect_schema().names(),
+            )
+        added = list(selection_of(store, features).names)
+        path = None if file is None else store.settings.root / Path(file).expanduser()
+    if json:
+        print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
+        return
+    console = out()
+    console.print(head_table(head, [name for name in names if name not in added]))
+    console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
+    if path is not None:
+        console.print(Text.assemble("written to ", (shown_path(path), "bold")), soft_wrap=True)
