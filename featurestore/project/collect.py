@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.definition_errors import collect_faults
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.entity import Entity
-from featurestore.definitions.feature_view import FeatureView, FeatureViewMeta
+from featurestore.definitions.feature_view import FeatureView
 from featurestore.definitions.fingerprint import Transform
-from featurestore.definitions.on_demand import OnDemandView, OnDemandViewMeta
+from featurestore.definitions.on_demand import OnDemandView
 from featurestore.definitions.request import Request
 from featurestore.definitions.serialization import Spec, data_digest
 from featurestore.definitions.service import FeatureService
@@ -289,10 +290,8 @@ def _shared_names(definitions: Definitions, catalog: Catalog | None, root: Path 
 
 def _spec_of(item: Any) -> Any:
     """Returns what the registry keeps of a definition."""
-    if isinstance(item, FeatureViewMeta):
-        return item.__view__
-    if isinstance(item, OnDemandViewMeta):
-        return item.__on_demand__
+    if isinstance(item, DefinitionMeta):
+        return getattr(item, item.__spec__)
     return item.__request__ if isinstance(item, type) and issubclass(item, Request) else item
 
 
