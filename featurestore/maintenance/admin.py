@@ -4,24 +4,25 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.adapters import copy_history, open_eraser, open_gate, open_stream, open_upkeep, remove_history
 from featurestore.components import Components
+from featurestore.definitions.entity import Entity
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.durable import make_folders
 from featurestore.errors import RequestError
-
-if TYPE_CHECKING:
-    from featurestore.definitions.entity import Entity
-    from featurestore.maintenance.backup import Backup
-    from featurestore.maintenance.delete_project import DeletionReport, Remover
-    from featurestore.maintenance.doctor import DoctorReport
-    from featurestore.maintenance.maintain import Maintenance, MaintenanceReport
-    from featurestore.materialization.progress import Progress
-    from featurestore.privacy.forget import ForgetReport, Forgetter
-    from featurestore.registry.audit_trail import AuditRecord, EntityDigests
+from featurestore.maintenance.backup import Backup
+from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
+from featurestore.maintenance.doctor import DoctorReport, examine
+from featurestore.maintenance.maintain import Maintenance, MaintenanceReport, Retention, retention_of
+from featurestore.maintenance.project_checks import ProjectChecks
+from featurestore.materialization.progress import Progress
+from featurestore.privacy.forget import ForgetReport, Forgetter
+from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
+from featurestore.registry.delete_project import remove_project
+from featurestore.registry.error_scrub import Remains
 
 _IDLE_SECONDS = 60.0
 """After how long a stream's entries go to another worker; forgetting takes none."""
@@ -57,9 +58,6 @@ class Admin:
             >>> report.is_well, report[0].check, report[0].state
             (True, 'settings', 'ok')
         """
-        from featurestore.maintenance.doctor import examine
-        from featurestore.maintenance.project_checks import ProjectChecks
-
         self._components.require_open()
         checks = ProjectChecks(self._components)
         repairs = [("repair", checks.repair)] if repair else []
@@ -98,8 +96,6 @@ class Admin:
             kind         name                           files   after  merged  removed         bytes   deleted
             history      temps v1                           1       1       0        0             0         0
         """
-        from featurestore.maintenance.maintain import MaintenanceReport, retention_of
-
         components = self._components
         catalog, maintenance = components.catalog_cache.refresh(), make_maintenance(components, retention_of(retention), dry_run)
         names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
@@ -160,8 +156,6 @@ class Admin:
             >>> backup.registry, backup.files
             (True, 0)
         """
-        from featurestore.maintenance.backup import Backup
-
         settings = self._components.settings
         folder = settings.root / Path(target).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -187,8 +181,6 @@ class Admin:
         Raises:
             StoreError: a store cannot be reached; repeating it completes the removal.
         """
-        from featurestore.maintenance.delete_project import tear_down
-
         components = self._components
         report = tear_down(components.settings.project, self._removers(), dry_run=dry_run)
         if not dry_run:
@@ -291,22 +283,16 @@ class Admin:
             >>> record.action, record.what
             ('apply', {'revision': 1, 'changed': ['entity airport 1']})
         """
-        from featurestore.registry.audit_trail import records
-
         return records(self._components.registry, limit)
 
     @property
     def entity_digests(self) -> "EntityDigests":
         """The keyed digests by which audit logs name entities: ``store.admin.entity_digests.of("user", {"id": 42})``."""
-        from featurestore.registry.audit_trail import EntityDigests
-
         return EntityDigests(self._components.registry)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
     def _removers(self) -> "Mapping[str, Remover]":
-        from featurestore.registry.delete_project import remove_project
-
         components = self._components
         return {
             "offline store": lambda dry_run: remove_history(components.settings, dry_run=dry_run),
@@ -324,9 +310,6 @@ class Admin:
         return self._components.online.delete(space)
 
     def _forgetter(self) -> "Forgetter":
-        from featurestore.privacy.forget import Forgetter
-        from featurestore.registry.error_scrub import Remains
-
         components = self._components
         settings = components.settings
         streams = {
@@ -347,8 +330,6 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
         retention: how long replaced files and retired versions stay; as the settings say, if None.
         dry_run: whether nothing is changed.
     """
-    from featurestore.maintenance.maintain import Maintenance, Retention
-
     settings = components.settings
     logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
     files, versions = timedelta(days=settings.keep_files_days), timedelta(days=settings.keep_versions_days)
