@@ -167,8 +167,7 @@ class SchedulerApi:
         """Materialize a view for the scheduler that holds its lease; once the lease is lost, nothing more is written."""
         components = self._components
         job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule_parallel)
-        applied, transform = components.definition_loader.of(applied)
-        return job.materialize(applied, transform, start=None, end=components.clock())
+        return job.materialize(components.definition_loader.bind(applied), start=None, end=components.clock())
 
     def _maintain(self, applied: AppliedView, lease: "Lease") -> None:
         """Maintain a view; with the first of them, also what belongs to no applied view."""

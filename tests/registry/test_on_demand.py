@@ -11,7 +11,7 @@ from pydantic import Field
 from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, Request
 from featurestore.clock import utc_now
 from featurestore.definitions.catalog import Catalog
-from featurestore.definitions.feature_view import FeatureViewMeta
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.on_demand import OnDemandViewMeta
 from featurestore.definitions.reference import ViewReference
 from featurestore.errors import DefinitionErrors
@@ -272,8 +272,8 @@ class TestPlans:
 
 
 class TestWhatWouldBreak:
-    def weather(self, **features: Any) -> FeatureViewMeta:
-        return FeatureViewMeta(
+    def weather(self, **features: Any) -> DefinitionMeta:
+        return DefinitionMeta(
             "Weather", (FeatureView,), {"__annotations__": features, "__module__": __name__}, entity=AIRPORT, source=OBSERVATIONS
         )
 
