@@ -189,10 +189,10 @@ class Database:
             reached = SCHEMA_VERSION if step is None else step.version
             if step is not None:
                 self._run(step, version, connection)
-            if reached == SCHEMA_VERSION:
-                make_missing_tables(connection, self.address)
             if reached != version:
                 write_version(connection, reached, to_micros(self._clock()))
+            if reached == SCHEMA_VERSION:
+                make_missing_tables(connection, self.address)
         if step is not None:
             _log.info("The registry %s is at schema version %d now: %s.", self.address, reached, step.summary)
         return step, reached
