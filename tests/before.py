@@ -37,6 +37,6 @@ def load_registry(url: str, root: Path) -> None:
 
 
 def said() -> dict[str, Any]:
-    """Returns its ``key`` and what it said: of customers 1 to 6 ``trained`` and ``online``; its ``rows``, ``runs``, ``rejected``."""
+    """Returns its ``key`` and what it said: of customers 1 to 6 ``trained`` and ``online``; ``rows``, ``runs``, ``rejected``."""
     answers: dict[str, Any] = json.loads((FIXTURE / "said.json").read_text(encoding="utf-8"))
     return answers

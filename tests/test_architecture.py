@@ -318,6 +318,10 @@ def test_one_module_alone_picks_adapters() -> None:
     assert users == {"adapters"}
 
 
+PAST_THE_STORE = {("cli.commands.migrate", "registry.database"): "any use of the store would migrate before a dry run looks"}
+"""Which module passes the store by, for which one, and why."""
+
+
 def test_the_server_the_command_line_and_the_demo_talk_to_the_store() -> None:
     """Names of other rows may be used for annotations; at run time only what is pure."""
     hidden = {"ports and registry", "adapters", "operations"}
@@ -325,7 +329,7 @@ def test_the_server_the_command_line_and_the_demo_talk_to_the_store() -> None:
         f"{module}, line {each.line}: {each.module}; ask the store"
         for module in in_row("server and cli")
         for each in ours(module)
-        if not each.for_types and row_name(each.module) in hidden
+        if not each.for_types and row_name(each.module) in hidden and (module, each.module) not in PAST_THE_STORE
     ]
     assert not wrong
 
