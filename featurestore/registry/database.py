@@ -201,10 +201,11 @@ class Database:
         try:
             step.run(connection)
         except SQLAlchemyError as error:
+            cause = "Other processes use its tables: stop schedulers and streams" if _busy(error) else "Remove the cause"
             raise RegistryError(
                 f"The registry {self.address} could not be migrated from schema version {version} to {step.version} "
                 f"({step.summary}): {self._reason(error)}. It is at version {version} as before, with all its rows. "
-                "Remove the cause, then run: featurestore migrate"
+                f"{cause}, then run: featurestore migrate"
             ) from error
 
     def _version(self) -> int:

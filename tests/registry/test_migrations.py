@@ -289,6 +289,18 @@ def test_a_fault_of_a_migration_is_seen_as_one_and_leaves_the_version_before(
     assert contents(old_url, tmp_path) == rows
 
 
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_tables_that_stay_in_use_are_told(old_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite a migration does not begin before the others have ended."""
+    monkeypatch.setattr(schema, "_LOCK_SECONDS", 1)
+    first_migration(old_url, tmp_path)
+    with connected(old_url, tmp_path) as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM featurestore_run")
+        with pytest.raises(RegistryError, match=r"lock timeout.*at version 2 as before.*stop schedulers.*featurestore migrate"):
+            migrated(old_url, tmp_path)
+    assert backfilled(old_url, tmp_path) == BACKFILLS
+
+
 @pytest.mark.parametrize("at", [step.version for step in MIGRATIONS])
 def test_one_that_is_killed_is_done_by_the_next_use(old_url: str, tmp_path: Path, at: int) -> None:
     words = [sys.executable, "-m", "tests.workers.migration_worker", old_url, str(tmp_path), str(at)]
