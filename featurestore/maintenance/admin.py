@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurestore.adapters import copy_history, open_eraser, open_gate, open_stream, open_upkeep, remove_history
 from featurestore.components import Components
@@ -15,14 +15,17 @@ from featurestore.durable import make_folders
 from featurestore.errors import RequestError
 from featurestore.maintenance.backup import Backup
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
-from featurestore.maintenance.doctor import DoctorReport, examine
 from featurestore.maintenance.maintain import Maintenance, MaintenanceReport, Retention, retention_of
-from featurestore.maintenance.project_checks import ProjectChecks
 from featurestore.materialization.progress import Progress
 from featurestore.privacy.forget import ForgetReport, Forgetter
 from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
+from featurestore.registry.database import Database
 from featurestore.registry.delete_project import remove_project
 from featurestore.registry.error_scrub import Remains
+from featurestore.registry.migrations import MigrationReport
+
+if TYPE_CHECKING:
+    from featurestore.maintenance.doctor import DoctorReport
 
 _IDLE_SECONDS = 60.0
 """After how long a stream's entries go to another worker; forgetting takes none."""
@@ -58,6 +61,10 @@ class Admin:
             >>> report.is_well, report[0].check, report[0].state
             (True, 'settings', 'ok')
         """
+        # NOTE: what the checks import takes longer than all other commands of this class need.
+        from featurestore.maintenance.doctor import examine
+        from featurestore.maintenance.project_checks import ProjectChecks
+
         self._components.require_open()
         checks = ProjectChecks(self._components)
         repairs = [("repair", checks.repair)] if repair else []
@@ -187,6 +194,32 @@ class Admin:
             components.catalog_cache.forget()
             components.watched_online.forget()
         return report
+
+    def migrate(self, *, dry_run: bool = False) -> "MigrationReport":
+        """Bring the registry's tables to the schema version of this featurestore. The first use of a registry does so by itself.
+
+        Args:
+            dry_run: show the version found and what would be done; change nothing. Any other use of the store migrates.
+
+        Returns:
+            The version found, and what was done; print it.
+
+        Raises:
+            RegistryError: the registry is newer than this featurestore, or a migration failed and was undone.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     report = store.admin.migrate()
+            >>> report.newest
+            3
+        """
+        settings = self._components.settings
+        database = Database(settings.registry, settings.root)
+        try:
+            return database.migrate(dry_run=dry_run)
+        finally:
+            database.close()
 
     # -- privacy ---------------------------------------------------------------------------------------------------------
 

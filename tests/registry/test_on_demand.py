@@ -12,7 +12,6 @@ from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandV
 from featurestore.clock import utc_now
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.definition_meta import DefinitionMeta
-from featurestore.definitions.on_demand import OnDemandViewMeta
 from featurestore.definitions.reference import ViewReference
 from featurestore.errors import DefinitionErrors
 from featurestore.project.collect import check, collect_definitions, load_definitions
@@ -38,10 +37,10 @@ class Risk(OnDemandView, inputs=[Weather.gusty, Weather.temp.alias("t"), Trip]):
 RISKY = FeatureService("risky", [Risk.far, Weather.temp])
 
 
-def made(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr]) -> OnDemandViewMeta:
+def made(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr]) -> DefinitionMeta:
     body: dict[str, Any] = {"__annotations__": {each: kind for each, (kind, _) in features.items()}, "__module__": __name__}
     body |= {each: Feature(expression) for each, (_, expression) in features.items()}
-    return OnDemandViewMeta(name, (OnDemandView,), body, inputs=inputs)
+    return DefinitionMeta(name, (OnDemandView,), body, inputs=inputs)
 
 
 def request(name: str, **fields: Any) -> type[Request]:
