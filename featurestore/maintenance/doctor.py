@@ -17,7 +17,7 @@ from typing import Any, Literal
 import polars as pl
 
 from featurestore.clock import Clock, format_duration, format_seconds, from_micros
-from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.catalog import AppliedView
 from featurestore.durable import make_folders
 from featurestore.errors import DefinitionError, FeatureStoreError
 from featurestore.maintenance.status import age_of, is_late
@@ -184,11 +184,10 @@ class ViewChecks:
     """What is looked at of each view.
 
     Args:
-        project: whose views.
-        catalog: the views as applied and served.
+        project: the project.
         offline: the histories.
         ledger: the runs.
-        clock: tells the present.
+        clock: returns the present.
         train: makes a training frame of a spine with the column ``_at``, for a view by its name.
         look_up: looks a view up online for rows of keys, as of an instant.
     """
@@ -196,7 +195,6 @@ class ViewChecks:
     def __init__(
         self,
         project: str,
-        catalog: Catalog,
         offline: OfflineStore,
         ledger: Ledger,
         clock: Clock,
@@ -204,7 +202,6 @@ class ViewChecks:
         look_up: Callable[[str, list[dict[str, Any]], datetime], list[dict[str, Any]]],
     ) -> None:
         self._project = project
-        self._catalog = catalog
         self._offline = offline
         self._ledger = ledger
         self._clock = clock

@@ -4,21 +4,20 @@ It may run at any time, beside runs, pushes and readers, and be interrupted and 
 left to do is found by looking.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Literal
 
-from featurestore.clock import Clock, parse_duration
+from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
 from featurestore.materialization.results import Report
-from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
+from featurestore.materialization.stores import Stores
+from featurestore.offline.base import Compacted, FeatureLog, Table, Upkeep
 from featurestore.offline.condition import require_runs
-from featurestore.online.base import OnlineStore
 from featurestore.privacy.guarded_stores import ForgottenFilter
-from featurestore.registry.ledger import Ledger
 from featurestore.registry.serving import Retired, Serving
 from featurestore.row_codec import key_prefix
 
@@ -86,52 +85,52 @@ class Retention:
     logs: timedelta | None = None
 
 
+@dataclass(frozen=True)
+class MaintenanceOptions:
+    """How maintenance works.
+
+    Args:
+        retention: how long what is not needed stays.
+        dry_run: change nothing, and report what would be done: of a compaction its first step, of a retired version its files.
+    """
+
+    retention: Retention
+    dry_run: bool = False
+
+
 class Maintenance:
     """Keeps the stores of a project in order.
 
     Args:
-        project: the project.
-        ledger: its runs.
-        serving: what readers are given.
-        offline: the histories.
-        upkeep: what tidies them.
-        online: the online store.
+        stores: the stores of the project.
+        serving: which versions readers are given.
+        files: maintains the files of histories.
         feature_log: what services answered.
         keeper: knows who is forgotten.
-        clock: tells the present.
-        retention: how long what is not needed stays.
-        space: returns what the keys online begin with.
-        dry_run: change nothing, and tell what would be done: of a compaction its first step, of a retired version its files.
+        options: how it works.
     """
 
     def __init__(
         self,
-        project: str,
-        ledger: Ledger,
+        stores: Stores,
         serving: Serving,
-        offline: OfflineStore,
-        upkeep: Upkeep,
-        online: OnlineStore,
+        files: Upkeep,
         feature_log: FeatureLog,
         keeper: ForgottenFilter,
-        clock: Clock,
-        retention: Retention,
-        space: Callable[[], str],
-        *,
-        dry_run: bool = False,
+        options: MaintenanceOptions,
     ) -> None:
-        self._project = project
-        self._ledger = ledger
+        self._project = stores.project
+        self._ledger = stores.ledger
         self._serving = serving
-        self._offline = offline
-        self._upkeep = upkeep
-        self._online = online
+        self._offline = stores.offline
+        self._upkeep = files
+        self._online = stores.online
         self._feature_log = feature_log
         self._keeper = keeper
-        self._clock = clock
-        self._retention = retention
-        self._space = space
-        self._dry_run = dry_run
+        self._clock = stores.clock
+        self._retention = options.retention
+        self._space = stores.trust.space
+        self._dry_run = options.dry_run
 
     def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
         """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""
