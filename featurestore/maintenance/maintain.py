@@ -4,7 +4,7 @@ It may run at any time, beside runs, pushes and readers, and be interrupted and 
 left to do is found by looking.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -13,12 +13,12 @@ from typing import Literal
 from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
-from featurestore.materialization.results import Report
 from featurestore.materialization.stores import Stores
 from featurestore.offline.base import Compacted, FeatureLog, Table, Upkeep
 from featurestore.offline.condition import require_runs
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.serving import Retired, Serving
+from featurestore.reports import Column, Report
 from featurestore.row_codec import key_prefix
 
 _ATTEMPTS = 5
@@ -61,13 +61,29 @@ class MaintenanceReport(Report[MaintenanceResult]):
         super().__init__(values)
         self.dry_run = dry_run
 
-    def _lines(self) -> Iterator[str]:
-        yield f"{'kind':<12} {'name':<28} {'files':>7} {'after':>7} {'merged':>7} {'removed':>8} {'bytes':>13} {'deleted':>9}"
-        for each in self._values:
-            counts = [each.files_before, each.files_after, each.merged, each.removed, each.size, each.deleted]
-            told = ["-" if count is None else f"{count:,}" for count in counts]
-            widths = zip(told, (7, 7, 7, 8, 13, 9), strict=True)
-            yield f"{each.kind:<12} {each.name:<28} " + " ".join(f"{text:>{width}}" for text, width in widths)
+    def columns(self) -> Sequence[Column[MaintenanceResult]]:
+        """See ``Report.columns``."""
+
+        def count(header: str, of: Callable[[MaintenanceResult], int | None], width: int) -> Column[MaintenanceResult]:
+            return Column(header, lambda value: "-" if (number := of(value)) is None else f"{number:,}", width, is_number=True)
+
+        return [
+            Column("kind", lambda value: value.kind, 12),
+            Column("name", lambda value: value.name, 28, style=lambda value: "cyan"),
+            count("files", lambda value: value.files_before, 7),
+            count("after", lambda value: value.files_after, 7),
+            count("merged", lambda value: value.merged, 7),
+            count("removed", lambda value: value.removed, 8),
+            count("bytes", lambda value: value.size, 13),
+            count("deleted", lambda value: value.deleted, 9),
+        ]
+
+    @property
+    def summary(self) -> str:
+        """What else is worth knowing."""
+        if not self._values:
+            return "There is nothing to maintain yet."
+        return "Nothing was changed. For each history the first step is shown; there may be more." if self.dry_run else ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.entity import Entity
 from featurestore.dtypes import python_name
 from featurestore.errors import NotFoundError, RequestError
-from featurestore.materialization.results import Report
 from featurestore.offline.base import Eraser, FeatureLog, Table, WriteBarrier
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import entity_keys
@@ -27,6 +26,7 @@ from featurestore.privacy.mentions import is_of
 from featurestore.privacy.tombstone_set import keys_as
 from featurestore.registry.error_scrub import Remains
 from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.reports import Column, Report
 from featurestore.row_codec import key_type
 from featurestore.streams.base import StreamConsumer
 
@@ -96,12 +96,13 @@ class ForgetReport(Report[ErasedEntry]):
             return f"To forget {what}, {rows:,} rows and values would be erased."
         return f"Forgot {what}: {rows:,} rows and values are erased, and a tombstone keeps them from coming back."
 
-    def _lines(self) -> Iterator[str]:
-        if self._values:
-            yield f"{'found in' if self.dry_run else 'erased from':<14} {'of':<32} {'rows':>10}"
-        for each in self._values:
-            yield f"{each.place:<14} {each.name:<32} {each.rows:>10,}"
-        yield self.summary
+    def columns(self) -> Sequence[Column[ErasedEntry]]:
+        """See ``Report.columns``."""
+        return [
+            Column("found in" if self.dry_run else "erased from", lambda entry: entry.place, 14, style=lambda entry: "cyan"),
+            Column("of", lambda entry: entry.name, 32),
+            Column("rows", lambda entry: f"{entry.rows:,}", 10, is_number=True),
+        ]
 
 
 OpenStream = Callable[[], StreamConsumer]
