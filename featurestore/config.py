@@ -142,8 +142,9 @@ class Settings(BaseSettings):
 
     @property
     def history_folder(self) -> Path:
-        """The folder of the history, wherever one is."""
-        return self.root / Path(self.offline).expanduser()
+        """The folder of the history; of a history that is elsewhere, that of what this machine keeps beside it."""
+        elsewhere = "://" in self.offline and not self.offline.startswith("file://")
+        return self.root / Path(".featurestore/offline" if elsewhere else self.offline.removeprefix("file://")).expanduser()
 
     @field_validator("project")
     @classmethod

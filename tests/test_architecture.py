@@ -19,13 +19,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.condition",)
+_PORTS = ("offline.adapter", "offline.condition")
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
         "suggestion",
         "errors",
+        "plugins",
         "shortage",
         "dtypes",
         "durable",
