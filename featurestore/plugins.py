@@ -120,8 +120,8 @@ def find(group: Group, name: str) -> Plugin | None:
     if len(claims) > 1:
         both = "; ".join(map(str, claims))
         raise ConfigError(
-            f"{len(claims)} entry points claim the {group.noun} {name!r}: {both}. Uninstall one of the packages, or ask for another "
-            "name."
+            f"{len(claims)} entry points claim the {group.noun} {name!r}: {both}. Uninstall one of the packages, or ask for "
+            "another name."
         )
     return claims[0] if claims else None
 

@@ -99,6 +99,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "store": ("adapters", "parts", "care", "operations", "store", ""),
     "client": ("client", "client.*"),
     "server and cli": ("server", "server.*", "cli", "cli.*", "demo", "demo.*"),
+    "testing": ("testing", "testing.*"),
 }
 """The rows from top to bottom, each with its modules' names inside the package; the first pattern that fits counts."""
 
@@ -149,6 +150,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "jwt": ("server.security.oidc",),
     "opentelemetry": ("server.telemetry.tracing",),
     "httpx": ("client.*",),
+    "pytest": ("testing", "testing.*"),
+    "hypothesis": ("testing.*",),
     "polars": ("*",),
 }
 """Which modules may import which library; a library that is not here may be imported by none."""
@@ -172,6 +175,7 @@ WRITERS = {
     "server.run": "sockets",
     "server.telemetry.audit": "appends for as long as it runs",
     "demo.*": "data of the demo",
+    "testing.*": "folders of tests",
 }
 """Who writes files by itself, and why that need not outlast a power cut."""
 
@@ -384,7 +388,7 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    imported = ("redis", "nats", "postgres", "server", "tracing", "client")
+    imported = ("redis", "nats", "postgres", "server", "testing", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
     # pytz is DuckDB's to import, uvloop and httptools are uvicorn's.

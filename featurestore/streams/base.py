@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+DAMAGED = "what was kept of it is damaged, or somebody else put it there"
+"""The reason of a dead letter that cannot be read: it is given as it is, and can be removed but not put back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import DeadLetter, Entry, Lag, StreamAdapter
-from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
+from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import DeadLetter, Entry, Lag, StreamAdapter
-from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
+from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
