@@ -13,6 +13,7 @@ from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
 from featurestore.definitions.source import Source
 from featurestore.definitions.stream_source import StreamSource
+from featurestore.errors import ConfigError
 from featurestore.plugins import Context
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def open_feature_log(settings: Settings) -> "FeatureLog":
 
 def store_folders(settings: Settings) -> dict[str, Path]:
     """Return the folders of this machine in which stores of a project's settings are, by what they hold."""
-    online = _online(settings).folder(settings.online, settings.root)
+    try:
+        online = _online(settings).folder(settings.online, settings.root)
+    except ConfigError:
+        online = None  # there is no such store, which opening it says; the doctor goes on to tell the rest
     return {"history": settings.history_folder} | ({} if online is None else {"online": online})
 
 

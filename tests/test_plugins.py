@@ -286,3 +286,8 @@ def test_an_aggregate_of_another_package_refuses_a_name_that_is_taken(install: I
 def test_an_entity_needs_no_plug_in() -> None:
     """So that a project of definitions alone can be looked at where nothing is installed."""
     assert from_json("entity", to_json(Entity("e", k=str))) == Entity("e", k=str)
+
+
+def test_the_folders_of_a_store_that_nobody_brings_are_those_of_the_others(tmp_path: Path) -> None:
+    """So that the doctor, which opening it tells what is wrong, tells of all else too."""
+    assert store_folders(settings(tmp_path, online="memo:x")) == {"history": tmp_path / ".featurestore/offline"}

@@ -33,14 +33,13 @@ def interrupted(
         A list of one number: how many calls are left. Below zero, so many have failed.
 
     Example:
-        >>> from pathlib import Path
-        >>> done = []
-        >>> with interrupted(1, (Path, "exists")):
-        ...     for step in "abc":
-        ...         Path(step).exists()
-        ...         done.append(step)
-        >>> done
-        ['a']
+        >>> class Disk:
+        ...     def write(self, text):
+        ...         print(text)
+        >>> with interrupted(1, (Disk, "write")):
+        ...     for text in ("first", "second"):
+        ...         Disk().write(text)
+        first
     """
     left = [0 if at is None else at]
     if at is None:
