@@ -26,17 +26,26 @@ from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
 from featurestore.definitions.window import Aggregation, aggregate
+from featurestore.engines.base import EngineAdapter
 from featurestore.maintenance.delete_project import Removed, TeardownReport
 from featurestore.maintenance.doctor import DoctorReport, Finding
 from featurestore.maintenance.status import StatusReport, ViewStatus
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
+from featurestore.offline.adapter import OfflineAdapter
+from featurestore.online.base import OnlineAdapter
+from featurestore.plugins import Context, Plugin
 from featurestore.privacy.forget import ErasedEntry, ForgetReport
 from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
+from featurestore.sources.base import ReaderAdapter, SourceContext
+from featurestore.streams.base import StreamAdapter
 from featurestore.streams.control import SetAsideEntry, Streams, StreamStatus
 from featurestore.streams.counts import StreamCounts
+from featurestore.testing.clock import FakeClock
+from featurestore.testing.faults import faulty, interrupted
+from featurestore.testing.project import temporary_store
 
 REFERENCE = Path(__file__).parent / "reference"
 PACKAGE = Path(__file__).parent.parent / "featurestore"
@@ -83,6 +92,17 @@ GROUPS: dict[str, list[Any]] = {
     "References": [ViewReference, FeatureReference],
     "The client": [RemoteFeatureStore, RemoteRows, PushedRows],
     "The streams": [Streams, StreamStatus, SetAsideEntry, StreamCounts],
+    "Plug-ins": [
+        OnlineAdapter,
+        OfflineAdapter,
+        ReaderAdapter,
+        StreamAdapter,
+        EngineAdapter,
+        Context,
+        SourceContext,
+        Plugin,
+    ],
+    "Testing": [FakeClock, temporary_store, faulty, interrupted],
     "Results": [
         OnlineRows,
         MaterializeSummary,
@@ -105,7 +125,17 @@ GROUPS: dict[str, list[Any]] = {
 }
 """What the page on Python tells of, in its order. The errors follow."""
 
-SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.Request, Aggregate)
+SUBCLASSED = (
+    featurestore.FeatureView,
+    featurestore.OnDemandView,
+    featurestore.Request,
+    Aggregate,
+    OnlineAdapter,
+    OfflineAdapter,
+    ReaderAdapter,
+    StreamAdapter,
+    EngineAdapter,
+)
 """Those that users define by a subclass."""
 
 NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,

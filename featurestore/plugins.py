@@ -144,7 +144,7 @@ def load(group: Group, name: str, base: type) -> Any:
     loaded = _load(plugin)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise ConfigError(
-            f"The {group.noun} plug-in {plugin} is not a subclass of {base.__module__}.{base.__qualname__}. Upgrade the package, "
+            f"The {group.noun} plug-in {plugin} must be a subclass of {base.__module__}.{base.__qualname__}. Upgrade the package, "
             "or make its entry point name such a class."
         )
     return loaded
@@ -155,14 +155,14 @@ def unknown(group: Group, name: str) -> str:
 
     Example:
         >>> print(unknown(ENGINES, "locl"))
-        There is no engine 'locl'. Did you mean 'local'? Installed: local. Others come with packages that declare an entry point in
+        No engine is named 'locl'. Did you mean 'local'? Installed: local. Others come with packages that declare an entry point in
         the group featurestore.engines.
     """
     known = names(group)
     hint = did_you_mean(name, known)
     near = f" {hint}" if hint.startswith("Did you mean") else ""
     return (
-        f"There is no {group.noun} {name!r}.{near} Installed: {', '.join(known)}. Others come with packages that declare an entry "
+        f"No {group.noun} is named {name!r}.{near} Installed: {', '.join(known)}. Others come with packages that declare an entry "
         f"point in the group {group.name}."
     )
 

@@ -13,14 +13,24 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, FeatureView, FrameSource, ParquetSource, StreamSource, count, plugins
-from featurestore.adapters import open_engine, open_offline, open_online, open_source, store_folders
+from featurestore.adapters import (
+    copy_history,
+    open_engine,
+    open_eraser,
+    open_mender,
+    open_offline,
+    open_online,
+    open_source,
+    open_upkeep,
+    store_folders,
+)
 from featurestore.aggregates import AGGREGATES, Aggregate, Count
 from featurestore.clock import utc_now
 from featurestore.config import load_settings
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import from_json, to_json
 from featurestore.definitions.source import Source
-from featurestore.errors import ConfigError, DefinitionError, MissingExtraError, UnknownSourceError
+from featurestore.errors import ConfigError, DefinitionError, MissingExtraError, OfflineStoreError, UnknownSourceError
 from featurestore.online.base import OnlineAdapter
 
 Install = Callable[..., None]
@@ -123,14 +133,14 @@ def test_help_asks_for_no_plug_in() -> None:
         (
             open_online,
             {"online": "redsi://:secret@h"},
-            r"no online store 'redsi'\. Did you mean 'redis'.*Installed: lmdb",
+            r"No online store is named 'redsi'\. Did you mean 'redis'.*Installed: lmdb",
         ),
-        (open_online, {"online": "nowhere"}, r"There is no online store 'nowhere'\. Installed: lmdb"),
-        (open_offline, {"offline": "s3://bucket/x"}, r"There is no offline store 's3'\. Installed: file"),
+        (open_online, {"online": "nowhere"}, r"No online store is named 'nowhere'\. Installed: lmdb"),
+        (open_offline, {"offline": "s3://bucket/x"}, r"No offline store is named 's3'\. Installed: file"),
         (
             lambda given, clock: open_engine(given),
             {"engine": "locl"},
-            r"no engine 'locl'\. Did you mean 'local'\? Installed: local",
+            r"No engine is named 'locl'\. Did you mean 'local'\? Installed: local",
         ),
     ],
 )
@@ -143,7 +153,7 @@ def test_a_name_that_nobody_has_is_told_with_those_there_are(
 
 
 def test_a_stream_of_an_unknown_broker_is_told_where_it_is_defined() -> None:
-    with pytest.raises(DefinitionError, match=r"names no broker, natss://…: There is no .*'natss'\. Did you mean 'nats'"):
+    with pytest.raises(DefinitionError, match=r"names no broker, natss://…: No .*'natss'\. Did you mean 'nats'"):
         StreamSource("s", "natss://h", topic="t", columns={"at": pl.Datetime("us")}, event_time="at")
 
 
@@ -171,7 +181,7 @@ def test_what_cannot_be_imported_is_told_with_its_entry_point_and_package(instal
         "broken": r"broken = broken:Store of the package broken 1\.0 cannot be imported: ModuleNotFoundError: .*nothing_of",
         "faulty": r"of the package faulty 2\.1 cannot be imported: ValueError: no good",
         "empty": r"empty = empty:Store of the package empty 1\.0 cannot be imported: AttributeError",
-        "wrong": r"package wrong 1\.0 is not a subclass of featurestore.online.base.OnlineAdapter",
+        "wrong": r"package wrong 1\.0 must be a subclass of featurestore.online.base.OnlineAdapter",
     }.items():
         with pytest.raises(ConfigError, match=told):
             plugins.load(plugins.ONLINE_STORES, name, OnlineAdapter)
@@ -291,3 +301,34 @@ def test_an_entity_needs_no_plug_in() -> None:
 def test_the_folders_of_a_store_that_nobody_brings_are_those_of_the_others(tmp_path: Path) -> None:
     """So that the doctor, which opening it tells what is wrong, tells of all else too."""
     assert store_folders(settings(tmp_path, online="memo:x")) == {"history": tmp_path / ".featurestore/offline"}
+
+
+OFFLINE = """
+    from featurestore.offline.adapter import OfflineAdapter
+
+    class Memory(OfflineAdapter):
+        @classmethod
+        def open(cls, url, context):
+            return (url, context.project, context.threads)
+
+        feature_log = upkeep = mender = open
+"""
+
+
+def test_an_offline_store_of_another_package_does_what_it_can_and_says_what_it_cannot(install: Install, tmp_path: Path) -> None:
+    install("memory", OFFLINE, offline_stores={"mem": "memory:Memory"})
+    given = settings(tmp_path, project="p", offline="mem://bucket", threads=3)
+    assert open_offline(given, utc_now) == ("mem://bucket", "p", 3)
+    assert given.history_folder == tmp_path / ".featurestore/offline"
+    for open_part in (open_upkeep, open_mender):
+        assert open_part(given, utc_now) == ("mem://bucket", "p", 3)
+    with pytest.raises(OfflineStoreError, match="The plug-in of the offline store 'mem' has not a way to erase entities"):
+        open_eraser(given, utc_now)
+    with pytest.raises(OfflineStoreError, match="a way to back up a project"):
+        copy_history(given, tmp_path / "copy")
+
+
+def test_a_folder_may_be_told_as_an_address(tmp_path: Path) -> None:
+    given = settings(tmp_path, offline=f"file://{tmp_path}/lake")
+    assert given.history_folder == tmp_path / "lake"
+    open_offline(given, utc_now)

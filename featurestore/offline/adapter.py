@@ -12,8 +12,8 @@ from featurestore.plugins import Context
 class OfflineAdapter(ABC):
     """What an entry point of ``featurestore.offline_stores`` names: a class that opens the stores of a URL scheme.
 
-    A plain path has the scheme ``file``. The class must have ``open``. What it lacks of the rest raises ``OfflineStoreError`` where
-    a user asks for it: a project without it trains, materializes and serves, and cannot forget, say.
+    A plain path has the scheme ``file``. Four methods open the parts of a store that a project works with. The others are optional:
+    what a class lacks of them raises ``OfflineStoreError`` where a user asks for it.
     """
 
     @classmethod
@@ -31,24 +31,24 @@ class OfflineAdapter(ABC):
         """
 
     @classmethod
+    @abstractmethod
     def feature_log(cls, url: str, context: Context) -> FeatureLog:
         """Open the log of what services answered."""
-        raise _lacking(url, "a feature log", "Set log=0 in every feature service")
+
+    @classmethod
+    @abstractmethod
+    def upkeep(cls, url: str, context: Context) -> Upkeep:
+        """Open what lists and compacts tables, and removes files that nobody needs."""
+
+    @classmethod
+    @abstractmethod
+    def mender(cls, url: str, context: Context) -> Mender:
+        """Open what compares histories with the ledger, and mends them."""
 
     @classmethod
     def eraser(cls, url: str, context: Context) -> Eraser:
         """Open what erases entities that are forgotten."""
         raise _lacking(url, "a way to erase entities", "Erase them there by its own means")
-
-    @classmethod
-    def upkeep(cls, url: str, context: Context) -> Upkeep:
-        """Open what compacts tables and removes files that nobody needs."""
-        raise _lacking(url, "upkeep", 'Set upkeep_schedule = ""')
-
-    @classmethod
-    def mender(cls, url: str, context: Context) -> Mender:
-        """Open what compares histories with the ledger, and mends them."""
-        raise _lacking(url, "a way to compare histories with the ledger", "Check them there by its own means")
 
     @classmethod
     def remove_project(cls, url: str, context: Context, *, dry_run: bool) -> dict[str, int]:
