@@ -26,6 +26,7 @@ from featurestore.client import PushedRows, RemoteFeatureStore, RemoteRows
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import Source
 from featurestore.definitions.window import Aggregation, aggregate
+from featurestore.engines.base import EngineAdapter
 from featurestore.maintenance.admin import Admin
 from featurestore.maintenance.delete_project import DeletionReport, Removed
 from featurestore.maintenance.doctor import DoctorReport, Finding
@@ -34,6 +35,9 @@ from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
 from featurestore.materialization.runs import Runs
 from featurestore.materialization.versions import Versions
+from featurestore.offline.adapter import OfflineAdapter
+from featurestore.online.base import OnlineAdapter
+from featurestore.plugins import Context, Plugin
 from featurestore.privacy.forget import ErasedEntry, ForgetReport
 from featurestore.registry.api_keys import Key, Keys
 from featurestore.registry.diff import Change, Plan
@@ -41,8 +45,13 @@ from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
 from featurestore.scheduling.api import SchedulerApi
 from featurestore.scheduling.upcoming import Upcoming
+from featurestore.sources.base import ReaderAdapter, SourceContext
+from featurestore.streams.base import StreamAdapter
 from featurestore.streams.control import DeadLetterEntry, DeadLetters, Streams, StreamStatus
 from featurestore.streams.counts import StreamCounts
+from featurestore.testing.clock import FakeClock
+from featurestore.testing.faults import faulty, interrupted
+from featurestore.testing.project import temporary_store
 
 REFERENCE = Path(__file__).parent / "reference"
 PACKAGE = Path(__file__).parent.parent / "featurestore"
@@ -93,6 +102,17 @@ GROUPS: dict[str, list[Any]] = {
     "The streams": [Streams, StreamStatus, DeadLetters, DeadLetterEntry, StreamCounts],
     "API keys": [Keys, Key],
     "Administration": [Admin],
+    "Plug-ins": [
+        OnlineAdapter,
+        OfflineAdapter,
+        ReaderAdapter,
+        StreamAdapter,
+        EngineAdapter,
+        Context,
+        SourceContext,
+        Plugin,
+    ],
+    "Testing": [FakeClock, temporary_store, faulty, interrupted],
     "Results": [
         OnlineRows,
         MaterializeSummary,
@@ -115,7 +135,17 @@ GROUPS: dict[str, list[Any]] = {
 }
 """What the page on Python tells of, in its order. The errors follow."""
 
-SUBCLASSED = (featurestore.FeatureView, featurestore.OnDemandView, featurestore.Request, Aggregate)
+SUBCLASSED = (
+    featurestore.FeatureView,
+    featurestore.OnDemandView,
+    featurestore.Request,
+    Aggregate,
+    OnlineAdapter,
+    OfflineAdapter,
+    ReaderAdapter,
+    StreamAdapter,
+    EngineAdapter,
+)
 """Those that users define by a subclass."""
 
 NOT_CALLED = (*SUBCLASSED, Aggregation, OnlineRows, RemoteRows, PushedRows, MaterializeSummary, PushSummary, StatusReport, Progress,

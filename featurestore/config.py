@@ -48,11 +48,12 @@ class Settings(BaseSettings):
     project: str = Field(default="default", description="The name under which registry and stores keep the project.")
     definitions: str = Field(default="definitions", description="The folder of definition modules.")
     registry: str = Field(default="sqlite:///.featurestore/registry.db", description="A SQLite or postgresql+psycopg address.")
-    offline: str = Field(default=".featurestore/offline", description="The folder of the history.")
+    offline: str = Field(default=".featurestore/offline", description="The folder of the history, or the scheme:// of a plug-in.")
     online: str = Field(
-        default="lmdb:.featurestore/online", description="lmdb:folder, redis://, rediss://, redis+cluster:// or unix://."
+        default="lmdb:.featurestore/online",
+        description="lmdb:folder, redis://, rediss://, redis+cluster://, unix:// or a plug-in's.",
     )
-    engine: str = Field(default="local", description="What runs training frames: local.")
+    engine: str = Field(default="local", description="What runs training frames: local, or the name of a plug-in.")
     memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
     threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
     chunk_rows: int = Field(default=2_000_000, gt=0, description="The rows of a source that materialize holds at once.")
@@ -142,8 +143,9 @@ class Settings(BaseSettings):
 
     @property
     def history_folder(self) -> Path:
-        """The folder of the history, wherever one is."""
-        return self.root / Path(self.offline).expanduser()
+        """The folder of the history; of a history that is elsewhere, that of what this machine keeps beside it."""
+        elsewhere = "://" in self.offline and not self.offline.startswith("file://")
+        return self.root / Path(".featurestore/offline" if elsewhere else self.offline.removeprefix("file://")).expanduser()
 
     @field_validator("project")
     @classmethod

@@ -11,6 +11,7 @@
     ├── ClosedError                 the store was closed
     ├── RegistryError               the registry cannot be reached or read
     │   ├── UnknownAggregateError   it has a feature of an aggregate that is not imported
+    │   ├── UnknownSourceError      it has a source of a kind that no installed package brings
     │   ├── ConcurrentApplyError    another apply came first
     │   ├── LeaseLostError          another process has taken over what this one works on
     │   ├── BreakingChangeError     an apply would break a service or on-demand view
@@ -225,6 +226,24 @@ class UnknownAggregateError(RegistryError):
         super().__init__(
             f"The registry holds a feature of the aggregate {name!r}, which this process does not know. Import the module that "
             "defines it before the store is used."
+        )
+
+
+class UnknownSourceError(RegistryError):
+    """The registry holds a source of a kind that no installed package brings.
+
+    Args:
+        kind: the kind of source.
+        known: the kinds that are installed.
+    """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"kind": ""}
+
+    def __init__(self, kind: str, known: Iterable[str] = ()) -> None:
+        self.kind = kind
+        super().__init__(
+            f"The registry holds a source of the kind {kind!r}, which no installed package brings. {did_you_mean(kind, known)} "
+            "Install the package that declares it as an entry point in the group featurestore.sources."
         )
 
 

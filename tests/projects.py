@@ -1,28 +1,19 @@
 """Small projects for tests: a view over generated rows, and a store whose clock the test sets."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource
-from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
+from featurestore.testing import FakeClock as Hand
 from tests.oracle import Row
 
+__all__ = ["Hand"]  # the clock's name in the tests that have it from here
+
 INSTANT = pl.Datetime("us", "UTC")
-
-
-class Hand:
-    """A clock that stands where the test puts it."""
-
-    def __init__(self, micros: int = 0) -> None:
-        self.micros = micros
-
-    def __call__(self) -> datetime:
-        return from_micros(self.micros)
 
 
 def frame_of(rows: Sequence[Row], keys: Mapping[str, Any], features: Mapping[str, Any]) -> pl.DataFrame:

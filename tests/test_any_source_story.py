@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from featurestore import CSVSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count
 from featurestore.definitions.source import Source
+from featurestore.testing.sources import AVAILABLE, EVENT, Row, new_folder
 from tests.numbers import examples
 from tests.projects import INSTANT, Hand, store_at
-from tests.sources.contract import AVAILABLE, EVENT, Row, new_folder
 from tests.sources.test_any_story import AHEAD, BASE, DAY, LATENESS, Files, Step, Table, stories
 
 AIRPORT = Entity("airport", k=str)

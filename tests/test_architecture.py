@@ -19,13 +19,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.condition",)
+_PORTS = ("offline.adapter", "offline.condition")
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
         "suggestion",
         "errors",
+        "plugins",
         "shortage",
         "dtypes",
         "durable",
@@ -109,6 +110,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "client": ("client", "client.*"),
     "server and cli": ("server", "server.*", "cli", "cli.*", "demo", "demo.*"),
+    "testing": ("testing", "testing.*"),
 }
 """The rows from top to bottom, each with its modules' names inside the package; a whole name counts before a pattern."""
 
@@ -160,6 +162,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "jwt": ("server.security.oidc",),
     "opentelemetry": ("server.telemetry.tracing",),
     "httpx": ("client.*",),
+    "pytest": ("testing", "testing.*"),
+    "hypothesis": ("testing.*",),
     "polars": ("*",),
 }
 """Which modules may import which library; a library that is not here may be imported by none."""
@@ -183,6 +187,7 @@ WRITERS = {
     "server.run": "sockets",
     "server.telemetry.audit": "appends for as long as it runs",
     "demo.*": "data of the demo",
+    "testing.*": "folders of tests",
 }
 """Who writes files by itself, and why that need not outlast a power cut."""
 
@@ -402,7 +407,7 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    imported = ("redis", "nats", "postgres", "server", "tracing", "client")
+    imported = ("redis", "nats", "postgres", "server", "testing", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
     # pytz is DuckDB's to import, uvloop and httptools are uvicorn's.

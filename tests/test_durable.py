@@ -12,7 +12,7 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, count, durable
 from featurestore.clock import from_micros
-from tests.offline.feature_log import rows as answers
+from featurestore.testing.feature_log import rows as answers
 from tests.oracle import Row
 from tests.projects import frame_of, parquet_of, store_at, view_of
 

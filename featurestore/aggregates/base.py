@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from featurestore import plugins
 from featurestore.dtypes import python_name
 from featurestore.errors import DefinitionError
 
@@ -71,7 +72,36 @@ def _differ(taken: type, other: type) -> bool:
     """Tells whether two classes are two aggregates, and not one that was made again: in a cell that was run twice, for one."""
     if (taken.__module__, taken.__qualname__) == (other.__module__, other.__qualname__):
         return False
-    return taken.__qualname__ != other.__qualname__ or taken.__module__.startswith(__name__.rpartition(".")[0])
+    if taken.__qualname__ != other.__qualname__ or _is_ours(taken):
+        return True
+    # The project's own code may be imported under several names; two packages of others are two aggregates.
+    packages = {_package(taken.__module__), _package(other.__module__)}
+    return len(packages) == 2 and not any(each == "__main__" or each.startswith("definitions") for each in packages)
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith(__name__.rpartition(".")[0])
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _refuse_declared(cls: type, name: str) -> None:
+    """Refuses a name that an installed package declares for another class; that need not be imported yet."""
+    declared = plugins.find(plugins.AGGREGATES, name)
+    if declared is not None:
+        module, _, qualname = declared.value.partition(":")
+        # The package may name the class where it is imported from, so the module itself need not be the one that defines it.
+        if _package(module) != _package(cls.__module__) or qualname.split(" ")[0] != cls.__qualname__:
+            raise DefinitionError(_clash(cls, name, str(declared)))
+
+
+def _clash(cls: type, name: str, by: str) -> str:
+    return (
+        f"aggregate {cls.__name__}: the name {name!r} is taken by {by}. What is applied may be computed by that one: name it "
+        "otherwise."
+    )
 
 
 class Aggregate(ABC):
@@ -95,10 +125,9 @@ class Aggregate(ABC):
         if name is not None:
             taken = AGGREGATES.get(name)
             if taken is not None and _differ(taken, cls):
-                raise DefinitionError(
-                    f"aggregate {cls.__name__}: the name {name!r} is taken by {taken.__module__}.{taken.__qualname__}. "
-                    "What is applied may be computed by that one: name it otherwise."
-                )
+                raise DefinitionError(_clash(cls, name, f"{taken.__module__}.{taken.__qualname__}"))
+            if not _is_ours(cls):
+                _refuse_declared(cls, name)
             cls.name = name
             AGGREGATES[name] = cls
 

@@ -7,9 +7,9 @@ from math import isfinite
 from typing import Any
 
 import msgspec
-import polars as pl
 
-from featurestore.aggregates import AGGREGATES
+from featurestore import plugins
+from featurestore.aggregates import AGGREGATES, Aggregate
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.expression import Expression
 from featurestore.definitions.feature import ORDER_CONSTRAINTS, FeatureSpec
@@ -18,11 +18,10 @@ from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.request import RequestField, RequestSpec
 from featurestore.definitions.service import FeatureService
-from featurestore.definitions.source import SOURCE_TYPES, FrameSource, Source
-from featurestore.definitions.stream_source import StreamSource
+from featurestore.definitions.source import Source
 from featurestore.definitions.window import InputSpec, WindowSpec
 from featurestore.dtypes import dtype_from_name, dtype_name, python_type
-from featurestore.errors import RegistryError, UnknownAggregateError
+from featurestore.errors import DefinitionError, RegistryError, UnknownAggregateError, UnknownSourceError
 
 Spec = Entity | Source | ViewSpec | RequestSpec | OnDemandSpec | FeatureService
 
@@ -31,8 +30,6 @@ KINDS: dict[str, type] = {
     "service": FeatureService,
 }  # fmt: skip
 """The kinds of spec the registry keeps, in the order in which one refers to another."""
-
-_SOURCE_TYPES = {**SOURCE_TYPES, "stream": StreamSource}
 
 _NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_", "_declared"})
 """Fields that say where a definition was made, or hold rows; the registry knows nothing of them."""
@@ -155,28 +152,37 @@ def _plain_feature(feature: FeatureSpec) -> dict[str, Any]:
 
 
 def _plain_source(source: Source) -> dict[str, Any]:
-    plain = _plain_fields(source)
-    if "columns" in plain:
-        plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
-    if "rename" in plain:
-        plain["rename"] = dict(plain["rename"])
+    _check_installed(source)
+    plain = source.encode(_plain_fields(source))
     if "batch" in plain:
         plain["batch"] = _plain_source(plain["batch"])
     return {"kind": source.kind, **plain}
 
 
 def _source(values: dict[str, Any]) -> Source:
-    cls = _SOURCE_TYPES[values.pop("kind")]
-    if cls is FrameSource:
-        values["frame"] = pl.DataFrame()
-    if "columns" in values:
-        values["columns"] = {name: dtype_from_name(dtype) for name, dtype in values["columns"].items()}
-    if "batch" in values:
-        values["batch"] = _source(dict(values["batch"]))
-    if "null_values" in values:
-        values["null_values"] = tuple(values["null_values"])
-    made: Source = cls(**values, place="registry")
-    return made
+    plain = dict(values)
+    kind = plain.pop("kind")
+    if plugins.find(plugins.SOURCES, kind) is None:
+        raise UnknownSourceError(kind, plugins.names(plugins.SOURCES))
+    cls: type[Source] = plugins.load(plugins.SOURCES, kind, Source)
+    if "batch" in plain:
+        plain["batch"] = _source(plain["batch"])
+    return cls(**cls.decode(plain), place="registry")
+
+
+def _check_installed(source: Source) -> None:
+    """Refuses a source that another process could not read from the registry."""
+    cls, there = type(source), plugins.find(plugins.SOURCES, source.kind)
+    # A module that was imported again, as in a notebook, has other classes of the same names.
+    declared = None if there is None else plugins.load(plugins.SOURCES, source.kind, Source)
+    if declared is None or (declared.__module__, declared.__qualname__) != (cls.__module__, cls.__qualname__):
+        found = "no installed package declares that kind" if there is None else f"that kind is {there}"
+        raise DefinitionError(
+            f"source {source.name!r} is a {cls.__module__}.{cls.__qualname__} of the kind {source.kind!r}, but {found}: other "
+            f"processes could not read it from the registry. Declare the class as the entry point {source.kind!r} in the group "
+            f"{plugins.SOURCES.name} of an installed package.",
+            source.place,
+        )
 
 
 def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
@@ -212,6 +218,12 @@ def _feature(values: dict[str, Any]) -> FeatureSpec:
 def _window(values: dict[str, Any]) -> WindowSpec:
     options = dict(values["aggregate"])
     name = options.pop("name")
+    return WindowSpec(**{**values, "aggregate": _aggregate(name)(**options)})
+
+
+def _aggregate(name: str) -> type[Aggregate]:
+    if name not in AGGREGATES and plugins.find(plugins.AGGREGATES, name) is not None:
+        plugins.load(plugins.AGGREGATES, name, Aggregate)  # defining the class puts it into the table
     if name not in AGGREGATES:
         raise UnknownAggregateError(name)
-    return WindowSpec(**{**values, "aggregate": AGGREGATES[name](**options)})
+    return AGGREGATES[name]

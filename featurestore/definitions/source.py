@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
 from featurestore.clock import format_duration, parse_duration
 from featurestore.definitions.definition_errors import caller_place, report
 from featurestore.definitions.entity import check_name
-from featurestore.dtypes import as_dtype
+from featurestore.dtypes import as_dtype, dtype_from_name, dtype_name
 from featurestore.errors import DefinitionError
 from featurestore.zones import frame_of
 
@@ -38,7 +38,16 @@ class Source:
             visible so much later than its available time, or without one than its event time, and is found.
         description: what it is.
         owner: who answers for it.
+
+    A package adds a kind of source with a subclass, a frozen dataclass that is an entry point of ``featurestore.sources`` under the
+    name of its kind. The kind is the class's name without ``Source``, in lower case, unless the class says
+    ``class Lines(Source, kind="jsonl")``.
+
+    Attributes:
+        kind: the kind of source, as the registry and the entry points name it: ``"parquet"``.
     """
+
+    kind: ClassVar[str] = "source"
 
     name: str
     _: KW_ONLY
@@ -51,6 +60,10 @@ class Source:
     description: str = ""
     owner: str = ""
     place: str = field(default="", compare=False, repr=False)
+
+    def __init_subclass__(cls, kind: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.kind = kind or cls.__name__.removesuffix("Source").lower()
 
     def __post_init__(self) -> None:
         place = self.place or caller_place()
@@ -74,10 +87,27 @@ class Source:
     def __hash__(self) -> int:
         return hash(self.name)
 
-    @property
-    def kind(self) -> str:
-        """The kind of source, as the registry names it: ``"parquet"``."""
-        return type(self).__name__.removesuffix("Source").lower()
+    @classmethod
+    def encode(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields as JSON can say them. A subclass whose fields are not JSON values extends this and ``decode``.
+
+        Args:
+            values: the fields that differ from their defaults, by name.
+        """
+        plain = dict(values)
+        if "columns" in plain:
+            plain["columns"] = {name: dtype_name(dtype) for name, dtype in plain["columns"].items()}
+        if "rename" in plain:
+            plain["rename"] = dict(plain["rename"])
+        return plain
+
+    @classmethod
+    def decode(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the class from what ``encode`` returned."""
+        values = dict(plain)
+        if "columns" in values:
+            values["columns"] = {name: dtype_from_name(dtype) for name, dtype in values["columns"].items()}
+        return values
 
     def without_words(self) -> "Source":
         """Returns the source without what its rows do not depend on."""
@@ -163,6 +193,12 @@ class CSVSource(Source):
         problem = f"null_values= of source {self.name!r} holds {wrong}; write texts, as in null_values=['NA']."
         report([DefinitionError(problem, self.place)] if wrong else [])
         _check_on_bad_file(self, self.on_bad_file)
+
+    @classmethod
+    def decode(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Source.decode``."""
+        values = super().decode(plain)
+        return values | ({"null_values": tuple(values["null_values"])} if "null_values" in values else {})
 
 
 def _types(source: Source, columns: Mapping[str, Any]) -> dict[str, pl.DataType]:
@@ -251,12 +287,7 @@ class FrameSource(Source):
             object.__setattr__(self, "frame", frame)
         super().__post_init__()
 
-
-SOURCE_TYPES: dict[str, type[Source]] = {
-    "parquet": ParquetSource,
-    "csv": CSVSource,
-    "delta": DeltaSource,
-    "sql": SQLSource,
-    "frame": FrameSource,
-}
-"""Every kind of source, by the name the registry keeps it under."""
+    @classmethod
+    def decode(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Source.decode``. The rows stay in the process that defined them; in another there are none."""
+        return super().decode(plain) | {"frame": pl.DataFrame()}

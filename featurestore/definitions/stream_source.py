@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import polars as pl
 
+from featurestore import plugins
 from featurestore.clock import INSTANT
 from featurestore.definitions.definition_errors import report
 from featurestore.definitions.source import Source
@@ -19,7 +20,6 @@ ENTRY_ID = "entry_id"
 ENTRY_TIME = "entry_time"
 """The column that tells when an entry came into its stream."""
 
-SCHEMES = ("redis", "rediss", "unix", "nats", "tls")
 _VARIABLE = re.compile(r"\$\{\w+\}")
 
 
@@ -100,9 +100,8 @@ class StreamSource(Source):
 
     def _of_url(self) -> list[str]:
         scheme, sign, rest = self.url.partition("://")
-        if not sign or scheme not in SCHEMES:
-            return [f"its url names no broker: use redis://, rediss:// or unix:// for Redis Streams, nats:// or tls:// for NATS, "
-                    f"not {scheme}{sign}…"]  # fmt: skip
+        if not sign or plugins.find(plugins.STREAMS, scheme) is None:
+            return [f"its url names no broker, {scheme}{sign}…: {plugins.unknown(plugins.STREAMS, scheme)}"]
         user, at, _ = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")
         name, colon, secret = user.partition(":")
         if at and not colon and scheme in ("nats", "tls"):

@@ -1,10 +1,12 @@
 """The port of engines: an engine runs the tasks of a plan."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import polars as pl
 
+from featurestore.plugins import Context
 from featurestore.retrieval.join_plan import JoinTask
 
 T = TypeVar("T", bound=JoinTask)
@@ -22,3 +24,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Gives back threads and connections. Closing twice is no error."""
+
+
+class EngineAdapter(ABC):
+    """What an entry point of ``featurestore.engines`` names: a class that opens the engine of that name.
+
+    The class is usually the engine itself.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, context: Context) -> Engine:
+        """Open the engine, with the threads and the memory that the settings give it.
+
+        Raises:
+            MissingExtraError: a library that it needs is not installed.
+        """

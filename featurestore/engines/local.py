@@ -5,10 +5,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import polars as pl
 
-from featurestore.engines.base import T
+from featurestore.engines.base import EngineAdapter, T
+from featurestore.plugins import Context
 
 
-class LocalEngine:
+class LocalEngine(EngineAdapter):
     """Runs tasks in threads; Polars lets them run at once.
 
     Args:
@@ -19,6 +20,11 @@ class LocalEngine:
     def __init__(self, threads: int, memory: int) -> None:
         self._threads = threads
         self._memory = memory
+
+    @classmethod
+    def open(cls, context: Context) -> "LocalEngine":
+        """See ``EngineAdapter.open``."""
+        return cls(context.threads, context.memory)
 
     def run(self, tasks: Iterable[T]) -> Iterator[tuple[T, pl.DataFrame]]:
         """See ``Engine.run``."""

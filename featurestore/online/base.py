@@ -1,10 +1,15 @@
 """The port of online stores: bytes by key; a write keeps the greater value, or replaces the one it was computed from."""
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from featurestore.errors import OnlineStoreError
+from featurestore.plugins import Context
 
 
 class OnlineLostError(OnlineStoreError):
@@ -119,3 +124,62 @@ class OnlineStore(Protocol):
 
     def close(self) -> None:
         """Gives back what the store holds: files, connections. Closing twice is no error."""
+
+
+class OnlineAdapter(ABC):
+    """What an entry point of ``featurestore.online_stores`` names: a class that opens the stores of a URL scheme.
+
+    The class is usually the store itself. It must have ``open``; everything else has a default that fits a server.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, url: str, context: Context) -> OnlineStore:
+        """Open the store at an address.
+
+        Args:
+            url: the setting ``online``, as it is written: ``"lmdb:.featurestore/online"``.
+            context: the project's folder, its clock.
+
+        Raises:
+            ConfigError: the address is of another form.
+            MissingExtraError: a library that it needs is not installed.
+            OnlineStoreError: the store cannot be opened.
+        """
+
+    @classmethod
+    def folder(cls, url: str, root: Path) -> Path | None:
+        """Return the folder of this machine that holds the store and nothing else; None where there is none, by default."""
+        return None
+
+    @classmethod
+    def files(cls, url: str, root: Path) -> list[Path]:
+        """Return the files and folders of this machine that others must not read: by default the folder."""
+        folder = cls.folder(url, root)
+        return [] if folder is None else [folder]
+
+    @classmethod
+    def shown(cls, url: str) -> str:
+        """Return the address as it may be shown: without a password."""
+        return hide_password(url)
+
+    @classmethod
+    def facts(cls, url: str) -> tuple[datetime, list[str]] | None:
+        """Return the time that the server has, and what of its set-up may lose values, a sentence each; None without a server.
+
+        Raises:
+            OnlineStoreError: it cannot be reached.
+        """
+        return None
+
+
+def hide_password(url: str) -> str:
+    """Return an address as it may be shown.
+
+    Example:
+        >>> hide_password("rediss://user:secret@db:6379/0?ssl_password=secret")
+        'rediss://user:***@db:6379/0?ssl_password=***'
+    """
+    # Up to the last @, so that a password with a / or ? in it, which is a mistake, is not shown either.
+    url = re.sub(r"(?<=://)([^/?@:]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?<=password=)[^&]*", "***", url)

@@ -13,7 +13,15 @@ from featurestore.clock import Clock, from_micros, to_micros
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import KINDS, Spec, from_json, kind_of, to_json
-from featurestore.errors import ConcurrentApplyError, FeatureStoreError, NotFoundError, RegistryError, UnknownAggregateError
+from featurestore.errors import (
+    ConcurrentApplyError,
+    ConfigError,
+    FeatureStoreError,
+    NotFoundError,
+    RegistryError,
+    UnknownAggregateError,
+    UnknownSourceError,
+)
 from featurestore.registry.audit_trail import record
 
 if TYPE_CHECKING:
@@ -287,7 +295,7 @@ def _parsed(kind: str, name: str, version: int, body: str) -> Spec:
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r}")
         return from_json(kind, body)
-    except UnknownAggregateError:
+    except (UnknownAggregateError, UnknownSourceError, ConfigError):  # what is missing or wrong is a package
         raise
     except (FeatureStoreError, msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
         raise RegistryError(

@@ -1,12 +1,15 @@
 """The port of sources: a reader returns the rows that are new since a cursor."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
 
+from featurestore.clock import Clock
 from featurestore.definitions.source import Source
 
 Chunk = Mapping[str, Any]
@@ -122,4 +125,39 @@ class SourceReader(Protocol):
 
         Raises:
             SourceError: the rows are no longer there, or a column changed its type.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a reader is given beside its source.
+
+    Args:
+        root: the project's folder, where relative paths start.
+        clock: tells the present.
+        open_source: opens the reader of a source that this one is made of, as a stream's ``batch``.
+    """
+
+    root: Path
+    clock: Clock
+    open_source: Callable[[Source], SourceReader]
+
+
+class ReaderAdapter(ABC):
+    """What an entry point of ``featurestore.source_readers`` names: a class that opens the readers of a kind of source.
+
+    The class is usually the reader itself. The source's own class is the entry point of the same name in ``featurestore.sources``.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, source: Any, context: SourceContext) -> SourceReader:
+        """Open the reader of a source. It does no I/O; the source may not be there yet.
+
+        Args:
+            source: the source, of the class that the entry point in ``featurestore.sources`` names.
+            context: the project's folder, its clock.
+
+        Raises:
+            MissingExtraError: a library that it needs is not installed.
         """

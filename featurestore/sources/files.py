@@ -6,13 +6,13 @@ not available yet. ``file_cursor.py`` tells what a cursor is. A chunk is ``{"par
 on, and those without a time if ``nulls``. All times are microseconds since the epoch.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD
-from featurestore.sources.base import Chunk, Cursor, Span
+from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, Span
 from featurestore.sources.file_cursor import FORM, KnownFile, known_files, look, settled
 from featurestore.sources.file_slices import Chunks, FileSlice, Former, ReadRequest, ReadTask, Told
 from featurestore.sources.paths import SourceFile
@@ -44,7 +44,7 @@ class _Looked:
     pieces: tuple[FileSlice, ...] = ()
 
 
-class FilesReader(ABC, Generic[SpecT]):
+class FilesReader(ReaderAdapter, Generic[SpecT]):
     """A ``SourceReader`` of files. A subclass says which files there are, how they are cut into pieces and read.
 
     Args:
@@ -60,6 +60,11 @@ class FilesReader(ABC, Generic[SpecT]):
         self._spec = spec
         self._root = root
         self._clock = clock
+
+    @classmethod
+    def open(cls, source: SpecT, context: SourceContext) -> Self:
+        """See ``ReaderAdapter.open``."""
+        return cls(source, context.root, context.clock)
 
     @property
     def spec(self) -> SpecT:

@@ -14,14 +14,14 @@ import polars as pl
 from featurestore.clock import from_micros, to_micros
 from featurestore.definitions.source import FrameSource
 from featurestore.errors import SourceError
-from featurestore.sources.base import Chunk, Cursor, Span
+from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, Span
 from featurestore.sources.file_slices import pieces_of_rows
 from featurestore.sources.timestamps import behind, checked, extent, no_time, normalised, wanted
 
 _ADVICE = 'Convert it first: frame.with_columns(pl.col("t").str.to_datetime()), or pl.from_epoch("t") for a number.'
 
 
-class FrameReader:
+class FrameReader(ReaderAdapter):
     """The ``SourceReader`` of rows in memory.
 
     Args:
@@ -32,6 +32,11 @@ class FrameReader:
     def __init__(self, spec: FrameSource, root: Path) -> None:
         self._spec = spec
         self._root = root
+
+    @classmethod
+    def open(cls, source: FrameSource, context: SourceContext) -> "FrameReader":
+        """See ``ReaderAdapter.open``."""
+        return cls(source, context.root)
 
     @property
     def spec(self) -> FrameSource:

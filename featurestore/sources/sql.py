@@ -22,7 +22,7 @@ from featurestore.clock import from_micros, to_micros
 from featurestore.definitions.source import SQLSource
 from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD, foreign_texts
-from featurestore.sources.base import Chunk, Cursor, Span
+from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, Span
 from featurestore.sources.sql_backends import Database, first_line, open_database, quoted_name
 from featurestore.sources.timestamps import FIRST, LAST, behind, checked, normalised, raw_time_columns
 
@@ -35,7 +35,7 @@ _STEPS = {"Date": _DAY, "Datetime(time_unit='ms', time_zone=None)": 1_000}
 FORM = 2
 
 
-class SQLReader:
+class SQLReader(ReaderAdapter):
     """The ``SourceReader`` of a query.
 
     Args:
@@ -49,6 +49,11 @@ class SQLReader:
     def __init__(self, spec: SQLSource, root: Path) -> None:
         self._spec = spec
         self._root = root
+
+    @classmethod
+    def open(cls, source: SQLSource, context: SourceContext) -> "SQLReader":
+        """See ``ReaderAdapter.open``."""
+        return cls(source, context.root)
 
     @property
     def spec(self) -> SQLSource:

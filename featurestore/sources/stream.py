@@ -7,11 +7,11 @@ import polars as pl
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.rows.unreadable import UNREAD
-from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
+from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, SourceReader, Span
 from featurestore.sources.timestamps import checked
 
 
-class StreamReader:
+class StreamReader(ReaderAdapter):
     """The ``SourceReader`` of a stream.
 
     Args:
@@ -22,6 +22,11 @@ class StreamReader:
     def __init__(self, spec: StreamSource, batch: SourceReader | None) -> None:
         self._spec = spec
         self._batch = batch
+
+    @classmethod
+    def open(cls, source: StreamSource, context: SourceContext) -> "StreamReader":
+        """See ``ReaderAdapter.open``."""
+        return cls(source, None if source.batch is None else context.open_source(source.batch))
 
     @property
     def spec(self) -> StreamSource:

@@ -1,8 +1,12 @@
 """The port of streams: each entry goes to one worker of a group until it is acknowledged."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+DAMAGED = "what was kept of it is damaged, or somebody else put it there"
+"""The reason of a dead letter that cannot be read: it is given as it is, and can be removed but not put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +113,26 @@ class StreamConsumer(Protocol):
 
     def close(self) -> None:
         """Gives back connections. What was read and not acknowledged goes to others. Closing twice is no error."""
+
+
+class StreamAdapter(ABC):
+    """What an entry point of ``featurestore.streams`` names: a class that opens the consumers of a broker's URL scheme.
+
+    The class is usually the consumer itself.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, url: str, topic: str, group: str, *, idle_seconds: float) -> StreamConsumer:
+        """Open a consumer of a topic for a group.
+
+        Args:
+            url: where the broker is, as the source says; ``${NAME}`` in it stands for a variable.
+            topic: the topic.
+            group: the group, which is made where it is not there.
+            idle_seconds: after how long an entry that a worker was given and did not acknowledge is given to another.
+
+        Raises:
+            ConfigError: the address is of another form, or a variable in it is not set.
+            MissingExtraError: the broker's client is not installed.
+        """

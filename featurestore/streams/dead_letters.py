@@ -9,9 +9,8 @@ import msgspec
 
 from featurestore.clock import YEARS
 from featurestore.errors import ConfigError
-from featurestore.streams.base import DeadLetter, Entry
+from featurestore.streams.base import DAMAGED, DeadLetter, Entry
 
-DAMAGED = "what was kept of it is damaged, or somebody else put it there"
 _LONGEST = 40
 _TIME = Annotated[int, msgspec.Meta(ge=YEARS[0], le=YEARS[1])]
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.errors import MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import DeadLetter, Entry, Lag
-from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
+from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class _Place:
     lost: int = 0
 
 
-class NATSConsumer:
+class NATSConsumer(StreamAdapter):
     """The ``StreamConsumer`` of a subject that a JetStream stream has.
 
     Args:
@@ -76,6 +76,11 @@ class NATSConsumer:
         self._read_to, self._noted = 0, 0.0
         self._kept = 0.0
         self.shelf = NATSShelf(self)
+
+    @classmethod
+    def open(cls, url: str, topic: str, group: str, *, idle_seconds: float) -> "NATSConsumer":
+        """See ``StreamAdapter.open``."""
+        return cls(url, topic, group, idle_seconds=idle_seconds)
 
     def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""

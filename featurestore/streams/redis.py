@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from featurestore.errors import ConfigError, MissingExtraError, StreamError, StreamRefusedError
-from featurestore.streams.base import DeadLetter, Entry, Lag
-from featurestore.streams.dead_letters import DAMAGED, expanded, in_order, pack, unpack
+from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
+from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _LAST = 253_402_300_799_999_999
 """The last microsecond of year 9999: an id may say more, and is then no time."""
 
 
-class RedisConsumer:
+class RedisConsumer(StreamAdapter):
     """The ``StreamConsumer`` of a Redis stream.
 
     Args:
@@ -66,6 +66,11 @@ class RedisConsumer:
         self._kept = 0.0
         self._counts = f"{topic}:{group}:counts"
         self.shelf = RedisShelf(self, f"{topic}:{group}:rejected")
+
+    @classmethod
+    def open(cls, url: str, topic: str, group: str, *, idle_seconds: float) -> "RedisConsumer":
+        """See ``StreamAdapter.open``."""
+        return cls(url, topic, group, idle_seconds=idle_seconds)
 
     def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""

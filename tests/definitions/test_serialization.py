@@ -154,7 +154,7 @@ def test_defaults_are_not_written() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "plain"), [("entity", {"name": "x"}), ("view", {}), ("source", {"kind": "kafka"})])
+@pytest.mark.parametrize(("kind", "plain"), [("entity", {"name": "x"}), ("view", {}), ("source", {"kind": "csv"})])
 def test_what_is_no_spec_is_told(kind: str, plain: dict[str, Any]) -> None:
     with pytest.raises(RegistryError, match=f"holds a {kind} that this version of featurestore cannot read"):
         from_plain(kind, plain)

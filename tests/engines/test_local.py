@@ -8,7 +8,7 @@ import pytest
 
 from featurestore.engines.local import LocalEngine
 from featurestore.retrieval.join_plan import JoinTask
-from tests.engines.contract import EngineContract, task
+from featurestore.testing.engines import EngineContract, task
 
 
 class TestLocalEngine(EngineContract):

@@ -14,10 +14,12 @@ from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta.commit import CommitBuilder
 from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
-from tests.offline.contract import PLAIN, OfflineStoreContract, PushLogContract, fold, read, rows, run, told
+from featurestore.testing.offline import PLAIN, OfflineStoreContract, read, rows, run
+from featurestore.testing.push_log import PushLogContract, fold, told
+from tests.offline.delta_limits import DeltaLimits
 
 
-class TestDeltaStore(OfflineStoreContract):
+class TestDeltaStore(DeltaLimits, OfflineStoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> DeltaStore:
         return DeltaStore(tmp_path / "offline")
@@ -54,7 +56,7 @@ class TestDeltaStore(OfflineStoreContract):
             run(DeltaStore(tmp_path / "offline"), PLAIN, 1, rows(("JFK", 0, 0, 1.0)))
 
 
-class TestDeltaPushLog(PushLogContract):
+class TestDeltaPushLog(DeltaLimits, PushLogContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> DeltaStore:
         return DeltaStore(tmp_path / "offline")

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
-from tests.offline.feature_log import START, FeatureLogContract, kept, people, rows
+from featurestore.testing.feature_log import START, FeatureLogContract, kept, people, rows
 
 
 def tables(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import pytest
 from featurestore import durable
 from featurestore.offline.delta import feature_log as delta_log
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
+from featurestore.testing.feature_log import at, kept, people, rows
 from tests.materialization.test_power_cut import CUTS, SEED, Disk
-from tests.offline.feature_log import at, kept, people, rows
 
 _ROUND = ("append", "append", "append", "append", "compact", "append", "append", "delete", "append", "prune")
 

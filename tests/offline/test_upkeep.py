@@ -16,11 +16,15 @@ from featurestore.offline.delta.files import File
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaUpkeep
 from featurestore.rows.buckets import ROOT, bits_of
-from tests.offline.contract import PLAIN, UpkeepContract, kept, read, rows, run
+from featurestore.testing.offline import PLAIN, read, rows, run
+from featurestore.testing.upkeep import UpkeepContract, kept
+from tests.offline.delta_limits import DeltaLimits
 from tests.projects import Hand
 
 
-class TestDeltaUpkeep(UpkeepContract):
+class TestDeltaUpkeep(DeltaLimits, UpkeepContract):
+    writes = (*UpkeepContract.writes, (DeltaTable, "create_write_transaction"))
+
     @pytest.fixture
     def store(self, tmp_path: Path, clock: Hand) -> DeltaStore:
         return DeltaStore(tmp_path / "offline", clock=clock)

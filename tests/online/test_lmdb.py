@@ -19,7 +19,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError
 from featurestore.online.lmdb import store as adapter
 from featurestore.online.lmdb.store import LMDBStore
-from tests.online.contract import Make, OnlineStoreContract, version_of, versioned
+from featurestore.testing.online import Make, OnlineStoreContract, version_of, versioned
 
 # From Python 3.12 on, a fork beside other threads warns. Services do fork (gunicorn), so the tests do.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*use of fork\(\):DeprecationWarning")

@@ -11,11 +11,11 @@ import pytest
 import redis
 
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
-from featurestore.online.base import Entry, Epoch, OnlineLostError
-from featurestore.online.redis.address import hide_password, split_hosts
+from featurestore.online.base import Entry, Epoch, OnlineLostError, hide_password
+from featurestore.online.redis.address import split_hosts
 from featurestore.online.redis.connections import WRITE
 from featurestore.online.redis.store import RedisStore
-from tests.online.contract import Make, OnlineStoreContract
+from featurestore.testing.online import Make, OnlineStoreContract
 from tests.servers.valkey import ValkeyServer, free_port
 
 

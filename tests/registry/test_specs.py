@@ -9,7 +9,7 @@ import pytest
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.serialization import Spec
-from featurestore.errors import ConcurrentApplyError, NotFoundError, RegistryError
+from featurestore.errors import ConcurrentApplyError, NotFoundError, RegistryError, UnknownSourceError
 from featurestore.registry.specs import Put, SpecRegistry, Version
 from tests.registry.conftest import BEGIN
 from tests.registry.processes import at_once
@@ -131,7 +131,7 @@ def test_projects_do_not_meet(url: str, registry: SpecRegistry, tmp_path: Path) 
         (AIRPORT, "5"),
         (AIRPORT, '{"name": "airport", "keys": [["origin", "Int7"]]}'),
         (AIRPORT, '{"name": "airport", "keys": {"origin": "String"}}'),
-        (OBSERVATIONS, '{"kind": "kafka", "name": "observations"}'),
+        (OBSERVATIONS, '{"kind": "parquet", "name": "observations", "where": 1}'),
         (WEATHER, '{"name": "weather", "what": 1}'),
         (MODEL, '{"name": "delay_model", "references": [{"window": "1h"}]}'),
     ],
@@ -143,6 +143,16 @@ def test_what_cannot_be_read_is_told(registry: SpecRegistry, spec: Spec, body: s
         mine = (table.c.project == registry.project) & (table.c.name == spec.name)
         connection.execute(table.update().where(mine).values(body=body))
     with pytest.raises(RegistryError, match=rf"'{spec.name}' \(version 1\) cannot be read"):
+        registry.load()
+
+
+def test_a_source_of_a_package_that_is_not_installed_is_told(registry: SpecRegistry) -> None:
+    registry.commit(0, ALL, [])
+    table = registry.database.tables.spec
+    with registry.database.writing() as connection:
+        mine = (table.c.project == registry.project) & (table.c.name == OBSERVATIONS.name)
+        connection.execute(table.update().where(mine).values(body='{"kind": "parquets", "name": "observations"}'))
+    with pytest.raises(UnknownSourceError, match=r"kind 'parquets', which no installed package brings. Did you mean 'parquet'\?"):
         registry.load()
 
 

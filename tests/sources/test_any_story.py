@@ -23,7 +23,7 @@ from featurestore.sources.csv import CSVReader
 from featurestore.sources.delta import DeltaReader
 from featurestore.sources.parquet import ParquetReader
 from featurestore.sources.sql import SQLReader
-from tests.sources.contract import AVAILABLE, EVENT, TIMES, Row, frame, new_folder, saved
+from featurestore.testing.sources import AVAILABLE, EVENT, TIMES, Row, frame, new_folder, saved
 
 EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "25"))
 BASE = 1_356_998_400_000_000

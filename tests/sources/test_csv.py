@@ -16,8 +16,8 @@ from featurestore.definitions.source import CSVSource
 from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.csv import CSVReader
-from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, pin, read, run
-from tests.sources.places import INSTANT, CSVFiles, CSVLog
+from featurestore.testing.sources import EVENT, INSTANT, MANY, TIMES, SourceReaderContract, pin, read, run
+from tests.sources.places import CSVFiles, CSVLog
 
 NOON = int(datetime(2013, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 

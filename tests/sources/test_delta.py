@@ -19,8 +19,8 @@ from featurestore.clock import from_micros
 from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError
 from featurestore.sources.delta import DeltaReader
-from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
-from tests.sources.places import INSTANT, Delta
+from featurestore.testing.sources import EVENT, INSTANT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
+from tests.sources.places import Delta
 
 
 class TestDelta(SourceReaderContract):

@@ -10,7 +10,7 @@ from featurestore.definitions.serialization import from_json, to_json
 from featurestore.definitions.source import FrameSource
 from featurestore.errors import SourceError
 from featurestore.sources.frame import FrameReader
-from tests.sources.contract import MANY, TIMES, SourceReaderContract, frame, run
+from featurestore.testing.sources import MANY, TIMES, SourceReaderContract, frame, run
 from tests.sources.places import Frame
 
 

@@ -16,7 +16,7 @@ from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources import parquet
 from featurestore.sources.parquet import ParquetReader
-from tests.sources.contract import EVENT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
+from featurestore.testing.sources import EVENT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
 from tests.sources.places import ParquetFile, ParquetFiles, ParquetHive, ParquetWithoutStatistics
 
 

@@ -21,8 +21,21 @@ from featurestore.errors import MissingExtraError, SourceError
 from featurestore.rows.unreadable import UNREAD, foreign_type
 from featurestore.sources.sql import SQLReader
 from featurestore.sources.sql_backends import Postgres, open_database
-from tests.sources.contract import BASES, EVENT, MANY, TIMES, SourceReaderContract, frame, new_folder, pin, read, run
-from tests.sources.places import INSTANT, Place, SQLOverDuckDB, SQLOverFiles, SQLOverPostgres
+from featurestore.testing.sources import (
+    BASES,
+    EVENT,
+    INSTANT,
+    MANY,
+    TIMES,
+    Place,
+    SourceReaderContract,
+    frame,
+    new_folder,
+    pin,
+    read,
+    run,
+)
+from tests.sources.places import SQLOverDuckDB, SQLOverFiles, SQLOverPostgres
 
 
 class TestSQLOverFiles(SourceReaderContract):

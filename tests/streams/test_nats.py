@@ -11,9 +11,9 @@ import pytest
 from featurestore.errors import StreamError
 from featurestore.streams.base import StreamConsumer
 from featurestore.streams.nats import NATSConsumer
+from featurestore.testing.streams import LONG, StreamContract, payloads, read_all
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import free_port
-from tests.streams.contract import LONG, StreamContract, payloads, read_all
 
 
 def at_broker(url: str, do: Callable[[Any], Awaitable[None]]) -> None:

@@ -8,8 +8,8 @@ import redis
 from featurestore.errors import ConfigError, StreamError
 from featurestore.streams.base import Entry, StreamConsumer
 from featurestore.streams.redis import RedisConsumer
+from featurestore.testing.streams import LONG, Make, StreamContract, payloads, read_all, settled
 from tests.servers.valkey import ValkeyServer, free_port, wait_until
-from tests.streams.contract import LONG, Make, StreamContract, payloads, read_all, settled
 
 
 @pytest.fixture(scope="module", params=["valkey_unix_url", "redis_server_url"])

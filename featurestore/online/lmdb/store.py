@@ -20,10 +20,11 @@ import lmdb
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import OnlineStoreError
-from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
+from featurestore.online.base import Entry, Epoch, Marks, OnlineAdapter, OnlineLostError
 from featurestore.online.batching import batches, greatest
 from featurestore.online.lmdb.environment import LMDBEnvironments, explain
 from featurestore.online.lmdb.loss_marks import LMDBMarks
+from featurestore.plugins import Context
 
 _T = TypeVar("_T")
 
@@ -42,7 +43,7 @@ _LOOK_SECONDS = 1.0
 """After how long a reader looks whether other files lie in the folder by now."""
 
 
-class LMDBStore:
+class LMDBStore(OnlineAdapter):
     """Keeps the latest values in LMDB, in a folder: no server, 1 µs a key, readable from many processes during writes.
 
     Every process of the machine that names the folder shares it, forked ones too; one of them writes at a time. What a
@@ -83,6 +84,16 @@ class LMDBStore:
         self._forget = finalize(self, self._files.release_later)
         self._marks = LMDBMarks(path, self._change, self._look)
         self.marks: Marks = self._marks
+
+    @classmethod
+    def open(cls, url: str, context: Context) -> "LMDBStore":
+        """See ``OnlineAdapter.open``."""
+        return cls(cls.folder(url, context.root), clock=context.clock)
+
+    @classmethod
+    def folder(cls, url: str, root: Path) -> Path:
+        """See ``OnlineAdapter.folder``: what follows ``lmdb:``."""
+        return root / Path(url.partition(":")[2]).expanduser()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None for a key that is missing or was swept."""

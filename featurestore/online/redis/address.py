@@ -4,18 +4,6 @@ import re
 from urllib.parse import urlsplit
 
 
-def hide_password(url: str) -> str:
-    """Returns an address as it may be shown.
-
-    Example:
-        >>> hide_password("rediss://user:secret@db:6379/0?ssl_password=secret")
-        'rediss://user:***@db:6379/0?ssl_password=***'
-    """
-    # Up to the last @, so that a password with a / or ? in it, which is a mistake, is not shown either.
-    url = re.sub(r"(?<=://)([^/?@:]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?<=password=)[^&]*", "***", url)
-
-
 def is_cluster(url: str) -> bool:
     """Returns whether an address names a Cluster."""
     return url.partition("://")[0].endswith("+cluster")

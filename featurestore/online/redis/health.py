@@ -1,26 +1,20 @@
 """Health of a Redis server: its clock, and settings under which it may lose values."""
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from featurestore.clock import from_micros
-from featurestore.online.redis.store import RedisStore
 
 
-def server_facts(url: str) -> tuple[datetime, list[str]]:
-    """Returns the time that a server has, and what about its settings may lose values, a sentence each.
+def server_facts(ask: Callable[[bytes], Any]) -> tuple[datetime, list[str]]:
+    """Return the time that a server has, and what about its settings may lose values, a sentence each.
 
     Args:
-        url: as ``RedisStore`` takes it; of a Cluster one primary answers.
-
-    Raises:
-        OnlineStoreError: it cannot be reached.
+        ask: sends a command to the server and returns its answer.
     """
-    store = RedisStore(url)
-    try:
-        seconds, micros = store.ask(b"TIME")
-        lines = store.ask(b"INFO").decode(errors="replace").splitlines()
-    finally:
-        store.close()
+    seconds, micros = ask(b"TIME")
+    lines = ask(b"INFO").decode(errors="replace").splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     problems = []
     policy = facts.get("maxmemory_policy", "noeviction")

@@ -8,14 +8,17 @@ hundred keys in one step.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
-from featurestore.online.base import Entry, Epoch, Marks, OnlineLostError
+from featurestore.online.base import Entry, Epoch, Marks, OnlineAdapter, OnlineLostError, hide_password
 from featurestore.online.batching import greatest
-from featurestore.online.redis.address import hide_password, is_cluster, split_hosts
+from featurestore.online.redis.address import is_cluster, split_hosts
 from featurestore.online.redis.connections import SCRIPTS, Cluster, RedisBackend, Script, Server
+from featurestore.online.redis.health import server_facts
 from featurestore.online.redis.loss_marks import RedisMarks
+from featurestore.plugins import Context
 
 _CONNECTIONS = 64
 _DELETES = 1000  # keys, that are deleted at once
@@ -32,7 +35,7 @@ _DEFAULTS: dict[str, Any] = {
 _NOT_OPTIONS = {"decode_responses", "encoding", "encoding_errors", "protocol", "timeout"}
 
 
-class RedisStore:
+class RedisStore(OnlineAdapter):
     """Keeps the latest values in Redis 7, Valkey, or a Cluster of either.
 
     A read is one ``MGET`` (in a Cluster one a slot, at once to all nodes). Keys with a ttl expire by themselves. A
@@ -71,6 +74,20 @@ class RedisStore:
         self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
         self._link: RedisBackend | None = Cluster(driver) if is_cluster(url) else Server(driver)
         self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining)
+
+    @classmethod
+    def open(cls, url: str, context: Context) -> "RedisStore":
+        """See ``OnlineAdapter.open``."""
+        return cls(url)
+
+    @classmethod
+    def facts(cls, url: str) -> tuple[datetime, list[str]]:
+        """See ``OnlineAdapter.facts``; of a Cluster one primary answers."""
+        store = cls(url)
+        try:
+            return server_facts(store.ask)
+        finally:
+            store.close()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Returns the value of each key, in order; None for a key that is missing or has expired."""

@@ -1,17 +1,16 @@
 """What every ``StreamConsumer`` does, on a real broker."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from time import perf_counter
 from uuid import uuid4
 
 import pytest
 
 from featurestore.errors import StreamError
-from featurestore.streams.base import Entry, StreamConsumer
-from featurestore.streams.dead_letters import DAMAGED
-from tests.servers.valkey import wait_until
+from featurestore.streams.base import DAMAGED, Entry, Lag, StreamConsumer
+from featurestore.testing.waiting import wait_until
 
 LONG = 600.0
 """After which no test takes entries over."""
@@ -20,7 +19,13 @@ Make = Callable[..., StreamConsumer]
 
 
 class StreamContract(ABC):
-    """Adapters' test classes are this and what is their own."""
+    """What every consumer does; adapters' test classes are this and what is their own.
+
+    Attributes:
+        away_hint: what the error for a broker that is not there says to check.
+    """
+
+    away_hint = "Is the server running"
 
     @abstractmethod
     def consumer(self, topic: str, group: str, idle: float) -> StreamConsumer:
@@ -127,8 +132,8 @@ class StreamContract(ABC):
         assert [each.id for each in taken] == [left.id]
         for each in (consumer, other):
             each.acknowledge(taken)
-        end = time.monotonic() + 2.5
-        while time.monotonic() < end:  # longer than an entry may be with a worker
+        end = perf_counter() + 2.5
+        while perf_counter() < end:  # longer than an entry may be with a worker
             assert consumer.read(10, 0.01, held=[held]) == other.read(10, 0.01) == []
         [again] = read_all(other, 1)  # it is held no longer
         assert (again.id, again.deliveries) == (held.id, 2)
@@ -215,7 +220,7 @@ class StreamContract(ABC):
             lambda: away.read(1, 0.01), away.lag, away.check, away.shelf.read, lambda: away.shelf.remove(["1-0"]),
         ]  # fmt: skip
         for use in uses:
-            with pytest.raises(StreamError, match="Is the server running"):
+            with pytest.raises(StreamError, match=self.away_hint):
                 use()
         away.close()
 
@@ -225,6 +230,7 @@ class StreamContract(ABC):
 
 
 def payloads(entries: list[Entry]) -> list[bytes]:
+    """Return what entries hold."""
     return [each.fields[b"payload"] for each in entries]
 
 
@@ -240,7 +246,7 @@ def read_all(consumer: StreamConsumer, count: int) -> list[Entry]:
     return found
 
 
-def settled(consumer: StreamConsumer, pending: int = 0):
+def settled(consumer: StreamConsumer, pending: int = 0) -> Lag:
     """The lag once the broker has taken note of what was acknowledged."""
     wait_until(lambda: consumer.lag().pending == pending, "the broker takes no note of what was acknowledged")
     return consumer.lag()

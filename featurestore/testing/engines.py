@@ -24,7 +24,7 @@ class Rows:
     parts: int = 1
 
     def read(self, columns: object = None) -> list[pl.DataFrame]:
-        return [self.frame.select(columns)]  # type: ignore[arg-type]
+        return [self.frame.select(columns)]  # type: ignore[arg-type]  # a port's columns are texts
 
 
 def task(number: int, rows: int = 10, weight: int = 1) -> JoinTask:

@@ -26,10 +26,12 @@ def rows(*given: tuple[int, str | None, float], **more: Any) -> pl.DataFrame:
 
 
 def at(hour: float) -> datetime:
+    """Return the instant of an hour."""
     return START + timedelta(hours=hour)
 
 
 def people(*names: str | None) -> pl.DataFrame:
+    """Return keys to delete."""
     return pl.DataFrame({"person": names}, schema={"person": pl.String})
 
 

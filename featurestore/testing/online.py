@@ -75,6 +75,7 @@ def count_up(make: Make, key: bytes, times: int) -> None:
 
 
 def contested_keys(prefix: bytes) -> list[bytes]:
+    """Return the keys that all writers write."""
     return [prefix + b"contested/%d" % number for number in range(CONTESTED)]
 
 
