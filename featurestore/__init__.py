@@ -89,6 +89,11 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:
+            from featurestore.hints import MODULE
+
+            if name in MODULE:
+                # NOTE: not an AttributeError, which ``from featurestore import sum`` replaces with a message of its own.
+                raise ImportError(f"featurestore has no {name!r}. Use {MODULE[name]}.", name=__name__)
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return found

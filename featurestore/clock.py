@@ -149,16 +149,23 @@ def parse_duration(value: str | timedelta) -> int:
     return micros
 
 
-def format_duration(micros: int) -> str:
-    """Returns a duration as its shortest Polars duration string.
+def format_duration(micros: int, *, weeks: bool = False) -> str:
+    """Return a duration as a Polars duration string, in days and smaller units.
+
+    Args:
+        micros: the duration in microseconds.
+        weeks: whether a whole number of weeks is given in weeks.
 
     Example:
         >>> format_duration(5_400_000_000)
         '1h30m'
+        >>> week = 7 * 86_400_000_000
+        >>> format_duration(week), format_duration(week, weeks=True)
+        ('7d', '1w')
     """
     parts = []
     for unit, size in _UNITS.items():
-        if unit == "w" and micros % size:
+        if unit == "w" and (micros % size or not weeks):
             continue
         count, micros = divmod(micros, size)
         if count:

@@ -418,6 +418,14 @@ class FeatureStore:
 
         return Admin(self._components)
 
+    if not TYPE_CHECKING:  # which would take any name for a member
+
+        def __getattr__(self, name: str) -> Any:
+            from featurestore.hints import STORE
+
+            hint = f" Use store.{STORE[name]}." if name in STORE else ""
+            raise AttributeError(f"FeatureStore has no {name!r}.{hint}", name=name, obj=self)
+
     def __enter__(self) -> "FeatureStore":
         return self
 

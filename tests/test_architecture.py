@@ -34,6 +34,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "config",
         "row_codec",
         "forking",
+        "hints",
         "identity",
         "once",
         "reports",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from featurestore import hints
 from featurestore.cli.options import examples
 
 _DEFINE, _WRITE, _READ = "Define", "Run", "Use"
@@ -40,7 +41,7 @@ COMMANDS: dict[str, Entry] = {
         "init",
         _DEFINE,
         "Makes a small project that works: definitions, some data, settings.",
-        ("featurestore init shop",),
+        ("featurestore init shop", "featurestore init --empty fraud"),
     ),
     "plan": Entry(
         "plan",
@@ -293,6 +294,12 @@ class LazyGroup(TyperGroup):
             name: TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel) for name, entry in COMMANDS.items()
         }
         self._listing = False
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns a command; of a name that is called otherwise here, says how."""
+        if args and args[0] not in COMMANDS and args[0] in hints.COMMANDS:
+            ctx.fail(f"There is no command {args[0]!r}. Use: featurestore {hints.COMMANDS[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Returns a command; for the group's own help what is listed of it."""

@@ -43,7 +43,8 @@ def open_store(ctx: typer.Context, folder: Path | None) -> "FeatureStore":
 
     store = FeatureStore(project_folder(ctx, folder))
     root, definitions = store.settings.root, store.settings.definitions
-    if not ((root / "featurestore.toml").exists() or (root / definitions).is_dir() or "FEATURESTORE_REGISTRY" in os.environ):
+    is_project = (root / "featurestore.toml").exists() or (root / definitions).is_dir() or "FEATURESTORE_REGISTRY" in os.environ
+    if not (is_project or (root / ".featurestore").is_dir()):  # which a notebook makes that opens a store here
         raise ConfigError(
             f"There is no project in {root}: it has neither a featurestore.toml nor a folder {definitions!r}. "
             "Name the project's folder with -C DIR, or make a project: featurestore init"

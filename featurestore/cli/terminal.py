@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from featurestore.reports import Report
+    from featurestore.store import FeatureStore
 
 _LONGEST_CELL = 40
 
@@ -106,6 +107,16 @@ def print_report(console: Console, report: "Report[Any]") -> None:
             console.print(line)
     if report.summary:
         console.print(report.summary, soft_wrap=True)
+
+
+def nothing_applied(store: "FeatureStore") -> Text:
+    """Returns what to do where no view is applied: apply some, or name the project that was meant."""
+    project, others = store.settings.project, store.admin.other_projects()
+    lines = [f"No views are applied in project {project!r}. Apply some: {called(store.settings.root)} apply"]
+    if others:
+        named = ", ".join(others[:10]) + (", …" if len(others) > 10 else "")
+        lines.append(f"This registry has other projects: {named}. Name one: FEATURESTORE_PROJECT={others[0]}")
+    return Text("\n".join(lines))
 
 
 def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:

@@ -162,7 +162,7 @@ class Aggregation:
         sizes: dict[int, str] = {}
         for window in windows:
             size = _duration(window, "a window")
-            text = window if isinstance(window, str) else format_duration(size)
+            text = window if isinstance(window, str) else format_duration(size, weeks=True)
             if size in sizes:
                 raise DefinitionError(f"the windows {sizes[size]!r} and {text!r} are the same; leave one out.", caller_place())
             sizes[size] = text

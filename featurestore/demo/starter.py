@@ -26,8 +26,16 @@ _CUSTOMERS = 100
 _ORDERS = 600
 
 
-def make_project(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Makes a project in a folder; returns the files written, with what each is for, and those left as they were.
+_EMPTY = ("featurestore.toml", ".gitignore")
+"""The files of a project without the example."""
+
+
+def make_project(root: Path, *, empty: bool = False) -> tuple[dict[str, str], list[str]]:
+    """Make a project in a folder; return the files written, with what each is for, and those left as they were.
+
+    Args:
+        root: the folder.
+        empty: whether to make settings and folders alone, without the example's definitions and data.
 
     Raises:
         ConfigError: there is a project already, or a file is in the way; then nothing is written.
@@ -35,35 +43,45 @@ def make_project(root: Path) -> tuple[dict[str, str], list[str]]:
     root = root.absolute()
     if (root / "featurestore.toml").exists():
         raise ConfigError(f"There is a project in {root} already, and init does not overwrite it. Name another folder.")
-    taken = [name for name in (*_FILES, *_DATA) if name not in _SPARED and (root / name).exists()]
+    wanted = {name: _FILES[name] for name in (_EMPTY if empty else _FILES)}
+    data = {} if empty else _DATA
+    taken = [name for name in (*wanted, *data) if name not in _SPARED and (root / name).exists()]
     if taken:
         raise ConfigError(f"init would overwrite {', '.join(taken)} in {root}. Name another folder, or move them away.")
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file; a project needs a folder.")
     project = re.sub(r"[^A-Za-z0-9_-]+", "_", root.name).strip("_") or "shop"
-    kept = [name for name in _SPARED if (root / name).exists()]
+    kept = [name for name in _SPARED if name in wanted and (root / name).exists()]
     template = files("featurestore") / "templates" / "shop"
     written = {}
     try:
-        for name in ("definitions", "data"):
+        for name in ("definitions", *(() if empty else ("data",))):
             make_folders(root / name, private=False)
-        for name, (source, what) in _FILES.items():
+        for name, (source, what) in wanted.items():
             if name not in kept:
                 text = (template / source).read_text(encoding="utf-8")
                 if not name.endswith((".py", ".gitignore")):
                     text = text.format(project=project)
                 write_file(root / name, text.encode(), private=False)
                 written[name] = what
-        _write_data(root)
+        if not empty:
+            _write_data(root)
     except OSError as error:
         raise ConfigError(f"The project cannot be written to {root}: {error.strerror}.") from error
-    return {**written, **_DATA}, kept
+    return {**written, **data}, kept
 
 
-def next_steps(folder: Path | None) -> list[tuple[str, str]]:
+def next_steps(folder: Path | None, *, empty: bool = False) -> list[tuple[str, str]]:
     """Returns the commands to go on with, each with what it does."""
     program = called(anywhere=True)
     steps = [] if folder is None or folder == Path() else [(f"cd {folder}", "where the project is")]
+    if empty:
+        return [
+            *steps,
+            ("definitions/", "write entities, sources and views into modules there"),
+            (f"{program} plan", "show what apply would do"),
+            (f"{program} apply", "make the definitions take effect"),
+        ]
     return [
         *steps,
         (f"{program} apply", "make the definitions take effect"),

@@ -221,6 +221,19 @@ class Admin:
         finally:
             database.close()
 
+    def other_projects(self) -> list[str]:
+        """Return the names of the other projects in this registry.
+
+        Example:
+            >>> from featurestore import Entity, FeatureStore
+            >>> with FeatureStore(".", project="one") as store:
+            ...     plan = store.apply([Entity("airport", origin=str)])
+            >>> with FeatureStore(".", project="two") as store:
+            ...     "one" in store.admin.other_projects()
+            True
+        """
+        return self._components.registry.other_projects()
+
     # -- privacy ---------------------------------------------------------------------------------------------------------
 
     def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, new_secret: bool = False) -> "ForgetReport":

@@ -109,6 +109,13 @@ class SpecRegistry:
             row = connection.execute(project.select().where(project.c.project == self.project)).first()
         return (0, "") if row is None else (int(row.revision), row.stamp or "")
 
+    def other_projects(self) -> list[str]:
+        """Return the names of the other projects that the database holds definitions of, in order."""
+        project = self.database.tables.project
+        with self.database.reading() as connection:
+            names = connection.execute(project.select().with_only_columns(project.c.project)).scalars()
+            return sorted(name for name in names if name != self.project)
+
     def commit(
         self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]], unprotected: Sequence[str] = ()
     ) -> Catalog:

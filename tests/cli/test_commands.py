@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from featurestore import FeatureStore, FrameSource
+from featurestore import Entity, FeatureStore, FrameSource
 from featurestore.clock import utc_now
 from tests.cli.conftest import Invoke
 from tests.projects import store_at, view_of
@@ -355,3 +355,30 @@ def test_before_anything_is_applied(invoke: Invoke, tmp_path: Path) -> None:
     invoke("init", tmp_path / "shop")
     assert "featurestore -C" in invoke("-C", tmp_path / "shop", "status").stdout
     assert "There are no views to materialize" in invoke("-C", tmp_path / "shop", "materialize").stdout
+
+
+def test_an_empty_project_is_settings_and_a_folder(tmp_path: Path, invoke: Invoke) -> None:
+    invoke("init", "--empty", tmp_path / "fraud")
+    assert sorted(path.name for path in (tmp_path / "fraud").iterdir()) == [".gitignore", "definitions", "featurestore.toml"]
+    assert "No views are applied in project 'fraud'" in " ".join(invoke("-C", tmp_path / "fraud", "status").stdout.split())
+
+
+def test_a_project_that_is_not_named_is_told_which_there_are(shop: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATURESTORE_PROJECT", "nobodys")
+    for command in ("status", "list"):
+        shown = " ".join(invoke("-C", shop, command).stdout.split())
+        assert "No views are applied in project 'nobodys'" in shown
+        assert "This registry has other projects: shop. Name one: FEATURESTORE_PROJECT=shop" in shown
+
+
+def test_a_project_that_a_notebook_made_is_opened(tmp_path: Path, invoke: Invoke) -> None:
+    with FeatureStore(tmp_path, project="default") as store:
+        store.apply([Entity("airport", origin=str)])
+    assert "airport" in invoke("-C", tmp_path, "list", "entities").stdout
+
+
+def test_faults_are_json_too(shop: Path, invoke: Invoke) -> None:
+    (shop / "definitions" / "more.py").write_text("from featurestore import Entity\n\nEntity('x', k=float)\n")
+    [fault] = json.loads(invoke("-C", shop, "plan", "--json", code=1).stdout)["faults"]
+    assert (fault["line"], Path(fault["file"]).name) == (3, "more.py")
+    assert "join key 'k'" in fault["message"]

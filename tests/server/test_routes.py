@@ -19,7 +19,7 @@ from featurestore.server.security.guard import Principal, Resource
 from tests.server.conftest import served
 from tests.server.test_access import ask
 
-OPEN = {"/healthz", "/readyz", "/docs", "/docs/{file}"}
+OPEN = {"/", "/healthz", "/readyz", "/docs", "/docs/{file}"}
 """What says nothing of the project."""
 
 
@@ -87,7 +87,7 @@ def test_a_closed_guard_closes_every_route_that_is_not_open(lab: FeatureStore, s
         with served(create_app(lab, guard=guard)) as url, httpx.Client(base_url=url) as client:
             answer = ask(client, spec.method, spec.path, {})
         if spec.path in OPEN:
-            assert (answer.status_code in (200, 404), guard.asked) == (True, [])
+            assert (answer.status_code in (200, 307, 404), guard.asked) == (True, [])
             continue
         assert answer.status_code == status
         assert [(action, resource.kind, resource.project) for action, resource in guard.asked] == (
@@ -105,3 +105,10 @@ def test_a_panic_of_polars_is_a_problem_like_any_other(lab: FeatureStore, monkey
     with served(create_app(lab)) as url, httpx.Client(base_url=url) as client:
         answer = client.post("/v1/push/visits", json={"rows": [{"number": 1}]})
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:featurestore:problem:internal")
+
+
+def test_n13_the_address_alone_leads_to_the_docs(lab: FeatureStore) -> None:
+    with served(create_app(lab)) as url:
+        answer = httpx.get(url + "/", follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+        assert "Features" in httpx.get(url + "/", follow_redirects=True).text

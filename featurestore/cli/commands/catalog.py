@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Folder, Json, open_store
-from featurestore.cli.terminal import cell, out, print_json, table
+from featurestore.cli.terminal import cell, nothing_applied, out, print_json, table
 from featurestore.clock import format_duration
 from featurestore.definitions.catalog import KINDS, Catalog, CatalogEntry, find_entries
 from featurestore.definitions.description import feature
@@ -36,6 +36,7 @@ def list_definitions(
     wanted: Any = None if kind is None else _PLURALS.get(kind, kind)
     with open_store(ctx, project_dir) as store:
         entries = store.catalog.search(search, kind=wanted, owner=owner, tag=tag)
+        empty = "Nothing matches." if search or owner or tag or store.catalog.views else nothing_applied(store)
     if json:
         print_json([_to_dict(entry) for entry in entries])
         return
@@ -45,9 +46,7 @@ def list_definitions(
         shown.add_row(
             *kind_cell, entry.name, cell(entry.type), entry.owner, _tags(entry.tags), cell(_first_line(entry.description), 60)
         )
-    out().print(
-        shown if entries else Text("Nothing matches." if search or owner or tag else "Nothing is applied yet.", style="dim")
-    )
+    out().print(shown if entries else empty)
 
 
 def describe(

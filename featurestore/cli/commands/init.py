@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Folder, project_folder
+from featurestore.cli.options import Flag, Folder, project_folder
 from featurestore.cli.terminal import out
 
 
@@ -15,13 +15,14 @@ def init(
     folder: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="The folder to make the project in, if not this one.")
     ] = None,
+    empty: Annotated[bool, Flag("--empty", help="Make settings and folders alone, without the example.")] = False,
     project_dir: Folder = None,
 ) -> None:
     """Makes a small project that works: definitions, some data, settings."""
     from featurestore.demo.starter import make_project, next_steps
 
     root = project_folder(ctx, project_dir) / (folder or Path())
-    written, kept = make_project(root)
+    written, kept = make_project(root, empty=empty)
     console = out()
     console.print(f"Made a feature store project in [bold]{root.absolute()}[/bold]:\n", soft_wrap=True)
     for path, what in written.items():
@@ -29,6 +30,6 @@ def init(
     for path in kept:
         console.print(Text.assemble("  ", (f"{path:<26}", "cyan"), ("was there, and is left as it is", "dim")))
     console.print("\nNext:\n")
-    for command, what in next_steps(folder):
+    for command, what in next_steps(folder, empty=empty):
         console.print(Text.assemble("  ", (command, "bold")), soft_wrap=True)
         console.print(Text(f"      {what}", style="dim"))

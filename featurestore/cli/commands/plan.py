@@ -7,6 +7,7 @@ from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.terminal import out, print_json
+from featurestore.errors import DefinitionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,13 +25,24 @@ def plan(
 ) -> None:
     """Shows what apply would add, change and remove, and what has to be recomputed."""
     with open_store(ctx, project_dir) as store:
-        found = store.plan()
+        try:
+            found = store.plan()
+        except DefinitionError as error:
+            if not json:
+                raise
+            print_json({"faults": [_fault(each) for each in getattr(error, "faults", [error])]})
+            raise typer.Exit(1) from None
     if json:
         print_json(found.to_dict())
     else:
         show_plan(out(), found)
     if exit_code and not found.is_empty:
         raise typer.Exit(2)
+
+
+def _fault(error: DefinitionError) -> dict[str, object]:
+    file, _, line = error.place.rpartition(":")
+    return {"file": file or None, "line": int(line) if line.isdigit() else None, "message": error.problem}
 
 
 def show_plan(console: "Console", plan: "Plan", *, wrap: bool = False) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from featurestore.cli.commands.runs import STATES, print_runs
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import ago, called, frame_table, out, print_json, table
+from featurestore.cli.terminal import ago, called, frame_table, nothing_applied, out, print_json, table
 from featurestore.clock import format_seconds, utc_now
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _standing(store: "FeatureStore", standing: "StatusReport") -> RenderableType
     settings = store.settings
     head = Text.assemble("project ", (settings.project, "bold"), f" · online {without_password(settings.online)}")
     if not standing:
-        return Group(head, Text(f"No views are applied yet: {called(settings.root)} apply"))
+        return Group(head, nothing_applied(store))
     promised = any(each.freshness for each in standing)
     scheduled = any(each.schedule for each in standing)
     columns = ("view", "v", "rows", "lag", *(["promise"] if promised else []), "state", "last run",

@@ -101,6 +101,11 @@ _START = b"""// Asks for a key where the server wants one, and sends it with eve
 """
 
 
+async def root(visit: RequestContext) -> None:
+    """Redirects to the page."""
+    await visit.answer(b"", b"text/plain", 307, {"location": "docs"})
+
+
 async def page(visit: RequestContext) -> None:
     """Answers the page. It says nothing of the project: its script asks for the document, with a key if there must be one."""
     await visit.answer(_PAGE, b"text/html; charset=utf-8", headers=_HEADERS)

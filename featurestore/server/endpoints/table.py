@@ -1,7 +1,7 @@
 """The table of routes: every address of the server, and the permission that it needs."""
 
 from featurestore.server.endpoints.catalog import ListEndpoint, OneEndpoint, all_of, entities, services, sources, views
-from featurestore.server.endpoints.docs_ui import file, page
+from featurestore.server.endpoints.docs_ui import file, page, root
 from featurestore.server.endpoints.health import MetricsEndpoint, ReadyEndpoint, live
 from featurestore.server.endpoints.online import OnlineEndpoint
 from featurestore.server.endpoints.push import PushEndpoint
@@ -50,6 +50,7 @@ ROUTES: tuple[RouteSpec, ...] = (
         "GET", "/openapi.json", Permission("read", "catalog"),
         lambda parts: OpenAPIEndpoint(parts, lambda: ROUTES),
     ),
+    RouteSpec("GET", "/", Permission("none"), lambda _: root),
     RouteSpec("GET", "/docs", Permission("none"), lambda _: page),
     RouteSpec("GET", "/docs/{file}", Permission("none"), lambda _: file),
     RouteSpec("GET", "/metrics", Permission("read", "metrics"), lambda parts: MetricsEndpoint(parts.observer, parts.pools)),
