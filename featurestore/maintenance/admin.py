@@ -75,7 +75,7 @@ class Admin:
         Args:
             views: the views, as classes or names, also removed ones; None for all, and for what services answered.
             retention: how long replaced files and the rows of retired versions stay (``"7d"``), instead of the settings
-                ``keep_files_days`` and ``keep_versions_days``. A reader that still uses a removed file must ask again.
+                ``retention.files`` and ``retention.versions``. A reader that still uses a removed file must ask again.
             dry_run: change nothing; report the first step for each history.
 
         Returns:
@@ -350,8 +350,8 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
     from featurestore.maintenance.maintain import Maintenance, Retention
 
     settings = components.settings
-    logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
-    files, versions = timedelta(days=settings.keep_files_days), timedelta(days=settings.keep_versions_days)
+    kept = settings.retention
+    logs = None if kept.logs == "forever" else kept.logs
     return Maintenance(
         settings.project,
         components.ledger,
@@ -362,7 +362,7 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
         components.feature_log,
         components.forgotten,
         components.clock,
-        Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs),
+        Retention(kept.files, kept.versions, logs) if retention is None else Retention(retention, retention, logs),
         components.watched_online.space,
         dry_run=dry_run,
     )
