@@ -42,7 +42,7 @@ def issuer(lasting: Issuer) -> Issuer:
     return lasting
 
 
-def tokens_of(issuer: Issuer, folder: Path, **settings: Any) -> Tokens:
+def tokens_of(issuer: Issuer, folder: Path, /, **settings: Any) -> Tokens:
     given = {"issuer": issuer.url, "audience": AUDIENCE, "grants": GRANTS, "leeway": "5s", **settings}
     return Tokens(load_settings(folder, oidc=given).oidc, utc_now)
 
