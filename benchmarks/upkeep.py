@@ -80,7 +80,8 @@ def _small_runs(kind: str, rows: int) -> float:
 def _fabricate(opened: FeatureStore, folder: Path) -> None:
     """Makes a source's files the history's first run, without what a run writes online."""
     [applied] = opened.catalog.views.values()
-    applied, transform = opened.components.definition_loader.of(applied)
+    bound = opened.components.definition_loader.bind(applied)
+    applied, transform = bound.applied, bound.transform
     table, view = Table.of("bench", applied), applied.spec
     reader = opened.components.open_source(view.source)
     span = reader.span(None, None, START + timedelta(days=1), 2_000_000)

@@ -1,6 +1,7 @@
 """Components: what a project's feature store is made of. Each is made at first use; the one place that opens adapters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from featurestore.adapters import (
@@ -18,7 +19,7 @@ from featurestore.adapters import (
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
-from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.source import Source
 from featurestore.durable import share_with_group
@@ -27,7 +28,6 @@ from featurestore.once import MadeOnce, closed_with_owner, once
 from featurestore.selection.select import Selection, select
 
 if TYPE_CHECKING:
-    from featurestore.definitions.fingerprint import Transform
     from featurestore.engines.base import Engine
     from featurestore.maintenance.check_history import HistoryChecks
     from featurestore.materialization.materializer import Materializer
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from featurestore.materialization.online_trust import WatchedOnline
     from featurestore.materialization.progress import Progress
     from featurestore.materialization.push import Pusher
+    from featurestore.materialization.stores import Stores
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.privacy.guarded_stores import ForgottenFilter
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from featurestore.sources.base import SourceReader
     from featurestore.streams.control import Streams
 
-Fold = Callable[["AppliedView", "Transform | None"], None]
+Fold = Callable[[BoundView], None]
 """Adds what was pushed to a view to its history."""
 
 
@@ -275,27 +276,16 @@ class Components(MadeOnce):
             progress: receives its progress.
             ledger: the ledger that it writes to; the project's by default.
         """
-        from featurestore.materialization.materializer import Materializer
+        from featurestore.materialization.materializer import MaterializeOptions, Materializer
+        from featurestore.materialization.progress import Silence
 
-        stores = (self.settings.project, ledger or self.ledger, self.offline, self.online, self.open_source)
-        return Materializer(
-            *stores,
-            clock=self.clock,
-            chunk_rows=self.settings.chunk_rows,
-            admit=self.forgotten.without_forgotten,
-            sift=self.forgotten.sift,
-            progress=progress,
-            switch=lambda applied, through: self.catalog_cache.switch(
-                applied.spec.name, lambda: self.serving.switch(applied, through)
-            ),
-            trust=self.watched_online,
-            versions=lambda applied: self.catalog_cache.refresh().online_of(applied),
-        )
+        options = MaterializeOptions(self.settings.chunk_rows, progress or Silence())
+        return Materializer(self._stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)
 
     @once
     def pusher(self) -> "Pusher":
         """Pushes rows into both stores."""
-        return self.make_pusher(self.materializer().fold, lambda *_: self.online_repair.begin())
+        return self.make_pusher(self.materializer().fold, lambda view: self.online_repair.begin())
 
     def make_pusher(self, fold: Fold, mend: Fold | None = None) -> "Pusher":
         """Return a pusher.
@@ -306,8 +296,7 @@ class Components(MadeOnce):
         """
         from featurestore.materialization.push import Pusher
 
-        stores = (self.settings.project, self.ledger, self.offline, self.online)
-        return Pusher(*stores, self.open_source, self.forgotten, fold, self.clock, self.watched_online, mend)
+        return Pusher(self._stores(), self.open_source, self.forgotten, fold, mend)
 
     @once
     def streams(self) -> "Streams":
@@ -317,12 +306,17 @@ class Components(MadeOnce):
 
         return Streams(
             lambda: self.catalog_cache.current,
-            self.definition_loader.of,
+            self.definition_loader.bind,
             lambda fold: self.make_pusher(fold, mend=fold),
             self.materializer().fold,
             lambda source, idle: open_stream(source, self.settings.project, idle),
             PendingLimits(self.clock, self.settings.stream.pending_timeout.total_seconds()),
         )
+
+    def _stores(self, ledger: "Ledger | None" = None) -> "Stores":
+        from featurestore.materialization.stores import Stores
+
+        return Stores(self.settings.project, ledger or self.ledger, self.offline, self.online, self.watched_online, self.clock)
 
     def _with_history(self, views: Iterable[AppliedView]) -> set[tuple[str, int]]:
         """Return which of some views have a history."""
@@ -339,3 +333,19 @@ class Components(MadeOnce):
             self.watched_online.forget()
         if self.made("online_reader") is not None:
             self.online_reader.forget_plans()
+
+
+class _ServedVersions:
+    """See ``ServedVersions``."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    def switch(self, applied: AppliedView, through: datetime) -> None:
+        """See ``ServedVersions.switch``."""
+        components = self._components
+        components.catalog_cache.switch(applied.spec.name, lambda: components.serving.switch(applied, through))
+
+    def online_of(self, applied: AppliedView) -> Sequence[AppliedView]:
+        """See ``ServedVersions.online_of``."""
+        return self._components.catalog_cache.refresh().online_of(applied)

@@ -181,7 +181,7 @@ class FeatureStore:
         since = None if start is None else parse_instant(start)
         if parallel < 1:
             raise RequestError(f"parallel={parallel} must be at least 1: it is the number of views to materialize at once.")
-        job, chosen, bind = components.materializer(progress), components.views(views), components.definition_loader.of
+        job, chosen, bind = components.materializer(progress), components.views(views), components.definition_loader.bind
         if since is not None and since.year == 1 and not dry_run:
             # A source that is read again from its beginning goes on without rows that exist nowhere any more.
             for applied in chosen:
@@ -247,7 +247,7 @@ class FeatureStore:
                 raise RequestError(f"View {view.spec.name!r} is on source {other!r}, not on {name!r}: push its rows there.")
         if not chosen:
             raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
-        return PushSummary(components.pusher.push([components.definition_loader.of(view) for view in chosen], frame_of(rows)))
+        return PushSummary(components.pusher.push([components.definition_loader.bind(view) for view in chosen], frame_of(rows)))
 
     # -- data out --------------------------------------------------------------------------------------------------------
 

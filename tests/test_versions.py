@@ -162,8 +162,6 @@ def test_a_rollback_and_back(changed: FeatureStore, clock: Hand) -> None:
     assert everywhere(changed) == FIRST
     with pytest.raises(RollbackError, match="no version that was served before"):
         changed.versions.rollback("v")
-    with pytest.raises(RequestError, match="goes without to="):
-        changed.versions.undo_rollback("v", to=1)
     changed.versions.undo_rollback("v")
     assert everywhere(changed) == SECOND
     changed.versions.rollback("v", to=1)
@@ -432,8 +430,8 @@ def test_what_is_told_of_a_backfill(store: FeatureStore, source: Any) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"chunk": "soon"}, "no length of a span"), ({"chunk": "1d", "dry_run": True}, "leave chunk= out"),
-     ({"parallel": 0}, "the least is 1"), ({"chunk": "1us", "start": "1969-01-01"}, "spans")],
+    [({"chunk": "soon"}, "is not a duration"), ({"chunk": "1d", "dry_run": True}, "leave chunk= out"),
+     ({"parallel": 0}, "must be at least 1"), ({"chunk": "1us", "start": "1969-01-01"}, "spans")],
 )  # fmt: skip
 def test_a_backfill_that_cannot_be(store: FeatureStore, source: Any, options: Any, said: str) -> None:
     store.apply([view_of(source, KEYS, FEATURES)])

@@ -224,6 +224,15 @@ COMMANDS: dict[str, Entry] = {
             "featurestore audit --limit 100 --json",
         ),
     ),
+    "migrate": Entry(
+        "migrate",
+        _WRITE,
+        "Brings the registry's tables to the schema version of this featurestore.",
+        (
+            "featurestore migrate --dry-run",
+            "featurestore migrate --json",
+        ),
+    ),
     "backup": Entry(
         "backup",
         _WRITE,

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.request import RequestSpec
 from featurestore.definitions.service import FeatureService
@@ -66,6 +67,29 @@ class AppliedView:
     spec: ViewSpec
     version: int
     data_version: int
+
+
+@dataclass(frozen=True)
+class BoundView:
+    """An applied view together with its definition: what a job needs to make its rows.
+
+    Args:
+        applied: the view as applied, its source as the definition has it.
+        transform: the definition's transform, which the registry does not keep; None where there is none.
+    """
+
+    applied: AppliedView
+    transform: Transform | None = None
+
+    @property
+    def spec(self) -> ViewSpec:
+        """The view's definition."""
+        return self.applied.spec
+
+    @property
+    def data_version(self) -> int:
+        """The version of its stored values."""
+        return self.applied.data_version
 
 
 @dataclass(frozen=True)

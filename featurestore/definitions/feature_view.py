@@ -2,25 +2,33 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import FunctionType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import polars as pl
 
 from featurestore.clock import check_schedule, format_duration, parse_duration
 from featurestore.definitions.definition_errors import caller_place, member_place, report
+from featurestore.definitions.definition_meta import (
+    DefinitionMeta,
+    Member,
+    declared_members,
+    refuse_instance,
+    unknown_options,
+    without_annotation,
+)
 from featurestore.definitions.entity import RESERVED_COLUMNS, Entity, check_name
 from featurestore.definitions.feature import FeatureField, FeatureSpec, make_feature
 from featurestore.definitions.fingerprint import Transform, meaning_of, source_text
-from featurestore.definitions.reference import FeatureReference, Reference, ViewReference
+from featurestore.definitions.reference import FeatureReference, ViewReference
 from featurestore.definitions.source import CSVSource, ParquetSource, Source
 from featurestore.definitions.window import Aggregation, InputSpec, WindowedField, WindowSpec
 from featurestore.definitions.window_features import COPY, EVENT_ID, ORDER, ROW_HASH, Inputs, WithInputs, windowed_features
 from featurestore.dtypes import read_annotation
-from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.errors import DefinitionError
 
 OnReject = Literal["keep", "fail"]
 
@@ -51,6 +59,11 @@ class ViewSpec:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    def __str__(self) -> str:
+        ttl = f", ttl {format_duration(self.ttl)}" if self.ttl else ""
+        lines = "".join(f"\n  {feature}" for feature in self.features)
+        return f"{self.entity.name} from {self.source.name}{ttl}{lines}"
 
     @property
     def windows(self) -> tuple[WindowSpec, ...]:
@@ -105,40 +118,26 @@ class ViewSpec:
         return {each.name: each.dtype for each in self.features}
 
 
-class FeatureViewMeta(type):
-    """Makes a view's class say helpful things about features it does not have, and print well."""
-
-    __view__: ViewSpec
-    __view_name__: str
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__") or "__view__" not in cls.__dict__:
-            raise AttributeError(name)
-        raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__view__.feature_names)}")
-
-    def __references__(cls) -> tuple[Reference, ...]:
-        return (ViewReference(cls.__view_name__),)
-
-    def __repr__(cls) -> str:
-        if "__view__" not in cls.__dict__:
-            return cls.__name__
-        view = cls.__view__
-        head = f"{cls.__name__}: {view.entity.name} from {view.source.name}"
-        ttl = f", ttl {format_duration(view.ttl)}" if view.ttl else ""
-        lines = "".join(f"\n  {each}" for each in view.features)
-        return head + ttl + lines
-
-
-_OPTIONS = ("entity", "source", "ttl", "schedule", "freshness", "on_reject", "owner", "tags", "name")
 _METHODS = frozenset({"prefix", "on", "transform"})
 
+if TYPE_CHECKING:
+    # NOTE: type checkers do not look at a class's options where its metaclass is not ``type``.
+    class _View: ...
+else:
 
-class FeatureView(metaclass=FeatureViewMeta):
+    class _View(metaclass=DefinitionMeta):
+        """What makes a class a definition."""
+
+
+class FeatureView(_View):
     """The base of every feature view. A subclass is the definition; it is never instantiated.
 
     The class's annotations are the features, its docstring the description, its name in snake case the view's name. A
     static method ``transform`` may turn the source's rows into the features' columns: Polars in, Polars out, row-local
     (S20). It must keep the join keys and the source's time columns.
+
+    A view that subclasses another inherits its features, its transform and its options, but for the name; plain classes beside
+    it may bring features too.
 
     Args:
         entity: what the features are about.
@@ -168,41 +167,53 @@ class FeatureView(metaclass=FeatureViewMeta):
           temp: float | None
     """
 
+    __spec__: ClassVar[str] = "__view__"
     __view__: ClassVar[ViewSpec]
     __view_name__: ClassVar[str]
     __transform__: ClassVar[Transform | None]
     __opaque__: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        entity: Entity | None = None,
+        source: Source | None = None,
+        ttl: str | timedelta | None = None,
+        schedule: str | None = None,
+        freshness: str | timedelta | None = None,
+        on_reject: OnReject = "keep",
+        owner: str = "",
+        tags: Mapping[str, str] | None = None,
+        name: str = "",
+    ) -> None:
         super().__init_subclass__()
+        cls.__options__.pop("name", None)  # type: ignore[attr-defined]  # the metaclass made it; a name is not inherited
         place = caller_place()
         said = f"view {cls.__name__}"
-        faults = [DefinitionError(f"{said}: {problem}", place) for problem in _option_problems(cls, options)]
+        words: dict[str, Any] = {"name": name, "owner": owner, "tags": tags}
+        faults = [DefinitionError(f"{said}: {problem}", place) for problem in (*_word_problems(words), *unknown_options(cls))]
 
         def fault(problem: str, where: str = place) -> None:
             faults.append(DefinitionError(f"{said}: {problem}", where))
 
-        for unknown in options.keys() - set(_OPTIONS):
-            fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
-        entity, source = options.get("entity"), options.get("source")
         if not isinstance(entity, Entity):
             fault(f"entity= must be an Entity; it is {entity!r}.")
         if not isinstance(source, Source):
             fault(f"source= must be a source such as ParquetSource(…); it is {source!r}.")
         transform = _read_transform(cls, fault)
         inputs = Inputs(entity if isinstance(entity, Entity) else None, source if isinstance(source, Source) else None)
-        features = _read_features(cls, inputs, place, faults)
-        name = str(options.get("name") or snake_case(cls.__name__))
+        members = declared_members(cls)
+        features = _read_features(cls, members, inputs, place, faults)
+        name = str(name or snake_case(cls.__name__))
         faults.extend(check_name("feature view", name, place))
         if name != name.lower():
             fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
-        ttl = _checked(parse_duration, options.get("ttl"), "ttl", fault)
+        lasting = _checked(parse_duration, ttl, "ttl", fault)
         windowed = any(each.window for each in features)
         if ttl is not None and windowed:
             fault("ttl= is for latest values; how old an event may be that a windowed feature counts is what its window says.")
-        schedule = _checked(check_schedule, options.get("schedule"), "schedule", fault)
-        freshness = _checked(parse_duration, options.get("freshness"), "freshness", fault)
-        on_reject = options.get("on_reject", "keep")
+        schedule = _checked(check_schedule, schedule, "schedule", fault)
+        promised = _checked(parse_duration, freshness, "freshness", fault)
         if on_reject not in ("keep", "fail"):
             fault(f'on_reject={on_reject!r} is neither "keep" nor "fail".')
         if not faults:
@@ -212,18 +223,16 @@ class FeatureView(metaclass=FeatureViewMeta):
                 transform = WithInputs(transform, source, inputs)  # type: ignore[arg-type]  # checked above
             cls.__transform__ = staticmethod(transform) if transform else None
             cls.__view__ = ViewSpec(
-                name, entity, source, tuple(features), ttl, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
-                inspect.cleandoc(cls.__doc__ or ""), options.get("owner", ""), dict(options.get("tags") or {}), place,
-                tuple(inputs.specs), freshness,
+                name, entity, source, tuple(features), lasting, schedule, on_reject, text, digest,  # type: ignore[arg-type]  # checked above
+                inspect.cleandoc(cls.__doc__ or ""), owner, dict(tags or {}), place, tuple(inputs.specs), promised,
             )  # fmt: skip
         # Of a faulty view too, so that a service that names it while faults are collected is not a second fault.
         cls.__view_name__ = name
-        _set_references(cls, name, features)
+        _set_references(cls, name, members, features)
         report(faults)
 
     def __init__(self) -> None:
-        name = type(self).__name__
-        raise TypeError(f"{name} is a definition and is not instantiated; name its features as {name}.feature.")
+        refuse_instance(self)
 
     @classmethod
     def prefix(cls, prefix: str) -> ViewReference:
@@ -246,15 +255,12 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _option_problems(cls: type, options: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong with what a view is made of, and with its words."""
-    base = next((each for each in cls.__mro__[1:] if "__view_name__" in vars(each)), None)
-    if base is not None:
-        yield f"it is made of the view {base.__name__}, whose features it would not have. Subclass FeatureView, and name them all."
+def _word_problems(words: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with the words about a view."""
     for option in ("name", "owner"):
-        if not isinstance(options.get(option) or "", str):
-            yield f"{option}={options[option]!r} is no text."
-    tags = options.get("tags") or {}
+        if not isinstance(words[option] or "", str):
+            yield f"{option}={words[option]!r} is not text."
+    tags = words["tags"] or {}
     if not isinstance(tags, Mapping) or not all(isinstance(each, str) for pair in tags.items() for each in pair):
         yield f'tags={tags!r} must be texts by name, {{"team": "growth"}}.'
 
@@ -269,36 +275,38 @@ def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option:
         return None
 
 
-def _set_references(cls: type, view: str, features: Sequence[FeatureSpec]) -> None:
+def _set_references(cls: type, view: str, members: Iterable[str], features: Sequence[FeatureSpec]) -> None:
     """Makes a view's attributes the references to its features; that of several windows names them all."""
     windows: dict[str, list[tuple[str, str]]] = {}
     for each in features:
         if each.window is not None:
             setattr(cls, each.name, FeatureReference(view, each.name, label=f"{cls.__name__}.{each.name}"))
             windows.setdefault(each.family, []).append((format_duration(each.window.size), each.name))
-    for feature in inspect.get_annotations(cls):
+    for feature in members:
         if feature not in _METHODS and not feature.startswith("_"):
             known = tuple(windows.get(feature, ()))
             setattr(cls, feature, FeatureReference(view, feature, label=f"{cls.__name__}.{feature}", windows=known))
 
 
-def _read_features(cls: type, inputs: Inputs, place: str, faults: list[DefinitionError]) -> list[FeatureSpec]:
-    annotations = inspect.get_annotations(cls)
+def _read_features(
+    cls: type, members: dict[str, Member], inputs: Inputs, place: str, faults: list[DefinitionError]
+) -> list[FeatureSpec]:
     features: list[FeatureSpec] = []
     taken = {key.lower(): key for key in (*RESERVED_COLUMNS, *(inputs.entity.keys if inputs.entity else ()))}
-    for name, annotation in annotations.items():
+    for name, member in members.items():
         try:
             _check_feature_name(name, inputs.entity, taken)
             taken[name.lower()] = name
-            made = _made_features(name, annotation, cls.__dict__.get(name, FeatureField()), inputs)
+            value = FeatureField() if member.value is None else member.value
+            made = _made_features(name, member.annotation, value, inputs)
             for each in made:
-                if each.name != name and each.name in annotations:
+                if each.name != name and each.name in members:
                     raise DefinitionError(
                         f"its window makes a column {each.name!r}, and so does the attribute of that name. Rename one."
                     )
             features += made
         except DefinitionError as error:
-            where = member_place(place, cls.__name__, name)
+            where = member_place(place, member.owner, name)
             faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
     kinds = {each.window is not None for each in features}
     if len(kinds) > 1:
@@ -308,12 +316,11 @@ def _read_features(cls: type, inputs: Inputs, place: str, faults: list[Definitio
             "or take the value in a window: last(…).over(…)."
         )
         faults.append(DefinitionError(problem, member_place(place, cls.__name__, plain)))
-    for name, value in cls.__dict__.items():
-        if isinstance(value, (FeatureField, WindowedField, Aggregation)) and name not in annotations:
-            where = member_place(place, cls.__name__, name)
-            problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = …"
-            faults.append(DefinitionError(problem, where))
-    if not annotations:
+    for name in without_annotation(cls, members, (FeatureField, WindowedField, Aggregation)):
+        where = member_place(place, cls.__name__, name)
+        problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = …"
+        faults.append(DefinitionError(problem, where))
+    if not members:
         problem = f"view {cls.__name__} has no features; annotate some, as in `temp: float | None`."
         faults.append(DefinitionError(problem, place))
     return features
@@ -341,7 +348,7 @@ def _made_features(name: str, annotation: Any, said: Any, inputs: Inputs) -> lis
 
 
 def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None:
-    given = cls.__dict__.get("transform")
+    given = inspect.getattr_static(cls, "transform", None)
     if given is None:
         return None
     if not isinstance(given, staticmethod):
@@ -360,8 +367,7 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
 def without_words(view: ViewSpec) -> ViewSpec:
     """Returns a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
     features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
-    keys: dict[str, Any] = view.entity.keys
-    entity = Entity(view.entity.name, **keys)
+    entity = Entity(view.entity.name, keys=view.entity.keys)
     source = view.source.without_words()
     return replace(
         view, features=features, entity=entity, source=source, ttl=None, schedule=None, freshness=None, on_reject="keep",

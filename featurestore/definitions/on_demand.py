@@ -1,11 +1,19 @@
 """On-demand views: features computed at request time from other features and from request fields."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from featurestore.definitions.definition_errors import caller_place, member_place, report
+from featurestore.definitions.definition_meta import (
+    DefinitionMeta,
+    Member,
+    declared_members,
+    refuse_instance,
+    unknown_options,
+    without_annotation,
+)
 from featurestore.definitions.entity import RESERVED_COLUMNS, check_name
 from featurestore.definitions.expression import Expression, read_expression
 from featurestore.definitions.feature import FeatureField, FeatureSpec, make_feature
@@ -13,7 +21,7 @@ from featurestore.definitions.feature_view import snake_case
 from featurestore.definitions.reference import FeatureReference, Reference, ViewReference, parse_references
 from featurestore.definitions.request import Request
 from featurestore.dtypes import read_annotation
-from featurestore.errors import DefinitionError, RequestError, did_you_mean
+from featurestore.errors import DefinitionError, RequestError
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class OnDemandSpec:
     def __hash__(self) -> int:
         return hash(self.name)
 
+    def __str__(self) -> str:
+        pairs = zip(self.features, self.expressions, strict=True)
+        lines = "".join(f"\n  {feature.name}: {feature.type_name} = {expression.text}" for feature, expression in pairs)
+        return f"on demand from {', '.join(map(repr, self.inputs))}{lines}"
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features, in their order."""
@@ -56,39 +69,25 @@ class OnDemandSpec:
         return self.expressions[self.feature_names.index(name)]
 
 
-class OnDemandViewMeta(type):
-    """Makes an on-demand view's class say helpful things about features it does not have, and print well."""
-
-    __on_demand__: OnDemandSpec
-    __view_name__: str
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__") or "__on_demand__" not in cls.__dict__:
-            raise AttributeError(name)
-        raise AttributeError(f"{cls.__name__} has no feature {name!r}. {did_you_mean(name, cls.__on_demand__.feature_names)}")
-
-    def __references__(cls) -> tuple[Reference, ...]:
-        return (ViewReference(cls.__view_name__),)
-
-    def __repr__(cls) -> str:
-        if "__on_demand__" not in cls.__dict__:
-            return cls.__name__
-        view = cls.__on_demand__
-        told = zip(view.features, view.expressions, strict=True)
-        lines = "".join(f"\n  {each.name}: {each.type_name} = {expression.text}" for each, expression in told)
-        return f"{cls.__name__}: on demand from {', '.join(map(repr, view.inputs))}{lines}"
-
-
-_OPTIONS = ("inputs", "owner", "tags", "name")
 _METHODS = frozenset({"prefix", "on"})
 
+if TYPE_CHECKING:
+    # NOTE: type checkers do not look at a class's options where its metaclass is not ``type``.
+    class _View: ...
+else:
 
-class OnDemandView(metaclass=OnDemandViewMeta):
+    class _View(metaclass=DefinitionMeta):
+        """What makes a class a definition."""
+
+
+class OnDemandView(_View):
     """The base of every on-demand view. A subclass is the definition; it is never instantiated.
 
     Its features are computed when they are asked for, by the same expressions for one request and for every row of a
     training spine. An expression sees the columns of the inputs, by the names they have in a result, and is row-local (S20):
     what a row's value is does not depend on other rows. Nothing is stored, and only what is asked for is computed.
+
+    A view that subclasses another inherits its inputs and features.
 
     Args:
         inputs: features, views, families of windowed features, other on-demand views and their features, and requests.
@@ -112,50 +111,53 @@ class OnDemandView(metaclass=OnDemandViewMeta):
           long_and_gusty: bool = [(col("gusty")) & ([(col("distance")) > (dyn int: 1000)])]
     """
 
+    __spec__: ClassVar[str] = "__on_demand__"
     __on_demand__: ClassVar[OnDemandSpec]
     __requests__: ClassVar[tuple[type[Request], ...]]
     __view_name__: ClassVar[str]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(
+        cls, *, inputs: Sequence[Any] = (), owner: str = "", tags: Mapping[str, str] | None = None, name: str = ""
+    ) -> None:
         super().__init_subclass__()
+        cls.__options__.pop("name", None)  # type: ignore[attr-defined]  # the metaclass made it; a name is not inherited
         place = caller_place()
         faults: list[DefinitionError] = []
 
         def fault(problem: str) -> None:
             faults.append(DefinitionError(f"on-demand view {cls.__name__}: {problem}", place))
 
-        for unknown in options.keys() - set(_OPTIONS):
-            fault(f"there is no option {unknown!r}. {did_you_mean(unknown, _OPTIONS)}")
-        name = options.get("name") or snake_case(cls.__name__)
+        for problem in unknown_options(cls):
+            fault(problem)
+        name = name or snake_case(cls.__name__)
         faults.extend(check_name("on-demand view", name, place))
         if name != name.lower():
             fault(f"name={name!r} has capitals, which views do not have. Write {name.lower()!r}.")
-        given = options.get("inputs")
-        given = given if isinstance(given, (list, tuple)) else ()
-        inputs: tuple[Reference, ...] = ()
+        given = inputs if isinstance(inputs, (list, tuple)) else ()
+        references: tuple[Reference, ...] = ()
         if not given:
             fault("inputs= must list what the expressions use: inputs=[Weather.gusty, Trip].")
         else:
             try:
-                inputs = parse_references(given, where="in inputs=")
+                references = parse_references(given, where="in inputs=")
             except RequestError as error:
                 fault(str(error))
-        features, expressions = _read_features(cls, place, faults)
+        members = declared_members(cls)
+        features, expressions = _read_features(cls, members, place, faults)
         cls.__view_name__ = name
         cls.__requests__ = tuple(each for each in given if isinstance(each, type) and issubclass(each, Request))
         if not faults:
             cls.__on_demand__ = OnDemandSpec(
-                name, inputs, tuple(features), tuple(expressions), inspect.cleandoc(cls.__doc__ or ""),
-                options.get("owner", ""), dict(options.get("tags") or {}), place,
+                name, references, tuple(features), tuple(expressions), inspect.cleandoc(cls.__doc__ or ""), owner, dict(tags or {}),
+                place,
             )  # fmt: skip
-        for feature in inspect.get_annotations(cls):
+        for feature in members:
             if feature not in _METHODS and not feature.startswith("_"):
                 setattr(cls, feature, FeatureReference(name, feature, label=f"{cls.__name__}.{feature}"))
         report(faults)
 
     def __init__(self) -> None:
-        name = type(self).__name__
-        raise TypeError(f"{name} is a definition and is not instantiated; name its features as {name}.feature.")
+        refuse_instance(self)
 
     @classmethod
     def prefix(cls, prefix: str) -> ViewReference:
@@ -177,11 +179,11 @@ NO_KEYS = (
 )
 
 
-def _read_features(cls: type, place: str, faults: list[DefinitionError]) -> tuple[list[FeatureSpec], list[Expression]]:
-    annotations = inspect.get_annotations(cls)
+def _read_features(
+    cls: type, members: dict[str, Member], place: str, faults: list[DefinitionError]
+) -> tuple[list[FeatureSpec], list[Expression]]:
     features, expressions = [], []
-    for name, annotation in annotations.items():
-        said = cls.__dict__.get(name)
+    for name, (annotation, said, owner) in members.items():
         try:
             if name in RESERVED_COLUMNS or name in _METHODS or name.startswith("_"):
                 raise DefinitionError("the name is the store's own; choose another.")
@@ -192,19 +194,15 @@ def _read_features(cls: type, place: str, faults: list[DefinitionError]) -> tupl
             features.append(make_feature(name, dtype, replace(said, expression=None), nullable=nullable))
             expressions.append(expression)
         except DefinitionError as error:
-            where = member_place(place, cls.__name__, name)
+            where = member_place(place, owner, name)
             faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
-    for name in _without_type(cls, annotations):
+    for name in without_annotation(cls, members, (FeatureField,)):
         where = member_place(place, cls.__name__, name)
         problem = f"feature {cls.__name__}.{name} has no type; write {name}: float | None = Feature(…)."
         faults.append(DefinitionError(problem, where))
-    if not annotations:
+    if not members:
         problem = (
             f"on-demand view {cls.__name__} has no features; write some, as in `far: bool = Feature(pl.col('distance') > 1000)`."
         )
         faults.append(DefinitionError(problem, place))
     return features, expressions
-
-
-def _without_type(cls: type, annotations: Iterable[str]) -> Iterable[str]:
-    return [name for name, value in cls.__dict__.items() if isinstance(value, FeatureField) and name not in annotations]

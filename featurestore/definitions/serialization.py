@@ -78,7 +78,7 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
     try:
         if kind == "entity":
             keys: dict[str, Any] = {key: dtype_from_name(name) for key, name in values.pop("keys")}
-            return Entity(values.pop("name"), **values, **keys)
+            return Entity(values.pop("name"), keys=keys, **values)
         if kind == "source":
             return _source(values)
         if kind == "service":

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.adapters import copy_history, open_eraser, open_gate, open_stream, open_upkeep, remove_history
 from featurestore.components import Components
+from featurestore.definitions.entity import Entity
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.durable import make_folders
 from featurestore.errors import RequestError
+from featurestore.maintenance.backup import Backup
+from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
+from featurestore.maintenance.maintain import Maintenance, MaintenanceReport, Retention, retention_of
+from featurestore.materialization.progress import Progress
+from featurestore.privacy.forget import ForgetReport, Forgetter
+from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
+from featurestore.registry.database import Database
+from featurestore.registry.delete_project import remove_project
+from featurestore.registry.error_scrub import Remains
+from featurestore.registry.migrations import MigrationReport
 
 if TYPE_CHECKING:
-    from featurestore.definitions.entity import Entity
-    from featurestore.maintenance.backup import Backup
-    from featurestore.maintenance.delete_project import DeletionReport, Remover
     from featurestore.maintenance.doctor import DoctorReport
-    from featurestore.maintenance.maintain import Maintenance, MaintenanceReport
-    from featurestore.materialization.progress import Progress
-    from featurestore.privacy.forget import ForgetReport, Forgetter
-    from featurestore.registry.audit_trail import AuditRecord, EntityDigests
 
 _IDLE_SECONDS = 60.0
 """After how long a stream's entries go to another worker; forgetting takes none."""
@@ -57,6 +61,7 @@ class Admin:
             >>> report.is_well, report[0].check, report[0].state
             (True, 'settings', 'ok')
         """
+        # NOTE: what the checks import takes longer than all other commands of this class need.
         from featurestore.maintenance.doctor import examine
         from featurestore.maintenance.project_checks import ProjectChecks
 
@@ -98,8 +103,6 @@ class Admin:
             kind         name                           files   after  merged  removed         bytes   deleted
             history      temps v1                           1       1       0        0             0         0
         """
-        from featurestore.maintenance.maintain import MaintenanceReport, retention_of
-
         components = self._components
         catalog, maintenance = components.catalog_cache.refresh(), make_maintenance(components, retention_of(retention), dry_run)
         names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
@@ -160,8 +163,6 @@ class Admin:
             >>> backup.registry, backup.files
             (True, 0)
         """
-        from featurestore.maintenance.backup import Backup
-
         settings = self._components.settings
         folder = settings.root / Path(target).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -187,14 +188,38 @@ class Admin:
         Raises:
             StoreError: a store cannot be reached; repeating it completes the removal.
         """
-        from featurestore.maintenance.delete_project import tear_down
-
         components = self._components
         report = tear_down(components.settings.project, self._removers(), dry_run=dry_run)
         if not dry_run:
             components.catalog_cache.forget()
             components.watched_online.forget()
         return report
+
+    def migrate(self, *, dry_run: bool = False) -> "MigrationReport":
+        """Bring the registry's tables to the schema version of this featurestore. The first use of a registry does so by itself.
+
+        Args:
+            dry_run: show the version found and what would be done; change nothing. Any other use of the store migrates.
+
+        Returns:
+            The version found, and what was done; print it.
+
+        Raises:
+            RegistryError: the registry is newer than this featurestore, or a migration failed and was undone.
+
+        Example:
+            >>> from featurestore import FeatureStore
+            >>> with FeatureStore(".", project="empty") as store:
+            ...     report = store.admin.migrate()
+            >>> report.newest
+            3
+        """
+        settings = self._components.settings
+        database = Database(settings.registry, settings.root)
+        try:
+            return database.migrate(dry_run=dry_run)
+        finally:
+            database.close()
 
     # -- privacy ---------------------------------------------------------------------------------------------------------
 
@@ -291,22 +316,16 @@ class Admin:
             >>> record.action, record.what
             ('apply', {'revision': 1, 'changed': ['entity airport 1']})
         """
-        from featurestore.registry.audit_trail import records
-
         return records(self._components.registry, limit)
 
     @property
     def entity_digests(self) -> "EntityDigests":
         """The keyed digests by which audit logs name entities: ``store.admin.entity_digests.of("user", {"id": 42})``."""
-        from featurestore.registry.audit_trail import EntityDigests
-
         return EntityDigests(self._components.registry)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
     def _removers(self) -> "Mapping[str, Remover]":
-        from featurestore.registry.delete_project import remove_project
-
         components = self._components
         return {
             "offline store": lambda dry_run: remove_history(components.settings, dry_run=dry_run),
@@ -324,9 +343,6 @@ class Admin:
         return self._components.online.delete(space)
 
     def _forgetter(self) -> "Forgetter":
-        from featurestore.privacy.forget import Forgetter
-        from featurestore.registry.error_scrub import Remains
-
         components = self._components
         settings = components.settings
         streams = {
@@ -347,8 +363,6 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
         retention: how long replaced files and retired versions stay; as the settings say, if None.
         dry_run: whether nothing is changed.
     """
-    from featurestore.maintenance.maintain import Maintenance, Retention
-
     settings = components.settings
     kept = settings.retention
     logs = None if kept.logs == "forever" else kept.logs

@@ -74,7 +74,7 @@ class ProjectChecks:
                 continue
             last = components.ledger.latest(name, applied.data_version)
             if last is not None and last.state in ("running", "committed"):
-                job.materialize(*components.definition_loader.of(applied), start=None, end=components.clock())
+                job.materialize(components.definition_loader.bind(applied), start=None, end=components.clock())
                 yield Finding(f"repair: {name}", "ok", f"run {last.seq} is completed")
             written, served = job.rebuilder.rebuild(applied), catalog.served[name]
             if served.data_version != applied.data_version:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from featurestore.clock import from_micros, to_micros
-from featurestore.definitions.catalog import AppliedView
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.definitions.source import Source
 from featurestore.errors import RequestError
 from featurestore.materialization.materializer import Materializer
@@ -46,7 +45,7 @@ class Backfill:
     def run(
         self,
         views: Sequence[AppliedView],
-        define: Callable[[AppliedView], tuple[AppliedView, Transform | None]],
+        bind: Callable[[AppliedView], BoundView],
         *,
         start: datetime | None,
         end: datetime,
@@ -57,7 +56,7 @@ class Backfill:
 
         Args:
             views: the views as applied.
-            define: returns a view with its definition's source and transform.
+            bind: returns a view with its definition.
             start: the first instant; None for the source's first row.
             end: the last instant, inclusive.
             chunk: how long a span is, in microseconds.
@@ -69,27 +68,16 @@ class Backfill:
         """
         job = self.job.sharing(parallel, Silence())
 
-        def one(applied: AppliedView, transform: Transform | None) -> ViewSummary:
-            return self._view(job, applied, transform, start, end, chunk)
+        return each_view(views, bind, lambda view: self._view(job, view, start, end, chunk), parallel)
 
-        return each_view(views, define, one, parallel)
-
-    def _view(
-        self,
-        job: Materializer,
-        applied: AppliedView,
-        transform: Transform | None,
-        start: datetime | None,
-        end: datetime,
-        chunk: int,
-    ) -> ViewSummary:
-        view, progress = applied.spec, self.progress or Silence()
-        summary = job.resume(applied, transform)
-        first, last = self._first(applied, start, chunk), to_micros(end)
+    def _view(self, job: Materializer, view: BoundView, start: datetime | None, end: datetime, chunk: int) -> ViewSummary:
+        name, progress = view.spec.name, self.progress or Silence()
+        summary = job.resume(view)
+        first, last = self._first(view.applied, start, chunk), to_micros(end)
         if first is None:
-            return summary.plus(job.materialize(applied, transform, start=None, end=end))
+            return summary.plus(job.materialize(view, start=None, end=end))
         todo = spans(first, last, chunk)
-        done = self.ledger.backfilled(view.name, applied.data_version)
+        done = self.ledger.backfilled(name, view.data_version)
         if start is None:
             # Each reads on from the one before; the last is looked at in any case, for what is new.
             through = max((until for since, until in done if since is None), default=first - 1)
@@ -97,12 +85,12 @@ class Backfill:
         else:
             over = [span for span in todo if span in done]
         for number, span in enumerate(todo):
-            progress.step(view.name, "backfill", number, len(todo))
+            progress.step(name, "backfill", number, len(todo))
             if span not in over:
                 since, until = None if start is None else from_micros(span[0]), from_micros(span[1])
                 note = {"backfill": [None if start is None else span[0], span[1]]}
-                summary = summary.plus(job.materialize(applied, transform, start=since, end=until, note=note))
-        progress.step(view.name, "backfill", len(todo), len(todo))
+                summary = summary.plus(job.materialize(view, start=since, end=until, note=note))
+        progress.step(name, "backfill", len(todo), len(todo))
         return summary
 
     def _first(self, applied: AppliedView, start: datetime | None, chunk: int) -> int | None:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from featurestore.definitions.catalog import AppliedView
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.errors import DamagedHistoryError, DefinitionError, FeatureStoreError, MaterializeError, SourceError
 from featurestore.materialization.results import ViewSummary
 
@@ -14,15 +13,15 @@ OF_ONE_VIEW = (SourceError, DefinitionError, MaterializeError, DamagedHistoryErr
 
 def each_view(
     views: Sequence[AppliedView],
-    define: Callable[[AppliedView], tuple[AppliedView, Transform | None]],
-    do: Callable[[AppliedView, Transform | None], ViewSummary],
+    bind: Callable[[AppliedView], BoundView],
+    do: Callable[[BoundView], ViewSummary],
     parallel: int,
 ) -> list[ViewSummary]:
     """Does something with each view, some at once; one that fails does not keep the others from being done.
 
     Args:
         views: the views as applied.
-        define: returns a view with its definition's source and transform.
+        bind: returns a view with its definition.
         do: does it.
         parallel: how many at once.
 
@@ -37,8 +36,7 @@ def each_view(
         if stopped:
             return None
         try:
-            applied, transform = define(view)
-            return do(applied, transform)
+            return do(bind(view))
         except OF_ONE_VIEW as error:
             failed.append(error)
         except FeatureStoreError as error:

@@ -18,27 +18,24 @@ import polars as pl
 
 from featurestore.access.pii import without_unkeyed
 from featurestore.access.redaction import discreetly
-from featurestore.clock import Clock, to_micros
-from featurestore.definitions.catalog import AppliedView
+from featurestore.clock import to_micros
+from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.source import Source
 from featurestore.definitions.window_features import EVENT_ID, WithInputs
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
-from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.online_writer import LatestWriter, Written
 from featurestore.materialization.results import PushedView
-from featurestore.offline.base import Appended, OfflineStore, Table
-from featurestore.online.base import OnlineStore
+from featurestore.materialization.stores import OpenSource, Stores
+from featurestore.offline.base import Appended, Table
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
-from featurestore.registry.ledger import Ledger
 from featurestore.retrieval.online_result import CLOCK_SKEW
 from featurestore.retrieval.spine import reading_spine, to_frame
 from featurestore.row_codec import wire_dtype
 from featurestore.rows.pushed import in_source_form, without_unknown
 from featurestore.rows.total_order import EVENT
 from featurestore.rows.transform import TransformResult, shape_rows, stack_rejects
-from featurestore.sources.base import SourceReader
 from featurestore.windows.tiles import TileLayout
 from featurestore.windows.writer import WindowWriter
 
@@ -55,9 +52,8 @@ _PUSHES = 0
 class _Given:
     """What a push brings to one view."""
 
-    applied: AppliedView
+    view: BoundView
     table: Table
-    transform: Transform | None
     shaped: TransformResult
     waiting: int
     seconds: float
@@ -67,53 +63,41 @@ class Pusher:
     """Pushes rows.
 
     Args:
-        project: whose views.
-        ledger: the ledger of runs.
-        offline: where the history goes.
-        online: where the values go.
+        stores: where rows go.
         open_source: opens a source's reader.
-        keeper: tells who is forgotten.
+        keeper: knows who is forgotten.
         fold: adds a view's log to its history.
-        clock: tells the present.
-        trust: tells whether what is online can be built upon.
-        mend: writes a view's values online where some may be lost; None where that is left to others.
+        mend: writes a view's values online if some may be lost; None if that is left to others.
     """
 
     def __init__(
         self,
-        project: str,
-        ledger: Ledger,
-        offline: OfflineStore,
-        online: OnlineStore,
-        open_source: Callable[[Source], SourceReader],
+        stores: Stores,
+        open_source: OpenSource,
         keeper: ForgottenFilter,
-        fold: Callable[[AppliedView, Transform | None], None],
-        clock: Clock,
-        trust: Trust | None = None,
-        mend: Callable[[AppliedView, Transform | None], None] | None = None,
+        fold: Callable[[BoundView], None],
+        mend: Callable[[BoundView], None] | None = None,
     ) -> None:
-        self._project = project
-        self._ledger = ledger
-        self._offline = offline
-        self._online = online
+        self._project = stores.project
+        self._ledger = stores.ledger
+        self._offline = stores.offline
         self._open_source = open_source
         self._fold = fold
-        self._clock = clock
+        self._clock = stores.clock
         self._keeper = keeper
-        self._trust = trust or TrustedOnline(project)
+        self._trust = stores.trust
         self._mend = mend
-        self._windows = WindowWriter(project, offline, online, clock, trust)
-        self._latest = LatestWriter(project, offline, online, clock, trust)
+        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust
+        self._windows = WindowWriter(*places)
+        self._latest = LatestWriter(*places)
         self._tried: dict[str, Transform] = {}
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
-    def push(
-        self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, *, until: int | None = None
-    ) -> list[PushedView]:
+    def push(self, views: Sequence[BoundView], rows: pl.DataFrame, *, until: int | None = None) -> list[PushedView]:
         """Pushes rows of a source into the views on it; when it returns, an online read and training see them.
 
         Args:
-            views: views as applied, all on the source, and their transforms.
+            views: the views, all on the source.
             rows: the rows.
             until: the latest effective available time that is known, in microseconds; what this machine's clock says, if None.
                 Rows beyond it wait: they are not stored, and are to be pushed again (S18).
@@ -125,32 +109,29 @@ class Pusher:
             StoreError: a store cannot be reached; pushing the rows again completes it.
         """
         latest = to_micros(self._clock()) + CLOCK_SKEW if until is None else until
-        return discreetly([applied.spec for applied, _ in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
+        return discreetly([view.spec for view in views], lambda: self._push(views, rows, latest), lambda: rows.columns)
 
-    def _push(self, views: Sequence[tuple[AppliedView, Transform | None]], rows: pl.DataFrame, latest: int) -> list[PushedView]:
-        in_form = [self._in_source_form(rows, applied.spec.source_as_read) for applied, _ in views]
+    def _push(self, views: Sequence[BoundView], rows: pl.DataFrame, latest: int) -> list[PushedView]:
+        in_form = [self._in_source_form(rows, view.spec.source_as_read) for view in views]
         # NOTE: who is forgotten is asked once for all views, and not while their transforms run: forgetting waits for who asked.
         with self._keeper.passing():
-            sifted = [self._keeper.sift(each, applied.spec) for (applied, _), each in zip(views, in_form, strict=True)]
-        shaped = [
-            self._shaped(applied, transform, each, rows.height, latest)
-            for (applied, transform), each in zip(views, sifted, strict=True)
-        ]
+            sifted = [self._keeper.sift(each, view.spec) for view, each in zip(views, in_form, strict=True)]
+        shaped = [self._shaped(view, each, rows.height, latest) for view, each in zip(views, sifted, strict=True)]
         with self._keeper.passing():
-            given = [replace(each, shaped=self._keeper.without_forgotten(each.shaped, each.applied.spec)) for each in shaped]
+            given = [replace(each, shaped=self._keeper.without_forgotten(each.shaped, each.view.spec)) for each in shaped]
             kept = [self._keep_rejected(each) for each in given]
             for each, place in zip(given, kept, strict=True):
-                if place and each.applied.spec.on_reject == "fail":
-                    raise RejectedRowsError(each.applied.spec.name, each.shaped.reasons, place)
+                if place and each.view.spec.on_reject == "fail":
+                    raise RejectedRowsError(each.view.spec.name, each.shaped.reasons, place)
             # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
-            doubted = [self._trust.doubted(each.applied) for each in given]
+            doubted = [self._trust.doubted(each.view.applied) for each in given]
             written = [self._write(each, rows.height) for each in given]
         for each, (_, grown) in zip(given, written, strict=True):
             if grown:
-                self._fold(each.applied, each.transform)
+                self._fold(each.view)
         for each, doubt in zip(given, doubted, strict=True):
-            if self._mend is not None and (doubt or self._trust.doubted(each.applied)):
-                self._mend(each.applied, each.transform)
+            if self._mend is not None and (doubt or self._trust.doubted(each.view.applied)):
+                self._mend(each.view)
         return [pushed for pushed, _ in written]
 
     def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:
@@ -169,16 +150,16 @@ class Pusher:
         self._schemas[name] = (source, schema)
         return in_source_form(rows, source, schema)
 
-    def _shaped(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame, pushed: int, until: int) -> _Given:
+    def _shaped(self, view: BoundView, rows: pl.DataFrame, pushed: int, until: int) -> _Given:
         began = time.perf_counter()
-        self._try(applied, transform, rows)
-        shaped = shape_rows(rows, applied.spec, transform).without(pushed - rows.height)
+        self._try(view, rows)
+        shaped = shape_rows(rows, view.spec, view.transform).without(pushed - rows.height)
         known, waiting = without_unknown(shaped, until)
-        return _Given(applied, Table.of(self._project, applied), transform, known, waiting, time.perf_counter() - began)
+        return _Given(view, Table.of(self._project, view.applied), known, waiting, time.perf_counter() - began)
 
-    def _try(self, applied: AppliedView, transform: Transform | None, rows: pl.DataFrame) -> None:
+    def _try(self, bound: BoundView, rows: pl.DataFrame) -> None:
         """Tries a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
-        view = applied.spec
+        view, transform = bound.spec, bound.transform
         if transform is None or self._tried.get(view.name) is transform:
             return
         if isinstance(transform, WithInputs) and transform.is_plain:
@@ -193,7 +174,7 @@ class Pusher:
         """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
         if not given.shaped.rejected:
             return ""
-        frame = without_unkeyed(stack_rejects(given.shaped.rejected), given.applied.spec)
+        frame = without_unkeyed(stack_rejects(given.shaped.rejected), given.view.spec)
         # NOTE: as they are written. A time that was rejected for its year is nothing that Python can say.
         plain = frame.select(pl.col(name).cast(wire_dtype(dtype)) for name, dtype in frame.schema.items())
         digest = blake2b(repr(plain.to_dict(as_series=False)).encode(), digest_size=6).digest()
@@ -202,7 +183,7 @@ class Pusher:
     def _write(self, given: _Given, read: int) -> tuple[PushedView, bool]:
         """Writes a view's rows; returns what became of them, and whether its log has grown so much that it is to be folded."""
         began = time.perf_counter()
-        applied, rows = given.applied, given.shaped.rows
+        applied, rows = given.view.applied, given.shaped.rows
         appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
         online, tied = Written(self._write_windows(given, appended)) if applied.spec.windows else self._write_latest(given)
         new, reasons = appended.rows.height, given.shaped.reasons
@@ -215,10 +196,10 @@ class Pusher:
 
     def _write_latest(self, given: _Given) -> Written:
         # All of the rows, known ones too: the greatest wins, so nothing is changed but what a killed push has left.
-        return self._latest.write_rows(given.applied, given.shaped.rows)
+        return self._latest.write_rows(given.view.applied, given.shaped.rows)
 
     def _write_windows(self, given: _Given, appended: Appended) -> int:
-        applied, log = given.applied, self._offline.log
+        applied, log = given.view.applied, self._offline.log
         written = 0
         for seq in appended.segments:
             rows = log.read(given.table, seq)

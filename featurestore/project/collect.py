@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.catalog import AppliedView, BoundView, Catalog
 from featurestore.definitions.definition_errors import collect_faults
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.entity import Entity
-from featurestore.definitions.feature_view import FeatureView, FeatureViewMeta
-from featurestore.definitions.fingerprint import Transform
-from featurestore.definitions.on_demand import OnDemandView, OnDemandViewMeta
+from featurestore.definitions.feature_view import FeatureView
+from featurestore.definitions.on_demand import OnDemandView
 from featurestore.definitions.request import Request
 from featurestore.definitions.serialization import Spec, data_digest
 from featurestore.definitions.service import FeatureService
@@ -57,7 +57,7 @@ class Definitions:
             {**self.on_demand, **later.on_demand},
         )
 
-    def of(self, applied: AppliedView, folder: Path) -> tuple[AppliedView, Transform | None]:
+    def bind(self, applied: AppliedView, folder: Path) -> BoundView:
         """Returns a view as applied, with the source and the transform that its definition has.
 
         Args:
@@ -78,20 +78,20 @@ class Definitions:
                     f"definitions are ({folder}), or apply it in this process first."
                 )
             if not view.windows:
-                return applied, None
+                return BoundView(applied)
             transform = transform_of(view.source, view.inputs, view.features)
             if transform is None:
                 raise DefinitionError(
                     f"view {view.name!r} aggregates expressions, which live in its definition, and that is not here. Run this "
                     f"where the definitions are ({folder}), or apply it in this process first."
                 )
-            return applied, transform
+            return BoundView(applied, transform)
         if data_digest(defined.__view__) != data_digest(view):
             raise DefinitionError(
                 f"view {view.name!r} is defined otherwise than it was applied. Look at the plan (featurestore plan), and apply it.",
                 defined.__view__.place,
             )
-        return replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__
+        return BoundView(replace(applied, spec=replace(view, source=defined.__view__.source)), defined.__transform__)
 
 
 def load_definitions(folder: Path, root: Path | None = None) -> Definitions:
@@ -289,10 +289,8 @@ def _shared_names(definitions: Definitions, catalog: Catalog | None, root: Path 
 
 def _spec_of(item: Any) -> Any:
     """Returns what the registry keeps of a definition."""
-    if isinstance(item, FeatureViewMeta):
-        return item.__view__
-    if isinstance(item, OnDemandViewMeta):
-        return item.__on_demand__
+    if isinstance(item, DefinitionMeta):
+        return getattr(item, item.__spec__)
     return item.__request__ if isinstance(item, type) and issubclass(item, Request) else item
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from featurestore.definitions.catalog import AppliedView, Catalog
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import AppliedView, BoundView, Catalog
 from featurestore.errors import DefinitionError, UnknownAggregateError
 from featurestore.forking import tell_of_forks
 from featurestore.project.collect import Definitions, collect_definitions, load_definitions
@@ -54,21 +53,21 @@ class DefinitionLoader:
             else:
                 self._loaded, self._given = definitions, Definitions()
 
-    def of(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
-        """Returns a view with its definition's source and transform. Raises as ``Definitions.of`` and ``load``."""
+    def bind(self, applied: AppliedView) -> BoundView:
+        """Returns a view with its definition's source and transform. Raises as ``Definitions.bind`` and ``load``."""
         with self._lock:
-            return self._of(applied)
+            return self._bind(applied)
 
-    def _of(self, applied: AppliedView) -> tuple[AppliedView, Transform | None]:
+    def _bind(self, applied: AppliedView) -> BoundView:
         if self._loaded is None and applied.spec.name not in self._given.views and self._folder.is_dir():
             self._loaded = self.load(None)
         try:
-            return self._known().of(applied, self._folder)
+            return self._known().bind(applied, self._folder)
         except DefinitionError:
             if self._loaded is None or not self._folder.is_dir():
                 raise
         self._loaded = self.load(None)  # another process may have applied what is in the folder by now
-        return self._known().of(applied, self._folder)
+        return self._known().bind(applied, self._folder)
 
     def _known(self) -> Definitions:
         return self._given if self._loaded is None else self._loaded.merged(self._given)

@@ -1,5 +1,6 @@
-"""The registry's database: transactions, tables created at first use, and errors that say what to do."""
+"""The registry's database: transactions, tables made or migrated at first use, and errors that say what to do."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,12 +13,22 @@ from sqlalchemy import Connection, Table, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_file, settle
 from featurestore.errors import RegistryError
 from featurestore.forking import tell_of_forks
 from featurestore.registry import schema as tables
+from featurestore.registry.migrations import (
+    Migration,
+    MigrationReport,
+    make_missing_tables,
+    pending,
+    schema_version,
+    write_version,
+)
 from featurestore.registry.schema import BUSY_SECONDS, METADATA, SCHEMA_VERSION, open_engine
 
+_log = logging.getLogger("featurestore")
 _ADVISORY_LOCK = 0x66656174  # any number will do, if it is always the same one
 _TRIES = 1_000
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -30,6 +41,7 @@ class Database:
     Args:
         url: ``sqlite:///path`` or ``postgresql+psycopg://…``.
         root: the folder at which a relative path starts.
+        clock: tells when the tables are migrated.
 
     Raises:
         ConfigError: the address is of another form.
@@ -38,8 +50,9 @@ class Database:
 
     tables = tables
 
-    def __init__(self, url: str, root: Path) -> None:
+    def __init__(self, url: str, root: Path, clock: Clock = utc_now) -> None:
         self._engine = open_engine(url, root)
+        self._clock = clock
         self._is_file = self._engine.dialect.name == "sqlite"
         self._lock = Lock()
         self._prepared = False
@@ -91,6 +104,20 @@ class Database:
                 raise RegistryError(f"The registry {self.address} cannot be copied to {path}: {error}.") from error
         return True
 
+    def migrate(self, *, dry_run: bool = False) -> MigrationReport:
+        """Bring the tables to the schema version of this program, as the first use does by itself.
+
+        Args:
+            dry_run: change nothing, and make no file; report what would be done.
+
+        Raises:
+            RegistryError: the tables are of a newer version; or a migration failed, and they are at the version before it.
+        """
+        with self._lock:
+            version = self._version()
+            steps = pending(version) if dry_run else self._prepare()
+            return MigrationReport(self.address, version, SCHEMA_VERSION, tuple(steps), dry_run)
+
     def scrub(self) -> None:
         """Takes what was deleted or replaced out of the database's files, as far as they are ours to write.
 
@@ -130,59 +157,77 @@ class Database:
             yield connection
 
     def _ready(self) -> None:
-        """Makes the file and the tables, where they are not there yet; several processes may do so at once."""
+        """Make the file and the tables where they are missing, and migrate those of before; several processes may do so at once."""
         with self._lock:
-            if self._prepared:
-                return
-            if self._is_file:
-                self._prepare_file(Path(str(self._engine.url.database)))
-            with self._transaction("BEGIN") as connection:
-                complete = METADATA.tables.keys() <= set(inspect(connection).get_table_names()) and self._is_current(connection)
-            if not complete:
-                self._make_tables()
-            self._prepared = True
+            if not self._prepared:
+                self._prepare()
 
-    def _is_current(self, connection: Connection) -> bool:
-        """Tells whether the tables have the columns of this version.
+    def _prepare(self) -> list[Migration]:
+        """Do what ``_ready`` does, and return the migrations that ran here."""
+        if self._is_file:
+            self._prepare_file(Path(str(self._engine.url.database)))
+        with self._transaction("BEGIN") as connection:
+            is_current = self._known_version(connection) == SCHEMA_VERSION
+            is_whole = METADATA.tables.keys() <= set(inspect(connection).get_table_names())
+        steps: list[Migration] = []
+        while not (is_current and is_whole):
+            step, version = self._migrate_once()
+            steps += [] if step is None else [step]
+            is_current = is_whole = version == SCHEMA_VERSION
+        self._prepared = True
+        return steps
 
-        Raises:
-            RegistryError: they are of a later version.
-        """
-        version = connection.execute(select(func.max(tables.schema.c.version))).scalar()
-        if version is not None and version > SCHEMA_VERSION:
-            raise RegistryError(
-                f"The registry {self.address} is of version {version}; this featurestore reads versions up to {SCHEMA_VERSION}. "
-                "Upgrade featurestore here: pip install --upgrade featurestore."
-            )
-        return bool(version == SCHEMA_VERSION)
-
-    def _make_tables(self) -> None:
+    def _migrate_once(self) -> tuple[Migration | None, int]:
+        """Run the first migration that is pending, or make the missing tables where none is; return it and the version reached."""
         with self._transaction(_WRITING) as connection:
             if not self._is_file:
-                # PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two do it at once.
+                # NOTE: PostgreSQL's CREATE TABLE IF NOT EXISTS fails where two do it at once.
                 connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            METADATA.create_all(connection)
-            if not self._is_current(connection):
-                self._add_columns(connection)
-                connection.execute(tables.schema.delete())
-                connection.execute(tables.schema.insert().values(version=SCHEMA_VERSION))
+            # Only now: another process may have migrated while this one waited for the lock.
+            version = self._known_version(connection)
+            step = next(iter(pending(version)), None)
+            reached = SCHEMA_VERSION if step is None else step.version
+            if step is not None:
+                self._run(step, version, connection)
+            if reached != version:
+                write_version(connection, reached, to_micros(self._clock()))
+            if reached == SCHEMA_VERSION:
+                make_missing_tables(connection, self.address)
+        if step is not None:
+            _log.info("The registry %s is at schema version %d now: %s.", self.address, reached, step.summary)
+        return step, reached
 
-    def _add_columns(self, connection: Connection) -> None:
-        """Adds the columns that a registry of an earlier version lacks. They may be null, so that one may go on to write it."""
-        there = inspect(connection)
-        prepared = connection.dialect.identifier_preparer
-        for table in METADATA.sorted_tables:
-            names = {column["name"] for column in there.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in names and not column.nullable:
-                    raise RegistryError(
-                        f"The registry {self.address} cannot be used: no such column: {table.name}.{column.name}. "
-                        "Is it one of featurestore?"
-                    )
-                if column.name not in names:
-                    dtype = column.type.compile(connection.dialect)
-                    place = f"{prepared.format_table(table)} ADD COLUMN {prepared.format_column(column)} {dtype}"
-                    connection.exec_driver_sql(f"ALTER TABLE {place}")
+    def _run(self, step: Migration, version: int, connection: Connection) -> None:
+        try:
+            step.run(connection)
+        except SQLAlchemyError as error:
+            cause = "Other processes use its tables: stop schedulers and streams" if _busy(error) else "Remove the cause"
+            raise RegistryError(
+                f"The registry {self.address} could not be migrated from schema version {version} to {step.version} "
+                f"({step.summary}): {self._reason(error)}. It is at version {version} as before, with all its rows. "
+                f"{cause}, then run: featurestore migrate"
+            ) from error
+
+    def _version(self) -> int:
+        """Return the tables' version, making nothing; 0 where none are there."""
+        if self._is_file and not Path(str(self._engine.url.database)).exists():
+            return 0
+        with self._transaction("BEGIN") as connection:
+            return self._known_version(connection)
+
+    def _known_version(self, connection: Connection) -> int:
+        """Return the tables' version.
+
+        Raises:
+            RegistryError: it is newer than this program.
+        """
+        version = schema_version(connection)
+        if version > SCHEMA_VERSION:
+            raise RegistryError(
+                f"The registry {self.address} is at schema version {version}; this featurestore knows versions up to "
+                f"{SCHEMA_VERSION}. Upgrade featurestore here: pip install --upgrade featurestore."
+            )
+        return version
 
     def _prepare_file(self, path: Path) -> None:
         try:
@@ -208,11 +253,14 @@ class Database:
         except SQLAlchemyError as error:
             raise RegistryError(self._explain(error)) from error
 
-    def _explain(self, error: SQLAlchemyError) -> str:
+    def _reason(self, error: SQLAlchemyError) -> str:
+        """Return what the database said, in one line and without the password."""
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0].rstrip(".")
         password = self._engine.url.password
-        if password:
-            reason = reason.replace(str(password), "***")
+        return reason.replace(str(password), "***") if password else reason
+
+    def _explain(self, error: SQLAlchemyError) -> str:
+        reason = self._reason(error)
         if _busy(error):
             advice = ", or use PostgreSQL (registry=) where many write at once" if self._is_file else ""
             return (

@@ -152,7 +152,7 @@ class Ledger:
         """
         key = {"project": self._registry.project, "view": view, "data_version": data_version, "seq": seq}
         fresh = {
-            "state": "running", "span": _encode(span), "reasons": "{}", "attempts": 1, "error": "",
+            "state": "running", "span": _encode(span), "backfill": _backfill_of(span), "reasons": "{}", "attempts": 1, "error": "",
             "rows_read": 0, "rows_written": 0, "rows_rejected": 0, "rows_online": 0,
             "started_at": to_micros(self._registry.clock()),
         }  # fmt: skip
@@ -236,11 +236,14 @@ class Ledger:
         """
         run = self._run
         mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
+        done, plain = mine & (run.c.state == "done"), run.select().with_only_columns
         with self._database.reading() as connection:
-            rows = connection.execute(run.select().where(mine & (run.c.state == "done") & run.c.span.like("%backfill%"))).all()
-        # However JSON is laid out, and whatever else a span says: what is looked for by its text is judged by what it holds.
-        told = [_decode(row.span, _what(view, data_version, row.seq)).get("backfill") for row in rows]
-        return {(first, last) for first, last in (each for each in told if isinstance(each, list))}
+            noted = connection.execute(plain(run.c.seq, run.c.backfill).where(done & (run.c.backfill != ""))).all()
+            # NOTE: a program of before leaves the column null in the rows that it writes, and has the bounds in the span alone.
+            older = connection.execute(plain(run.c.seq, run.c.span).where(done & run.c.backfill.is_(None))).all()
+        texts = {row.seq: row.backfill for row in noted}
+        texts |= {row.seq: _backfill_of(_decode(row.span, _what(view, data_version, row.seq))) for row in older}
+        return {_bounds(text, _what(view, data_version, seq)) for seq, text in texts.items() if text}
 
     def runs(self, view: str | None = None, limit: int = 50, state: State | None = None) -> list[Run]:
         """Returns the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""
@@ -323,7 +326,7 @@ def _columns(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(row: "Row[Any]") -> Run:
-    values = {name: value for name, value in row._mapping.items() if name != "project"}
+    values = {name: value for name, value in row._mapping.items() if name not in ("project", "backfill")}
     what = _what(row.view, row.data_version, row.seq)
     finished = None if row.finished_at is None else from_micros(row.finished_at)
     decoded = {"span": _decode(row.span, what), "reasons": _decode(row.reasons, what)}
@@ -337,6 +340,19 @@ def _encode(body: dict[str, Any]) -> str:
 def _decode(text: str, what: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise RegistryError(f"{what} cannot be read from the registry: {error}. Restore the registry from a backup.") from error
+
+
+def _backfill_of(span: dict[str, Any]) -> str:
+    """Return the bounds of the backfill that a run is part of as the column has them; empty for a run of none."""
+    bounds = span.get("backfill")
+    return msgspec.json.encode(bounds).decode() if isinstance(bounds, list) else ""
+
+
+def _bounds(text: str, what: str) -> tuple[int | None, int]:
+    try:
+        return msgspec.json.decode(text, type=tuple[int | None, int])
     except msgspec.MsgspecError as error:
         raise RegistryError(f"{what} cannot be read from the registry: {error}. Restore the registry from a backup.") from error
 

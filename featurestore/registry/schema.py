@@ -46,8 +46,13 @@ project = Table(
 The stamp tells a registry that was restored, or made anew, from the one that readers have seen: numbers alone may be the same.
 """
 
-schema = Table("featurestore_schema", METADATA, Column("version", Integer, primary_key=True, autoincrement=False))
-"""The version of these tables: one row. A registry without the table is of version 1."""
+schema = Table(
+    "featurestore_schema",
+    METADATA,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("migrated_at", BigInteger),
+)
+"""The version of these tables, and when they got it: one row. A registry without the table is of version 1."""
 
 spec = Table(
     "featurestore_spec",
@@ -82,8 +87,13 @@ run = Table(
     Column("finished_at", BigInteger),
     Column("attempts", Integer, nullable=False),
     Column("error", Text, nullable=False),
+    Column("backfill", Text),
 )
-"""A row for each materialization run. Instants, here and above, are microseconds since the epoch."""
+"""A row for each materialization run. Instants, here and above, are microseconds since the epoch.
+
+``backfill`` has the bounds of the backfill that the run is part of, as JSON, and is empty for other runs. It is null where a
+program wrote the row that knows schema version 2 at most: then the bounds are looked for in the span, which has them too.
+"""
 
 Index("featurestore_run_started", run.c.project, run.c.started_at)
 
@@ -237,8 +247,8 @@ Index("featurestore_audit_at", audit.c.project, audit.c.at)
 BUSY_SECONDS = 30
 """How long a SQLite registry waits for another process to finish writing."""
 
-SCHEMA_VERSION = 2
-"""The version of these tables. It rises when columns are added, so that a registry of before gets them."""
+SCHEMA_VERSION = 3
+"""The version of these tables. It rises with every change of a table that was there; ``migrations.py`` has what leads to it."""
 
 _CONNECT_SECONDS = 10
 _IDLE_SECONDS = 10

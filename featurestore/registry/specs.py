@@ -273,9 +273,13 @@ def read_view(name: str, version: int, body: str) -> ViewSpec:
 
 
 def _read(row: "Row[Any]") -> Spec:
-    """Returns the definition in a row of the database."""
-    kind = "view without a data version" if row.kind == "view" and row.data_version is None else row.kind
-    return _parsed(kind, row.name, row.version, row.body)
+    """Return the definition in a row of the database."""
+    if row.kind == "view" and row.data_version is None:
+        raise RegistryError(
+            f"The registry's view {row.name!r} (version {row.version}) has no data version, which every view has: the row was "
+            "changed or damaged. Restore the registry from a backup."
+        )
+    return _parsed(row.kind, row.name, row.version, row.body)
 
 
 def _parsed(kind: str, name: str, version: int, body: str) -> Spec:

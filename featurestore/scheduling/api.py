@@ -1,18 +1,25 @@
 """Scheduling, as ``store.scheduler``: runs what is due, once or until it is stopped."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import TYPE_CHECKING
 
 from featurestore.components import Components
 from featurestore.definitions.catalog import AppliedView
-
-if TYPE_CHECKING:
-    from featurestore.maintenance.status import Alert, FreshnessMonitor, StatusReport
-    from featurestore.materialization.results import ViewSummary
-    from featurestore.registry.leases import Lease
-    from featurestore.scheduling.scheduler import Scheduler, TaskResult
-    from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
+from featurestore.maintenance.admin import make_maintenance
+from featurestore.maintenance.project_status import project_status
+from featurestore.maintenance.status import Alert, FreshnessMonitor, FreshnessTracker, StatusReport
+from featurestore.materialization.results import ViewSummary
+from featurestore.registry.leases import Lease, Leases
+from featurestore.registry.schedule_state import ScheduleStates
+from featurestore.registry.source_notices import Notices
+from featurestore.scheduling.retry_policy import Belief, RetryPolicy
+from featurestore.scheduling.runner import run_scheduler
+from featurestore.scheduling.scheduler import Scheduler, TaskResult
+from featurestore.scheduling.schedules import ScheduleTimes
+from featurestore.scheduling.tasks import run_duties, upkeep_duties
+from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
+from featurestore.scheduling.webhook import open_webhook
 
 _FRESHNESS_SECONDS = 60.0
 """How often a scheduler checks whether views are as fresh as they promise."""
@@ -83,8 +90,6 @@ class SchedulerApi:
 
     def drive(self, scheduler: "Scheduler", stop: Event) -> int:
         """Run a scheduler that ``create`` returned until an event is set; return how many tasks were not finished."""
-        from featurestore.scheduling.runner import run_scheduler
-
         settings = self._components.settings.schedule
         interval, timeout = settings.interval.total_seconds(), settings.shutdown_timeout.total_seconds()
         return run_scheduler(scheduler, interval, timeout, stop, self._freshness_monitor(scheduler.holder))
@@ -101,14 +106,6 @@ class SchedulerApi:
         self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
     ) -> "Scheduler":
         """Return a scheduler for a caller that drives it: see ``run_once`` for the arguments."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        from featurestore.registry.leases import Leases
-        from featurestore.registry.schedule_state import ScheduleStates
-        from featurestore.scheduling.retry_policy import RetryPolicy
-        from featurestore.scheduling.scheduler import Scheduler
-        from featurestore.scheduling.webhook import open_webhook
-
         components = self._components
         settings = components.settings
         return Scheduler(
@@ -129,12 +126,6 @@ class SchedulerApi:
 
     def tasks(self) -> "UpcomingTasks":
         """Return what is scheduled, and when it runs next; an object of the caller's own, that keeps what it works out."""
-        from featurestore.registry.schedule_state import ScheduleStates
-        from featurestore.scheduling.retry_policy import Belief, RetryPolicy
-        from featurestore.scheduling.schedules import ScheduleTimes
-        from featurestore.scheduling.tasks import run_duties, upkeep_duties
-        from featurestore.scheduling.upcoming import UpcomingTasks
-
         components = self._components
         settings = components.settings
         history = settings.history_folder / settings.project
@@ -156,21 +147,12 @@ class SchedulerApi:
             status: the status of the views now. What was sent before, by this process or another, is not sent again.
             logged: whether to log it.
         """
-        from featurestore.maintenance.status import FreshnessTracker
-        from featurestore.registry.source_notices import Notices
-        from featurestore.scheduling.webhook import open_webhook
-
         settings = self._components.settings
         send = open_webhook(settings.webhook, settings.project, logged=logged)
         for alert in FreshnessTracker(Notices(self._components.registry).exchange).news(status):
             send(alert)
 
     def _freshness_monitor(self, holder: str) -> "FreshnessMonitor":
-        from featurestore.maintenance.project_status import project_status
-        from featurestore.maintenance.status import FreshnessMonitor
-        from featurestore.registry.leases import Leases
-        from featurestore.scheduling.webhook import open_webhook
-
         components = self._components
         settings, tasks = components.settings, self.tasks()
         return FreshnessMonitor(
@@ -185,13 +167,10 @@ class SchedulerApi:
         """Materialize a view for the scheduler that holds its lease; once the lease is lost, nothing more is written."""
         components = self._components
         job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule.parallel)
-        applied, transform = components.definition_loader.of(applied)
-        return job.materialize(applied, transform, start=None, end=components.clock())
+        return job.materialize(components.definition_loader.bind(applied), start=None, end=components.clock())
 
     def _maintain(self, applied: AppliedView, lease: "Lease") -> None:
         """Maintain a view; with the first of them, also what belongs to no applied view."""
-        from featurestore.maintenance.admin import make_maintenance
-
         components = self._components
         maintenance = make_maintenance(components)
         components.materializer().rebuilder.mend(applied)

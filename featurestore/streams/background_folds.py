@@ -5,8 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
-from featurestore.definitions.catalog import AppliedView
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import BoundView
 from featurestore.errors import FeatureStoreError
 
 _log = logging.getLogger("featurestore")
@@ -21,19 +20,19 @@ class BackgroundFolds:
         fold: adds the log of a view.
     """
 
-    def __init__(self, fold: Callable[[AppliedView, Transform | None], None]) -> None:
+    def __init__(self, fold: Callable[[BoundView], None]) -> None:
         self._fold = fold
         self._lock = Lock()
         self._thread = ThreadPoolExecutor(1, "featurestore-fold")
         self._running: dict[str, tuple[Future[None], int]] = {}
 
-    def ask(self, applied: AppliedView, transform: Transform | None) -> None:
+    def ask(self, view: BoundView) -> None:
         """Begins a fold unless one is at work; waits for that where it was asked for many times meanwhile."""
-        name = applied.spec.name
+        name = view.spec.name
         with self._lock:
             future, asked = self._running.get(name, (None, 0))
             if future is None or future.done():
-                self._running[name] = self._thread.submit(self._run, applied, transform), 0
+                self._running[name] = self._thread.submit(self._run, view), 0
                 return
             self._running[name] = future, asked + 1
         if asked >= _MOST_ASKED:
@@ -43,10 +42,8 @@ class BackgroundFolds:
         """Waits for what is at work."""
         self._thread.shutdown()
 
-    def _run(self, applied: AppliedView, transform: Transform | None) -> None:
+    def _run(self, view: BoundView) -> None:
         try:
-            self._fold(applied, transform)
+            self._fold(view)
         except FeatureStoreError as error:
-            _log.warning(
-                "The log of pushes to %r could not be added to its history; it is tried again. %s", applied.spec.name, error
-            )
+            _log.warning("The log of pushes to %r could not be added to its history; it is tried again. %s", view.spec.name, error)

@@ -8,8 +8,7 @@ from functools import partial
 from threading import Event, Lock, Thread
 
 from featurestore.clock import from_micros, to_micros
-from featurestore.definitions.catalog import AppliedView, Catalog
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import AppliedView, BoundView, Catalog
 from featurestore.definitions.source import Source
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
@@ -135,7 +134,7 @@ class Streams:
 
     Args:
         catalog: returns what is applied, at most a few seconds old.
-        define: returns a view with its definition's source and transform.
+        bind: returns a view with its definition.
         make_pusher: makes a pusher, given what to do where a log has grown.
         fold: adds a view's log of pushes to its history.
         open_stream: opens a stream, given after how many seconds what a worker has left is given to another.
@@ -145,14 +144,14 @@ class Streams:
     def __init__(
         self,
         catalog: Callable[[], Catalog],
-        define: Callable[[AppliedView], tuple[AppliedView, Transform | None]],
-        make_pusher: Callable[[Callable[[AppliedView, Transform | None], None]], Pusher],
-        fold: Callable[[AppliedView, Transform | None], None],
+        bind: Callable[[AppliedView], BoundView],
+        make_pusher: Callable[[Callable[[BoundView], None]], Pusher],
+        fold: Callable[[BoundView], None],
         open_stream: Callable[[StreamSource, float], StreamConsumer],
         patience: PendingLimits | None = None,
     ) -> None:
         self._catalog = catalog
-        self._define = define
+        self._bind = bind
         self._make_pusher = make_pusher
         self._fold = fold
         self._open_stream = open_stream
@@ -309,7 +308,7 @@ class Streams:
             if found != source:
                 raise SourceChanged(found)
             with self._lock:  # it imports modules
-                views = [self._define(each) for each in self._on(source.name)]
+                views = [self._bind(each) for each in self._on(source.name)]
             self._known[source.name] = catalog.state, views
         return views
 

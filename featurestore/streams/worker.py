@@ -21,8 +21,7 @@ from typing import TypeVar
 import polars as pl
 
 from featurestore.access.redaction import discreet_text
-from featurestore.definitions.catalog import AppliedView
-from featurestore.definitions.fingerprint import Transform
+from featurestore.definitions.catalog import BoundView
 from featurestore.errors import (
     DefinitionError,
     FeatureStoreError,
@@ -47,7 +46,7 @@ _log = logging.getLogger("featurestore")
 
 T = TypeVar("T")
 
-Views = Sequence[tuple[AppliedView, Transform | None]]
+Views = Sequence[BoundView]
 
 _NO_MEMORY = "not enough memory: it is tried again, in smaller parts"
 _TOO_LARGE = "MemoryError: there is not enough memory for it, but for others. Put it back where there is more."
@@ -276,7 +275,7 @@ class StreamWorker:
         """Returns the rows that are known, with their entries; the others are held."""
         if not entries:
             return rows, entries
-        waits, known_at = not_yet_known(rows, self._views()[0][0].spec.source, self._until)
+        waits, known_at = not_yet_known(rows, self._views()[0].spec.source, self._until)
         if not waits.any():
             return rows, entries
         for place in waits.arg_true():
@@ -328,7 +327,7 @@ class StreamWorker:
 
     def _set_aside(self, entry: Entry, reason: str) -> bool:
         try:
-            reason = discreet_text(reason, [applied.spec for applied, _ in self._views()])
+            reason = discreet_text(reason, [view.spec for view in self._views()])
         except FeatureStoreError:
             reason = discreet_text(reason, None)
         self._consumer.set_aside(entry, reason)

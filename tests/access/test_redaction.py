@@ -16,6 +16,7 @@ import redis
 
 from featurestore import CSVSource, Entity, Feature, FeatureStore, FeatureView, FrameSource, OnDemandView
 from featurestore.access.redaction import discreetly, without_values
+from featurestore.definitions.catalog import BoundView
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError
 from featurestore.registry.error_scrub import CLEARED
 from tests.projects import Hand, store_at
@@ -95,7 +96,7 @@ def test_what_a_transform_raises_tells_no_value(transform: Any, store: FeatureSt
     assert "the transform of view 'people' fails: " in keeps_quiet(caught.value)
     quiet = view_of(lambda rows: rows)
     store.apply([quiet])
-    store.components.definition_loader.of = lambda applied: (applied, transform)  # type: ignore[method-assign]  # as if it failed on these rows only
+    store.components.definition_loader.bind = lambda applied: BoundView(applied, transform)  # type: ignore[method-assign]  # as if it failed on these rows only
     for call in calls[1:]:
         with pytest.raises(FeatureStoreError) as failed:
             call()
@@ -165,7 +166,7 @@ def test_the_scheduler_its_log_and_the_webhook_tell_no_value_and_forget_clears_w
     try:
         with store_at(folder, Hand(1_600_000_000_000_000), **settings) as store:
             store.apply([view_of(lambda rows: rows, schedule="1h")])
-            store.components.definition_loader.of = lambda applied: (applied, raised)  # type: ignore[method-assign]  # as above
+            store.components.definition_loader.bind = lambda applied: BoundView(applied, raised)  # type: ignore[method-assign]  # as above
             store.scheduler.create().once()
             assert Hook.told
             assert SECRET not in "".join([*Hook.told, caplog.text, str(store.status()), str(store.admin.doctor())])

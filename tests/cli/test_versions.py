@@ -33,6 +33,8 @@ def test_versions_and_rollback(invoke: Invoke, changed: Path) -> None:
     told = invoke("-C", changed, "versions", "last_order").stdout
     assert "pinned" in told
     assert "since 20" in told
+    refused = invoke("-C", changed, "rollback", "last_order", "--undo", "--to", "1", code=2).stderr
+    assert "without --to" in " ".join(refused.replace("│", " ").split())
     undone = json.loads(invoke("-C", changed, "rollback", "last_order", "--undo", "--json").stdout)
     assert undone == {"view": "last_order", "served": 2, "applied": 2, "pinned": False}
     again = json.loads(invoke("-C", changed, "rollback", "last_order", "--to", "1", "--json").stdout)
@@ -46,7 +48,7 @@ def test_a_rollback_that_cannot_be_is_told(invoke: Invoke, changed: Path) -> Non
 
 
 def test_a_backfill_that_cannot_be_is_told(invoke: Invoke, shop: Path) -> None:
-    assert "no length of a span" in invoke("-C", shop, "materialize", "--chunk", "soon", code=1).stderr
+    assert "is not a duration" in invoke("-C", shop, "materialize", "--chunk", "soon", code=1).stderr
     assert "--chunk" in invoke("-C", shop, "materialize", "--chunk", "1d", "--rebuild-online", code=2).stderr
 
 

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureView, OnDemandView, ParquetSource, Request, count
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.expression import Expression, read_expression
-from featurestore.definitions.on_demand import OnDemandViewMeta
 from featurestore.definitions.reference import FeatureReference, ViewReference, parse_references
 from featurestore.definitions.serialization import from_json, to_json
 from featurestore.errors import DefinitionError, DefinitionErrors, RegistryError, RequestError
@@ -24,11 +24,11 @@ class Risk(OnDemandView, inputs=["weather.gusty", Trip], owner="ops", tags={"tie
     miles: float | None = Feature(pl.col("distance") * 2, ge=0)
 
 
-def view(expression: Any, annotation: Any = float, **options: Any) -> OnDemandViewMeta:
+def view(expression: Any, annotation: Any = float, **options: Any) -> DefinitionMeta:
     """An on-demand view of one feature, ``x``."""
     given = {"x": Feature(expression) if isinstance(expression, pl.Expr) else expression}
     body = {"__annotations__": {"x": annotation}, "__module__": __name__, **given}
-    return OnDemandViewMeta("Made", (OnDemandView,), body, **{"inputs": [Trip], **options})
+    return DefinitionMeta("Made", (OnDemandView,), body, **{"inputs": [Trip], **options})
 
 
 def test_what_a_definition_says() -> None:
@@ -170,7 +170,7 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], problem: s
 def test_a_name_of_the_stores_own_is_refused(name: str) -> None:
     body = {"__annotations__": {name: float}, "__module__": __name__, name: Feature(pl.col("distance"))}
     with pytest.raises(DefinitionError, match=f"feature Made.{name}: the name is the store's own"):
-        OnDemandViewMeta("Made", (OnDemandView,), body, inputs=[Trip])
+        DefinitionMeta("Made", (OnDemandView,), body, inputs=[Trip])
 
 
 def test_all_faults_are_told_with_their_lines() -> None:

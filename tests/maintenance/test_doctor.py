@@ -116,7 +116,7 @@ def test_a_failed_run_an_old_event_and_a_lost_lease_are_told(tmp_path: Path) -> 
         found = store.admin.doctor()
         assert wrong(found)["runs: v"] == "run 2 failed: the disk was full"
         assert wrong(found)["freshness: v"] == "the latest event is 7,260 s old, promised to be at most 1h old"
-        assert "whoever had it ended without giving it back" in [each.told for each in found if each.check == "lease: v"]
+        assert "its holder ended without releasing it" in [each.told for each in found if each.check == "lease: v"]
         assert wrong(found)["clock: history"].startswith("differs from this process's by 7")
         assert leases.acquire("v", "another", 30) is not None
 

@@ -75,7 +75,7 @@ def test_n02_one_broken_file_of_many_views_is_told_once(
     file = broken(tmp_path)
     caplog.set_level(logging.INFO)
     notices: list[Alert] = []
-    scheduler, told = scheduler_of(store, most=10, notify=notices.append)
+    scheduler, told = scheduler_of(store, most=10, on_alert=notices.append)
     for _ in range(12):
         scheduler.tick()
         pass_seconds(hand, 300)

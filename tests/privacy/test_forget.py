@@ -305,7 +305,7 @@ def test_a_push_meets_a_forget_between_history_and_online(
 
 def test_forgetting_waits_for_a_write_under_way(two: tuple[Project, FeatureStore], monkeypatch: pytest.MonkeyPatch) -> None:
     project, other = two
-    store = project.store._online._store  # type: ignore[attr-defined]  # within the guard, where nobody looks any more
+    store = project.store.components.online._store  # type: ignore[attr-defined]  # within the guard, where nobody looks any more
     write, reached, go_on = store.write, threading.Event(), threading.Event()
 
     def wait(entries: list[Entry], **given: Any) -> int:

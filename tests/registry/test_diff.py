@@ -10,9 +10,10 @@ import pytest
 
 from featurestore.clock import utc_now
 from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature import Feature
-from featurestore.definitions.feature_view import FeatureView, FeatureViewMeta
+from featurestore.definitions.feature_view import FeatureView
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import CSVSource, FrameSource, ParquetSource, Source
 from featurestore.errors import DefinitionErrors
@@ -61,7 +62,7 @@ def weather(
 
     def make(**options: Any) -> type[FeatureView]:
         namespace = {"__annotations__": features, "__doc__": doc, "__module__": __name__, **body}
-        made = FeatureViewMeta("Weather", (FeatureView,), namespace, entity=entity, source=source, **options)
+        made = DefinitionMeta("Weather", (FeatureView,), namespace, entity=entity, source=source, **options)
         assert issubclass(made, FeatureView)
         return made
 
@@ -120,7 +121,7 @@ def test_a_change_that_needs_no_new_values_keeps_the_data_version(tmp_path: Path
         "~ view weather\n    ttl: 6h → 12h\n    freshness: none → 1h\n    schedule: none → 15m\n    on_reject: keep → fail\n"
         "    description changed\n"
         "    owner: me → you\n    tag team: none → ops\n"
-        "    what expired online returns with materialize --rebuild-online (store.rebuild_online())\n"
+        "    what expired online returns with materialize --rebuild-online (store.admin.rebuild_online())\n"
         "0 to add, 1 to change, 0 to remove"
     )
     assert plan.puts() == (Put(after.__view__, 2, 1),)

@@ -11,8 +11,7 @@ from pydantic import Field
 from featurestore import Entity, Feature, FeatureService, FeatureView, OnDemandView, Request
 from featurestore.clock import utc_now
 from featurestore.definitions.catalog import Catalog
-from featurestore.definitions.feature_view import FeatureViewMeta
-from featurestore.definitions.on_demand import OnDemandViewMeta
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.reference import ViewReference
 from featurestore.errors import DefinitionErrors
 from featurestore.project.collect import check, collect_definitions, load_definitions
@@ -38,10 +37,10 @@ class Risk(OnDemandView, inputs=[Weather.gusty, Weather.temp.alias("t"), Trip]):
 RISKY = FeatureService("risky", [Risk.far, Weather.temp])
 
 
-def made(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr]) -> OnDemandViewMeta:
+def made(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr]) -> DefinitionMeta:
     body: dict[str, Any] = {"__annotations__": {each: kind for each, (kind, _) in features.items()}, "__module__": __name__}
     body |= {each: Feature(expression) for each, (_, expression) in features.items()}
-    return OnDemandViewMeta(name, (OnDemandView,), body, inputs=inputs)
+    return DefinitionMeta(name, (OnDemandView,), body, inputs=inputs)
 
 
 def request(name: str, **fields: Any) -> type[Request]:
@@ -272,8 +271,8 @@ class TestPlans:
 
 
 class TestWhatWouldBreak:
-    def weather(self, **features: Any) -> FeatureViewMeta:
-        return FeatureViewMeta(
+    def weather(self, **features: Any) -> DefinitionMeta:
+        return DefinitionMeta(
             "Weather", (FeatureView,), {"__annotations__": features, "__module__": __name__}, entity=AIRPORT, source=OBSERVATIONS
         )
 

@@ -156,6 +156,17 @@ def test_a_kind_that_this_version_does_not_know_is_told(registry: SpecRegistry) 
         registry.load()
 
 
+def test_a_view_without_a_data_version_is_told(registry: SpecRegistry) -> None:
+    registry.commit(0, ALL, [])
+    table = registry.database.tables.spec
+    with registry.database.writing() as connection:
+        mine = (table.c.project == registry.project) & (table.c.kind == "view")
+        connection.execute(table.update().where(mine).values(data_version=None))
+    with pytest.raises(RegistryError, match=r"view 'weather' \(version 1\) has no data version.*Restore") as caught:
+        registry.load()
+    assert "newer" not in str(caught.value)
+
+
 def test_closing_twice_is_no_error(registry: SpecRegistry) -> None:
     registry.commit(0, ALL, [])
     registry.close()

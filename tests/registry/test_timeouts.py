@@ -104,6 +104,6 @@ def test_a_registry_of_a_later_version_is_refused(fresh_url: str, tmp_path: Path
         connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION + 1))
     database.close()
     registry = SpecRegistry(fresh_url, "flights", tmp_path, utc_now)
-    with pytest.raises(RegistryError, match=r"is of version \d+; this featurestore reads .* Upgrade featurestore"):
+    with pytest.raises(RegistryError, match=r"is at schema version \d+; this featurestore knows .* Upgrade featurestore"):
         registry.load()
     registry.close()

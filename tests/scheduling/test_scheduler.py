@@ -111,7 +111,7 @@ def test_a_failed_run_is_tried_again_then_loud_then_begins_anew(store: FeatureSt
     write(tmp_path, "0", ("a", 1, 1, 1.0, None))
     store.apply([view(tmp_path, schedule="1h", on_reject="fail")])
     notices: list[Alert] = []
-    scheduler, told = scheduler_of(store, notify=notices.append)
+    scheduler, told = scheduler_of(store, on_alert=notices.append)
     for _ in range(20):
         scheduler.tick()
         pass_seconds(hand, 60)
@@ -317,7 +317,7 @@ def test_an_online_store_that_is_gone_is_nobodys_fault(open_store: Opener, tmp_p
     with ValkeyServer("--appendonly", "yes") as server:
         store = open_store(online=server.url, schedule={"retry_max_delay": "20s"})
         store.apply([view(tmp_path, schedule="1h")])
-        scheduler, told = scheduler_of(store, notify=notices.append)
+        scheduler, told = scheduler_of(store, on_alert=notices.append)
         server.stop(kill=True)
         for _ in range(8):
             scheduler.step()
@@ -369,7 +369,7 @@ def test_what_kills_its_schedulers_is_given_up(store: FeatureStore, tmp_path: Pa
     for _ in range(6):
         assert scheduler_of(store, Manual())[0].tick() == 1
         pass_seconds(hand, 31)
-    scheduler, told = scheduler_of(store, notify=lambda notice: None)
+    scheduler, told = scheduler_of(store, on_alert=lambda notice: None)
     scheduler.tick()
     assert states(told) == [("v", "failed")]
     assert "6 schedulers in turn ended" in told[0].error

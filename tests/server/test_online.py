@@ -233,7 +233,7 @@ def test_an_answer_that_takes_too_long_is_503(lab: FeatureStore, monkeypatch: py
     async def slow(*args: Any, **options: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(lab, "online_async", slow, raising=False)
+    monkeypatch.setattr(lab.components.online_reader, "read_async", slow)
     hasty = lab.settings.replace(server={"request_timeout": "200ms"})
     with served(create_app(lab, hasty)) as url:
         answer = httpx.post(f"{url}/v1/online", json=GOOD)
@@ -296,16 +296,16 @@ def test_http_answers_what_the_store_answers(
 @pytest.mark.parametrize("own", ["lmdb"], indirect=True)
 def test_d29_an_apply_in_the_middle_of_a_look_up_changes_nothing_of_it(own: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the request is made of and what it is read by are of one catalog."""
-    real = FeatureStore.online_async
+    real = own.components.online_reader.read_async
     definitions = own.settings.root / "definitions" / "lab.py"
 
-    async def read(store: FeatureStore, *given: Any, **more: Any) -> Any:
+    async def read(*given: Any) -> Any:
         if 'FeatureService("delay_model"' in definitions.read_text():
             definitions.write_text(definitions.read_text().replace('FeatureService("delay_model"', 'FeatureService("renamed"'))
-            store.apply(allow_breaking=True)
-        return await real(store, *given, **more)
+            own.apply(allow_breaking=True)
+        return await real(*given)
 
-    monkeypatch.setattr(FeatureStore, "online_async", read)
+    monkeypatch.setattr(own.components.online_reader, "read_async", read)
     asked = {"features": "delay_model", "rows": [{"origin": "JFK", "distance": 2000.0}]}
     with served(create_app(own)) as url:
         answer = httpx.post(f"{url}/v1/online", json=asked, timeout=30)

@@ -71,11 +71,11 @@ def work(folder: Path, server: ValkeyServer, commands: list[str], *, beside: boo
             drain,
             drain,  # which takes over what the first one left pending
             lambda store: problems.extend(each.error for each in store.streams.status() if each.error),
-            lambda store: store.streams.set_aside("orders"),
-            lambda store: store.streams.put_back("orders"),
+            lambda store: store.streams.dead_letters.list("orders"),
+            lambda store: store.streams.dead_letters.requeue("orders"),
             drain,
             delete_the_second,
-            lambda store: store.forget("thing", {"k": "a"}),
+            lambda store: store.admin.forget("thing", {"k": "a"}),
             drain,
         ):
             try:

@@ -1,0 +1,63 @@
+"""What jobs that write to both stores are given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from featurestore.clock import Clock
+from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.feature_view import ViewSpec
+from featurestore.definitions.source import Source
+from featurestore.materialization.online_trust import Trust
+from featurestore.offline.base import OfflineStore
+from featurestore.online.base import OnlineStore
+from featurestore.registry.ledger import Ledger
+from featurestore.rows.transform import TransformResult
+from featurestore.sources.base import SourceReader
+
+OpenSource = Callable[[Source], SourceReader]
+"""Returns the reader of a source."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of a project.
+
+    Args:
+        project: the project.
+        ledger: the ledger of runs.
+        offline: the histories.
+        online: the latest values.
+        trust: says whether the online values can be built upon.
+        clock: returns the present.
+    """
+
+    project: str
+    ledger: Ledger
+    offline: OfflineStore
+    online: OnlineStore
+    trust: Trust
+    clock: Clock
+
+
+class RowFilter(Protocol):
+    """Removes the rows of forgotten entities."""
+
+    def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
+        """Return a source's rows without those that name a forgotten entity by former keys."""
+
+    def without_forgotten(self, shaped: TransformResult, view: ViewSpec) -> TransformResult:
+        """Return a view's rows without those of forgotten entities, which are counted."""
+
+
+class ServedVersions(Protocol):
+    """Knows which versions of a view readers are given."""
+
+    def switch(self, applied: AppliedView, through: datetime) -> None:
+        """Give readers a view as applied, if its source has been read without a gap until an instant and that is enough."""
+
+    def online_of(self, applied: AppliedView) -> Sequence[AppliedView]:
+        """Return a view in each version that is read or written online."""
