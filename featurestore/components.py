@@ -280,7 +280,7 @@ class Components(MadeOnce):
         from featurestore.materialization.progress import Silence
 
         options = MaterializeOptions(self.settings.chunk_rows, progress or Silence())
-        return Materializer(self._stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)
+        return Materializer(self.stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)
 
     @once
     def pusher(self) -> "Pusher":
@@ -296,7 +296,7 @@ class Components(MadeOnce):
         """
         from featurestore.materialization.push import Pusher
 
-        return Pusher(self._stores(), self.open_source, self.forgotten, fold, mend)
+        return Pusher(self.stores(), self.open_source, self.forgotten, fold, mend)
 
     @once
     def streams(self) -> "Streams":
@@ -313,7 +313,8 @@ class Components(MadeOnce):
             PendingLimits(self.clock, self.settings.stream.pending_timeout.total_seconds()),
         )
 
-    def _stores(self, ledger: "Ledger | None" = None) -> "Stores":
+    def stores(self, ledger: "Ledger | None" = None) -> "Stores":
+        """Return the stores as a job takes them; ``ledger`` is the ledger that it writes to, the project's by default."""
         from featurestore.materialization.stores import Stores
 
         return Stores(self.settings.project, ledger or self.ledger, self.offline, self.online, self.watched_online, self.clock)

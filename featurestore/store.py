@@ -188,7 +188,7 @@ class FeatureStore:
                 components.history_checks.mend(applied, give_up=True)
         if chunk is None:
             done = job.materialize_all(chosen, bind, start=since, end=until, dry_run=dry_run, parallel=parallel)
-            return MaterializeSummary(done)
+            return MaterializeSummary(done, dry_run=dry_run)
         if dry_run:
             raise RequestError("dry_run=True writes nothing that a later span could continue from; leave chunk= out.")
         length = _chunk_length(chunk)

@@ -132,7 +132,7 @@ def test_a_push_is_seen_at_once_and_tells_what_it_did() -> None:
         assert [(each.rows_new, each.rows_known) for each in again] == [(1, 1)]
         assert values(store, view) == (4.0, 4)
         assert "known" in repr(again)
-        assert again._repr_html_().startswith("<pre>view ")
+        assert again._repr_html_().startswith("<table><thead><tr><th>view</th>")
         assert again.to_dicts()[0]["rows_new"] == 1
         assert store.sql("select k, n from v order by all").rows() == [("a", 1), ("a", 2), ("a", 4), ("b", 3)]
 

@@ -23,6 +23,8 @@ from featurestore.clock import utc_now
 if TYPE_CHECKING:
     import polars as pl
 
+    from featurestore.reports import Report
+
 _LONGEST_CELL = 40
 
 
@@ -82,6 +84,28 @@ def table(*columns: str, right: Iterable[str] = (), title: str | None = None) ->
         # The first column names the line; rather the others are broken.
         made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold", no_wrap=place == 0)
     return made
+
+
+def print_report(console: Console, report: "Report[Any]") -> None:
+    """Prints a report: its table, the notes on its values, and its summary."""
+    columns = report.columns()
+    headers = [column.header.strip() for column in columns]
+    if len(report):
+        made = table(*headers, right=[column.header for column in columns if column.is_number])
+        below: list[Text] = []
+        for value in report:
+            cells = [Text(column.text(value).strip(), style=column.style(value)) for column in columns]
+            for note in report.notes_on(value):
+                if report.notes_in_cell:
+                    cells[-1].append(f"\n{note.text}", style=note.style)
+                else:
+                    below.append(Text(f"  {cells[0]}: {note.text}", style=note.style))
+            made.add_row(*cells)
+        console.print(made)
+        for line in below:
+            console.print(line)
+    if report.summary:
+        console.print(report.summary, soft_wrap=True)
 
 
 def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:

@@ -15,9 +15,9 @@ from featurestore.durable import make_folders
 from featurestore.errors import RequestError
 from featurestore.maintenance.backup import Backup
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
-from featurestore.maintenance.maintain import Maintenance, MaintenanceReport, Retention, retention_of
+from featurestore.maintenance.maintain import Maintenance, MaintenanceOptions, MaintenanceReport, Retention, retention_of
 from featurestore.materialization.progress import Progress
-from featurestore.privacy.forget import ForgetReport, Forgetter
+from featurestore.privacy.forget import ErasablePlaces, ForgetReport, Forgetter
 from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
 from featurestore.registry.database import Database
 from featurestore.registry.delete_project import remove_project
@@ -350,9 +350,15 @@ class Admin:
             for name, source in sorted(components.catalog_cache.refresh().sources.items())
             if isinstance(source, StreamSource)
         }
-        stores = open_eraser(settings, components.clock), components.online, components.feature_log
-        remains, space = Remains(components.registry), components.watched_online.space
-        return Forgetter(settings.project, components.tombstones, open_gate(settings), *stores, streams, remains, space)
+        places = ErasablePlaces(
+            open_eraser(settings, components.clock),
+            components.online,
+            components.watched_online.space,
+            components.feature_log,
+            streams,
+            Remains(components.registry),
+        )
+        return Forgetter(settings.project, components.tombstones, open_gate(settings), places)
 
 
 def make_maintenance(components: Components, retention: timedelta | None = None, dry_run: bool = False) -> "Maintenance":
@@ -364,22 +370,12 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
         dry_run: whether nothing is changed.
     """
     settings = components.settings
-    kept = settings.retention
-    logs = None if kept.logs == "forever" else kept.logs
-    return Maintenance(
-        settings.project,
-        components.ledger,
-        components.serving,
-        components.offline,
-        open_upkeep(settings, components.clock),
-        components.online,
-        components.feature_log,
-        components.forgotten,
-        components.clock,
-        Retention(kept.files, kept.versions, logs) if retention is None else Retention(retention, retention, logs),
-        components.watched_online.space,
-        dry_run=dry_run,
-    )
+    files, versions = settings.retention.files, settings.retention.versions
+    logs = None if settings.retention.logs == "forever" else settings.retention.logs
+    kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
+    tidy = open_upkeep(settings, components.clock)
+    options = MaintenanceOptions(kept, dry_run)
+    return Maintenance(components.stores(), components.serving, tidy, components.feature_log, components.forgotten, options)
 
 
 def _name(entity: Any) -> str:

@@ -1,10 +1,10 @@
 """Deletion of a project: all of its data in both stores and in the registry, and nothing else."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from featurestore.materialization.results import Report
+from featurestore.reports import Column, Report
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class DeletionReport(Report[Removed]):
             f"The project {self.project!r} is gone from its stores and its registry. Its definitions and settings are as they were."
         )
 
-    def _lines(self) -> Iterator[str]:
-        yield f"{'found in' if self.dry_run else 'removed from':<14} {'what':<32} {'count':>10}"
-        for each in self._values:
-            yield f"{each.place:<14} {each.name:<32} {'?' if each.count is None else f'{each.count:,}':>10}"
-        yield self.summary
+    def columns(self) -> Sequence[Column[Removed]]:
+        """See ``Report.columns``."""
+        return [
+            Column("found in" if self.dry_run else "removed from", lambda value: value.place, 14, style=lambda value: "cyan"),
+            Column("what", lambda value: value.name, 32),
+            Column("count", lambda value: "?" if value.count is None else f"{value.count:,}", 10, is_number=True),
+        ]
 
 
 Remover = Callable[[bool], Mapping[str, int | None]]

@@ -17,14 +17,14 @@ from typing import Any, Literal
 import polars as pl
 
 from featurestore.clock import Clock, format_duration, format_seconds, from_micros
-from featurestore.definitions.catalog import AppliedView, Catalog
+from featurestore.definitions.catalog import AppliedView
 from featurestore.durable import make_folders
 from featurestore.errors import DefinitionError, FeatureStoreError
 from featurestore.maintenance.status import age_of, is_late
-from featurestore.materialization.results import Report
 from featurestore.offline.base import OfflineStore, Table
 from featurestore.on_demand.values import python_values
 from featurestore.registry.ledger import Ledger
+from featurestore.reports import Column, Note, Report
 from featurestore.streams.control import StreamStatus
 
 State = Literal["ok", "warning", "error"]
@@ -56,7 +56,9 @@ class Finding:
 
 
 class DoctorReport(Report[Finding]):
-    """What the doctor found, a ``Finding`` a check; prints as a list."""
+    """What the doctor found, a ``Finding`` for each check; prints as a table."""
+
+    notes_in_cell = True
 
     @property
     def is_well(self) -> bool:
@@ -74,13 +76,21 @@ class DoctorReport(Report[Finding]):
         told = [f"{count} {state}{'' if count == 1 else 's'}" for state, count in counts.items() if count]
         return f"{len(self._values)} checks: " + (", ".join(told) if told else "all is well") + "."
 
-    def _lines(self) -> Iterator[str]:
-        for each in self._values:
-            yield f"{each.state:<8} {each.check:<24} {each.told}"
-            if each.advice:
-                yield f"{'':<8} {'':<24} {each.advice}"
-        yield self.summary
+    def columns(self) -> Sequence[Column[Finding]]:
+        """See ``Report.columns``."""
+        return [
+            Column("check", lambda finding: finding.check, 24, style=lambda finding: "cyan"),
+            Column("state", lambda finding: finding.state, 8, style=lambda finding: _STYLES[finding.state]),
+            Column("found", lambda finding: finding.told),
+        ]
 
+    def notes_on(self, value: Finding) -> Iterator[Note]:
+        """See ``Report.notes_on``."""
+        if value.advice:
+            yield Note(value.advice, "bold")
+
+
+_STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 Check = Callable[[], Iterator[Finding]]
 
@@ -184,11 +194,10 @@ class ViewChecks:
     """What is looked at of each view.
 
     Args:
-        project: whose views.
-        catalog: the views as applied and served.
+        project: the project.
         offline: the histories.
         ledger: the runs.
-        clock: tells the present.
+        clock: returns the present.
         train: makes a training frame of a spine with the column ``_at``, for a view by its name.
         look_up: looks a view up online for rows of keys, as of an instant.
     """
@@ -196,7 +205,6 @@ class ViewChecks:
     def __init__(
         self,
         project: str,
-        catalog: Catalog,
         offline: OfflineStore,
         ledger: Ledger,
         clock: Clock,
@@ -204,7 +212,6 @@ class ViewChecks:
         look_up: Callable[[str, list[dict[str, Any]], datetime], list[dict[str, Any]]],
     ) -> None:
         self._project = project
-        self._catalog = catalog
         self._offline = offline
         self._ledger = ledger
         self._clock = clock

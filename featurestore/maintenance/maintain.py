@@ -10,16 +10,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Literal
 
-from featurestore.clock import Clock, parse_duration
+from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
-from featurestore.materialization.results import Report
-from featurestore.offline.base import Compacted, FeatureLog, OfflineStore, Table, Upkeep
+from featurestore.materialization.stores import Stores
+from featurestore.offline.base import Compacted, FeatureLog, Table, Upkeep
 from featurestore.offline.condition import require_runs
-from featurestore.online.base import OnlineStore
 from featurestore.privacy.guarded_stores import ForgottenFilter
-from featurestore.registry.ledger import Ledger
 from featurestore.registry.serving import Retired, Serving
+from featurestore.reports import Column, Report
 from featurestore.row_codec import key_prefix
 
 _ATTEMPTS = 5
@@ -62,13 +61,29 @@ class MaintenanceReport(Report[MaintenanceResult]):
         super().__init__(values)
         self.dry_run = dry_run
 
-    def _lines(self) -> Iterator[str]:
-        yield f"{'kind':<12} {'name':<28} {'files':>7} {'after':>7} {'merged':>7} {'removed':>8} {'bytes':>13} {'deleted':>9}"
-        for each in self._values:
-            counts = [each.files_before, each.files_after, each.merged, each.removed, each.size, each.deleted]
-            told = ["-" if count is None else f"{count:,}" for count in counts]
-            widths = zip(told, (7, 7, 7, 8, 13, 9), strict=True)
-            yield f"{each.kind:<12} {each.name:<28} " + " ".join(f"{text:>{width}}" for text, width in widths)
+    def columns(self) -> Sequence[Column[MaintenanceResult]]:
+        """See ``Report.columns``."""
+
+        def count(header: str, of: Callable[[MaintenanceResult], int | None], width: int) -> Column[MaintenanceResult]:
+            return Column(header, lambda value: "-" if (number := of(value)) is None else f"{number:,}", width, is_number=True)
+
+        return [
+            Column("kind", lambda value: value.kind, 12),
+            Column("name", lambda value: value.name, 28, style=lambda value: "cyan"),
+            count("files", lambda value: value.files_before, 7),
+            count("after", lambda value: value.files_after, 7),
+            count("merged", lambda value: value.merged, 7),
+            count("removed", lambda value: value.removed, 8),
+            count("bytes", lambda value: value.size, 13),
+            count("deleted", lambda value: value.deleted, 9),
+        ]
+
+    @property
+    def summary(self) -> str:
+        """What else is worth knowing."""
+        if not self._values:
+            return "There is nothing to maintain yet."
+        return "Nothing was changed. For each history the first step is shown; there may be more." if self.dry_run else ""
 
 
 @dataclass(frozen=True)
@@ -86,52 +101,52 @@ class Retention:
     logs: timedelta | None = None
 
 
+@dataclass(frozen=True)
+class MaintenanceOptions:
+    """How maintenance works.
+
+    Args:
+        retention: how long what is not needed stays.
+        dry_run: change nothing, and report what would be done: of a compaction its first step, of a retired version its files.
+    """
+
+    retention: Retention
+    dry_run: bool = False
+
+
 class Maintenance:
     """Keeps the stores of a project in order.
 
     Args:
-        project: the project.
-        ledger: its runs.
-        serving: what readers are given.
-        offline: the histories.
-        upkeep: what tidies them.
-        online: the online store.
+        stores: the stores of the project.
+        serving: which versions readers are given.
+        files: maintains the files of histories.
         feature_log: what services answered.
         keeper: knows who is forgotten.
-        clock: tells the present.
-        retention: how long what is not needed stays.
-        space: returns what the keys online begin with.
-        dry_run: change nothing, and tell what would be done: of a compaction its first step, of a retired version its files.
+        options: how it works.
     """
 
     def __init__(
         self,
-        project: str,
-        ledger: Ledger,
+        stores: Stores,
         serving: Serving,
-        offline: OfflineStore,
-        upkeep: Upkeep,
-        online: OnlineStore,
+        files: Upkeep,
         feature_log: FeatureLog,
         keeper: ForgottenFilter,
-        clock: Clock,
-        retention: Retention,
-        space: Callable[[], str],
-        *,
-        dry_run: bool = False,
+        options: MaintenanceOptions,
     ) -> None:
-        self._project = project
-        self._ledger = ledger
+        self._project = stores.project
+        self._ledger = stores.ledger
         self._serving = serving
-        self._offline = offline
-        self._upkeep = upkeep
-        self._online = online
+        self._offline = stores.offline
+        self._upkeep = files
+        self._online = stores.online
         self._feature_log = feature_log
         self._keeper = keeper
-        self._clock = clock
-        self._retention = retention
-        self._space = space
-        self._dry_run = dry_run
+        self._clock = stores.clock
+        self._retention = options.retention
+        self._space = stores.trust.space
+        self._dry_run = options.dry_run
 
     def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
         """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""

@@ -88,7 +88,7 @@ class ProjectChecks:
         yield "registry", partial(components.history_checks.known, catalog)
         for name, source in sorted(catalog.sources.items()):
             yield f"source: {name}", partial(self._source, source)
-        stores = project, catalog, components.offline, components.ledger, components.clock
+        stores = project, components.offline, components.ledger, components.clock  # not online: it may be what cannot be opened
         views = ViewChecks(*stores, self._train_sample, self._look_up_sample)
 
         def online() -> OnlineChecks:  # made by each check: a store with damaged files cannot be opened, which is its finding

@@ -10,10 +10,10 @@ from typing import Literal
 from featurestore.clock import format_duration, format_seconds, from_micros, parse_duration, to_micros
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import FeatureStoreError, LeaseLostError
-from featurestore.materialization.results import Report
 from featurestore.offline.base import Snapshot
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Run
+from featurestore.reports import Column, Note, Report
 from featurestore.scheduling.upcoming import Upcoming
 
 State = Literal["empty", "failed", "late", "ok", "retrying"]
@@ -165,20 +165,30 @@ class StatusReport(Report[ViewStatus]):
         """The views that break their promise, or whose last run failed."""
         return [each for each in self._values if each.is_wrong]
 
-    def _lines(self) -> Iterator[str]:
-        head = f"{'view':<20} {'version':>7} {'rows':>12}  {'latest event':<26} {'lag':>7} {'promise':>8}"
-        yield f"{head}  {'last run':<10} {'state':<6}"
-        for each in self._values:
-            latest = each.latest.isoformat(sep=" ", timespec="seconds") if each.latest else "-"
-            run = each.last_run.state if each.last_run else "never"
-            lag = "-" if each.lag is None else format_seconds(each.lag)
-            counts = f"{each.version:>7} {each.rows:>12,}  {latest:<26} {lag:>7} {each.freshness or '-':>8}"
-            yield f"{each.view:<20} {counts}  {run:<10} {each.state:<6}"
-            if each.problem:
-                yield f"    {each.problem}"
-            if each.served is not None:
-                yield f"    readers are given version {each.served} until this one is materialized"
-            yield from (f"    ! {notice}" for notice in each.notices)
+    def columns(self) -> Sequence[Column[ViewStatus]]:
+        """See ``Report.columns``: those of freshness and schedules only if a view has them."""
+
+        def latest(status: ViewStatus) -> str:
+            return status.latest.isoformat(sep=" ", timespec="seconds") if status.latest else "-"
+
+        return [
+            Column("view", lambda status: status.view, 20, style=lambda status: "cyan"),
+            Column("version", lambda status: str(status.version), 7, is_number=True),
+            Column("rows", lambda status: f"{status.rows:,}", 12, is_number=True),
+            Column(" latest event", lambda status: f" {latest(status)}", 27),
+            Column("lag", lambda status: "-" if status.lag is None else format_seconds(status.lag), 7, is_number=True),
+            Column("promise", lambda status: status.freshness or "-", 8, is_number=True),
+            Column(" last run", lambda status: f" {status.last_run.state if status.last_run else 'never'}", 11),
+            Column("state", lambda status: status.state, style=lambda status: "" if status.state == "ok" else "red"),
+        ]
+
+    def notes_on(self, value: ViewStatus) -> Iterator[Note]:
+        """See ``Report.notes_on``."""
+        if value.problem:
+            yield Note(value.problem, "red")
+        if value.served is not None:
+            yield Note(f"readers are given version {value.served} until this one is materialized", "yellow")
+        yield from (Note(f"! {notice}", "yellow") for notice in value.notices)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """Results of runs and pushes, which print as tables."""
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import polars as pl
 
-T = TypeVar("T")
+from featurestore.reports import Column, Note, Report
 
 
 @dataclass(frozen=True)
@@ -114,68 +112,70 @@ class PushedView:
         return _tie_remarks(self.rows_tied)
 
 
-class Report(Sequence[T], Generic[T], ABC):
-    """Values that print as a table, one a line.
+class MaterializeSummary(Report[ViewSummary]):
+    """What materializing did, a ``ViewSummary`` for each view; prints as a table.
 
     Args:
-        values: the values.
+        values: what was done.
+        dry_run: whether nothing was written.
     """
 
-    def __init__(self, values: Sequence[T]) -> None:
-        self._values = tuple(values)
+    def __init__(self, values: Sequence[ViewSummary], *, dry_run: bool = False) -> None:
+        super().__init__(values)
+        self.dry_run = dry_run
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._values[place]
+    def columns(self) -> Sequence[Column[ViewSummary]]:
+        """See ``Report.columns``."""
+        read: Column[ViewSummary] = Column("read", lambda view: f"{view.rows_read:,}", 12, is_number=True)
+        written: Column[ViewSummary] = Column("written", lambda view: f"{view.rows_written:,}", 12, is_number=True)
+        online: Column[ViewSummary] = Column("online", lambda view: f"{view.rows_online:,}", 10, is_number=True)
+        rejected = _rejected(lambda view: view.rows_rejected)
+        counts = [read, rejected] if self.dry_run else [read, written, rejected, online]
+        return [_VIEW, *counts, Column("seconds", lambda view: f"{view.seconds:.2f}", 8, is_number=True)]
 
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns each value as a dictionary."""
-        return [asdict(value) for value in self._values]  # type: ignore[call-overload]  # they are dataclasses
-
-    def __repr__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
-
-    @abstractmethod
-    def _lines(self) -> Iterator[str]:
-        """Returns the lines of the table."""
-
-
-class MaterializeSummary(Report[ViewSummary]):
-    """What materializing did, a ``ViewSummary`` a view; prints as a table."""
-
-    def _lines(self) -> Iterator[str]:
-        yield f"{'view':<20} {'read':>12} {'written':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"
-        for each in self._values:
-            counts = f"{each.rows_read:>12,} {each.rows_written:>12,} {each.rows_rejected:>9,} {each.rows_online:>10,}"
-            yield f"{each.view:<20} {counts} {each.seconds:>8.2f}"
-            for reason, count in (each.reasons or {}).items():
-                yield f"    rejected {count:,}: {reason}"
-            yield from (f"    {remark}" for remark in each.remarks)
-            yield from (f"    ! {notice}" for notice in each.notices)
+    def notes_on(self, value: ViewSummary) -> Iterator[Note]:
+        """See ``Report.notes_on``."""
+        yield from (Note(f"rejected {count:,}: {reason}", "yellow") for reason, count in (value.reasons or {}).items())
+        yield from map(Note, value.remarks)
+        if value.resumed:
+            yield Note("an interrupted run was completed")
+        yield from (Note(f"! {notice}", "yellow") for notice in value.notices)
 
 
 class PushSummary(Report[PushedView]):
-    """What a push did, a ``PushedView`` a view; prints as a table."""
+    """What a push did, a ``PushedView`` for each view; prints as a table."""
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns each value as a dictionary, without the rejected rows themselves."""
+        """Return each value as a dictionary, without the rejected rows themselves."""
         return [
             {name: value for name, value in asdict(replace(each, rejected=())).items() if name != "rejected"}
             for each in self._values
         ]
 
-    def _lines(self) -> Iterator[str]:
-        yield f"{'view':<20} {'read':>12} {'new':>12} {'known':>12} {'rejected':>9} {'online':>10} {'seconds':>8}"
-        for each in self._values:
-            counts = f"{each.rows_read:>12,} {each.rows_new:>12,} {each.rows_known:>12,} {each.rows_rejected:>9,}"
-            yield f"{each.view:<20} {counts} {each.rows_online:>10,} {each.seconds:>8.3f}"
-            for reason, count in each.reasons.items():
-                yield f"    rejected {count:,}: {reason}"
-            if each.rows_waiting:
-                yield f"    waiting {each.rows_waiting:,}: not known yet; push them again"
-            yield from (f"    {remark}" for remark in each.remarks)
+    def columns(self) -> Sequence[Column[PushedView]]:
+        """See ``Report.columns``."""
+        return [
+            _VIEW,
+            Column("read", lambda view: f"{view.rows_read:,}", 12, is_number=True),
+            Column("new", lambda view: f"{view.rows_new:,}", 12, is_number=True),
+            Column("known", lambda view: f"{view.rows_known:,}", 12, is_number=True),
+            _rejected(lambda view: view.rows_rejected),
+            Column("online", lambda view: f"{view.rows_online:,}", 10, is_number=True),
+            Column("seconds", lambda view: f"{view.seconds:.3f}", 8, is_number=True),
+        ]
+
+    def notes_on(self, value: PushedView) -> Iterator[Note]:
+        """See ``Report.notes_on``."""
+        yield from (Note(f"rejected {count:,}: {reason}", "yellow") for reason, count in value.reasons.items())
+        if value.rows_waiting:
+            yield Note(f"waiting {value.rows_waiting:,}: not known yet; push them again", "yellow")
+        yield from map(Note, value.remarks)
+
+
+_VIEW: Column[Any] = Column("view", lambda view: view.view, 20, style=lambda view: "cyan")
+
+
+def _rejected(count: Callable[[Any], int]) -> Column[Any]:
+    return Column(
+        "rejected", lambda view: f"{count(view):,}", 9, is_number=True, style=lambda view: "yellow" if count(view) else ""
+    )

@@ -11,7 +11,6 @@ Every step may be repeated, so whoever was interrupted begins anew.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -20,7 +19,6 @@ from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.entity import Entity
 from featurestore.dtypes import python_name
 from featurestore.errors import NotFoundError, RequestError
-from featurestore.materialization.results import Report
 from featurestore.offline.base import Eraser, FeatureLog, Table, WriteBarrier
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import entity_keys
@@ -28,6 +26,7 @@ from featurestore.privacy.mentions import is_of
 from featurestore.privacy.tombstone_set import keys_as
 from featurestore.registry.error_scrub import Remains
 from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.reports import Column, Report
 from featurestore.row_codec import key_type
 from featurestore.streams.base import StreamConsumer
 
@@ -97,54 +96,55 @@ class ForgetReport(Report[ErasedEntry]):
             return f"To forget {what}, {rows:,} rows and values would be erased."
         return f"Forgot {what}: {rows:,} rows and values are erased, and a tombstone keeps them from coming back."
 
-    def _lines(self) -> Iterator[str]:
-        if self._values:
-            yield f"{'found in' if self.dry_run else 'erased from':<14} {'of':<32} {'rows':>10}"
-        for each in self._values:
-            yield f"{each.place:<14} {each.name:<32} {each.rows:>10,}"
-        yield self.summary
+    def columns(self) -> Sequence[Column[ErasedEntry]]:
+        """See ``Report.columns``."""
+        return [
+            Column("found in" if self.dry_run else "erased from", lambda entry: entry.place, 14, style=lambda entry: "cyan"),
+            Column("of", lambda entry: entry.name, 32),
+            Column("rows", lambda entry: f"{entry.rows:,}", 10, is_number=True),
+        ]
 
 
 OpenStream = Callable[[], StreamConsumer]
 """Opens a stream, for what was set aside of it."""
 
 
+@dataclass(frozen=True)
+class ErasablePlaces:
+    """Where entities are erased, beside the registry.
+
+    Args:
+        eraser: erases from the offline store.
+        online: the online store.
+        space: returns what the keys online begin with.
+        feature_log: what services answered.
+        streams: opens the stream of each source that is one, for its dead letters.
+        remains: what errors of runs may say of entities.
+    """
+
+    eraser: Eraser
+    online: OnlineStore
+    space: Callable[[], str]
+    feature_log: FeatureLog
+    streams: Mapping[str, OpenStream]
+    remains: Remains
+
+
 class Forgetter:
     """Forgets entities.
 
     Args:
-        project: whose.
+        project: the project.
         tombstones: the project's tombstones.
         gate: what all writes pass.
-        eraser: erases from the offline store.
-        online: the online store.
-        feature_log: what services answered.
-        streams: opens the stream of each source that is one.
-        remains: what errors of runs may tell of entities.
-        space: returns what the keys online begin with; by default the project alone.
+        places: where entities are erased.
     """
 
-    def __init__(
-        self,
-        project: str,
-        tombstones: Tombstones,
-        gate: WriteBarrier,
-        eraser: Eraser,
-        online: OnlineStore,
-        feature_log: FeatureLog,
-        streams: Mapping[str, OpenStream] = MappingProxyType({}),
-        remains: Remains | None = None,
-        space: Callable[[], str] | None = None,
-    ) -> None:
+    def __init__(self, project: str, tombstones: Tombstones, gate: WriteBarrier, places: ErasablePlaces) -> None:
         self._project = project
         self._tombstones = tombstones
         self._gate = gate
-        self._eraser = eraser
-        self._online = online
-        self._feature_log = feature_log
-        self._streams = streams
-        self._remains = remains
-        self._space = space or (lambda: project)
+        self._places = places
 
     def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
         """Erases entities wherever they are.
@@ -194,9 +194,9 @@ class Forgetter:
         waiting = []
         with nullcontext(0.0) if dry_run else self._gate.drained() as since:
             for table, keys in kept:
-                waiting.append(self._eraser.erase_waiting(table, keys, dry_run=dry_run))
+                waiting.append(self._places.eraser.erase_waiting(table, keys, dry_run=dry_run))
         for (table, keys), before in zip(kept, waiting, strict=True):
-            after = self._eraser.erase(table, keys, since, dry_run=dry_run)
+            after = self._places.eraser.erase(table, keys, since, dry_run=dry_run)
             where = f"{table.view} v{table.data_version}"
             yield ErasedEntry("history", where, after.history)
             yield ErasedEntry("older files", where, after.older)
@@ -205,9 +205,8 @@ class Forgetter:
             yield ErasedEntry("rejected", where, before.rejected)
         yield from self._erase_online(views, entities, dry_run=dry_run)
         yield from self._erase_beside(known, forms, entities, dry_run=dry_run)
-        if self._remains is not None:
-            for name, rows in self._remains.clear([view.spec.name for view in views], dry_run=dry_run).items():
-                yield ErasedEntry("errors", name, rows)
+        for name, rows in self._places.remains.clear([view.spec.name for view in views], dry_run=dry_run).items():
+            yield ErasedEntry("errors", name, rows)
 
     def _erase_online(self, views: Sequence[AppliedView], entities: pl.DataFrame, *, dry_run: bool) -> Iterator[ErasedEntry]:
         names: dict[str, list[bytes]] = {}
@@ -215,14 +214,14 @@ class Forgetter:
             keyed = _as_keyed(entities, view)
             if keyed is not None:
                 # A version of before registries had ids wrote them without: values that nobody reads, but that are there.
-                spaces = dict.fromkeys([self._space(), self._project])
+                spaces = dict.fromkeys([self._places.space(), self._project])
                 keys = [key for space in spaces for key in entity_keys(space, view, keyed)]
                 names[f"{view.spec.name} v{view.data_version}"] = keys
         wanted = [key for keys in names.values() for key in keys]
-        there = dict(zip(wanted, self._online.read(wanted), strict=True))
+        there = dict(zip(wanted, self._places.online.read(wanted), strict=True))
         if not dry_run:
             # All at once: what a store does for its disk it does once.
-            self._online.delete(f"{self._project}/".encode(), keys=wanted)
+            self._places.online.delete(f"{self._project}/".encode(), keys=wanted)
         for name, keys in names.items():
             yield ErasedEntry("online", name, sum(1 for key in keys if there[key] is not None))
 
@@ -231,19 +230,19 @@ class Forgetter:
     ) -> Iterator[ErasedEntry]:
         named = [each for each in known.columns(forms) if set(each[0]) == set(entities.columns)]
         asked = [entities.rename(dict(zip(keys, columns, strict=True))) for keys, columns in named]
-        for service in self._feature_log.services(self._project):
+        for service in self._places.feature_log.services(self._project):
             if dry_run:
                 rows = self._count_log(service, asked)
             else:
-                rows = sum(self._feature_log.delete(self._project, service, each) for each in asked)
+                rows = sum(self._places.feature_log.delete(self._project, service, each) for each in asked)
             yield ErasedEntry("feature log", service, rows)
-        for source, open_stream in self._streams.items():
+        for source, open_stream in self._places.streams.items():
             with closing(open_stream()) as stream:
                 held = [each.entry for each in stream.shelf.read() if is_of(each.entry.fields, entities)]
                 yield ErasedEntry("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
 
     def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
-        answers = self._feature_log.read(self._project, service)
+        answers = self._places.feature_log.read(self._project, service)
         schema = answers.collect_schema()
         found = pl.lit(value=False)
         for each in keys:

@@ -13,7 +13,7 @@ from featurestore.clock import Clock, parse_instant, to_micros
 from featurestore.errors import NameClashError, OnlineStoreError, RequestError, did_you_mean
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import OnlineJoin, OnlinePlan, compile_online
-from featurestore.retrieval.online_result import OnlineRows
+from featurestore.retrieval.online_result import Lookup, OnlineRows
 from featurestore.retrieval.spine import is_column, reading_spine, to_frame, told_lengths, whole_numbers
 from featurestore.selection.request_fields import row_fields
 from featurestore.selection.select import Selection
@@ -106,23 +106,18 @@ class OnlineReader:
         brought = row_fields(plan.computation.fields, given) if plan.computation.fields else {}
         keys, places = store_keys(plan, given)
         now = to_micros(self._clock() if at is None else parse_instant(at))
-        return _Question(plan, given, brought, keys, places, now, at is not None)
+        return _Question(Lookup(plan, given, brought, now, at is not None), keys, places)
 
 
 class _Question(NamedTuple):
-    """What a read asks the store, and what it needs to make rows of the answer."""
+    """A look-up with the keys that it asks the store for."""
 
-    plan: OnlinePlan
-    given: Sequence[Row]
-    brought: Mapping[str, pl.Series]
+    lookup: Lookup
     keys: list[bytes]
     places: list[int | None] | None
-    now: int
-    as_of: bool
 
     def answer(self, values: list[bytes | None]) -> OnlineRows:
-        keys, spread = _spread(self.keys, self.places), _spread(values, self.places)
-        return OnlineRows(self.given, self.plan, keys, spread, self.now, self.brought, as_of=self.as_of)
+        return OnlineRows(self.lookup, _spread(self.keys, self.places), _spread(values, self.places))
 
 
 def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:

@@ -40,6 +40,24 @@ class StatusCounts(NamedTuple):
     age: float | None
 
 
+class Lookup(NamedTuple):
+    """What a look-up asks.
+
+    Args:
+        plan: the compiled plan of what is asked for.
+        given: the rows asked about.
+        brought: the columns that the rows bring for what is computed.
+        now: the instant of the read, in microseconds.
+        as_of: whether the instant was asked for; a clock's allows for ``CLOCK_SKEW``.
+    """
+
+    plan: OnlinePlan
+    given: Sequence[Mapping[str, Any]]
+    brought: Mapping[str, pl.Series]
+    now: int
+    as_of: bool
+
+
 class OnlineRows:
     """The rows that were asked about, with their features: nothing is decoded before it is looked at.
 
@@ -47,35 +65,17 @@ class OnlineRows:
     ``to_dicts()`` does.
 
     Args:
-        given: the rows asked about.
-        plan: the plan they were read by.
+        lookup: what was asked.
         keys: the store's keys, join by join, each in the order of the rows; None for a null key.
         values: the values under them.
-        now: the instant of the read, in microseconds.
-        brought: the columns that the rows bring for what is computed.
-        as_of: whether the instant was asked for, and is not a clock's, which allows for ``CLOCK_SKEW``.
     """
 
     __slots__ = ("__dict__", "_as_of", "_brought", "_decoded", "_given", "_keys", "_now", "_plan", "_values")
 
-    def __init__(
-        self,
-        given: Sequence[Mapping[str, Any]],
-        plan: OnlinePlan,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        now: int,
-        brought: Mapping[str, pl.Series],
-        *,
-        as_of: bool,
-    ) -> None:
-        self._given = given
-        self._plan = plan
+    def __init__(self, lookup: Lookup, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        self._plan, self._given, self._brought, self._now, self._as_of = lookup
         self._keys = keys
         self._values = values
-        self._now = now
-        self._brought = brought
-        self._as_of = as_of
         self._decoded: list[tuple[list[bytes], list[Any]]] | None = None
 
     def to_dicts(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from featurestore.registry.schedule_state import ScheduleStates
 from featurestore.registry.source_notices import Notices
 from featurestore.scheduling.retry_policy import Belief, RetryPolicy
 from featurestore.scheduling.runner import run_scheduler
-from featurestore.scheduling.scheduler import Scheduler, TaskResult
+from featurestore.scheduling.scheduler import Scheduler, SchedulerOptions, TaskResult
 from featurestore.scheduling.schedules import ScheduleTimes
 from featurestore.scheduling.tasks import run_duties, upkeep_duties
 from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
@@ -116,12 +116,14 @@ class SchedulerApi:
                 "run": (ThreadPoolExecutor(settings.schedule.parallel, "featurestore-run"), settings.schedule.parallel),
                 "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
             },
-            clock=components.clock,
-            retries=RetryPolicy.of(settings),
-            lease_seconds=settings.schedule.lease.total_seconds(),
-            told=on_result or (lambda result: None),
-            notify=on_alert or open_webhook(settings.webhook, settings.project),
-            mending=components.online_repair,
+            SchedulerOptions(
+                components.clock,
+                RetryPolicy.of(settings),
+                settings.schedule.lease.total_seconds(),
+                on_result or (lambda result: None),
+                on_alert or open_webhook(settings.webhook, settings.project),
+            ),
+            components.online_repair,
         )
 
     def tasks(self) -> "UpcomingTasks":

@@ -29,7 +29,7 @@ from featurestore.scheduling.retry_policy import MOST_DEATHS, OVER, Belief, Retr
 from featurestore.scheduling.shared_failures import SharedFailures
 from featurestore.scheduling.tasks import ScheduledTask
 from featurestore.scheduling.upcoming import Turn, Upcoming, UpcomingTasks
-from featurestore.scheduling.webhook import Notify
+from featurestore.scheduling.webhook import AlertHandler
 
 _log = logging.getLogger("featurestore")
 
@@ -91,51 +91,65 @@ class _Blocked:
         return next(first, None)
 
 
+def _log_alert(alert: Alert) -> None:
+    _log.error("%s", alert.text)
+
+
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """How a scheduler works.
+
+    Args:
+        clock: returns the present.
+        retries: how often and when a failed task is tried again.
+        lease_seconds: how long a lease lasts; it is renewed three times as often.
+        on_result: called with the result of each task, from a worker thread.
+        on_alert: called for each task that failed for good.
+        rng: draws the pauses before retries.
+    """
+
+    clock: Clock
+    retries: RetryPolicy
+    lease_seconds: float
+    on_result: Callable[[TaskResult], None] = lambda result: None
+    on_alert: AlertHandler = _log_alert
+    rng: random.Random = field(default_factory=random.Random)
+
+
 class Scheduler:
     """Does what is due. ``tick`` it, or let ``run_scheduler`` do so.
 
     Args:
-        dues: the due table.
+        states: the state of each task.
         leases: the leases.
-        agenda: tells whose turn it is.
+        tasks: what is scheduled, and whose turn it is.
         pools: where work of each kind is done, and how much at once.
-        clock: tells the present.
-        retries: how often and when what failed is tried again.
-        lease_seconds: how long a lease lasts; it is renewed three times as often.
-        told: is told what came of all that was done.
-        notify: is told what failed for good.
-        draw: draws the pauses before retries.
-        mending: writes again what the online store lost, of views that are not due for long, too.
+        options: how it works.
+        repair: writes again what the online store lost, also of views that are not due for long.
     """
 
     def __init__(
         self,
-        dues: ScheduleStates,
+        states: ScheduleStates,
         leases: Leases,
-        agenda: UpcomingTasks,
+        tasks: UpcomingTasks,
         pools: Mapping[str, tuple[Executor, int]],
-        *,
-        clock: Clock,
-        retries: RetryPolicy,
-        lease_seconds: float,
-        told: Callable[[TaskResult], None] = lambda outcome: None,
-        notify: Notify = lambda notice: _log.error("%s", notice.text),
-        draw: random.Random | None = None,
-        mending: OnlineRepair | None = None,
+        options: SchedulerOptions,
+        repair: OnlineRepair | None = None,
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.lease_seconds = lease_seconds
-        self._dues = dues
+        self.lease_seconds = options.lease_seconds
+        self._dues = states
         self._leases = leases
-        self._agenda = agenda
+        self._agenda = tasks
         self._pools = pools
-        self._belief = Belief.of(retries, lease_seconds)
-        self._clock = clock
-        self._retries = retries
-        self._told = told
-        self._notify = notify
-        self._draw = draw or random.Random()
-        self._mending = mending
+        self._belief = Belief.of(options.retries, options.lease_seconds)
+        self._clock = options.clock
+        self._retries = options.retries
+        self._told = options.on_result
+        self._notify = options.on_alert
+        self._draw = options.rng
+        self._mending = repair
         self._jobs: dict[str, _Job] = {}
         self._did: dict[str, int] = {}
         self._ticked = 0

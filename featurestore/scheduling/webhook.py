@@ -12,13 +12,13 @@ from featurestore.config import is_webhook
 from featurestore.errors import ConfigError
 from featurestore.maintenance.status import Alert
 
-Notify = Callable[[Alert], None]
+AlertHandler = Callable[[Alert], None]
 
 _SECONDS = 10
 _log = logging.getLogger("featurestore")
 
 
-def open_webhook(url: str, project: str, *, logged: bool = True) -> Notify:
+def open_webhook(url: str, project: str, *, logged: bool = True) -> AlertHandler:
     """Returns what posts notices to a webhook; each is logged too. Without an address they are only logged.
 
     A notice is a JSON object with ``text``, which chats show, and ``project``, ``view`` and ``state``. A webhook that cannot

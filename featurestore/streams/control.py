@@ -7,18 +7,21 @@ from datetime import datetime
 from functools import partial
 from threading import Event, Lock, Thread
 
+import polars as pl
+
 from featurestore.clock import from_micros, to_micros
 from featurestore.definitions.catalog import AppliedView, BoundView, Catalog
 from featurestore.definitions.source import Source
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import FeatureStoreError, NotFoundError, RequestError
 from featurestore.materialization.push import Pusher
+from featurestore.materialization.results import PushedView
 from featurestore.streams.background_folds import BackgroundFolds
 from featurestore.streams.base import DeadLetterQueue, StreamConsumer
 from featurestore.streams.counts import StreamCounts
 from featurestore.streams.decoder import EntryDecoder, entry_texts
 from featurestore.streams.pending_entries import PendingLimits
-from featurestore.streams.worker import StreamWorker, Views, ready
+from featurestore.streams.worker import StreamWorker, Views, WorkerOptions, ready
 
 BATCH = 5_000
 IDLE_SECONDS = 30.0
@@ -241,10 +244,9 @@ class Streams:
         counts = self.counts[source.name]
         while True:
             views = ready(partial(self._views, source))
-            worker = StreamWorker(
-                consumer, EntryDecoder(source), views, lambda views, rows, until: pusher.push(views, rows, until=until), counts,
-                batch=batch, told=told, patience=self._patience,
-            )  # fmt: skip
+            options = WorkerOptions(batch, told, self._patience)
+            push = partial(_push, pusher)
+            worker = StreamWorker(consumer, EntryDecoder(source), views, push, counts, options)
             try:
                 worker.run(stop, once=once)
                 return
@@ -328,3 +330,7 @@ class Streams:
             yield consumer
         finally:
             consumer.close()
+
+
+def _push(pusher: Pusher, views: Views, rows: pl.DataFrame, until: int) -> list[PushedView]:
+    return pusher.push(views, rows, until=until)

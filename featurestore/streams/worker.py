@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
@@ -73,6 +73,21 @@ _MOST_HELD = 100_000
 """So many entries wait at the most; then no new ones are read until some are done with."""
 
 
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a stream's worker works.
+
+    Args:
+        batch: how many entries it takes at once, at most.
+        on_change: called when the counts have changed.
+        pending: how long entries that are not known yet may wait.
+    """
+
+    batch: int
+    on_change: Callable[[StreamCounts], None]
+    pending: PendingLimits
+
+
 class StreamWorker:
     """Works on one stream, in one thread.
 
@@ -82,9 +97,7 @@ class StreamWorker:
         views: returns the views on the stream's source, as they are applied now.
         push: pushes rows into views, given the latest instant that is known.
         counts: where it counts.
-        batch: how many entries it takes at once, at the most.
-        told: is called when the counts have changed.
-        patience: how long what is not known yet may wait.
+        options: how it works.
     """
 
     def __init__(
@@ -94,21 +107,18 @@ class StreamWorker:
         views: Callable[[], Views],
         push: Callable[[Views, pl.DataFrame, int], list[PushedView]],
         counts: StreamCounts,
-        *,
-        batch: int,
-        told: Callable[[StreamCounts], None],
-        patience: PendingLimits,
+        options: WorkerOptions,
     ) -> None:
         self._consumer = consumer
         self._decoder = decoder
         self._views = views
         self._push = push
         self.counts = counts
-        self._batch = batch
-        self._told = told
+        self._batch = options.batch
+        self._told = options.on_change
         self._stop, self._once = Event(), False
-        self._clock = BrokerClock(counts.source, patience)
-        self._held = PendingEntries(patience)
+        self._clock = BrokerClock(counts.source, options.pending)
+        self._held = PendingEntries(options.pending)
         self._until = 0
         self._sound: pl.DataFrame | None = None
         self._tries: dict[str, int] = {}

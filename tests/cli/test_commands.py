@@ -82,7 +82,7 @@ def test_rejected_rows_are_told_and_shown(invoke: Invoke, shop: Path) -> None:
     file.unlink()
     pl.concat([orders, wrong]).write_parquet(file)
     told = invoke("-C", shop, "materialize", "last_order").stdout
-    assert "last_order: 3 rejected: amount breaks ge=0" in told
+    assert "last_order: rejected 3: amount breaks ge=0" in told
     assert f"-C {shop} status last_order --rejected" in told.replace("\n", "")
     shown = invoke("-C", shop, "status", "last_order", "--rejected").stdout
     assert "amount breaks ge=0" in shown
@@ -162,7 +162,7 @@ def test_push(invoke: Invoke, shop: Path, tmp_path: Path, ending: str) -> None:
     getattr(rows, write)(file)
     told = invoke("push", "-C", shop, "orders", file).stdout
     assert re.search(r"^ last_order +2 +1 +0 +1 ", told, re.MULTILINE)
-    assert "last_order: 1 rejected: items breaks ge=1" in told
+    assert "last_order: rejected 1: items breaks ge=1" in told
     [again] = json.loads(invoke("push", "-C", shop, "orders", file, "--view", "last_order", "--json").stdout)
     assert (again["rows_new"], again["rows_known"], again["rows_rejected"]) == (0, 1, 1)
     found = json.loads(invoke("sql", "-C", shop, "select item_price from last_order where amount = 7.5", "--json").stdout)

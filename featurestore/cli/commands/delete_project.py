@@ -1,18 +1,12 @@
 """The ``delete-project`` command."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from featurestore.cli.confirm import require_terminal
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import out, print_json, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from featurestore.maintenance.delete_project import DeletionReport
+from featurestore.cli.terminal import out, print_json, print_report
 
 
 def delete_project(
@@ -36,13 +30,4 @@ def delete_project(
     if json:
         print_json(report.to_dict())
     else:
-        show_deleted(out(), report)
-
-
-def show_deleted(console: "Console", report: "DeletionReport") -> None:
-    """Prints what was removed."""
-    made = table("found in" if report.dry_run else "removed from", "what", "count", right=("count",))
-    for each in report:
-        made.add_row(Text(each.place, style="cyan"), Text(each.name), "?" if each.count is None else f"{each.count:,}")
-    console.print(made)
-    console.print(report.summary, soft_wrap=True)
+        print_report(out(), report)

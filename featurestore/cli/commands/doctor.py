@@ -1,19 +1,11 @@
 """The ``doctor`` command."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import out, print_json, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from featurestore.maintenance.doctor import DoctorReport
-
-_STATES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+from featurestore.cli.terminal import out, print_json, print_report
 
 
 def doctor(
@@ -33,18 +25,6 @@ def doctor(
     if json:
         print_json(found.to_dict())
     else:
-        show_diagnosis(out(), found)
+        print_report(out(), found)
     if not found.is_well:
         raise typer.Exit(1)
-
-
-def show_diagnosis(console: "Console", found: "DoctorReport") -> None:
-    """Prints what was found, and what to do."""
-    made = table("check", "state", "found")
-    for each in found:
-        told = Text(each.told)
-        if each.advice:
-            told.append(f"\n{each.advice}", style="bold")
-        made.add_row(Text(each.check, style="cyan"), Text(each.state, style=_STATES[each.state]), told)
-    console.print(made)
-    console.print(found.summary)

@@ -4,19 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from featurestore.cli.arguments import parse_pairs, read_rows
 from featurestore.cli.confirm import confirm
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import out, print_json, table
+from featurestore.cli.terminal import out, print_json, print_report
 from featurestore.errors import RequestError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from featurestore.definitions.entity import Entity
-    from featurestore.privacy.forget import ForgetReport
     from featurestore.store import FeatureStore
 
 
@@ -62,7 +58,7 @@ def forget(
     if json:
         print_json(report.to_dict())
     else:
-        show_forgotten(out(), report)
+        print_report(out(), report)
 
 
 def unforget(
@@ -84,7 +80,7 @@ def unforget(
     if json:
         print_json(report.to_dict())
     else:
-        show_forgotten(out(), report)
+        print_report(out(), report)
 
 
 def _entities(store: "FeatureStore", entity: str, keys: list[str], whole: list[str], rows: Path | None) -> list[dict[str, Any]]:
@@ -119,16 +115,6 @@ def _rows(forms: "list[Entity]", path: Path) -> list[dict[str, Any]]:
     first = read[0] if isinstance(read, list) and read else read
     fitting = [form for form in forms if isinstance(first, dict) and form.keys.keys() == first.keys()] or forms[:1]
     return read_rows(path, fitting[0].keys, {})
-
-
-def show_forgotten(console: "Console", report: "ForgetReport") -> None:
-    """Prints what was erased where."""
-    if len(report):
-        made = table("found in" if report.dry_run else "erased from", "of", "rows", right=("rows",))
-        for each in report:
-            made.add_row(Text(each.place, style="cyan"), Text(each.name), f"{each.rows:,}")
-        console.print(made)
-    console.print(report.summary, soft_wrap=True)
 
 
 def _counted(count: int, entity: str) -> str:

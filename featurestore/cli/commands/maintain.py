@@ -1,17 +1,11 @@
 """The ``maintain`` command."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import out, print_json, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from featurestore.maintenance.maintain import MaintenanceReport
+from featurestore.cli.terminal import out, print_json, print_report
 
 
 def maintain(
@@ -39,19 +33,4 @@ def maintain(
     if json:
         print_json(report.to_dicts())
     else:
-        show_maintenance(out(), report)
-
-
-def show_maintenance(console: "Console", report: "MaintenanceReport") -> None:
-    """Prints what was done, a line a history, retired version and feature log."""
-    if not len(report):
-        console.print("There is nothing to keep in order yet.")
-        return
-    numbers = ("files", "after", "merged", "removed", "bytes", "deleted")
-    made = table("kind", "name", *numbers, right=numbers)
-    for each in report:
-        counts = (each.files_before, each.files_after, each.merged, each.removed, each.size, each.deleted)
-        made.add_row(each.kind, Text(each.name, style="cyan"), *("" if count is None else f"{count:,}" for count in counts))
-    console.print(made)
-    if report.dry_run:
-        console.print("Nothing was changed. Of a history the first step is told; there may be more.")
+        print_report(out(), report)

@@ -1,17 +1,19 @@
 """The ``materialize`` command."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import called, out, print_json, table
+from featurestore.cli.terminal import called, out, print_json, print_report, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
-    from featurestore.materialization.results import MaterializeSummary, PushSummary
+    from featurestore.materialization.results import MaterializeSummary
 
 
 def materialize(
@@ -54,7 +56,7 @@ def materialize(
     if json:
         print_json(summary.to_dicts())
     else:
-        show_summary(out(), summary, called(store.settings.root), dry_run=dry_run)
+        show_summary(out(), summary, called(store.settings.root))
 
 
 def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
@@ -68,31 +70,22 @@ def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
     out().print(made)
 
 
-def show_summary(console: "Console", summary: "MaterializeSummary", program: str, *, dry_run: bool = False) -> None:
-    """Prints what a materialization did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
+def show_summary(console: "Console", summary: "MaterializeSummary", program: str) -> None:
+    """Print what a materialization did, and how to see the rows that it rejected.
+
+    Args:
+        console: where to.
+        summary: what it did.
+        program: how to call this program.
+    """
     if not len(summary):
         console.print(f"There are no views to materialize. Apply some: {program} apply")
         return
-    numbers = ("read", "rejected") if dry_run else ("read", "written", "rejected", "online")
-    made = table("view", *numbers, "seconds", right=(*numbers, "seconds"))
-    for each in summary:
-        counts: dict[str, Any] = {"read": each.rows_read, "written": each.rows_written, "rejected": each.rows_rejected,
-                                  "online": each.rows_online}  # fmt: skip
-        cells = [Text(f"{counts[name]:,}", style="yellow" if name == "rejected" and counts[name] else "") for name in numbers]
-        made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
-    console.print(made)
-    show_rejected(console, summary, program, kept=not dry_run)
-    for each in summary:
-        for remark in each.remarks:
-            console.print(Text(f"  {each.view}: {remark}", style="dim"))
-        if each.resumed:
-            console.print(Text(f"  {each.view}: an interrupted run was completed", style="dim"))
+    print_report(console, summary)
+    show_rejected(console, [] if summary.dry_run else [view.view for view in summary if view.rows_rejected], program)
 
 
-def show_rejected(console: "Console", summary: "MaterializeSummary | PushSummary", program: str, *, kept: bool = True) -> None:
-    """Print why rows were rejected, and where they are kept; ``program`` is how to call this program."""
-    for each in summary:
-        for reason, count in (each.reasons or {}).items():
-            console.print(Text(f"  {each.view}: {count:,} rejected: {reason}", style="yellow"))
-        if each.rows_rejected and kept:
-            console.print(Text(f"  They are kept: {program} status {each.view} --rejected", style="dim"), soft_wrap=True)
+def show_rejected(console: "Console", views: "Iterable[str]", program: str) -> None:
+    """Print how to see the rejected rows of some views."""
+    for view in views:
+        console.print(Text(f"  Rejected rows are kept: {program} status {view} --rejected", style="dim"), soft_wrap=True)

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from featurestore.cli.arguments import read_frame
 from featurestore.cli.commands.materialize import show_rejected
 from featurestore.cli.options import Folder, Json, open_store
-from featurestore.cli.terminal import called, out, print_json, table
+from featurestore.cli.terminal import called, out, print_json, print_report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,22 +45,6 @@ def push(
 
 
 def show_pushed(console: "Console", summary: "PushSummary", program: str) -> None:
-    """Prints what a push did, a line a view, and why rows were rejected; ``program`` is how to call this one."""
-    numbers = ("read", "new", "known", "rejected", "online")
-    made = table("view", *numbers, "seconds", right=(*numbers, "seconds"))
-    for each in summary:
-        counts = (each.rows_read, each.rows_new, each.rows_known, each.rows_rejected, each.rows_online)
-        cells = [
-            Text(f"{count:,}", style="yellow" if name == "rejected" and count else "")
-            for name, count in zip(numbers, counts, strict=True)
-        ]
-        made.add_row(Text(each.view, style="cyan"), *cells, f"{each.seconds:.2f}")
-    console.print(made)
-    for each in summary:
-        if each.rows_waiting:
-            told = f"  {each.view}: {each.rows_waiting:,} wait, for their times are not known yet: push them again"
-            console.print(Text(told, style="yellow"), soft_wrap=True)
-    show_rejected(console, summary, program)
-    for each in summary:
-        for remark in each.remarks:
-            console.print(Text(f"  {each.view}: {remark}", style="dim"))
+    """Print what a push did, and how to see the rows that it rejected; ``program`` is how to call this program."""
+    print_report(console, summary)
+    show_rejected(console, [view.view for view in summary if view.rows_rejected], program)
