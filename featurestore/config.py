@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -484,14 +484,14 @@ _RENAMED = {
 """Settings of before there were tables, whose names of now resemble others more."""
 
 
-def _suggest(name: str, write: Any = str) -> str:
+def _suggest(name: str, write: Callable[[str], str] = str) -> str:
     """Return what to write instead of a name that is not a setting.
 
     Args:
         name: the name, with dots.
         write: writes a setting's name as it is written where the wrong one was found.
     """
-    plain = name.replace(_DELIMITER, ".").replace(".", "_")
+    plain = name.replace(".", "_")
     if "." not in name:  # server_port, of before there were tables
         name = next((f"{table}.{plain.removeprefix(f'{table}_')}" for table in _tables() if plain.startswith(f"{table}_")), name)
     table, _, key = name.rpartition(".")
@@ -529,10 +529,10 @@ def _explain_fault(fault: Any) -> str:
 
 
 def _explain_variable() -> str:
-    """Says which variable cannot be read. What it holds may be a secret, and is not told."""
+    """Return which variable cannot be read, without its value, which may be a secret."""
     wrong = (_variable(name) for name, field in _FIELDS.items() if _is_json(field) and not _reads(os.environ.get(_variable(name))))
-    told = f"The variable {next(wrong, _PREFIX + '…')}"
-    return f'{told} is not valid JSON. Write lists and mappings as JSON, \'{{"admins": "admin"}}\' for one.'
+    variable = next(wrong, f"{_PREFIX}…")
+    return f'The variable {variable} is not valid JSON. Write lists and mappings as JSON, \'{{"admins": "admin"}}\' for one.'
 
 
 def _is_json(field: FieldInfo) -> bool:
