@@ -27,7 +27,7 @@ def lines(*, full: bool) -> Iterator[Line]:
             {"authorization": f"Bearer {store.keys.create(name, ['reader project']).secret}"} for name in ("reader", "evil")
         )
     given = list(islice(cycle(bodies()), BODIES))
-    with Serve(folder, FEATURESTORE_SERVER_TRAINING=str(SENDERS)) as server:
+    with Serve(folder, FEATURESTORE_SERVER__MAX_CONCURRENT_TRAINING=str(SENDERS)) as server:
         wait_until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200, "the server does not answer")
         calm = LookUps(server.url, reader)
         time.sleep(CALM_SECONDS)

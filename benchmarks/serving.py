@@ -224,7 +224,7 @@ def _serve(folder: str, online: str = "") -> None:
     from featurestore.config import load_settings
     from featurestore.server.run import serve
 
-    given = {"project": "bench", "server_port": 0} | ({"online": online} if online else {})
+    given = {"project": "bench", "server": {"port": 0}} | ({"online": online} if online else {})
     root: Path = root_of(folder)
     assert root.is_relative_to(DATA)
     serve(root, given, load_settings(root, **given), ready=lambda url: print(url, flush=True))

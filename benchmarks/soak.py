@@ -35,7 +35,7 @@ SERVICE = "both"
 RECONNECT = 2.0
 """For how many seconds after Valkey answers again the server may still say 503."""
 NOTICE = 6.0
-"""Within how many seconds the server must know what was applied: three times the setting ``refresh_seconds``."""
+"""Within how many seconds the server must know what was applied: three times the setting ``catalog_refresh``."""
 _DOWN = 3.0
 _PROBE = 5.0
 _DEVIATION = 0.05

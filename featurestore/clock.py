@@ -133,20 +133,39 @@ def parse_duration(value: str | timedelta) -> int:
         >>> parse_duration("1h30m")
         5400000000
     """
-    if isinstance(value, timedelta):
-        micros = value // _MICROSECOND
-    else:
-        parts = _PART.findall(value) if isinstance(value, str) and len(value) <= _LONGEST_TEXT else []
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            raise DefinitionError(
-                f"{value!r} is not a duration. Write it as '6h', '15m' or '1d12h' (units: us ms s m h d w), or as a timedelta."
-            )
-        micros = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    micros = _read_duration(value)
     if micros <= 0:
         raise DefinitionError(f"A duration must be longer than nothing; {value!r} is not.")
     if micros > _LONGEST:
         raise DefinitionError(f"A duration is 100,000 days at most; {value!r} is longer. For always, leave ttl= out.")
     return micros
+
+
+def parse_length(value: str | timedelta) -> int:
+    """Return a duration in microseconds as ``parse_duration`` does, or 0 for one of nothing.
+
+    Raises:
+        DefinitionError: it is of another form, or is longer than 100,000 days.
+
+    Example:
+        >>> parse_length("0s"), parse_length("500ms")
+        (0, 500000)
+    """
+    micros = _read_duration(value)
+    if micros > _LONGEST:
+        raise DefinitionError(f"A duration is 100,000 days at most; {value!r} is longer.")
+    return micros
+
+
+def _read_duration(value: str | timedelta) -> int:
+    if isinstance(value, timedelta):
+        return value // _MICROSECOND
+    parts = _PART.findall(value) if isinstance(value, str) and len(value) <= _LONGEST_TEXT else []
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise DefinitionError(
+            f"{value!r} is not a duration. Write it as '6h', '15m' or '1d12h' (units: us ms s m h d w), or as a timedelta."
+        )
+    return sum(int(number) * _UNITS[unit] for number, unit in parts)
 
 
 def format_duration(micros: int, *, weeks: bool = False) -> str:

@@ -143,7 +143,7 @@ class Components(MadeOnce):
         from featurestore.registry.catalog_cache import CatalogCache
 
         source = KnownCatalog(self.registry, self.definition_loader)
-        return CatalogCache(source, self.settings.refresh_seconds, self._drop_plans)
+        return CatalogCache(source, self.settings.catalog_refresh.total_seconds(), self._drop_plans)
 
     @once
     def applier(self) -> "Applier":
@@ -310,7 +310,7 @@ class Components(MadeOnce):
             lambda fold: self.make_pusher(fold, mend=fold),
             self.materializer().fold,
             lambda source, idle: open_stream(source, self.settings.project, idle),
-            PendingLimits(self.clock, self.settings.stream_pending_seconds),
+            PendingLimits(self.clock, self.settings.stream.pending_timeout.total_seconds()),
         )
 
     def stores(self, ledger: "Ledger | None" = None) -> "Stores":

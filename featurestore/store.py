@@ -41,7 +41,8 @@ class FeatureStore:
             ``FEATURESTORE_*`` variables, then from the keywords here.
         project, definitions, registry, offline, online, engine: the settings of these names.
         clock: returns the present; a replay or a test brings its own.
-        settings: any other setting, by name.
+        settings: any other setting, by name; those of a table as a mapping, ``server={"port": 0}``, which overrides only the keys
+            that it has.
 
     Raises:
         ConfigError: the folder does not exist, or a setting is unknown or malformed.

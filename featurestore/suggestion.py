@@ -21,8 +21,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not names:
         return "There are none yet."
     names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
-    near = get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []
+    near = nearest(name, names)
     if near:
         return f"Did you mean {' or '.join(repr(each) for each in near)}?"
     shown = ", ".join(repr(each) for each in names[:10])
     return f"There is {shown}{' …' if len(names) > 10 else ''}."
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three names that resemble ``name``, the nearest first.
+
+    Example:
+        >>> nearest("wether", ["weather", "planes"])
+        ['weather']
+    """
+    names = [each for each in islice(known, MOST_NAMES) if len(each) <= _LONGEST_NAME]
+    return get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []

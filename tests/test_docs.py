@@ -9,15 +9,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
+from functools import reduce
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 import featurestore
 from featurestore.aggregates import AGGREGATES
-from featurestore.config import Settings
+from featurestore.clock import parse_length
+from featurestore.config import Settings, setting_names
 from tests.documents import FLAGS, ROOT, anchors, links, run_page
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -142,9 +144,11 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_settings_are_told_with_their_defaults() -> None:
     page = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", page, re.MULTILINE))
-    fields: dict[str, Any] = {name: field.default for name, field in Settings.model_fields.items() if name != "root"}
-    assert told == {name: str(default) for name, default in fields.items()}
+    told = dict(re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \|", page, re.MULTILINE))
+    defaults = {name: reduce(getattr, name.split("."), Settings()) for name in setting_names()}
+    lengths = {name: parse_length(told[name]) for name, default in defaults.items() if isinstance(default, timedelta)}
+    assert lengths == {name: parse_length(defaults[name]) for name in lengths}
+    assert {**told, **dict.fromkeys(lengths)} == {name: None if name in lengths else str(defaults[name]) for name in defaults}
 
 
 def test_every_rule_that_a_page_names_is_there() -> None:

@@ -87,7 +87,7 @@ def define(folder: Path, url: str) -> None:
     )
     file.write_text(text.replace('schedule="1d"', 'schedule="1s"'))
     (folder / "featurestore.toml").write_text(
-        (folder / "featurestore.toml").read_text() + f'online = "{url}"\nschedule_seconds = 0.2\nschedule_lease_seconds = 3\n'
+        (folder / "featurestore.toml").read_text() + f'online = "{url}"\nschedule = {{interval = "200ms", lease = "3s"}}\n'
     )
 
 

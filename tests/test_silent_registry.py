@@ -60,7 +60,7 @@ class Project:
         (folder / "definitions" / "places.py").write_text(DEFINITIONS.format(url=online))
         (folder / "featurestore.toml").write_text(
             f'project = "silent"\nregistry = "{registry}"\nonline = "{online}"\n'
-            "schedule_seconds = 0.2\nschedule_lease_seconds = 5\nrefresh_seconds = 0.5\nschedule_shutdown_seconds = 10\n"
+            'schedule = {interval = "200ms", lease = "5s", shutdown_timeout = "10s"}\ncatalog_refresh = "500ms"\n'
         )
         self.sent = 0
 

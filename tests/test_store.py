@@ -103,7 +103,7 @@ other = FeatureService("other", [V.x])
 
 def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read(tmp_path: Path, clock: Hand, source: Any) -> None:
     with (
-        store_at(tmp_path / "project", clock, refresh_seconds=0.02) as reader,
+        store_at(tmp_path / "project", clock, catalog_refresh="20ms") as reader,
         store_at(tmp_path / "project", clock, online="lmdb:other") as writer,
     ):
         writer.apply([view_of(source, KEYS, FEATURES)])
@@ -364,40 +364,6 @@ def test_a_repeated_run_with_nothing_new_writes_nothing_online(store: FeatureSto
     store.components.online.write = None  # type: ignore[assignment,method-assign]  # is not called
     [again] = store.materialize()
     assert (again.rows_read, again.rows_written, again.rows_online) == (3, 0, 0)
-
-
-def test_a_variable_that_names_no_setting_is_warned_of_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("featurestore.config._warned", set())
-    monkeypatch.setenv("FEATURESTORE_CHUNK_ROW", "3")
-    for _ in range(2):
-        FeatureStore(tmp_path).close()
-    assert [record.getMessage() for record in caplog.records] == [
-        "The variable FEATURESTORE_CHUNK_ROW names no setting and is passed over. Did you mean 'chunk_rows'?"
-    ]
-
-
-@pytest.mark.parametrize("service", ["", "_SERVER", "_ONLINE", "_REGISTRY", "_WEB_2"])
-def test_variables_of_a_kubernetes_service_are_no_settings(
-    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("featurestore.config._warned", set())
-    given = {"SERVICE_HOST": "10.0.0.7", "SERVICE_PORT": "8372", "SERVICE_PORT_HTTP": "8372", "PORT": "tcp://10.0.0.7:8372"}
-    given |= {f"PORT_8372_TCP{end}": "tcp" for end in ("", "_PROTO", "_PORT", "_ADDR")}
-    for name, value in given.items():
-        monkeypatch.setenv(f"FEATURESTORE{service}_{name}", value)
-    monkeypatch.setenv("FEATURESTORE_KEY", "fs_key")  # where docs/how-to/secure.md keeps a client's key
-    with FeatureStore(tmp_path) as store:
-        assert store.settings.server_port == 8372
-    assert not caplog.records
-
-
-def test_a_variable_that_is_no_json_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEATURESTORE_OIDC_GRANTS", "admins=s3cret")
-    with pytest.raises(ConfigError, match="The variable FEATURESTORE_OIDC_GRANTS is not valid JSON") as caught:
-        FeatureStore(tmp_path)
-    assert "s3cret" not in str(caught.value)
 
 
 def test_a_plan_agreed_to_is_not_applied_after_another(store: FeatureStore, source: Any) -> None:

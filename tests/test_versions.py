@@ -195,7 +195,7 @@ def test_no_reader_sees_two_versions_in_one_row_nor_none(tmp_path: Path, clock: 
     seen: list[set[Any]] = [set() for _ in range(3)]
     wrong: list[Any] = []
     stop = threading.Event()
-    with store_at(tmp_path / "p", clock) as store, store_at(tmp_path / "p", clock, refresh_seconds=0.01) as other:
+    with store_at(tmp_path / "p", clock) as store, store_at(tmp_path / "p", clock, catalog_refresh="10ms") as other:
 
         def apply(number: int) -> None:
             clock.micros += 1
@@ -332,7 +332,7 @@ def test_a_feature_that_goes_again_is_recomputed(store: FeatureStore, source: An
 
 def test_a_reader_that_knows_the_view_as_it_was_reads_longer_rows(tmp_path: Path, clock: Hand) -> None:
     source = parquet_of(tmp_path / "data", [frame_of(wide_rows(1), POLARS_KEYS, WIDE_POLARS)])
-    with store_at(tmp_path / "p", clock) as store, store_at(tmp_path / "p", clock, refresh_seconds=3600) as behind:
+    with store_at(tmp_path / "p", clock) as store, store_at(tmp_path / "p", clock, catalog_refresh="1h") as behind:
         store.apply([view_of(source, KEYS, FEATURES)])
         store.materialize()
         known = behind.online("v", ENTITIES).to_dicts()

@@ -80,7 +80,7 @@ class Admin:
         Args:
             views: the views, as classes or names, also removed ones; None for all, and for what services answered.
             retention: how long replaced files and the rows of retired versions stay (``"7d"``), instead of the settings
-                ``keep_files_days`` and ``keep_versions_days``. A reader that still uses a removed file must ask again.
+                ``retention.files`` and ``retention.versions``. A reader that still uses a removed file must ask again.
             dry_run: change nothing; report the first step for each history.
 
         Returns:
@@ -383,8 +383,8 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
         dry_run: whether nothing is changed.
     """
     settings = components.settings
-    logs = timedelta(days=settings.keep_logs_days) if settings.keep_logs_days else None
-    files, versions = timedelta(days=settings.keep_files_days), timedelta(days=settings.keep_versions_days)
+    files, versions = settings.retention.files, settings.retention.versions
+    logs = None if settings.retention.logs == "forever" else settings.retention.logs
     kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
     tidy = open_upkeep(settings, components.clock)
     options = MaintenanceOptions(kept, dry_run)

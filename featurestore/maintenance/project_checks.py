@@ -115,7 +115,7 @@ class ProjectChecks:
         yield Finding("registry", "ok", f"{kind}, revision {components.catalog_cache.refresh().revision}")
         if now is not None:
             yield told_clock("registry", now, components.clock())
-        yield from map(told_due, dues_ahead(components.registry, components.settings.schedule_lease_seconds).items())
+        yield from map(told_due, dues_ahead(components.registry, components.settings.schedule.lease.total_seconds()).items())
         for name in expired_leases(components.registry):
             advice = "Another scheduler takes it over; start one if none runs: featurestore schedule"
             yield Finding(f"lease: {name}", "warning", "its holder ended without releasing it", advice)

@@ -27,7 +27,7 @@ def project_status(components: Components, upcoming: UpcomingTasks, *, promised:
                 components.ledger.latest(name, applied.data_version),
                 now,
                 duty=tasks.get(name),
-                most=components.settings.schedule_attempts,
+                most=components.settings.schedule.max_attempts,
                 served=None if previous is None else previous.data_version,
                 noticed=None if promised else components.ledger.noticed(name, applied.data_version),
             )

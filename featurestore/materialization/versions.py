@@ -43,7 +43,7 @@ class Versions:
     def rollback(self, view: Any, *, to: int | None = None) -> Catalog:
         """Give a view's readers the version before, and keep them at it; return the catalog.
 
-        All readers have it within ``refresh_seconds``; no answer mixes two versions. Nothing else changes: jobs go on writing the
+        All readers have it within ``catalog_refresh``; no answer mixes two versions. Nothing else changes: jobs go on writing the
         applied version. Readers keep the version until the view is changed and applied, or the rollback is undone.
 
         Args:

@@ -42,7 +42,7 @@ class SchedulerApi:
         >>> observations = FrameSource("observations", rows, event_time="at")
         >>> class Weather(FeatureView, entity=Entity("airport", origin=str), source=observations, schedule="15m"):
         ...     temp: float | None
-        >>> with FeatureStore(".", project="scheduled", upkeep_schedule="") as store:
+        >>> with FeatureStore(".", project="scheduled", maintenance={"schedule": ""}) as store:
         ...     plan = store.apply([Weather])
         ...     store.scheduler.run_once(on_result=lambda result: print(result.name, result.state))
         weather done
@@ -72,7 +72,7 @@ class SchedulerApi:
         on_result: "Callable[[TaskResult], None] | None" = None,
         on_alert: "Callable[[Alert], None] | None" = None,
     ) -> int:
-        """Run what is due until an event is set, then let running tasks finish, for ``schedule_shutdown_seconds`` at most.
+        """Run what is due until an event is set, then let running tasks finish, for ``schedule.shutdown_timeout`` at most.
 
         Args:
             stop: ends it once it is set.
@@ -90,9 +90,9 @@ class SchedulerApi:
 
     def drive(self, scheduler: "Scheduler", stop: Event) -> int:
         """Run a scheduler that ``create`` returned until an event is set; return how many tasks were not finished."""
-        settings = self._components.settings
-        monitor = self._freshness_monitor(scheduler.holder)
-        return run_scheduler(scheduler, settings.schedule_seconds, settings.schedule_shutdown_seconds, stop, monitor)
+        settings = self._components.settings.schedule
+        interval, timeout = settings.interval.total_seconds(), settings.shutdown_timeout.total_seconds()
+        return run_scheduler(scheduler, interval, timeout, stop, self._freshness_monitor(scheduler.holder))
 
     def upcoming(self) -> "list[Upcoming]":
         """Return what runs next and when, the earliest first; each prints as a line.
@@ -113,13 +113,13 @@ class SchedulerApi:
             Leases(components.registry),
             self.tasks(),
             {
-                "run": (ThreadPoolExecutor(settings.schedule_parallel, "featurestore-run"), settings.schedule_parallel),
+                "run": (ThreadPoolExecutor(settings.schedule.parallel, "featurestore-run"), settings.schedule.parallel),
                 "upkeep": (ThreadPoolExecutor(1, "featurestore-upkeep"), 1),
             },
             SchedulerOptions(
                 components.clock,
                 RetryPolicy.of(settings),
-                settings.schedule_lease_seconds,
+                settings.schedule.lease.total_seconds(),
                 on_result or (lambda result: None),
                 on_alert or open_webhook(settings.webhook, settings.project),
             ),
@@ -135,11 +135,11 @@ class SchedulerApi:
             ScheduleStates(components.registry),
             lambda: [
                 *run_duties(components.catalog_cache.refresh(), self._materialize, settings.root, history),
-                *upkeep_duties(components.catalog_cache.refresh(), settings.upkeep_schedule, self._maintain),
+                *upkeep_duties(components.catalog_cache.refresh(), settings.maintenance.schedule, self._maintain),
             ],
-            ScheduleTimes(settings.schedule_timezone),
+            ScheduleTimes(settings.schedule.timezone),
             components.clock,
-            Belief.of(RetryPolicy.of(settings), settings.schedule_lease_seconds),
+            Belief.of(RetryPolicy.of(settings), settings.schedule.lease.total_seconds()),
         )
 
     def send_alerts(self, status: "StatusReport", *, logged: bool = True) -> None:
@@ -168,7 +168,7 @@ class SchedulerApi:
     def _materialize(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":
         """Materialize a view for the scheduler that holds its lease; once the lease is lost, nothing more is written."""
         components = self._components
-        job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule_parallel)
+        job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule.parallel)
         return job.materialize(components.definition_loader.bind(applied), start=None, end=components.clock())
 
     def _maintain(self, applied: AppliedView, lease: "Lease") -> None:

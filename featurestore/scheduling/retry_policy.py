@@ -12,6 +12,7 @@ or the row would stop everybody until then.
 
 import random
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from featurestore.config import Settings
 from featurestore.registry.leases import longest_lease
@@ -22,6 +23,7 @@ MOST_DEATHS = 5
 """So many processes may die while they are at one due instant; then it is given up, for it may be what kills them."""
 
 _MICROS = 1_000_000
+_MICROSECOND = timedelta(microseconds=1)
 _MOST_DOUBLINGS = 30
 
 
@@ -44,8 +46,9 @@ class RetryPolicy:
     @classmethod
     def of(cls, settings: Settings) -> "RetryPolicy":
         """Returns what the settings say."""
-        seconds = settings.schedule_retry_seconds, settings.schedule_retry_longest_seconds, settings.schedule_wait_seconds
-        return cls(settings.schedule_attempts, *(round(each * _MICROS) for each in seconds))
+        schedule = settings.schedule
+        pauses = schedule.retry_delay, schedule.retry_max_delay, schedule.source_poll
+        return cls(schedule.max_attempts, *(pause // _MICROSECOND for pause in pauses))
 
     def pause(self, attempt: int, draw: random.Random) -> int:
         """Returns the pause after an attempt: twice the last one, less up to half of it, so that not all come back at once.

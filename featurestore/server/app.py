@@ -77,7 +77,7 @@ def create_app(
     made = Starlette(
         routes=doors,
         exception_handlers=handlers,
-        middleware=_cors(chosen.server_origins),
+        middleware=_cors(chosen.server.origins),
         lifespan=_lifespan(parts, closing=closing, warm=warm),
     )
     made.router.redirect_slashes = False  # a redirect would repeat whatever Host the client says
@@ -196,8 +196,12 @@ class GuardedRoute:
 
     def _late(self, visit: RequestContext) -> LimitError:
         if visit.uploaded:
-            return LimitError(f"The answer took longer than {self._seconds:g} seconds (server_seconds). Try again later.", "time")
-        return LimitError(f"The body had not come after {self._seconds:g} seconds (server_seconds). Send it faster.", "upload")
+            return LimitError(
+                f"The answer took longer than {self._seconds:g} seconds (server.request_timeout). Try again later.", "time"
+            )
+        return LimitError(
+            f"The body had not come after {self._seconds:g} seconds (server.request_timeout). Send it faster.", "upload"
+        )
 
     def _tell(self, visit: RequestContext, seconds: float) -> None:
         try:

@@ -38,7 +38,7 @@ class Backend(Protocol):
 
     @property
     def catalog(self) -> Catalog:
-        """What is applied, at most ``refresh_seconds`` old: the registry is not asked."""
+        """What is applied, at most ``catalog_refresh`` old: the registry is not asked."""
 
     @property
     def keys(self) -> "Keys":
@@ -143,7 +143,8 @@ class StoreBackend:
         from featurestore.retrieval.feature_logger import FeatureLogger
 
         settings = self.settings
-        return FeatureLogger(settings.project, self._components.feature_log, settings.log_seconds, on_logged)
+        seconds = settings.feature_log.flush_interval.total_seconds()
+        return FeatureLogger(settings.project, self._components.feature_log, seconds, on_logged)
 
     def check(self) -> dict[str, str | FeatureStoreError]:
         """See ``Backend.check``."""

@@ -55,25 +55,26 @@ class Limits:
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
         """Returns the limits that settings say."""
+        server = settings.server
         return cls(
-            body=int(settings.server_body_mib * MIB),
-            spine=int(settings.server_spine_mib * MIB),
-            memory=int(settings.server_memory_mib * MIB),
-            rows=settings.server_rows,
-            values=settings.server_values,
-            columns=settings.server_columns,
-            decoded=int(settings.server_decoded_mib * MIB),
-            spine_rows=settings.server_spine_rows,
-            spine_decoded=int(settings.server_spine_decoded_mib * MIB),
-            decoders=settings.server_decoders,
-            decoder=int(settings.server_decoder_mib * MIB),
-            decoder_seconds=settings.server_decoder_seconds,
-            bodies=int(settings.server_bodies_mib * MIB),
-            pushes=settings.server_pushes,
-            pushes_waiting=settings.server_pushes_waiting,
-            seconds=settings.server_seconds,
-            training=settings.server_training,
-            training_seconds=settings.server_training_seconds,
+            body=int(server.max_body_mib * MIB),
+            spine=int(server.max_spine_mib * MIB),
+            memory=int(server.spine_memory_mib * MIB),
+            rows=server.max_rows,
+            values=server.max_values,
+            columns=server.max_columns,
+            decoded=int(server.max_decoded_mib * MIB),
+            spine_rows=server.max_spine_rows,
+            spine_decoded=int(server.max_spine_decoded_mib * MIB),
+            decoders=server.decoders,
+            decoder=int(server.decoder_memory_mib * MIB),
+            decoder_seconds=server.decoder_timeout.total_seconds(),
+            bodies=int(server.max_bodies_mib * MIB),
+            pushes=server.max_concurrent_pushes,
+            pushes_waiting=server.max_waiting_pushes,
+            seconds=server.request_timeout.total_seconds(),
+            training=server.max_concurrent_training,
+            training_seconds=server.training_timeout.total_seconds(),
         )
 
 
@@ -91,7 +92,7 @@ def check_rows(rows: int, most: int, *, counted: bool = True) -> None:
     if rows > most:
         told = f"{rows:,}" if counted else f"more than {most:,}"
         raise LimitError(
-            f"The request has {told} rows, and {most:,} are allowed (server_rows). Send them in several requests; to look many up, "
-            "a training frame (POST /v1/training) is the way.",
+            f"The request has {told} rows, and {most:,} are allowed (server.max_rows). Send them in several requests; to look many "
+            "up, a training frame (POST /v1/training) is the way.",
             "rows",
         )

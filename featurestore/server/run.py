@@ -74,7 +74,7 @@ def serve(
     config = uvicorn.Config(
         AppOf(root, given),
         factory=True,
-        workers=settings.server_workers,
+        workers=settings.server.workers,
         loop="uvloop",
         http=cast("Any", Connections(_ends(settings))),  # uvicorn calls it; a class of its own could not be sent to workers
         ws="none",
@@ -84,17 +84,17 @@ def serve(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=max(1, round(settings.server_keep_alive_seconds)),
-        timeout_worker_healthcheck=max(1, round(settings.server_worker_seconds)),
-        timeout_graceful_shutdown=max(1, round(settings.server_shutdown_seconds)),
-        ssl_certfile=settings.server_tls_cert or None,
-        ssl_keyfile=settings.server_tls_key or None,
+        timeout_keep_alive=max(1, round(settings.server.keep_alive.total_seconds())),
+        timeout_worker_healthcheck=max(1, round(settings.server.worker_timeout.total_seconds())),
+        timeout_graceful_shutdown=max(1, round(settings.server.shutdown_timeout.total_seconds())),
+        ssl_certfile=settings.server.tls_cert or None,
+        ssl_keyfile=settings.server.tls_key or None,
     )
     try:
         if ready is not None:
             ready(_url(listening, settings, uds))
-        if settings.server_workers > 1:
-            with shared_by(settings.server_workers):
+        if settings.server.workers > 1:
+            with shared_by(settings.server.workers):
                 Workers(config, [listening]).run()
         else:
             # NOTE: once all is closed, uvicorn raises the signal anew.
@@ -113,20 +113,19 @@ def _ends(settings: Settings) -> Ends:
     The descriptors that a process may have are raised to what they need, if that is allowed. Else there are fewer connections, so
     that some descriptors are always left for files.
     """
-    wanted = settings.server_connections + _RESERVE
+    server = settings.server
+    wanted = server.max_connections + _RESERVE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    connections = (
-        settings.server_connections if soft == resource.RLIM_INFINITY else min(settings.server_connections, soft - _RESERVE)
-    )
-    connections = max(1, connections)
-    of_address = min(settings.server_connections_of_address or connections, connections)
+    possible = server.max_connections if soft == resource.RLIM_INFINITY else min(server.max_connections, soft - _RESERVE)
+    connections = max(1, possible)
+    of_address = min(server.max_connections_per_address or connections, connections)
     return Ends(
-        connections, of_address, int(settings.server_head_kib * 1024), settings.server_headers, settings.server_head_seconds,
-        settings.server_seconds,
+        connections, of_address, int(server.max_head_kib * 1024), server.max_headers, server.head_timeout.total_seconds(),
+        server.request_timeout.total_seconds(),
     )  # fmt: skip
 
 
@@ -138,8 +137,8 @@ def _ended(number: int, frame: object) -> None:
 def _url(listening: socket.socket, settings: Settings, uds: Path | None) -> str:
     if uds is not None:
         return f"unix:{uds}"
-    host = f"[{settings.server_host}]" if ":" in settings.server_host else settings.server_host
-    return f"http{'s' if settings.server_tls_cert else ''}://{host}:{listening.getsockname()[1]}"
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    return f"http{'s' if settings.server.tls_cert else ''}://{host}:{listening.getsockname()[1]}"
 
 
 def _check_reach(settings: Settings, root: Path, given: dict[str, Any], uds: Path | None) -> None:
@@ -150,7 +149,7 @@ def _check_reach(settings: Settings, root: Path, given: dict[str, Any], uds: Pat
 
 
 def _tcp_socket(settings: Settings) -> socket.socket:
-    host, port = settings.server_host, settings.server_port
+    host, port = settings.server.host, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -186,9 +185,9 @@ def _answers(path: Path) -> bool:
 
 
 def _check_tls(settings: Settings) -> None:
-    named = {"server_tls_cert": settings.server_tls_cert, "server_tls_key": settings.server_tls_key}
+    named = {"server.tls_cert": settings.server.tls_cert, "server.tls_key": settings.server.tls_key}
     for name, path in named.items():
         if path and not Path(path).is_file():
             raise ConfigError(f"{name}={path!r} is not there. Name a PEM file.")
-    if bool(settings.server_tls_cert) != bool(settings.server_tls_key):
+    if bool(settings.server.tls_cert) != bool(settings.server.tls_key):
         raise ConfigError("TLS needs both a certificate and its key: --tls-cert cert.pem --tls-key key.pem.")

@@ -34,7 +34,7 @@ class Workers(Multiprocess):
                 continue
             if process.process.is_alive():
                 _log.error(
-                    "The worker %s has not answered for %s seconds (server_worker_seconds), and is replaced.",
+                    "The worker %s has not answered for %s seconds (server.worker_timeout), and is replaced.",
                     process.pid, self.config.timeout_worker_healthcheck,
                 )  # fmt: skip
             self._replace(place, process)

@@ -158,7 +158,11 @@ def test_the_scheduler_its_log_and_the_webhook_tell_no_value_and_forget_clears_w
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     folder = tmp_path / "scheduled"
-    settings = {"webhook": f"http://127.0.0.1:{server.server_port}", "schedule_attempts": 1, "upkeep_schedule": ""}
+    settings = {
+        "webhook": f"http://127.0.0.1:{server.server_port}",
+        "schedule": {"max_attempts": 1},
+        "maintenance": {"schedule": ""},
+    }
     try:
         with store_at(folder, Hand(1_600_000_000_000_000), **settings) as store:
             store.apply([view_of(lambda rows: rows, schedule="1h")])

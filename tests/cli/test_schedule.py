@@ -39,11 +39,11 @@ class Slow(FeatureView, entity=Entity("thing", k=str), source=rows, schedule="1d
 @pytest.fixture(autouse=True)
 def runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told here is told of runs, not of upkeep."""
-    monkeypatch.setenv("FEATURESTORE_UPKEEP_SCHEDULE", "")
+    monkeypatch.setenv("FEATURESTORE_MAINTENANCE__SCHEDULE", "")
 
 
 def test_upkeep_is_done_beside_the_runs(invoke: Invoke, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FEATURESTORE_UPKEEP_SCHEDULE")
+    monkeypatch.delenv("FEATURESTORE_MAINTENANCE__SCHEDULE")
     told = [json.loads(line) for line in invoke("-C", shop, "schedule", "--once", "--json").stdout.splitlines()]
     assert {each["name"] for each in told} == {
         f"{kind}{view}" for kind in ("", "upkeep:") for view in ("account", "last_order", "spending")
@@ -83,8 +83,8 @@ def test_sigterm_lets_it_finish_or_gives_it_back(seconds: float, end: str, tmp_p
     frame.write_parquet(tmp_path / "data" / "0.parquet")
     environment = {
         **ENVIRONMENT,
-        "FEATURESTORE_UPKEEP_SCHEDULE": "",
-        "FEATURESTORE_SCHEDULE_SHUTDOWN_SECONDS": "30" if end == "done" else "0",
+        "FEATURESTORE_MAINTENANCE__SCHEDULE": "",
+        "FEATURESTORE_SCHEDULE__SHUTDOWN_TIMEOUT": "30s" if end == "done" else "0s",
     }
     options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
     subprocess.run([PROGRAM, "apply", "--yes"], **options, capture_output=True, check=True)

@@ -161,7 +161,7 @@ def test_who_returned_to_a_version_keeps_it(tmp_path: Path, hand: Hand, monkeypa
 
 
 def test_the_feature_log_is_pruned(tmp_path: Path, hand: Hand) -> None:
-    with materialized(tmp_path, hand, 1, keep_logs_days=1) as store:
+    with materialized(tmp_path, hand, 1, retention={"logs": "1d"}) as store:
         for days in (0, 2):
             at = from_micros(hand.micros + days * DAY)
             rows = pl.DataFrame({"k": ["k1"], "read_at": [at]}, schema_overrides={"read_at": pl.Datetime("us", "UTC")})

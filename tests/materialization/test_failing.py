@@ -115,7 +115,7 @@ def test_n02_materialize_by_hand_leaves_a_run_too(store: FeatureStore, tmp_path:
 
 def test_n02_the_command_line_says_so(invoke: Invoke, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """status, status VIEW, status --check and runs --state failed, while the scheduler tries again."""
-    monkeypatch.setenv("FEATURESTORE_UPKEEP_SCHEDULE", "")
+    monkeypatch.setenv("FEATURESTORE_MAINTENANCE__SCHEDULE", "")
     file = next(each for each in sorted(shop.rglob("*.parquet")) if ".featurestore" not in each.parts)
     file.write_bytes(b"PAR1 this is none PAR1")
     told = invoke("schedule", "-C", shop, "--once", code=1).stdout

@@ -128,7 +128,7 @@ def test_the_age_of_what_is_known_is_told(source: Source, watch: CatalogCache) -
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_goes_on_looking(tmp_path: Path) -> None:
-    with FeatureStore(tmp_path, refresh_seconds=0.05) as store:
+    with FeatureStore(tmp_path, catalog_refresh="50ms") as store:
         store.apply([AIRPORT])
         assert list(store.components.catalog_cache.current.entities) == ["airport"]
         context = multiprocessing.get_context("fork")
@@ -155,7 +155,7 @@ def test_a_registry_that_was_made_anew_or_restored_is_followed(tmp_path: Path) -
     with FeatureStore(tmp_path) as writer:
         writer.apply([AIRPORT])
     shutil.copy(registry, kept)
-    with FeatureStore(tmp_path, refresh_seconds=0.05) as reader:
+    with FeatureStore(tmp_path, catalog_refresh="50ms") as reader:
         with FeatureStore(tmp_path) as writer:
             writer.apply([AIRPORT, CARRIER])
             wait_until(lambda: sorted(reader.components.catalog_cache.current.entities) == ["airport", "carrier"])

@@ -99,7 +99,9 @@ def test_f8_two_clocks_that_disagree_do_each_instant_of_their_own_once(open_stor
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     mine = open_store()
     mine.apply([view(tmp_path, schedule="60s")])
-    theirs = FeatureStore(tmp_path / "project", clock=other, project=mine.settings.project, definitions="none", upkeep_schedule="")
+    theirs = FeatureStore(
+        tmp_path / "project", clock=other, project=mine.settings.project, definitions="none", maintenance={"schedule": ""}
+    )
     with theirs:
         (one, told), (two, others) = scheduler_of(mine), scheduler_of(theirs)
         for _ in range(240):

@@ -39,7 +39,7 @@ def open_store(tmp_path: Path, hand: Hand) -> Iterator[Opener]:
     opened: list[FeatureStore] = []
 
     def open_one(**settings: Any) -> FeatureStore:
-        opened.append(store_at(tmp_path / "project", hand, definitions="none", upkeep_schedule="", **settings))
+        opened.append(store_at(tmp_path / "project", hand, definitions="none", maintenance={"schedule": ""}, **settings))
         return opened[-1]
 
     yield open_one
@@ -315,7 +315,7 @@ def test_an_online_store_that_is_gone_is_nobodys_fault(open_store: Opener, tmp_p
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     notices: list[Alert] = []
     with ValkeyServer("--appendonly", "yes") as server:
-        store = open_store(online=server.url, schedule_retry_longest_seconds=20)
+        store = open_store(online=server.url, schedule={"retry_max_delay": "20s"})
         store.apply([view(tmp_path, schedule="1h")])
         scheduler, told = scheduler_of(store, on_alert=notices.append)
         server.stop(kill=True)
@@ -448,4 +448,4 @@ def test_an_idle_tick_is_one_query(store: FeatureStore, tmp_path: Path) -> None:
 
 def test_a_zone_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'Mars/Crater' is no time zone"):
-        FeatureStore(tmp_path, schedule_timezone="Mars/Crater")
+        FeatureStore(tmp_path, schedule={"timezone": "Mars/Crater"})

@@ -73,7 +73,7 @@ def make_project(folder: Path) -> Path:
     """A project with its data, not yet applied."""
     shutil.copytree(HERE / "definitions", folder / "definitions", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data").mkdir()
-    (folder / "featurestore.toml").write_text('project = "lab"\nrefresh_seconds = 0.1\n')
+    (folder / "featurestore.toml").write_text('project = "lab"\ncatalog_refresh = "100ms"\n')
     observations().write_parquet(folder / "data" / "observations.parquet")
     visits().write_parquet(folder / "data" / "visits.parquet")
     return folder

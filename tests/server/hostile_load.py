@@ -15,7 +15,7 @@ from tests.server.conftest import Serve
 GOOD = {"features": "weather.temp", "rows": [{"origin": "JFK"}], "metadata": False}
 A_SECOND, SENDERS = 50, 4
 DEADLINE = 30.0
-"""The server's, ``server_seconds``."""
+"""The server's, ``server.request_timeout``."""
 
 
 def bodies() -> list[tuple[str, str, bytes]]:

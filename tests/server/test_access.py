@@ -168,7 +168,7 @@ def test_every_role_at_every_route(client: httpx.Client, held: dict[str, dict[st
 
 def test_who_is_admitted_and_granted_nothing_is_refused_everywhere(store: FeatureStore) -> None:
     with Issuer() as issuer:
-        settings = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE}
+        settings = {"oidc": {"issuer": issuer.url, "audience": AUDIENCE}}
         with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
             headers = bearer(issuer.sign(claims_of(issuer)))
             assert {ask(client, spec.method, spec.path, headers).status_code for spec in GUARDED} == {403}
@@ -238,7 +238,7 @@ def test_the_document_has_what_whoever_asks_may_do(client: httpx.Client, store: 
 
 def test_a_name_that_is_not_there_suggests_none_that_may_not_be_seen(store: FeatureStore) -> None:
     with Issuer() as issuer:
-        settings = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": {"ml": "reader service:delay_modl"}}
+        settings = {"oidc": {"issuer": issuer.url, "audience": AUDIENCE, "grants": {"ml": "reader service:delay_modl"}}}
         with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
             for headers, suggested in ((bearer(issuer.sign(claims_of(issuer))), False), (key_of(store, "reader project"), True)):
                 answer = client.get("/v1/services/delay_modl", headers=headers)
@@ -327,7 +327,7 @@ def test_an_expired_key_is_told_so(client: httpx.Client, store: FeatureStore) ->
 
 def test_a_token_of_the_issuer_is_admitted(store: FeatureStore) -> None:
     with Issuer() as issuer:
-        settings = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": {"ml": "reader service:delay_model"}}
+        settings = {"oidc": {"issuer": issuer.url, "audience": AUDIENCE, "grants": {"ml": "reader service:delay_model"}}}
         with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
             good = issuer.sign(claims_of(issuer))
             assert client.post("/v1/online", json=ASKED, headers=bearer(good)).status_code == 200
@@ -339,7 +339,7 @@ def test_a_token_of_the_issuer_is_admitted(store: FeatureStore) -> None:
 def test_an_apply_changes_what_a_grant_is_good_for(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     (folder / "definitions" / "guests.py").write_text(PII.replace("pii=True", "pii=False"))
-    with FeatureStore(folder, access="required", refresh_seconds=0.05) as store:
+    with FeatureStore(folder, access="required", catalog_refresh="50ms") as store:
         store.apply()
         store.materialize()
         with client_of(store) as client:
@@ -374,12 +374,12 @@ def test_a_revoked_key_is_over_within_seconds_on_all_workers(tmp_path: Path) -> 
     ("settings", "guard"),
     [
         ({}, OpenGuard),
-        ({"server_host": "::1"}, OpenGuard),
+        ({"server": {"host": "::1"}}, OpenGuard),
         ({"access": "required"}, AccessGuard),
-        ({"server_host": "0.0.0.0"}, AccessGuard),
-        ({"server_host": "example.com"}, AccessGuard),
-        ({"server_host": "0.0.0.0", "access": "open"}, OpenGuard),
-        ({"oidc_issuer": "https://issuer.example", "oidc_audience": "fs"}, AccessGuard),
+        ({"server": {"host": "0.0.0.0"}}, AccessGuard),
+        ({"server": {"host": "example.com"}}, AccessGuard),
+        ({"server": {"host": "0.0.0.0"}, "access": "open"}, OpenGuard),
+        ({"oidc": {"issuer": "https://issuer.example", "audience": "fs"}}, AccessGuard),
     ],
 )
 def test_everybody_is_admitted_on_loopback_alone(lab_folder: Path, settings: dict[str, Any], guard: type) -> None:
@@ -389,24 +389,27 @@ def test_everybody_is_admitted_on_loopback_alone(lab_folder: Path, settings: dic
 
 def test_others_are_not_served_before_it_is_said_who_they_may_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_project(tmp_path / "lab")
-    for settings in ({"server_host": "0.0.0.0"}, {"server_host": "10.0.0.1", "server_port": 1}):
+    for settings in ({"server": {"host": "0.0.0.0"}}, {"server": {"host": "10.0.0.1", "port": 1}}):
         with FeatureStore(folder, **settings) as store, pytest.raises(ConfigError, match="there is no key"):
             require_access(store)
     allowed: list[dict[str, Any]] = [
-        {}, {"server_host": "0.0.0.0", "access": "required"}, {"server_host": "0.0.0.0", "access": "open"},
-        {"server_host": "0.0.0.0", "oidc_issuer": "https://issuer.example", "oidc_audience": "fs"},
+        {}, {"server": {"host": "0.0.0.0"}, "access": "required"}, {"server": {"host": "0.0.0.0"}, "access": "open"},
+        {"server": {"host": "0.0.0.0"}, "oidc": {"issuer": "https://issuer.example", "audience": "fs"}},
     ]  # fmt: skip
     for settings in allowed:
         with FeatureStore(folder, **settings) as store, caplog.at_level(logging.WARNING):
             require_access(store)
     assert [record.message for record in caplog.records] == ['Everybody who reaches 0.0.0.0 is admitted, for access is "open".']
-    with FeatureStore(folder, server_host="0.0.0.0") as store:
+    with FeatureStore(folder, server={"host": "0.0.0.0"}) as store:
         made = store.keys.create("test", ["reader project"])
         require_access(store)
         store.keys.revoke(made.key.id)
         with pytest.raises(ConfigError, match="there is no key"):
             require_access(store)
-    with FeatureStore(folder, oidc_issuer="https://issuer.example") as store, pytest.raises(ConfigError, match="oidc_audience"):
+    with (
+        FeatureStore(folder, oidc={"issuer": "https://issuer.example"}) as store,
+        pytest.raises(ConfigError, match=r"oidc\.audience"),
+    ):
         require_access(store)
 
 
@@ -418,7 +421,7 @@ PROXIED = {"x-forwarded-for": "1.2.3.4", "x-forwarded-host": "a.example", "forwa
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a server on loopback that needs no key yet."""
     folder = make_project(tmp_path_factory.mktemp("local") / "lab")
-    with FeatureStore(folder, server_origins=("https://app.example",)) as store:
+    with FeatureStore(folder, server={"origins": ("https://app.example",)}) as store:
         store.apply()
         store.materialize()
         with client_of(store) as client:

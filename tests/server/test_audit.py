@@ -194,8 +194,8 @@ def test_no_log_has_a_value_or_a_secret(tmp_path: Path) -> None:
         made = store.keys.create("dashboard", ["reader project", "writer view:weather", "writer view:recent"])
         token = issuer.sign(claims_of(issuer))
         variables = {
-            "FEATURESTORE_ACCESS": "required", "FEATURESTORE_AUDIT": "stderr", "FEATURESTORE_OIDC_ISSUER": issuer.url,
-            "FEATURESTORE_OIDC_AUDIENCE": AUDIENCE, "FEATURESTORE_OIDC_GRANTS": '{"ml": "reader project"}',
+            "FEATURESTORE_ACCESS": "required", "FEATURESTORE_AUDIT": "stderr", "FEATURESTORE_OIDC__ISSUER": issuer.url,
+            "FEATURESTORE_OIDC__AUDIENCE": AUDIENCE, "FEATURESTORE_OIDC__GRANTS": '{"ml": "reader project"}',
         }  # fmt: skip
         wrong = made.secret[:-4] + "0000"
         with Serve(folder, **variables) as server, httpx.Client(base_url=server.url) as client:

@@ -23,8 +23,10 @@ _DATA_SEGMENTS_IN = 152
 """Where Linux's tcp_info has how many segments with data have come."""
 BODY = {"features": ["weather.temp"], "rows": [{"origin": "JFK"}], "metadata": False}
 SETTINGS = {
-    "FEATURESTORE_SERVER_CONNECTIONS": "20", "FEATURESTORE_SERVER_HEAD_SECONDS": "1", "FEATURESTORE_SERVER_SECONDS": "2",
-}  # fmt: skip
+    "FEATURESTORE_SERVER__MAX_CONNECTIONS": "20",
+    "FEATURESTORE_SERVER__HEAD_TIMEOUT": "1s",
+    "FEATURESTORE_SERVER__REQUEST_TIMEOUT": "2s",
+}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ ORIGINS = ("JFK", "LGA", "EWR", "BOS", "XXX", None)
 def store(tmp_path: Path) -> Iterator[FeatureStore]:
     folder = make_project(tmp_path / "lab")
     (folder / "definitions" / "logged.py").write_text(LOGGED)
-    with FeatureStore(folder, log_seconds=0.1) as opened:
+    with FeatureStore(folder, feature_log={"flush_interval": "100ms"}) as opened:
         opened.apply()
         opened.materialize()
         yield opened
@@ -149,7 +149,7 @@ def test_the_server_logs_what_it_answers(store: FeatureStore) -> None:
 def test_what_is_left_is_written_at_the_end(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     (folder / "definitions" / "logged.py").write_text(LOGGED)
-    with FeatureStore(folder, log_seconds=3600.0) as store:
+    with FeatureStore(folder, feature_log={"flush_interval": "1h"}) as store:
         store.apply()
         with served(create_app(store, observer=make_observer(store))) as url:
             body = {"features": "all_model", "rows": [{"origin": "JFK", "dest": "EWR", "distance": 5.0}]}

@@ -166,7 +166,7 @@ def test_whose_bodies_end_decoders_is_not_decoded_for_a_while() -> None:
 
 def test_a_decoder_that_dies_is_429_after_three_times_while_json_goes_on(lab: FeatureStore) -> None:
     """With so little memory that each frame is too much."""
-    tight = lab.settings.model_copy(update={"server_decoder_mib": 1.0})
+    tight = lab.settings.replace(server={"decoder_memory_mib": 1.0})
     spine = io.BytesIO()
     pl.select(origin=pl.repeat("JFK", 200_000), event_time=pl.repeat(0, 200_000).cast(pl.Datetime("us", "UTC"))).write_ipc_stream(
         spine

@@ -33,7 +33,7 @@ def test_a_hostile_reader_is_noticed_by_nobody_else(tmp_path: Path) -> None:
         evil = bearer(store.keys.create("evil", ["reader project"]).secret)
     every = bodies()
     given = [body for body, _ in zip(cycle(every), range(BODIES), strict=False)]
-    with Serve(folder, FEATURESTORE_SERVER_TRAINING=str(SENDERS)) as server:
+    with Serve(folder, FEATURESTORE_SERVER__MAX_CONCURRENT_TRAINING=str(SENDERS)) as server:
         wait_until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200, "it does not answer")
         sound: dict[str, Any] = {"content": hostile.sound(), "headers": reader | {"content-type": hostile.ARROW}}
         httpx.post(f"{server.url}/v1/training?features=weather.temp", **sound, timeout=60)

@@ -42,9 +42,9 @@ def issuer(lasting: Issuer) -> Issuer:
     return lasting
 
 
-def tokens_of(issuer: Issuer, folder: Path, **settings: Any) -> Tokens:
-    given = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": GRANTS, "oidc_leeway": 5.0, **settings}
-    return Tokens(load_settings(folder, **given), utc_now)
+def tokens_of(issuer: Issuer, folder: Path, /, **settings: Any) -> Tokens:
+    given = {"issuer": issuer.url, "audience": AUDIENCE, "grants": GRANTS, "leeway": "5s", **settings}
+    return Tokens(load_settings(folder, oidc=given).oidc, utc_now)
 
 
 def claims_of(issuer: Issuer, **other: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def verify(known: Tokens, *texts: str) -> list[Any]:
 
 @pytest.mark.parametrize("jwks", [True, False], ids=["by url", "by discovery"])
 def test_a_token_says_who_asks_and_what_they_are_granted(issuer: Issuer, tmp_path: Path, jwks: bool) -> None:
-    known = tokens_of(issuer, tmp_path, oidc_jwks=f"{issuer.url}/jwks" if jwks else "")
+    known = tokens_of(issuer, tmp_path, jwks=f"{issuer.url}/jwks" if jwks else "")
     [found] = verify(known, issuer.sign(claims_of(issuer)))
     assert found == ("ann", (Grant("reader", "service", "delay_model"),))
     assert issuer.asked["/.well-known/openid-configuration"] == (0 if jwks else 1)
@@ -91,13 +91,13 @@ def test_a_token_says_who_asks_and_what_they_are_granted(issuer: Issuer, tmp_pat
 def test_names_in_the_claim_are_granted_what_the_settings_say(
     issuer: Issuer, tmp_path: Path, claim: str, value: Any, grants: str
 ) -> None:
-    known = tokens_of(issuer, tmp_path, oidc_claim=claim)
+    known = tokens_of(issuer, tmp_path, claim=claim)
     [(_, found)] = verify(known, issuer.sign(claims_of(issuer, roles=value)))
     assert found == (Grant.parse_all(grants) if grants else ())
 
 
 def test_a_claim_may_lie_deeper(issuer: Issuer, tmp_path: Path) -> None:
-    known = tokens_of(issuer, tmp_path, oidc_claim="realm_access.roles")
+    known = tokens_of(issuer, tmp_path, claim="realm_access.roles")
     [(_, found)] = verify(known, issuer.sign(claims_of(issuer, realm_access={"roles": ["ml"]})))
     assert found == (Grant("reader", "service", "delay_model"),)
 
@@ -128,18 +128,18 @@ def test_a_token_with_wrong_claims_does_not_count(issuer: Issuer, tmp_path: Path
 def test_the_leeway_counts(issuer: Issuer, tmp_path: Path) -> None:
     late = issuer.sign(claims_of(issuer, exp=time.time() - 60))
     [strict] = verify(tokens_of(issuer, tmp_path), late)
-    [lenient] = verify(tokens_of(issuer, tmp_path, oidc_leeway=120.0), late)
+    [lenient] = verify(tokens_of(issuer, tmp_path, leeway="2m"), late)
     assert isinstance(strict, Unauthenticated)
     assert lenient[0] == "ann"
 
 
 def test_d30_times_are_those_of_the_stores_clock(issuer: Issuer, tmp_path: Path) -> None:
     """A token counts at the instant that the clock tells, whatever the system's says."""
-    given = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_grants": GRANTS, "oidc_leeway": 5.0}
+    given = {"issuer": issuer.url, "audience": AUDIENCE, "grants": GRANTS, "leeway": "5s"}
     then = datetime(2040, 1, 1, tzinfo=UTC)
     now_valid = issuer.sign(claims_of(issuer))
     then_valid = issuer.sign(claims_of(issuer, exp=then.timestamp() + 60, nbf=then.timestamp() - 60, iat=then.timestamp() - 60))
-    known = Tokens(load_settings(tmp_path, **given), lambda: then)
+    known = Tokens(load_settings(tmp_path, oidc=given).oidc, lambda: then)
     [now_found], [then_found] = verify(known, now_valid), verify(known, then_valid)
     assert isinstance(now_found, Unauthenticated)
     assert "expired" in str(now_found)
@@ -188,13 +188,13 @@ def test_what_is_not_signed_by_the_issuer_does_not_count(issuer: Issuer, tmp_pat
 def test_a_shared_secret_can_not_be_allowed(issuer: Issuer, tmp_path: Path) -> None:
     for algorithms in (["HS256"], ["RS256", "none"], []):
         with pytest.raises(ConfigError, match="shared secret"):
-            tokens_of(issuer, tmp_path, oidc_algorithms=algorithms)
+            tokens_of(issuer, tmp_path, algorithms=algorithms)
 
 
 def test_curves_count_where_they_are_allowed(issuer: Issuer, tmp_path: Path) -> None:
     issuer.add("curve", curve=True)
     token = issuer.sign(claims_of(issuer), kid="curve", algorithm="ES256")
-    [found, refused] = [verify(tokens_of(issuer, tmp_path, **more), token)[0] for more in ({}, {"oidc_algorithms": ["RS256"]})]
+    [found, refused] = [verify(tokens_of(issuer, tmp_path, **more), token)[0] for more in ({}, {"algorithms": ["RS256"]})]
     assert found[0] == "ann"
     assert isinstance(refused, Unauthenticated)
 
@@ -257,7 +257,7 @@ def test_whatever_is_answered_in_an_issuers_place_is_no_wrong_token(
             raise BadStatusLine("SSH-2.0-OpenSSH")  # another server at the address
         return json.loads(answer)
 
-    settings = load_settings(tmp_path, oidc_issuer=issuer.url, oidc_audience=AUDIENCE)
+    settings = load_settings(tmp_path, oidc={"issuer": issuer.url, "audience": AUDIENCE}).oidc
     known = Tokens(settings, utc_now, KeySet(issuer.url, fetch=fetch))
     assert [type(each) for each in verify(known, issuer.sign(claims_of(issuer)))] == [UnavailableError]
     assert "cannot be fetched" in caplog.text
@@ -266,10 +266,10 @@ def test_whatever_is_answered_in_an_issuers_place_is_no_wrong_token(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"oidc_audience": ""}, "needs oidc_audience"),
-        ({"oidc_issuer": "http://issuer.example"}, "must begin with https"),
-        ({"oidc_jwks": "ftp://issuer.example"}, "must begin with https"),
-        ({"oidc_grants": {"ml": "reads all"}}, "is no grant"),
+        ({"audience": ""}, r"needs oidc\.audience"),
+        ({"issuer": "http://issuer.example"}, "must begin with https"),
+        ({"jwks": "ftp://issuer.example"}, "must begin with https"),
+        ({"grants": {"ml": "reads all"}}, "is no grant"),
     ],
 )
 def test_wrong_settings_are_told(issuer: Issuer, tmp_path: Path, settings: dict[str, Any], said: str) -> None:

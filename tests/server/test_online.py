@@ -208,7 +208,7 @@ def test_a_body_of_a_gigabyte_is_refused_unread(url: str) -> None:
 
 
 def test_a_chunked_body_without_end_is_refused_at_the_limit(lab: FeatureStore) -> None:
-    limited = lab.settings.model_copy(update={"server_body_mib": 0.01})
+    limited = lab.settings.replace(server={"max_body_mib": 0.01})
     with served(create_app(lab, limited)) as url:
         chunks = b"".join(b"1000\r\n" + b" " * 0x1000 + b"\r\n" for _ in range(4))
         answer = raw(url, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks)
@@ -216,7 +216,7 @@ def test_a_chunked_body_without_end_is_refused_at_the_limit(lab: FeatureStore) -
 
 
 def test_a_slow_client_is_told_and_left(lab: FeatureStore) -> None:
-    hasty = lab.settings.model_copy(update={"server_seconds": 0.2})
+    hasty = lab.settings.replace(server={"request_timeout": "200ms"})
     with served(create_app(lab, hasty)) as url:
         answer = raw(url, HEAD + b"content-length: 10\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408")
@@ -234,7 +234,7 @@ def test_an_answer_that_takes_too_long_is_503(lab: FeatureStore, monkeypatch: py
         await asyncio.Event().wait()
 
     monkeypatch.setattr(lab.components.online_reader, "read_async", slow)
-    hasty = lab.settings.model_copy(update={"server_seconds": 0.2})
+    hasty = lab.settings.replace(server={"request_timeout": "200ms"})
     with served(create_app(lab, hasty)) as url:
         answer = httpx.post(f"{url}/v1/online", json=GOOD)
     assert answer.status_code == 503

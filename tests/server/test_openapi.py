@@ -84,7 +84,7 @@ def test_the_page_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
 
 
 def test_the_limit_of_rows_is_the_servers(lab_folder: Path) -> None:
-    with FeatureStore(lab_folder, server_rows=7) as store, served(create_app(store)) as url:
+    with FeatureStore(lab_folder, server={"max_rows": 7}) as store, served(create_app(store)) as url:
         told = httpx.get(f"{url}/openapi.json").json()
         schemas = told["components"]["schemas"]
         assert schemas["delay_model.question"]["properties"]["rows"]["anyOf"][0]["maxItems"] == 7

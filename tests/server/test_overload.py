@@ -48,7 +48,7 @@ class Slow:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeatureStore]:
     folder = make_project(tmp_path / "lab")
-    with FeatureStore(folder, access="required", server_pushes=2, server_pushes_waiting=2) as store:
+    with FeatureStore(folder, access="required", server={"max_concurrent_pushes": 2, "max_waiting_pushes": 2}) as store:
         store.apply()
         store.materialize()
         yield store
@@ -74,7 +74,7 @@ def test_slow_pushes_keep_nothing_else_waiting(store: FeatureStore, slow: Slow) 
         wait_until(lambda: slow.begun == 2, "no push begins")
         refused = first_refusal(client)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert "server_pushes" in refused.json()["detail"]
+        assert "server.max_concurrent_pushes" in refused.json()["detail"]
         for path in ("/readyz", "/metrics", "/openapi.json", "/v1/views"):
             assert client.get(path).status_code == 200, path
         assert client.post("/v1/online", json=ASKED, headers=bearer(reader.secret)).status_code == 200
@@ -154,7 +154,7 @@ def test_a_pool_refuses_what_is_too_much_and_drops_what_nobody_waits_for() -> No
 def test_bodies_together_are_bounded() -> None:
     budget = Budget(10)
     budget.take(6)
-    with pytest.raises(UnavailableError, match="server_bodies_mib"):
+    with pytest.raises(UnavailableError, match=r"server\.max_bodies_mib"):
         budget.take(5)
     budget.give_back(6)
     budget.take(10)
@@ -162,7 +162,7 @@ def test_bodies_together_are_bounded() -> None:
 
 def test_large_bodies_at_once_are_refused_before_they_fill_the_memory(store: FeatureStore) -> None:
     key = store.keys.create("r", ["reader project"])
-    settings = store.settings.model_copy(update={"server_bodies_mib": 1.0})
+    settings = store.settings.replace(server={"max_bodies_mib": 1.0})
     rows = {"features": "weather.temp", "rows": [{"origin": "JFK", "more": "x" * 3_000_000}]}
     with served(create_app(store, settings, make_guard(store))) as url:
         answer = httpx.post(f"{url}/v1/online", json=rows, headers=bearer(key.secret))
@@ -185,7 +185,7 @@ def test_large_answers_are_made_in_a_thread(store: FeatureStore, monkeypatch: py
     key = store.keys.create("r", ["reader project"])
 
     async def ask() -> httpx.Response:
-        settings = store.settings.model_copy(update={"server_rows": rows})
+        settings = store.settings.replace(server={"max_rows": rows})
         transport = httpx.ASGITransport(create_app(store, settings, make_guard(store)))
         async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=bearer(key.secret)) as client:
             return await client.post("/v1/online", json={"features": "weather.temp", "rows": [{"origin": "JFK"}] * rows})
@@ -198,7 +198,7 @@ def test_large_answers_are_made_in_a_thread(store: FeatureStore, monkeypatch: py
 
 def test_an_answer_of_too_many_values_is_refused(store: FeatureStore) -> None:
     key = store.keys.create("r", ["reader project"])
-    settings = store.settings.model_copy(update={"server_values": 100})
+    settings = store.settings.replace(server={"max_values": 100})
     with served(create_app(store, settings, make_guard(store))) as url:
         ask = {"features": ["weather.temp", "weather.gust"], "rows": [{"origin": "JFK"}] * 51}
         answer = httpx.post(f"{url}/v1/online", json=ask, headers=bearer(key.secret))

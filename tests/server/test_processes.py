@@ -149,19 +149,19 @@ def test_over_tls(lab_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"server_host": "0.0.0.0"}, "can be reached from elsewhere"),
-        ({"server_host": "256.1.1.1"}, "."),
-        ({"server_tls_cert": "nowhere.pem"}, "is not there"),
-        ({"server_tls_cert": __file__}, "both a certificate and its key"),
+        ({"server": {"host": "0.0.0.0"}}, "can be reached from elsewhere"),
+        ({"server": {"host": "256.1.1.1"}}, "."),
+        ({"server": {"tls_cert": "nowhere.pem"}}, "is not there"),
+        ({"server": {"tls_cert": __file__}}, "both a certificate and its key"),
     ],
 )  # fmt: skip
 def test_what_it_refuses_to_begin_with(lab: FeatureStore, given: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        serve(lab.settings.root, given, lab.settings.model_copy(update=given))
+        serve(lab.settings.root, given, lab.settings.replace(**given))
 
 
 def test_a_port_that_is_taken_is_told(lab: FeatureStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        given = {"server_port": taken.getsockname()[1]}
+        given = {"server": {"port": taken.getsockname()[1]}}
         with pytest.raises(ConfigError, match="Nothing can listen"):
-            serve(lab.settings.root, given, lab.settings.model_copy(update=given))
+            serve(lab.settings.root, given, lab.settings.replace(**given))

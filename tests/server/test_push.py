@@ -113,10 +113,14 @@ def test_text_that_says_something_else_is_told(client: httpx.Client, column: str
 
 @pytest.mark.parametrize("kind", ["columns", "msgpack", "arrow", "parquet"])
 def test_the_limit_of_rows_is_of_every_type_of_body(lab_folder: Path, kind: str) -> None:
-    with FeatureStore(lab_folder, server_rows=2) as store, served(create_app(store)) as url, httpx.Client(base_url=url) as client:
+    with (
+        FeatureStore(lab_folder, server={"max_rows": 2}) as store,
+        served(create_app(store)) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         answer = push(client, *encoded(kind))
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:featurestore:problem:rows")
-    assert "2 are allowed (server_rows)" in answer.json()["detail"]
+    assert "2 are allowed (server.max_rows)" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("own", ["lmdb"], indirect=True)

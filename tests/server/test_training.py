@@ -52,7 +52,7 @@ def fetch(url: str, body: bytes, kind: str, **query: Any) -> httpx.Response:
 @pytest.mark.parametrize("kind", [ARROW, PARQUET])
 @pytest.mark.parametrize("memory", [64.0, 0.001])
 def test_a_frame_equals_the_local_one(lab: FeatureStore, kind: str, memory: float) -> None:
-    settings = lab.settings.model_copy(update={"server_memory_mib": memory})
+    settings = lab.settings.replace(server={"spine_memory_mib": memory})
     with served(create_app(lab, settings)) as url:
         answer = fetch(url, encoded(spine(), kind), kind, features="delay_model")
     assert answer.status_code == 200, answer.text
@@ -66,7 +66,7 @@ def test_a_frame_equals_the_local_one(lab: FeatureStore, kind: str, memory: floa
 @pytest.mark.parametrize("memory", [64.0, 0.001])
 @pytest.mark.parametrize("rows", [0, 1000, 70_000])
 def test_the_features_alone_are_those_of_the_frame(lab: FeatureStore, kind: str, memory: float, rows: int) -> None:
-    settings = lab.settings.model_copy(update={"server_memory_mib": memory})
+    settings = lab.settings.replace(server={"spine_memory_mib": memory})
     with served(create_app(lab, settings)) as url:
         answer = fetch(url, encoded(spine(rows), kind), kind, features="delay_model", spine="false")
     assert answer.status_code == 200, answer.text
@@ -106,13 +106,13 @@ def test_every_type_and_corrected_history(lab: FeatureStore, url: str) -> None:
 def test_a_wrong_spine_is_told_what_is_wrong(
     lab: FeatureStore, memory: float, body: bytes, kind: str, query: dict[str, str], status: int, name: str
 ) -> None:
-    with served(create_app(lab, lab.settings.model_copy(update={"server_memory_mib": memory}))) as url:
+    with served(create_app(lab, lab.settings.replace(server={"spine_memory_mib": memory}))) as url:
         answer = fetch(url, body, kind, **query)
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:featurestore:problem:{name}"), answer.text
 
 
 def test_a_spine_beyond_the_limit_is_refused(lab: FeatureStore) -> None:
-    with served(create_app(lab, lab.settings.model_copy(update={"server_spine_mib": 0.001}))) as url:
+    with served(create_app(lab, lab.settings.replace(server={"max_spine_mib": 0.001}))) as url:
         head = f"POST /v1/training?features=weather HTTP/1.1\r\nhost: x\r\ncontent-type: {ARROW}\r\n".encode()
         assert raw(url, head + b"content-length: 1000000\r\n\r\nx").startswith(b"HTTP/1.1 413")
 
@@ -138,7 +138,7 @@ def test_more_frames_at_once_than_allowed_are_503(lab: FeatureStore, monkeypatch
     held = Held(lab, monkeypatch)
     answers: list[httpx.Response] = []
     body = encoded(spine(10), ARROW)
-    with served(create_app(lab, lab.settings.model_copy(update={"server_training": 1}))) as url:
+    with served(create_app(lab, lab.settings.replace(server={"max_concurrent_training": 1}))) as url:
         first = threading.Thread(target=lambda: answers.append(fetch(url, body, ARROW, features="weather")))
         first.start()
         assert held.begun.wait(20)
@@ -152,9 +152,9 @@ def test_more_frames_at_once_than_allowed_are_503(lab: FeatureStore, monkeypatch
 
 def test_a_frame_that_takes_too_long_is_503_and_keeps_its_place(lab: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(lab, monkeypatch)
-    limits = {"server_training": 1, "server_training_seconds": 0.2}
+    limits = {"server": {"max_concurrent_training": 1, "training_timeout": "200ms"}}
     body = encoded(spine(10), ARROW)
-    with served(create_app(lab, lab.settings.model_copy(update=limits))) as url:
+    with served(create_app(lab, lab.settings.replace(**limits))) as url:
         late = fetch(url, body, ARROW, features="weather")
         assert (late.status_code, late.json()["type"]) == (503, "urn:featurestore:problem:time")
         assert "at once" in fetch(url, body, ARROW, features="weather").json()["detail"]
@@ -172,7 +172,7 @@ def slowly(url: str) -> socket.socket:
 
 def test_spines_that_come_slowly_hold_no_place(lab: FeatureStore) -> None:
     """Whoever sends slowly keeps nobody else from training frames."""
-    settings = lab.settings.model_copy(update={"server_training": 1})
+    settings = lab.settings.replace(server={"max_concurrent_training": 1})
     with served(create_app(lab, settings)) as url, slowly(url), slowly(url), slowly(url):
         time.sleep(0.3)  # their heads must have come, which nothing tells
         answer = fetch(url, encoded(spine(10), ARROW), ARROW, features="weather")
@@ -180,7 +180,7 @@ def test_spines_that_come_slowly_hold_no_place(lab: FeatureStore) -> None:
 
 
 def test_a_spine_that_does_not_go_on_coming_is_408(lab: FeatureStore) -> None:
-    settings = lab.settings.model_copy(update={"server_seconds": 0.5})
+    settings = lab.settings.replace(server={"request_timeout": "500ms"})
     with served(create_app(lab, settings)) as url, slowly(url) as connection:
         stop = threading.Event()
 
@@ -203,7 +203,7 @@ def test_a_client_that_goes_away_leaves_no_files(lab: FeatureStore, monkeypatch:
     held = Held(lab, monkeypatch)
     body = encoded(spine(100), ARROW)
     head = f"POST /v1/training?features=weather HTTP/1.1\r\nhost: x\r\ncontent-type: {ARROW}\r\ncontent-length: {len(body)}\r\n\r\n"
-    with served(create_app(lab, lab.settings.model_copy(update={"server_memory_mib": 0.001}))) as url:
+    with served(create_app(lab, lab.settings.replace(server={"spine_memory_mib": 0.001}))) as url:
         raw(url, head.encode() + body[:5000], then_close=True)
         wait_until(lambda: not list(tmp_path.iterdir()), "what was uploaded in part stays")
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:

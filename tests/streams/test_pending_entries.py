@@ -54,7 +54,7 @@ def test_s18_a_broker_that_is_a_day_ahead_is_reported_and_what_it_stamped_can_be
     tmp_path: Path, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = broker.source(available_time="entry_time")
-    settings = {"stream_pending_seconds": 0.3}
+    settings = {"stream": {"pending_timeout": "300ms"}}
     with store_with(tmp_path, latest(source), clock=behind(86_400), **settings) as store:
         broker.add(*(row("a", number, float(number)) for number in range(5)))
         with working(store) as counts:
@@ -122,11 +122,11 @@ def test_s18_nats_waits_as_redis_does(tmp_path: Path, nats_server: NATSServer) -
             await js.publish(topic, json.dumps(each).encode())
 
     at_broker(nats_server.url, publish)
-    with store_with(tmp_path, latest(source), clock=behind(30), stream_pending_seconds=100) as store:
+    with store_with(tmp_path, latest(source), clock=behind(30), stream={"pending_timeout": "1m40s"}) as store:
         counts = drain(store)
         assert (counts.rows_new, counts.rows_rejected, counts.set_aside, counts.waiting) == (2, 0, 0, 1)
         assert store.streams.status()[0].ahead == pytest.approx(30, abs=1)
-    with store_with(tmp_path, latest(source), stream_pending_seconds=0.2) as store, working(store) as working_counts:
+    with store_with(tmp_path, latest(source), stream={"pending_timeout": "200ms"}) as store, working(store) as working_counts:
         wait_until(lambda: working_counts().set_aside == 1, "it is not set aside")
         assert working_counts().rows_rejected == 0
 
@@ -182,7 +182,7 @@ def test_how_long_an_entry_waits() -> None:
 def test_entries_at_the_ends_of_time(tmp_path: Path, broker: Broker) -> None:
     """An id may say what is no time: the entry is set aside, and can be looked at."""
     source = broker.source(available_time="entry_time")
-    with store_with(tmp_path, latest(source), stream_pending_seconds=0.0) as store:
+    with store_with(tmp_path, latest(source), stream={"pending_timeout": "0s"}) as store:
         broker.add(row("a", 1))
         broker.raw.xadd(broker.topic, {"payload": json.dumps(row("b", 1))}, id="18446744073709551614-1")
         counts = drain(store)

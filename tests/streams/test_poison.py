@@ -153,7 +153,7 @@ def test_k04_any_bytes_make_a_row_or_a_reason(fields: list[dict[bytes, bytes]]) 
 @given(st.lists(entries, min_size=1, max_size=5))
 def test_k04_any_bytes_to_redis_are_set_aside_or_a_row(tmp_path: Path, broker: Broker, payloads: list[bytes]) -> None:
     source = StreamSource("orders", broker.url, topic=f"t{uuid4().hex[:8]}", columns=COLUMNS, event_time="at")
-    with store_with(tmp_path, latest(source), stream_pending_seconds=0.0) as store:
+    with store_with(tmp_path, latest(source), stream={"pending_timeout": "0s"}) as store:
         for each in payloads:
             broker.raw.xadd(source.topic, {"payload": each})
         broker.raw.xadd(source.topic, {"payload": json.dumps(row("good", 1))})
@@ -172,7 +172,7 @@ def test_k04_any_bytes_to_nats_are_set_aside_or_a_row(tmp_path: Path, nats_serve
             await js.publish(topic, each)
 
     at_broker(nats_server.url, publish)
-    with store_with(tmp_path, latest(source), stream_pending_seconds=0.0) as store:
+    with store_with(tmp_path, latest(source), stream={"pending_timeout": "0s"}) as store:
         counted(store, len(payloads) + 1)
 
 

@@ -292,7 +292,7 @@ def test_a_broker_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_is_applied_meanwhile_is_taken_up(tmp_path: Path, broker: Broker) -> None:
-    with store_with(tmp_path, latest(broker.source()), refresh_seconds=0.05) as store, working(store) as counts:
+    with store_with(tmp_path, latest(broker.source()), catalog_refresh="50ms") as store, working(store) as counts:
         broker.add(row("a", 1))
         wait_until(lambda: counts().entries == 1, "it is not pushed")
         changed = broker.source(columns={**COLUMNS, "y": int})

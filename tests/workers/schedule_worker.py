@@ -6,6 +6,7 @@ The instant is shared with the test, so that a process which stood still finds o
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -41,9 +42,9 @@ def store_of(
 ) -> FeatureStore:
     """The project's store, its definitions applied."""
     folder.mkdir(exist_ok=True)
-    settings = {"schedule_lease_seconds": LEASE_SECONDS, "schedule_wait_seconds": 1, "schedule_retry_seconds": 1, "chunk_rows": 20}
+    settings = {"schedule": {"lease": timedelta(seconds=LEASE_SECONDS), "source_poll": "1s", "retry_delay": "1s"}, "chunk_rows": 20}
     stores = {"registry": registry, "online": online}
-    store = FeatureStore(folder, project=folder.name, **stores, clock=clock, upkeep_schedule="", **settings)
+    store = FeatureStore(folder, project=folder.name, **stores, clock=clock, maintenance={"schedule": ""}, **settings)
     store.apply(views_of(folder, seconds))
     return store
 

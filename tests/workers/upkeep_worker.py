@@ -20,7 +20,7 @@ def view_of_rows() -> type[FeatureView]:
 
 def project_at(folder: Path, hand: Hand, **settings: object) -> FeatureStore:
     """The project's store."""
-    return store_at(folder, hand, project="kept", definitions="none", upkeep_schedule="", **settings)
+    return store_at(folder, hand, project="kept", definitions="none", maintenance={"schedule": ""}, **settings)
 
 
 def main(folder: str, point: str, now: str) -> None:

@@ -17,7 +17,7 @@ def maintain(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="How long replaced files and retired versions stay (7d), if not as keep_files_days and keep_versions_days say.",
+            help="How long replaced files and retired versions stay (7d), if not as retention.files and retention.versions say.",
         ),
     ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Tell what would be done; change nothing.")] = False,
@@ -26,7 +26,7 @@ def maintain(
 ) -> None:
     """Merges small files of the histories, removes files that nothing needs, and cleans up versions nobody is given.
 
-    It may run beside everything else. The scheduler does it by itself, as the setting upkeep_schedule says.
+    It may run beside everything else. The scheduler does it by itself, as the setting maintenance.schedule says.
     """
     with open_store(ctx, project_dir) as store:
         report = store.admin.maintain(views or None, retention=retention, dry_run=dry_run)

@@ -29,7 +29,7 @@ def schedule(
     """Runs the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.
 
     Start as many as you like, on as many machines: they share the work, each due run happens once, and what one that died was at
-    is taken over. What is applied meanwhile is taken up. At the end, running ones may finish (schedule_shutdown_seconds).
+    is taken over. What is applied meanwhile is taken up. At the end, running ones may finish (schedule.shutdown_timeout).
     """
     failed = Event()
 
@@ -52,7 +52,7 @@ def schedule(
             _tell_what_comes(store, scheduler, json=json)
             unfinished = store.scheduler.drive(scheduler, stop)
     except KeyboardInterrupt:
-        unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule_shutdown_seconds)
+        unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule.shutdown_timeout.total_seconds())
     finally:
         for number, before in handled:
             signal.signal(number, before)
@@ -85,7 +85,8 @@ def _tell_what_comes(store: "FeatureStore", scheduler: "Scheduler", *, json: boo
     try:
         coming = scheduler.upcoming()
     except RegistryError as error:
-        err().print(Text(f"{error} It is tried again every {store.settings.schedule_seconds:g} s.", style="yellow"), soft_wrap=True)
+        interval = store.settings.schedule.interval.total_seconds()
+        err().print(Text(f"{error} It is tried again every {interval:g} s.", style="yellow"), soft_wrap=True)
         return
     if json:
         for each in coming:

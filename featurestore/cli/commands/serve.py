@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def serve(
     ctx: typer.Context,
-    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The address to listen on (server_host).")] = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The address to listen on (server.host).")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one (server_port).", show_default=False)
+        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one (server.port).", show_default=False)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes serve (server_workers).", show_default=False)
+        int | None, typer.Option(min=1, help="How many processes serve (server.workers).", show_default=False)
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate, PEM (server_tls_cert).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM (server_tls_key).")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate, PEM (server.tls_cert).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM (server.tls_key).")] = None,
     uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen on a Unix socket instead of an address.")] = None,
     project_dir: Folder = None,
 ) -> None:
@@ -41,11 +41,11 @@ def serve(
             raise
         raise MissingExtraError("featurestore serve", "server") from error
     named = {
-        "server_host": host, "server_port": port, "server_workers": workers,
-        "server_tls_cert": None if tls_cert is None else str(tls_cert.absolute()),
-        "server_tls_key": None if tls_key is None else str(tls_key.absolute()),
+        "host": host, "port": port, "workers": workers,
+        "tls_cert": None if tls_cert is None else str(tls_cert.absolute()),
+        "tls_key": None if tls_key is None else str(tls_key.absolute()),
     }  # fmt: skip
-    given = {name: value for name, value in named.items() if value is not None}
+    given = {"server": {name: value for name, value in named.items() if value is not None}}
     with open_store(ctx, project_dir) as store:
         root = store.settings.root
         line = _example(store)

@@ -183,7 +183,7 @@ def check_parquet(metadata: Any, bounds: Bounds) -> None:
     if metadata.num_row_groups > _MOST_ROW_GROUPS:
         raise Refused("wrong", f"it has {metadata.num_row_groups:,} row groups")
     if metadata.num_columns > 4 * bounds.columns:
-        raise Refused("wrong", f"it has {metadata.num_columns:,} columns, and {bounds.columns} are allowed (server_columns)")
+        raise Refused("wrong", f"it has {metadata.num_columns:,} columns, and {bounds.columns} are allowed (server.max_columns)")
     declared, values = 0.0, 0.0
     for group in range(metadata.num_row_groups):
         for column in range(metadata.num_columns):
@@ -207,7 +207,7 @@ def plain_schemas(schema: Any, bounds: Bounds) -> list[Any]:
     import pyarrow as pa
 
     if len(schema) > bounds.columns:
-        raise Refused("wrong", f"it has {len(schema):,} columns, and {bounds.columns} are allowed (server_columns)")
+        raise Refused("wrong", f"it has {len(schema):,} columns, and {bounds.columns} are allowed (server.max_columns)")
     if any(len(name) > _LONGEST_NAME for name in schema.names):
         raise Refused("wrong", f"a column's name has more than {_LONGEST_NAME} characters")
     same = pa.schema([_field(field, 0) for field in schema])

@@ -93,13 +93,13 @@ class Helper:
                     break
                 line += part
         except TimeoutError:
-            raise Ended(f"it was not done within {seconds:g} seconds (server_decoder_seconds)") from None
+            raise Ended(f"it was not done within {seconds:g} seconds (server.decoder_timeout)") from None
         except OSError:
             line = b""
         if not line:
             status = self._process.wait(_STARTING)
             number = -status if status < 0 and -status != signal.SIGABRT else 0  # an allocation that fails aborts
-            raise Ended("more memory than a body may take (server_decoder_mib)", number)
+            raise Ended("more memory than a body may take (server.decoder_memory_mib)", number)
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -218,7 +218,7 @@ class Decoders:
                 try:
                     told = helper.ask(asked, list(files), seconds)
                     if told.get("refused") == "memory":
-                        raise Ended("more memory than a body may take (server_decoder_mib)")
+                        raise Ended("more memory than a body may take (server.decoder_memory_mib)")
                 except Ended:
                     helper.close()
                     place[0] = None
@@ -248,7 +248,7 @@ class Decoders:
         try:
             place = [self._idle.get(timeout=self._limits.decoder_seconds)]
         except Empty:
-            raise UnavailableError("All decoders of the server are at work (server_decoders). Try again later.", 1) from None
+            raise UnavailableError("All decoders of the server are at work (server.decoders). Try again later.", 1) from None
         try:
             yield place
         finally:

@@ -164,7 +164,7 @@ class OnlineEndpoint:
         question = self._codec.decode(body, given, self._limits.values)
         if type(question.features) is list and len(question.features) > self._limits.columns:
             raise RequestError(
-                f"{len(question.features):,} features are asked for, and {self._limits.columns} are allowed (server_columns)."
+                f"{len(question.features):,} features are asked for, and {self._limits.columns} are allowed (server.max_columns)."
             )
         return question
 
@@ -189,7 +189,7 @@ class OnlineEndpoint:
         if rows * features > self._limits.values:
             raise LimitError(
                 f"{rows:,} rows of {features:,} features are {rows * features:,} values, and {self._limits.values:,} are allowed "
-                "(server_values). Ask for them in parts.",
+                "(server.max_values). Ask for them in parts.",
                 "rows",
             )
         return rows * features > _MANY

@@ -129,7 +129,7 @@ def _check_names(rows: Any, most: int) -> None:
     for row in rows if isinstance(rows, list) else ():
         names.update(row)
         if len(names) > most:
-            raise RequestError(f"The rows have more than {most} columns among them, which are allowed (server_columns).")
+            raise RequestError(f"The rows have more than {most} columns among them, which are allowed (server.max_columns).")
 
 
 def with_floats(rows: dict[str, list[Any]] | list[dict[str, Any]]) -> dict[str, list[Any]] | list[dict[str, Any]]:

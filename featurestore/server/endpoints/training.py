@@ -37,7 +37,7 @@ _WRITTEN_AT_ONCE = 4 << 20
 _UPLOADS = 8
 """How many spines may come at once for each frame that may be made."""
 _COMES_AT_LEAST = 64 << 10
-"""How many bytes of a spine must come within ``server_seconds``, if it does not end."""
+"""How many bytes of a spine must come within ``server.request_timeout``, if it does not end."""
 _PARAMETERS = ("features", "time", "as_known", "spine")
 _MOST_FEATURES, _LONGEST_NAME = 500, 600
 _TRUTHS = {"true": True, "false": False}
@@ -89,8 +89,8 @@ class TrainingEndpoint:
     def _check_places(self) -> None:
         if self._running >= self._limits.training:
             raise UnavailableError(
-                f"The server is making {self._running} training frames, and does not make more at once (server_training). "
-                "Try again later.",
+                f"The server is making {self._running} training frames, and does not make more at once "
+                "(server.max_concurrent_training). Try again later.",
                 5,
             )
 
@@ -106,7 +106,7 @@ class TrainingEndpoint:
         most = _UPLOADS * self._limits.training
         if self._uploads >= most:
             raise UnavailableError(
-                f"{most} spines are coming already, and no more may at once (server_training). Try again later.", 5
+                f"{most} spines are coming already, and no more may at once (server.max_concurrent_training). Try again later.", 5
             )
         self._uploads += 1
         try:
@@ -128,7 +128,7 @@ class TrainingEndpoint:
             raise ClientDisconnected
         else:
             raise LimitError(
-                f"The training frame takes longer than {self._limits.training_seconds:g} seconds (server_training_seconds). Ask "
+                f"The training frame takes longer than {self._limits.training_seconds:g} seconds (server.training_timeout). Ask "
                 "for fewer rows or features.",
                 "time",
             )
@@ -152,7 +152,7 @@ class TrainingEndpoint:
         except TimeoutError:
             raise LimitError(
                 f"The spine comes too slowly: less than {_COMES_AT_LEAST:,} bytes came in {self._limits.seconds:g} seconds "
-                f"(server_seconds), or not all of it in {self._limits.training_seconds:g} (server_training_seconds).",
+                f"(server.request_timeout), or not all of it in {self._limits.training_seconds:g} (server.training_timeout).",
                 "upload",
             ) from None
         if path is None:

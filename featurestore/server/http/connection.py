@@ -237,7 +237,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _head_is_missing(self) -> None:
         self._timer = None
         if self.idle and not self.transport.is_closing():
-            detail = f"The head of the request had not come after {self.ends.head_seconds:g} seconds (server_head_seconds)."
+            detail = f"The head of the request had not come after {self.ends.head_seconds:g} seconds (server.head_timeout)."
             self._refuse(Problem(408, "time", detail))
 
     def _refuse_head(self, detail: str) -> None:
@@ -273,7 +273,7 @@ class BoundedProtocol(HttpToolsProtocol):
             oldest.connections.discard(oldest)
             return
         again = {"retry-after": "1"}
-        self._refuse(Problem(503, "unavailable", "The server has as many connections as it takes (server_connections).", again))
+        self._refuse(Problem(503, "unavailable", "The server has as many connections as it takes (server.max_connections).", again))
 
 
 @dataclass(frozen=True)

@@ -196,8 +196,8 @@ def _check_values(body: bytes | bytearray, name: str, most: int) -> None:
         if name == JSON and body[-64:].rstrip()[-1:] != b"}":
             raise Problem(400, "malformed", "The body is not JSON: it ends before its beginning is closed.")
         raise LimitError(
-            f"The body has too many values; {most:,} are allowed (server_values), {_MOST_CONTAINERS:,} of them lists or objects. "
-            "Send it in parts.",
+            f"The body has too many values; {most:,} are allowed (server.max_values), {_MOST_CONTAINERS:,} of them lists or "
+            "objects. Send it in parts.",
             "body",
         )
 
@@ -268,7 +268,7 @@ def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Li
         count, widest = len(rows), max(map(len, rows), default=0)
     check_rows(count, limits.rows)
     if widest > limits.columns:
-        raise RequestError(f"The rows have {widest:,} columns, and {limits.columns} are allowed (server_columns).")
+        raise RequestError(f"The rows have {widest:,} columns, and {limits.columns} are allowed (server.max_columns).")
     if brackets is not None and brackets - count <= _DEEPEST:
         return count
     columns = rows.values() if isinstance(rows, Mapping) else [row.values() for row in rows]

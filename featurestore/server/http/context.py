@@ -252,6 +252,6 @@ class RequestContext:
 
 def _too_large(found: str, most: int) -> LimitError:
     return LimitError(
-        f"The body has {found}, and {most:,} are allowed here. Send it in parts (server_body_mib, server_spine_mib).",
+        f"The body has {found}, and {most:,} are allowed here. Send it in parts (server.max_body_mib, server.max_spine_mib).",
         "body",
     )

@@ -35,7 +35,7 @@ class Budget:
             if self.held + size > self._most:
                 raise UnavailableError(
                     f"The bodies that the server works on have {self.held:,} bytes, and {self._most:,} are allowed at once "
-                    "(server_bodies_mib). Try again later.",
+                    "(server.max_bodies_mib). Try again later.",
                     1,
                 )
             self.held += size

@@ -86,9 +86,11 @@ class Pools:
         """Readiness, metrics, documents: what must be answered whatever else there is to do."""
         self.reads = Pool("reads", _READS, _READS_WAITING)
         """Look-ups whose bodies are too large to be decoded between others."""
-        self.pushes = Pool("pushes", limits.pushes, limits.pushes_waiting, "server_pushes, server_pushes_waiting")
-        self.training = Pool("training frames", limits.training, limits.training, "server_training")
-        self.answers = Pool("answers", limits.training, limits.training, "server_training")
+        self.pushes = Pool(
+            "pushes", limits.pushes, limits.pushes_waiting, "server.max_concurrent_pushes, server.max_waiting_pushes"
+        )
+        self.training = Pool("training frames", limits.training, limits.training, "server.max_concurrent_training")
+        self.answers = Pool("answers", limits.training, limits.training, "server.max_concurrent_training")
         """The parts of training frames on their way out."""
 
     def close(self) -> None:

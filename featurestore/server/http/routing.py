@@ -76,7 +76,7 @@ class RouteSpec:
         need: what it needs.
         make: makes its endpoint.
         summary: what it does, for the OpenAPI document; empty for what is not in it.
-        timed: whether ``server_seconds`` bounds it.
+        timed: whether ``server.request_timeout`` bounds it.
     """
 
     method: str

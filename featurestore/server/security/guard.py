@@ -156,7 +156,7 @@ class AccessGuard:
         if text.startswith("fs_"):
             return await self._by_key(text)
         if self._tokens is None:
-            raise Unauthenticated(f"That is no key, and no issuer of tokens is configured (oidc_issuer). {_HOW}.")
+            raise Unauthenticated(f"That is no key, and no issuer of tokens is configured (oidc.issuer). {_HOW}.")
         subject, grants = await self._tokens.verify(text)
         return Principal(subject, "", grants)
 
@@ -205,7 +205,7 @@ def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this m
     """
     if settings.access == "open":
         return "everybody"
-    open_till_then = settings.access == "auto" and is_loopback(settings.server_host) and not settings.oidc_issuer
+    open_till_then = settings.access == "auto" and is_loopback(settings.server.host) and not settings.oidc.issuer
     return "this machine" if open_till_then and not keys else "keys"
 
 
@@ -223,13 +223,13 @@ def make_guard(store: "FeatureStore | Backend") -> Guard:
     if admitted == "everybody":
         return OpenGuard()
     tokens = None
-    if settings.oidc_issuer:
+    if settings.oidc.issuer:
         from featurestore.server.security.oidc import Tokens
 
-        tokens = Tokens(settings, backend.clock)
+        tokens = Tokens(settings.oidc, backend.clock)
     ring = ApiKeyCache(backend.keys)
     guard = AccessGuard(lambda: backend.catalog, settings.project, ring, tokens, backend.clock)
-    return OpenGuard(guard, ring, settings.server_origins) if admitted == "this machine" else guard
+    return OpenGuard(guard, ring, settings.server.origins) if admitted == "this machine" else guard
 
 
 def require_access(store: "FeatureStore | Backend") -> None:
@@ -243,15 +243,15 @@ def require_access(store: "FeatureStore | Backend") -> None:
     backend = backend_of(store)
     settings = backend.settings
     make_guard(backend)
-    if is_loopback(settings.server_host):
+    if is_loopback(settings.server.host):
         return
     if settings.access == "open":
-        _log.warning('Everybody who reaches %s is admitted, for access is "open".', settings.server_host)
-    elif settings.access == "auto" and not settings.oidc_issuer:
+        _log.warning('Everybody who reaches %s is admitted, for access is "open".', settings.server.host)
+    elif settings.access == "auto" and not settings.oidc.issuer:
         now = backend.clock()
         if not any(each.state(now) == "active" for each in backend.keys.list()):
             raise ConfigError(
-                f"server_host={settings.server_host!r} can be reached from elsewhere, and there is no key. Make one (featurestore "
-                'keys create NAME --role reader --all), configure oidc_issuer, say access="open" where something else lets in only '
+                f"server.host={settings.server.host!r} can be reached from elsewhere, and there is no key. Make one (featurestore "
+                'keys create NAME --role reader --all), configure oidc.issuer, say access="open" where something else lets in only '
                 "whom it should, or listen on 127.0.0.1."
             )

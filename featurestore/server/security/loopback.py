@@ -66,7 +66,7 @@ def check_local(scope: Mapping[str, Any], origins: Sequence[str] = ()) -> None:
     if hosts != 1 or not _is_loopback_host(host):
         raise Forbidden(_NEEDS.format(f"the Host is {host[:100]!r}" if host else "this one names no Host"))
     if origin and origin not in origins and origin.lower() not in (f"http://{host}", f"https://{host}"):
-        raise Forbidden(_NEEDS.format(f"a page of {origin[:100]!r} asks (server_origins)"))
+        raise Forbidden(_NEEDS.format(f"a page of {origin[:100]!r} asks (server.origins)"))
     if site == "cross-site" and origin not in origins:
         raise Forbidden(_NEEDS.format("a page from elsewhere asks"))
 

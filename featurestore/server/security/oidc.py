@@ -21,7 +21,7 @@ import jwt
 
 from featurestore.access.grants import Grant
 from featurestore.clock import Clock, to_micros
-from featurestore.config import Settings
+from featurestore.config import OidcSettings
 from featurestore.errors import ConfigError, Unauthenticated, UnavailableError
 from featurestore.server.security.loopback import is_loopback_url
 
@@ -163,7 +163,7 @@ class Tokens:
     """Verifies tokens.
 
     Args:
-        settings: whose ``oidc_…`` say what counts.
+        settings: what counts.
         clock: tells the present, for how long a verified token is remembered.
         keys: the issuer's keys; by default those at its address.
 
@@ -171,20 +171,20 @@ class Tokens:
         ConfigError: the settings are wrong.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, keys: KeySet | None = None) -> None:
-        check_url("oidc_issuer", settings.oidc_issuer)
-        if settings.oidc_jwks:
-            check_url("oidc_jwks", settings.oidc_jwks)
-        if not settings.oidc_audience:
-            raise ConfigError("oidc_issuer needs oidc_audience: else every token of the issuer counts, whomever it is meant for.")
-        wrong = [each for each in settings.oidc_algorithms if each not in ALGORITHMS]
-        if wrong or not settings.oidc_algorithms:
+    def __init__(self, settings: OidcSettings, clock: Clock, keys: KeySet | None = None) -> None:
+        check_url("oidc.issuer", settings.issuer)
+        if settings.jwks:
+            check_url("oidc.jwks", settings.jwks)
+        if not settings.audience:
+            raise ConfigError("oidc.issuer needs oidc.audience: else every token of the issuer counts, whomever it is meant for.")
+        wrong = [each for each in settings.algorithms if each not in ALGORITHMS]
+        if wrong or not settings.algorithms:
             known = ", ".join(sorted(ALGORITHMS))
-            raise ConfigError(f"oidc_algorithms has {wrong}; there is {known}. A shared secret never counts.")
+            raise ConfigError(f"oidc.algorithms has {wrong}; there is {known}. A shared secret never counts.")
         self._settings = settings
         self._clock = clock
-        self._keys = keys or KeySet(settings.oidc_issuer, settings.oidc_jwks)
-        self._grants = {name: Grant.parse_all(text) for name, text in settings.oidc_grants.items()}
+        self._keys = keys or KeySet(settings.issuer, settings.jwks)
+        self._grants = {name: Grant.parse_all(text) for name, text in settings.grants.items()}
         self._verified: dict[bytes, tuple[float, tuple[str, tuple[Grant, ...]]]] = {}
 
     async def verify(self, token: str) -> tuple[str, tuple[Grant, ...]]:
@@ -203,8 +203,8 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             algorithm, kid = header.get("alg"), header.get("kid")
-            if algorithm not in self._settings.oidc_algorithms:
-                raise Unauthenticated("The token is signed in a way that is not allowed here (oidc_algorithms).")
+            if algorithm not in self._settings.algorithms:
+                raise Unauthenticated("The token is signed in a way that is not allowed here (oidc.algorithms).")
             key = await self._keys.key(kid)
             if key is None:
                 raise Unauthenticated("The token is signed by a key that the issuer does not have.")
@@ -212,8 +212,8 @@ class Tokens:
                 token,
                 key.key,
                 algorithms=[algorithm],
-                audience=self._settings.oidc_audience,
-                issuer=self._settings.oidc_issuer,
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
                 # Times are checked by the store's clock below, not by the system's.
                 options={
                     "require": ["exp", "iss", "aud", "sub"], "verify_exp": False, "verify_nbf": False, "verify_iat": False,
@@ -232,7 +232,7 @@ class Tokens:
         Raises:
             PyJWTError: its time is over, or has not come yet.
         """
-        now, leeway = to_micros(self._clock()) / 1e6, self._settings.oidc_leeway
+        now, leeway = to_micros(self._clock()) / 1e6, self._settings.leeway.total_seconds()
         instants = {name: _instant(name, claims[name]) for name in ("exp", "nbf", "iat") if name in claims}
         if instants["exp"] <= now - leeway:
             raise jwt.ExpiredSignatureError
@@ -242,14 +242,14 @@ class Tokens:
     def _granted(self, claims: Mapping[str, Any]) -> tuple[Grant, ...]:
         """Returns what the names in the claim grant; a name that the settings do not have grants nothing."""
         value: Any = claims
-        for part in self._settings.oidc_claim.split("."):
+        for part in self._settings.claim.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         names: Iterable[Any] = value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
         found = [grant for name in names if isinstance(name, str) for grant in self._grants.get(name, ())]
         return tuple(dict.fromkeys(found))
 
     def _remember(self, digest: bytes, expires: float, known: tuple[str, tuple[Grant, ...]]) -> None:
-        left = expires + self._settings.oidc_leeway - to_micros(self._clock()) / 1e6
+        left = expires + self._settings.leeway.total_seconds() - to_micros(self._clock()) / 1e6
         if left > 0:
             if len(self._verified) >= _MOST_VERIFIED:
                 self._verified.clear()
