@@ -144,6 +144,7 @@ class ServerSettings(_Table):
     shutdown_timeout: Duration = Field(
         default=timedelta(seconds=30), gt=_NOTHING, description="How long requests may take to end with the server."
     )
+    access_log: bool = Field(default=False, description="Whether a line for each request is written to standard error.")
     tls_cert: str = Field(default="", description="The certificate of the server, a PEM file; empty for plain HTTP.")
     tls_key: str = Field(default="", description="The key of the certificate, a PEM file.")
     origins: tuple[str, ...] = Field(default=(), description="The origins whose pages may ask the server in a browser (CORS).")

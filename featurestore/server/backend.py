@@ -8,6 +8,7 @@ from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import FeatureStoreError
+from featurestore.maintenance.status import age_of
 from featurestore.online.base import OnlineLostError
 from featurestore.online.plan import OnlinePlan
 from featurestore.retrieval.online_result import OnlineRows
@@ -73,6 +74,9 @@ class Backend(Protocol):
 
     def feature_logger(self, on_logged: OnLogged) -> "FeatureLogger":
         """Return what samples answers of services into the feature log, until it is closed."""
+
+    def view_lags(self) -> dict[str, float]:
+        """Return how many seconds ago the latest event of each view was, by name; views without events are left out."""
 
     def check(self) -> dict[str, str | FeatureStoreError]:
         """Return what the registry and the online store report of themselves, or the error with which they fail."""
@@ -145,6 +149,16 @@ class StoreBackend:
         settings = self.settings
         seconds = settings.feature_log.flush_interval.total_seconds()
         return FeatureLogger(settings.project, self._components.feature_log, seconds, on_logged)
+
+    def view_lags(self) -> dict[str, float]:
+        """See ``Backend.view_lags``."""
+        components, now = self._components, self.clock()
+        lags: dict[str, float] = {}
+        for name, view in self.catalog.views.items():
+            age = age_of(components.offline.snapshot(components.table(view)), now)
+            if age is not None:
+                lags[name] = age / 1e6
+        return lags
 
     def check(self) -> dict[str, str | FeatureStoreError]:
         """See ``Backend.check``."""

@@ -96,6 +96,13 @@ def test_the_age_is_that_of_the_newest_event(client: httpx.Client, store: Featur
     assert found["featurestore_feature_age_seconds_sum"] == {("weather",): 1800.0}
 
 
+def test_n13_how_late_views_are(client: httpx.Client, store: FeatureStore) -> None:
+    found = read(client.get("/metrics").text)["featurestore_view_lag_seconds"]
+    lags = {(status.view,): status.lag for status in store.status() if status.lag is not None}
+    assert found.keys() == lags.keys()
+    assert all(abs(found[view] - lags[view]) < 60 for view in lags)
+
+
 def test_pushes_are_counted(client: httpx.Client) -> None:
     row = {"origin": "JFK", "observed_at": "2026-01-01T02:00:00Z", "temp": 1.0, "gust": 1.0}
     for _ in range(2):

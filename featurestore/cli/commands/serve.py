@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Folder, open_store
+from featurestore.cli.options import Flag, Folder, open_store
 from featurestore.cli.terminal import called, err
 from featurestore.config import load_settings
 from featurestore.errors import MissingExtraError
@@ -26,6 +26,7 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate, PEM (server.tls_cert).")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM (server.tls_key).")] = None,
+    access_log: Annotated[bool, Flag("--access-log", help="Write a line for each request to standard error.")] = False,
     uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen on a Unix socket instead of an address.")] = None,
     project_dir: Folder = None,
 ) -> None:
@@ -44,6 +45,7 @@ def serve(
         "host": host, "port": port, "workers": workers,
         "tls_cert": None if tls_cert is None else str(tls_cert.absolute()),
         "tls_key": None if tls_key is None else str(tls_key.absolute()),
+        "access_log": access_log or None,
     }  # fmt: skip
     given = {"server": {name: value for name, value in named.items() if value is not None}}
     with open_store(ctx, project_dir) as store:

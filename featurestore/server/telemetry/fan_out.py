@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from featurestore.server.telemetry.access_log import AccessLog
 from featurestore.server.telemetry.audit import AuditLog
 from featurestore.server.telemetry.events import Telemetry
 from featurestore.server.telemetry.feature_log import FeatureLogging
@@ -86,6 +87,8 @@ def make_observer(store: "FeatureStore | Backend") -> Telemetry:
         from featurestore.server.telemetry.tracing import Tracing
 
         others.append(Tracing(backend.clock))
+    if settings.server.access_log:
+        others.insert(0, AccessLog(backend.clock))
     if settings.audit:
         others.insert(0, AuditLog(settings.audit, settings.root, backend.clock, backend.entity_digests))
     metrics = Metrics(backend)  # it has a thread, so it begins once nothing fails any more

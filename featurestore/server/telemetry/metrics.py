@@ -11,14 +11,14 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from featurestore.errors import ClosedError
+from featurestore.errors import ClosedError, FeatureStoreError
 from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class Metrics(NullTelemetry):
         self._values = Counter("feature_values", "Values served, by view and status (S14).", ["view", "status"], **made)
         self._ages = Histogram(
             "feature_age_seconds", "How old the newest event was that a look-up served of a view.", ["view"], buckets=AGES, **made
+        )
+        self._lags = Gauge(
+            "view_lag_seconds", "How long ago the latest event of a view was.", ["view"], multiprocess_mode="mostrecent", **made
         )
         self._trips = Counter("store_round_trips", "What the online store was asked.", **made)
         self._trip_seconds = Counter("store_round_trip_seconds", "How long the online store took to answer, in all.", **made)
@@ -121,6 +124,9 @@ class Metrics(NullTelemetry):
     def metrics(self) -> bytes:
         """Returns all metrics, of all workers, as Prometheus reads them."""
         self.hand_on()
+        with suppress(FeatureStoreError):  # a store that cannot be read is what /readyz reports
+            for view, lag in self._backend.view_lags().items():
+                self._lags.labels(view).set(lag)
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
         every = CollectorRegistry()
