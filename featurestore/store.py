@@ -338,11 +338,16 @@ class FeatureStore:
 
         return Examples(self._components.clock).look_up(features, self._components.select_cached)
 
-    def feature_log(self, service: Any) -> pl.LazyFrame:
-        """Returns what a server answered for a service that has ``log=``, as far as it was sampled.
+    def feature_log(self, service: Any, *, start: datetime | str | None = None, end: datetime | str | None = None) -> pl.LazyFrame:
+        """Return the sampled answers of a service that has ``log=``.
 
         A row has ``read_at``, the join keys, the fields of requests, the features, for each feature ``<name>__status``, and
         for each view ``<view>__event_time``.
+
+        Args:
+            service: the service, or its name.
+            start: only answers from this instant on; None for all.
+            end: only answers before this instant; None for all.
 
         Raises:
             NotFoundError: the service is not applied.
@@ -351,7 +356,10 @@ class FeatureStore:
         services = self._components.catalog_cache.refresh().services
         if name not in services:
             raise NotFoundError("applied feature service", name, services)
-        return self._components.feature_log.read(self.settings.project, name)
+        answers = self._components.feature_log.read(self.settings.project, name)
+        if start is not None:
+            answers = answers.filter(pl.col("read_at") >= parse_instant(start))
+        return answers if end is None else answers.filter(pl.col("read_at") < parse_instant(end))
 
     def sql(self, query: str) -> pl.DataFrame:
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.

@@ -95,6 +95,23 @@ def test_it_holds_what_was_answered(store: FeatureStore) -> None:
     assert sorted(map(_told, kept)) == sorted(map(_told, shown))
 
 
+def test_it_is_read_between_two_instants(store: FeatureStore) -> None:
+    with Asked(store) as asked:
+        for number, origin in enumerate(ORIGINS, 1):
+            asked.online("all_model", [{"origin": origin, "dest": "LGA", "distance": float(number)}])
+    instants = sorted(store.feature_log("all_model").collect()["read_at"])
+    first, last = instants[0], instants[-1]
+    assert first < last
+
+    def read(**bounds: Any) -> list[datetime]:
+        return sorted(store.feature_log("all_model", **bounds).collect()["read_at"])
+
+    assert read(start=last) == [each for each in instants if each >= last]
+    assert read(end=last.isoformat()) == [each for each in instants if each < last]
+    assert read(start=first, end=last) == [each for each in instants if first <= each < last]
+    assert read(start=last + timedelta(days=1)) == []
+
+
 def test_every_type_is_read_as_it_was_answered(store: FeatureStore) -> None:
     with Asked(store) as asked:
         answered = asked.online("every_logged", [KEY, {**KEY, "number": 8}, {**KEY, "number": 9}])
