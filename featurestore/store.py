@@ -357,9 +357,13 @@ class FeatureStore:
         if name not in services:
             raise NotFoundError("applied feature service", name, services)
         answers = self._components.feature_log.read(self.settings.project, name)
+        bounds = [pl.lit(value=True)]
         if start is not None:
-            answers = answers.filter(pl.col("read_at") >= parse_instant(start))
-        return answers if end is None else answers.filter(pl.col("read_at") < parse_instant(end))
+            bounds.append(pl.col("read_at") >= parse_instant(start))
+        if end is not None:
+            bounds.append(pl.col("read_at") < parse_instant(end))
+        # Before the first answer there is no table, and so no column.
+        return answers.filter(*bounds) if len(bounds) > 1 and "read_at" in answers.collect_schema() else answers
 
     def sql(self, query: str) -> pl.DataFrame:
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.

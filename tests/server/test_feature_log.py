@@ -110,6 +110,7 @@ def test_it_is_read_between_two_instants(store: FeatureStore) -> None:
     assert read(end=last.isoformat()) == [each for each in instants if each < last]
     assert read(start=first, end=last) == [each for each in instants if first <= each < last]
     assert read(start=last + timedelta(days=1)) == []
+    assert store.feature_log("some_model", start=first).collect().is_empty()  # nothing was answered yet
 
 
 def test_every_type_is_read_as_it_was_answered(store: FeatureStore) -> None:
