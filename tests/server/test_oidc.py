@@ -269,7 +269,7 @@ def test_whatever_is_answered_in_an_issuers_place_is_no_wrong_token(
         ({"oidc_audience": ""}, "needs oidc_audience"),
         ({"oidc_issuer": "http://issuer.example"}, "must begin with https"),
         ({"oidc_jwks": "ftp://issuer.example"}, "must begin with https"),
-        ({"oidc_grants": {"ml": "reads all"}}, "is no grant"),
+        ({"oidc_grants": {"ml": "reads all"}}, "Invalid grant"),
     ],
 )
 def test_wrong_settings_are_told(issuer: Issuer, tmp_path: Path, settings: dict[str, Any], said: str) -> None:

@@ -54,4 +54,4 @@ def show_maintenance(console: "Console", report: "MaintenanceReport") -> None:
         made.add_row(each.kind, Text(each.name, style="cyan"), *("" if count is None else f"{count:,}" for count in counts))
     console.print(made)
     if report.dry_run:
-        console.print("Nothing was changed. Of a history the first step is told; there may be more.")
+        console.print("Nothing was changed. Only the first step of each history is shown; there may be more.")
