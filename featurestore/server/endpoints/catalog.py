@@ -50,7 +50,7 @@ class OneEndpoint:
     """Tells of one by its name.
 
     Args:
-        sights: determines what the caller may see, and gets suggested.
+        sights: determines what the caller may see, and so what is suggested.
         kind: what it is, for messages.
         of: takes them from the catalog, by name.
     """
