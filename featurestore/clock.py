@@ -235,7 +235,7 @@ def parse_cron(line: str) -> tuple[list[tuple[int, ...]], str]:
     """Returns the minutes, hours, days, months and weekdays (Sunday is 0) of a cron line, and its time zone; empty for none.
 
     Raises:
-        DefinitionError: it is no cron line, or there is no such zone.
+        DefinitionError: it is not a valid cron line, or its time zone is unknown.
 
     Example:
         >>> parse_cron("*/30 6 1,15 jan mon-tue UTC")
@@ -262,7 +262,7 @@ def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[st
     for item in text.lower().split(","):
         match = _CRON_ITEM.fullmatch(item)
         if match is None:
-            raise ValueError(f"{item!r} is no {field}")
+            raise ValueError(f"{item!r} is not a valid {field}")
         first, last, step = match.groups()
         begin, end = lowest, highest - (field == "weekday")
         if first is not None:
@@ -270,11 +270,11 @@ def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[st
                 begin = names[first] if first in names else int(first)
                 end = (names[last] if last in names else int(last)) if last else (end if step else begin)
             except ValueError as error:
-                raise ValueError(f"{item!r} is no {field}") from error
+                raise ValueError(f"{item!r} is not a valid {field}") from error
         if field == "weekday" and last and end == 0 < begin:
             end = 7  # sat-sun
         if not (lowest <= begin <= end <= highest and step != "0"):
-            raise ValueError(f"{item!r} is no {field}, which is one of {lowest} to {highest}")
+            raise ValueError(f"{item!r} is not a valid {field}: it must be {lowest} to {highest}")
         found.update(range(begin, end + 1, int(step or 1)))
     return tuple(sorted({each % 7 for each in found} if field == "weekday" else found))
 
@@ -288,7 +288,7 @@ def check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone such as 'UTC' or 'Europe/Berlin'") from error
+        raise ValueError(f"{name!r} is not a time zone such as 'UTC' or 'Europe/Berlin'") from error
     return name
 
 
@@ -299,7 +299,7 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     their midnight.
 
     Raises:
-        TypeError: ``dtype`` is no time; the caller knows the column and says so to the user.
+        TypeError: ``dtype`` is not a time; the caller names the column to the user.
     """
     if isinstance(dtype, pl.Date):
         # NOTE: a database's 'infinity' is so far out that its microseconds would wrap around; no calendar has it, there or here.

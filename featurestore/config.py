@@ -285,7 +285,7 @@ class Settings(_Table):
         repr=False,
         description="What the hashes of forgotten entities are made with; empty for a file beside the history.",
     )
-    webhook: str = Field(default="", description="Where views that are late or failed are told to, as JSON; empty for nowhere.")
+    webhook: str = Field(default="", description="Where alerts about late or failed views are sent, as JSON; empty for nowhere.")
     file_mode: Literal["owner", "group"] = Field(
         default="owner", description="Who may read and write the files of the stores: their owner, or their group too."
     )

@@ -92,7 +92,7 @@ def write_file(path: Path, content: Content, *, private: bool = True) -> None:
 
 
 def replace_file(path: Path, content: Content, *, private: bool = True) -> None:
-    """Writes a file as a whole: whoever looks, also after a power cut, finds what was there before or what is there now."""
+    """Replace a file atomically: a reader finds the old content or the new, also after a power cut."""
     beside = path.with_name(f"{uuid4().hex}{TEMPORARY}")
     _write(beside, content, private=private)
     move(beside, path)
@@ -151,7 +151,7 @@ def remove_folder(folder: Path, *, lasting: bool = True) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Deletes a folder if nothing is in it; whoever is about to write there makes it again."""
+    """Delete a folder if it is empty; a writer that needs it creates it again."""
     with suppress(OSError):
         folder.rmdir()
 

@@ -4,7 +4,7 @@
     ├── ConfigError                 a setting is missing, unknown or of the wrong form
     │   └── MissingExtraError       an optional dependency is not installed
     ├── DefinitionError             a definition is wrong; knows its file and line
-    │   └── DefinitionErrors        several of them, told all at once
+    │   └── DefinitionErrors        several of them, reported at once
     ├── NotFoundError               a name that nothing answers to ("did you mean …?")
     ├── NameClashError              two columns of one name in a result (S13)
     ├── RequestError                the rows, spine or arguments of a call are wrong
@@ -15,7 +15,7 @@
     │   ├── ConcurrentApplyError    another apply came first
     │   ├── LeaseLostError          another process has taken over what this one works on
     │   ├── BreakingChangeError     an apply would break a service or on-demand view
-    │   ├── UnprotectError          an apply would give personal features to whoever may read their view
+    │   ├── UnprotectError          an apply would give personal features to all readers of their view
     │   └── RollbackError           there is no version to return to, or its rows are gone
     ├── SourceError                 a source is missing or cannot be read
     │   ├── SourceMissingError      there is nothing yet where it is to be
@@ -30,7 +30,7 @@
     │   └── StreamRefusedError      the broker answers, and says no: there is no such stream, or it admits nobody
     └── ServerError                 a server refused a request, or cannot be reached
         ├── Unauthenticated         it does not know who asks
-        ├── Forbidden               whoever asks may not do that
+        ├── Forbidden               the caller may not do that
         ├── LimitError              a request is larger, or takes longer, than the server allows
         └── UnavailableError        it cannot be reached, is not ready or has too much to do: try again later
 
@@ -61,7 +61,7 @@ class FeatureStoreError(Exception):
 
     @classmethod
     def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
-        """Returns an error as it was raised elsewhere, by its message and what ``to_wire`` told there, or as if that was not known.
+        """Return an error raised elsewhere, from its message and the result of ``to_wire`` there, if that is known.
 
         Example:
             >>> NotFoundError.from_wire("No feature view is named 'wether'.", {"name": "wether"}).name
@@ -112,7 +112,7 @@ class DefinitionError(FeatureStoreError):
 
 
 class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that there are several
-    """Several definitions are wrong; all of them are told at once.
+    """Several definitions are wrong; all are reported at once.
 
     Args:
         faults: one error a fault, in the order of the files.
@@ -275,7 +275,7 @@ class LeaseLostError(RegistryError):
     def __init__(self, name: str, holder: str) -> None:
         self.name = name
         super().__init__(
-            f"The lease on {name!r} is not {holder}'s any more: it was not renewed in time, or was released, and whoever holds it "
+            f"The lease on {name!r} is not {holder}'s any more: it was not renewed in time, or was released, and its new holder "
             "completes the work. Does this machine stand still at times, or does its clock differ from the others'?"
         )
 
@@ -307,7 +307,7 @@ class UnprotectError(RegistryError):
         self.features = tuple(features)
         lines = "".join(f"\n  - {line}" for line in self.features)
         super().__init__(
-            f"This would open personal information to whoever may read its view, so nothing was written:{lines}\n"
+            f"This would open personal information to all readers of its view, so nothing was written:{lines}\n"
             "Mark it pii=True again, or say allow_unprotect=True (--allow-unprotect), which is recorded."
         )
 
@@ -377,7 +377,7 @@ class StreamRefusedError(StreamError):
 
 
 class ServerError(FeatureStoreError):
-    """A feature server refused a request, cannot be reached, or answered with something that is no answer."""
+    """A feature server refused a request, cannot be reached, or sent an invalid answer."""
 
 
 class Unauthenticated(ServerError):  # noqa: N818 - named as HTTP names it
@@ -385,7 +385,7 @@ class Unauthenticated(ServerError):  # noqa: N818 - named as HTTP names it
 
 
 class Forbidden(ServerError):  # noqa: N818 - named as HTTP names it
-    """Whoever asks may not do what they asked for."""
+    """The caller may not do what they asked for."""
 
 
 class LimitError(ServerError):

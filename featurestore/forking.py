@@ -1,7 +1,7 @@
 """Forking: locks and threads that a forked process must recreate.
 
 A server that loads its application before it forks, or ``multiprocessing``, copies a process in the midst of whatever its other
-threads do. What keeps locks or threads is told of the fork in the child, before any other code of it runs.
+threads do. Objects that keep locks or threads are notified of the fork in the child, before any other code of it runs.
 """
 
 import os
@@ -13,7 +13,7 @@ class Forked(Protocol):
     """What must know that its process was forked."""
 
     def after_fork(self) -> None:
-        """Is called in the child, which has one thread only: makes locks anew, and forgets threads and connections."""
+        """Recreate locks, and forget threads and connections. Called in the child, which has only one thread."""
 
 
 _LIVING: "weakref.WeakSet[Forked]" = weakref.WeakSet()

@@ -35,21 +35,21 @@ _EXACT_DIGITS = 15
 _INT128 = 1e38
 _DAY = 86_400_000_000
 _WRITTEN = 345_000_000_000_000_000
-"""So many microseconds before and after 1970 a time is written out, and told from others."""
+"""Times within so many microseconds before and after 1970 are written out, and distinguished from others."""
 _A_TIME = r"^-?\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+00:00$"
 _FORMER_TIME = r"^-?\d{4,}-\d\d-\d\d( \d\d:\d\d:\d\d\.\d{6})?$"
 """The text of an id that was a date or a time without a zone, stored before such were written in UTC."""
 
 
 def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    r"""Returns single values as text that is equal where they are the same; null where they are null.
+    r"""Return single values as text that is equal where they are the same; null where they are null.
 
     Args:
         column: the values.
         dtype: their dtype.
 
     Raises:
-        TypeError: they are no single values.
+        TypeError: they are not single values.
 
     Example:
         >>> frame = pl.DataFrame({"integer": [1], "float": [1.0], "text": ["1"]})
@@ -57,7 +57,7 @@ def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         ('\x1f1', '\x1f1', '1')
     """
     if dtype.is_nested() or isinstance(dtype, pl.Object):
-        raise TypeError(f"single values can be told apart, not {dtype}")
+        raise TypeError(f"only single values can be distinguished, not {dtype}")
     if dtype.is_numeric():
         return pl.concat_str(pl.lit(NUMBER), _number_text(column, dtype))
     if isinstance(dtype, pl.Binary):
@@ -71,7 +71,7 @@ def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Returns event ids as text: as ``value_text``, but that times are written out, in UTC, and bytes are read as text.
 
     Raises:
-        TypeError: they are no single values.
+        TypeError: they are not single values.
     """
     if isinstance(dtype, pl.Binary):
         return _plain_text(column.cast(pl.String))

@@ -23,7 +23,7 @@ def shortage_of(error: BaseException) -> Exception | None:
     Example:
         >>> shortage_of(OSError(28, "No space left on device", "/data/x"))
         OSError(28, 'No space left on device')
-        >>> shortage_of(ValueError("'x' is no number")) is None
+        >>> shortage_of(ValueError("'x' is not a number")) is None
         True
     """
     seen: set[int] = set()

@@ -90,7 +90,7 @@ class FeatureStore:
             objects: definitions to apply by themselves; None for the project's definitions folder.
 
         Raises:
-            DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
+            DefinitionErrors: definitions are wrong; all are reported, each with its file and line.
         """
         definitions = self._components.definition_loader.load(objects)
         return self._components.applier.plan(definitions, partial=objects is not None)
@@ -113,7 +113,7 @@ class FeatureStore:
             expected: the plan that was looked at; if somebody applied since, nothing is written.
 
         Raises:
-            DefinitionErrors: definitions are wrong; all faults are told, each with its file and line.
+            DefinitionErrors: definitions are wrong; all are reported, each with its file and line.
             BreakingChangeError: a service would lose features it uses.
             UnprotectError: a personal feature would not be personal any more.
             ConcurrentApplyError: somebody else applied meanwhile; nothing of this was written.
@@ -159,7 +159,7 @@ class FeatureStore:
                 row on. A span that is done is not done again when the same backfill is repeated.
             parallel: how many views at once; together they hold as many rows as one would.
             dry_run: read and check only, and write nothing.
-            progress: is told how it gets on.
+            progress: receives the progress.
 
         Returns:
             A summary for each view; print it.
@@ -371,7 +371,7 @@ class FeatureStore:
         The tables have the join keys, ``event_time``, ``available_time`` and the features. DuckDB runs the query.
 
         Raises:
-            NotFoundError: the query names a table that is no view.
+            NotFoundError: the query names a table that is not a view.
             RequestError: the query is refused; the message is DuckDB's.
         """
         tables = {

@@ -79,7 +79,7 @@ def test_the_demo_may_run_again(made: tuple[Path, bool, str], tmp_path: Path) ->
 
 def test_the_demo_takes_no_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "featurestore.toml").write_text('project = "mine"\n')
-    with pytest.raises(ConfigError, match="is no demo's folder"):
+    with pytest.raises(ConfigError, match="is not a demo's folder"):
         make_demo_project(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["featurestore.toml"]
 

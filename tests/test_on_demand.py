@@ -16,7 +16,7 @@ from pydantic import Field
 
 from featurestore import Entity, Feature, FeatureService, FeatureStore, FeatureView, FrameSource, OnDemandView, Request, count, mean
 from featurestore.clock import from_micros
-from featurestore.definitions.on_demand import OnDemandViewMeta
+from featurestore.definitions.definition_meta import DefinitionMeta
 from featurestore.definitions.reference import parse_references
 from featurestore.errors import BreakingChangeError, DefinitionErrors, NameClashError, NotFoundError, RegistryError, RequestError
 from featurestore.on_demand.evaluate import OnDemandStep
@@ -310,10 +310,10 @@ class TestRequests:
             store.online("rsk", ROWS)
 
 
-def view(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr, dict[str, Any]]) -> OnDemandViewMeta:
+def view(name: str, inputs: list[Any], **features: tuple[Any, pl.Expr, dict[str, Any]]) -> DefinitionMeta:
     body: dict[str, Any] = {"__annotations__": {each: kind for each, (kind, *_) in features.items()}, "__module__": __name__}
     body |= {each: Feature(expression, **said) for each, (_, expression, said) in features.items()}
-    return OnDemandViewMeta(name, (OnDemandView,), body, inputs=inputs)
+    return DefinitionMeta(name, (OnDemandView,), body, inputs=inputs)
 
 
 class TestWhatIsComputed:

@@ -60,7 +60,7 @@ def spines() -> dict[str, tuple[Any, str]]:
         "ragged": ({"k": ["a", "b"], "t": [T]}, "'k' has 2, 't' has 1"),
         "mixed in rows": ([{"k": "a", "t": T, "c": [1]}, {"k": "a", "t": T, "c": {"d": 1}}], "'c'.*dict, list"),
         "mixed in columns": ({"k": ["a", "a"], "t": [T, T], "c": [1, "x"]}, "'c'.*int, str"),
-        "names": ([{"k": "a", "t": T, 1: 2}], "name 1 is no string"),
+        "names": ([{"k": "a", "t": T, 1: 2}], "name 1 is not a string"),
         "mixed in pandas": (pd.DataFrame({"k": ["a", "b"], "c": [1, "x"]}), "'c'.*int, str"),
         "twice in pandas": (twice, "several columns are named 'c'"),
         "twice in Arrow": (pa.table([["a"], ["b"]], names=["k", "k"]), "more than once"),
@@ -84,7 +84,7 @@ def test_a_spine_in_another_format_is_told(store: FeatureStore) -> None:
         ("spine.csv", "as Parquet"),
         ("empty", "as Parquet"),
         ("no*.parquet", "as Parquet"),
-        ("x" * 5000, "no path"),
+        ("x" * 5000, "neither a path"),
     ):
         with pytest.raises(RequestError, match=message):
             store.training_frame(path, "v", time="t")
@@ -148,7 +148,7 @@ def test_a_sink_that_is_a_folder_is_told(store: FeatureStore) -> None:
 def test_a_key_that_cannot_be_one_is_told_with_its_row(store: FeatureStore, tmp_path: Path) -> None:
     import numpy as np
 
-    with pytest.raises(RequestError, match=r"Row 1: the key 'k' is '\\ud800', which is no text"):
+    with pytest.raises(RequestError, match=r"Row 1: the key 'k' is '\\ud800', which is not valid Unicode text"):
         store.online("v", [{"k": "a"}, {"k": "\ud800"}])
     assert [row["x"] for row in store.online("v", [{"k": np.str_("a")}])] == [1.0]
     with integer_store(tmp_path, int, pl.Int64, [Row((1,), 1, 1, (1.0,))]) as integers:

@@ -129,7 +129,7 @@ def test_e08_text_is_pushed_for_categories(kind: str, tmp_path: Path) -> None:
         assert [list(each) for each in found["tiers"]] == [["gold", None], ["gold", "silver"], []]
         assert list(found["tier"]) == ["gold", "silver", None]
         if kind == "Enum":
-            with pytest.raises(RequestError, match="'bronze' in the column 'tier', which is no Enum"):
+            with pytest.raises(RequestError, match="'bronze' in the column 'tier', which is not a valid Enum"):
                 store.push("s", [{"k": 4, "at": T, "tier": "bronze", "tiers": []}])
 
 

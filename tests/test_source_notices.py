@@ -87,7 +87,7 @@ def test_a_rewritten_file_that_lost_rows_is_told(store: FeatureStore, tmp_path: 
         store.materialize()
         path.write_text("k,t,v\n2,2026-03-01,2\n")
         [summary] = store.materialize()
-        assert any("written anew with 1 rows fewer" in notice for notice in summary.notices)
+        assert any("rewritten with 1 rows fewer" in notice for notice in summary.notices)
 
 
 AMOUNTS = pl.Series([Decimal("0.10"), Decimal("0.50")], dtype=pl.Decimal(10, 2))

@@ -326,7 +326,7 @@ def test_columns_tells_the_type_of_a_partition(store: FeatureStore, tmp_path: Pa
     store.apply([Zips])
     store.materialize()
     assert store.online("zips", [{"k": 1}]).to_dicts()[0]["place"] == "02116"
-    with pytest.raises(DefinitionError, match=r"columns= names 'k', which is no hive partition"):
+    with pytest.raises(DefinitionError, match=r"columns= names 'k', which is not a hive partition"):
         store.apply([latest_of(ParquetSource("o", "data", event_time="t", columns={"k": str}))])
 
 

@@ -218,7 +218,7 @@ def test_d17_a_plan_names_what_no_digest_can_take_in(store: FeatureStore, source
     joined = view_of(source, KEYS, FEATURES, transform=lambda rows: rows.join(table, on="k", how="left"))
     told = view_of(source, KEYS, FEATURES, name="w", transform=lambda rows: rows.filter(pl.col("x").is_in(list(limits))))
     [warning] = store.apply([joined, told]).warnings
-    assert warning.startswith("view 'v': its transform uses table (LazyFrame); a change there is no change of the view")
+    assert warning.startswith("view 'v': its transform uses table (LazyFrame); a change there does not change the view")
     assert store.plan([joined, told]).warnings == (warning,)
 
 

@@ -44,15 +44,17 @@ class Grant:
         """
         words = text.split() if isinstance(text, str) else []
         if not 2 <= len(words) <= 3 or words[2:] not in ([], ["pii"]):
-            raise ConfigError(f"{text!r} is no grant. {_FORM}")
+            raise ConfigError(f"Invalid grant {text!r}. {_FORM}")
         role, (scope, colon, name) = words[0], words[1].partition(":")
         for what, word, known in (("role", role, get_args(Role)), ("scope", scope, get_args(Scope))):
             if word not in known:
-                raise ConfigError(f"{text!r} is no grant: there is no {what} {word!r}. {did_you_mean(word, known)} {_FORM}")
+                raise ConfigError(f"Invalid grant {text!r}: unknown {what} {word!r}. {did_you_mean(word, known)} {_FORM}")
         if bool(colon and name) == (scope == "project") or (colon and not name):
-            raise ConfigError(f"{text!r} is no grant: a service or view has a name, a project has none. {_FORM}")
+            raise ConfigError(f"Invalid grant {text!r}: a service or view needs a name, and a project takes none. {_FORM}")
         if role == "monitor" and words[1:] != ["project"]:
-            raise ConfigError(f"{text!r} is no grant: a monitor reads the metrics, which are of the whole project. {_FORM}")
+            raise ConfigError(
+                f"Invalid grant {text!r}: a monitor reads the metrics of the whole project, so its scope must be project. {_FORM}"
+            )
         return cls(cast("Role", role), cast("Scope", scope), name, len(words) == 3)
 
     @classmethod

@@ -25,7 +25,7 @@ _CAST = re.compile(
     r"conversion from `([\w\[\], μ()]+)` to `([\w\[\], μ()]+)` failed in column '([^']*)' for (\d+) out of (\d+) values"
 )
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|`([^`]*)`|\[([^\[\]]*)\]""")
-_NUMBER = re.compile(r"(?<![\w'\"])[-+]?\d[\d.]*(?:e[-+]?\d+)?(?= is no )")
+_NUMBER = re.compile(r"(?<![\w'\"])[-+]?\d[\d.]*(?:e[-+]?\d+)?(?= is (?:no|not a valid) )")
 _SHORTEST = 4
 _OWN = Path(__file__).parent.parent
 
@@ -36,12 +36,12 @@ def is_personal(view: ViewSpec) -> bool:
 
 
 def discreetly(views: Iterable[ViewSpec], work: Callable[[], T], columns: Callable[[], Iterable[str]] = tuple) -> T:
-    """Returns what something returns; of views with personal features its errors are raised without values.
+    """Return the work's result; for views with personal features, raise its errors without values.
 
     Args:
         views: the views that it is done for.
         work: does it.
-        columns: returns the columns of their source, whose names may be told.
+        columns: returns the columns of their source, whose names may appear in an error.
 
     Raises:
         MaterializeError: it fails with an error that is not ours.
@@ -78,8 +78,8 @@ def discreet_text(text: str, views: Iterable[ViewSpec] | None) -> str:
     Where it is not known which views these are, None, it is as if they had some.
 
     Example:
-        >>> discreet_text("'ann@example.org' is no time", [])
-        "'ann@example.org' is no time"
+        >>> discreet_text("'ann@example.org' is not a valid time", [])
+        "'ann@example.org' is not a valid time"
     """
     concerned = list(views or ())
     if views is not None and not any(map(is_personal, concerned)):
@@ -88,7 +88,7 @@ def discreet_text(text: str, views: Iterable[ViewSpec] | None) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Returns an error's type, what can be told of a failed cast, and the user's line in which it was raised."""
+    """Return an error's type, the dtypes and counts of a failed cast, and the user's line that raised it."""
     cast = _CAST.search(str(error)) if isinstance(error, pl.exceptions.PolarsError) else None
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     where = f" in {Path(lines[-1].filename).name}, line {lines[-1].lineno}" if lines else ""
@@ -104,8 +104,8 @@ def without_values(error: FeatureStoreError, names: Collection[str]) -> FeatureS
     """Takes out of an error of ours what an error beneath it says, and what it quotes, but for names; returns it.
 
     Example:
-        >>> str(without_values(FeatureStoreError("'ann@example.org' is no Int64 for the column 'age'"), {"age"}))
-        "'…' is no Int64 for the column 'age'"
+        >>> str(without_values(FeatureStoreError("'ann@example.org' is not a valid Int64 for the column 'age'"), {"age"}))
+        "'…' is not a valid Int64 for the column 'age'"
     """
     beneath = sorted({line for each in _causes(error) for line in _lines_of(each)}, key=len, reverse=True)
     lacked = shortage_of(error)

@@ -49,7 +49,7 @@ class Count(Aggregate, name="count"):
 
 @dataclass(frozen=True)
 class CountDistinct(Aggregate, name="count_distinct"):
-    """How many different inputs there are. They are kept as text, so that values of any type can be told apart."""
+    """The number of distinct inputs. They are kept as text, so that values of any type can be distinguished."""
 
     empty = 0
 

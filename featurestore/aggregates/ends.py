@@ -35,7 +35,7 @@ class _End(Aggregate, ABC, name=None):
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
         """Returns the type declared."""
         if result.is_nested():
-            raise self.refuse(result, "values that are no lists")
+            raise self.refuse(result, "single values, not lists")
         return result
 
     def finish(self, *columns: Any) -> Any:

@@ -11,7 +11,7 @@ from featurestore.errors import FeatureStoreError
 
 
 class Commands(LazyGroup):
-    """The commands; an error of the feature store is told without a traceback and ends with 1."""
+    """The commands. An error of the feature store is printed without a traceback, and the exit code is 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""

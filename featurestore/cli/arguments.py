@@ -66,7 +66,7 @@ def parse_pairs(
 
 
 def read_rows(path: Path, keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"]) -> list[dict[str, Any]]:
-    """Returns the rows in a JSON file: a list of objects, or one object. Columns that are no keys are passed on.
+    """Return the rows in a JSON file: a list of objects, or one object. Columns other than keys are passed on.
 
     Texts become what JSON lacks: keys of any type, and dates and times among the fields of requests.
 
@@ -87,10 +87,10 @@ def read_rows(path: Path, keys: Mapping[str, "pl.DataType"], fields: Mapping[str
 
 
 def read_frame(path: Path) -> "pl.DataFrame":
-    """Returns the rows in a file of Parquet, CSV or JSON, by its name's end; ``-`` is JSON lines on standard input.
+    """Return the rows in a Parquet, CSV or JSON file, by its extension; ``-`` is JSON lines on standard input.
 
     Raises:
-        RequestError: it is not there, is no such file, or cannot be read.
+        RequestError: the file does not exist, has another format, or cannot be read.
     """
     import polars as pl
 
@@ -114,7 +114,7 @@ def read_frame(path: Path) -> "pl.DataFrame":
     except OSError as error:
         raise RequestError(f"The rows in {path} cannot be read: {error.strerror or error}.") from error
     except pl.exceptions.PolarsError as error:
-        raise RequestError(f"{path} is no {path.suffix} file: {str(error).splitlines()[0]}") from error
+        raise RequestError(f"{path} is not a valid {path.suffix} file: {str(error).splitlines()[0]}") from error
 
 
 def split_features(words: Sequence[str]) -> tuple[list[str], list[str]]:

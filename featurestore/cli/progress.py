@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Draws one bar a view, which begins anew with each stage.
+    """Draws one bar per view, which restarts with each stage.
 
     Args:
         display: what draws them.
@@ -40,7 +40,7 @@ class Bars:
 
 @contextmanager
 def bars(*, wanted: bool = True) -> "Iterator[Progress | None]":
-    """Shows bars on standard error inside the block; none, and None given, where that is no terminal."""
+    """Show bars on standard error inside the block; show none and yield None unless that is a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield None
         return

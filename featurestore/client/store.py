@@ -170,7 +170,7 @@ class RemoteFeatureStore:
         return [PushedRows(**each) for each in answer["views"]]
 
     def close(self) -> None:
-        """Closes the connections. Closing twice is no error."""
+        """Close the connections. Idempotent."""
         self._transport.close()
 
     def __enter__(self) -> "RemoteFeatureStore":

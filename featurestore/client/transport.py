@@ -67,11 +67,11 @@ class Transport:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[Any, None]]] = WeakKeyDictionary()
 
     def post(self, path: str, content: Callable[[], Any], media: str, **options: Any) -> bytes:
-        """Returns the answer to a POST.
+        """Return the answer to a POST.
 
         Args:
             path: the route.
-            content: gives the body, anew for every try.
+            content: returns a fresh body for each attempt.
             media: its type.
             options: the query (``params=``), a timeout of its own, and the bytes of a body in parts, if known (``size=``).
 
@@ -84,11 +84,11 @@ class Transport:
     def read(
         self, path: str, content: Callable[[], Any], media: str, use: Callable[[Iterator[bytes], int | None], T], **options: Any
     ) -> T:
-        """Returns what is made of the parts of an answer to a POST as they come; where they cease, it is made anew.
+        """Pass the parts of an answer to a POST to ``use`` as they arrive and return its result; if they stop, start over.
 
         Args:
             path: the route.
-            content: gives the body, anew for every try.
+            content: returns a fresh body for each attempt.
             media: its type.
             use: is given the parts, and how many bytes they are in all if that is known.
             options: as ``post`` takes them.
@@ -209,6 +209,6 @@ def _headers(media: str, size: int | None = None) -> dict[str, str]:
 
 
 def _size(headers: Any) -> int | None:
-    """Returns how many bytes an answer's body has; None where that is not told, or told of it compressed."""
+    """Return the size of an answer's body in bytes; None if the header is missing or gives the compressed size."""
     told = headers.get("content-length")
     return int(told) if told is not None and "content-encoding" not in headers else None

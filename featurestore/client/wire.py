@@ -28,7 +28,9 @@ def encode(value: Any) -> bytes:
     try:
         return msgspec.msgpack.encode(value, enc_hook=_plain)
     except (TypeError, OverflowError, ValueError) as error:
-        raise RequestError(f"The rows cannot be sent: {error}. Leave out what is no key and no field, or convert it.") from error
+        raise RequestError(
+            f"The rows cannot be sent: {error}. Leave out columns that are neither keys nor fields, or convert them."
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -102,7 +104,9 @@ def _name_of(given: Any) -> str:
             raise RequestError(f"{given!r} is renamed or joined otherwise, which a server does not take. Put it into a service.")
         feature = getattr(given, "feature", None)
         return f"{given.view}.{feature}" if feature else str(given.view)
-    raise RequestError(f'{given!r} is no feature. Name a service ("delay_model"), a view ("weather") or features ("weather.temp").')
+    raise RequestError(
+        f'{given!r} is not a feature. Name a service ("delay_model"), a view ("weather") or features ("weather.temp").'
+    )
 
 
 def rows_of(rows: Any) -> list[dict[str, Any]]:

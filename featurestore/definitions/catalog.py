@@ -60,7 +60,7 @@ class AppliedView:
     Args:
         spec: the definition.
         version: rises with every change of the definition.
-        data_version: the version at which the stored values last had to be computed anew; it names their place in both
+        data_version: the version at which the stored values last had to be recomputed; it names their place in both
             stores, so a change of mere words, schedule or ttl goes on with the same rows.
     """
 
@@ -98,7 +98,7 @@ class Catalog:
 
     revision: int = 0
     stamp: str = ""
-    """Made at random with each revision: two catalogs of one number may differ, where a registry was restored or made anew."""
+    """A random value per revision: two catalogs of one number may differ if a registry was restored or recreated."""
 
     entities: Mapping[str, Entity] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)

@@ -84,7 +84,9 @@ def check_name(kind: str, name: str, place: str) -> list[DefinitionError]:
         return []
     article = "an" if kind[0] in "aeiou" else "a"
     return [
-        DefinitionError(f"{name!r} is no name for {article} {kind}: use letters, digits and _, beginning with a letter.", place)
+        DefinitionError(
+            f"{name!r} is not a valid name for {article} {kind}: use letters, digits and _, beginning with a letter.", place
+        )
     ]
 
 
@@ -113,7 +115,7 @@ def _read_key(entity: str, key: str, given: Any) -> tuple[pl.DataType, list[str]
         return pl.Null(), [*problems, f"join key {key!r} of entity {entity!r}: {error.problem}"]
     if not isinstance(dtype, KEY_TYPES):
         problems.append(
-            f"join key {key!r} of entity {entity!r} is {dtype}, whose values cannot be told equal with certainty. "
+            f"join key {key!r} of entity {entity!r} is {dtype}, whose values cannot be compared reliably. "
             "Use text, an integer, bool, bytes or a date."
         )
     return dtype, problems

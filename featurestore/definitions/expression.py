@@ -50,7 +50,7 @@ def read_expression(given: Any) -> Expression:
     """Returns an expression that is given in a definition.
 
     Raises:
-        DefinitionError: it is no expression, uses columns that it does not name one by one, or none, calls Python, or
+        DefinitionError: it is not an expression, uses columns that it does not name one by one, or none, calls Python, or
             is not row-local, as far as Polars can tell without columns.
     """
     if not isinstance(given, pl.Expr):
@@ -68,7 +68,7 @@ def read_expression(given: Any) -> Expression:
         reason = _PYTHON if error.is_python else f"it holds {error.part}, which may not be kept. Say it with Polars' own functions."
         raise DefinitionError(f"its expression {given} cannot be kept: {reason}") from error
     if not columns:
-        raise DefinitionError(f"its expression {given} uses none of the inputs, so it is no feature of a row.")
+        raise DefinitionError(f"its expression {given} uses none of the inputs, so it is not a feature of a row.")
     return Expression(str(given), serialized, columns)
 
 

@@ -1,8 +1,8 @@
 """Safety of serialized expressions: data and Polars' own functions are allowed, and nothing that can run code.
 
-Polars writes a Python function as a pickle, a plug-in as the path of a shared library, and a plan as files to be read. Whoever may
-write to the registry could plant one, and each process that reads the registry would run it. So a serialized expression is checked
-before Polars sees it, by a list of what is allowed: what a later version of Polars adds is refused until it is looked at.
+Polars writes a Python function as a pickle, a plug-in as the path of a shared library, and a plan as files to be read. Anyone who
+may write to the registry could plant one, and each process that reads the registry would run it. So a serialized expression is
+checked before Polars sees it, by a list of what is allowed: what a later version of Polars adds is refused until it is looked at.
 """
 
 import json

@@ -157,7 +157,7 @@ def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable:
         if (constraint in LENGTH_CONSTRAINTS and type(value) is not int) or (
             constraint == "pattern" and not isinstance(value, str)
         ):
-            raise DefinitionError(f"{constraint}={value!r} is no {'text' if constraint == 'pattern' else 'whole number'}.")
+            raise DefinitionError(f"{constraint}={value!r} must be {'text' if constraint == 'pattern' else 'a whole number'}.")
         if constraint in ORDER_CONSTRAINTS:
             constraints[constraint] = _bound(value, dtype)
         elif constraint == "one_of":

@@ -72,7 +72,7 @@ class ViewSpec:
 
     @property
     def source_as_read(self) -> Source:
-        """The source, told the types that the view declares of its columns: where a file says only texts, it has these.
+        """The source with the types that the view declares for its columns, for files that hold only text.
 
         They are those of the join keys and, where no transform stands between, of the features.
         """

@@ -78,7 +78,7 @@ def meaning_of(function: FunctionType, own: type | None = None) -> tuple[str, tu
 
 
 def _source(function: FunctionType) -> tuple[str, ast.FunctionDef | ast.Lambda | None]:
-    """Returns the text of a function's file, and its node there; None where it cannot be told."""
+    """Return the text of a function's file, and its node there; None if it cannot be determined."""
     code = function.__code__
     # NOTE: not inspect.getsource, whose piece is no statement where a line of a text in it begins at the margin.
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
@@ -248,7 +248,7 @@ class _Meaning:
                     yield from self._value(f"{name}.{member}", value)
 
     def _counts(self, member: str, value: Any, *, is_enum: bool) -> bool:
-        """Tells whether a member of a class was written by whoever wrote the class."""
+        """Return whether a member of a class was written by the author of the class."""
         function = getattr(value, "__func__", value)
         is_special = member.startswith("__") and member.endswith("__")
         if isinstance(function, FunctionType):

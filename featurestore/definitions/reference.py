@@ -62,7 +62,7 @@ class FeatureReference:
         known = ", ".join(repr(text) for text, _ in self.windows)
         raise RequestError(
             f"{self!r} has no window {window!r}. "
-            + (f"It has {known}." if known else "It is no windowed feature by its attribute.")
+            + (f"It has {known}." if known else "It is not the attribute of a windowed feature.")
         )
 
     def __iter__(self) -> Iterator["FeatureReference"]:
@@ -130,6 +130,6 @@ def parse_references(given: Any, *, where: str = "features") -> tuple[Reference,
     if isinstance(given, Iterable):
         return tuple(each for item in given for each in parse_references(item, where=where))
     raise RequestError(
-        f"{given!r} is no feature ({where}). Name features by attribute (Weather.temp), by view (Weather), "
+        f"{given!r} is not a feature ({where}). Name features by attribute (Weather.temp), by view (Weather), "
         'by string ("weather.temp", "weather"), by a FeatureService, or by a list of these.'
     )

@@ -24,7 +24,7 @@ class FeatureService:
             the same ones. ``store.feature_log`` reads it.
 
     Raises:
-        DefinitionError: something in ``features`` is no feature, or ``log`` is not a part.
+        DefinitionError: an item of ``features`` is not a feature, or ``log`` is not a fraction.
 
     Example:
         >>> FeatureService("delay_model", ["weather.temp", "planes"], owner="ops-ml")

@@ -71,7 +71,7 @@ class Input:
 
     @property
     def column(self) -> str | None:
-        """The column's name where the input is no more than a column."""
+        """The column's name if the input is a plain column."""
         if self.value is None or self.where is not None:
             return None
         name: str = self.value.meta.output_name() if self.value.meta.is_column() else ""
@@ -151,7 +151,7 @@ class Aggregation:
             pii: whether it is personal information.
 
         Raises:
-            DefinitionError: a window or the tile is no duration, there is no window, or one is there twice.
+            DefinitionError: a window or the tile is not a duration, there is no window, or one is given twice.
 
         Example:
             >>> mean("dep_delay").over("1h", "1d", "7d").windows

@@ -23,8 +23,8 @@ COPY = "_copy"
 ROW_HASH = "_row_hash"
 """The column that tells rows of the source apart where there is no event id (S9).
 
-On its way through a transform it is text of digits, which hardly anything that a transform does to its other columns at once
-makes a difference to, and which is no number that a sum over all numbers would take in. In the history it is 64 bits.
+On its way through a transform it is text of digits: hardly anything that a transform does to all its columns changes it, and
+a sum over all numbers leaves it out. In the history it is 64 bits.
 """
 ORDER = "_order"
 """The history's column by which rows of one key and time are ordered, where the source names one (S4)."""
@@ -158,7 +158,7 @@ class WithInputs:
         return self.own is None and all(given.column for _, given, _ in self.inputs.made)
 
     def tells_rows_apart(self, schema: pl.Schema) -> bool:
-        """Tells whether rows are told apart by all columns of the source, and not by what the view's transform returns.
+        """Return whether all columns of the source distinguish rows, rather than what the view's transform returns.
 
         Args:
             schema: the source's columns.

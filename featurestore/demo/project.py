@@ -21,7 +21,7 @@ def make_demo_project(folder: Path) -> FeatureStore:
     settings = folder / "featurestore.toml"
     ours = settings.is_file() and settings.read_text(encoding="utf-8").startswith(_MARK)
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder.absolute()} is there and is no demo's folder. Name another one: featurestore demo FOLDER")
+        raise ConfigError(f"{folder.absolute()} exists and is not a demo's folder. Name another one: featurestore demo FOLDER")
     for name in (".featurestore", "definitions"):
         shutil.rmtree(folder / name, ignore_errors=True)
     shutil.copytree(definitions_folder(), folder / "definitions", ignore=shutil.ignore_patterns("__pycache__"))

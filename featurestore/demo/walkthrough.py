@@ -34,7 +34,7 @@ class Tour:
 
     Args:
         folder: the project's folder.
-        console: where it is told.
+        console: where the steps are printed.
         months: the months of 2013 to take.
     """
 

@@ -23,7 +23,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Gives back threads and connections. Closing twice is no error."""
+        """Close threads and connections. Idempotent."""
 
 
 class EngineAdapter(ABC):

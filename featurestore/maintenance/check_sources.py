@@ -39,7 +39,7 @@ class SourceChecks:
         notices = self._ledger.noticed(name, applied.data_version)
         if not notices:
             yield Finding(f"source of {name}", "ok", "its last runs noticed nothing unusual")
-        advice = f"Read anew what was changed at the source, as a new data version, or compare: featurestore rejected {name}"
+        advice = f"Read the changed source again as a new data version, or compare: featurestore rejected {name}"
         for notice, seq in notices.items():
             yield Finding(f"source of {name}", "warning", f"run {seq}: {notice}", advice)
 

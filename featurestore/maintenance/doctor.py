@@ -292,7 +292,7 @@ class ViewChecks:
 
 
 def told_definitions(plan: Callable[[], Any]) -> Iterator[Finding]:
-    """Compares the definitions at hand with what is applied.
+    """Compare the definitions in the folder with what is applied.
 
     Args:
         plan: returns what ``apply`` would change.

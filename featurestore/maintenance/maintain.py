@@ -225,17 +225,15 @@ def _named(table: Table) -> str:
 
 
 def retention_of(given: timedelta | str | None) -> timedelta | None:
-    """Returns a retention that a call gives.
+    """Return the retention given by a call.
 
     Raises:
-        RequestError: it is no length of time, or a negative one.
+        RequestError: it is not a duration, or is negative.
     """
     try:
         keep = timedelta(microseconds=parse_duration(given)) if isinstance(given, str) else given
     except DefinitionError as error:
-        raise RequestError(f"retention={given!r} is no length of time. {error.problem}") from error
+        raise RequestError(f"retention={given!r} is not a duration. {error.problem}") from error
     if keep is not None and (not isinstance(keep, timedelta) or keep < timedelta(0)):
-        raise RequestError(
-            f"retention={given!r} is no length of time that can pass. Write it as '7d', or as a timedelta of 0 or more."
-        )
+        raise RequestError(f"retention={given!r} must be a duration of 0 or more. Write it as '7d', or as a timedelta.")
     return keep

@@ -144,7 +144,7 @@ def _judged(freshness: int | None, age: int | None, last_run: Run | None, duty: 
             ahead = format_seconds(-age / _MICROS)
             return (
                 "late",
-                f"the latest event lies {ahead} ahead of the clock, so it cannot be told whether it is fresh, as {promise}",
+                f"the latest event lies {ahead} ahead of the clock, so it is unknown whether it is fresh, as {promise}",
             )
         return "late", f"the latest event is {format_seconds(age / _MICROS)} old, and {promise}"
     return ("empty" if age is None else "ok"), ""
@@ -246,7 +246,7 @@ class FreshnessMonitor:
         holder: who looks, in words for people.
         seconds: how often it looks.
         standing: returns how the views that promise something stand.
-        notify: is told what has changed.
+        notify: called with each change.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class FreshnessMonitor:
                 for notice in self._promises.news(StatusReport(late)):
                     self._notify(notice)
         except FeatureStoreError as error:
-            _log.warning("It cannot be told whether views are as fresh as they promise: %s", error)
+            _log.warning("Cannot determine whether views are as fresh as they promise: %s", error)
 
     def end(self) -> None:
         """Lets another tell from now on."""

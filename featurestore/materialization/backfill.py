@@ -34,7 +34,7 @@ class Backfill:
         job: does one span.
         ledger: knows which spans are done.
         open_source: opens a source's reader.
-        progress: is told how many spans of each view are done.
+        progress: receives the number of spans done of each view.
     """
 
     job: Materializer

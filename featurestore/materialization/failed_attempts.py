@@ -17,7 +17,7 @@ from featurestore.sources.base import Span
 def noting_failures(ledger: Ledger, offline: OfflineStore, table: Table, clock: Clock | None) -> Iterator[None]:
     """Makes a failed run of an attempt that ends with an error of the source or the definition, unless a run has failed for it.
 
-    A source that is not there yet is waited for: that is no failed attempt.
+    A source that is not there yet is waited for; that does not count as a failed attempt.
 
     Args:
         ledger: the ledger.

@@ -10,7 +10,7 @@ and may be done again, or by two processes at once, with one result (S17):
 4. **write online**: each entity's greatest row of the run is written, where the online store has no greater one.
 5. **finish**: the run is done, and its cursor is where the next run begins.
 
-A changed view is read anew as its new version, beside the one that readers are given. Once its rows reach as far as theirs,
+A changed view is read again as its new version, beside the one that readers are given. Once its rows reach as far as theirs,
 readers are given the new one.
 
 What was pushed is added to the history by a run too, before the source is read: its chunks are the segments of the log, it
@@ -153,7 +153,7 @@ class Materializer:
     def fold(self, view: BoundView) -> None:
         """Add what was pushed to a view to its history, unless another process is doing so.
 
-        If a run over the source was interrupted, or is under way, whoever completes that run does it.
+        If a run over the source was interrupted, or is under way, the process that completes that run does it.
 
         Raises:
             StoreError: a store cannot be reached; the next run continues where this one stopped.

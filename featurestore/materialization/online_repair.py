@@ -66,7 +66,7 @@ class OnlineRepair:
             self._thread.start()
 
     def run(self) -> None:
-        """Looks, and mends what is to be. What is in the way is told in the log, once."""
+        """Check the online store, and write again what it lost. An obstacle is logged once."""
         try:
             self._run()
         except ClosedError:
@@ -79,7 +79,7 @@ class OnlineRepair:
         self._told = ""
 
     def close(self) -> None:
-        """Ends what is under way soon. Closing twice is no error."""
+        """End work in progress soon. Idempotent."""
         with self._lock:
             self._closing = True
             thread = self._thread

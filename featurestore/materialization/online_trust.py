@@ -109,7 +109,7 @@ class WatchedOnline:
 
         Raises:
             OnlineLostError: the store lost data since it was written to, or another process noticed that it did. That is noted;
-                whoever computed the entries from what was online begins anew.
+                a caller that computed the entries from online values starts over.
         """
         state = self._begun()
         try:

@@ -65,12 +65,12 @@ class LatestWriter:
         return Written(self._write(applied, history), count_tied(history, view.entity.key_names))
 
     def write_run(self, applied: AppliedView, parts: Sequence[History], progress: Progress, *, first: bool = False) -> Written:
-        """Writes what a run has added to the history.
+        """Write what a run has added to the history.
 
         Args:
             applied: the view.
             parts: buckets of its history; all rows of an entity are in one of them.
-            progress: is told how it gets on.
+            progress: receives the progress.
             first: whether the history has nothing else.
         """
         return self._write_parts(applied, parts, progress, whole=first, repair=False)

@@ -4,10 +4,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told how a job gets on. The command line draws bars of it; a library call without one is silent."""
+    """Receives the progress of a job. The command line draws bars of it; a library call without one is silent."""
 
     def step(self, view: str, stage: str, done: int, total: int) -> None:
-        """Is told that so many of a stage's parts are done, first 0 and last ``total``.
+        """Receive the number of parts done of a stage, first 0 and last ``total``.
 
         Args:
             view: the view being materialized.

@@ -4,7 +4,7 @@
 2. **append**: the rows that a view's history does not hold yet become a segment of its log, which training reads from then
    on. Rows known already are passed over, so a push may be repeated.
 3. **write online**: what the rows make of the view's values. It is done for rows known already too, as far as a push that
-   was killed may have left it undone: whoever pushes the same rows again, or materializes, completes it.
+   was killed may have left it undone: pushing the same rows again, or materializing, completes it.
 4. **fold**: a log that has grown is added to the history, by a run of the ledger like any other (``materializer.py``).
 """
 

@@ -24,7 +24,7 @@ class Rebuilder:
         latest: writes those of other views.
         trust: tells which values are in doubt.
         versions: returns a view in each version that is read or written online.
-        progress: is told how it gets on.
+        progress: receives the progress.
     """
 
     def __init__(

@@ -145,7 +145,7 @@ class ViewRun:
         return span
 
     def _complete(self, run: Run) -> ViewSummary:
-        """Does what is left of a run, whoever began it."""
+        """Complete a run, including one that another process began."""
         began = time.perf_counter()
 
         def carry_out(run: Run) -> tuple[Run, int, int]:

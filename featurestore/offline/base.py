@@ -122,7 +122,7 @@ class Segment:
     Args:
         seq: its number among the table's segments, of all times.
         rows: how many rows it has.
-        staged: how a run's commit is told to add them to the table.
+        staged: the form in which a run's commit is given them, to add them to the table.
     """
 
     seq: int
@@ -162,7 +162,7 @@ class PushLog(Protocol):
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
         """Adds the rows that neither the table nor its log holds yet, as one segment, and tells which they were.
 
-        Rows given twice are added once; rows known already are told, so a push repeated changes nothing. When it returns,
+        Rows given twice are added once; rows already known are reported, so a repeated push changes nothing. When it returns,
         the rows are on the disk.
 
         Args:
@@ -182,7 +182,7 @@ class PushLog(Protocol):
         """Tells whether a segment was not removed yet, be it committed or not."""
 
     def remove(self, table: Table) -> None:
-        """Deletes the segments that were committed; what reads them has done so. None is no error."""
+        """Delete the committed segments; all readers have finished with them. Idempotent."""
 
     def folding(self, table: Table) -> AbstractContextManager[bool]:
         """Returns a context in which no one else of this store folds the log: it gives False where somebody does."""
@@ -259,8 +259,8 @@ class EraseCounts:
 class Eraser(Protocol):
     """Takes entities out of everything that the offline store has of a table.
 
-    Nobody may write rows of them meanwhile (``WriteBarrier``, and whoever checks behind it). Runs and pushes of others go on.
-    Erasing again completes what was interrupted. With ``dry_run`` nothing is changed, and what is there is counted.
+    Nobody may write rows of them meanwhile (``WriteBarrier``, and the writers that check behind it). Runs and pushes of others
+    go on. Erasing again completes an interrupted erasure. With ``dry_run`` nothing is changed, and what is there is counted.
     """
 
     def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
@@ -275,7 +275,7 @@ class Eraser(Protocol):
     def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> EraseCounts:
         """Erases entities from the table, its older versions and its rejected rows.
 
-        The table has no older versions afterwards. Whoever still reads one finds that files are gone, and has to ask again.
+        The table has no older versions afterwards. A reader that is still at one finds that files are gone, and has to ask again.
 
         Args:
             table: the table.
@@ -354,7 +354,7 @@ class Upkeep(Protocol):
 class OfflineStore(Protocol):
     """Keeps the history of every view.
 
-    What a run stages is invisible until its commit, which is one atomic change; a commit repeated is no change (S17).
+    What a run stages is invisible until its commit, which is one atomic change; a repeated commit changes nothing (S17).
     A store that cannot be reached raises ``OfflineStoreError`` from every method.
     """
 

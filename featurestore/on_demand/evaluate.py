@@ -98,7 +98,7 @@ class OnDemandStep:
 
     Args:
         view: the view.
-        inputs: the name of each column in the expressions, and the column at hand, with its dtype.
+        inputs: the name of each column in the expressions, and the available column, with its dtype.
         outputs: the features.
         personal: whether it computes from personal features, so that errors tell no values.
     """
@@ -109,7 +109,7 @@ class OnDemandStep:
     personal: bool = False
 
     def run(self, columns: Mapping[str, pl.Series], start: int) -> dict[str, pl.Series]:
-        """Returns the columns that it makes of those at hand.
+        """Return the features computed from the available columns.
 
         Raises:
             RequestError: an expression fails, or makes a value that its feature cannot have.
@@ -182,7 +182,7 @@ _Check = tuple[OutputColumn, pl.Expr | None, Sequence[tuple[pl.Expr, str]], Sequ
 
 @dataclass(frozen=True)
 class OnDemandPlan:
-    """What is computed of what is at hand.
+    """What is computed from the available columns.
 
     Args:
         fields: what the caller has to bring.

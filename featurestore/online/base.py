@@ -58,7 +58,7 @@ class Marks(Protocol):
         """
 
     def place(self, epoch: Epoch) -> None:
-        """Marks every shard. What was written before counts for nothing: whoever calls this has noted that."""
+        """Mark every shard. What was written before counts for nothing; the caller has recorded that."""
 
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
         """Returns how many keys of a project have which second part: the id of a registry, or a view of an older version.
@@ -94,7 +94,7 @@ class OnlineStore(Protocol):
         An entry that ``replaces`` something is written only if the key's value begins with exactly those bytes, or if there
         is no value where they are empty; it is compared and set in one step, and brings its own ttl. Only one entry of such
         a key may be in a batch. An entry that was not written, or that was written by an attempt whose answer got lost, is
-        not counted: whoever finds fewer written than given reads the keys again. So that this tells, a value must begin
+        not counted: a caller that finds fewer written than given reads the keys again. So that this tells, a value must begin
         otherwise than the one it replaces.
 
         With an ``epoch`` each key is written only where its shard's mark is the epoch's, which is looked at in the same step.
@@ -105,7 +105,7 @@ class OnlineStore(Protocol):
         """
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
-        """Deletes all keys that begin with a prefix; returns how many there were. None is no error.
+        """Deletes all keys that begin with a prefix; returns how many there were, perhaps none.
 
         Args:
             prefix: what they begin with.
@@ -123,7 +123,7 @@ class OnlineStore(Protocol):
         """
 
     def close(self) -> None:
-        """Gives back what the store holds: files, connections. Closing twice is no error."""
+        """Close files and connections. Idempotent."""
 
 
 class OnlineAdapter(ABC):

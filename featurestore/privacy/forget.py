@@ -5,7 +5,7 @@
 3. **erase**: out of the histories of all data versions of all views on the entity, of removed views too, and their older files;
    out of the online store; out of what services answered.
 
-Every step may be repeated, so whoever was interrupted begins anew.
+Every step may be repeated, so an interrupted caller starts over.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -253,9 +253,9 @@ class Forgetter:
 
 
 def entities_of(name: str, forms: Sequence[Entity], given: Any) -> pl.DataFrame:
-    """Returns the join keys of entities, each once, in the order and types of the form that they are named in.
+    """Return the join keys of entities, each once, in the order and types of the form that they are named in.
 
-    What is wrong is told without the keys' values.
+    Errors do not contain the keys' values.
 
     Args:
         name: the entity's name.

@@ -20,9 +20,9 @@ class _Pairs(list[Any]):
 def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
     """Tells whether an entry that was set aside may be of some entities.
 
-    Its fields, or the object in one of them, are looked at as rejected rows are, to any depth. What is no JSON at all, or cannot
-    be read, counts where the texts of all keys of an entity stand somewhere in it, written plainly or with JSON's escapes; in what
-    does not begin as JSON, as words.
+    Its fields, or the object in one of them, are checked like rejected rows, to any depth. A field that is not JSON, or cannot
+    be read, counts if the texts of all keys of an entity stand somewhere in it, written plainly or with JSON's escapes; in a field
+    that does not begin as JSON, as words.
 
     Args:
         fields: the entry's.

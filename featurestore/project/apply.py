@@ -38,7 +38,7 @@ class Applier:
         count_rows: tells how many rows a view's history holds: those to be recomputed, and whether there are any to serve.
         retained: tells which earlier data versions of a view are kept.
         place: tells which data version a view is to have whose rows are to be made, given the one that comes next.
-        adopt: is told of views in another data version than before, before that is written: there may be rows of it already.
+        adopt: receives the views in another data version than before, before that is written: it may have rows already.
     """
 
     registry: SpecRegistry
@@ -52,7 +52,7 @@ class Applier:
         """Returns what applying the definitions would change.
 
         Raises:
-            DefinitionErrors: views do not fit their sources or have transforms that are wrong; all of them are told.
+            DefinitionErrors: views do not fit their sources or have invalid transforms; all are reported.
         """
         catalog = self.registry.load()
         plan = diff(catalog, definitions, partial=partial, rows=self.count_rows, retained=self.retained, place=self.place)
@@ -149,6 +149,6 @@ def _opaque_warnings(view: type[FeatureView]) -> Iterator[str]:
     """Returns what a view's transform uses whose changes no plan can show (D17)."""
     if view.__opaque__:
         yield (
-            f"view {view.__view__.name!r}: its transform uses {', '.join(view.__opaque__)}; a change there is no change of the "
-            "view, since its meaning cannot be told. Where it changes the values, change the transform too."
+            f"view {view.__view__.name!r}: its transform uses {', '.join(view.__opaque__)}; a change there does not change the "
+            "view, since its meaning cannot be determined. If it changes the values, change the transform too."
         )

@@ -97,7 +97,7 @@ class Definitions:
 def load_definitions(folder: Path, root: Path | None = None) -> Definitions:
     """Imports the modules of a folder and returns what they define.
 
-    Every ``*.py`` in the folder and below is imported anew, but for those whose name begins with ``_``. The entity and the
+    Every ``*.py`` in the folder and below is imported again, except those whose name begins with ``_``. The entity and the
     source that a view names count as defined too.
 
     Args:
@@ -136,8 +136,8 @@ def collect_definitions(objects: Iterable[Any]) -> Definitions:
     What services and on-demand views use of views that are not among the objects is left for ``check`` to look up in the catalog.
 
     Raises:
-        DefinitionErrors: an object is no definition, names clash, or a service asks one of the views for what it does not
-            have: all of it at once.
+        DefinitionErrors: an object is not a definition, names clash, or a service asks one of the views for what it does
+                not have: all of it at once.
 
     Example:
         >>> collect_definitions([Entity("airport", origin=str)]).entities
@@ -148,7 +148,7 @@ def collect_definitions(objects: Iterable[Any]) -> Definitions:
         if not gathered.add(each):
             gathered.faults.append(
                 DefinitionError(
-                    f"{each!r} is no definition. Give entities, sources, feature views, on-demand views and requests (classes), "
+                    f"{each!r} is not a definition. Give entities, sources, feature views, on-demand views and requests (classes), "
                     "and feature services."
                 )
             )

@@ -35,7 +35,7 @@ class DefinitionLoader:
         self._lock = RLock()
 
     def load(self, objects: Iterable[Any] | None) -> Definitions:
-        """Returns the definitions among some objects; of None, those of the folder, read anew.
+        """Return the definitions among some objects; for None, those of the folder, imported again.
 
         Raises:
             DefinitionErrors: they are wrong.
@@ -46,7 +46,7 @@ class DefinitionLoader:
             return load_definitions(self._folder, self._root)
 
     def take(self, definitions: Definitions, *, partial: bool) -> None:
-        """Is told what was applied: the whole folder, or objects by themselves."""
+        """Receive what was applied: the whole folder, or objects by themselves."""
         with self._lock:
             if partial:
                 self._given = self._given.merged(definitions)
@@ -89,7 +89,7 @@ class KnownCatalog:
 
     Args:
         registry: the registry.
-        at_hand: the definitions at hand.
+        at_hand: the loader of the definitions in the folder.
     """
 
     def __init__(self, registry: CatalogSource, at_hand: DefinitionLoader) -> None:

@@ -23,7 +23,7 @@ def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) 
     Args:
         view: the view.
         transform: its transform.
-        sample: rows of the source; of none, nothing can be told.
+        sample: rows of the source; an empty sample shows nothing.
 
     Raises:
         DefinitionError: the parts' results together are not the result of the whole; names the columns that differ.

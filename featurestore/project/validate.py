@@ -24,8 +24,8 @@ def service_problems(service: FeatureService, known: Known, *, unknown: Collecti
     Args:
         service: the service.
         known: the views, on-demand views and requests there are.
-        unknown: the names of which it is not known what they are like, so that using them is no problem; None for all
-            that are not among ``known``.
+        unknown: the names whose definition is not known, so that using them is not a problem; None for all
+                that are not among ``known``.
 
     Example:
         >>> service_problems(FeatureService("delay_model", ["weather.temp"]), {})

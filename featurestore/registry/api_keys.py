@@ -153,7 +153,7 @@ class Keys:
             return [_key(row) for row in connection.execute(mine).all()]
 
     def revoke(self, key_id: str) -> Key:
-        """Takes a key out of use for good, and returns it. Servers know within two seconds. Revoking it again is no change.
+        """Revoke a key for good, and return it. Servers know within two seconds. Idempotent.
 
         Raises:
             NotFoundError: there is no such key.
@@ -171,7 +171,7 @@ class Keys:
 
     @staticmethod
     def split(text: str) -> tuple[str, str] | None:
-        """Returns a key's id and secret; None where the text is no key.
+        """Return a key's id and secret; None if the text is not a key.
 
         Example:
             >>> Keys.split("fs_0123456789abcdef_secret")

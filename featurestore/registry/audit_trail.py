@@ -80,7 +80,7 @@ def records(registry: Audited, limit: int) -> list[AuditRecord]:
     """Returns the latest records of a project, the newest first.
 
     Raises:
-        RequestError: the limit is no positive number.
+        RequestError: the limit is not a positive number.
         RegistryError: the database cannot be reached.
     """
     if limit < 1:

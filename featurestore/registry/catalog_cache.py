@@ -28,14 +28,14 @@ class CatalogSource(Protocol):
 
 
 class CatalogCache:
-    """Keeps the catalog at hand; a thread looks every few seconds whether somebody applied.
+    """Caches the catalog; a background thread refreshes it every ``seconds``.
 
     The thread begins with the first use and ends with ``close()`` or with the watch. While the registry cannot be reached, or
     what was applied cannot be read here, the last catalog is served and a warning logged. A thread that is gone, because the
     process was forked or by a fault, is begun again by the next use.
 
-    What the registry says counts, be its revision greater or smaller than the one that is known: a registry may have been
-    restored from a backup, or made anew.
+    The registry's state counts, whether its revision is greater or smaller than the known one: a registry may have been
+    restored from a backup, or recreated.
 
     Args:
         registry: where the catalog comes from.
@@ -105,7 +105,7 @@ class CatalogCache:
                 self.use(catalog)
 
     def forget(self) -> None:
-        """Forgets the catalog, where the registry has begun anew."""
+        """Forget the catalog, after the registry was recreated."""
         with self._lock:
             self._catalog = None
             self._taken = self._looks

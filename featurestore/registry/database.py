@@ -142,7 +142,7 @@ class Database:
         )
 
     def close(self) -> None:
-        """Closes the connections. Closing twice is no error, and a later use opens them again."""
+        """Close the connections. Idempotent; a later use opens them again."""
         self._engine.dispose()
 
     @property

@@ -31,7 +31,7 @@ class Change:
         kind: ``entity``, ``source``, ``view``, ``request``, ``on_demand`` or ``service``.
         name: its name.
         details: what changed, a line each.
-        recompute: whether a view's stored values have to be computed anew.
+        recompute: whether a view's stored values have to be recomputed.
         rows: how many rows of history that is, where it is known.
         version: the version it will have.
         data_version: of a view, the version of its stored values.
@@ -82,7 +82,7 @@ class Plan:
         unchanged: how many definitions are as they are applied.
         broken: a line for each thing that a service or on-demand view which remains would lose.
         warnings: what is worth knowing beside that.
-        unprotected: a line for each feature that was personal information, and would be given to whoever may read its view.
+        unprotected: a line for each feature that was personal information, and would be given to all readers of its view.
     """
 
     base_revision: int
@@ -269,7 +269,7 @@ def _kept(served: AppliedView, rows: Callable[[AppliedView], int | None]) -> int
 
 
 def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, Spec]]) -> Iterator[str]:
-    """Tells what services and on-demand views that remain as they are would lose; what they lack already is no news."""
+    """Yield what services and on-demand views that remain as they are would lose, except what they lack already."""
     before, after = _referable(applied), _referable(remaining)
     for name, view in remaining["on_demand"].items():
         if isinstance(view, OnDemandSpec) and name in applied["on_demand"]:

@@ -40,7 +40,7 @@ def dues_ahead(registry: SpecRegistry, seconds: float) -> dict[str, float]:
 
 
 def expired_leases(registry: SpecRegistry) -> list[str]:
-    """Returns on what there are leases that nobody gave back and that have ended: whoever had them is gone.
+    """Return the names of leases that expired without being released: their holders are gone.
 
     Raises:
         RegistryError: the database cannot be reached.

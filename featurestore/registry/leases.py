@@ -2,7 +2,7 @@
 
 A lease ends by itself unless it is renewed, so what a dead process held is taken over. Its token rises with every holder and
 is never given again: it tells a holder that stood still, and was replaced meanwhile, from the present one, whatever its own clock
-says. Whoever writes on behalf of a lease has it checked in the same transaction (``require``), which fences late holders off.
+says. A writer on behalf of a lease has it checked in the same transaction (``require``), which fences late holders off.
 
 NOTE: the clock of the database's server decides when a lease has ended, where there is one (PostgreSQL). Of a file the holders'
 clocks do: one that is ahead by more than a lease lasts takes away what others still hold; nothing is harmed by that but time, for

@@ -94,7 +94,7 @@ _SETTABLE = frozenset(
 class Ledger:
     """The runs of one project, kept beside its definitions. Thread-safe; many processes may work on one run.
 
-    All that a run does follows from its row, so whoever else works on it does the same: ``begin`` and ``stage`` keep what
+    All that a run does follows from its row, so all workers on it do the same: ``begin`` and ``stage`` keep what
     was there first and give it to all, and no state ever goes back (S17).
 
     Args:
@@ -161,7 +161,7 @@ class Ledger:
             return self._fetch(connection, view, data_version, seq)
 
     def stage(self, run: Run, index: int, body: dict[str, Any]) -> dict[str, Any]:
-        """Records what became of a chunk, and returns what is recorded: the body of whoever came first.
+        """Record what became of a chunk, and return what is recorded: the body of the first caller.
 
         A run that is done needs no record any more; then nothing is written and the body given is returned.
         """
@@ -201,10 +201,10 @@ class Ledger:
             ValueError: a run has no such state.
         """
         for unknown in fields.keys() - _SETTABLE:
-            raise TypeError(f"{unknown!r} is no field of a run that can be set; those are {', '.join(sorted(_SETTABLE))}.")
+            raise TypeError(f"{unknown!r} is not a settable field of a run; those are {', '.join(sorted(_SETTABLE))}.")
         state: State | None = fields.get("state")
         if "state" in fields and state not in _COMES_FROM:
-            raise ValueError(f"{state!r} is no state of a run; those are {', '.join(_COMES_FROM)}.")
+            raise ValueError(f"{state!r} is not a state of a run; those are {', '.join(_COMES_FROM)}.")
         if state is not None:
             fields.setdefault("finished_at", self._registry.clock() if state in ("done", "failed") else None)
         where = self._of(self._run, run)
@@ -250,7 +250,7 @@ class Ledger:
         if limit < 1:
             raise RequestError(f"limit={limit} is not at least 1.")
         if state is not None and state not in _COMES_FROM:
-            raise RequestError(f"state={state!r} is no state of a run. {did_you_mean(str(state), _COMES_FROM)}")
+            raise RequestError(f"state={state!r} is not a state of a run. {did_you_mean(str(state), _COMES_FROM)}")
         run = self._run
         mine = run.c.project == self._registry.project
         if view is not None:

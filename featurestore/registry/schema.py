@@ -43,7 +43,7 @@ project = Table(
 )
 """A row for each project: its revision, which rises by one with every apply that changes something, and a random stamp of it.
 
-The stamp tells a registry that was restored, or made anew, from the one that readers have seen: numbers alone may be the same.
+The stamp distinguishes a restored or recreated registry from the one that readers have seen: numbers alone may be the same.
 """
 
 schema = Table(
@@ -182,7 +182,7 @@ notice = Table(
     Column("view", String, primary_key=True),
     Column("state", String, nullable=False),
 )
-"""A row for each view that ``status --check`` has told to be late or failed, and not to be right again."""
+"""A row for each view that ``status --check`` has reported as late or failed, and not as recovered."""
 
 tombstone = Table(
     "featurestore_tombstone",
@@ -369,7 +369,7 @@ _PATIENCE: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": SILENT_SECONDS * 1000,
 }
-"""What libpq is told of a connection, unless the registry's address says otherwise."""
+"""Options of a connection that libpq gets, unless the registry's address sets them."""
 
 
 def _connecting() -> Callable[..., Any]:

@@ -61,7 +61,7 @@ class Retired:
 
 
 class Serving:
-    """What readers of one project are given. Thread-safe; of two who change it at once one wins, and the other is told.
+    """The versions served to readers of one project. Thread-safe; if two change it at once, one wins and the other gets an error.
 
     Args:
         registry: the project's registry.
@@ -217,10 +217,10 @@ class Serving:
         return [each for each in found if each.since < before and (each.view, each.data_version) not in done]
 
     def clean(self, retired: Retired) -> bool:
-        """Notes that the rows of a data version are given up, after which nobody returns to it; then delete them.
+        """Note that the rows of a data version are given up, after which nobody returns to it; then delete them.
 
         Returns whether they may be deleted: not where somebody returned to them since they were found to be retired.
-        Noting it twice is no error.
+        Idempotent.
         """
         cleaned = self._tables.cleaned
         with self._database.writing() as connection:

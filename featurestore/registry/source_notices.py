@@ -6,7 +6,7 @@ from featurestore.registry.specs import SpecRegistry
 
 
 class Notices:
-    """In which state each view of a project was told to be. Right for any number of processes.
+    """The last reported state of each view of a project. Right for any number of processes.
 
     Args:
         registry: the project's registry, whose database it shares.

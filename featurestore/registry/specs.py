@@ -35,7 +35,7 @@ class Put:
     Args:
         spec: the definition.
         version: one more than the newest version there ever was of this kind and name.
-        data_version: of a view, the version at which its stored values last had to be computed anew; else None.
+        data_version: of a view, the version at which its stored values last had to be recomputed; else None.
         lingers: whether a view's readers are given what they were given before until that is materialized.
     """
 
@@ -171,7 +171,7 @@ class SpecRegistry:
         return [Version(row.version, row.data_version, from_micros(row.applied_at), row.deleted) for row in rows]
 
     def close(self) -> None:
-        """Closes the connections to the database. Closing twice is no error."""
+        """Close the connections to the database. Idempotent."""
         self.database.close()
 
     def claim(self, connection: "Connection", base_revision: int) -> None:
@@ -192,7 +192,7 @@ class SpecRegistry:
         newer = (serving.c.project == self.project) & (serving.c.revision > base_revision)
         turns = connection.execute(serving.select().where(newer).order_by(serving.c.revision, serving.c.view)).all()
         told = [*_told(rows), *dict.fromkeys(f"view {turn.view!r} is served at version {turn.version}" for turn in turns)]
-        raise ConcurrentApplyError(told or [f"the registry is not at revision {base_revision}: it was made anew"])
+        raise ConcurrentApplyError(told or [f"the registry is not at revision {base_revision}: it was recreated"])
 
     def next_state(self, revision: int) -> dict[str, Any]:
         """Returns the columns of the project's row at the revision after one."""

@@ -46,7 +46,7 @@ class TombstoneSecret:
         except (OSError, ValueError) as error:
             raise RegistryError(
                 f"The secret of the tombstones in {self._path} cannot be read ({type(error).__name__}). Restore the file from a "
-                "backup of the history, or let whoever runs this read it."
+                "backup of the history, or let the user of this process read it."
             ) from error
 
     def make(self, salt: bytes) -> bytes:
@@ -70,5 +70,5 @@ class TombstoneSecret:
 
 @lru_cache(maxsize=8)
 def _derived(given: str, salt: bytes) -> bytes:
-    """Returns a key of a text that somebody chose, which costs whoever tries texts 16 MiB and some 50 ms each."""
+    """Derive a key from a chosen text; guessing costs 16 MiB and some 50 ms per text."""
     return hashlib.scrypt(given.encode(), salt=salt, n=2**14, r=8, p=1, dklen=_SIZE)

@@ -73,7 +73,7 @@ class Tombstones:
         return found
 
     def lay(self, name: str, entities: pl.DataFrame, *, new_secret: bool = False) -> None:
-        """Lays a tombstone for each of some entities, by their join keys; where there is one, it is laid anew.
+        """Lay a tombstone for each of some entities, by their join keys; replace an existing one.
 
         From the moment that this returns, ``current`` tells of them everywhere.
 
@@ -135,7 +135,7 @@ class Tombstones:
         return lifted
 
     def unfinished(self) -> dict[str, int]:
-        """Returns of each entity how many were to be forgotten and are not wholly erased: whoever did it was interrupted."""
+        """Return how many of each entity were to be forgotten and are not wholly erased, because forgetting was interrupted."""
         tombstone = self._database.tables.tombstone
         mine = (tombstone.c.project == self._registry.project) & tombstone.c.erased_at.is_(None) & ~tombstone.c.lifted
         with self._database.reading() as connection:

@@ -16,7 +16,7 @@ from featurestore.rows.buckets import key_hash
 _log = logging.getLogger("featurestore")
 
 Told = Callable[[str, int, int], None]
-"""Is told of a service how many rows were written, and how many dropped."""
+"""Receives a service's name, how many rows were written, and how many dropped."""
 
 MOST_WAITING = 20_000
 """The rows of answers that may wait to be looked at, and those sampled that may wait to be written; more are dropped."""
@@ -26,16 +26,16 @@ LOOK_EVERY = 0.25
 
 
 class FeatureLogger:
-    """Samples answers into the feature log. One thread does it all; whoever gives it an answer waits for nothing.
+    """Samples answers into the feature log. One thread does all the work; callers never wait.
 
     An answer is looked at within a quarter of a second. What is sampled is written after ``seconds``, or once there is a lot of
-    it, and at the end. What cannot be taken or written is dropped and told.
+    it, and at the end. What cannot be taken or written is dropped and reported.
 
     Args:
         project: the project.
         log: where the answers are kept.
         seconds: how often they are written.
-        told: is told what became of them.
+        told: called with what became of them.
     """
 
     def __init__(self, project: str, log: FeatureLog, seconds: float, told: Told) -> None:

@@ -26,7 +26,7 @@ _PLANS_KEPT = 2048
 
 @dataclass
 class RoundTrips:
-    """What asynchronous reads asked the online store so far: how often, for how many seconds in all, and how often in vain."""
+    """The online store's asynchronous reads so far: their number, their total seconds, and how many failed."""
 
     count: int = 0
     seconds: float = 0.0
@@ -217,7 +217,8 @@ def _entity(join: OnlineJoin, values: Sequence[Any], number: int) -> bytes | Non
             ) from error
         except UnicodeEncodeError as error:
             raise RequestError(
-                f"Row {number}: the key {column!r} is {value!r}, which is no text of Unicode ({error.reason}). Decode it anew.",
+                f"Row {number}: the key {column!r} is {value!r}, which is not valid Unicode text ({error.reason}). Decode it "
+                "again.",
                 row=number, column=column,
             ) from error  # fmt: skip
     return b"".join(parts) + b"}"

@@ -13,7 +13,7 @@ from featurestore.selection.select import Selection
 
 
 class Examples:
-    """Makes examples of look-ups. Nobody's keys are in them: they are shown to whoever may read a document.
+    """Makes examples of look-ups. They contain no real keys: they are shown to all readers of a document.
 
     Args:
         clock: tells the present.

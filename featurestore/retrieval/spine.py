@@ -56,7 +56,7 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
 
     Args:
         given: a Polars frame, eager or lazy; pandas, Arrow, or anything else that speaks Arrow; a mapping or list of rows;
-            the path of a Parquet file, of a folder of them or a glob; or a SELECT, told from a path by its first word.
+            the path of a Parquet file, of a folder of them or a glob; or a SELECT, recognized by its first word.
         root: the project's folder, where relative paths start.
         sql: runs a SELECT over the history's views.
 
@@ -87,7 +87,7 @@ def _scan(path: Path) -> pl.LazyFrame:
     try:
         there = path.exists()
     except OSError as error:  # a name that is too long
-        raise RequestError(f"The spine {str(path)!r} is no path ({error.strerror}), and no SELECT.") from error
+        raise RequestError(f"The spine {str(path)!r} is neither a path ({error.strerror}) nor a SELECT.") from error
     if not there and "*" not in str(path):
         raise RequestError(f"The spine {str(path)!r} is not there. Give a Parquet file, a frame, or a SELECT.")
     # NOTE: what is there is taken by its name, which may have a glob's characters in it.
@@ -202,7 +202,7 @@ def _fault(given: Any) -> str:
         return ""
     for name, column in columns.items():
         if not isinstance(name, str):
-            return f"the column name {name!r} is no string"
+            return f"the column name {name!r} is not a string"
         kinds = sorted({type(value).__name__ for value in column if value is not None}) if isinstance(column, list) else []
         if not _makes_column(column, as_rows=isinstance(given, list)):
             return f"the column {name!r} has values that no one column holds ({', '.join(kinds)}); convert them to one type"

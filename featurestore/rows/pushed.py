@@ -63,7 +63,7 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
 def without_unknown(shaped: TransformResult, until: int) -> tuple[TransformResult, int]:
     """Returns what became of some rows, less those of which nobody can know yet, and how many those are (S18).
 
-    They are neither stored nor rejected: they wait, with whoever has them, until it can be known.
+    They are neither stored nor rejected: the caller keeps them until they can be known.
 
     Args:
         shaped: what became of them.
@@ -78,7 +78,7 @@ def without_unknown(shaped: TransformResult, until: int) -> tuple[TransformResul
 def not_yet_known(rows: pl.DataFrame, source: Source, until: int) -> tuple[pl.Series, pl.Series]:
     """Returns which of a source's rows nobody can know yet (S2), and when each is known.
 
-    A row without a time is no such row, for it is rejected.
+    A row without a time does not count: it is rejected.
 
     Args:
         rows: rows as a stream gives them, their times as times.
@@ -148,8 +148,8 @@ def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     wrong = texts.filter(parsed.is_null() & texts.is_not_null())
     if len(wrong):
         raise RequestError(
-            f"The rows pushed to source {source.name!r} have {wrong[0]!r} in the column {texts.name!r}, which is no {dtype}, "
-            "as the source has there.",
+            f"The rows pushed to source {source.name!r} have {wrong[0]!r} in the column {texts.name!r}, which is not a valid "
+            f"{dtype}, the type that the source has there.",
             column=texts.name,
         )
     return parsed

@@ -25,9 +25,9 @@ def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def values_of(column: pl.Series) -> list[Any]:
-    """Returns a column's values; a time that Python cannot say is the number that it is stored as.
+    """Return a column's values; a time that Python cannot represent is the number that it is stored as.
 
-    Polars panics over some of them, and a panic is no ``Exception``.
+    Polars panics over some of them, and a panic is not an ``Exception``.
     """
     dtype = column.dtype
     if not _has_times(dtype):

@@ -30,7 +30,7 @@ def rereading_warnings(view: ViewSpec, transform: Transform | None, first: pl.Da
         )
     if isinstance(transform, WithInputs) and not transform.tells_rows_apart(first.schema):
         yield (
-            f"the transform of view {view.name!r} drops the column {ROW_HASH!r}, so rows are told apart by the columns that it "
+            f"the transform of view {view.name!r} drops the column {ROW_HASH!r}, so rows are distinguished by the columns that it "
             f"returns, and those that agree in them are one row when they come apart (S9). Keep it: select(…, {ROW_HASH!r}); "
             "or name an event_id= in the source."
         )

@@ -5,9 +5,9 @@
                                    ▼   │
                             waiting, retrying            what it reads is not there yet; an attempt failed
 
-Instants missed coalesce into the latest: whoever takes a row up takes it to the latest instant at which it was due. An instant in
-a row that lies further in the future than clocks that agree can make it is that of a clock that was ahead once: it is not believed,
-or the row would stop everybody until then.
+Missed instants coalesce into the latest: a scheduler takes a row to the latest instant at which it was due. An instant in a row
+that lies further in the future than clocks that agree can make it is that of a clock that was ahead once: it is not believed, or
+the row would stop everybody until then.
 """
 
 import random
@@ -134,12 +134,12 @@ def done(due: ScheduleState, now: int) -> ScheduleState:
 
 
 def given_up(due: ScheduleState, error: str, now: int) -> ScheduleState:
-    """Returns the row of what failed for good; the next due instant begins anew."""
+    """Return the row of a task that failed for good; it starts over at the next due instant."""
     return replace(due, state="failed", deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error=error)
 
 
 def waiting(due: ScheduleState, error: str, until: int | None) -> ScheduleState:
-    """Returns the row of what waits for something; that is no failed attempt."""
+    """Return the row of a task that waits for something; that does not count as a failed attempt."""
     return replace(due, state="waiting", next_at=until, error=error)
 
 

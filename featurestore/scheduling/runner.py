@@ -25,7 +25,7 @@ def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float,
 
     Returns:
         How much was not finished, and goes on in threads whose writes do not count any more: the process is to end. A registry
-        that does not answer is counted with it: whoever waits for it is not waited for.
+        that does not answer is counted with it: threads that wait for it are not waited for.
     """
     ticking = Lock()
 

@@ -53,7 +53,7 @@ class TaskResult:
         summary: what the run did, once it is done.
         error: why it failed, or what it waits for.
         next_at: when it is tried again.
-        told_before: whether the same error of the same source was told already, of this view or another.
+        told_before: whether the same error of the same source was reported already, for this view or another.
     """
 
     name: str
@@ -320,13 +320,13 @@ class Scheduler:
             self._give_back(job)
 
     def _give_back(self, job: _Job) -> None:
-        """Gives back what is not finished; that is no death."""
+        """Release an unfinished task; that does not count as a death."""
         try:
             self._dues.move(job.lease, job.due, waiting(job.due, "its scheduler was stopped", None), release=True)
         except RegistryError as error:
-            _log.warning("%r could not be given back, and is taken over once its lease has ended: %s", job.duty.name, error)
+            _log.warning("%r could not be released, and is taken over once its lease has ended: %s", job.duty.name, error)
         else:
-            _log.warning("%r was not finished, and is given back: whoever takes it up resumes it.", job.duty.name)
+            _log.warning("%r was not finished and is released; the next scheduler to take it resumes it.", job.duty.name)
 
     def _ended(self, job: _Job, future: "Future[ViewSummary | None]") -> None:
         try:

@@ -13,7 +13,7 @@ class _Trouble:
 
     Args:
         views: what has failed for it and was not done since.
-        loud: whether it was told as an error.
+        loud: whether it was reported as an error.
     """
 
     views: set[str] = field(default_factory=set)
@@ -33,10 +33,10 @@ class SharedFailures:
         Args:
             duty: what it is.
             due: its row now.
-            attempts: after how many attempts it is told as an error.
+            attempts: after how many attempts it is reported as an error.
 
         Returns:
-            Whether its error was told before, and whether as an error.
+            Whether its error was reported before, and whether as an error.
         """
         source = duty.applied.spec.source.name if duty.kind == "run" else duty.name
         key = source, due.error

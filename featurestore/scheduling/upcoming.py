@@ -57,7 +57,7 @@ class UpcomingTasks:
 
     Args:
         dues: the due table.
-        duties: returns what there is to do; it is asked anew when somebody applied.
+        duties: returns what there is to do; called again after an apply.
         fires: when schedules fire.
         clock: tells the present.
         belief: how far in the future an instant in the due table may lie.

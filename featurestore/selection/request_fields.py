@@ -21,7 +21,7 @@ class RequestColumn:
     """A request's field that is needed.
 
     Args:
-        name: the column it makes among those at hand.
+        name: the name of the column that it adds.
         field: the field.
         request: the request's name.
         needed_by: the features that need it.
@@ -106,7 +106,7 @@ def constraints_of(feature: FeatureSpec, column: str) -> tuple[tuple[pl.Expr, st
 
 
 def spine_fields(fields: Sequence[RequestColumn], spine: pl.DataFrame, start: int = 0) -> dict[str, pl.Series]:
-    """Returns the columns that request fields make of a spine's rows, by their names among those at hand.
+    """Return the columns that request fields make of a spine's rows, by their names.
 
     Raises:
         RequestError: a row's value does not fit, is null or breaks a constraint.
@@ -139,7 +139,7 @@ def check_fields(fields: Sequence[RequestColumn], schema: Mapping[str, pl.DataTy
 
 
 def row_fields(fields: Sequence[RequestColumn], rows: Sequence[Mapping[str, Any]]) -> dict[str, pl.Series]:
-    """Returns the columns that request fields make of the rows of an online read, by their names among those at hand.
+    """Return the columns that request fields make of the rows of an online read, by their names.
 
     Raises:
         RequestError: a row lacks a field that has no default, or its value is of another type, is null or breaks a

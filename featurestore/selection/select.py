@@ -181,7 +181,7 @@ class _Needs:
             self._fields[name] = (found.feature, found.owner, [])
 
     def begin_inputs(self) -> None:
-        """Is told that what comes from now on is not asked for, but needed by what is."""
+        """Note that what follows was not asked for, but is needed by what was."""
         self._seen = list(self._fetched)
 
     def add_inputs(self, found: ResolvedReference) -> None:
@@ -199,7 +199,9 @@ class _Needs:
         for column in spec.expression(name).columns:
             given = self._inputs[found.owner].get(column)
             if given is None:
-                raise RequestError(f"{found.owner}.{name} is computed from {column!r}, which is none of its inputs. Apply it anew.")
+                raise RequestError(
+                    f"{found.owner}.{name} is computed from {column!r}, which is not one of its inputs. Apply it again."
+                )
             key = ((given.owner, given.on), given.feature.name)
             if key not in self._names:
                 self.ask(f"featurestore {given.owner}.{given.feature.name} {given.on}", given)

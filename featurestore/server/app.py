@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("featurestore.server")
 _WARM_AFTER = 2.0
 _CLIENT_GONE = 499
-"""What is told of a request whose client went away; nobody is answered so."""
+"""The status reported for a request whose client went away; it is never sent."""
 
 
 def create_app(
@@ -49,13 +49,13 @@ def create_app(
     closing: bool = False,
     warm: bool = False,
 ) -> Starlette:
-    """Returns the service over a store, as an ASGI application.
+    """Return the service over a store, as an ASGI application.
 
     Args:
         store: the store, or another backend.
         settings: the server's limits; the store's settings by default.
         guard: decides who may do what; by default everybody may do everything.
-        observer: is told of every request after its answer.
+        observer: receives every request after its answer.
         closing: whether the store is closed with the application.
         warm: whether what the first requests would wait for is started with the application.
 
@@ -186,7 +186,7 @@ class GuardedRoute:
             self._tell(visit, perf_counter() - began)
 
     def _without_hidden(self, visit: RequestContext, error: FeatureStoreError) -> FeatureStoreError:
-        """Returns an error that suggests no name which whoever asks may not see."""
+        """Return an error that suggests only names the caller may see."""
         if not isinstance(error, NotFoundError) or visit.principal is None or self.spec.need.action == "none":
             return error
         seen = self._sights.names(visit)

@@ -52,7 +52,7 @@ class AppOf:
 def serve(
     root: Path, given: dict[str, Any], settings: Settings, *, uds: Path | None = None, ready: Callable[[str], None] | None = None
 ) -> None:
-    """Serves a project until the process is told to end (SIGTERM, Ctrl-C); requests in flight are answered first.
+    """Serve a project until the process is stopped (SIGTERM, Ctrl-C); requests in flight are answered first.
 
     A worker that dies is replaced. With several workers SIGHUP replaces them one after another, which takes up changed
     certificates and definitions; what is applied they notice by themselves.
@@ -62,7 +62,7 @@ def serve(
         given: settings by keyword.
         settings: all settings, of which ``given`` is a part.
         uds: the path of a Unix socket to listen on instead of an address.
-        ready: is told the URL once the socket is there.
+        ready: called with the URL once the socket is there.
 
     Raises:
         ConfigError: the address is taken or is none, a certificate is missing, or others than this machine could reach the

@@ -81,7 +81,7 @@ class SourceReader(Protocol):
 
         Raises:
             SourceError: the source is not there, cannot be read, lacks a column that its definition names, or has a time
-                column that is no time.
+                column that is not a time.
         """
 
     def sample(self, rows: int) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """The reader of CSV files with a header line: a file, a glob or a folder.
 
 A file is cut between its records into stretches of bytes, so that a chunk is read without what lies before it. A stretch
-is pinned with its checksum: rows appended later do not disturb it, and a file that was written anew is noticed.
+is pinned with its checksum: rows appended later do not disturb it, and a rewritten file is noticed.
 """
 
 import zlib
@@ -37,7 +37,7 @@ _TIME_ADVICE = (
 )
 _ADVICE = (
     "Each record must have at most as many fields as the header; a field with a separator, quote or line end stands in quotes, and "
-    'quotes in it are doubled. Write the file anew, or go on without it meanwhile: on_bad_file="set_aside".'
+    'quotes in it are doubled. Rewrite the file, or go on without it meanwhile: on_bad_file="set_aside".'
 )
 
 
@@ -123,7 +123,7 @@ class CSVReader(FilesReader[CSVSource]):
                 yield FileSlice(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data), open=is_open)
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
-        """Returns the rows of a part; raises if the file was written anew after they were pinned."""
+        """Return the rows of a part; raise if the file was rewritten after they were pinned."""
         location = str(absolute_path(part.file, self._root))
         with translated(self._spec, f"file {location}", *ERRORS), opened(location) as file:
             _, header, _ = next(cut(file, 1), (0, b"", False))
@@ -131,8 +131,8 @@ class CSVReader(FilesReader[CSVSource]):
             data = file.read(part.count)
         if zlib.crc32(data) != part.stamp:
             raise SourceError(
-                f"Source {self._spec.name!r}: {location} was written anew after a run had pinned rows of it, which are no longer "
-                "there. Begin the run anew: it reads the file as it is now."
+                f"Source {self._spec.name!r}: {location} was rewritten after a run had pinned rows of it, which are no longer "
+                "there. Start the run again: it reads the file as it is now."
             )
         rows = self._parsed(header, data, location)
         unread = [UNREAD] if UNREAD in rows.columns else []
@@ -208,7 +208,7 @@ class CSVReader(FilesReader[CSVSource]):
             if name not in there:
                 raise SourceError(
                     f"Source {self._spec.name!r}: {where} has no column {name!r}, which earlier files have. "
-                    f"{did_you_mean(name, there)} Write the file anew with that column, empty where it is not known."
+                    f"{did_you_mean(name, there)} Rewrite the file with that column, empty where it is not known."
                 )
         types = {name: _read_as(dtype) for name, dtype in columns.items()}
         everything, texts, mark = dict.fromkeys(columns, pl.String()), None, ""
@@ -238,7 +238,7 @@ class CSVReader(FilesReader[CSVSource]):
 
 
 def _unread(parsed: pl.Series, text: pl.Series, mark: str) -> pl.Series:
-    """Returns which values are not what their texts say; a mark in a text stands for bytes that are no text."""
+    """Return which values are not what their texts say; a mark in a text stands for bytes that are not text."""
     wrong = parsed.is_null() & text.is_not_null()
     if mark:
         wrong = wrong | text.str.contains(mark, literal=True).fill_null(value=False)

@@ -50,7 +50,7 @@ def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def readable(text: bytes) -> tuple[bytes, str]:
-    r"""Returns text with a character that it does not have in place of bytes that are no UTF-8, and that character; empty for none.
+    r"""Return text with an unused character in place of bytes that are not UTF-8, and that character; empty for none.
 
     Example:
         >>> readable(b"caf\xe9,1"), readable(b"1")

@@ -286,7 +286,7 @@ class DeltaReader(FilesReader[DeltaSource]):
         return rows.with_columns(**missing).select(normalised(self._spec, there, snapshot.columns))
 
 
-_GONE = "If a VACUUM removed it, begin the run anew: it reads the table as it is now."
+_GONE = "If a VACUUM removed it, start the run again: it reads the table as it is now."
 
 
 def _former(pool: Pool) -> Former:

@@ -118,7 +118,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         Args:
             pinned: what a chunk of then remembers.
         """
-        raise NotImplementedError("no former files are told of")
+        raise NotImplementedError("former files are not reported")
 
     def schema(self) -> pl.Schema:
         """See ``SourceReader.schema``."""
@@ -320,7 +320,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
             )
         if before is not None and seen.wish is not None and known.rows < before.rows and known.waits is None:
             notices.append(
-                f"{source} {file.name} was written anew with {before.rows - known.rows:,} rows fewer. What was read of it before "
+                f"{source} {file.name} was rewritten with {before.rows - known.rows:,} rows fewer. What was read of it before "
                 "stays in the history."
             )
         return notices

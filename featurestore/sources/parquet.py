@@ -68,7 +68,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         for name in self._spec.columns:
             if name not in self._partitions:
                 raise SourceShapeError(
-                    f"Source {self._spec.name!r}: columns= names {name!r}, which is no hive partition of {self._spec.path}: the "
+                    f"Source {self._spec.name!r}: columns= names {name!r}, which is not a hive partition of {self._spec.path}: the "
                     f"files themselves say what their columns are. {did_you_mean(name, self._partitions)}"
                 )
         own: dict[str, tuple[list[int], pl.Schema]] = {}
@@ -122,7 +122,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         if not same_stamp(part.stamp, file.stamp):
             raise SourceError(
                 f"Source {self._spec.name!r}: {location} was replaced after a run had pinned rows of it, which are no longer "
-                "there. Begin the run anew: it reads the new file."
+                "there. Start the run again: it reads the new file."
             )
         # NOTE: Polars skips the row groups outside the slice; measured, that is no slower than reading them with PyArrow.
         return self._scan(file, part)
@@ -188,7 +188,7 @@ class ParquetReader(FilesReader[ParquetSource]):
                 if name in times or get_close_matches(name, more):
                     raise SourceError(
                         f"Source {self._spec.name!r}: file {file.location} has no column {name!r}, which {first.location} has. "
-                        f"{did_you_mean(name, mine)} Write the file anew with that column, null where it is not known."
+                        f"{did_you_mean(name, mine)} Rewrite the file with that column, null where it is not known."
                     )
                 continue
             is_times = name in times and is_time(dtype) and is_time(mine[name])
@@ -196,15 +196,15 @@ class ParquetReader(FilesReader[ParquetSource]):
             if common is None:
                 raise SourceError(
                     f"Source {self._spec.name!r}: column {name!r} changed type: it is {mine[name]} in {file.location} but "
-                    f"{dtype} in {first.location}, and no type holds the values of both without loss. Write one of them "
-                    "anew with the other's type."
+                    f"{dtype} in {first.location}, and no type holds the values of both without loss. Rewrite one of them "
+                    "with the other's type."
                 )
             joined[name] = common
         for name in more:
             if name in times:
                 raise SourceError(
                     f"Source {self._spec.name!r}: file {first.location} has no column {name!r}, which {file.location} has, and "
-                    "it tells the time. Write the file anew with that column."
+                    "it tells the time. Rewrite the file with that column."
                 )
             joined[name] = mine[name]
         return joined

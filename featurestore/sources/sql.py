@@ -1,8 +1,8 @@
 """The reader of a query's rows, in DuckDB or on a PostgreSQL server.
 
 A cursor is ``{"form": 2, "through": …, "former": …, "grain": …}``: the greatest effective available time (S2) of the rows
-read, at most what the database's own clock and its oldest open transaction admit; that of the cursor before; and of what length
-the steps are in which the rows' times are told. A run reads again behind it, by the declared lateness and that length (S18). A
+read, at most what the database's own clock and its oldest open transaction admit; that of the cursor before; and the resolution
+of the rows' times. A run reads again behind it, by the declared lateness and that resolution (S18). A
 chunk is either a slice of time, ``{"from": …, "to": …}`` without its end, or ``{"nulls": true}``: the rows that lack a time, or
 have one outside the years 1 to 9999. All times are microseconds since the epoch.
 
@@ -182,7 +182,7 @@ class _Seen:
         rows: how many they are.
         earliest: none becomes available before, in microseconds; None where there is none.
         latest: the greatest effective available time.
-        grain: the length of the steps in which the times of one of the columns are told, the coarsest one.
+        grain: the resolution of the times in their columns, the coarsest one.
     """
 
     rows: int

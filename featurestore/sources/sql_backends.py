@@ -110,7 +110,7 @@ class DuckDB:
         return f"cast({column} as varchar)"
 
     def horizon(self) -> tuple[int, int]:
-        """Returns DuckDB's time twice: whoever writes to a file of its locks readers out."""
+        """Return DuckDB's time twice: a process that writes to one of its files locks readers out."""
         now = int(self.fetch("select epoch_us(now()) as now").item())
         return now, now
 

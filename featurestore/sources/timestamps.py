@@ -55,11 +55,11 @@ def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
         spec: the source's definition.
         raw: the columns as the source has them.
         where: what has these columns, for messages: a file, a query.
-        advice: what to do about a time column that is no time.
+        advice: what to do about a time column that is not a time.
 
     Raises:
         SourceError: a column that the definition names is not there, ``rename=`` makes two columns of one name, or a time
-            column is no time.
+            column is not a time.
     """
     for old in spec.rename:
         if old not in raw:

@@ -35,7 +35,7 @@ class Lag:
         pending: how many were given to a worker and are not acknowledged.
         seconds: how long ago the oldest of all these came into the stream; 0 where there are none.
         set_aside: how many entries are set aside.
-        lost: how many entries the broker has dropped before the group was done with them, as far as it can be told.
+        lost: how many entries the broker has dropped before the group was done with them, as far as it is known.
         time: what the broker's clock says, in microseconds since the epoch: the clock of ``Entry.time``.
     """
 
@@ -70,14 +70,14 @@ class DeadLetterQueue(Protocol):
         """Erases entries for good; returns how many there were."""
 
     def put_back(self, ids: Sequence[str]) -> int:
-        """Puts entries into the stream anew, with new ids, and takes them off the shelf; returns how many there were."""
+        """Put entries back into the stream, with new ids, and remove them from the queue; return how many there were."""
 
 
 class StreamConsumer(Protocol):
     """Takes entries of one topic for one group. One thread at a time uses it; it gets nobody else's entries but those left behind.
 
     An entry that is not acknowledged is delivered again: at once after ``put_back``, else once it has been with a worker for as
-    long as the consumer was told, to whichever worker of the group reads next. So every entry is delivered at least once.
+    long as the consumer was set to, to whichever worker of the group reads next. So every entry is delivered at least once.
     A group that is new begins with the oldest entry that the broker has. A broker that cannot be reached raises ``StreamError``
     from every method; trying again is right.
     """
@@ -91,13 +91,13 @@ class StreamConsumer(Protocol):
 
         Args:
             count: how many at the most.
-            seconds: how long to wait for the first one. None there are is no error.
+            seconds: how long to wait for the first one; there may be none.
             held: entries that were read here and stay here for later: they are taken for left behind by nobody, as long as this
                 is called now and then, and being held does not count as a delivery.
         """
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
-        """Says that the entries are done, so that nobody is given them again. Saying it twice is no error."""
+        """Acknowledge entries, so that no one is given them again. Idempotent."""
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Puts an entry on the shelf, where a worker has left it for people to look at, and then acknowledges it.
@@ -112,7 +112,7 @@ class StreamConsumer(Protocol):
         """Returns the broker's kind and version for people to read."""
 
     def close(self) -> None:
-        """Gives back connections. What was read and not acknowledged goes to others. Closing twice is no error."""
+        """Close connections. What was read and not acknowledged goes to others. Idempotent."""
 
 
 class StreamAdapter(ABC):

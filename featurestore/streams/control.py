@@ -37,8 +37,8 @@ class StreamStatus:
         pending: how many were given to a worker and are not in both stores yet.
         seconds: how long ago the oldest of all these came into the stream.
         set_aside: how many entries are set aside.
-        error: why this cannot be told; empty where it can.
-        lost: how many entries the broker dropped before they were in both stores, as far as it can be told.
+        error: why this cannot be determined; empty if it can.
+        lost: how many entries the broker dropped before they were in both stores, as far as it can be determined.
         ahead: how many seconds the broker's clock is ahead of this machine's; negative where it is behind.
     """
 
@@ -174,7 +174,7 @@ class Streams:
         stop: Event | None = None,
         told: Callable[[StreamCounts], None] = lambda counts: None,
     ) -> list[StreamCounts]:
-        """Pushes what arrives in streams into the views on them, each stream in a thread, until it is told to stop.
+        """Push what arrives in streams into the views on them, each stream in a thread, until ``stop`` is set.
 
         Any number of processes may do so: they share the entries. What one that died has left is taken over by another.
 
@@ -184,14 +184,14 @@ class Streams:
             idle_seconds: after how long what another worker was given is taken for left behind.
             once: end when nothing is left in the streams.
             stop: set to end it; what was taken by then is finished first.
-            told: is called, by the threads, when the counts of a stream have changed.
+            told: called, from the threads, when the counts of a stream have changed.
 
         Returns:
             What was done, for each stream.
 
         Raises:
             NotFoundError: a source is not applied.
-            RequestError: a source is no stream, or no view is on it.
+            RequestError: a source is not a stream, or no view is on it.
             ConfigError: an address is wrong, or a variable in it is not set.
             MissingExtraError: the client of a broker is not installed.
         """
@@ -240,7 +240,7 @@ class Streams:
         *,
         once: bool,
     ) -> None:
-        """Works on a stream; where it comes to be defined otherwise, it begins anew."""
+        """Work on a stream; start over when its definition changes."""
         counts = self.counts[source.name]
         while True:
             views = ready(partial(self._views, source))
@@ -283,7 +283,7 @@ class Streams:
             raise NotFoundError("applied source", name, known, "Definitions take effect once they are applied.")
         found = known[name]
         if not isinstance(found, StreamSource):
-            raise RequestError(f"Source {name!r} is no stream; rows of a {type(found).__name__} are materialized or pushed.")
+            raise RequestError(f"Source {name!r} is not a stream; rows of a {type(found).__name__} are materialized or pushed.")
         return found
 
     def _checked(self, source: StreamSource) -> StreamSource:

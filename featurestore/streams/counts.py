@@ -18,7 +18,7 @@ class StreamCounts:
         seconds: the time that the pushes took.
         error: why it waits at present; empty while it works.
         waiting: the entries that it holds at present, for their rows are not known yet.
-        lost: the entries that the broker dropped before they were done with, by any worker, as far as it can be told.
+        lost: the entries that the broker dropped before they were done with, by any worker, as far as it can be determined.
     """
 
     source: str

@@ -182,16 +182,16 @@ def _decimals(name: str, values: list[Any], dtype: pl.Decimal) -> tuple[list[Any
 def _no_such_value(value: Any, name: str, dtype: pl.DataType) -> str:
     shown = str(value) if isinstance(value, Decimal) else repr(value)
     shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
-    return f"{shown} is no {dtype} for the column {name!r}"
+    return f"{shown} is not a valid {dtype} for the column {name!r}"
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one line what was raised while rows were worked on.
+    """Return in one line what was raised while rows were worked on.
 
-    Libraries in Rust raise panics, which are no ``Exception``.
+    Libraries in Rust raise panics, which are not an ``Exception``.
 
     Raises:
-        BaseException: the error itself, where it is no row's fault: it asks the process to end, or tells what the machine lacks.
+        BaseException: the error itself, if no row is at fault: it asks the process to end, or says what the machine lacks.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or shortage_of(error) is not None:
         raise error
@@ -214,7 +214,7 @@ def _times(name: str, values: list[Any], dtype: pl.Datetime) -> tuple[pl.Series,
         texts = texts.set(counted.is_not_null(), None)
     parsed = parse_times(texts)
     bad = (parsed.is_null() & texts.is_not_null()).arg_true()
-    wrong = {place: f"{texts[place]!r} is no time for the column {name!r}" for place in bad}
+    wrong = {place: f"{texts[place]!r} is not a valid time for the column {name!r}" for place in bad}
     return parsed.zip_with(parsed.is_not_null(), micros).cast(dtype), wrong
 
 

@@ -263,7 +263,7 @@ class NATSConsumer(StreamAdapter):
         """Notes how far the stream was read, and returns how many of its messages were dropped before they were.
 
         Messages are numbered without gaps, so those between the last one read and the first one that is left are lost. Of a stream
-        that has other subjects too it cannot be told whose they were.
+        that has other subjects too it is unknown whose they were.
         """
         errors = self._nats.js.errors
         facts = await self._js.stream_info(self._stream)
@@ -372,4 +372,4 @@ def _told(error: Exception) -> str:
 
 
 async def _ignore(_: Exception) -> None:
-    """Takes what the client tells besides: whoever calls is told by the call."""
+    """Ignore errors that the client reports besides: the call itself raises them for its caller."""

@@ -57,7 +57,7 @@ class RedisConsumer(StreamAdapter):
         try:
             self._client: Any = redis.Redis.from_url(expanded(url), socket_timeout=_SOCKET_SECONDS, protocol=2)
         except ValueError as error:
-            raise ConfigError(f"{url} is no address of Redis: {error}") from error
+            raise ConfigError(f"{url} is not a valid Redis address: {error}") from error
         self._topic, self._group = topic, group
         self._idle_ms = max(1, round(idle_seconds * 1000))
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"

@@ -124,7 +124,7 @@ class StreamWorker:
         self._tries: dict[str, int] = {}
 
     def run(self, stop: Event, *, once: bool = False) -> None:
-        """Works until it is told to stop; what it has taken by then it finishes, unless a server is away.
+        """Work until stopped; finish the entries taken by then, unless a server is away.
 
         Args:
             stop: set to end it.
@@ -167,7 +167,7 @@ class StreamWorker:
             self._told(self.counts)
 
     def _read(self, wait: float) -> list[Entry] | None:
-        """Returns entries to work on, those among them that have waited until now; None where it is told to stop meanwhile."""
+        """Return entries to work on, those among them that have waited until now; None if stopped meanwhile."""
         held = self._held
         found: list[Entry] | None = []
         if len(held) < _MOST_HELD:
@@ -195,11 +195,11 @@ class StreamWorker:
             self._put_aside(refused + unfit + self._held.worn(self._until, self._until))
 
     def _push_parts(self, known: tuple[pl.DataFrame, Sequence[Entry]]) -> list[tuple[Entry, str]] | None:
-        """Pushes rows and acknowledges their entries, in ever smaller parts where some are refused or memory ends.
+        """Push rows and acknowledge their entries, in ever smaller parts if some are refused or memory ends.
 
         Returns:
-            The entries that are to be set aside, each with the reason; None where it is told to stop while a server is away: others
-            are given the entries.
+            The entries that are to be set aside, each with the reason; None if stopped while a server is away: others are given
+            the entries.
         """
         unfit: list[tuple[Entry, str]] = []
         waiting = [known] if known[1] else []
@@ -230,7 +230,7 @@ class StreamWorker:
         return unfit
 
     def _decoded(self, entries: Sequence[Entry]) -> Decoded | None:
-        """Returns the rows of entries, read in ever smaller parts where memory ends; None where it is told to stop meanwhile."""
+        """Return the rows of entries, read in ever smaller parts if memory ends; None if stopped meanwhile."""
         while True:
             try:
                 with _no_collection():
@@ -248,7 +248,7 @@ class StreamWorker:
         return Decoded(pl.concat([one.rows, other.rows]), one.entries + other.entries, one.faulty + other.faulty)
 
     def _is_too_large(self, entry: Entry) -> bool | None:
-        """Tells whether an entry at which memory has ended is at fault, after a pause; None where it is told to stop meanwhile.
+        """Return whether an entry at which memory has ended is at fault, after a pause; None if stopped meanwhile.
 
         It waits for as long as there is too little for a row that has gone through before: that one is pushed again, which has no
         effect. Then it is the machine that lacks memory, and no number of tries tells anything of the entry.
@@ -348,9 +348,9 @@ class StreamWorker:
         return True
 
     def _kept_at(self, do: Callable[[], T]) -> T | None:
-        """Returns what something returns, tried again while a server is away or the machine lacks something.
+        """Return the call's result, retrying while a server is away or the machine lacks something.
 
-        It returns None where it is told to stop meanwhile.
+        It returns None if stopped meanwhile.
         """
         pause = _FIRST_PAUSE
         while True:

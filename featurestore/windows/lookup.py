@@ -169,7 +169,7 @@ def empty_value(feature: FeatureSpec) -> Any:
 
 
 def told_apart(history: pl.DataFrame, windows: Sequence[WindowSpec]) -> pl.DataFrame:
-    """Returns a history's rows with the texts that stand for values the same for the same values, whoever wrote them (S9)."""
+    """Return a history's rows with the texts that stand for values equal for equal values, regardless of the writer (S9)."""
     kept = {window.input for window in windows if isinstance(window.aggregate, CountDistinct)}
     return same_values(history, [name for name in (*sorted(kept), EVENT_ID) if name in history.columns])
 

@@ -155,7 +155,7 @@ class PartialStates:
         return events.with_row_index("_length").select("_length", *lifted).drop("_length")
 
     def merge(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
-        """Returns the states of pairs of neighbouring stretches, row by row; a row of nulls is no stretch."""
+        """Return the states of pairs of neighbouring stretches, row by row; a row of nulls is not a stretch."""
         both = first.hstack([column.alias(column.name + _SECOND) for column in second.get_columns()])
         made = [each for kept in self.kept for each in kept.merged()]
         if self.seen:

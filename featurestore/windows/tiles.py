@@ -10,7 +10,7 @@ and eight bytes that tell this value from any other, so that writers can compare
 segments that are in it and not yet in the history's files. A group is ``[tiles, records, loose]``: the tiles' numbers, and
 fixed-width records of eight-byte numbers, both little-endian; a record begins with masks of its columns that are not null,
 62 of them a number.
-``loose`` are the columns that are no such numbers, each as a list along the tiles. Its last ones, of what numbers are beyond
+``loose`` are the other columns, each as a list along the tiles. Its last ones, of what numbers are beyond
 their records, are left out where they hold nothing.
 """
 

@@ -3,8 +3,8 @@
 The history, its files and its log of pushed segments together, is the authority. A batch run computes the values of the
 entities it has rows of from there (``recompute``). A push joins its segment to the value that is there, and notes the
 segment's number in it, so that a segment is joined once however often it is tried (``apply_segment``). Every write replaces
-exactly the value that was read before the history was looked at; where somebody else was faster it begins anew. So a value
-never holds more or less than the history did when it was computed, whoever wrote it, in whatever order (S15, S17).
+exactly the value that was read before the history was looked at; if another writer was faster it starts over. So a value
+never holds more or less than the history did when it was computed, regardless of the writers and their order (S15, S17).
 """
 
 import logging
@@ -53,7 +53,7 @@ class WindowWriter:
         self._clock = clock
 
     def write_run(self, applied: AppliedView, parts: Sequence[History], progress: Progress) -> int:
-        """Computes anew the values of the entities that some rows of the history are about; returns how many changed.
+        """Recompute the values of the entities that some rows of the history are about; return how many changed.
 
         Raises:
             OnlineStoreError: the store cannot be reached. What is written stays; writing it all again is right.
@@ -71,13 +71,13 @@ class WindowWriter:
         return written
 
     def recompute(self, applied: AppliedView, entities: pl.DataFrame | None = None, progress: Progress | None = None) -> int:
-        """Computes the values of some entities, or of all, from the history; returns how many changed.
+        """Compute the values of some entities, or of all, from the history; return how many changed.
 
         Args:
             applied: the view.
             entities: the join keys of each, each once; None for all. With ``event_time``, an event of the entity, older
                 files need not be read.
-            progress: is told how it gets on.
+            progress: receives the progress.
 
         Raises:
             OnlineStoreError: the store cannot be reached.

@@ -217,7 +217,7 @@ class QuotingError(FeatureStoreError):
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("'ann' is no Int64 for the column 'age'", "'…' is no Int64 for the column 'age'"),
+        ("'ann' is not a valid Int64 for the column 'age'", "'…' is not a valid Int64 for the column 'age'"),
         ('"ann" in `ann`, [\'ann\', "bob"]', '"…" in `…`, […]'),
         ("3 rows of 'age' are null", "3 rows of 'age' are null"),
         ("it's 'a\\'nn' there", "it'…'a\\'nn' there"),

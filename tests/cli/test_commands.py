@@ -181,7 +181,7 @@ def test_push_reads_standard_input(invoke: Invoke, shop: Path) -> None:
     ("name", "text", "told"),
     [
         ("gone.parquet", None, "cannot be read: "),
-        ("rows.parquet", "no", "is no .parquet file"),
+        ("rows.parquet", "no", "is not a valid .parquet file"),
         ("rows.xls", "", "is named like no file of rows. It must end in one of .parquet"),
         ("rows.json", '[{"customer_id": 1}]', "have no column 'order_id'"),
     ],

@@ -102,7 +102,7 @@ def test_sigterm_lets_it_finish_or_gives_it_back(seconds: float, end: str, tmp_p
         assert err == ""
         return
     assert out == ""
-    assert "'slow' was not finished, and is given back" in err
+    assert "'slow' was not finished and is released" in err
     (tmp_path / "seconds").unlink()
     done = subprocess.run([PROGRAM, "schedule", "--once", "--json"], **options, capture_output=True, check=True)
     assert [json.loads(line)["state"] for line in done.stdout.splitlines()] == ["done"], done.stderr

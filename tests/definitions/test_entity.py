@@ -13,8 +13,8 @@ from featurestore.errors import DefinitionError
     ("keys", "message"),
     [
         ({}, "has no join key; name one"),
-        ({"x": float}, "cannot be told equal with certainty"),
-        ({"x": pl.List(pl.Int64)}, "cannot be told equal with certainty"),
+        ({"x": float}, "cannot be compared reliably"),
+        ({"x": pl.List(pl.Int64)}, "cannot be compared reliably"),
         ({"event_time": int}, "the store uses that name"),
         ({"_hash": int}, "the store uses that name"),
         ({"x": complex}, "is not a type a column can have"),
@@ -26,5 +26,5 @@ def test_keys_that_cannot_be_are_told(keys: dict[str, Any], message: str) -> Non
 
 
 def test_a_name_that_cannot_be_is_told() -> None:
-    with pytest.raises(DefinitionError, match="is no name for an entity"):
+    with pytest.raises(DefinitionError, match="is not a valid name for an entity"):
         Entity("the user", id=int)

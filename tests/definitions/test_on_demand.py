@@ -155,10 +155,10 @@ def test_text_that_looks_like_a_pickle_is_none() -> None:
     [
         ({"inputs": []}, "inputs= must list what the expressions use"),
         ({"inputs": Trip}, "inputs= must list what the expressions use"),
-        ({"inputs": [3]}, "3 is no feature"),
+        ({"inputs": [3]}, "3 is not a feature"),
         ({"input": [Trip]}, r"there is no option 'input'. Did you mean 'inputs'\?"),
         ({"name": "Made"}, "has capitals"),
-        ({"name": "a b"}, "is no name for an on-demand view"),
+        ({"name": "a b"}, "is not a valid name for an on-demand view"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], problem: str) -> None:

@@ -336,7 +336,7 @@ def test_a_reader_of_an_old_version_is_told_to_ask_again(two: tuple[Project, Fea
     table = project.store.components.table(project.store.catalog.views["notes"])
     snapshot = project.store.components.offline.snapshot(table)
     other.admin.forget("user", {"user_id": RARE})
-    with pytest.raises(OfflineStoreError, match=r"written anew .* ask again"):
+    with pytest.raises(OfflineStoreError, match=r"rewritten .* ask again"):
         [history.read() for history in snapshot.buckets.values()]
 
 

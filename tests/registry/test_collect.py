@@ -189,8 +189,8 @@ class TestFaults:
             "definitions/a_syntax.py:2: SyntaxError: invalid syntax",
             "definitions/b_import.py:2: the module cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'",
             "definitions/c_name.py:2: the module cannot be imported: NameError: name 'nothing' is not defined",
-            "definitions/d_view.py:3: join key 'origin' of entity 'airport' is Float64, whose values cannot be told equal with "
-            "certainty. Use text, an integer, bool, bytes or a date.",
+            "definitions/d_view.py:3: join key 'origin' of entity 'airport' is Float64, whose values cannot be compared "
+            "reliably. Use text, an integer, bool, bytes or a date.",
             "definitions/d_view.py:5: view Weather: ttl: '6 hours' is not a duration. Write it as '6h', '15m' or '1d12h' "
             "(units: us ms s m h d w), or as a timedelta.",
             "definitions/d_view.py:10: feature Weather.where: <class 'object'> is not a type a column can have. Use bool, int, "
@@ -304,7 +304,7 @@ class TestLists:
 
     @pytest.mark.parametrize("thing", ["weather", FeatureView, Weather.temp, None, WEATHER, int])
     def test_something_else_is_refused(self, thing: object) -> None:
-        with pytest.raises(DefinitionErrors, match=r"is no definition\. Give entities"):
+        with pytest.raises(DefinitionErrors, match=r"is not a definition\. Give entities"):
             collect_definitions([AIRPORT, thing])
 
     def test_all_faults_are_told(self) -> None:
@@ -314,7 +314,7 @@ class TestLists:
             collect_definitions([Weather, 3, clash, service])
         told = [fault.problem for fault in caught.value.faults]
         assert len(told) == 3
-        assert told[0].startswith("3 is no definition")
+        assert told[0].startswith("3 is not a definition")
         assert told[1].startswith("two different entities are named 'airport'. The other is at ")
         assert told[2].startswith("service 'm' uses weather.tmp, but view 'weather' has no feature 'tmp'.")
         assert caught.value.faults[2].place == service.place

@@ -145,9 +145,9 @@ def test_a_run_that_is_resumed_is_not_finished(ledger: Ledger) -> None:
 
 def test_what_cannot_be_set_is_refused(ledger: Ledger) -> None:
     run = ledger.begin("weather", 1, 1, SPAN)
-    with pytest.raises(TypeError, match="'span' is no field of a run that can be set"):
+    with pytest.raises(TypeError, match="'span' is not a settable field of a run"):
         ledger.update(run, span={})
-    with pytest.raises(ValueError, match="'finished' is no state of a run"):
+    with pytest.raises(ValueError, match="'finished' is not a state of a run"):
         ledger.update(run, state="finished")
 
 

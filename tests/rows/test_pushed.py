@@ -46,7 +46,7 @@ def test_what_json_says_is_read(dtype: pl.DataType, values: Any) -> None:
 
 @pytest.mark.parametrize("text", ["P", "PT", "PT1", "1D", "P1DT", "PT1.S", "PT1S ", "P-1D", "P106751992D", "PT1.0000001S", ""])
 def test_what_is_no_duration_is_told(text: str) -> None:
-    with pytest.raises(RequestError, match="which is no Duration"):
+    with pytest.raises(RequestError, match="which is not a valid Duration"):
         pushed(pl.Duration("us"), text)
 
 
@@ -57,6 +57,6 @@ def test_parts_of_a_duration_add_up() -> None:
 
 @pytest.mark.parametrize(("dtype", "text"), [(pl.Float64(), "-1e400"), (pl.Float32(), "1e39")])
 def test_s22_digits_that_no_float_holds_are_no_infinity(dtype: pl.DataType, text: str) -> None:
-    with pytest.raises(RequestError, match=f"'{text}' in the column 'value', which is no Float"):
+    with pytest.raises(RequestError, match=f"'{text}' in the column 'value', which is not a valid Float"):
         pushed(dtype, "1.5", text)
     assert pushed(dtype, "inf", "-Infinity", "1e30", None).is_infinite().to_list() == [True, True, False, None]

@@ -343,7 +343,7 @@ def test_at_the_end_what_is_not_finished_is_given_back(
     one.tick()
     with caplog.at_level(logging.WARNING, "featurestore"):
         assert one.stop(0) == 1
-    assert "'v' was not finished, and is given back" in caplog.text
+    assert "'v' was not finished and is released" in caplog.text
     assert one.tick() == 0
     two.tick()  # at the same instant: its lease is free
     assert states(finished) == [("v", "done")]
@@ -447,5 +447,5 @@ def test_an_idle_tick_is_one_query(store: FeatureStore, tmp_path: Path) -> None:
 
 
 def test_a_zone_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'Mars/Crater' is no time zone"):
+    with pytest.raises(ConfigError, match=r"'Mars/Crater' is not a time zone"):
         FeatureStore(tmp_path, schedule={"timezone": "Mars/Crater"})

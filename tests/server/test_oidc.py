@@ -269,7 +269,7 @@ def test_whatever_is_answered_in_an_issuers_place_is_no_wrong_token(
         ({"audience": ""}, r"needs oidc\.audience"),
         ({"issuer": "http://issuer.example"}, "must begin with https"),
         ({"jwks": "ftp://issuer.example"}, "must begin with https"),
-        ({"grants": {"ml": "reads all"}}, "is no grant"),
+        ({"grants": {"ml": "reads all"}}, "Invalid grant"),
     ],
 )
 def test_wrong_settings_are_told(issuer: Issuer, tmp_path: Path, settings: dict[str, Any], said: str) -> None:

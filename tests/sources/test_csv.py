@@ -217,7 +217,7 @@ def test_s17_rows_appended_under_a_run_are_left_to_the_next(tmp_path: Path) -> N
     assert there.read(span.chunks[0])["id"].to_list() == [1]
     assert run(place.reader(**TIMES), span.cursor, NOON + 5)[0] == [1, 2]
     path.write_text(path.read_text().replace("1,2013", "3,2013"))
-    with pytest.raises(SourceError, match=r"log\.csv was written anew.*Begin the run anew"):
+    with pytest.raises(SourceError, match=r"log\.csv was rewritten.*Start the run again"):
         there.read(span.chunks[0])
     path.unlink()
     with pytest.raises(SourceError, match=r"log\.csv could not be read"):

@@ -151,7 +151,7 @@ def test_s17_a_pinned_chunk_is_read_from_its_version(tmp_path: Path) -> None:
     write_deltalake(tmp_path / "table", frame([(2, 100, 100)]), mode="overwrite")
     assert reader(tmp_path).read(saved(span.chunks[0]))["id"].to_list() == [1]
     compact(tmp_path)
-    with pytest.raises(SourceError, match=r"could not be read.*If a VACUUM removed it, begin the run anew"):
+    with pytest.raises(SourceError, match=r"could not be read.*If a VACUUM removed it, start the run again"):
         reader(tmp_path).read(saved(span.chunks[0]))
 
 

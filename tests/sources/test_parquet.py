@@ -260,7 +260,7 @@ def test_s17_a_file_that_was_replaced_under_a_run_is_named(tmp_path: Path) -> No
     path = write(tmp_path / "data/a.parquet", frame([(1, 100, 100), (2, 100, 100)]))
     span = reader(tmp_path).span(None, None, from_micros(200), MANY)
     write(path, frame([(2, 100, 100)]))
-    with pytest.raises(SourceError, match=r"a\.parquet was replaced.*Begin the run anew"):
+    with pytest.raises(SourceError, match=r"a\.parquet was replaced.*Start the run again"):
         reader(tmp_path).read(span.chunks[0])
     path.unlink()
     with pytest.raises(SourceError, match=r"a\.parquet are no longer there"):

@@ -138,7 +138,7 @@ def test_entries_that_make_no_row_are_set_aside_with_the_reason(tmp_path: Path, 
         b"no json": "malformed",
         b'{"k": "a", "x": 1.0}': "at",
         json.dumps({**row("a", 1), "x": "much"}).encode(): "Expected `float | null`",
-        json.dumps({**row("a", 1), "at": "yesterday"}).encode(): "'yesterday' is no time",
+        json.dumps({**row("a", 1), "at": "yesterday"}).encode(): "'yesterday' is not a valid time",
         b"[1]": "Expected `object`",
     }
     with store_with(tmp_path, latest(source), windows(source)) as store:
@@ -332,7 +332,7 @@ def test_what_cannot_be_worked_on(tmp_path: Path, broker: Broker) -> None:
     ) as store:
         with pytest.raises(NotFoundError, match="Did you mean 'orders'"):
             store.streams.run(["order"], once=True)
-        with pytest.raises(RequestError, match="'files' is no stream"):
+        with pytest.raises(RequestError, match="'files' is not a stream"):
             store.streams.run([file], once=True)
         with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE, which is not set"):
             store.streams.run(once=True)

@@ -17,7 +17,7 @@ def backup(
 ) -> None:
     """Copies the registry and the history to a folder, while runs, pushes and readers go on.
 
-    A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is written anew when one restores.
+    A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is rebuilt when you restore.
     """
     with open_store(ctx, project_dir) as store:
         made = store.admin.backup(target.absolute())

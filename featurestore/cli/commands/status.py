@@ -26,7 +26,7 @@ def status(
     view: Annotated[str | None, typer.Argument(metavar="VIEW", help="Tell of one view, and of its latest runs.")] = None,
     rejected: Annotated[bool, Flag("--rejected", help="Show the view's rejected rows instead, with the reasons.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many runs or rejected rows to show.")] = 10,
-    watch: Annotated[bool, Flag("--watch", help="Show it anew every few seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, Flag("--watch", help="Refresh it every few seconds, until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How often, with --watch.")] = 2.0,
     check: Annotated[
         bool, Flag("--check", help="End with 1 where a view is late or failed, and tell the webhook that is set.")

@@ -120,7 +120,7 @@ class _Teller:
         self._last: dict[str, tuple[float, StreamCounts]] = {}
 
     def tell(self, counts: "StreamCounts") -> None:
-        """Is told of counts that have changed."""
+        """Receive counts that have changed."""
         now = time.perf_counter()
         with self._lock:
             at, last = self._last.get(counts.source, (now - _EVERY, None))

@@ -133,7 +133,7 @@ class CommitBuilder:
         return split_former(new, pl.concat(former), keys, features)[0] if former else new
 
     def leave_out(self, merged: Merged, pushed: Sequence[pl.DataFrame]) -> Merged:
-        """Writes files anew that have rows which were pushed since, without these.
+        """Rewrite files that have rows which were pushed since, without these.
 
         Args:
             merged: what was merged.

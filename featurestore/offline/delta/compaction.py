@@ -1,6 +1,6 @@
 """Compaction: chooses the files of a table that are worth merging, and merges them.
 
-Files are merged with others of like size, so that a row is written anew a few times only, however many small runs follow one
+Files are merged with others of like size, so that a row is rewritten only a few times, however many small runs follow one
 another, and the number of files grows with the logarithm of that of the rows. Small ones, wherever they lie, are merged first,
 and go the deeper into the tree of buckets the more they are together. Large ones are merged within their bucket.
 """

@@ -26,7 +26,7 @@ def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
         target: the folder to copy to, in the same layout.
 
     Raises:
-        OfflineStoreError: a file cannot be read or written, or a table was written anew each time it was copied.
+        OfflineStoreError: a file cannot be read or written, or a table was rewritten each time it was copied.
     """
     own = folder / project
     with translated("copy", str(own)):
@@ -50,7 +50,7 @@ def _copy_table(table: Path, target: Path) -> None:
         if all(Path(path.removeprefix("file://")).exists() for path in named):
             return
     raise OfflineStoreError(
-        f"The table {table} was written anew {_ATTEMPTS} times while it was copied. Repeat it when nobody is being forgotten."
+        f"The table {table} was rewritten {_ATTEMPTS} times while it was copied. Repeat it when nobody is being forgotten."
     )
 
 

@@ -1,6 +1,6 @@
 """Erasing entities from a table: its files, its older versions, its log, staged and rejected rows.
 
-Files never change, so one that holds an entity is written anew without it, and the table's next version names that one instead.
+Files never change, so one that holds an entity is rewritten without it, and the table's next version names the new file instead.
 Then the old file is deleted, with every other file that no version needs any more and that holds the entity, and the versions
 before are taken out of the table's own log. Each step may be repeated, and finds what is left to do by looking.
 """
@@ -93,7 +93,7 @@ class DeltaEraser:
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")
 
     def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[object], list[Path]]:
-        """Writes files anew without some entities; returns what to tell the table of it, and what was written."""
+        """Rewrite files without some entities; return the table's actions for it, and what was written."""
         now = to_micros(self._clock()) // 1000
         actions: list[object] = []
         written: list[Path] = []

@@ -1,8 +1,8 @@
 """The feature log in Delta tables: the sampled answers of services.
 
-What returned outlasts a power cut, as in a history: a file is on the disk before a commit names it, a commit before the caller is
-told, and a checkpoint before the entries that it stands for are gone. So Delta writes no data, and no checkpoint after a commit.
-What a power cut leaves of a commit or checkpoint that nobody was told of is put aside by whoever comes next.
+A call that returned outlasts a power cut, as in a history: a file is on the disk before a commit names it, a commit before the call
+returns, and a checkpoint before the entries that it stands for are gone. So Delta writes no data, and no checkpoint after a commit.
+What a power cut leaves of a commit or checkpoint before its call returned is put aside by the next process.
 """
 
 import hashlib
@@ -186,7 +186,7 @@ class DeltaFeatureLog:
 
 
 def _tried(act: Callable[[], T]) -> T:
-    """Does something to a table anew where another commit came before."""
+    """Do something to a table, and repeat it if another commit came first."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return act()
@@ -223,7 +223,7 @@ def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAct
 
 
 def _opened(folder: Path) -> DeltaTable:
-    """Opens a table; what a power cut has left of what nobody was told of is put aside before.
+    """Open a table, after putting aside what a power cut left of a commit whose call did not return.
 
     Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
     """
@@ -271,7 +271,7 @@ def _remove_dropped(folder: Path) -> None:
 
 
 def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
-    """Writes a file, and returns how a commit is told of it."""
+    """Write a file, and return the action that adds it to a commit."""
     name = f"part-00000-{uuid4()}-c000.{COMPRESSION}.parquet"
     write_file(folder / name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
     first, last = rows.select(first=pl.col("read_at").min(), last=pl.col("read_at").max()).row(0)

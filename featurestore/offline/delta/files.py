@@ -90,7 +90,7 @@ class File:
     until: int
 
     def overlaps(self, since: int | None, until: int | None) -> bool:
-        """Tells whether it may have rows of a span of event times, both bounds inclusive; None is no bound."""
+        """Return whether it may have rows of a span of event times, both bounds inclusive; None means unbounded."""
         return (since is None or self.until >= since) and (until is None or self.since <= until)
 
 
@@ -254,7 +254,7 @@ class NewFile:
     """A file that waits for its commit.
 
     Args:
-        action: how the commit is told of it.
+        action: the action that adds it to a commit.
         node: its bucket.
         since: the least event time in it, in microseconds.
         until: the greatest one.
@@ -306,7 +306,7 @@ def run_prefix(run: int) -> str:
 
 
 def pushed_by_bucket(rows: pl.DataFrame, bits: int, since: int | None, until: int | None) -> dict[int, pl.DataFrame]:
-    """Returns rows of the log by their buckets, those with event times between two bounds; None is no bound."""
+    """Return rows of the log by bucket, those with event times between two bounds; None means unbounded."""
     if since is not None:
         rows = rows.filter(pl.col(EVENT).to_physical() >= since)
     if until is not None:
@@ -353,7 +353,7 @@ def write_in_folder(frame: pl.DataFrame, path: Path, *, row_group_size: int) -> 
 
 
 def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
-    """Returns how a commit is told that a file is no longer the table's; ``now`` is in milliseconds."""
+    """Return the action that removes a file from the table in a commit; ``now`` is in milliseconds."""
     return RemoveAction(
         path=file.path,
         deletion_timestamp=now,
@@ -375,8 +375,8 @@ def translated(action: str, where: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise OfflineStoreError(
-            f"The offline store could not {action} {where}, for a file of it is gone. The table was written anew meanwhile, as an "
-            f"entity was forgotten or what nothing needs any more was removed: ask again. ({error})"
+            f"The offline store could not {action} {where}: one of its files is gone. The table was rewritten meanwhile, because "
+            f"an entity was forgotten or unneeded files were removed: ask again. ({error})"
         ) from error
     except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
         raise OfflineStoreError(f"The offline store could not {action} {where}: {_plain(error)}. {_advice(error)}") from error

@@ -131,7 +131,7 @@ class DeltaStore:
         )
 
     def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
-        """Refuses to write over what is missing. A file may be gone because the table was written anew at this moment."""
+        """Refuse to write over missing files. A file may be gone because the table was rewritten at this moment."""
         try:
             require_whole(state, table, after, self._log.lost(table, state.folded))
         except DamagedHistoryError:
@@ -172,7 +172,7 @@ class DeltaStore:
         return None
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
-        """Returns the rows staged. Segments, which are many and small, are at hand in memory."""
+        """Return the staged rows. Segments, which are many and small, are kept in memory."""
         names = self._log.named(table, [each["pushed"] for each in staged if "pushed" in each])
         pushed = [pl.concat(self._log.frames(table, names).values()).lazy()] if names else []
         files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]

@@ -14,11 +14,11 @@ from featurestore.durable import make_folders, move
 
 LOG = "_delta_log"
 ASIDE = "_damaged"
-"""Where what cannot be read is put, beside the table: whoever looks into it may find more."""
+"""The folder beside the table for files that cannot be read, kept for inspection."""
 ROWS = "rows"
 """What a commit says of how many rows the table has after it: a hole before it is found by that."""
 ADDED = "added"
-"""What a run's commit says of how many rows it added: whoever completes the run later books them."""
+"""The commit's entry for how many rows a run added; the process that completes the run later books them."""
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
 _LOOKS = 3
@@ -45,7 +45,7 @@ def hint_of(folder: Path) -> Path:
 
 
 def hinted_checkpoint(folder: Path) -> int:
-    """Returns the version of the checkpoint that readers are told of; -1 where they are told of none."""
+    """Return the version of the checkpoint that the log points readers to; -1 if it names none."""
     try:
         return int(json.loads(hint_of(folder).read_text(encoding="utf-8"))["version"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # a power cut may leave one that says nothing; it is passed over
@@ -98,7 +98,7 @@ def broken_entries(folder: Path, *, pages: bool = False) -> list[str]:
 
 
 def put_aside(folder: Path, paths: Sequence[Path]) -> None:
-    """Moves files that cannot be read out of a table's way, to where whoever looks into it finds them."""
+    """Move files that cannot be read out of a table's way, into a folder where they can be inspected."""
     for path in paths:
         make_folders(folder / ASIDE)
         move(path, folder / ASIDE / f"{path.name}.{uuid4().hex[:8]}")

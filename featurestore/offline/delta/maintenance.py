@@ -1,7 +1,7 @@
 """Maintenance of Delta tables: compaction, checkpoints of the log, and removal of unneeded files.
 
 NOTE: Delta's own ``optimize`` does not keep the order of the rows, and its ``vacuum`` goes by the system's clock and writes
-versions, which would make runs begin anew that write at the same time.
+versions, which would make runs that write at the same time start over.
 """
 
 import json

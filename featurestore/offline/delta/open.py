@@ -30,10 +30,10 @@ def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
 
 
 def refuse_forked(folder: Path) -> None:
-    """Raises in a process that was forked by one that had opened a table: also where what it opened is still at hand.
+    """Raise in a process forked from one that had opened a table, even if that table is still open.
 
     Raises:
-        OfflineStoreError: it was.
+        OfflineStoreError: the process was forked so.
     """
     if not is_first_user("deltalake"):
         raise OfflineStoreError(
@@ -43,9 +43,9 @@ def refuse_forked(folder: Path) -> None:
 
 
 def from_newest(folder: Path, take: Callable[[DeltaTable], T]) -> T:
-    """Returns what is taken from a table as it is now; again, where entries are taken out of its log meanwhile.
+    """Return what ``take`` gets from the table's newest version; retry if entries are taken out of its log meanwhile.
 
-    Forgetting and upkeep do so: whoever has listed the log finds that an entry is gone, and that a newer one says all of it.
+    Forgetting and upkeep take them out: a process that has listed the log finds an entry gone, and a newer one that replaces it.
     """
     for left in reversed(range(_ATTEMPTS)):
         try:

@@ -301,7 +301,7 @@ class DeltaPushLog:
         return folder / name
 
     def _settle(self, table: Table, found: DedupLookup) -> None:
-        """Has what others wrote on the disk before it is told as known: they may be about to see to it."""
+        """Sync what others wrote to the disk before reporting it as known: they may not have done so yet."""
         folder = self._folder_of(table)
         if found.segments:
             sync_folder(folder / _FOLDER)

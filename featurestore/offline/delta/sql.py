@@ -23,7 +23,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) 
         store: where they lie.
 
     Raises:
-        NotFoundError: the query names a table that is no view.
+        NotFoundError: the query names a table that is not a view.
         RequestError: DuckDB refuses the query, and its message is passed on; the result has a type that Polars has not; or
             views whose names differ only in case are meant alike.
     """

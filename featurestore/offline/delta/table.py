@@ -146,7 +146,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
 def write_commit(
     state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None, added: int | None = None
 ) -> bool:
-    """Writes what a run changes as the version after a state; returns False where another commit has come before.
+    """Write a run's changes as the version after a state; return False if another commit came first.
 
     Args:
         state: the state that the changes were computed from.
@@ -154,7 +154,7 @@ def write_commit(
         run: the run.
         actions: the files to add and to remove.
         folded: the greatest segment among what the run adds; None for none.
-        added: how many rows it adds; None where it is no run's own commit.
+        added: how many rows it adds; None if it is not a run's own commit.
     """
     marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
     told = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
@@ -189,7 +189,7 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[
         # What it wrote anew would lack them.
         raise OfflineStoreError(
             f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "
-            "applied anew. Do it again."
+            "applied again. Repeat the call."
         )
     try:
         delta = open_delta(state.folder, version=state.version)

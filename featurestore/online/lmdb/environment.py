@@ -30,9 +30,8 @@ class LMDBEnvironments:
     """One LMDB environment, which all stores of its folder in this process share.
 
     LMDB must not open a file twice in one process, must not remake its map while a transaction of the process is open, and
-    must not be used in a forked child. So there is one instance a file, counted; a change of the map or a fork waits for
-    the readers, of which each is a mark in ``_readers``, and keeps new ones waiting meanwhile; a child opens the files
-    anew.
+    must not be used in a forked child. So there is one counted instance per file; a change of the map or a fork waits for
+    the readers, each a mark in ``_readers``, and keeps new ones waiting meanwhile; a child reopens the files.
     """
 
     _all: ClassVar[dict[tuple[int, int], "LMDBEnvironments"]] = {}
@@ -179,7 +178,7 @@ class LMDBEnvironments:
                 return False
 
     def seems_current(self) -> bool:
-        """Like ``is_current``, without waiting for whoever writes; True where that cannot be told."""
+        """Like ``is_current``, without waiting for a writer; True if that cannot be determined."""
         try:
             return _identity(self._path / _DATA) == _identity_of(os.fstat(self._file))
         except FileNotFoundError:
@@ -219,7 +218,7 @@ class LMDBEnvironments:
             os.close(self._file)
 
     def _check_size(self) -> None:
-        """Raises an error where the file was cut: whoever looks at its map beyond the end dies of it, without a word."""
+        """Raise an error if the file was truncated: reading its map beyond the end kills the process without a message."""
         known = self._size  # before the file is looked at: another thread may see it grow after that
         size = os.lseek(self._file, 0, os.SEEK_END)
         if size < known:
@@ -258,7 +257,7 @@ class LMDBEnvironments:
         self._lock.release()
 
     def _leave_to_parent(self) -> None:
-        """Lets go of the files in a forked child, which opens them anew when it needs them."""
+        """Release the files in a forked child, which reopens them when it needs them."""
         if self._environment is not None:
             # Nothing is open, so this touches nothing but the child's own copies of the map and the file descriptors.
             self._close()
@@ -285,7 +284,7 @@ def _identity_of(status: os.stat_result) -> tuple[int, int]:
 
 
 def _check_whole(data: Path) -> None:
-    """Raises an error where a file of LMDB ends before its last page; what is no such file LMDB itself refuses."""
+    """Raise an error if a file of LMDB ends before its last page; LMDB itself refuses files of another format."""
     try:
         with data.open("rb") as file:
             head = file.read(1 << 17)

@@ -1,7 +1,7 @@
 """The loss mark of an LMDB folder: detects that its files were deleted or restored from an older copy.
 
-The mark is a record in the file, so that whoever makes the files anew has none. Beside the folder lies a note of the last
-transaction that was written: a file that is behind it is an older copy.
+The mark is a record in the file, so recreated files have none. Beside the folder lies a note of the last transaction that was
+written: a file that is behind it is an older copy.
 """
 
 import os
@@ -72,7 +72,7 @@ class LMDBMarks:
         """
         held = transaction.get(epoch.key)
         if held is None:
-            return "its mark is gone, as after its files were deleted or made anew"
+            return "its mark is gone, as after its files were deleted or recreated"
         if held[8:] != epoch.value:
             return "its mark is not the one that the registry has, as after either was put back from a copy"
         if last < self._noted(epoch):

@@ -2,7 +2,7 @@
 
 LMDB never writes over a page that some version has, and of a page it writes what is used: so what was deleted stays in pages that
 are free, in the gaps of others, and as a key by which a page above knows one below. Here all records are deleted and put again,
-some at a time and by an environment that has no memory of former pages, which makes all pages anew; then records as large as a
+some at a time and by an environment that has no memory of former pages, which recreates all pages; then records as large as a
 page are put into all that are free. The file itself is only read, to see where that is needed and whether it has worked.
 """
 
@@ -24,7 +24,7 @@ _SCRATCH = b"\0featurestore-scratch-"
 _PAGES_A_TRANSACTION = 16_384
 _BYTES_A_TRANSACTION = 4 << 20
 _MORE = 16
-"""How many times as much is put anew at once in each round, as what lies at the edges was not the time before."""
+"""Each round rewrites so many times as much at once, because the edges of the round before were left over."""
 _FEW = 32
 _LEAST = 12
 """A shorter text may stand anywhere by chance."""

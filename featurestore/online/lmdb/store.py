@@ -49,7 +49,7 @@ class LMDBStore(OnlineAdapter):
     Every process of the machine that names the folder shares it, forked ones too; one of them writes at a time. What a
     ``write`` has returned from is on the disk.
 
-    ``read`` does not look at the expiry: it returns what is there until ``sweep`` drops it. Whoever reads rows enforces
+    ``read`` does not look at the expiry: it returns what is there until ``sweep`` drops it. The reader of rows enforces
     their ttl on the row itself (S14), to the microsecond, so the expiry only says when a record may be dropped.
 
     WARNING: LMDB needs a local disk. On a network file system (NFS, SMB, EFS) locks and memory maps of several machines do
@@ -177,7 +177,7 @@ class LMDBStore(OnlineAdapter):
         return f"LMDB {'.'.join(map(str, lmdb.version()))}"
 
     def close(self) -> None:
-        """Closes the files, once no other store of this process uses them. Closing twice is no error."""
+        """Close the files once no other store of this process uses them. Idempotent."""
         files, self._files = self._files, None
         if files is not None:
             self._forget.detach()
@@ -365,7 +365,7 @@ def _look_for_expired(transaction: "lmdb.Transaction[bytes]", start: bytes, now:
 
 
 def _drop(places: list[bytes], now: bytes, transaction: "lmdb.Transaction[bytes]") -> int:
-    """Deletes those records which are still expired: one may have been written anew since it was looked at."""
+    """Delete the records that are still expired: one may have been rewritten since it was checked."""
     dropped = 0
     for place in places:
         record = transaction.get(place)

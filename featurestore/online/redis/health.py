@@ -25,8 +25,8 @@ def server_facts(ask: Callable[[bytes], Any]) -> tuple[datetime, list[str]]:
     # NOTE: a server without snapshots has saved none since it started, and tells so by this time alone.
     if facts.get("aof_enabled", "0") == "0" and facts.get("rdb_saves", "0") == "0":
         problems.append(
-            "It has written nothing to its disk since it started: after a restart its values are gone, until they are written "
-            "anew (featurestore materialize --rebuild-online). Turn on appendonly, or snapshots (save)."
+            "It has written nothing to its disk since it started: after a restart its values are gone, until they are rebuilt "
+            "(featurestore materialize --rebuild-online). Turn on appendonly, or snapshots (save)."
         )
     if facts.get("aof_last_write_status", "ok") != "ok" or facts.get("rdb_last_bgsave_status", "ok") != "ok":
         problems.append("It could not write to its disk the last time. Look at the room there, and at its log.")

@@ -1,7 +1,7 @@
 """Loss marks of a server's shards: detect that a shard lost data.
 
 A mark is a key that holds the epoch and the server's replication id, which is another one after each restart and each failover.
-So whoever finds a mark with the epoch and with the id that the server has now knows that nothing was lost since it was placed. A
+So a mark with the epoch and with the id that the server has now shows that nothing was lost since it was placed. A
 single server has one mark. A Cluster has many, in slots of all its primaries, and they move with their slots: a primary that has
 one of its own among those that came from others has lost nothing.
 """

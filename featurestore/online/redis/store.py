@@ -128,7 +128,7 @@ class RedisStore(OnlineAdapter):
         """Deletes all keys that begin with a prefix; returns how many there were.
 
         It looks through all keys of the server, unless they are given. A key that is written meanwhile may stay. What the server
-        writes to its disk (snapshots, an append-only file) it writes anew by its own rules.
+        writes to its disk (snapshots, an append-only file) it rewrites by its own rules.
         """
         if keys is not None:
             with self._explaining():
@@ -175,7 +175,7 @@ class RedisStore(OnlineAdapter):
             raise self._explain(error) from error
 
     def close(self) -> None:
-        """Closes the connections, those of all event loops too. Closing twice is no error."""
+        """Close the connections, those of all event loops too. Idempotent."""
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -293,7 +293,7 @@ class _RedisPy:
         return self._redis.asyncio.cluster.RedisCluster.from_url(self._url, startup_nodes=nodes, retry=self._retry(), **_DEFAULTS)
 
     def _retry(self) -> Any:
-        """Returns how often, and after which pauses, redis-py looks anew where a Cluster's slots are."""
+        """Return how often, and after which pauses, redis-py looks up a Cluster's slots again."""
         return self._redis.retry.Retry(self._redis.backoff.ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
 
     def _parse(self, url: str, shown: str) -> tuple[str, list[tuple[str, int]], int]:

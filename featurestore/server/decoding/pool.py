@@ -1,7 +1,7 @@
 """The pool of decoder processes: a body that crashes one affects its sender alone.
 
 Each is a process of its own (``decoder.py``) with a limit of memory; one that dies or takes too long is replaced. What it makes
-of a body comes back as plain Arrow that it wrote itself. Whoever's bodies end decoders again and again is not decoded for a while.
+of a body comes back as plain Arrow that it wrote itself. A sender whose bodies end decoders again and again is refused for a while.
 """
 
 import json
@@ -125,7 +125,7 @@ class Strikes:
             self._of.setdefault(who, deque(maxlen=_STRIKES)).append(perf_counter())
 
     def check(self, who: str) -> None:
-        """Refuses whoever has ended several within a minute.
+        """Refuse a caller whose bodies ended several decoders within a minute.
 
         Raises:
             LimitError: they have.
@@ -229,7 +229,9 @@ class Decoders:
             self._strikes.count(who)
             _log.warning("A body of %s ended a decoder: %s.", who, ended)
             if ended.number:
-                raise RequestError(f"The body is no {_called(given)}: decoding it ended with signal {ended.number}.") from ended
+                raise RequestError(
+                    f"The body is not a valid {_called(given)}: decoding it ended with signal {ended.number}."
+                ) from ended
             raise LimitError(f"Decoding the body takes too much: {ended}. Send it in smaller parts.", "body") from ended
         if "refused" in told:
             self._refuse(told["refused"], told["words"], given, bounds)
@@ -238,13 +240,13 @@ class Decoders:
 
     def _refuse(self, kind: str, words: str, given: str, bounds: Bounds) -> NoReturn:
         if kind == "wrong":
-            raise RequestError(f"The body is no {_called(given)} that is taken here: {words}.")
+            raise RequestError(f"The body is not an accepted {_called(given)}: {words}.")
         allowed = f"{bounds.rows:,} rows" if kind == "rows" else f"{bounds.decoded:,} bytes"
         raise LimitError(f"The body has {words}, and {allowed} are allowed. Send it in parts.", kind)
 
     @contextmanager
     def _helper(self) -> Iterator[list[Helper | None]]:
-        """Gives a place among the decoders, with the helper in it; whoever has it may replace that."""
+        """Yield a place among the decoders, with the helper in it, which the caller may replace."""
         try:
             place = [self._idle.get(timeout=self._limits.decoder_seconds)]
         except Empty:
@@ -270,7 +272,7 @@ class reading:  # noqa: N801 - reads as a function
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)):
             found = (str(error).strip() or "it is empty").splitlines()[0]
-            raise RequestError(f"The body is no {_called(self._given)}: {found}.") from error
+            raise RequestError(f"The body is not a valid {_called(self._given)}: {found}.") from error
 
 
 def _called(given: str) -> str:

@@ -26,7 +26,7 @@ Told = dict[str, Any]
 
 
 class ListEndpoint:
-    """Lists all of a kind that whoever asks may look at.
+    """Lists all of a kind that the caller may see.
 
     Args:
         sights: tells what that is.
@@ -50,7 +50,7 @@ class OneEndpoint:
     """Tells of one by its name.
 
     Args:
-        sights: tells what whoever asks may look at, and gets suggested.
+        sights: determines what the caller may see, and so what is suggested.
         kind: what it is, for messages.
         of: takes them from the catalog, by name.
     """

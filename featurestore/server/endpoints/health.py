@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("featurestore.server")
 _WRONG = {"registry": "it cannot be reached", "online": "it cannot be reached, or may have lost values (the log says which)"}
 _FRESH = 1.0
-"""For how many seconds what was found counts: whoever asks all the time asks the stores once a second."""
+"""For how many seconds a result counts: a caller that asks all the time asks the stores once a second."""
 
 
 async def live(visit: RequestContext) -> None:

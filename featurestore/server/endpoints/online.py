@@ -121,7 +121,7 @@ class OnlineEndpoint:
     """Answers look-ups.
 
     Args:
-        parts: the store, the server's limits, and who is told of every look-up.
+        parts: the store, the server's limits, and the observer of every look-up.
     """
 
     def __init__(self, parts: AppState) -> None:
@@ -260,7 +260,7 @@ def from_json(dtype: pl.DataType) -> Callable[[Any], Any] | None:
 def _decimal(text: str) -> Decimal:
     made = Decimal(text)
     if not made.is_finite():
-        raise ValueError(f"{text!r} is no decimal number.")
+        raise ValueError(f"{text!r} is not a decimal number.")
     return made
 
 

@@ -54,7 +54,7 @@ class PushEndpoint:
     """Takes pushed rows.
 
     Args:
-        parts: the store, the server's limits, the threads to push in, and who is told of every push.
+        parts: the store, the server's limits, the threads to push in, and the observer of every push.
     """
 
     def __init__(self, parts: AppState) -> None:
@@ -104,7 +104,7 @@ class PushEndpoint:
         return self._backend.push(visit.scope["path_params"]["source"], rows, views=views)
 
     def _check_views(self, visit: RequestContext, views: Sequence[str]) -> None:
-        """Answers of a view that whoever asks may not look at as of one that is not there.
+        """Treat a view that the caller may not see like one that does not exist.
 
         Raises:
             NotFoundError: it is so; suggests those on the source that they may look at.

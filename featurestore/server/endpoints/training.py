@@ -257,7 +257,7 @@ def _stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[by
 
 
 def _size(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-    """Returns how many bytes that will be. An answer whose size is told is not cut into chunks, which would copy it once more."""
+    """Return the answer's size in bytes. An answer of known size is not cut into chunks, which would copy it once more."""
     counted = pa.MockOutputStream()
     with pa.ipc.new_stream(counted, schema) as writer:
         for batch in batches:

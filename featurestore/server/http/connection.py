@@ -2,7 +2,7 @@
 
 A head has so many bytes and headers, and so long to come. Requests that are sent before others are answered are few. Where there
 are as many connections as may be, the one that has had nothing to do for longest gives way, so that those who hold connections
-open keep nobody out; the process never runs out of file descriptors. Whoever does not read what they asked for is not waited for.
+open keep nobody out; the process never runs out of file descriptors. A client that does not read its answer is not waited for.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ class _Quiet:
     """A transport that sends an answer's head together with its body, and takes nothing more once it is closing.
 
     uvicorn writes the two one after the other, and uvloop makes a system call of each. What nothing follows at once is sent before
-    the loop turns to anything else. Where a client goes away, uvloop's transport raises: that is no error here.
+    the loop turns to anything else. If a client goes away, uvloop's transport raises: that is not an error here.
 
     Args:
         transport: the transport.
         loop: the loop that it is of.
-        closing: is told that it begins to close.
+        closing: called when it begins to close.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, closing: Callable[[], None]) -> None:
@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._fed = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header; what comes behind a body is dropped: it is no header, and may go on for ever."""
+        """Take a header; drop what comes behind a body: it is not a header, and may go on for ever."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -191,7 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, unless another answer is under way."""
+        """Answer a request that is not HTTP, unless another answer is under way."""
         self._refuse(Problem(400, "malformed", f"{msg.rstrip('.')}."))
 
     @property

@@ -67,7 +67,7 @@ def media_type(header: bytes | None, taken: Sequence[str]) -> str:
     name = name.strip().lower()
     name = _OTHER_NAMES.get(name, name)
     if name not in taken:
-        found = f"is {text!r}" if text else "is not told"
+        found = f"is {text!r}" if text else "is missing"
         raise Problem(415, "media-type", f"The type of the body {found}. Send one of {', '.join(taken)} as Content-Type.")
     for parameter in parameters.split(";"):
         key, _, value = parameter.partition("=")
@@ -212,7 +212,7 @@ _FIXED = {
 _NO_CONTAINERS = bytes(kind for kind in range(256) if not (0x80 <= kind < 0xA0 or 0xDC <= kind < 0xE0))
 """What no list and no object begins with."""
 _MANY = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
-"""Lists and maps: by how many bytes the number of their items is told, and how many values an item is."""
+"""Lists and maps: the number of bytes that give the number of items, and how many values an item is."""
 
 
 def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
@@ -298,7 +298,7 @@ FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-in
 
 
 def sayable(values: Iterable[Any]) -> list[Any]:
-    """Returns floats, or lists of them, as JSON says them: what is no number as text.
+    """Return floats, or lists of them, as in JSON: those that are not numbers as text.
 
     Example:
         >>> sayable([1.5, float("nan"), None, [float("-inf")]])

@@ -93,7 +93,7 @@ class RequestContext:
 
     @property
     def sender(self) -> str:
-        """Whoever asks, as what they send is held against them: a key, a token's subject, or where there is none an address."""
+        """The sender to which bodies are charged: a key, a token's subject, or an address if there is neither."""
         asks = self._admitted()
         if asks.key_id or asks.grants:
             return asks.key_id or asks.name

@@ -48,7 +48,7 @@ class Pool:
             self._check()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Returns what a thread of this pool makes of some work. Whoever stops waiting before it has begun drops it.
+        """Return the result of work done in a thread of this pool. A caller that stops waiting before it has begun drops it.
 
         Raises:
             UnavailableError: all places are taken.

@@ -42,7 +42,7 @@ KINDS: dict[str, str] = {
     "time": "The request takes too long",
     "decoder": "Too many bodies of this sender could not be decoded",
     "unauthenticated": "It is not known who asks",
-    "forbidden": "Whoever asks may not do this",
+    "forbidden": "The caller may not do this",
     "rejected": "Rows were rejected",
     "definition": "The definitions do not go with what is applied",
     "unavailable": "A store cannot be reached, or the server has too much to do",
@@ -74,7 +74,7 @@ _KINDS_OF_LIMITS = {"upload": "time", "decoded": "body", "": "time"}
 _DECODER_AGAIN = 60.0
 _LONGEST = 2_000
 _HEADERS = frozenset({"retry_after"})
-"""What of an error is told in a header."""
+"""The fields of an error that are sent in a header."""
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so

@@ -41,7 +41,7 @@ class AppState:
     Args:
         backend: the store that is served.
         limits: the server's limits.
-        observer: is told of what they do.
+        observer: receives what they do.
         pools: the threads that they work in.
     """
 

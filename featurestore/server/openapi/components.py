@@ -22,7 +22,7 @@ class Components:
     """What the document's contents are made of.
 
     Args:
-        sight: what whoever asks may see.
+        sight: what the caller may see.
         rows: how many rows a look-up or a push may have.
         questions: the services and views that have schemas of their own, ``….question`` and ``….answer``.
         examples: bodies of look-ups that can be sent as they are, by the service or view.
@@ -222,7 +222,7 @@ def _told(schema: Schema, words: str) -> Callable[[], Schema]:
 
 def _list(kind: str, name: str) -> Callable[[], Schema]:
     schema = {"type": "object", "required": [kind], "properties": {kind: {"type": "array", "items": to(name)}}}
-    return _told(schema, "Those that whoever asks may look at.")
+    return _told(schema, "Those that the caller may see.")
 
 
 def _parameter(name: str, words: str, schema: Schema) -> Schema:

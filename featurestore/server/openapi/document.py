@@ -21,10 +21,10 @@ _PROBLEM = "application/problem+json"
 _FAULTS: dict[str, str] = {
     "400": "The request cannot be read.",
     "401": "It is not known who asks.",
-    "403": "Whoever asks may not do this.",
+    "403": "The caller may not do this.",
     "404": "Nothing has that name; `suggestion` says what was perhaps meant.",
     "408": "The body did not come in time.",
-    "409": "The definitions at hand are not those that are applied.",
+    "409": "The server's definitions are not those that are applied.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
     "422": "The request is wrong; `row` and `column` say where.",
@@ -43,10 +43,10 @@ _MOST_KEPT = 32
 
 
 class OpenAPIEndpoint:
-    """Answers the document, made anew when something else is applied.
+    """Answers the document, rebuilt when something else is applied.
 
     Args:
-        parts: the store, what whoever asks may see, and the server's limits.
+        parts: the store, what the caller may see, and the server's limits.
         routes: gives the table of routes.
     """
 
@@ -99,13 +99,13 @@ def document(
     rows: int = 10_000,
     examples: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the OpenAPI document of a project.
+    """Return the OpenAPI document of a project.
 
     Args:
         catalog: what is applied.
         routes: the routes there are.
         project: the project's name.
-        sight: what of it whoever asks may see.
+        sight: what of it the caller may see.
         rows: how many rows a look-up or a push may have.
         examples: look-ups to begin with, by the service or view.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("featurestore.server")
 
 RENEW, OLDEST = 1.0, 2.0
-"""After how many seconds keys are read again, without anybody waiting; and after how many whoever asks waits for that."""
+"""After how many seconds keys are read again, without anybody waiting; and after how many the caller waits for that."""
 APART = 0.25
 """How many seconds lie between two reads at the least, whatever keys come."""
 PATIENCE = 1.0

@@ -51,7 +51,7 @@ class Resource:
 
     Args:
         kind: what the names are. Three are without names: ``catalog`` is the lists of what there is, each of which has what
-            whoever asks may look at; ``metrics`` is the server's; ``all`` is the whole project.
+                the caller may see; ``metrics`` is the server's; ``all`` is the whole project.
         names: services, views, features or sources; of features as they are written, before services are taken apart.
         project: the project.
     """
@@ -111,7 +111,7 @@ class OpenGuard:
         return self._ANYBODY
 
     def check(self, principal: Principal, action: str, resource: Resource) -> None:
-        """Lets everything pass of whoever needs no key."""
+        """Allow everything to callers that need no key."""
         if self._keyed is not None and principal is not self._ANYBODY:
             self._keyed.check(principal, action, resource)
 
@@ -156,7 +156,7 @@ class AccessGuard:
         if text.startswith("fs_"):
             return await self._by_key(text)
         if self._tokens is None:
-            raise Unauthenticated(f"That is no key, and no issuer of tokens is configured (oidc.issuer). {_HOW}.")
+            raise Unauthenticated(f"That is not a key, and no issuer of tokens is configured (oidc.issuer). {_HOW}.")
         subject, grants = await self._tokens.verify(text)
         return Principal(subject, "", grants)
 

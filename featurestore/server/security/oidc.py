@@ -191,7 +191,7 @@ class Tokens:
         """Returns the subject of a token and what its claims grant.
 
         Raises:
-            Unauthenticated: it is no token, or not one to be believed.
+            Unauthenticated: it is not a token, or not a trusted one.
             UnavailableError: the issuer's keys could not be fetched yet.
         """
         if len(token) > _LONGEST_TOKEN:
@@ -258,7 +258,7 @@ class Tokens:
 
 def _instant(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise jwt.DecodeError(f"{name} is no time")
+        raise jwt.DecodeError(f"{name} is not a time")
     return float(value)
 
 

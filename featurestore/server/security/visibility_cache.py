@@ -27,7 +27,7 @@ class VisibilityCache:
         self._seen: dict[Principal, Visibility] = {}
 
     def of(self, visit: RequestContext) -> tuple[Catalog, Visibility]:
-        """Returns the catalog, and what whoever asks sees of it."""
+        """Return the catalog, and what the caller sees of it."""
         catalog = self._backend.catalog
         if catalog is not self._catalog:
             self._catalog, self._seen = catalog, {}
@@ -41,7 +41,7 @@ class VisibilityCache:
         return catalog, found
 
     def names(self, visit: RequestContext) -> frozenset[str] | None:
-        """Returns the names that whoever asks may see, features' too; None where these are all there are."""
+        """Return the names that the caller may see, features' too; None if these are all there are."""
         sight = self.of(visit)[1]
         if sight.everything:
             return None

@@ -33,7 +33,7 @@ class AuditLog(NullTelemetry):
     """Writes who asked for what.
 
     Every line is one write to a file that is only ever added to, so the lines of several processes do not mix. A file that
-    was moved away, as log rotation does, is made anew.
+    was moved away, as log rotation does, is created again.
 
     Args:
         target: a file, or ``stderr``.
@@ -86,7 +86,7 @@ class AuditLog(NullTelemetry):
         os.write(self._file, self._encoder.encode(line) + b"\n")
 
     def _entities(self, visit: "RequestContext") -> list[str] | None:
-        """Returns the digests of whom the first rows are of, each once; None where none can be told."""
+        """Return the digests of the first rows' entities, each once; None if they cannot be determined."""
         try:
             told = {
                 self._digests.of(entity, keys): None
@@ -110,7 +110,7 @@ class AuditLog(NullTelemetry):
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
     def _follow(self) -> None:
-        """Opens the file anew where it was moved away."""
+        """Reopen the file if it was moved away."""
         assert self._path is not None, "standard error is never moved"
         now = os.fstat(self._file)
         try:

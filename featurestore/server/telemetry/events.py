@@ -9,19 +9,19 @@ if TYPE_CHECKING:
 
 
 class Telemetry(Protocol):
-    """Is told what the server did, after the answer is sent. What it raises is logged, and the request knows nothing of it."""
+    """Receives what the server did, after the answer is sent. Its errors are logged and do not affect the request."""
 
     def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
-        """Is told of every request: its route as the table writes it, the status, how long it took, and who asked for what."""
+        """Receive every request: its route as the table writes it, the status, how long it took, and who asked for what."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
-        """Is told of every online read that was answered: what was asked for ("delay_model", "weather.temp,…"), and the rows."""
+        """Receive every online read that was answered: what was asked for ("delay_model", "weather.temp,…"), and the rows."""
 
     def push(self, summary: "PushSummary") -> None:
-        """Is told of every push."""
+        """Receive every push."""
 
     def close(self) -> None:
-        """Is told that the server ends: what is not written yet is written now. It may block."""
+        """Write what is not written yet, as the server ends. It may block."""
 
     def metrics(self) -> bytes:
         """Returns what was counted, as Prometheus reads it; empty where nothing is."""

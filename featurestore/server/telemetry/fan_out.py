@@ -21,7 +21,7 @@ _log = logging.getLogger("featurestore.server")
 
 
 class Observers:
-    """Several observers, each told by itself: where one fails, that is logged, and the others are told all the same.
+    """Several observers, each called by itself: if one fails, that is logged, and the others are still called.
 
     Args:
         observers: the observers.

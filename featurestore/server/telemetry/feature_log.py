@@ -17,7 +17,7 @@ class FeatureLogging(NullTelemetry):
 
     Args:
         backend: the store that is served.
-        told: is told of a service how many rows were written, and how many dropped.
+        told: called with a service's name, how many rows were written, and how many dropped.
     """
 
     def __init__(self, backend: "Backend", told: Callable[[str, int, int], None]) -> None:
