@@ -172,7 +172,7 @@ class Streams:
         idle_seconds: float = IDLE_SECONDS,
         once: bool = False,
         stop: Event | None = None,
-        told: Callable[[StreamCounts], None] = lambda counts: None,
+        on_change: Callable[[StreamCounts], None] = lambda counts: None,
     ) -> list[StreamCounts]:
         """Push what arrives in streams into the views on them, each stream in a thread, until ``stop`` is set.
 
@@ -184,7 +184,7 @@ class Streams:
             idle_seconds: after how long what another worker was given is taken for left behind.
             once: end when nothing is left in the streams.
             stop: set to end it; what was taken by then is finished first.
-            told: called, from the threads, when the counts of a stream have changed.
+            on_change: called, from the threads, when the counts of a stream have changed.
 
         Returns:
             What was done, for each stream.
@@ -204,7 +204,7 @@ class Streams:
 
         def work(source: StreamSource, consumer: StreamConsumer) -> None:
             try:
-                self._work(source, consumer, pusher, ending, told, batch, idle_seconds, once=once)
+                self._work(source, consumer, pusher, ending, on_change, batch, idle_seconds, once=once)
             except BaseException as error:  # noqa: BLE001 - raised anew by the thread that waits
                 failed.append(error)
                 ending.set()
@@ -234,7 +234,7 @@ class Streams:
         consumer: StreamConsumer,
         pusher: Pusher,
         stop: Event,
-        told: Callable[[StreamCounts], None],
+        on_change: Callable[[StreamCounts], None],
         batch: int,
         idle_seconds: float,
         *,
@@ -244,7 +244,7 @@ class Streams:
         counts = self.counts[source.name]
         while True:
             views = ready(partial(self._views, source))
-            options = WorkerOptions(batch, told, self._patience)
+            options = WorkerOptions(batch, on_change, self._patience)
             push = partial(_push, pusher)
             worker = StreamWorker(consumer, EntryDecoder(source), views, push, counts, options)
             try:

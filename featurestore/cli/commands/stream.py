@@ -69,7 +69,7 @@ def _run(
                     told = Text.assemble((each.name, "cyan"), f": {each.topic} at {each.url} → {', '.join(views) or 'no view'}")
                     out().print(told, soft_wrap=True)
             out().print("Ctrl-C ends it", style="dim")
-        done = store.streams.run(names, batch=batch, idle_seconds=idle, once=once, stop=stop, told=teller.tell)
+        done = store.streams.run(names, batch=batch, idle_seconds=idle, once=once, stop=stop, on_change=teller.tell)
     for counts in done:
         teller.print(counts)
 
