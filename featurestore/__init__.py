@@ -1,5 +1,7 @@
 """A feature store: typed feature definitions, training frames correct to the point in time, and fast online look-up."""
 
+import opcode
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +93,13 @@ if not TYPE_CHECKING:
         if name not in _MODULES:
             from featurestore.hints import MODULE
 
-            if name in MODULE:
-                # NOTE: not an AttributeError, which ``from featurestore import sum`` replaces with a message of its own.
-                raise ImportError(f"featurestore has no {name!r}. Use {MODULE[name]}.", name=__name__)
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            hint = f" Use {MODULE[name]}." if name in MODULE else ""
+            message = f"module {__name__!r} has no attribute {name!r}.{hint}"
+            frame = sys._getframe(1)
+            # NOTE: of an AttributeError ``from featurestore import sum`` shows nothing.
+            if hint and opcode.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM":
+                raise ImportError(message, name=__name__)
+            raise AttributeError(message, name=name)
         found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return found
 

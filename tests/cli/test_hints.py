@@ -12,8 +12,16 @@ from tests.cli.conftest import Invoke
 
 @pytest.mark.parametrize("name", hints.MODULE)
 def test_the_package_says_what_a_name_is_called(name: str) -> None:
-    with pytest.raises(ImportError, match=f"featurestore has no '{name}'. Use "):
+    with pytest.raises(ImportError, match=f"module 'featurestore' has no attribute '{name}'. Use "):
         exec(f"from featurestore import {name}", {})
+
+
+@pytest.mark.parametrize("name", hints.MODULE)
+def test_such_a_name_is_not_there_as_in_any_module(name: str) -> None:
+    assert not hasattr(featurestore, name)
+    assert getattr(featurestore, name, None) is None
+    with pytest.raises(AttributeError, match="Use "):
+        getattr(featurestore, name)
 
 
 def test_other_names_are_not_there_as_in_any_module() -> None:
