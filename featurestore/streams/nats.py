@@ -162,6 +162,12 @@ class NATSConsumer(StreamAdapter):
             self._bucket = await self._js.create_key_value(bucket=f"{self._durable}_rejected", history=1)
         return self._bucket
 
+    async def names_kept(self) -> list[str]:
+        """Return the ids of the entries that are set aside, and perhaps of some that were removed."""
+        bucket = f"{self._durable}_rejected"
+        info = await self._js.stream_info(f"KV_{bucket}", subjects_filter=">")
+        return [subject.removeprefix(f"$KV.{bucket}.") for subject in info.state.subjects or {}]
+
     async def message(self, entry: Entry) -> Entry:
         """Returns an entry with its payload, which is still in the stream where it was too long for the bucket; else without."""
         if entry.fields:
@@ -332,22 +338,33 @@ class NATSShelf:
         return self._consumer.run(lambda: self._put_back(ids))
 
     async def _read(self) -> list[DeadLetter]:
-        bucket = await self._consumer.bucket()
-        kept = [unpack(name, (await bucket.get(name)).value or b"") for name in await self._names(bucket)]
+        kept = [unpack(name, value) for name, value in (await self._values()).items()]
         return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])
 
+    async def _values(self) -> dict[str, bytes]:
+        """Return what is kept, by the ids of the entries."""
+        from nats.js.errors import KeyNotFoundError
+
+        bucket = await self._consumer.bucket()
+        values = {}
+        for name in await self._names(bucket):
+            with suppress(KeyNotFoundError):  # it was removed meanwhile
+                values[name] = (await bucket.get(name)).value or b""
+        return values
+
     async def _names(self, bucket: Any) -> list[str]:
-        import nats.js.errors
+        from nats.js.errors import NoKeysError
 
         try:
             names: list[str] = await bucket.keys()
-        except nats.js.errors.NoKeysError:
-            return []
+        except NoKeysError:
+            # NOTE: the client says this also if the keys that it asked for have not reached it yet. The server knows.
+            names = await self._consumer.names_kept()
         return names
 
     async def _remove(self, ids: Sequence[str]) -> int:
         bucket = await self._consumer.bucket()
-        there = set(await self._names(bucket)).intersection(ids)
+        there = set(await self._values()).intersection(ids)
         for name in there:
             await bucket.purge(name)
         if there:
@@ -355,11 +372,10 @@ class NATSShelf:
         return len(there)
 
     async def _put_back(self, ids: Sequence[str]) -> int:
-        bucket = await self._consumer.bucket()
-        there = sorted(set(await self._names(bucket)).intersection(ids))
+        values = await self._values()
         put = 0
-        for name in there:
-            kept = unpack(name, (await bucket.get(name)).value or b"")
+        for name in sorted(set(values).intersection(ids)):
+            kept = unpack(name, values[name])
             entry = await self._consumer.message(kept.entry)
             if entry.fields and kept.reason != DAMAGED:
                 await self._consumer.add(entry.fields)

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import nats
 import pytest
+from nats.js.errors import NoKeysError
+from nats.js.kv import KeyValue
 
 from featurestore.errors import StreamError
 from featurestore.streams.base import StreamConsumer
@@ -59,6 +61,25 @@ class TestNATS(StreamContract):
         with pytest.raises(StreamError, match="nats stream add --subjects nowhere"):
             consumer.read(1, 0.01)
         consumer.close()
+
+    def test_the_shelf_is_read_where_the_client_says_too_early_that_it_is_empty(
+        self, make: Any, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It does, if the keys that it asked for reach it after the server's count of them."""
+        consumer = make()
+        self.add(topic, b"1", b"2")
+        first, second = read_all(consumer, 2)
+        for entry in (first, second):
+            consumer.set_aside(entry, "no row")
+        assert consumer.shelf.remove([second.id]) == 1
+
+        async def too_early(*_: Any, **__: Any) -> list[str]:
+            raise NoKeysError
+
+        monkeypatch.setattr(KeyValue, "keys", too_early)
+        assert [each.entry.id for each in consumer.shelf.read()] == [first.id]
+        assert consumer.shelf.remove([first.id, second.id]) == 1
+        assert consumer.shelf.read() == []
 
 
 async def purged(js: Any, topic: str, keep: int) -> None:
