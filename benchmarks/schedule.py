@@ -4,7 +4,7 @@ import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Timer
 
@@ -27,12 +27,12 @@ def lines(*, full: bool) -> Iterator[Line]:
     opened = FeatureStore(folder, project="schedule", clock=lambda: NOW)
     opened.apply(_views())
     dues, leases = ScheduleStates(opened.components.registry), Leases(opened.components.registry)
-    later = to_micros(NOW + timedelta(days=1))
+    now = to_micros(NOW)
     names = [f"{kind}view_{number}" for kind in ("", "upkeep:") for number in range(VIEWS)]
     for name in names:
         lease = leases.acquire(name, "benchmark", 30)
         assert lease is not None
-        dues.move(lease, None, ScheduleState(lease.name, later, "done", settled_at=later), release=True)
+        dues.move(lease, None, ScheduleState(lease.name, now, "done", settled_at=now), release=True)
     scheduler = opened.scheduler.create()
     database = opened.components.registry.database
 

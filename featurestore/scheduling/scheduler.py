@@ -258,7 +258,8 @@ class Scheduler:
 
     def _warn_of_the_future(self, turns: Sequence[Turn], now: int) -> None:
         """Says in the log, once, of which duties the rows were written by a clock that was ahead."""
-        ahead = {each.seen.view: each.seen.due_at - now for each in turns if each.seen and self._is_ahead(each.seen, now)}
+        latest = now + self._belief.ahead
+        ahead = {turn.seen.view: turn.seen.due_at - now for turn in turns if turn.seen is not None and turn.seen.due_at > latest}
         new = ahead.keys() - self._ahead
         if new:
             _log.warning(
@@ -267,9 +268,6 @@ class Scheduler:
                 ", ".join(sorted(new)), format_seconds(max(ahead[name] for name in new) / 1e6),
             )  # fmt: skip
         self._ahead = set(ahead)
-
-    def _is_ahead(self, seen: ScheduleState, now: int) -> bool:
-        return self._belief.past(seen.due_at, now) is None
 
     def _turn(self, duty: ScheduledTask, seen: ScheduleState | None, due: ScheduleState, blocked: "_Blocked") -> int:
         blocker = blocked.by(duty, due.due_at)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
+from typing import NamedTuple
 
 from featurestore.clock import Clock, from_micros, to_micros
 from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
@@ -35,8 +36,7 @@ class Upcoming:
     attempts: int = 0
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):  # of which a tick makes one for each task
     """What of a duty's due row is to become now.
 
     Args:
