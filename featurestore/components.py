@@ -276,8 +276,9 @@ class Components(MadeOnce):
             progress: receives its progress.
             ledger: the ledger that it writes to; the project's by default.
         """
-        from featurestore.materialization.materializer import MaterializeOptions, Materializer
+        from featurestore.materialization.materializer import Materializer
         from featurestore.materialization.progress import Silence
+        from featurestore.materialization.stores import MaterializeOptions
 
         options = MaterializeOptions(self.settings.chunk_rows, progress or Silence())
         return Materializer(self.stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)

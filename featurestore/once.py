@@ -20,6 +20,7 @@ class MadeOnce:
     def __init__(self) -> None:
         self._closed = False
         self._to_close = ExitStack()
+        self._kept: dict[str, Any] = {}
         self.after_fork()
         tell_of_forks(self)
 
@@ -36,12 +37,26 @@ class MadeOnce:
         """Return an attribute if it has been made, else None; nothing is made."""
         return self.__dict__.get(name)
 
+    def keep(self, name: str, make: Callable[[], ValueT]) -> ValueT:
+        """Return a value that is made once, as ``@once`` makes attributes, for an object that lives shorter than this one.
+
+        Raises:
+            ClosedError: this object is closed.
+        """
+        with self._making:
+            self.require_open()
+            if name not in self._kept:
+                self._kept[name] = make()
+            value: ValueT = self._kept[name]
+            return value
+
     def close(self) -> None:
         """Close the attributes that need it and drop all of them. Idempotent; using the object afterwards is a ``ClosedError``."""
         with self._making:
             self._closed = True
             for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), once)]:
                 del self.__dict__[name]
+            self._kept.clear()
             to_close = self._to_close.pop_all()
         to_close.close()
 

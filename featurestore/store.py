@@ -357,13 +357,13 @@ class FeatureStore:
         if name not in services:
             raise NotFoundError("applied feature service", name, services)
         answers = self._components.feature_log.read(self.settings.project, name)
-        bounds = [pl.lit(value=True)]
+        bounds = []
         if start is not None:
             bounds.append(pl.col("read_at") >= parse_instant(start))
         if end is not None:
             bounds.append(pl.col("read_at") < parse_instant(end))
         # Before the first answer there is no table, and so no column.
-        return answers.filter(*bounds) if len(bounds) > 1 and "read_at" in answers.collect_schema() else answers
+        return answers.filter(*bounds) if bounds and "read_at" in answers.collect_schema() else answers
 
     def sql(self, query: str) -> pl.DataFrame:
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
@@ -385,7 +385,7 @@ class FeatureStore:
         """Return the status of each view: its rows, its freshness against its target, its last and next run; print it."""
         from featurestore.maintenance.project_status import project_status
 
-        return project_status(self._components, self.scheduler.tasks())
+        return project_status(self._components, self.scheduler.shown_tasks())
 
     def close(self) -> None:
         """Close files, connections and threads. Idempotent; any other use afterwards raises ``ClosedError``."""

@@ -77,6 +77,16 @@ def test_closing_closes_what_was_made_in_reverse_order_and_nothing_is_made_any_m
             _ = each.part
 
 
+def test_what_is_kept_for_others_is_made_once_and_gone_with_its_keeper() -> None:
+    owner = Owner()
+    kept = owner.keep("x", object)
+    assert owner.keep("x", object) is kept
+    assert owner.keep("y", object) is not kept
+    owner.close()
+    with pytest.raises(ClosedError):
+        owner.keep("x", object)
+
+
 def test_all_are_closed_where_one_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     owner = Owner()
 

@@ -166,7 +166,7 @@ class StatusReport(Report[ViewStatus]):
         return [each for each in self._values if each.is_wrong]
 
     def columns(self) -> Sequence[Column[ViewStatus]]:
-        """See ``Report.columns``: those of freshness and schedules only if a view has them."""
+        """See ``Report.columns``."""
 
         def latest(status: ViewStatus) -> str:
             return status.latest.isoformat(sep=" ", timespec="seconds") if status.latest else "-"

@@ -18,35 +18,19 @@ leaves the cursor where it is, and the segments are deleted once their rows are 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from featurestore.access.redaction import discreetly
 from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.materialization.failed_attempts import noting_failures
-from featurestore.materialization.online_writer import LatestWriter
 from featurestore.materialization.per_view import each_view
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.rebuild_online import Rebuilder
 from featurestore.materialization.results import ViewSummary
-from featurestore.materialization.stores import OpenSource, RowFilter, ServedVersions, Stores
-from featurestore.materialization.view_run import UNFINISHED, ViewRun, Writers
+from featurestore.materialization.stores import MaterializeOptions, OnlineWriters, OpenSource, RowFilter, ServedVersions, Stores
+from featurestore.materialization.view_run import UNFINISHED, ViewRun
 from featurestore.offline.base import Table
-from featurestore.windows.writer import WindowWriter
-
-
-@dataclass(frozen=True)
-class MaterializeOptions:
-    """How a materializer works.
-
-    Args:
-        chunk_rows: about how many of a source's rows are held at once.
-        progress: receives the progress.
-    """
-
-    chunk_rows: int
-    progress: Progress
 
 
 class Materializer:
@@ -68,8 +52,7 @@ class Materializer:
         self._rows = rows
         self._served = served
         self._options = options
-        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust
-        self._writers = Writers(WindowWriter(*places), LatestWriter(*places))
+        self._writers = OnlineWriters.of(stores)
 
     def materialize_all(
         self,

@@ -24,9 +24,9 @@ from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.source import Source
 from featurestore.definitions.window_features import EVENT_ID, WithInputs
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
-from featurestore.materialization.online_writer import LatestWriter, Written
+from featurestore.materialization.online_writer import Written
 from featurestore.materialization.results import PushedView
-from featurestore.materialization.stores import OpenSource, Stores
+from featurestore.materialization.stores import OnlineWriters, OpenSource, Stores
 from featurestore.offline.base import Appended, Table
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
@@ -37,7 +37,6 @@ from featurestore.rows.pushed import in_source_form, without_unknown
 from featurestore.rows.total_order import EVENT
 from featurestore.rows.transform import TransformResult, shape_rows, stack_rejects
 from featurestore.windows.tiles import TileLayout
-from featurestore.windows.writer import WindowWriter
 
 _MOST_SEGMENTS = 256
 _MOST_ROWS = 500_000
@@ -87,9 +86,7 @@ class Pusher:
         self._keeper = keeper
         self._trust = stores.trust
         self._mend = mend
-        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust
-        self._windows = WindowWriter(*places)
-        self._latest = LatestWriter(*places)
+        self._windows, self._latest = OnlineWriters.of(stores)
         self._tried: dict[str, Transform] = {}
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 

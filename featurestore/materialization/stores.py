@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import polars as pl
 
@@ -12,11 +12,14 @@ from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.source import Source
 from featurestore.materialization.online_trust import Trust
+from featurestore.materialization.online_writer import LatestWriter
+from featurestore.materialization.progress import Progress
 from featurestore.offline.base import OfflineStore
 from featurestore.online.base import OnlineStore
 from featurestore.registry.ledger import Ledger
 from featurestore.rows.transform import TransformResult
 from featurestore.sources.base import SourceReader
+from featurestore.windows.writer import WindowWriter
 
 OpenSource = Callable[[Source], SourceReader]
 """Returns the reader of a source."""
@@ -41,6 +44,37 @@ class Stores:
     online: OnlineStore
     trust: Trust
     clock: Clock
+
+
+class OnlineWriters(NamedTuple):
+    """What writes online.
+
+    Args:
+        windows: writes the values of windowed views.
+        latest: writes those of other views.
+    """
+
+    windows: WindowWriter
+    latest: LatestWriter
+
+    @classmethod
+    def of(cls, stores: Stores) -> "OnlineWriters":
+        """Return those of a project."""
+        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust
+        return cls(WindowWriter(*places), LatestWriter(*places))
+
+
+@dataclass(frozen=True)
+class MaterializeOptions:
+    """How a materializer works.
+
+    Args:
+        chunk_rows: about how many of a source's rows are held at once.
+        progress: receives the progress.
+    """
+
+    chunk_rows: int
+    progress: Progress
 
 
 class RowFilter(Protocol):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import polars as pl
 
@@ -13,46 +13,20 @@ from featurestore.access.redaction import discreetly
 from featurestore.definitions.catalog import BoundView
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
 from featurestore.materialization.failed_attempts import is_to_clear, pinned, reads_nothing
-from featurestore.materialization.online_writer import LatestWriter, Written
+from featurestore.materialization.online_writer import Written
 from featurestore.materialization.per_view import OF_ONE_VIEW
-from featurestore.materialization.progress import Progress
 from featurestore.materialization.read_progress import accepted_cursor, latest_accepted, rejects
 from featurestore.materialization.results import ViewSummary
-from featurestore.materialization.stores import RowFilter, Stores
+from featurestore.materialization.stores import MaterializeOptions, OnlineWriters, RowFilter, Stores
 from featurestore.offline.base import Table
 from featurestore.offline.condition import require_runs
 from featurestore.project.row_locality import SAMPLE_ROWS, check_row_local
 from featurestore.registry.ledger import Run
 from featurestore.rows.transform import FORGOTTEN, TransformResult, shape_rows
 from featurestore.sources.base import SourceReader, Span
-from featurestore.windows.writer import WindowWriter
 
 UNFINISHED = ("running", "committed")
 """The states of a run that is not over."""
-
-
-class Writers(NamedTuple):
-    """What writes online.
-
-    Args:
-        windows: writes the values of windowed views.
-        latest: writes those of other views.
-    """
-
-    windows: WindowWriter
-    latest: LatestWriter
-
-
-class Options(Protocol):
-    """How a run works: see ``MaterializeOptions``."""
-
-    @property
-    def chunk_rows(self) -> int:
-        """About how many of the source's rows are held at once."""
-
-    @property
-    def progress(self) -> Progress:
-        """Receives the progress."""
 
 
 class ViewRun:
@@ -68,7 +42,13 @@ class ViewRun:
     """
 
     def __init__(
-        self, stores: Stores, writers: Writers, rows: RowFilter, reader: SourceReader, view: BoundView, options: Options
+        self,
+        stores: Stores,
+        writers: OnlineWriters,
+        rows: RowFilter,
+        reader: SourceReader,
+        view: BoundView,
+        options: MaterializeOptions,
     ) -> None:
         self.reader = reader
         self.table = Table.of(stores.project, view.applied)

@@ -17,7 +17,7 @@ from featurestore.scheduling.retry_policy import Belief, RetryPolicy
 from featurestore.scheduling.runner import run_scheduler
 from featurestore.scheduling.scheduler import Scheduler, SchedulerOptions, TaskResult
 from featurestore.scheduling.schedules import ScheduleTimes
-from featurestore.scheduling.tasks import run_duties, upkeep_duties
+from featurestore.scheduling.tasks import ScheduledTask, run_duties, upkeep_duties
 from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
 from featurestore.scheduling.webhook import open_webhook
 
@@ -100,7 +100,7 @@ class SchedulerApi:
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        return self.tasks().upcoming()
+        return self.shown_tasks().upcoming()
 
     def create(
         self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
@@ -126,17 +126,26 @@ class SchedulerApi:
             components.online_repair,
         )
 
-    def tasks(self) -> "UpcomingTasks":
+    def shown_tasks(self) -> UpcomingTasks:
+        """Return what is scheduled, for a look at it; what the look works out is kept for the next one."""
+        return self._components.keep("shown tasks", self.tasks)
+
+    def tasks(self) -> UpcomingTasks:
         """Return what is scheduled, and when it runs next; an object of the caller's own, that keeps what it works out."""
         components = self._components
         settings = components.settings
         history = settings.history_folder / settings.project
+
+        def scheduled() -> list[ScheduledTask]:
+            catalog = components.catalog_cache.refresh()
+            return [
+                *run_duties(catalog, self._materialize, settings.root, history),
+                *upkeep_duties(catalog, settings.maintenance.schedule, self._maintain),
+            ]
+
         return UpcomingTasks(
             ScheduleStates(components.registry),
-            lambda: [
-                *run_duties(components.catalog_cache.refresh(), self._materialize, settings.root, history),
-                *upkeep_duties(components.catalog_cache.refresh(), settings.maintenance.schedule, self._maintain),
-            ],
+            scheduled,
             ScheduleTimes(settings.schedule.timezone),
             components.clock,
             Belief.of(RetryPolicy.of(settings), settings.schedule.lease.total_seconds()),

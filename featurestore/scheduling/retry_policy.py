@@ -115,11 +115,10 @@ def take_up(name: str, seen: ScheduleState | None, fire: int, now: int, belief: 
         return ScheduleState(name, fire, "running")
     if belief.is_held(seen.held_until, now):
         return None
-    due_at = belief.past(seen.due_at, now)
-    if seen.state in OVER and due_at is not None and fire <= due_at:
-        return None
-    settled = belief.past(seen.settled_at, now)
+    due_at, settled = belief.past(seen.due_at, now), belief.past(seen.settled_at, now)
     if seen.state in OVER:
+        if due_at is not None and fire <= due_at:
+            return None
         return ScheduleState(name, fire, "running", finished_at=seen.finished_at, settled_at=settled)
     again = belief.retry(seen.next_at, now)
     if seen.state != "running" and again is not None and again > now:

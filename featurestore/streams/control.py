@@ -106,7 +106,7 @@ class DeadLetters:
         Raises: as ``list``.
         """
         with self._queue(source) as queue:
-            return queue.put_back([letter.entry.id for letter in queue.read()] if ids is None else ids)
+            return queue.put_back(_ids(queue, ids))
 
     def discard(self, source: Source | str, ids: "Sequence[str] | None" = None) -> int:
         """Delete dead letters for good; return how many there were.
@@ -118,7 +118,11 @@ class DeadLetters:
         Raises: as ``list``.
         """
         with self._queue(source) as queue:
-            return queue.remove([letter.entry.id for letter in queue.read()] if ids is None else ids)
+            return queue.remove(_ids(queue, ids))
+
+
+def _ids(queue: DeadLetterQueue, ids: Sequence[str] | None) -> Sequence[str]:
+    return [letter.entry.id for letter in queue.read()] if ids is None else ids
 
 
 class SourceChanged(Exception):  # noqa: N818 - it is no error: the worker begins anew

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -341,13 +341,14 @@ class NATSShelf:
         kept = [unpack(name, value) for name, value in (await self._values()).items()]
         return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])
 
-    async def _values(self) -> dict[str, bytes]:
-        """Return what is kept, by the ids of the entries."""
+    async def _values(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Return what is kept, by the ids of the entries; of some entries, or of all."""
         from nats.js.errors import KeyNotFoundError
 
         bucket = await self._consumer.bucket()
         values = {}
-        for name in await self._names(bucket):
+        names = await self._names(bucket)
+        for name in names if ids is None else sorted(set(names).intersection(ids)):
             with suppress(KeyNotFoundError):  # it was removed meanwhile
                 values[name] = (await bucket.get(name)).value or b""
         return values
@@ -363,23 +364,24 @@ class NATSShelf:
         return names
 
     async def _remove(self, ids: Sequence[str]) -> int:
+        return await self._purge(await self._values(ids))
+
+    async def _purge(self, names: Collection[str]) -> int:
         bucket = await self._consumer.bucket()
-        there = set(await self._values()).intersection(ids)
-        for name in there:
+        for name in names:
             await bucket.purge(name)
-        if there:
+        if names:
             await bucket.purge_deletes(olderthan=-1)
-        return len(there)
+        return len(names)
 
     async def _put_back(self, ids: Sequence[str]) -> int:
-        values = await self._values()
         put = 0
-        for name in sorted(set(values).intersection(ids)):
-            kept = unpack(name, values[name])
+        for name, value in (await self._values(ids)).items():
+            kept = unpack(name, value)
             entry = await self._consumer.message(kept.entry)
             if entry.fields and kept.reason != DAMAGED:
                 await self._consumer.add(entry.fields)
-                put += await self._remove([name])
+                put += await self._purge([name])
         return put
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
-from featurestore.errors import ConfigError, NotFoundError, RejectedRowsError
+from featurestore.errors import ClosedError, ConfigError, NotFoundError, RejectedRowsError
 from featurestore.maintenance.status import Alert, FreshnessMonitor, FreshnessTracker, StatusReport, is_late
 from featurestore.registry.leases import Leases
 from featurestore.registry.specs import SpecRegistry
@@ -339,3 +339,10 @@ def test_a_webhook_that_fails_is_logged_without_its_secret(hook: tuple[str, type
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="webhook="):
         open_webhook(url, "flights")
+
+
+def test_what_a_look_works_out_is_kept_for_the_next_one(store: FeatureStore) -> None:
+    assert store.scheduler.shown_tasks() is store.scheduler.shown_tasks()
+    store.close()
+    with pytest.raises(ClosedError):
+        store.scheduler.upcoming()

@@ -11,11 +11,11 @@ from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import ConfigError, Forbidden, Unauthenticated
+from featurestore.server.backend import Backend, backend_of
 from featurestore.server.security.api_key_cache import ApiKeyCache
 from featurestore.server.security.loopback import check_local, is_loopback
 
 if TYPE_CHECKING:
-    from featurestore.server.backend import Backend
     from featurestore.server.security.oidc import Tokens
     from featurestore.store import FeatureStore
 
@@ -215,8 +215,6 @@ def make_guard(store: "FeatureStore | Backend") -> Guard:
     Raises:
         ConfigError: the settings of the issuer are wrong.
     """
-    from featurestore.server.backend import backend_of
-
     backend = backend_of(store)
     settings = backend.settings
     admitted = admission(settings, keys=False)
@@ -238,8 +236,6 @@ def require_access(store: "FeatureStore | Backend") -> None:
     Raises:
         ConfigError: nothing is configured, and the address can be reached from elsewhere; or what is configured is wrong.
     """
-    from featurestore.server.backend import backend_of
-
     backend = backend_of(store)
     settings = backend.settings
     make_guard(backend)

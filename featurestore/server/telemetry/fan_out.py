@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from featurestore.server.backend import Backend, backend_of
 from featurestore.server.telemetry.access_log import AccessLog
 from featurestore.server.telemetry.audit import AuditLog
 from featurestore.server.telemetry.events import Telemetry
@@ -13,7 +14,6 @@ from featurestore.server.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.backend import Backend
     from featurestore.server.http.context import RequestContext
     from featurestore.store import FeatureStore
 
@@ -32,19 +32,11 @@ class Observers:
 
     def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
         """Tells each."""
-        for observer in self._observers:
-            try:
-                observer.request(route, status, seconds, visit)
-            except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
-                _told(observer, error)
+        self._each(lambda observer: observer.request(route, status, seconds, visit))
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
         """Tells each."""
-        for observer in self._observers:
-            try:
-                observer.online(selection_name, rows)
-            except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
-                _told(observer, error)
+        self._each(lambda observer: observer.online(selection_name, rows))
 
     def push(self, summary: "PushSummary") -> None:
         """Tells each."""
@@ -63,12 +55,8 @@ class Observers:
             try:
                 tell(observer)
             except Exception as error:  # noqa: BLE001 - whatever an observer does, it must not fail a request
-                _told(observer, error)
-
-
-def _told(observer: Telemetry, error: Exception) -> None:
-    # NOTE: without the error's text, which may have values.
-    _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
+                # NOTE: without the error's text, which may have values.
+                _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
 
 
 def make_observer(store: "FeatureStore | Backend") -> Telemetry:
@@ -78,8 +66,6 @@ def make_observer(store: "FeatureStore | Backend") -> Telemetry:
         ConfigError: the audit log cannot be written.
         MissingExtraError: OpenTelemetry is asked for and not installed.
     """
-    from featurestore.server.backend import backend_of
-
     backend = backend_of(store)
     settings = backend.settings
     others: list[Telemetry] = []
