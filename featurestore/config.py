@@ -545,6 +545,7 @@ def _is_json(field: FieldInfo) -> bool:
 
 def _reads(value: str | None) -> bool:
     try:
-        return value is None or json.loads(value) is not ...
+        json.loads("null" if value is None else value)
     except ValueError:
         return False
+    return True
