@@ -35,7 +35,7 @@ from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import MaterializeSummary, PushedView, PushSummary, ViewSummary
 from featurestore.materialization.runs import Runs
 from featurestore.materialization.versions import Versions
-from featurestore.offline.adapter import OfflineAdapter
+from featurestore.offline.backend import OfflineBackend
 from featurestore.online.base import OnlineAdapter
 from featurestore.plugins import Context, Plugin
 from featurestore.privacy.forget import ErasedEntry, ForgetReport
@@ -104,7 +104,7 @@ GROUPS: dict[str, list[Any]] = {
     "Administration": [Admin],
     "Plug-ins": [
         OnlineAdapter,
-        OfflineAdapter,
+        OfflineBackend,
         ReaderAdapter,
         StreamAdapter,
         EngineAdapter,
@@ -141,7 +141,7 @@ SUBCLASSED = (
     featurestore.Request,
     Aggregate,
     OnlineAdapter,
-    OfflineAdapter,
+    OfflineBackend,
     ReaderAdapter,
     StreamAdapter,
     EngineAdapter,

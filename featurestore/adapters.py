@@ -1,12 +1,10 @@
 """Adapters: the plug-in that a setting or a source calls for. Each is imported when it is needed, the built-in ones too."""
 
 import os
-from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import polars as pl
 
 from featurestore import plugins
 from featurestore.clock import Clock, utc_now
@@ -18,11 +16,9 @@ from featurestore.plugins import Context
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
-    from featurestore.offline.adapter import OfflineAdapter
-    from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, Table, Upkeep, WriteBarrier
-    from featurestore.offline.condition import Mender
+    from featurestore.locks import Locks
+    from featurestore.offline.backend import OfflineBackend
     from featurestore.online.base import OnlineAdapter, OnlineStore
-    from featurestore.registry.tombstone_secret import TombstoneSecret
     from featurestore.sources.base import SourceReader
     from featurestore.streams.base import StreamConsumer
 
@@ -67,37 +63,51 @@ def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
     return _online(settings).open(settings.online, _context(settings, clock))
 
 
-def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
+def open_offline(settings: Settings, clock: Clock, locks: "Locks") -> "OfflineBackend":
     """Return the offline store of a project's settings.
+
+    Args:
+        settings: the settings.
+        clock: returns the present.
+        locks: the project's locks.
 
     Raises:
         ConfigError: no installed package brings a store of the address's scheme.
     """
-    return _offline(settings).open(settings.offline, _context(settings, clock))
+    return _offline(settings).open(settings.offline, _context(settings, clock), locks)
 
 
-def open_feature_log(settings: Settings) -> "FeatureLog":
-    """Return where a project's settings keep what services answered."""
-    return _offline(settings).feature_log(settings.offline, _context(settings))
+def history_folder(settings: Settings) -> Path | None:
+    """Return the folder of this machine in which a project's offline store is; None if it is elsewhere."""
+    return _offline(settings).folder(settings.offline, settings.root)
 
 
 def store_folders(settings: Settings) -> dict[str, Path]:
-    """Return the folders of this machine in which stores of a project's settings are, by what they hold."""
-    try:
-        online = _online(settings).folder(settings.online, settings.root)
-    except ConfigError:
-        online = None  # there is no such store, which opening it says; the doctor goes on to tell the rest
-    return {"history": settings.history_folder} | ({} if online is None else {"online": online})
+    """Return the folders of this machine in which stores of a project's settings are, by what they hold.
+
+    A store that no installed package brings has none: opening it says so, and the doctor goes on to report the rest.
+    """
+    folders = {}
+    for name, find in (("history", history_folder), ("online", _online_folder)):
+        with suppress(ConfigError):
+            if (folder := find(settings)) is not None:
+                folders[name] = folder
+    return folders
 
 
 def own_folders(settings: Settings) -> list[Path]:
-    """Returns the folders of this machine in which only stores of a project's settings write: none of them holds anything else."""
-    history = settings.history_folder / settings.project
-    folders = [history, *(folder for name, folder in store_folders(settings).items() if name != "history")]
+    """Return the folders of this machine in which only stores of a project's settings write: none of them holds anything else."""
+    folders = store_folders(settings)
+    if "history" in folders:
+        folders["history"] /= settings.project
     scheme, _, path = settings.registry.partition(":///")
     if scheme.startswith("sqlite"):
-        folders.append((settings.root / path).parent)
-    return folders
+        folders["registry"] = (settings.root / path).parent
+    return list(folders.values())
+
+
+def _online_folder(settings: Settings) -> Path | None:
+    return _online(settings).folder(settings.online, settings.root)
 
 
 def online_address(settings: Settings) -> str:
@@ -114,38 +124,10 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
     return _online(settings).facts(settings.online)
 
 
-def open_gate(settings: Settings) -> "WriteBarrier":
-    """Returns the gate that all writes of a project pass."""
-    from featurestore.offline.write_barrier import FileWriteBarrier
-
-    return FileWriteBarrier(settings.history_folder / settings.project)
-
-
-def tombstone_secret(settings: Settings) -> "TombstoneSecret":
-    """Returns the secret of a project's tombstones, which lies beside its history."""
-    from featurestore.registry.tombstone_secret import TombstoneSecret
-
-    return TombstoneSecret(settings.history_folder / settings.project / "_tombstone_secret", settings.tombstone_secret)
-
-
-def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
-    """Return what takes entities out of the offline store of a project's settings."""
-    return _offline(settings).eraser(settings.offline, _context(settings, clock))
-
-
-def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
-    """Return what keeps the offline store of a project's settings in order."""
-    return _offline(settings).upkeep(settings.offline, _context(settings, clock))
-
-
-def open_mender(settings: Settings, clock: Clock) -> "Mender":
-    """Return what checks whether the histories of a project's settings are whole, and mends them."""
-    return _offline(settings).mender(settings.offline, _context(settings, clock))
-
-
 def kept_files(settings: Settings) -> dict[str, Path]:
     """Returns where on this machine a project's settings keep what others are not to read, by what it is."""
-    found = {"history": settings.history_folder / settings.project}
+    folder = history_folder(settings)
+    found = {} if folder is None else {"history": folder / settings.project}
     online = _online(settings).files(settings.online, settings.root)
     found |= {"online" if len(online) == 1 else f"online: {path.name}": path for path in online}
     scheme, _, path = settings.registry.partition(":///")
@@ -153,16 +135,6 @@ def kept_files(settings: Settings) -> dict[str, Path]:
         registry = settings.root / path
         found |= {"registry" + ending: registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")}
     return found
-
-
-def remove_history(settings: Settings, *, dry_run: bool) -> dict[str, int]:
-    """Delete, or count, what the offline store of a project's settings has of it; return how many files, by view."""
-    return _offline(settings).remove_project(settings.offline, _context(settings), dry_run=dry_run)
-
-
-def copy_history(settings: Settings, target: Path) -> tuple[int, int]:
-    """Copy what the offline store of a project's settings has of it; return how many files, and their bytes."""
-    return _offline(settings).copy_project(settings.offline, _context(settings), target)
 
 
 def open_engine(settings: Settings) -> "Engine":
@@ -177,13 +149,6 @@ def open_engine(settings: Settings) -> "Engine":
     return adapter.open(_context(settings))
 
 
-def run_sql(query: str, tables: "Mapping[str, Table]", store: "OfflineStore") -> pl.DataFrame:
-    """Returns the result of a SELECT in which every view's history is a table of its name."""
-    from featurestore.offline.delta.sql import query_history
-
-    return query_history(query, tables, store)
-
-
 def _online(settings: Settings) -> "type[OnlineAdapter]":
     from featurestore.online.base import OnlineAdapter
 
@@ -191,11 +156,11 @@ def _online(settings: Settings) -> "type[OnlineAdapter]":
     return adapter
 
 
-def _offline(settings: Settings) -> "type[OfflineAdapter]":
-    from featurestore.offline.adapter import OfflineAdapter
+def _offline(settings: Settings) -> "type[OfflineBackend]":
+    from featurestore.offline.backend import OfflineBackend
 
     scheme, sign, _ = settings.offline.partition("://")
-    adapter: type[OfflineAdapter] = plugins.load(plugins.OFFLINE_STORES, scheme if sign else "file", OfflineAdapter)
+    adapter: type[OfflineBackend] = plugins.load(plugins.OFFLINE_STORES, scheme if sign else "file", OfflineBackend)
     return adapter
 
 

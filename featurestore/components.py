@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.adapters import (
     open_engine,
-    open_feature_log,
-    open_gate,
-    open_mender,
     open_offline,
     open_online,
     open_source,
     open_stream,
-    open_upkeep,
     own_folders,
-    tombstone_secret,
 )
 from featurestore.clock import Clock
 from featurestore.config import Settings
@@ -29,6 +24,7 @@ from featurestore.selection.select import Selection, select
 
 if TYPE_CHECKING:
     from featurestore.engines.base import Engine
+    from featurestore.locks import Locks
     from featurestore.maintenance.check_history import HistoryChecks
     from featurestore.materialization.materializer import Materializer
     from featurestore.materialization.online_repair import OnlineRepair
@@ -36,6 +32,7 @@ if TYPE_CHECKING:
     from featurestore.materialization.progress import Progress
     from featurestore.materialization.push import Pusher
     from featurestore.materialization.stores import Stores
+    from featurestore.offline.backend import OfflineBackend
     from featurestore.offline.base import FeatureLog, OfflineStore, Table
     from featurestore.online.base import OnlineStore
     from featurestore.privacy.guarded_stores import ForgottenFilter
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
     from featurestore.registry.serving import Serving
     from featurestore.registry.specs import SpecRegistry
     from featurestore.registry.tombstones import Tombstones
+    from featurestore.registry.write_barrier import WriteBarrier
     from featurestore.retrieval.online import OnlineReader
     from featurestore.retrieval.training import TrainingReader
     from featurestore.sources.base import SourceReader
@@ -116,9 +114,25 @@ class Components(MadeOnce):
     @once
     def tombstones(self) -> "Tombstones":
         """Who is forgotten."""
+        from featurestore.registry.tombstone_secret import TombstoneSecret
         from featurestore.registry.tombstones import Tombstones
 
-        return Tombstones(self.registry, tombstone_secret(self.settings))
+        secret = TombstoneSecret(self.backend.secret(self.settings.project), self.settings.tombstone_secret)
+        return Tombstones(self.registry, secret)
+
+    @once
+    def locks(self) -> "Locks":
+        """The project's locks."""
+        from featurestore.registry.advisory_locks import project_locks
+
+        return project_locks(self.registry.database, self.settings.project)
+
+    @once
+    def write_barrier(self) -> "WriteBarrier":
+        """What all writes of rows share, and erasure has alone."""
+        from featurestore.registry.write_barrier import WriteBarrier
+
+        return WriteBarrier(self.locks)
 
     @once
     def api_keys(self) -> "Keys":
@@ -183,21 +197,26 @@ class Components(MadeOnce):
         """Keeps forgotten entities out of everything that is written or read."""
         from featurestore.privacy.guarded_stores import ForgottenFilter
 
-        return ForgottenFilter(open_gate(self.settings), lambda: self.tombstones, lambda: self.catalog_cache.refresh().revision)
+        return ForgottenFilter(self.write_barrier, lambda: self.tombstones, lambda: self.catalog_cache.refresh().revision)
+
+    @once
+    def backend(self) -> "OfflineBackend":
+        """The offline store as it is; what writes rows goes through ``offline``, which leaves out who is forgotten."""
+        return open_offline(self.settings, self.clock, self.locks)
 
     @once
     def offline(self) -> "OfflineStore":
         """The histories."""
         from featurestore.privacy.guarded_stores import GuardedOffline
 
-        return GuardedOffline(open_offline(self.settings, self.clock), self.forgotten)
+        return GuardedOffline(self.backend.history, self.forgotten)
 
     @once
     def feature_log(self) -> "FeatureLog":
         """What services answered."""
         from featurestore.privacy.guarded_stores import GuardedFeatureLog
 
-        return GuardedFeatureLog(open_feature_log(self.settings), self.forgotten)
+        return GuardedFeatureLog(self.backend.feature_log, self.forgotten)
 
     @once
     def online(self) -> "OnlineStore":
@@ -229,8 +248,8 @@ class Components(MadeOnce):
         """Checks and mends the histories."""
         from featurestore.maintenance.check_history import HistoryChecks
 
-        upkeep, mender = open_upkeep(self.settings, self.clock), open_mender(self.settings, self.clock)
-        return HistoryChecks(self.settings.project, self.ledger, mender, upkeep.tables, self.forgotten)
+        tables = self.backend.maintenance.tables
+        return HistoryChecks(self.settings.project, self.ledger, self.backend.repair, tables, self.forgotten)
 
     @closed_with_owner
     def engine(self) -> "Engine":

@@ -298,12 +298,6 @@ class Settings(_Table):
     stream: StreamSettings = Field(default=StreamSettings(), description="The stream worker.")
     maintenance: MaintenanceSettings = Field(default=MaintenanceSettings(), description="The upkeep of the stores.")
 
-    @property
-    def history_folder(self) -> Path:
-        """The folder of the history; of a history that is elsewhere, that of what this machine keeps beside it."""
-        elsewhere = "://" in self.offline and not self.offline.startswith("file://")
-        return self.root / Path(".featurestore/offline" if elsewhere else self.offline.removeprefix("file://")).expanduser()
-
     def replace(self, **changes: Any) -> "Settings":
         """Return these settings with others in their place; a mapping changes the settings of a table that it names.
 

@@ -14,6 +14,7 @@
     │   ├── UnknownSourceError      it has a source of a kind that no installed package brings
     │   ├── ConcurrentApplyError    another apply came first
     │   ├── LeaseLostError          another process has taken over what this one works on
+    │   ├── LockLostError           a lock was lost while it was needed
     │   ├── BreakingChangeError     an apply would break a service or on-demand view
     │   ├── UnprotectError          an apply would give personal features to all readers of their view
     │   └── RollbackError           there is no version to return to, or its rows are gone
@@ -277,6 +278,24 @@ class LeaseLostError(RegistryError):
         super().__init__(
             f"The lease on {name!r} is not {holder}'s any more: it was not renewed in time, or was released, and its new holder "
             "completes the work. Does this machine stand still at times, or does its clock differ from the others'?"
+        )
+
+
+class LockLostError(RegistryError):
+    """The connection that held a lock ended before the work under it did: another process may have had it meanwhile.
+
+    Args:
+        name: what was locked.
+        reason: what ended the connection.
+    """
+
+    FIELDS: ClassVar[Mapping[str, Any]] = {"name": ""}
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(
+            f"The lock {name!r} was lost while it was needed: {reason}. What was written under it may be there or not. Repeat it: "
+            "what is there already is not written twice."
         )
 
 

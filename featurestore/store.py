@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import polars as pl
 
-from featurestore.adapters import run_sql
 from featurestore.clock import Clock, parse_duration, parse_instant, utc_now
 from featurestore.components import Components
 from featurestore.config import Settings, load_settings
@@ -377,7 +376,7 @@ class FeatureStore:
         tables = {
             name: self._components.table(applied) for name, applied in self._components.catalog_cache.refresh().served.items()
         }
-        return run_sql(query, tables, self._components.offline)
+        return self._components.backend.query(query, tables)
 
     # -- state -----------------------------------------------------------------------------------------------------------
 

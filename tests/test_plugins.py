@@ -14,14 +14,11 @@ import pytest
 
 from featurestore import Entity, FeatureView, FrameSource, ParquetSource, StreamSource, count, plugins
 from featurestore.adapters import (
-    copy_history,
+    history_folder,
     open_engine,
-    open_eraser,
-    open_mender,
     open_offline,
     open_online,
     open_source,
-    open_upkeep,
     store_folders,
 )
 from featurestore.aggregates import AGGREGATES, Aggregate, Count
@@ -31,6 +28,7 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import from_json, to_json
 from featurestore.definitions.source import Source
 from featurestore.errors import ConfigError, DefinitionError, MissingExtraError, OfflineStoreError, UnknownSourceError
+from featurestore.locks import FileLocks
 from featurestore.online.base import OnlineAdapter
 
 Install = Callable[..., None]
@@ -136,7 +134,11 @@ def test_help_asks_for_no_plug_in() -> None:
             r"No online store is named 'redsi'\. Did you mean 'redis'.*Installed: lmdb",
         ),
         (open_online, {"online": "nowhere"}, r"No online store is named 'nowhere'\. Installed: lmdb"),
-        (open_offline, {"offline": "s3://bucket/x"}, r"No offline store is named 's3'\. Installed: file"),
+        (
+            lambda given, clock: open_offline(given, clock, FileLocks(given.root)),
+            {"offline": "s3://bucket/x"},
+            r"No offline store is named 's3'\. Installed: file",
+        ),
         (
             lambda given, clock: open_engine(given),
             {"engine": "locl"},
@@ -304,31 +306,39 @@ def test_the_folders_of_a_store_that_nobody_brings_are_those_of_the_others(tmp_p
 
 
 OFFLINE = """
-    from featurestore.offline.adapter import OfflineAdapter
+    from featurestore.offline.backend import OfflineBackend
 
-    class Memory(OfflineAdapter):
+    class Memory(OfflineBackend):
+        history = feature_log = maintenance = repair = None
+
+        def __init__(self, *opened):
+            self.opened = opened
+
         @classmethod
-        def open(cls, url, context):
-            return (url, context.project, context.threads)
-
-        feature_log = upkeep = mender = open
+        def open(cls, url, context, locks):
+            return cls(url, context.project, context.threads, locks)
 """
 
 
 def test_an_offline_store_of_another_package_does_what_it_can_and_says_what_it_cannot(install: Install, tmp_path: Path) -> None:
     install("memory", OFFLINE, offline_stores={"mem": "memory:Memory"})
-    given = settings(tmp_path, project="p", offline="mem://bucket", threads=3)
-    assert open_offline(given, utc_now) == ("mem://bucket", "p", 3)
-    assert given.history_folder == tmp_path / ".featurestore/offline"
-    for open_part in (open_upkeep, open_mender):
-        assert open_part(given, utc_now) == ("mem://bucket", "p", 3)
-    with pytest.raises(OfflineStoreError, match="The plug-in of the offline store 'mem' has not a way to erase entities"):
-        open_eraser(given, utc_now)
-    with pytest.raises(OfflineStoreError, match="a way to back up a project"):
-        copy_history(given, tmp_path / "copy")
+    given, locks = settings(tmp_path, project="p", offline="mem://bucket", threads=3), FileLocks(tmp_path)
+    backend = open_offline(given, utc_now, locks)
+    assert backend.opened == ("mem://bucket", "p", 3, locks)  # type: ignore[attr-defined]  # the plug-in's own
+    assert history_folder(given) is None
+    assert list(store_folders(given)) == ["online"]
+    for lacking, call in {
+        "a way to erase entities. Erase them there": lambda: backend.eraser,
+        "a way to run SQL": lambda: backend.query("select 1", {}),
+        "a way to back up a project": lambda: backend.copy_project("p", str(tmp_path / "copy")),
+        "a way to delete a project": lambda: backend.delete_project("p", dry_run=True),
+        "a place for the secret of tombstones. Give the setting 'tombstone_secret'": lambda: backend.secret("p"),
+    }.items():
+        with pytest.raises(OfflineStoreError, match=f"The offline store Memory does not have {lacking}"):
+            call()
 
 
 def test_a_folder_may_be_told_as_an_address(tmp_path: Path) -> None:
     given = settings(tmp_path, offline=f"file://{tmp_path}/lake")
-    assert given.history_folder == tmp_path / "lake"
-    open_offline(given, utc_now)
+    assert history_folder(given) == tmp_path / "lake"
+    open_offline(given, utc_now, FileLocks(tmp_path))

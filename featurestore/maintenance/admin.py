@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.adapters import copy_history, open_eraser, open_gate, open_stream, open_upkeep, remove_history
+from featurestore.adapters import open_stream
 from featurestore.components import Components
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.reference import parse_references
@@ -170,7 +170,7 @@ class Admin:
         make_folders(folder)
         # The registry first: a history may know of later runs than the registry, but the other way round rows would be lost.
         registry = self._components.registry.database.copy_to(folder / "registry.db")
-        files, size = copy_history(settings, folder / "offline")
+        files, size = self._components.backend.copy_project(settings.project, str(folder / "offline"))
         return Backup(folder, registry, files, size)
 
     def delete_project(self, *, dry_run: bool = False) -> "DeletionReport":
@@ -341,7 +341,7 @@ class Admin:
     def _removers(self) -> "Mapping[str, Remover]":
         components = self._components
         return {
-            "offline store": lambda dry_run: remove_history(components.settings, dry_run=dry_run),
+            "offline store": lambda dry_run: components.backend.delete_project(components.settings.project, dry_run=dry_run),
             "online store": lambda dry_run: {"values": None if dry_run else self._remove_online()},
             "registry": lambda dry_run: remove_project(components.registry, dry_run=dry_run),
         }
@@ -364,14 +364,14 @@ class Admin:
             if isinstance(source, StreamSource)
         }
         places = ErasablePlaces(
-            open_eraser(settings, components.clock),
+            components.backend.eraser,
             components.online,
             components.watched_online.space,
             components.feature_log,
             streams,
             Remains(components.registry),
         )
-        return Forgetter(settings.project, components.tombstones, open_gate(settings), places)
+        return Forgetter(settings.project, components.tombstones, components.write_barrier, places)
 
 
 def make_maintenance(components: Components, retention: timedelta | None = None, dry_run: bool = False) -> "Maintenance":
@@ -386,9 +386,9 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
     files, versions = settings.retention.files, settings.retention.versions
     logs = None if settings.retention.logs == "forever" else settings.retention.logs
     kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
-    tidy = open_upkeep(settings, components.clock)
     options = MaintenanceOptions(kept, dry_run)
-    return Maintenance(components.stores(), components.serving, tidy, components.feature_log, components.forgotten, options)
+    tables = components.backend.maintenance
+    return Maintenance(components.stores(), components.serving, tables, components.feature_log, components.forgotten, options)
 
 
 def _name(entity: Any) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from featurestore.access.redaction import discreetly
-from featurestore.adapters import kept_files, online_address, online_facts, store_folders
+from featurestore.adapters import history_folder, kept_files, online_address, online_facts, store_folders
 from featurestore.components import Components
-from featurestore.config import FILE_NAME
+from featurestore.config import FILE_NAME, Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.source import FrameSource, Source
 from featurestore.durable import folder_mode
@@ -52,7 +52,7 @@ class ProjectChecks:
         for name, folder in store_folders(settings).items():
             yield f"folder: {name}", partial(told_folder, name, folder, components.clock)
         yield "registry", self._registry
-        yield "access", lambda: told_access(kept_files(settings), folder_mode(settings.history_folder / settings.project))
+        yield "access", lambda: told_access(kept_files(settings), _own_mode(settings))
         yield "online store", self._online
         if (settings.root / settings.definitions).is_dir():
             loader = components.definition_loader
@@ -153,3 +153,9 @@ class ProjectChecks:
     def _look_up_sample(self, view: str, rows: list[dict[str, Any]], at: datetime) -> list[dict[str, Any]]:
         reader = self._components.online_reader
         return reader.read(reader.plan(view, self._components.select), rows, at).to_dicts()
+
+
+def _own_mode(settings: Settings) -> int:
+    """Return the mode that the project's folders have, by the settings."""
+    folder = history_folder(settings)
+    return folder_mode(settings.root if folder is None else folder / settings.project)

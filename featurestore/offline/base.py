@@ -54,14 +54,6 @@ class History(Protocol):
     """Rows of one bucket that can be read, here or on another machine: it can be pickled."""
 
     @property
-    def paths(self) -> Sequence[str]:
-        """The files, which anything that reads Parquet can open. Rows that were pushed lately are in none of them."""
-
-    @property
-    def pushed(self) -> pl.DataFrame | None:
-        """The rows that were pushed and are in the log still; None where there are none."""
-
-    @property
     def parts(self) -> int:
         """How many frames ``read`` returns; a single one is in the total order."""
 
@@ -221,20 +213,18 @@ class FeatureLog(Protocol):
         """
 
 
-class WriteBarrier(Protocol):
-    """What every write of a project passes, in all its processes, so that somebody can wait until those under way are over."""
+class SecretKeeper(Protocol):
+    """Keeps one secret of a project beside its history. Every method raises ``OfflineStoreError`` where it cannot be reached."""
 
-    def passing(self) -> AbstractContextManager[None]:
-        """Returns a context in which something is written; any number of them may be open at once. Keep it short."""
+    @property
+    def place(self) -> str:
+        """Where the secret is kept, for messages."""
 
-    def drained(self) -> AbstractContextManager[float]:
-        """Returns a context that begins once all writes that were under way are over, and in which none goes on.
+    def read(self) -> bytes | None:
+        """Return the secret; None if none is kept yet."""
 
-        It gives the moment as the files' times tell it: a file that nobody changed since was left by somebody who is gone.
-
-        Raises:
-            OfflineStoreError: a write did not end for minutes.
-        """
+    def write(self, secret: bytes) -> None:
+        """Keep a secret, where only who may read the history can read it. When it returns, the secret is on the disk."""
 
 
 @dataclass(frozen=True)
@@ -259,12 +249,16 @@ class EraseCounts:
 class Eraser(Protocol):
     """Takes entities out of everything that the offline store has of a table.
 
-    Nobody may write rows of them meanwhile (``WriteBarrier``, and the writers that check behind it). Runs and pushes of others
-    go on. Erasing again completes an interrupted erasure. With ``dry_run`` nothing is changed, and what is there is counted.
+    Nobody may write rows of them meanwhile: writers share the project's write barrier, and leave out who is forgotten behind it.
+    Runs and pushes of others go on. Erasing again completes an interrupted erasure. With ``dry_run`` nothing is changed, and what
+    is there is counted.
     """
 
+    def moment(self, project: str) -> float:
+        """Return the present, as the store's files tell it, in seconds."""
+
     def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
-        """Erases entities from what waits for a commit, the log and what is staged; to be called while the gate is drained.
+        """Erases entities from what waits for a commit, the log and what is staged; nobody may write anything meanwhile.
 
         Args:
             table: the table.
@@ -280,8 +274,7 @@ class Eraser(Protocol):
         Args:
             table: the table.
             entities: the join keys of each.
-            since: the moment that ``WriteBarrier.drained`` gave: what cannot be read and is older was left by a run that was
-                killed.
+            since: what ``moment`` gave while nobody wrote: what cannot be read and is older was left by a run that was killed.
             dry_run: count only.
         """
 

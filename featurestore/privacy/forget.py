@@ -19,13 +19,14 @@ from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.entity import Entity
 from featurestore.dtypes import python_name
 from featurestore.errors import NotFoundError, RequestError
-from featurestore.offline.base import Eraser, FeatureLog, Table, WriteBarrier
+from featurestore.offline.base import Eraser, FeatureLog, Table
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import entity_keys
 from featurestore.privacy.mentions import is_of
 from featurestore.privacy.tombstone_set import keys_as
 from featurestore.registry.error_scrub import Remains
 from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.registry.write_barrier import WriteBarrier
 from featurestore.reports import Column, Report
 from featurestore.row_codec import key_type
 from featurestore.streams.base import StreamConsumer
@@ -136,14 +137,14 @@ class Forgetter:
     Args:
         project: the project.
         tombstones: the project's tombstones.
-        gate: what all writes pass.
+        barrier: what all writes share.
         places: where entities are erased.
     """
 
-    def __init__(self, project: str, tombstones: Tombstones, gate: WriteBarrier, places: ErasablePlaces) -> None:
+    def __init__(self, project: str, tombstones: Tombstones, barrier: WriteBarrier, places: ErasablePlaces) -> None:
         self._project = project
         self._tombstones = tombstones
-        self._gate = gate
+        self._barrier = barrier
         self._places = places
 
     def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
@@ -165,16 +166,18 @@ class Forgetter:
         entities = entities_of(name, forms, given)
         if entities.is_empty():
             return ForgetReport((), name, 0, dry_run=dry_run)
-        if not dry_run:
-            self._tombstones.lay(name, entities, new_secret=new_secret)
+        change = 0 if dry_run else self._tombstones.lay(name, entities, new_secret=new_secret)
         views = [each for each in known.views if each.spec.entity.name in {form.name for form in forms}]
         found = list(self._erase(known, forms, entities, views, dry_run=dry_run))
-        if not dry_run:
-            self._tombstones.erased(forms, entities)
+        notes = []
+        if not dry_run and not self._tombstones.erased(forms, entities, change):
+            notes.append(
+                "A process that was writing lost the registry meanwhile, and may have written rows of them: forget them again."
+            )
         told = [each for each in found if each.rows]
         cleaned = self._tombstones.cleaned()
         left = [each for each in views if (each.spec.name, each.data_version) not in cleaned]
-        return ForgetReport(told, name, entities.height, dry_run=dry_run, notes=list(_not_reached(entities, left)))
+        return ForgetReport(told, name, entities.height, dry_run=dry_run, notes=[*notes, *_not_reached(entities, left)])
 
     def forms(self, name: str) -> list[Entity]:
         """Returns the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
@@ -192,7 +195,10 @@ class Forgetter:
         tables = [(Table.of(self._project, view), _as_keyed(entities, view)) for view in views]
         kept = [(table, keys) for table, keys in tables if keys is not None]
         waiting = []
-        with nullcontext(0.0) if dry_run else self._gate.drained() as since:
+        since = 0.0
+        with nullcontext() if dry_run else self._barrier.exclusive():
+            if not dry_run:
+                since = self._places.eraser.moment(self._project)
             for table, keys in kept:
                 waiting.append(self._places.eraser.erase_waiting(table, keys, dry_run=dry_run))
         for (table, keys), before in zip(kept, waiting, strict=True):

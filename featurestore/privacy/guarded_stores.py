@@ -1,9 +1,12 @@
 """Guarded stores: wrap every store that writes rows, so that rows of forgotten entities never get in.
 
-Forgetting lays tombstones first, then waits at the gate until what was being written is written, then erases. A writer passes
-the gate and looks at the tombstones behind it. So it either wrote before the erasing, which finds its rows, or knows.
+Forgetting lays tombstones first, then waits at the write barrier until what was being written is written, then erases. A writer
+passes the barrier and looks at the tombstones behind it. So it either wrote before the erasing, which finds its rows, or knows.
+A writer whose hold on the barrier was lost meanwhile looks at the tombstones again: if there are new ones, they count as not erased
+yet, which the doctor reports and forgetting again completes.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +17,7 @@ import polars as pl
 
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature_view import ViewSpec
+from featurestore.errors import LockLostError
 from featurestore.materialization.online_trust import Trust
 from featurestore.offline.base import (
     Appended,
@@ -25,26 +29,28 @@ from featurestore.offline.base import (
     Snapshot,
     Staged,
     Table,
-    WriteBarrier,
 )
 from featurestore.online.base import Entry, Epoch, OnlineStore
 from featurestore.privacy.tombstone_set import TombstoneSet, loose_keys
 from featurestore.registry.tombstones import Forms, Tombstones
+from featurestore.registry.write_barrier import WriteBarrier
 from featurestore.row_codec import decode_keys
 from featurestore.rows.transform import REASON, TransformResult
+
+_log = logging.getLogger("featurestore")
 
 
 class ForgottenFilter:
     """Tells writers who is forgotten.
 
     Args:
-        gate: the project's gate.
+        barrier: the project's write barrier.
         tombstones: gives the project's tombstones, once they are needed.
         revision: returns the project's revision, which tells whether entities may have got other names or keys.
     """
 
-    def __init__(self, gate: WriteBarrier, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
-        self._gate = gate
+    def __init__(self, barrier: WriteBarrier, tombstones: Callable[[], Tombstones], revision: Callable[[], int]) -> None:
+        self._barrier = barrier
         self._tombstones = tombstones
         self._revision = revision
         self._within = threading.local()
@@ -60,12 +66,25 @@ class ForgottenFilter:
         if known is not None:
             yield known
             return
-        with self._gate.passing():
-            self._within.graves = self._tombstones().current()
-            try:
-                yield self._within.graves
-            finally:
-                self._within.graves = None
+        seen: TombstoneSet | None = None
+        failure: BaseException | None = None
+        try:
+            with self._barrier.shared():
+                seen = self._within.graves = self._tombstones().current()
+                try:
+                    yield seen
+                except BaseException as error:
+                    failure = error
+                    raise
+                finally:
+                    self._within.graves = None
+        except LockLostError as error:
+            if seen is None:
+                raise
+            reopened = self._tombstones().reopen(seen)
+            _log.warning("%s Erasures that count as unfinished now: %d.", error, reopened)
+            if failure is not None:
+                raise failure from None
 
     def forms(self) -> Forms:
         """Returns the forms that entities have and had, as of the present definitions."""

@@ -4,12 +4,13 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import sleep
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, inspect, select
+from sqlalchemy import Connection, Engine, Table, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
@@ -51,7 +52,9 @@ class Database:
     tables = tables
 
     def __init__(self, url: str, root: Path, clock: Clock = utc_now) -> None:
-        self._engine = open_engine(url, root)
+        self._open_engine = partial(open_engine, url, root)
+        self._engines = [self._open_engine()]
+        self._engine = self._engines[0]
         self._clock = clock
         self._is_file = self._engine.dialect.name == "sqlite"
         self._lock = Lock()
@@ -60,7 +63,8 @@ class Database:
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``. The child got its parent's connections; closing them here would close the parent's."""
-        self._engine.dispose(close=False)
+        for engine in self._engines:
+            engine.dispose(close=False)
         self._lock = Lock()
 
     @contextmanager
@@ -93,7 +97,7 @@ class Database:
         if not self._is_file:
             return False
         self._ready()
-        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+        with self.translated(), self._engine.connect().execution_options(begin=None) as connection:
             source: Any = connection.connection.driver_connection
             try:
                 make_file(path)
@@ -126,10 +130,10 @@ class Database:
         """
         self._ready()
         if not self._is_file:
-            with self._translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            with self.translated(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql(f"VACUUM {tables.run.name}, {tables.due.name}")
             return
-        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+        with self.translated(), self._engine.connect().execution_options(begin=None) as connection:
             connection.exec_driver_sql("VACUUM")  # which writes all pages anew, into the write-ahead log
             for tries_left in reversed(range(_TRIES)):
                 if not connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
@@ -143,7 +147,22 @@ class Database:
 
     def close(self) -> None:
         """Close the connections. Idempotent; a later use opens them again."""
-        self._engine.dispose()
+        for engine in self._engines:
+            engine.dispose()
+
+    def another_engine(self, **options: Any) -> Engine:
+        """Return an engine with connections of its own, which end with this object's.
+
+        Args:
+            options: arguments of SQLAlchemy's ``create_engine``.
+        """
+        self._engines.append(self._open_engine(**options))
+        return self._engines[-1]
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the database, if it is one."""
+        return Path(str(self._engine.url.database)) if self._is_file else None
 
     @property
     def address(self) -> str:
@@ -153,7 +172,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
-        with self._translated(), self._engine.connect().execution_options(begin=begin) as connection, connection.begin():
+        with self.translated(), self._engine.connect().execution_options(begin=begin) as connection, connection.begin():
             yield connection
 
     def _ready(self) -> None:
@@ -164,8 +183,8 @@ class Database:
 
     def _prepare(self) -> list[Migration]:
         """Do what ``_ready`` does, and return the migrations that ran here."""
-        if self._is_file:
-            self._prepare_file(Path(str(self._engine.url.database)))
+        if self.file is not None:
+            self._prepare_file(self.file)
         with self._transaction("BEGIN") as connection:
             is_current = self._known_version(connection) == SCHEMA_VERSION
             is_whole = METADATA.tables.keys() <= set(inspect(connection).get_table_names())
@@ -201,16 +220,16 @@ class Database:
         try:
             step.run(connection)
         except SQLAlchemyError as error:
-            cause = "Other processes use its tables: stop schedulers and streams" if _busy(error) else "Remove the cause"
+            cause = "Other processes use its tables: stop schedulers and streams" if is_busy(error) else "Remove the cause"
             raise RegistryError(
                 f"The registry {self.address} could not be migrated from schema version {version} to {step.version} "
-                f"({step.summary}): {self._reason(error)}. It is at version {version} as before, with all its rows. "
+                f"({step.summary}): {self.reason(error)}. It is at version {version} as before, with all its rows. "
                 f"{cause}, then run: featurestore migrate"
             ) from error
 
     def _version(self) -> int:
         """Return the tables' version, making nothing; 0 where none are there."""
-        if self._is_file and not Path(str(self._engine.url.database)).exists():
+        if self.file is not None and not self.file.exists():
             return 0
         with self._transaction("BEGIN") as connection:
             return self._known_version(connection)
@@ -234,34 +253,35 @@ class Database:
             make_file(path)
         except OSError as error:
             raise RegistryError(f"The registry's folder {str(path.parent)!r} cannot be made: {error.strerror}.") from error
-        with self._translated(), self._engine.connect().execution_options(begin=None) as connection:
+        with self.translated(), self._engine.connect().execution_options(begin=None) as connection:
             for tries_left in reversed(range(_TRIES)):
                 try:
                     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 except OperationalError as error:
                     # NOTE: for this change of mode SQLite does not wait, whatever its timeout says.
-                    if not (_busy(error) and tries_left):
+                    if not (is_busy(error) and tries_left):
                         raise
                     sleep(BUSY_SECONDS / _TRIES)
                 else:
                     return
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """Return a context in which an error of the database becomes a ``RegistryError`` that says what to do."""
         try:
             yield
         except SQLAlchemyError as error:
             raise RegistryError(self._explain(error)) from error
 
-    def _reason(self, error: SQLAlchemyError) -> str:
-        """Return what the database said, in one line and without the password."""
+    def reason(self, error: SQLAlchemyError) -> str:
+        """Return what the database says of an error, in one line and without the password."""
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0].rstrip(".")
         password = self._engine.url.password
         return reason.replace(str(password), "***") if password else reason
 
     def _explain(self, error: SQLAlchemyError) -> str:
-        reason = self._reason(error)
-        if _busy(error):
+        reason = self.reason(error)
+        if is_busy(error):
             advice = ", or use PostgreSQL (registry=) where many write at once" if self._is_file else ""
             return (
                 f"The registry {self.address} is busy: another process has been writing to it for more than {BUSY_SECONDS} s. "
@@ -279,8 +299,8 @@ class Database:
         return f"The registry {self.address} cannot be used: {reason}. Is it one of this version of featurestore?"
 
 
-def _busy(error: SQLAlchemyError) -> bool:
-    """Tells whether the database gave up waiting for another process."""
+def is_busy(error: SQLAlchemyError) -> bool:
+    """Return whether the database gave up waiting for another process."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
     if getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
         return True

@@ -2,6 +2,8 @@
 
 from sqlalchemy import func, select
 
+from featurestore.durable import remove_folder
+from featurestore.registry.advisory_locks import lock_folder
 from featurestore.registry.audit_trail import record
 from featurestore.registry.specs import SpecRegistry
 
@@ -26,4 +28,6 @@ def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
             found[name.removeprefix("featurestore_")] = int(count or 0)
         if not dry_run:
             record(connection, registry, "teardown", rows=sum(found.values()))
+    if not dry_run and database.file is not None:
+        remove_folder(lock_folder(database.file, registry.project))
     return found

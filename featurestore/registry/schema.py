@@ -309,12 +309,13 @@ def standing_dues(project_name: str) -> Select[Any]:
     return select(project.c.revision, project.c.stamp, *told, *held).select_from(rows).where(project.c.project == project_name)
 
 
-def open_engine(url: str, root: Path) -> Engine:
+def open_engine(url: str, root: Path, **options: Any) -> Engine:
     """Returns the engine of a registry's address. It does not connect, and makes no file yet.
 
     Args:
         url: ``sqlite:///path``, whose relative path starts at ``root``, or ``postgresql+psycopg://…``.
         root: the project's folder.
+        options: more arguments of SQLAlchemy's ``create_engine``.
 
     Raises:
         ConfigError: the address is of another form.
@@ -327,6 +328,7 @@ def open_engine(url: str, root: Path) -> Engine:
             address.set(drivername="sqlite+pysqlite", database=str(path)),
             # NOTE: with an isolation level the driver begins transactions by itself, late, and never IMMEDIATE.
             connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+            **options,
         )
         event.listen(engine, "begin", _begin)
         event.listen(engine, "connect", _be_lasting)
@@ -334,9 +336,8 @@ def open_engine(url: str, root: Path) -> Engine:
     try:
         engine = create_engine(
             address.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_timeout=_CONNECT_SECONDS,
             connect_args={name: value for name, value in _PATIENCE.items() if name not in address.query},
+            **{"pool_pre_ping": True, "pool_timeout": _CONNECT_SECONDS, **options},
         )
     except ImportError as error:
         raise MissingExtraError(f"a registry at {address.render_as_string()}", "postgres") from error

@@ -3,24 +3,24 @@
 import hashlib
 import secrets
 from functools import lru_cache
-from pathlib import Path
 
-from featurestore.durable import make_folders, replace_file
-from featurestore.errors import RegistryError
+from featurestore.offline.base import SecretKeeper
 
 _SIZE = 32
 
 
 class TombstoneSecret:
-    """A secret that is given by a setting, or else is made at random and kept in a file that is its owner's alone.
+    """A secret that is given by a setting, or else is made at random and kept beside the history.
 
     Args:
-        path: the file, in a folder that all writers of the project share.
+        keeper: keeps it where all writers of the project find it.
         given: the setting; empty for none.
+
+    Every method raises ``OfflineStoreError`` where the secret cannot be read or kept.
     """
 
-    def __init__(self, path: Path, given: str = "") -> None:
-        self._path = path
+    def __init__(self, keeper: SecretKeeper, given: str = "") -> None:
+        self._keeper = keeper
         self._given = given
 
     def __repr__(self) -> str:
@@ -29,43 +29,20 @@ class TombstoneSecret:
     @property
     def place(self) -> str:
         """Where it is kept, for messages."""
-        return "the setting 'tombstone_secret'" if self._given else str(self._path)
+        return "the setting 'tombstone_secret'" if self._given else self._keeper.place
 
     def read(self, salt: bytes) -> bytes | None:
-        """Returns the secret; None where there is none yet. A salt makes a setting another secret in each project.
-
-        Raises:
-            RegistryError: its file cannot be read.
-        """
-        if self._given:
-            return _derived(self._given, salt)
-        try:
-            return bytes.fromhex(self._path.read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RegistryError(
-                f"The secret of the tombstones in {self._path} cannot be read ({type(error).__name__}). Restore the file from a "
-                "backup of the history, or let the user of this process read it."
-            ) from error
+        """Return the secret; None where there is none yet. A salt makes a setting another secret in each project."""
+        return _derived(self._given, salt) if self._given else self._keeper.read()
 
     def make(self, salt: bytes) -> bytes:
-        """Returns the secret, which is made where there is none. One process at a time may call this.
-
-        Raises:
-            RegistryError: its file cannot be written or read.
-        """
+        """Return the secret, which is made where there is none. One process at a time may call this."""
         known = self.read(salt)
         if known is not None:
             return known
-        try:
-            make_folders(self._path.parent)
-            replace_file(self._path, secrets.token_hex(_SIZE).encode())
-        except OSError as error:
-            raise RegistryError(f"The secret of the tombstones cannot be kept in {self._path}: {error.strerror}.") from error
-        made = self.read(salt)
-        assert made is not None, "it was made"
-        return made
+        secret = secrets.token_bytes(_SIZE)
+        self._keeper.write(secret)
+        return secret
 
 
 @lru_cache(maxsize=8)

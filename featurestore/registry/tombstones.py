@@ -72,8 +72,8 @@ class Tombstones:
         self._known = found
         return found
 
-    def lay(self, name: str, entities: pl.DataFrame, *, new_secret: bool = False) -> None:
-        """Lay a tombstone for each of some entities, by their join keys; replace an existing one.
+    def lay(self, name: str, entities: pl.DataFrame, *, new_secret: bool = False) -> int:
+        """Lay a tombstone for each of some entities, by their join keys; replace an existing one. Return the change's number.
 
         From the moment that this returns, ``current`` tells of them everywhere.
 
@@ -99,14 +99,44 @@ class Tombstones:
                 key = {"project": self._registry.project, "entity": name, "digest": told}
                 if not self._database.insert_new(connection, tombstone, {**key, **values}):
                     connection.execute(tombstone.update().where(self._of([name], [told])).values(values))
+        return change
 
-    def erased(self, forms: Sequence[Entity], entities: pl.DataFrame) -> None:
-        """Notes that all that there was of some entities is erased, in all forms that they have or had."""
+    def erased(self, forms: Sequence[Entity], entities: pl.DataFrame, change: int) -> bool:
+        """Note that all that there was of some entities is erased, in all forms that they have or had.
+
+        Args:
+            forms: the forms.
+            entities: the join keys of each.
+            change: the number of the change that laid their tombstones.
+
+        Returns:
+            False if a writer has said meanwhile that it may have written rows of theirs (``reopen``): erase them again.
+        """
         tombstone = self._database.tables.tombstone
         with self._database.writing() as connection:
             now = to_micros(self._registry.clock())
-            for each in self._laid(connection, forms, entities):
-                connection.execute(tombstone.update().where(each).values(erased_at=now))
+            laid = or_(*self._laid(connection, forms, entities))
+            connection.execute(tombstone.update().where(laid & (tombstone.c.change <= change)).values(erased_at=now))
+            later = select(tombstone.c.digest).where(laid & (tombstone.c.change > change) & tombstone.c.erased_at.is_(None))
+            return connection.execute(later.limit(1)).first() is None
+
+    def reopen(self, seen: TombstoneSet) -> int:
+        """Note that the tombstones laid since an instant may not have kept rows out: what was erased has to be erased again.
+
+        Args:
+            seen: who was forgotten at that instant.
+
+        Returns:
+            How many there are.
+        """
+        tombstone = self._database.tables.tombstone
+        last = seen.change[0] if seen.change else 0
+        with self._database.writing() as connection:
+            later = (tombstone.c.project == self._registry.project) & (tombstone.c.change > last) & ~tombstone.c.lifted
+            if connection.execute(select(tombstone.c.digest).where(later).limit(1)).first() is None:
+                return 0
+            values = {"erased_at": None, "change": self._next_change(connection)}
+            return connection.execute(tombstone.update().where(later).values(values)).rowcount
 
     def lift(self, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool = False) -> int:
         """Lets entities come back, whichever form they were forgotten in; returns how many of them were forgotten.

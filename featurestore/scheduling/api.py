@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+from featurestore.adapters import history_folder
 from featurestore.components import Components
 from featurestore.definitions.catalog import AppliedView
 from featurestore.maintenance.admin import make_maintenance
@@ -134,7 +135,8 @@ class SchedulerApi:
         """Return what is scheduled, and when it runs next; an object of the caller's own, that keeps what it works out."""
         components = self._components
         settings = components.settings
-        history = settings.history_folder / settings.project
+        folder = history_folder(settings)
+        history = None if folder is None else folder / settings.project
 
         def scheduled() -> list[ScheduledTask]:
             catalog = components.catalog_cache.refresh()

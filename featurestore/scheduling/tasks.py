@@ -36,14 +36,14 @@ class ScheduledTask:
     kind: Literal["run", "upkeep"] = "run"
 
 
-def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path) -> list[ScheduledTask]:
+def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path | None) -> list[ScheduledTask]:
     """Returns the runs of the views that have a schedule.
 
     Args:
         catalog: what is applied.
         work: runs a view.
         root: the project's folder.
-        histories: the folder that has the history of each view in a folder of its name.
+        histories: the folder that has the history of each view in a folder of its name; None if the histories are elsewhere.
     """
     views = {name: view for name, view in sorted(catalog.views.items()) if view.spec.schedule}
     reads = _reads(views, root, histories)
@@ -62,13 +62,14 @@ def upkeep_duties(catalog: Catalog, schedule: str, work: Work) -> list[Scheduled
     return [ScheduledTask(f"upkeep:{name}", schedule, view, work, kind="upkeep") for name, view in sorted(catalog.views.items())]
 
 
-def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path) -> dict[str, Sequence[str]]:
+def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path | None) -> dict[str, Sequence[str]]:
     """Returns for each view those in whose history its source lies."""
+    reads: dict[str, Sequence[str]] = dict.fromkeys(views, ())
+    if histories is None:
+        return reads
     base = Path(normpath(histories.absolute()))
-    reads: dict[str, Sequence[str]] = {}
     for name, view in views.items():
         source = view.spec.source
-        reads[name] = ()
         if isinstance(source, DeltaSource | ParquetSource):
             path = Path(normpath(root.absolute() / source.path.removeprefix("file://")))
             if path.is_relative_to(base) and path != base:

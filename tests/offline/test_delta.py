@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from filelock import FileLock
 
 from featurestore.errors import OfflineStoreError
+from featurestore.locks import FileLocks
 from featurestore.offline.delta.commit import CommitBuilder
 from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
@@ -105,11 +105,11 @@ class TestDeltaPushLog(DeltaLimits, PushLogContract):
         assert not list(folder.glob("*.tmp"))
         assert not list(folder.glob("*.parquet"))
 
-    def test_a_lock_that_is_held_for_ever_is_told(self, store: DeltaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_lock_that_is_held_for_ever_is_told(self, store: DeltaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("featurestore.offline.delta.push_log._PATIENCE", 0.01)
         store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
         with (
-            FileLock(store.path(PLAIN) / "_pushed" / "lock"),
+            FileLocks(tmp_path / "offline" / "_locks").exclusive(f"write {PLAIN}", 1.0),
             pytest.raises(OfflineStoreError, match="was locked for 0 seconds by another process"),
         ):
             store.log.append(PLAIN, rows(("JFK", 1, 1, 1.0)))

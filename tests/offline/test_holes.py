@@ -67,7 +67,7 @@ def again(store: FeatureStore) -> FeatureStore:
 
 
 def table(store: FeatureStore, view: str = "v") -> Path:
-    return store.settings.history_folder / "test" / view / "v1"
+    return store.settings.root / ".featurestore/offline" / "test" / view / "v1"
 
 
 def entries(store: FeatureStore) -> list[Path]:

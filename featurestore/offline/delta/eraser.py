@@ -13,19 +13,21 @@ import polars as pl
 from deltalake import DeltaTable
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import TEMPORARY, remove, replace_file, settle
+from featurestore.durable import TEMPORARY, make_folders, remove, replace_file, settle, touch
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import EraseCounts, Table
 from featurestore.offline.delta.files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.log_entries import ASIDE, LOG
 from featurestore.offline.delta.open import from_newest
-from featurestore.offline.delta.push_log import DeltaPushLog, is_segment, segment_number
+from featurestore.offline.delta.push_log import is_segment, segment_number
 from featurestore.offline.delta.table import open_state, write_change
 from featurestore.privacy.tombstone_set import among, loosely_among
 from featurestore.rows.buckets import bits_of, key_hash, node_of
 
 _ATTEMPTS = 20
+_CLOCK = "_clock"
+"""A file whose time is the present, as the file system tells it."""
 _VERSION_DIGITS = 20
 
 
@@ -39,8 +41,15 @@ class DeltaEraser:
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
         self._path = store.path
-        self._log = DeltaPushLog(store.path)
+        self._log = store.push_log
         self._clock = clock
+
+    def moment(self, project: str) -> float:
+        """See ``Eraser.moment``."""
+        folder = self._path(Table(project, "view", 1, {}, {})).parent.parent
+        with translated("write", str(folder)):
+            make_folders(folder)
+            return touch(folder / _CLOCK)
 
     def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
         """See ``Eraser.erase_waiting``."""

@@ -19,11 +19,12 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
-from filelock import FileLock
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.dtypes import dtype_from_name, dtype_name
-from featurestore.durable import file_mode, make_folders, replace_file, settle, sync_folder, write_file
+from featurestore.durable import make_folders, replace_file, settle, sync_folder, write_file
+from featurestore.errors import OfflineStoreError
+from featurestore.locks import FileLocks, Locks
 from featurestore.offline.delta.files import COMPRESSION, storage_dtype, translated
 from featurestore.offline.delta.log_entries import LOG, broken_checkpoint, entry_at, hint_of, is_whole, needed_entries, put_aside
 from featurestore.offline.delta.open import from_newest, open_delta
@@ -57,11 +58,13 @@ class DeltaFeatureLog:
     Args:
         folder: the folder of the history.
         clock: tells when a file was made.
+        locks: the locks of all who write to it; by default files in the folder.
     """
 
-    def __init__(self, folder: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, folder: Path, clock: Clock = utc_now, *, locks: Locks | None = None) -> None:
         self._folder = folder
         self._clock = clock
+        self._locks: Locks = FileLocks(folder / "_locks") if locks is None else locks
 
     def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
         """See ``FeatureLog.append``."""
@@ -72,12 +75,12 @@ class DeltaFeatureLog:
             make_folders(folder / LOG)
             _keep_schema(folder, schema)
             action = _written(folder, stored, self._now()) if rows.height else None
-            _tried(lambda: _append(folder, stored, action))
+            _tried(lambda: self._append(folder, stored, action))
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
         """See ``FeatureLog.read``."""
         with translated("read", str(self._of(project, service))):
-            parts = [_scan(folder) for folder in self._tables(project, service)]
+            parts = [self._scan(folder) for folder in self._tables(project, service)]
         found = [part for part in parts if part is not None]
         return pl.concat(found, how="diagonal_relaxed") if found else pl.LazyFrame()
 
@@ -92,7 +95,7 @@ class DeltaFeatureLog:
         with self._tidying(project, service):
             for folder in self._tables(project, service):
                 fewer += _tried(lambda at=folder: self._merged(at))  # type: ignore[misc]  # a default binds it
-                _vacuum(folder, _KEEP_HOURS, full=True)
+                self._vacuum(folder, _KEEP_HOURS, full=True)
                 write_checkpoint(folder)
         return fewer
 
@@ -102,7 +105,7 @@ class DeltaFeatureLog:
         with self._tidying(project, service):
             for folder in self._tables(project, service):
                 deleted += _tried(lambda at=folder: self._without(at, lambda rows: rows.filter(pl.col("read_at") < before)))  # type: ignore[misc]  # as above
-                _remove_dropped(folder)
+                self._remove_dropped(folder)
         return deleted
 
     def delete(self, project: str, service: str, keys: pl.DataFrame) -> int:
@@ -117,7 +120,7 @@ class DeltaFeatureLog:
                     typed = pl.concat([keys_as(keys.unique().drop_nulls(), dtypes), some_null])
                     wanted = typed.select(pl.col(name).cast(storage_dtype(schema[name])) for name in keys.columns)
                     deleted += _tried(lambda at=folder, keys=wanted: self._without(at, lambda rows: _of_keys(rows, keys)))  # type: ignore[misc]  # as above
-                    _remove_dropped(folder)
+                    self._remove_dropped(folder)
         return deleted
 
     def _without(self, folder: Path, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
@@ -129,7 +132,7 @@ class DeltaFeatureLog:
             folder: the table's.
             which: returns those of a file's rows that are to go.
         """
-        table, now = _opened(folder), self._now()
+        table, now = self._opened(folder), self._now()
         actions: list[AddAction | RemoveAction] = []
         deleted = 0
         for action in _files(table):
@@ -147,7 +150,7 @@ class DeltaFeatureLog:
 
     def _merged(self, folder: Path) -> int:
         """Merges small files into large ones, in one commit; returns by how many they are fewer."""
-        table, now = _opened(folder), self._now()
+        table, now = self._opened(folder), self._now()
         groups: list[list[dict[str, Any]]] = [[]]
         for action in _files(table):
             if sum(each["size_bytes"] for each in groups[-1]) + action["size_bytes"] > _TARGET_BYTES:
@@ -172,8 +175,62 @@ class DeltaFeatureLog:
         if not folder.is_dir():
             yield
             return
-        with translated("tidy", str(folder)), FileLock(folder / ".tidy.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
+        with translated("tidy", str(folder)), self._locked(f"tidy {project}/{service}"):
             yield
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with self._locks.exclusive(name, _WAIT_SECONDS) as taken:
+            if not taken:
+                raise OfflineStoreError(
+                    f"The feature log was locked for {_WAIT_SECONDS} seconds by another process ({name!r}). Does it hang?"
+                )
+            yield
+
+    def _append(self, folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
+        """Adds a file to a table, which is made where it is not there."""
+        if not DeltaTable.is_deltatable(str(folder)):
+            schema = Schema.from_arrow(rows.to_arrow().schema)
+            DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
+            settle(folder / LOG)
+        table = self._opened(folder)
+        if action is None:
+            return
+        # Nothing that another commit does is in its way, so Delta may try again by itself.
+        table.create_write_transaction([action], "append", table.schema(), post_commithook_properties=NO_HOOKS)
+        settle(folder / LOG)
+        if (table.version() + 1) % _CHECKPOINT_EVERY == 0:
+            with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+                write_checkpoint(folder)
+
+    def _opened(self, folder: Path) -> DeltaTable:
+        """Open a table, after putting aside what a power cut left of a commit whose call did not return.
+
+        Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
+        """
+        try:
+            return from_newest(folder, lambda table: table)
+        except DeltaError:
+            with self._locked(f"mend {folder.relative_to(self._folder)}"):
+                _mend(folder)
+            return open_delta(folder)
+
+    def _vacuum(self, folder: Path, hours: int, *, full: bool = False) -> None:
+        table = self._opened(folder)
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS, full=full)
+        settle(folder / LOG)
+
+    def _remove_dropped(self, folder: Path) -> None:
+        """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
+        self._vacuum(folder, 0)
+        self._vacuum(folder, _KEEP_HOURS, full=True)
+        sync_folder(folder)
+
+    def _scan(self, folder: Path) -> pl.LazyFrame | None:
+        files = self._opened(folder).file_uris()
+        if not files:
+            return None
+        return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())
 
     def _tables(self, project: str, service: str) -> Iterator[Path]:
         """Yields the folders of a service's tables; one that is being made at this moment is left out."""
@@ -195,23 +252,6 @@ def _tried(act: Callable[[], T]) -> T:
     return act()
 
 
-def _append(folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
-    """Adds a file to a table, which is made where it is not there."""
-    if not DeltaTable.is_deltatable(str(folder)):
-        schema = Schema.from_arrow(rows.to_arrow().schema)
-        DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
-        settle(folder / LOG)
-    table = _opened(folder)
-    if action is None:
-        return
-    # Nothing that another commit does is in its way, so Delta may try again by itself.
-    table.create_write_transaction([action], "append", table.schema(), post_commithook_properties=NO_HOOKS)
-    settle(folder / LOG)
-    if (table.version() + 1) % _CHECKPOINT_EVERY == 0:
-        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
-            write_checkpoint(folder)
-
-
 def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAction]) -> None:
     """Writes the version after the one that actions were made from."""
     if actions:
@@ -220,19 +260,6 @@ def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAct
             actions, "append", table.schema(), commit_properties=once, post_commithook_properties=NO_HOOKS
         )
         settle(folder / LOG)
-
-
-def _opened(folder: Path) -> DeltaTable:
-    """Open a table, after putting aside what a power cut left of a commit whose call did not return.
-
-    Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
-    """
-    try:
-        return from_newest(folder, lambda table: table)
-    except DeltaError:
-        with FileLock(folder / ".mend.lock", timeout=_WAIT_SECONDS, mode=file_mode(folder)):
-            _mend(folder)
-        return open_delta(folder)
 
 
 def _mend(folder: Path) -> None:
@@ -255,19 +282,6 @@ def _files(table: DeltaTable) -> Iterator[dict[str, Any]]:
 
 def _of_keys(rows: pl.LazyFrame, keys: pl.DataFrame) -> pl.LazyFrame:
     return rows.join(keys.lazy(), on=keys.columns, how="semi", nulls_equal=True)
-
-
-def _vacuum(folder: Path, hours: int, *, full: bool = False) -> None:
-    table = _opened(folder)
-    table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS, full=full)
-    settle(folder / LOG)
-
-
-def _remove_dropped(folder: Path) -> None:
-    """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
-    _vacuum(folder, 0)
-    _vacuum(folder, _KEEP_HOURS, full=True)
-    sync_folder(folder)
 
 
 def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
@@ -298,10 +312,3 @@ def _keep_schema(folder: Path, schema: str) -> None:
 def _schema(folder: Path) -> dict[str, pl.DataType]:
     told = json.loads((folder / _SCHEMA).read_text(encoding="utf-8"))
     return {name: dtype_from_name(each) for name, each in told.items()}
-
-
-def _scan(folder: Path) -> pl.LazyFrame | None:
-    files = _opened(folder).file_uris()
-    if not files:
-        return None
-    return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())

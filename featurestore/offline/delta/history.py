@@ -10,6 +10,7 @@ import polars as pl
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
+from featurestore.locks import FileLocks, Locks
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
 from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
@@ -40,16 +41,17 @@ class DeltaStore:
 
     Args:
         folder: where the tables lie.
+        locks: the locks of all who write to it; by default files in the folder.
         clock: tells the present.
         threads: how many buckets are merged at once.
     """
 
-    def __init__(self, folder: Path, *, clock: Clock = utc_now, threads: int = 2) -> None:
+    def __init__(self, folder: Path, *, locks: Locks | None = None, clock: Clock = utc_now, threads: int = 2) -> None:
         self._folder = folder
         self._clock = clock
         self._threads = threads
-        self._log = DeltaPushLog(self.path)
-        self.log: PushLog = self._log
+        self.push_log = DeltaPushLog(self.path, FileLocks(folder / "_locks") if locks is None else locks)
+        self.log: PushLog = self.push_log
 
     def path(self, table: Table) -> Path:
         """Returns the folder of a table, readable by anything that reads Delta."""
@@ -58,7 +60,7 @@ class DeltaStore:
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
         """See ``OfflineStore.snapshot``."""
         with translated("open", str(self.path(table))):
-            state, live = self._log.consistent(table)
+            state, live = self.push_log.consistent(table)
         spans = [(file.since, file.until) for file in state.files]
         rows = sum(file.rows for file in state.files)
         pushed: dict[int, pl.DataFrame] = {}
@@ -69,7 +71,7 @@ class DeltaStore:
             pushed = pushed_by_bucket(log, state.bits or 0, since, until)
         wanted = [file for file in state.files if file.overlaps(since, until)]
         # Segments that a commit took over are named until they are removed: whoever tries one again must find it told.
-        taken = [number for number in map(segment_number, self._log.names(table, 0)) if number <= state.folded]
+        taken = [number for number in map(segment_number, self.push_log.names(table, 0)) if number <= state.folded]
         return Snapshot(
             state.version,
             by_bucket(self.path(table), table, wanted, pushed, bits=state.bits),
@@ -106,16 +108,16 @@ class DeltaStore:
                     self._unstage(table, run)
                     return recorded_added(folder, run)
                 if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
-                    with self._log.held(table):
+                    with self.push_log.held(table):
                         note(state, DEFINITION, table.definitions[0])
                     continue
                 if not state.columns >= columns_of(table).keys():
-                    with self._log.held(table):
+                    with self.push_log.held(table):
                         add_columns(state, table)
                     continue
                 try:
                     # What a run takes over from the log is all of it, but for rows that came since and are others.
-                    live = self._log.live(table, state) if folded is None else {}
+                    live = self.push_log.live(table, state) if folded is None else {}
                     merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, tuple(live.values()))
                     merged = self._commit(merge, state, merge.add(self._staged(table, staged), rows), set(live), folded)
                 except FileNotFoundError:
@@ -133,14 +135,14 @@ class DeltaStore:
     def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
         """Refuse to write over missing files. A file may be gone because the table was rewritten at this moment."""
         try:
-            require_whole(state, table, after, self._log.lost(table, state.folded))
+            require_whole(state, table, after, self.push_log.lost(table, state.folded))
         except DamagedHistoryError:
             if not state.is_current():
                 return
             # A folder that is written to while it is listed may be told without a segment that is in it.
-            with self._log.held(table):
+            with self.push_log.held(table):
                 if state.is_current():
-                    require_whole(state, table, after, self._log.lost(table, state.folded))
+                    require_whole(state, table, after, self.push_log.lost(table, state.folded))
 
     def _commit(self, merge: CommitBuilder, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
         """Writes what was merged as the table's next version, less rows that were pushed while it was merged.
@@ -152,10 +154,10 @@ class DeltaStore:
         """
         table = merge.table
         for last in (False, False, True):
-            with self._log.held(table):
-                late = [] if folded is not None else [name for name in self._log.names(table, state.folded) if name not in seen]
+            with self.push_log.held(table):
+                late = [] if folded is not None else [name for name in self.push_log.names(table, state.folded) if name not in seen]
                 if late and last:
-                    merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
+                    merged = merge.leave_out(merged, list(self.push_log.frames(table, late).values()))
                 if last or not late:
                     actions = [*merged.removed, *(new.action for new in merged.added)]
                     if write_commit(state, table, merge.run, actions, folded, merged.rows):
@@ -166,15 +168,15 @@ class DeltaStore:
                     if same and write_commit(now, table, merge.run, actions, folded, merged.rows):
                         return merged
                     break
-            merged = merge.leave_out(merged, list(self._log.frames(table, late).values()))
+            merged = merge.leave_out(merged, list(self.push_log.frames(table, late).values()))
             seen.update(late)
         remove(merge.folder / new.action.path for new in merged.added)
         return None
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
-        names = self._log.named(table, [each["pushed"] for each in staged if "pushed" in each])
-        pushed = [pl.concat(self._log.frames(table, names).values()).lazy()] if names else []
+        names = self.push_log.named(table, [each["pushed"] for each in staged if "pushed" in each])
+        pushed = [pl.concat(self.push_log.frames(table, names).values()).lazy()] if names else []
         files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]
         return [*(_scan_staged(table, path) for path in files), *pushed]
 
@@ -206,7 +208,7 @@ class DeltaStore:
         """See ``OfflineStore.drop``."""
         with translated("delete", str(self.path(table))):
             remove_folder(self.path(table))
-        self._log.forget(table)
+        self.push_log.forget(table)
 
     def _now(self) -> int:
         return to_micros(self._clock()) // 1000

@@ -20,7 +20,6 @@ from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, trans
 from featurestore.offline.delta.history import DeltaStore, staged_runs
 from featurestore.offline.delta.integrity import problems_of
 from featurestore.offline.delta.log_entries import checkpoint_at, entries_of, hinted_checkpoint
-from featurestore.offline.delta.push_log import DeltaPushLog
 from featurestore.offline.delta.table import DeltaState, open_state, write_change, write_checkpoint
 
 _COMMITS = 50
@@ -39,7 +38,7 @@ class DeltaUpkeep:
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
         self._path = store.path
-        self._log = DeltaPushLog(store.path)
+        self._log = store.push_log
         self._clock = clock
 
     def tables(self, project: str) -> list[tuple[str, int]]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
-from filelock import FileLock, Timeout
 
-from featurestore.durable import TEMPORARY, file_mode, make_folders, make_mark, move, remove, settle, sync_folder, write_beside
+from featurestore.durable import TEMPORARY, make_folders, make_mark, move, remove, settle, sync_folder, write_beside
 from featurestore.errors import OfflineStoreError
+from featurestore.locks import Locks
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table
 from featurestore.offline.delta.dedup_index import DedupIndex, DedupLookup
 from featurestore.offline.delta.files import COMPRESSION, HASH, columns_of, translated, with_columns_of
@@ -35,7 +35,6 @@ _ATTEMPTS = 20
 _OPTIMISTIC = 3
 """How often a push looks at what is known before it takes the lock for the look too."""
 _PATIENCE = 60.0
-_PAUSE = 0.001
 
 
 class _Held:
@@ -63,11 +62,13 @@ class DeltaPushLog:
     """Keeps each table's log in the folder of the table.
 
     Args:
-        folder_of: tells the folder of a table.
+        folder_of: returns the folder of a table.
+        locks: the locks of all who write to the tables.
     """
 
-    def __init__(self, folder_of: Callable[[Table], Path]) -> None:
+    def __init__(self, folder_of: Callable[[Table], Path], locks: Locks) -> None:
         self._folder_of = folder_of
+        self._locks = locks
         self._tables: dict[Path, _Held] = {}
 
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
@@ -136,33 +137,18 @@ class DeltaPushLog:
     @contextmanager
     def folding(self, table: Table) -> Iterator[bool]:
         """See ``PushLog.folding``."""
-        path = self._lock_path(table, "fold")
-        lock = FileLock(path, mode=file_mode(path))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with self._locks.exclusive(f"fold {table}", 0.0) as taken:
+            yield taken
 
     @contextmanager
     def held(self, table: Table) -> Iterator[None]:
         """Keeps everyone else from appending to the log of a table, and from writing the table's next version."""
-        path = self._lock_path(table, "lock")
-        lock = FileLock(path, timeout=_PATIENCE, poll_interval=_PAUSE, mode=file_mode(path))
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise OfflineStoreError(
-                f"{table} was locked for {_PATIENCE:.0f} seconds by another process that writes to it. Does it hang?"
-            ) from error
-        try:
+        with self._locks.exclusive(f"write {table}", _PATIENCE) as taken:
+            if not taken:
+                raise OfflineStoreError(
+                    f"{table} was locked for {_PATIENCE:.0f} seconds by another process that writes to it. Does it hang?"
+                )
             yield
-        finally:
-            lock.release()
 
     def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
         """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
@@ -293,12 +279,6 @@ class DeltaPushLog:
             make_mark(folder / _mark(seq), [folder / _mark(former) for former in held.marks])
         held.segments[name] = segment
         return _appended(seq, found, {**live, name: segment})
-
-    def _lock_path(self, table: Table, name: str) -> Path:
-        folder = self._folder_of(table) / _FOLDER
-        with translated("write", str(folder)):
-            make_folders(folder)
-        return folder / name
 
     def _settle(self, table: Table, found: DedupLookup) -> None:
         """Sync what others wrote to the disk before reporting it as known: they may not have done so yet."""

@@ -34,7 +34,7 @@ from featurestore.offline.delta.log_entries import (
     recorded_rows,
     recorded_run,
 )
-from featurestore.offline.delta.push_log import DeltaPushLog, segment_number
+from featurestore.offline.delta.push_log import segment_number
 from featurestore.offline.delta.table import DEFINITION, GAVE_UP, DeltaState, create_table, note, open_state, write_commit
 from featurestore.rows.buckets import bits_for, key_hash, node_of
 from featurestore.rows.total_order import sort_history, without_known
@@ -65,7 +65,7 @@ class DeltaMender:
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
         self._path = store.path
-        self._log = DeltaPushLog(store.path)
+        self._log = store.push_log
         self._clock = clock
 
     def inspect(self, table: Table, booked: Booked) -> Condition:

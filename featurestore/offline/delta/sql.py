@@ -2,19 +2,21 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import duckdb
 import polars as pl
 
 from featurestore.errors import NotFoundError, OfflineStoreError, RequestError, did_you_mean
-from featurestore.offline.base import History, OfflineStore, Snapshot, Table
-from featurestore.offline.delta.files import columns_of, storage_dtype
+from featurestore.offline.base import Snapshot, Table
+from featurestore.offline.delta.files import DeltaFiles, columns_of, storage_dtype
+from featurestore.offline.delta.history import DeltaStore
 
 _WORD = re.compile(r"\w+")
 _ATTEMPTS = 3
 
 
-def query_history(query: str, tables: Mapping[str, Table], store: OfflineStore) -> pl.DataFrame:
+def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) -> pl.DataFrame:
     """Returns the result of a SELECT in which every view's history is a table of its name.
 
     Args:
@@ -49,7 +51,7 @@ def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Sna
         paths: list[str] = []
         try:
             for name, snapshot in snapshots.items():
-                paths += _create_view(connection, name, tables[name], list(snapshot.buckets.values()))
+                paths += _create_view(connection, name, tables[name], cast("list[DeltaFiles]", list(snapshot.buckets.values())))
         except duckdb.Error as error:
             raise OfflineStoreError(_unreadable(error)) from error
         _lock(connection, paths)
@@ -79,7 +81,7 @@ def _unreadable(error: duckdb.Error) -> str:
     return f"A file of the history, or of the query, cannot be read: {error}. Is one of the history damaged? featurestore doctor"
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[History]) -> list[str]:
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[DeltaFiles]) -> list[str]:
     """Makes a view of a history; returns the files that it reads."""
     # Buckets share what lies above them.
     paths = list(dict.fromkeys(path for history in buckets for path in history.paths))
