@@ -2,29 +2,33 @@
 
 A lock in PostgreSQL belongs to a transaction, on a connection of its own: it ends with the connection, so a process that is killed
 holds nothing, and it works through a pooler that gives each transaction another connection. It is taken and given back by one
-round trip each.
+round trip each. A holder gives a sign of life every few seconds; from one that gives none, because its machine or the network is
+gone, the server takes the lock.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
-from time import perf_counter
+from threading import Lock, Thread
+from time import perf_counter, sleep
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from featurestore.errors import LockLostError
+from featurestore.forking import tell_of_forks
 from featurestore.locks import FileLocks, Locks
 from featurestore.registry.database import Database, is_busy
 
 _FOLDER = "locks"
 _STEP_SECONDS = 5.0
 """How long one request waits: less than what makes a server count as silent."""
-_UNBOUNDED = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0"
-"""What is locked may take longer than a transaction of the registry may stand idle."""
-_KEEPALIVES = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
-"""After so many seconds the server notices that a holder's machine is gone, and gives the lock to the next."""
+_SILENT_SECONDS = 30
+"""After how long without a sign of life a holder loses its lock."""
+_PULSE_SECONDS = 8.0
+_BEGIN = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'"
 
 
 def project_locks(database: Database, project: str) -> Locks:
@@ -57,6 +61,7 @@ class AdvisoryLocks:
         self._project = project
         # NOTE: no pool of a fixed size: a thread that waits for a second lock while it holds one must not wait for a connection.
         self._engine = database.another_engine(pool_size=4, max_overflow=-1, pool_pre_ping=False, isolation_level="AUTOCOMMIT")
+        self._pulse = _Pulse(self._engine.dialect.loaded_dbapi.Error)
 
     @contextmanager
     def shared(self, name: str, wait_seconds: float) -> Iterator[bool]:
@@ -75,14 +80,18 @@ class AdvisoryLocks:
         key = int.from_bytes(blake2b(f"{self._project}/{name}".encode(), digest_size=8).digest(), "big", signed=True)
         with self._database.translated():
             connection, taken = self._taken(key, kind, wait_seconds)
+        driver: Any = connection.connection.driver_connection
         try:
+            if taken:
+                self._pulse.keep(driver)
             yield taken
         finally:
+            self._pulse.leave(driver)
             self._end(connection, name if taken else None)
 
     def _taken(self, key: int, kind: str, wait_seconds: float) -> tuple[Connection, bool]:
         """Return a connection, and whether it has the lock now. Nothing is held yet: a pooled connection that ended is replaced."""
-        connection = self._connect()
+        connection = self._engine.connect()
         try:
             return connection, _wait(connection, key, kind, wait_seconds)
         except DBAPIError as error:
@@ -92,23 +101,12 @@ class AdvisoryLocks:
         except BaseException:
             connection.close()
             raise
-        connection = self._connect()
+        connection = self._engine.connect()
         try:
             return connection, _wait(connection, key, kind, wait_seconds)
         except BaseException:
             connection.close()
             raise
-
-    def _connect(self) -> Connection:
-        connection = self._engine.connect()
-        if not connection.info.get("keeps alive"):
-            try:
-                connection.exec_driver_sql(_KEEPALIVES)
-            except BaseException:
-                connection.close()
-                raise
-            connection.info["keeps alive"] = True
-        return connection
 
     def _end(self, connection: Connection, held: str | None) -> None:
         """Give a connection back, with the lock.
@@ -148,6 +146,50 @@ def _request(key: int, kind: str, left: float) -> str:
     """Return the statements that begin a transaction with a lock. It is an error of the state 55P03 if the lock is not free."""
     if left <= 0:
         attempt = f"IF NOT pg_try_advisory_xact_lock{kind}({key}) THEN RAISE EXCEPTION USING ERRCODE = '55P03'; END IF"
-        return f"BEGIN; {_UNBOUNDED}; DO $$ BEGIN {attempt}; END $$"
+        return f"{_BEGIN}; DO $$ BEGIN {attempt}; END $$"
     step = max(1, round(min(left, _STEP_SECONDS) * 1000))
-    return f"BEGIN; {_UNBOUNDED}; SET LOCAL lock_timeout = {step}; SELECT pg_advisory_xact_lock{kind}({key})"
+    return f"{_BEGIN}; SET LOCAL lock_timeout = {step}; SELECT pg_advisory_xact_lock{kind}({key})"
+
+
+class _Pulse:
+    """Gives signs of life over the connections whose locks are held for long, in a thread that ends when none is held.
+
+    Args:
+        error: what the driver raises over a connection that has ended.
+    """
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+        self.after_fork()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """See ``Forked.after_fork``. The locks are the parent's."""
+        self._lock = Lock()
+        self._since: dict[Any, float] = {}
+        self._thread: Thread | None = None
+
+    def keep(self, driver: Any) -> None:
+        """Begin with a connection of the driver's."""
+        with self._lock:
+            self._since[driver] = perf_counter()
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="featurestore-locks", daemon=True)
+                self._thread.start()
+
+    def leave(self, driver: Any) -> None:
+        """End with a connection."""
+        with self._lock:
+            self._since.pop(driver, None)
+
+    def _run(self) -> None:
+        while True:
+            sleep(_PULSE_SECONDS)
+            with self._lock:
+                if not self._since:
+                    self._thread = None
+                    return
+                long = [driver for driver, since in self._since.items() if perf_counter() - since >= _PULSE_SECONDS]
+            for driver in long:
+                with suppress(self._error):  # the holder learns it when it gives the lock back
+                    driver.execute("SELECT 1")

@@ -16,7 +16,7 @@ import pytest
 
 from featurestore.errors import LockLostError, RegistryError
 from featurestore.locks import FileLocks, Locks
-from featurestore.registry.advisory_locks import AdvisoryLocks, project_locks
+from featurestore.registry.advisory_locks import AdvisoryLocks, _Pulse, project_locks
 from featurestore.registry.database import Database
 from featurestore.registry.write_barrier import WriteBarrier
 
@@ -164,6 +164,26 @@ def test_a_lost_connection_is_a_lost_lock(postgres_url: str, project: str, tmp_p
             assert _taken(locks, "exclusive", 1.0)
         _end_connections(postgres_url)  # those of the pool
         assert _taken(locks, "shared", 1.0)
+
+
+def test_who_gives_no_sign_of_life_loses_the_lock(
+    postgres_url: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is there still, as far as the server knows, but nobody is at the other end. Others keep theirs."""
+    monkeypatch.setattr(
+        "featurestore.registry.advisory_locks._BEGIN", "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '2s'"
+    )
+    with closing(Database(postgres_url, tmp_path)) as database:
+        monkeypatch.setattr("featurestore.registry.advisory_locks._PULSE_SECONDS", 0.2)
+        locks = AdvisoryLocks(database, project)
+        with locks.exclusive("weather", 1.0) as taken:
+            assert taken
+            sleep(4)
+        assert _taken(locks, "exclusive", 1.0)
+        monkeypatch.setattr(_Pulse, "_run", lambda pulse: None)
+        silent = AdvisoryLocks(database, project)
+        with pytest.raises(LockLostError), silent.exclusive("weather", 1.0):
+            assert _taken(locks, "exclusive", 30.0)
 
 
 def test_more_threads_wait_than_a_pool_has_connections(postgres_url: str, project: str, tmp_path: Path) -> None:
