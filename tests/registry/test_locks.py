@@ -16,7 +16,7 @@ import pytest
 
 from featurestore.errors import LockLostError, RegistryError
 from featurestore.locks import FileLocks, Locks
-from featurestore.registry.advisory_locks import AdvisoryLocks, _Pulse, project_locks
+from featurestore.registry.advisory_locks import AdvisoryLocks, project_locks
 from featurestore.registry.database import Database
 from featurestore.registry.write_barrier import WriteBarrier
 
@@ -180,7 +180,7 @@ def test_who_gives_no_sign_of_life_loses_the_lock(
             assert taken
             sleep(4)
         assert _taken(locks, "exclusive", 1.0)
-        monkeypatch.setattr(_Pulse, "_run", lambda pulse: None)
+        monkeypatch.setattr("featurestore.registry.advisory_locks._Pulse._run", lambda pulse: None)
         silent = AdvisoryLocks(database, project)
         with pytest.raises(LockLostError), silent.exclusive("weather", 1.0):
             assert _taken(locks, "exclusive", 30.0)
