@@ -246,10 +246,10 @@ def parse_cron(line: str) -> tuple[list[tuple[int, ...]], str]:
         if len(fields) not in (5, 6):
             raise ValueError(f"it has {len(fields)} fields")
         zone = check_zone(fields[5]) if len(fields) == 6 else ""
-        found = [_cron_field(text, *field) for text, field in zip(fields, _CRON_FIELDS, strict=False)]
-        if min(found[2]) > max(_MONTH_DAYS[month - 1] for month in found[3]) and "*" in (fields[2][0], fields[4][0]):
+        cron_fields = [_cron_field(text, *field) for text, field in zip(fields, _CRON_FIELDS, strict=False)]
+        if min(cron_fields[2]) > max(_MONTH_DAYS[month - 1] for month in cron_fields[3]) and "*" in (fields[2][0], fields[4][0]):
             raise ValueError("its months have no such day")
-        return found, zone
+        return cron_fields, zone
     except ValueError as error:
         raise DefinitionError(
             f"{line!r} is not a schedule: {error}. Write an interval ('15m') or a cron line of five fields ('*/5 * * * *'), after "
@@ -258,7 +258,7 @@ def parse_cron(line: str) -> tuple[list[tuple[int, ...]], str]:
 
 
 def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[str, int]) -> tuple[int, ...]:
-    found: set[int] = set()
+    values: set[int] = set()
     for item in text.lower().split(","):
         match = _CRON_ITEM.fullmatch(item)
         if match is None:
@@ -275,8 +275,8 @@ def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[st
             end = 7  # sat-sun
         if not (lowest <= begin <= end <= highest and step != "0"):
             raise ValueError(f"{item!r} is not a valid {field}: it must be {lowest} to {highest}")
-        found.update(range(begin, end + 1, int(step or 1)))
-    return tuple(sorted({each % 7 for each in found} if field == "weekday" else found))
+        values.update(range(begin, end + 1, int(step or 1)))
+    return tuple(sorted({value % 7 for value in values} if field == "weekday" else values))
 
 
 def check_zone(name: str) -> str:

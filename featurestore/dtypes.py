@@ -107,7 +107,7 @@ def read_annotation(annotation: Any) -> tuple[pl.DataType, bool]:
             "Remove `from __future__ import annotations` (or the quotes) from the module that defines features."
         )
     if get_origin(annotation) in (Union, types.UnionType):
-        members = [each for each in get_args(annotation) if each is not types.NoneType]
+        members = [member for member in get_args(annotation) if member is not types.NoneType]
         if len(members) != 1:
             raise DefinitionError(f"{annotation} names several types; a column has one (and may add `| None`).")
         return read_annotation(members[0])[0], True
@@ -145,7 +145,7 @@ def dtype_name(dtype: pl.DataType) -> str:
 _PARAMETRIC: dict[str, Callable[[str], pl.DataType]] = {
     "Array": lambda inside: pl.Array(dtype_from_name(inside.rpartition(",")[0]), int(inside.rpartition(",")[2])),
     "List": lambda inside: pl.List(dtype_from_name(inside)),
-    "Decimal": lambda inside: pl.Decimal(*(int(each) for each in inside.split(","))),
+    "Decimal": lambda inside: pl.Decimal(*(int(number) for number in inside.split(","))),
 }
 
 
@@ -197,7 +197,7 @@ def python_type(dtype: pl.DataType) -> Any:
     return dtype.to_python()
 
 
-def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
+def fits(actual: pl.DataType, wanted: pl.DataType) -> bool:
     """Tells whether values of one dtype can be values of another, each to be checked by itself where that narrows.
 
     Numbers fit numbers (a value that does not is a rejected row, S19), times fit times, text fits text; nothing turns
@@ -207,19 +207,19 @@ def fits(found: pl.DataType, wanted: pl.DataType) -> bool:
         >>> fits(pl.Int64(), pl.Int32()), fits(pl.String(), pl.Float64())
         (True, False)
     """
-    if found == wanted or isinstance(found, pl.Null):
+    if actual == wanted or isinstance(actual, pl.Null):
         return True
-    if isinstance(wanted, pl.Array) and isinstance(found, pl.Array) and found.size != wanted.size:
+    if isinstance(wanted, pl.Array) and isinstance(actual, pl.Array) and actual.size != wanted.size:
         return False
     if isinstance(wanted, (pl.List, pl.Array)):
-        return isinstance(found, (pl.List, pl.Array)) and fits(inner_dtype(found), inner_dtype(wanted))
+        return isinstance(actual, (pl.List, pl.Array)) and fits(inner_dtype(actual), inner_dtype(wanted))
     if isinstance(wanted, pl.Datetime):
-        return isinstance(found, (pl.Datetime, pl.Date))
+        return isinstance(actual, (pl.Datetime, pl.Date))
     if isinstance(wanted, pl.String):
-        return isinstance(found, (pl.Categorical, pl.Enum))
+        return isinstance(actual, (pl.Categorical, pl.Enum))
     if isinstance(wanted, pl.Duration):
-        return isinstance(found, pl.Duration)
-    return found.is_numeric() and wanted.is_numeric()
+        return isinstance(actual, pl.Duration)
+    return actual.is_numeric() and wanted.is_numeric()
 
 
 def inner_dtype(dtype: pl.List | pl.Array) -> pl.DataType:

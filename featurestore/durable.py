@@ -63,16 +63,16 @@ def make_folders(folder: Path, *, private: bool = True) -> None:
     while not above.is_dir():
         missing.append(above)
         above = above.parent
-    for each in reversed(missing):
+    for missing_folder in reversed(missing):
         try:
-            each.mkdir(mode=0o700 if private else 0o777)
+            missing_folder.mkdir(mode=0o700 if private else 0o777)
         except FileExistsError:
-            if not each.is_dir():
+            if not missing_folder.is_dir():
                 raise
         else:
-            if private and _is_shared(each):
-                each.chmod(folder_mode(each) | (each.stat().st_mode & stat.S_ISGID))
-        sync_folder(each.parent)
+            if private and _is_shared(missing_folder):
+                missing_folder.chmod(folder_mode(missing_folder) | (missing_folder.stat().st_mode & stat.S_ISGID))
+        sync_folder(missing_folder.parent)
 
 
 def write_file(path: Path, content: Content, *, private: bool = True) -> None:
@@ -176,8 +176,8 @@ def make_file(path: Path) -> None:
 def make_mark(path: Path, former: Iterable[Path]) -> None:
     """Makes an empty file whose name says something, in place of former ones; it need not outlast a power cut."""
     os.close(open_lock(path))
-    for each in former:
-        each.unlink(missing_ok=True)
+    for former_mark in former:
+        former_mark.unlink(missing_ok=True)
 
 
 def touch(path: Path) -> float:
@@ -194,10 +194,10 @@ def settle(folder: Path) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [(Path(entry.path), entry.stat()) for entry in entries if entry.is_file(follow_symlinks=False)]
+            files = [(Path(entry.path), entry.stat()) for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return
-    for path, seen in found:
+    for path, seen in files:
         wanted = file_mode(path)
         state = seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_size
         if stat.S_IMODE(seen.st_mode) == wanted and state in _settled:

@@ -61,14 +61,14 @@ class FeatureStoreError(Exception):
         return _as_it_was, (type(self), self.args, dict(vars(self)))
 
     @classmethod
-    def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
+    def from_wire(cls, message: str, fields: Mapping[str, Any]) -> "FeatureStoreError":
         """Return an error raised elsewhere, from its message and the result of ``to_wire`` there, if that is known.
 
         Example:
             >>> NotFoundError.from_wire("No feature view is named 'wether'.", {"name": "wether"}).name
             'wether'
         """
-        return _as_it_was(cls, (message,), {name: told.get(name, unknown) for name, unknown in cls.FIELDS.items()})
+        return _as_it_was(cls, (message,), {name: fields.get(name, unknown) for name, unknown in cls.FIELDS.items()})
 
 
 def _as_it_was(kind: type[FeatureStoreError], args: tuple[Any, ...], fields: Mapping[str, Any]) -> FeatureStoreError:
@@ -131,11 +131,11 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
         return super().to_wire() | {"faults": [fault.to_wire() for fault in self.faults]}
 
     @classmethod
-    def from_wire(cls, message: str, told: Mapping[str, Any]) -> "FeatureStoreError":
+    def from_wire(cls, message: str, fields: Mapping[str, Any]) -> "FeatureStoreError":
         """Returns the error with its faults."""
-        error = super().from_wire(message, told)
-        faults = told.get("faults", ())
-        error.faults = tuple(DefinitionError(each.get("problem", ""), each.get("place", "")) for each in faults)  # type: ignore[attr-defined]  # of this class
+        error = super().from_wire(message, fields)
+        faults = fields.get("faults", ())
+        error.faults = tuple(DefinitionError(fault.get("problem", ""), fault.get("place", "")) for fault in faults)  # type: ignore[attr-defined]  # of this class
         return error
 
 
@@ -364,10 +364,10 @@ class RejectedRowsError(MaterializeError):
 
     def __init__(self, view: str, reasons: dict[str, int], kept: str) -> None:
         self.reasons = reasons
-        told = "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
+        shown_reasons = "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
         super().__init__(
-            f'{sum(reasons.values())} rows of {view!r} were rejected ({told}) and the view says on_reject="fail", so nothing was '
-            f'written. The rows are kept in {kept}: mend the source, or drop on_reject="fail" to go on without them.'
+            f'{sum(reasons.values())} rows of {view!r} were rejected ({shown_reasons}) and the view says on_reject="fail", so '
+            f'nothing was written. The rows are kept in {kept}: mend the source, or drop on_reject="fail" to go on without them.'
         )
 
 

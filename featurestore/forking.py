@@ -19,18 +19,18 @@ class Forked(Protocol):
 _LIVING: "weakref.WeakSet[Forked]" = weakref.WeakSet()
 
 
-def tell_of_forks(owner: Forked) -> None:
+def notify_of_forks(owner: Forked) -> None:
     """Has ``owner.after_fork()`` called in each child that this process forks, as long as the owner lives."""
     _LIVING.add(owner)
 
 
-def _tell() -> None:
+def _notify() -> None:
     for owner in list(_LIVING):
         owner.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_tell)
+    os.register_at_fork(after_in_child=_notify)
 
 
 _first_users: dict[str, int] = {}

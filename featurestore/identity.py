@@ -93,13 +93,13 @@ def same_values(frame: pl.DataFrame, columns: Iterable[str], like: pl.DataFrame 
     changed = []
     for name in columns:
         texts = frame[name]
-        made = _with_plain_texts(texts) if texts.str.contains(_BEGINS).any() else texts
+        marked = _with_plain_texts(texts) if texts.str.contains(_BEGINS).any() else texts
         if _have(texts, _A_NUMBER) or (like is not None and _have(like[name], _A_NUMBER)):
-            made = _marked(made)
+            marked = _marked(marked)
         if name == IDS and (_have(texts, _A_TIME) or (like is not None and _have(like[name], _A_TIME))):
-            made = _with_zones(made)
-        if made is not texts and not made.equals(texts):
-            changed.append(made)
+            marked = _with_zones(marked)
+        if marked is not texts and not marked.equals(texts):
+            changed.append(marked)
     return frame.with_columns(changed) if changed else frame
 
 
@@ -112,8 +112,8 @@ def _with_zones(texts: pl.Series) -> pl.Series:
     text = pl.col(texts.name)
     whole = pl.when(text.str.contains(" ", literal=True)).then(text).otherwise(pl.concat_str(text, pl.lit(" 00:00:00.000000")))
     with_zone = pl.concat_str(whole, pl.lit("+00:00"))
-    made = pl.when(text.str.contains(_FORMER_TIME)).then(with_zone).otherwise(text)
-    return texts.to_frame().select(made.alias(texts.name)).to_series()
+    zoned = pl.when(text.str.contains(_FORMER_TIME)).then(with_zone).otherwise(text)
+    return texts.to_frame().select(zoned.alias(texts.name)).to_series()
 
 
 def distinct_values(values: Sequence[str]) -> int:
@@ -149,8 +149,8 @@ def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
         >>> len({frame.select(row_hash(frame.schema)).item() for frame in rows})
         1
     """
-    told = {name: dtype for name, dtype in schema.items() if dtype not in (pl.Null, pl.Object)}
-    parts = [_value_hash(pl.col(name), dtype, name).fill_null(0) for name, dtype in told.items()]
+    hashed = {name: dtype for name, dtype in schema.items() if dtype not in (pl.Null, pl.Object)}
+    parts = [_value_hash(pl.col(name), dtype, name).fill_null(0) for name, dtype in hashed.items()]
     total = parts[0] if parts else pl.lit(0, pl.UInt64)
     for part in parts[1:]:
         total = total + part
@@ -171,8 +171,8 @@ def _value_hash(column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
             if _dtype_of(field) != pl.Null
         ]
         total = pl.lit(0, pl.UInt64)
-        for each in fields:
-            total = total + each
+        for field_hash in fields:
+            total = total + field_hash
         return pl.when(column.is_not_null()).then(_hashed(total.cast(pl.String), name, "struct"))
     if isinstance(dtype, (pl.Null, pl.Object)):
         return pl.lit(None, pl.UInt64)

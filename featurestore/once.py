@@ -6,7 +6,7 @@ from threading import RLock
 from typing import Any, Generic, TypeVar, overload
 
 from featurestore.errors import ClosedError
-from featurestore.forking import tell_of_forks
+from featurestore.forking import notify_of_forks
 
 ValueT = TypeVar("ValueT")
 
@@ -22,7 +22,7 @@ class MadeOnce:
         self._to_close = ExitStack()
         self._kept: dict[str, Any] = {}
         self.after_fork()
-        tell_of_forks(self)
+        notify_of_forks(self)
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``."""
@@ -92,9 +92,9 @@ class once(Generic[ValueT]):  # noqa: N801 - a decorator, as functools.cached_pr
         with owner._making:
             owner.require_open()
             if self._name not in owner.__dict__:
-                owner.__dict__[self._name] = made = self._make(owner)
+                owner.__dict__[self._name] = value_made = self._make(owner)
                 if self._closes:
-                    owner._to_close.callback(made.close)  # type: ignore[attr-defined]  # as the decorator says
+                    owner._to_close.callback(value_made.close)  # type: ignore[attr-defined]  # as the decorator says
             value: ValueT = owner.__dict__[self._name]
             return value
 

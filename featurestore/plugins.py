@@ -178,13 +178,13 @@ def _entry_points() -> "tuple[EntryPoint, ...]":
     from importlib.metadata import entry_points  # NOTE: takes longer to import than most of what is imported with this module
 
     everything = entry_points()
-    found = tuple(entry for group in GROUPS for entry in everything.select(group=group.name))
-    if {group.name for group in GROUPS} - {entry.group for entry in found if entry.dist is not None and entry.dist.name == _OURS}:
+    ours = tuple(entry for group in GROUPS for entry in everything.select(group=group.name))
+    if {group.name for group in GROUPS} - {entry.group for entry in ours if entry.dist is not None and entry.dist.name == _OURS}:
         raise ConfigError(
             "The entry points of featurestore's own adapters are not installed: the installed metadata is older than the code, or "
             "there is none. Install featurestore again; in a checkout: pip install -e ."
         )
-    return found
+    return ours
 
 
 @cache

@@ -257,7 +257,7 @@ def to_python(dtype: pl.DataType) -> Callable[[Any], Any] | None:
         return shortest_of
     if isinstance(dtype, (pl.List, pl.Array)):
         inner = to_python(inner_dtype(dtype))
-        return None if inner is None else lambda value: [None if each is None else inner(each) for each in value]
+        return None if inner is None else lambda value: [None if item is None else inner(item) for item in value]
     return _TO_PYTHON.get(dtype.base_type())
 
 
@@ -363,7 +363,7 @@ def decode_keys(encoded: Sequence[bytes], keys: Mapping[str, pl.DataType]) -> pl
         >>> decode_keys([b"*"], {"user_id": pl.Int64()}).rows()
         [(42,)]
     """
-    rows: list[list[Any]] = [_decode(_ARRAY32 + len(keys).to_bytes(4, "big") + each) for each in encoded]
+    rows: list[list[Any]] = [_decode(_ARRAY32 + len(keys).to_bytes(4, "big") + encoded_key) for encoded_key in encoded]
     columns = list(zip(*rows, strict=True)) or [()] * len(keys)
     return pl.DataFrame([to_series(key, values, dtype) for (key, dtype), values in zip(keys.items(), columns, strict=True)])
 

@@ -27,13 +27,13 @@ def shortage_of(error: BaseException) -> Exception | None:
         True
     """
     seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        lack = _lack(found)
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        lack = _lack(cause)
         if lack is not None:
             return lack
-        found = found.__cause__
+        cause = cause.__cause__
     return None
 
 

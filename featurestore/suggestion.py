@@ -20,11 +20,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(islice(known, MOST_NAMES)))
     if not names:
         return "There are none yet."
-    names = [each for each in names if len(each) <= _LONGEST_NAME] or ["…"]
+    names = [candidate for candidate in names if len(candidate) <= _LONGEST_NAME] or ["…"]
     near = nearest(name, names)
     if near:
-        return f"Did you mean {' or '.join(repr(each) for each in near)}?"
-    shown = ", ".join(repr(each) for each in names[:10])
+        return f"Did you mean {' or '.join(repr(candidate) for candidate in near)}?"
+    shown = ", ".join(repr(candidate) for candidate in names[:10])
     return f"There is {shown}{' …' if len(names) > 10 else ''}."
 
 
@@ -35,5 +35,5 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
         >>> nearest("wether", ["weather", "planes"])
         ['weather']
     """
-    names = [each for each in islice(known, MOST_NAMES) if len(each) <= _LONGEST_NAME]
+    names = [candidate for candidate in islice(known, MOST_NAMES) if len(candidate) <= _LONGEST_NAME]
     return get_close_matches(name, names, n=3, cutoff=0.6) if len(name) <= _LONGEST_NAME else []

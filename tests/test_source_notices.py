@@ -69,11 +69,11 @@ def test_the_doctor_tells_of_corrections_and_of_rows_taken_away(store: FeatureSt
         [summary] = store.materialize()
         assert any("took away or changed rows" in notice for notice in summary.notices)
         told = {each.check: each for each in store.admin.doctor()}
-        assert "version 1 of its Delta table" in told["source of values"].told
+        assert "version 1 of its Delta table" in told["source of values"].message
         assert told["corrections: values"].state == "warning"
-        assert "1 keys have several rows of one instant" in told["corrections: values"].told
+        assert "1 keys have several rows of one instant" in told["corrections: values"].message
         [status] = store.status()
-        assert status.notices == (told["source of values"].told,)
+        assert status.notices == (told["source of values"].message,)
         assert f"    ! {status.notices[0]}" in repr(store.status())
         store.materialize()
         assert [each.notices for each in store.status()] == [status.notices], "it is told as long as the doctor tells it"
@@ -138,7 +138,7 @@ def test_s22_apply_and_doctor_warn_where_most_decimals_would_be_rejected(
         assert "Annotated[Decimal, pl.Decimal(" in told[0]
         again = store.apply([values_of(source)])
         assert (again.is_empty, [each for each in again.warnings if "S22" in each]) == (True, told)
-        assert [each.told for each in store.admin.doctor() if each.state == "warning" and "S22" in each.told] == told
+        assert [each.message for each in store.admin.doctor() if each.state == "warning" and "S22" in each.message] == told
         if kind == "parquet":  # what was said comes true
             [summary] = store.materialize()
             assert summary.rows_rejected == 1

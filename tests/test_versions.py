@@ -109,7 +109,7 @@ def test_a_view_that_was_never_filled_is_given_at_once(store: FeatureStore, sour
     store.apply([view_of(source, KEYS, FEATURES)])
     plan = store.apply([view_of(source, KEYS, {"n": int | None})])
     assert "until then" not in str(plan)
-    assert not store.catalog.lingering
+    assert not store.catalog.previous_versions
     assert online(store) == [(None,), (None,)]
 
 
@@ -142,7 +142,7 @@ def test_back_to_the_definition_before_takes_its_rows_up_again(changed: FeatureS
     assert "the rows of version 1 are there still" in str(plan)
     assert "recompute" not in str(plan)
     assert everywhere(changed) == FIRST
-    assert not changed.catalog.lingering
+    assert not changed.catalog.previous_versions
     changed.apply([view_of(source, KEYS, FEATURES, transform=doubled)])
     changed.materialize()
     plan = changed.apply([view_of(source, KEYS, FEATURES)])

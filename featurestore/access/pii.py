@@ -27,7 +27,7 @@ def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
     """
     known: dict[str, frozenset[str]] = {}
     for name, applied in catalog.served.items():
-        known[name] = frozenset(each.name for each in applied.spec.features if each.pii)
+        known[name] = frozenset(feature.name for feature in applied.spec.features if feature.pii)
     for name in catalog.on_demand:
         _of_view(catalog, name, known)
     return {name: features for name, features in known.items() if features}
@@ -39,10 +39,12 @@ def without_unkeyed(rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
     Nobody could find such a row to erase it once its person is to be forgotten. Where a view has personal features, what is left
     of the row are its times, and the columns of features that are not personal; what other columns a source has nobody says.
     """
-    personal = {each.name for each in view.features if each.pii}
+    personal = {feature.name for feature in view.features if feature.pii}
     if not personal:
         return rows
-    personal |= {each.window.input for each in view.features if each.pii and each.window is not None and each.window.input}
+    personal |= {
+        feature.window.input for feature in view.features if feature.pii and feature.window is not None and feature.window.input
+    }
     keys = view.entity.key_names
     plain = {
         *keys,
@@ -61,16 +63,18 @@ def _of_view(catalog: Catalog, name: str, known: dict[str, frozenset[str]]) -> f
     if name in known:
         return known[name]
     view = catalog.on_demand[name]
-    known[name] = frozenset(each.name for each in view.features if each.pii)  # ends a circle, which cannot be computed anyway
+    known[name] = frozenset(
+        feature.name for feature in view.features if feature.pii
+    )  # ends a circle, which cannot be computed anyway
     try:
         inputs = find_inputs(catalog, view)
     except (NotFoundError, NameClashError, RequestError):  # an apply was allowed to break it: nothing of it can be computed
         return known[name]
     personal = {
         column
-        for column, found in inputs.items()
-        if found.feature.pii or (found.kind == "on_demand" and found.feature.name in _of_view(catalog, found.owner, known))
+        for column, source in inputs.items()
+        if source.feature.pii or (source.kind == "on_demand" and source.feature.name in _of_view(catalog, source.owner, known))
     }
-    told = zip(view.features, view.expressions, strict=True)
-    known[name] |= {each.name for each, expression in told if not personal.isdisjoint(expression.columns)}
+    expressions = zip(view.features, view.expressions, strict=True)
+    known[name] |= {feature.name for feature, expression in expressions if not personal.isdisjoint(expression.columns)}
     return known[name]

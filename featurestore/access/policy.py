@@ -59,7 +59,7 @@ class Policy:
             return "" if _wide(grants) else "may not read the metrics; that takes the grant of a monitor for the project"
         if action == "write" and kind in ("view", "all"):
             return "" if _wide(_of(grants, "writer")) else "may not write that; it takes the grant of a writer for the project"
-        if action in ("read", "write", "admin") and _wide(each for each in grants if each.role == "admin"):
+        if action in ("read", "write", "admin") and _wide(grant for grant in grants if grant.role == "admin"):
             return ""
         return "may not do that; it takes the grant of an admin for the project"
 
@@ -67,42 +67,42 @@ class Policy:
         if not names and not grants:
             return "may not look anything up; that takes the grant of a reader"
         for name in names:
-            told = f"may not read {name!r}"
+            refusal = f"may not read {name!r}"
             if not grants:
-                return f"{told}; that takes the grant of a reader"
+                return f"{refusal}; that takes the grant of a reader"
             for reference in self._expanded(parse_references(name)):
                 try:
                     columns = find_columns(self._catalog, reference)
                 except _UNFOUND:
                     # Who may know all there is, or this view, is told by the reading what is wrong with the name.
-                    if _wide(grants) or any(each.scope == "view" and each.name == reference.view for each in grants):
+                    if _wide(grants) or any(grant.scope == "view" and grant.name == reference.view for grant in grants):
                         continue
-                    return told
-                for found in columns:
-                    if found.kind != "request" and not self._allowed(grants, found):
-                        open_to = self._is_personal(found) and self._allowed(grants, found, personal=False)
-                        what = f"{found.owner}.{found.feature.name}"
-                        return f"{told}: {what} is personal information, which takes a grant with pii" if open_to else told
+                    return refusal
+                for column in columns:
+                    if column.kind != "request" and not self._allowed(grants, column):
+                        open_to = self._is_personal(column) and self._allowed(grants, column, personal=False)
+                        what = f"{column.owner}.{column.feature.name}"
+                        return f"{refusal}: {what} is personal information, which takes a grant with pii" if open_to else refusal
         return ""
 
     def _allowed(
-        self, grants: Grants, found: ResolvedReference, *, personal: bool = True, above: frozenset[_Feature] = frozenset()
+        self, grants: Grants, column: ResolvedReference, *, personal: bool = True, above: frozenset[_Feature] = frozenset()
     ) -> bool:
         """Tells whether a feature may be read; ``personal=False`` overlooks that some take a grant with pii."""
-        count = [each for each in grants if each.pii] if personal and self._is_personal(found) else grants
+        count = [grant for grant in grants if grant.pii] if personal and self._is_personal(column) else grants
         if _wide(count):
             return True
-        owner, name = found.owner, found.feature.name
-        if any(each.scope == "service" and (owner, name) in self._given(each.name) for each in count):
+        owner, name = column.owner, column.feature.name
+        if any(grant.scope == "service" and (owner, name) in self._given(grant.name) for grant in count):
             return True
-        if not any(each.scope == "view" and each.name == owner for each in count):
+        if not any(grant.scope == "view" and grant.name == owner for grant in count):
             return False
-        if found.kind == "view":
+        if column.kind == "view":
             return True
         if (owner, name) in above:  # a circle, which cannot be computed
             return False
-        inputs = [each for each in self._inputs(owner, name) if each.kind != "request"]
-        return all(self._allowed(grants, each, personal=personal, above=above | {(owner, name)}) for each in inputs)
+        inputs = [grant for grant in self._inputs(owner, name) if grant.kind != "request"]
+        return all(self._allowed(grants, grant, personal=personal, above=above | {(owner, name)}) for grant in inputs)
 
     def _look(self, grants: tuple[Grant, ...], kind: str, names: Sequence[str]) -> str:
         if _wide(grants):
@@ -112,9 +112,9 @@ class Policy:
 
     def _seen_by(self, grants: tuple[Grant, ...]) -> dict[str, set[str]]:
         """Returns what grants for services and views let one look at: these themselves, and what they are of."""
-        services = {each.name for each in grants if each.scope == "service"}
-        views = {each.name for each in grants if each.scope == "view"}
-        columns = [found for name in services for found in self._columns_of(name)]
+        services = {grant.name for grant in grants if grant.scope == "service"}
+        views = {grant.name for grant in grants if grant.scope == "view"}
+        columns = [column for name in services for column in self._columns_of(name)]
         columns += self._find(ViewReference(name) for name in views)
         stored = self._stored_of(columns)
         return {
@@ -131,11 +131,11 @@ class Policy:
             if _wide(grants):
                 continue
             fed = {name for name, applied in self._catalog.views.items() if applied.spec.source.name == source}
-            held = {each.name for each in grants if each.scope == "view"}
-            for each in grants:
-                if each.scope == "service":
-                    held |= self._stored_of(self._columns_of(each.name))
-            if not fed or not fed <= held:
+            writable = {grant.name for grant in grants if grant.scope == "view"}
+            for grant in grants:
+                if grant.scope == "service":
+                    writable |= self._stored_of(self._columns_of(grant.name))
+            if not fed or not fed <= writable:
                 return f"may not push to {source!r}; that takes the grant of a writer for every view on it"
         return ""
 
@@ -146,8 +146,8 @@ class Policy:
             else:
                 yield reference
 
-    def _is_personal(self, found: ResolvedReference) -> bool:
-        return found.feature.name in self._personal.get(found.owner, ())
+    def _is_personal(self, column: ResolvedReference) -> bool:
+        return column.feature.name in self._personal.get(column.owner, ())
 
     @cached_property
     def _personal(self) -> dict[str, frozenset[str]]:
@@ -155,7 +155,7 @@ class Policy:
 
     def _given_by(self, service: str) -> frozenset[_Feature]:
         """Returns the features that a service gives; none where there is no such service."""
-        return frozenset((found.owner, found.feature.name) for found in self._columns_of(service))
+        return frozenset((column.owner, column.feature.name) for column in self._columns_of(service))
 
     def _stored_of(self, columns: Iterable[ResolvedReference]) -> set[str]:
         """Returns the views whose rows the values of columns come from."""
@@ -163,12 +163,12 @@ class Policy:
         seen: set[_Feature] = set()
         ahead = list(columns)
         while ahead:
-            found = ahead.pop()
-            if found.kind == "view":
-                views.add(found.owner)
-            elif found.kind == "on_demand" and (found.owner, found.feature.name) not in seen:
-                seen.add((found.owner, found.feature.name))
-                ahead += self._inputs(found.owner, found.feature.name)
+            column = ahead.pop()
+            if column.kind == "view":
+                views.add(column.owner)
+            elif column.kind == "on_demand" and (column.owner, column.feature.name) not in seen:
+                seen.add((column.owner, column.feature.name))
+                ahead += self._inputs(column.owner, column.feature.name)
         return views
 
     def _columns_of(self, service: str) -> list[ResolvedReference]:
@@ -196,14 +196,14 @@ class Policy:
 
 def _of(grants: Iterable[Grant], role: str) -> list[Grant]:
     """Returns the grants of a role; an admin has them all."""
-    return [each for each in grants if each.role in (role, "admin")]
+    return [grant for grant in grants if grant.role in (role, "admin")]
 
 
 def _lookers(grants: Iterable[Grant]) -> Iterable[Grant]:
     """Yields the grants that let one look at what they are for: a monitor reads numbers alone."""
-    return (each for each in grants if each.role != "monitor")
+    return (grant for grant in grants if grant.role != "monitor")
 
 
 def _wide(grants: Iterable[Grant]) -> bool:
     """Tells whether one of the grants is for the whole project."""
-    return any(each.scope == "project" for each in grants)
+    return any(grant.scope == "project" for grant in grants)

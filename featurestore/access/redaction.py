@@ -32,7 +32,7 @@ _OWN = Path(__file__).parent.parent
 
 def is_personal(view: ViewSpec) -> bool:
     """Tells whether a view has features that are personal information."""
-    return any(each.pii for each in view.features)
+    return any(feature.pii for feature in view.features)
 
 
 def discreetly(views: Iterable[ViewSpec], work: Callable[[], T], columns: Callable[[], Iterable[str]] = tuple) -> T:
@@ -54,20 +54,20 @@ def discreetly(views: Iterable[ViewSpec], work: Callable[[], T], columns: Callab
         return work()
     except RegistryError as error:
         failure: FeatureStoreError = error
-        told = None
+        cause = None
     except FeatureStoreError as error:
         failure = error
-        told = error
+        cause = error
     except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - whatever it is, its text may tell values
-        names = ", ".join(repr(each.name) for each in concerned)
+        names = ", ".join(repr(view.name) for view in concerned)
         failure = MaterializeError(f"view {names} fails: {described(error)}")
         failure.__cause__ = shortage_of(error)
-        told = None
-    if told is not None:
+        cause = None
+    if cause is not None:
         known = {*_names(concerned)}
         with suppress(FeatureStoreError):  # the very error, for one
             known.update(columns())
-        without_values(told, known)
+        without_values(cause, known)
     # Outside of the handler, so that the library's error is not the context of ours.
     raise failure
 
@@ -94,9 +94,9 @@ def described(error: BaseException) -> str:
     where = f" in {Path(lines[-1].filename).name}, line {lines[-1].lineno}" if lines else ""
     if cast is None:
         return f"{type(error).__name__}{where} {LEFT_OUT}"
-    found, wanted, column, count, total = cast.groups()
+    actual, wanted, column, count, total = cast.groups()
     return (
-        f"{type(error).__name__}{where}: a cast from {found} to {wanted} fails in column {column!r} for {count} of {total} values"
+        f"{type(error).__name__}{where}: a cast from {actual} to {wanted} fails in column {column!r} for {count} of {total} values"
     )
 
 
@@ -107,32 +107,32 @@ def without_values(error: FeatureStoreError, names: Collection[str]) -> FeatureS
         >>> str(without_values(FeatureStoreError("'ann@example.org' is not a valid Int64 for the column 'age'"), {"age"}))
         "'…' is not a valid Int64 for the column 'age'"
     """
-    beneath = sorted({line for each in _causes(error) for line in _lines_of(each)}, key=len, reverse=True)
+    beneath = sorted({line for cause in _causes(error) for line in _lines_of(cause)}, key=len, reverse=True)
     lacked = shortage_of(error)
     error.__context__ = None
     error.__cause__ = lacked  # which tells no value
-    error.args = tuple(_plain(each, beneath, names) if isinstance(each, str) else each for each in error.args)
+    error.args = tuple(_plain(cause, beneath, names) if isinstance(cause, str) else cause for cause in error.args)
     if isinstance(error, DefinitionError):
         error.problem = _plain(error.problem, beneath, names)
     if isinstance(error, DefinitionErrors):
-        for each in error.faults:
-            without_values(each, names)
+        for cause in error.faults:
+            without_values(cause, names)
     return error
 
 
 def _plain(text: str, beneath: Iterable[str], names: Collection[str]) -> str:
     for line in beneath:
         text = text.replace(line, LEFT_OUT)
-    return _QUOTED.sub(lambda found: _masked(found, names), text)
+    return _QUOTED.sub(lambda match: _masked(match, names), text)
 
 
-def _masked(found: "re.Match[str]", names: Collection[str]) -> str:
-    inner = next(each for each in found.groups() if each is not None)
+def _masked(match: "re.Match[str]", names: Collection[str]) -> str:
+    inner = next(group for group in match.groups() if group is not None)
     if inner in names or inner.startswith("featurestore ") or _is_path(inner):
-        return found[0]
-    if found[4] is not None and not inner.strip():
-        return found[0]
-    return f"{found[0][0]}…{found[0][-1]}"
+        return match[0]
+    if match[4] is not None and not inner.strip():
+        return match[0]
+    return f"{match[0][0]}…{match[0][-1]}"
 
 
 def _is_path(text: str) -> bool:
@@ -154,11 +154,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = {id(error)}
     left = [error.__cause__, error.__context__]
     while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            left += [each.__cause__, each.__context__]
+        cause = left.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            left += [cause.__cause__, cause.__context__]
 
 
 def _lines_of(error: BaseException) -> Iterator[str]:

@@ -76,7 +76,7 @@ def _differ(taken: type, other: type) -> bool:
         return True
     # The project's own code may be imported under several names; two packages of others are two aggregates.
     packages = {_package(taken.__module__), _package(other.__module__)}
-    return len(packages) == 2 and not any(each == "__main__" or each.startswith("definitions") for each in packages)
+    return len(packages) == 2 and not any(package == "__main__" or package.startswith("definitions") for package in packages)
 
 
 def _is_ours(cls: type) -> bool:
@@ -162,7 +162,7 @@ class Aggregate(ABC):
     @property
     def options(self) -> dict[str, Any]:
         """Its options by name: the fields of the dataclass."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]  # each is a dataclass
+        return {option.name: getattr(self, option.name) for option in fields(self)}  # type: ignore[arg-type]  # each is a dataclass
 
     def refuse(self, result: pl.DataType, what: str) -> DefinitionError:
         """Returns the error of a feature declared as a type that the aggregate does not give."""

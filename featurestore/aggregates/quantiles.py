@@ -146,10 +146,10 @@ class Quantile(Aggregate, name="quantile"):
             .group_by("_row", maintain_order=True)
             .agg(pl.col(values).first().alias("_value"))
         )
-        found = (
+        quantiles = (
             frame.select(exact.alias("_value")).with_row_index("_row").join(ranked, on="_row", how="left", maintain_order="left")
         )
-        return found.select(
+        return quantiles.select(
             pl.when(pl.col("_row").is_in(ranked["_row"].implode())).then("_value_right").otherwise("_value")
         ).to_series()
 

@@ -117,16 +117,16 @@ def _number(columns: Sequence[Any], *, root: bool) -> float | None:
     variance = (columns[4] if scaled else columns[2]) / (count - 1)
     if not scaled:
         return sqrt(variance) if root else variance
-    found = sqrt(variance) * _SCALE if root else variance * _SCALE * _SCALE
-    return None if isinf(found) else found
+    spread = sqrt(variance) * _SCALE if root else variance * _SCALE * _SCALE
+    return None if isinf(spread) else spread
 
 
 def _column(columns: Sequence[pl.Expr], *, root: bool) -> pl.Expr:
     """Returns the same as an expression."""
     count, plain = columns[0], columns[2] / (columns[0] - 1)
-    found = plain.sqrt() if root else plain
+    spread = plain.sqrt() if root else plain
     if len(columns) > 3:
         scaled = columns[4] / (count - 1)
         large = scaled.sqrt() * _SCALE if root else scaled * _SCALE * _SCALE
-        found = pl.when(columns[4].is_null()).then(found).when(~large.is_infinite()).then(large)
-    return pl.when(count > 1).then(found)
+        spread = pl.when(columns[4].is_null()).then(spread).when(~large.is_infinite()).then(large)
+    return pl.when(count > 1).then(spread)

@@ -90,12 +90,12 @@ def _totals(frame: pl.DataFrame) -> pl.Series:
     low, high = pl.nth(0), pl.nth(1)
     if first.dtype.is_float():
         total = (low / _SCALE + high) * _SCALE
-        held = pl.when(total.is_finite() | ~low.is_finite()).then(total)
-        made = pl.when(high.is_null()).then(low).otherwise(held)
+        finite = pl.when(total.is_finite() | ~low.is_finite()).then(total)
+        totals = pl.when(high.is_null()).then(low).otherwise(finite)
     else:
         high = high.fill_null(0)
-        made = pl.when(high.is_between(-(2**63), 2**63 - 2)).then(high * _WORD + low.cast(pl.Int128)).otherwise(None)
-    return frame.select(made).to_series()
+        totals = pl.when(high.is_between(-(2**63), 2**63 - 2)).then(high * _WORD + low.cast(pl.Int128)).otherwise(None)
+    return frame.select(totals).to_series()
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,12 @@ def received(parts: Iterator[bytes], size: int | None) -> pl.DataFrame:
     import pyarrow as pa
 
     # Arrow's memory is used again from frame to frame, and Python's is new each time, which takes as long as the network.
-    held = pa.allocate_buffer(size)
-    view, place = memoryview(held).cast("B"), 0
+    buffer = pa.allocate_buffer(size)
+    view, place = memoryview(buffer).cast("B"), 0
     for part in parts:
         view[place : place + len(part)] = part
         place += len(part)
-    return decoded(held)
+    return decoded(buffer)
 
 
 class Upload:

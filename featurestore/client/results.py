@@ -39,8 +39,8 @@ class RemoteRows:
         names = self._columns
         values = zip(*names.values(), strict=True)
         return [
-            dict(zip(chain(row, names), chain(row.values(), each), strict=True))
-            for row, each in zip(self._given, values, strict=True)
+            dict(zip(chain(row, names), chain(row.values(), features), strict=True))
+            for row, features in zip(self._given, values, strict=True)
         ]
 
     def to_polars(self) -> "pl.DataFrame":
@@ -52,14 +52,14 @@ class RemoteRows:
     @property
     def status(self) -> dict[str, list[str]]:
         """For each feature and row, why it has its value: present, null, expired or missing (S14)."""
-        found: dict[str, list[str]] = self._answer["status"]
-        return found
+        statuses: dict[str, list[str]] = self._answer["status"]
+        return statuses
 
     @property
     def event_time(self) -> dict[str, list[datetime | None]]:
         """For each view and row: the event time of the row that is served or expired; None where one is missing."""
-        found: dict[str, list[datetime | None]] = self._answer["event_time"]
-        return found
+        event_times: dict[str, list[datetime | None]] = self._answer["event_time"]
+        return event_times
 
     def __len__(self) -> int:
         return len(self._given)

@@ -158,7 +158,7 @@ class RemoteFeatureStore:
             UnavailableError: the server cannot be reached; pushing the rows again completes it.
         """
         name = source if isinstance(source, str) else source.name
-        names = None if views is None else [names_of(each) for each in views]
+        names = None if views is None else [names_of(view) for view in views]
         query = {} if names is None else {"views": ",".join(map(str, names))}
         if is_frame(rows):
             from featurestore.client import frames
@@ -167,7 +167,7 @@ class RemoteFeatureStore:
         else:
             body, media = encode({"rows": rows}), _MSGPACK
         answer = _decoded(self._transport.post(f"/v1/push/{name}", lambda: body, media, params=query))
-        return [PushedRows(**each) for each in answer["views"]]
+        return [PushedRows(**view) for view in answer["views"]]
 
     def close(self) -> None:
         """Close the connections. Idempotent."""
@@ -185,8 +185,8 @@ class RemoteFeatureStore:
 
 def _question(features: Any, rows: Any, at: datetime | str | None) -> tuple[list[dict[str, Any]], bytes]:
     given = rows_of(rows)
-    told = at.isoformat() if isinstance(at, datetime) else at
-    return given, encode({"features": names_of(features), "rows": given, "at": told, "types": True})
+    instant = at.isoformat() if isinstance(at, datetime) else at
+    return given, encode({"features": names_of(features), "rows": given, "at": instant, "types": True})
 
 
 def _decoded(body: bytes) -> Any:

@@ -147,8 +147,8 @@ class Transport:
     def _lost(self, error: Exception) -> FeatureStoreError:
         if isinstance(error, self._httpx.ReadTimeout):
             return errors.LimitError(f"The server at {self._url} did not answer in time. Ask for less, or raise timeout=.", "time")
-        told = str(error) or type(error).__name__
-        return UnavailableError(f"The server at {self._url} cannot be reached: {told}. Is it running, and is the address right?")
+        reason = str(error) or type(error).__name__
+        return UnavailableError(f"The server at {self._url} cannot be reached: {reason}. Is it running, and is the address right?")
 
     def _sync(self) -> Any:
         if self._client is None:
@@ -179,18 +179,18 @@ def error_of(status: int, body: bytes, headers: Any) -> FeatureStoreError:
         headers: its headers.
     """
     try:
-        told = msgspec.json.decode(body)
-        kind, detail = str(told["type"]).rpartition(":")[2], str(told["detail"])
+        problem = msgspec.json.decode(body)
+        kind, detail = str(problem["type"]).rpartition(":")[2], str(problem["detail"])
     except (msgspec.DecodeError, TypeError, KeyError):
         shown = body[:200].decode(errors="replace")
-        made: FeatureStoreError = UnavailableError(f"The server answered {status}: {shown}") if status in (502, 503, 504) else (
+        failure: FeatureStoreError = UnavailableError(f"The server answered {status}: {shown}") if status in (502, 503, 504) else (
             ServerError(f"The server answered {status}, and no problem of a feature store: {shown}")
         )  # fmt: skip
-        return made
-    found = getattr(errors, str(told.get("error", "")), None)
-    if not (isinstance(found, type) and issubclass(found, FeatureStoreError)):
-        found = _BY_KIND.get(kind, ServerError)
-    error = found.from_wire(detail, told)
+        return failure
+    error_class = getattr(errors, str(problem.get("error", "")), None)
+    if not (isinstance(error_class, type) and issubclass(error_class, FeatureStoreError)):
+        error_class = _BY_KIND.get(kind, ServerError)
+    error = error_class.from_wire(detail, problem)
     after = headers.get("retry-after")
     error.retry_after = float(after) if status == 503 and after and after.isdigit() else None  # type: ignore[attr-defined]  # of the answer
     error.status = status  # type: ignore[attr-defined]  # of the answer
@@ -204,11 +204,11 @@ def _passes(error: FeatureStoreError) -> bool:
 
 def _headers(media: str, size: int | None = None) -> dict[str, str]:
     accept = f"{_MSGPACK}, application/vnd.apache.arrow.stream"
-    told = {} if size is None else {"content-length": str(size)}
-    return {"content-type": media, "accept": accept, "accept-encoding": "identity", **told}
+    length = {} if size is None else {"content-length": str(size)}
+    return {"content-type": media, "accept": accept, "accept-encoding": "identity", **length}
 
 
 def _size(headers: Any) -> int | None:
     """Return the size of an answer's body in bytes; None if the header is missing or gives the compressed size."""
-    told = headers.get("content-length")
-    return int(told) if told is not None and "content-encoding" not in headers else None
+    length = headers.get("content-length")
+    return int(length) if length is not None and "content-encoding" not in headers else None

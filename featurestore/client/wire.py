@@ -65,7 +65,7 @@ def _converter(dtype: str) -> Callable[[Any], Any] | None:
     head, _, rest = dtype.partition("(")
     if head in ("List", "Array"):
         inner = _converter(rest.removesuffix(")") if head == "List" else rest.rpartition(",")[0])
-        return None if inner is None else lambda values: [None if each is None else inner(each) for each in values]
+        return None if inner is None else lambda values: [None if item is None else inner(item) for item in values]
     return _FROM_TEXT.get(head)
 
 
@@ -83,7 +83,7 @@ def names_of(features: Any) -> str | list[str]:
         ('delay_model', ['weather.temp', 'plane'])
     """
     if isinstance(features, (list, tuple)):
-        return [name for each in features for name in _listed(names_of(each))]
+        return [name for feature in features for name in _listed(names_of(feature))]
     return _name_of(features)
 
 
@@ -128,14 +128,14 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
         if len(columns) != len(rows):
             raise RequestError(f"One row is given as a list of one: store.online(features, [{dict(rows)!r}]).")
         if len(set(map(len, columns.values()))) > 1:
-            told = ", ".join(f"{name!r} has {len(column)}" for name, column in columns.items())
-            raise RequestError(f"The rows' columns must be equally long: {told}.")
+            lengths = ", ".join(f"{name!r} has {len(column)}" for name, column in columns.items())
+            raise RequestError(f"The rows' columns must be equally long: {lengths}.")
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     if is_frame(rows):
         from featurestore.client.frames import as_frame
 
-        found: list[dict[str, Any]] = as_frame(rows, "request").to_dicts()
-        return found
+        dicts: list[dict[str, Any]] = as_frame(rows, "request").to_dicts()
+        return dicts
     if isinstance(rows, Iterable) and not isinstance(rows, (str, bytes)):
         listed = list(rows)
         if all(isinstance(row, Mapping) for row in listed):

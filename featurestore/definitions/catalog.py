@@ -109,7 +109,7 @@ class Catalog:
     versions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """The newest version ever of each (kind, name), removed ones too, so that a name that returns does not meet old rows."""
 
-    lingering: Mapping[str, AppliedView] = field(default_factory=dict)
+    previous_versions: Mapping[str, AppliedView] = field(default_factory=dict)
     """What readers are given of a view instead of what is applied: until that is materialized, or after a rollback."""
 
     pinned: frozenset[str] = frozenset()
@@ -153,16 +153,16 @@ class Catalog:
     @cached_property
     def served(self) -> Mapping[str, AppliedView]:
         """The views as readers are given them: as applied, but for those that linger. Jobs write what is in ``views``."""
-        return {**self.views, **self.lingering}
+        return {**self.views, **self.previous_versions}
 
     @property
     def online(self) -> list[AppliedView]:
         """The views in each version that is read or written online."""
-        return [*self.views.values(), *self.lingering.values()]
+        return [*self.views.values(), *self.previous_versions.values()]
 
     def online_of(self, applied: AppliedView) -> list[AppliedView]:
         """Returns a view in each version that is read or written online."""
-        return [applied, *(each for name, each in self.lingering.items() if name == applied.spec.name)]
+        return [applied, *(previous for name, previous in self.previous_versions.items() if name == applied.spec.name)]
 
     @property
     def referable(self) -> Mapping[str, ViewSpec | RequestSpec | OnDemandSpec]:

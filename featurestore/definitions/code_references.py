@@ -35,21 +35,21 @@ def paths_of(function: FunctionType) -> list[tuple[str, ...]]:
         ('walked',)
     """
     free = set(function.__code__.co_freevars)
-    found: set[tuple[str, ...]] = set()
+    paths: set[tuple[str, ...]] = set()
     for code in walked(function.__code__):
         path: tuple[str, ...] = ()
         for instruction in dis.get_instructions(code):
             if path and instruction.opname in _STEPS:
                 path += (instruction.argval,)
             elif instruction.opname in _ROOTS:
-                found.add(path)
+                paths.add(path)
                 is_own = "DEREF" in instruction.opname and instruction.argval not in free
                 path = () if is_own else (instruction.argval,)
             elif instruction.opname not in _BETWEEN:
-                found.add(path)
+                paths.add(path)
                 path = ()
-        found.add(path)
-    return sorted(found - {()})
+        paths.add(path)
+    return sorted(paths - {()})
 
 
 def walked(code: CodeType) -> Iterator[CodeType]:
@@ -62,11 +62,11 @@ def walked(code: CodeType) -> Iterator[CodeType]:
 
 def imports_inside(node: ast.AST | None) -> Iterator[tuple[int, str]]:
     """Returns the modules that are imported inside a function: how far above its package, and the name."""
-    for each in () if node is None else ast.walk(node):
-        if isinstance(each, ast.Import):
-            yield from ((0, alias.name) for alias in each.names)
-        elif isinstance(each, ast.ImportFrom):
-            yield each.level, each.module or ""
+    for inner in () if node is None else ast.walk(node):
+        if isinstance(inner, ast.Import):
+            yield from ((0, alias.name) for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom):
+            yield inner.level, inner.module or ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _is_within(file: str, folder: Path) -> bool:
 
 @lru_cache(maxsize=256)
 def _project_of(folder: Path) -> Path:
-    return next((each for each in (folder, *folder.parents) if (each / "featurestore.toml").is_file()), folder)
+    return next((parent for parent in (folder, *folder.parents) if (parent / "featurestore.toml").is_file()), folder)
 
 
 def _is_filled(cell: Any) -> bool:

@@ -74,8 +74,8 @@ def member_place(class_place: str, class_name: str, member: str) -> str:
         return class_place
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == class_name:
-            for each in node.body:
-                named = getattr(each, "target", None) or (each.targets[0] if isinstance(each, ast.Assign) else None)
-                if getattr(named, "id", getattr(each, "name", None)) == member:
-                    return f"{file}:{each.lineno}"
+            for statement in node.body:
+                named = getattr(statement, "target", None) or (statement.targets[0] if isinstance(statement, ast.Assign) else None)
+                if getattr(named, "id", getattr(statement, "name", None)) == member:
+                    return f"{file}:{statement.lineno}"
     return class_place

@@ -10,7 +10,7 @@ from featurestore.dtypes import dtype_name
 
 def feature(spec: FeatureSpec) -> dict[str, Any]:
     """Return what is known of a feature, or of a request's field."""
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "name": spec.name,
         "type": spec.type_name,
         "dtype": dtype_name(spec.dtype),
@@ -24,12 +24,12 @@ def feature(spec: FeatureSpec) -> dict[str, Any]:
     }
     if spec.window is not None:
         window = spec.window
-        told["window"] = {
+        description["window"] = {
             "aggregate": str(window.aggregate),
             "of": window.input,
             "size": format_duration(window.size),
             "tile": format_duration(window.tile),
         }
     if isinstance(spec, RequestField):
-        told |= {"required": spec.required} if spec.required else {"required": False, "default": spec.default}
-    return told
+        description |= {"required": spec.required} if spec.required else {"required": False, "default": spec.default}
+    return description

@@ -190,21 +190,21 @@ def _check_plain(value: Any) -> None:
     A Python function is bytes wherever it stands, or the same as text, which then begins with characters below the space. So no
     field needs to be known by name.
     """
-    for key, each in _walk(value):
+    for key, part in _walk(value):
         if key in _TAGS:
             raise ForbiddenPartError(key)
-        if isinstance(each, str) and (each in ("Object", "Extension", "Unknown") or any(mark < "\t" for mark in each)):
-            raise ForbiddenPartError(each if each.isalpha() else "bytes among options")
-        numbers = isinstance(each, list) and sum(isinstance(item, int) for item in each) > _FEW_NUMBERS
+        if isinstance(part, str) and (part in ("Object", "Extension", "Unknown") or any(mark < "\t" for mark in part)):
+            raise ForbiddenPartError(part if part.isalpha() else "bytes among options")
+        numbers = isinstance(part, list) and sum(isinstance(item, int) for item in part) > _FEW_NUMBERS
         if numbers and key not in ("insertions", "breaks", "probs"):
-            _check_column(each, "bytes among options")
+            _check_column(part, "bytes among options")
 
 
 def _check_data(body: Any) -> None:
     """Checks a literal: a column within it is bytes, which must be of Polars' own types."""
-    for key, each in _walk(body):
-        if key in ("Series", "List", "Array", "Struct") and isinstance(each, list) and each and isinstance(each[0], int):
-            _check_column(each, "a column of objects")
+    for key, part in _walk(body):
+        if key in ("Series", "List", "Array", "Struct") and isinstance(part, list) and part and isinstance(part[0], int):
+            _check_column(part, "a column of objects")
 
 
 def _check_column(numbers: list[Any], part: str) -> None:
@@ -220,12 +220,12 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields all that is within some JSON, but for the numbers of lists, with the key that it stands under."""
     waiting = [("", value)]
     while waiting:
-        key, each = waiting.pop()
-        yield key, each
-        if isinstance(each, dict):
-            waiting += each.items()
-        elif isinstance(each, list) and not (each and isinstance(each[0], (int, float))):
-            waiting += [(key, item) for item in each]
+        key, part = waiting.pop()
+        yield key, part
+        if isinstance(part, dict):
+            waiting += part.items()
+        elif isinstance(part, list) and not (part and isinstance(part[0], (int, float))):
+            waiting += [(key, item) for item in part]
 
 
 _CHECKS: Mapping[str, Mapping[str, Callable[[Any], None]]] = {

@@ -134,7 +134,9 @@ class FeatureSpec:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-DATA_FIELDS = tuple(each.name for each in fields(FeatureSpec) if each.name not in ("description", "unit", "owner", "tags", "pii"))
+DATA_FIELDS = tuple(
+    member.name for member in fields(FeatureSpec) if member.name not in ("description", "unit", "owner", "tags", "pii")
+)
 """The fields on which a feature's values depend; the others are words about it."""
 
 
@@ -161,7 +163,7 @@ def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable:
         if constraint in ORDER_CONSTRAINTS:
             constraints[constraint] = _bound(value, dtype)
         elif constraint == "one_of":
-            constraints[constraint] = tuple(_bound(each, dtype) for each in value)
+            constraints[constraint] = tuple(_bound(bound, dtype) for bound in value)
         else:
             constraints[constraint] = value
     if "pattern" in constraints:

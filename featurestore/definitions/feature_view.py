@@ -68,7 +68,7 @@ class ViewSpec:
     @property
     def windows(self) -> tuple[WindowSpec, ...]:
         """How each feature is computed, in their order, for a windowed view; empty for a view of latest values."""
-        return tuple(each.window for each in self.features if each.window is not None)
+        return tuple(feature.window for feature in self.features if feature.window is not None)
 
     @property
     def source_as_read(self) -> Source:
@@ -92,7 +92,7 @@ class ViewSpec:
         order = () if self.source.order_by is None else (FeatureSpec(ORDER, pl.Decimal(38, 9), nullable=True),)
         if not self.windows:
             return (*self.features, *order)
-        inputs = tuple(FeatureSpec(each.name, each.dtype, nullable=True) for each in self.inputs)
+        inputs = tuple(FeatureSpec(column.name, column.dtype, nullable=True) for column in self.inputs)
         if self.source.event_id is not None:
             return (*inputs, *order, FeatureSpec(EVENT_ID, pl.String()))
         hashed = FeatureSpec(ROW_HASH, pl.Int64(), nullable=True)  # null in rows that were stored before there was one
@@ -101,21 +101,21 @@ class ViewSpec:
     @property
     def stored_schema(self) -> dict[str, pl.DataType]:
         """The dtype of each stored column, by name, in their order."""
-        return {each.name: each.dtype for each in self.stored}
+        return {column.name: column.dtype for column in self.stored}
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features, in their order."""
-        return tuple(each.name for each in self.features)
+        return tuple(feature.name for feature in self.features)
 
     def feature(self, name: str) -> FeatureSpec | None:
         """Returns the feature of a name, or None."""
-        return next((each for each in self.features if each.name == name), None)
+        return next((feature for feature in self.features if feature.name == name), None)
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
         """The dtype of each feature, by name, in their order."""
-        return {each.name: each.dtype for each in self.features}
+        return {feature.name: feature.dtype for feature in self.features}
 
 
 _METHODS = frozenset({"prefix", "on", "transform"})
@@ -209,7 +209,7 @@ class FeatureView(_View):
         if name != name.lower():
             fault(f"name={name!r} has capitals, which SQL and some file systems do not tell apart. Write {name.lower()!r}.")
         lasting = _checked(parse_duration, ttl, "ttl", fault)
-        windowed = any(each.window for each in features)
+        windowed = any(feature.window for feature in features)
         if ttl is not None and windowed:
             fault("ttl= is for latest values; how old an event may be that a windowed feature counts is what its window says.")
         schedule = _checked(check_schedule, schedule, "schedule", fault)
@@ -261,7 +261,7 @@ def _word_problems(words: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(words[option] or "", str):
             yield f"{option}={words[option]!r} is not text."
     tags = words["tags"] or {}
-    if not isinstance(tags, Mapping) or not all(isinstance(each, str) for pair in tags.items() for each in pair):
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
         yield f'tags={tags!r} must be texts by name, {{"team": "growth"}}.'
 
 
@@ -278,10 +278,10 @@ def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option:
 def _set_references(cls: type, view: str, members: Iterable[str], features: Sequence[FeatureSpec]) -> None:
     """Makes a view's attributes the references to its features; that of several windows names them all."""
     windows: dict[str, list[tuple[str, str]]] = {}
-    for each in features:
-        if each.window is not None:
-            setattr(cls, each.name, FeatureReference(view, each.name, label=f"{cls.__name__}.{each.name}"))
-            windows.setdefault(each.family, []).append((format_duration(each.window.size), each.name))
+    for spec in features:
+        if spec.window is not None:
+            setattr(cls, spec.name, FeatureReference(view, spec.name, label=f"{cls.__name__}.{spec.name}"))
+            windows.setdefault(spec.family, []).append((format_duration(spec.window.size), spec.name))
     for feature in members:
         if feature not in _METHODS and not feature.startswith("_"):
             known = tuple(windows.get(feature, ()))
@@ -298,19 +298,19 @@ def _read_features(
             _check_feature_name(name, inputs.entity, taken)
             taken[name.lower()] = name
             value = FeatureField() if member.value is None else member.value
-            made = _made_features(name, member.annotation, value, inputs)
-            for each in made:
-                if each.name != name and each.name in members:
+            new_features = _made_features(name, member.annotation, value, inputs)
+            for feature in new_features:
+                if feature.name != name and feature.name in members:
                     raise DefinitionError(
-                        f"its window makes a column {each.name!r}, and so does the attribute of that name. Rename one."
+                        f"its window makes a column {feature.name!r}, and so does the attribute of that name. Rename one."
                     )
-            features += made
+            features += new_features
         except DefinitionError as error:
             where = member_place(place, member.owner, name)
             faults.append(DefinitionError(f"feature {cls.__name__}.{name}: {error.problem}", where))
-    kinds = {each.window is not None for each in features}
+    kinds = {feature.window is not None for feature in features}
     if len(kinds) > 1:
-        plain = next(each.name for each in features if each.window is None)
+        plain = next(feature.name for feature in features if feature.window is None)
         problem = (
             f"view {cls.__name__} mixes windowed features with latest values ({plain!r} is one). Make two views of it, "
             "or take the value in a window: last(…).over(…)."
@@ -366,10 +366,10 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
 
 def without_words(view: ViewSpec) -> ViewSpec:
     """Returns a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
-    features = tuple(replace(each, description="", unit="", owner="", tags={}, pii=False) for each in view.features)
+    features = tuple(replace(member, description="", unit="", owner="", tags={}, pii=False) for member in view.features)
     entity = Entity(view.entity.name, keys=view.entity.keys)
     source = view.source.without_words()
     return replace(
         view, features=features, entity=entity, source=source, ttl=None, schedule=None, freshness=None, on_reject="keep",
-        transform="", description="", owner="", tags={}, inputs=tuple(replace(each, expression="") for each in view.inputs),
+        transform="", description="", owner="", tags={}, inputs=tuple(replace(member, expression="") for member in view.inputs),
     )  # fmt: skip

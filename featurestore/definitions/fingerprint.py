@@ -82,8 +82,8 @@ def _source(function: FunctionType) -> tuple[str, ast.FunctionDef | ast.Lambda |
     code = function.__code__
     # NOTE: not inspect.getsource, whose piece is no statement where a line of a text in it begins at the margin.
     text = "".join(linecache.getlines(code.co_filename, function.__globals__))
-    found = _functions(text).get((code.co_name, code.co_firstlineno), [])
-    return text, found[0] if len(found) == 1 else None
+    functions = _functions(text).get((code.co_name, code.co_firstlineno), [])
+    return text, functions[0] if len(functions) == 1 else None
 
 
 @lru_cache(maxsize=16)
@@ -92,23 +92,23 @@ def _functions(text: str) -> dict[tuple[str, int], list[ast.FunctionDef | ast.La
 
     It is kept, for a module may hold hundreds of transforms.
     """
-    found: dict[tuple[str, int], list[ast.FunctionDef | ast.Lambda]] = {}
+    functions: dict[tuple[str, int], list[ast.FunctionDef | ast.Lambda]] = {}
     try:
         tree = ast.parse(text)
     except SyntaxError:  # the file was changed since, and is half-way
-        return found
+        return functions
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for line in {node.lineno, *(decorator.lineno for decorator in node.decorator_list)}:
-                found.setdefault((node.name, line), []).append(node)
+                functions.setdefault((node.name, line), []).append(node)
         elif isinstance(node, ast.Lambda):
-            found.setdefault(("<lambda>", node.lineno), []).append(node)
-    return found
+            functions.setdefault(("<lambda>", node.lineno), []).append(node)
+    return functions
 
 
 def _code_meaning(code: CodeType) -> str:
     """Returns what compiled code does, without the addresses and lines that its own text would name."""
-    constants = [_code_meaning(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    constants = [_code_meaning(constant) if isinstance(constant, CodeType) else repr(constant) for constant in code.co_consts]
     return repr((code.co_code, constants, code.co_names))
 
 
@@ -146,8 +146,8 @@ class _Meaning:
         """Returns what the names say that a function reaches otherwise than as a plain value or a function of its package."""
         if not self._project.has_function(function):
             # A library's wrapper: what it wraps counts, and the library itself does not.
-            for held in _held(function):
-                yield from self._function(held)
+            for enclosed in _held(function):
+                yield from self._function(enclosed)
             return
         # The name of its own class may be that of a former one still, as in a notebook.
         around = surroundings(function) | (self._own if function.__globals__ is self._globals else {})
@@ -158,8 +158,8 @@ class _Meaning:
             elif not _is_plain(around[path[0]]):
                 yield from self._reached(path, around[path[0]])
         yield from self._each(function.__name__, _defaults(function, node))
-        for held in _held(function):
-            yield from self._function(held)
+        for enclosed in _held(function):
+            yield from self._function(enclosed)
         for level, name in imports_inside(node):
             if self._project.has_name(level, name):
                 self.opaque["." * level + name] = "a module of yours that is imported inside a function"
@@ -240,8 +240,8 @@ class _Meaning:
             return
         self._seen.add(kind)
         if issubclass(kind, Enum):
-            for each in kind:
-                yield from self._value(f"{name}.{each.name}", each)
+            for item in kind:
+                yield from self._value(f"{name}.{item.name}", item)
         for base in filter(self._project.has_class, kind.__mro__):
             for member, value in sorted(vars(base).items()):
                 if self._counts(member, value, is_enum=issubclass(kind, Enum)):
@@ -265,7 +265,9 @@ class _Meaning:
             self._seen.add(id(value))
             yield f"{name} = {kind.__name__}"
             yield from self._class(kind.__name__, kind)
-            state = {each.name: getattr(value, each.name, None) for each in fields(value)} if is_dataclass(value) else {}
+            state = (
+                {attribute.name: getattr(value, attribute.name, None) for attribute in fields(value)} if is_dataclass(value) else {}
+            )
             yield from self._each(name, sorted((state | getattr(value, "__dict__", {})).items()))
         elif not callable(value) and not isinstance(value, (logging.Logger, BuiltinFunctionType)):
             self.opaque[name] = kind.__name__
@@ -274,8 +276,8 @@ class _Meaning:
 def _held(function: FunctionType) -> list[FunctionType]:
     """Returns the functions that a decorated one holds: what it wraps, and what it closes over."""
     around = surroundings(function)
-    held = [getattr(function, "__wrapped__", None), *(around.get(name) for name in function.__code__.co_freevars)]
-    return [each for each in held if isinstance(each, FunctionType)]
+    candidates = [getattr(function, "__wrapped__", None), *(around.get(name) for name in function.__code__.co_freevars)]
+    return [candidate for candidate in candidates if isinstance(candidate, FunctionType)]
 
 
 def _is_own(value: Any, attribute: str) -> bool:
@@ -298,7 +300,7 @@ def _defaults(function: FunctionType, node: ast.FunctionDef | ast.Lambda | None)
             *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
         ]
         for place, text in texts:
-            if text is not None and not any(isinstance(each, ast.Name) for each in ast.walk(text)):
+            if text is not None and not any(isinstance(child, ast.Name) for child in ast.walk(text)):
                 given.pop(place.arg, None)
     yield from sorted(given.items())
 
@@ -330,22 +332,22 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
-        return all(_is_plain(each) for pair in value.items() for each in pair)
+        return all(_is_plain(part) for pair in value.items() for part in pair)
     return isinstance(value, _PLAIN)
 
 
 def _text(value: Any) -> str | None:
     """Returns the one text that a value has wherever it is made; None where it holds something else than values."""
     if isinstance(value, (set, frozenset)):
-        members = [_text(each) for each in value]
-        told = sorted(each for each in members if each is not None)
-        return f"{{{', '.join(told)}}}" if len(told) == len(members) else None
+        members = [_text(member) for member in value]
+        texts = sorted(member for member in members if member is not None)
+        return f"{{{', '.join(texts)}}}" if len(texts) == len(members) else None
     if type(value) in (tuple, list):
-        parts = [_text(each) for each in value]
+        parts = [_text(member) for member in value]
         return None if None in parts else f"{type(value).__name__}({', '.join(map(str, parts))})"
     if isinstance(value, dict):
-        pairs = [(_text(key), _text(each)) for key, each in value.items()]
-        return None if any(None in pair for pair in pairs) else f"{{{', '.join(f'{key}: {each}' for key, each in pairs)}}}"
+        pairs = [(_text(key), _text(member)) for key, member in value.items()]
+        return None if any(None in pair for pair in pairs) else f"{{{', '.join(f'{key}: {member}' for key, member in pairs)}}}"
     if isinstance(value, re.Pattern):  # its repr ends after 200 characters
         return f"re.compile({value.pattern!r}, {value.flags})"
     return repr(value) if isinstance(value, _TOLD) else None

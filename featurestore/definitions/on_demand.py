@@ -58,11 +58,11 @@ class OnDemandSpec:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the features, in their order."""
-        return tuple(each.name for each in self.features)
+        return tuple(feature.name for feature in self.features)
 
     def feature(self, name: str) -> FeatureSpec | None:
         """Returns the feature of a name, or None."""
-        return next((each for each in self.features if each.name == name), None)
+        return next((feature for feature in self.features if feature.name == name), None)
 
     def expression(self, name: str) -> Expression:
         """Returns what computes the feature of a name."""
@@ -145,7 +145,7 @@ class OnDemandView(_View):
         members = declared_members(cls)
         features, expressions = _read_features(cls, members, place, faults)
         cls.__view_name__ = name
-        cls.__requests__ = tuple(each for each in given if isinstance(each, type) and issubclass(each, Request))
+        cls.__requests__ = tuple(item for item in given if isinstance(item, type) and issubclass(item, Request))
         if not faults:
             cls.__on_demand__ = OnDemandSpec(
                 name, references, tuple(features), tuple(expressions), inspect.cleandoc(cls.__doc__ or ""), owner, dict(tags or {}),

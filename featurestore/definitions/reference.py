@@ -128,7 +128,7 @@ def parse_references(given: Any, *, where: str = "features") -> tuple[Reference,
     if isinstance(given, Referable):
         return given.__references__()
     if isinstance(given, Iterable):
-        return tuple(each for item in given for each in parse_references(item, where=where))
+        return tuple(reference for item in given for reference in parse_references(item, where=where))
     raise RequestError(
         f"{given!r} is not a feature ({where}). Name features by attribute (Weather.temp), by view (Weather), "
         'by string ("weather.temp", "weather"), by a FeatureService, or by a list of these.'

@@ -46,11 +46,11 @@ class RequestSpec:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of the fields, in their order."""
-        return tuple(each.name for each in self.features)
+        return tuple(field.name for field in self.features)
 
     def feature(self, name: str) -> RequestField | None:
         """Returns the field of a name, or None."""
-        return next((each for each in self.features if each.name == name), None)
+        return next((field for field in self.features if field.name == name), None)
 
 
 class Request(BaseModel):
@@ -86,24 +86,28 @@ class Request(BaseModel):
         faults = check_name("request", name, place)
         decorators = cls.__pydantic_decorators__
         if any(
-            getattr(decorators, each.name) for each in fields(decorators) if "valid" in each.name or each.name == "computed_fields"
+            getattr(decorators, decorator.name)
+            for decorator in fields(decorators)
+            if "valid" in decorator.name or decorator.name == "computed_fields"
         ):
             problem = (
                 f"request {cls.__name__} has validators or computed fields, which are Python, and a process that serves has no "
                 "definitions. Use constraints (Field(ge=0)), and compute in an OnDemandView."
             )
             faults.append(DefinitionError(problem, place))
-        found = []
+        request_fields = []
         for member, info in cls.model_fields.items():
             try:
-                found.append(_read_field(member, _annotation(cls, member), info))
+                request_fields.append(_read_field(member, _annotation(cls, member), info))
             except DefinitionError as error:
                 problem = f"field {cls.__name__}.{member}: {error.problem}"
                 faults.append(DefinitionError(problem, member_place(place, cls.__name__, member)))
         if not cls.model_fields:
             faults.append(DefinitionError(f"request {cls.__name__} has no fields; annotate some, as in `distance: float`.", place))
         if not faults:
-            cls.__request__ = RequestSpec(name, tuple(found), inspect.cleandoc(vars(cls).get("__doc__") or ""), place=place)
+            cls.__request__ = RequestSpec(
+                name, tuple(request_fields), inspect.cleandoc(vars(cls).get("__doc__") or ""), place=place
+            )
         cls.__request_name__ = name
         report(faults)
 
@@ -114,7 +118,7 @@ class Request(BaseModel):
 
 def _annotation(cls: type, name: str) -> Any:
     """Returns the annotation as it was written; the one pydantic keeps has lost its Polars dtype."""
-    return next(found[name] for found in map(inspect.get_annotations, cls.__mro__) if name in found)
+    return next(annotations[name] for annotations in map(inspect.get_annotations, cls.__mro__) if name in annotations)
 
 
 def _read_field(name: str, annotation: Any, info: FieldInfo) -> RequestField:
@@ -130,8 +134,8 @@ def _read_field(name: str, annotation: Any, info: FieldInfo) -> RequestField:
     annotation, choices = _choices(annotation)
     dtype, nullable = read_annotation(annotation)
     said = Feature(description=info.description or "", one_of=choices, **constraints)
-    made = make_feature(name, dtype, said, nullable=nullable)
-    values = {each.name: getattr(made, each.name) for each in fields(made)}
+    feature = make_feature(name, dtype, said, nullable=nullable)
+    values = {attribute.name: getattr(feature, attribute.name) for attribute in fields(feature)}
     if info.is_required():
         return RequestField(**values)
     return RequestField(**values, required=False, default=_default(info, dtype))
@@ -153,19 +157,19 @@ def _choices(annotation: Any) -> tuple[Any, tuple[Any, ...] | None]:
 
 
 def _constraints(annotation: Any, info: FieldInfo) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in (*_metadata(annotation), *info.metadata):
-        if isinstance(each, pl.DataType) or (isinstance(each, type) and issubclass(each, pl.DataType)):
+    constraints: dict[str, Any] = {}
+    for part in (*_metadata(annotation), *info.metadata):
+        if isinstance(part, pl.DataType) or (isinstance(part, type) and issubclass(part, pl.DataType)):
             continue
-        said = {name: getattr(each, name) for name in _KNOWN if getattr(each, name, None) is not None}
-        if not said and not _is_strict(each):
+        said = {name: getattr(part, name) for name in _KNOWN if getattr(part, name, None) is not None}
+        if not said and not _is_strict(part):
             raise DefinitionError(
-                f"the constraint {each!r} is not one that a request's field can have; those are {', '.join(_KNOWN)}."
+                f"the constraint {part!r} is not one that a request's field can have; those are {', '.join(_KNOWN)}."
             )
-        found |= said
-    if "pattern" in found:
-        found["pattern"] = getattr(found["pattern"], "pattern", found["pattern"])
-    return found
+        constraints |= said
+    if "pattern" in constraints:
+        constraints["pattern"] = getattr(constraints["pattern"], "pattern", constraints["pattern"])
+    return constraints
 
 
 _KNOWN = (*ORDER_CONSTRAINTS, *LENGTH_CONSTRAINTS, "pattern")
@@ -197,5 +201,5 @@ def _default(info: FieldInfo, dtype: pl.DataType) -> Any:
         TypeAdapter(kind).validate_python(info.default, strict=True)
         return pl.Series([info.default], dtype=dtype).to_list()[0]
     except (ValidationError, pl.exceptions.PolarsError, TypeError, OverflowError, ValueError) as error:
-        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise DefinitionError(f"its default {info.default!r} is not one of its values: {told}.") from error
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
+        raise DefinitionError(f"its default {info.default!r} is not one of its values: {problem}.") from error

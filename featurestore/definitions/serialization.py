@@ -49,19 +49,19 @@ def to_plain(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, Source):
         return _plain_source(spec)
     if isinstance(spec, FeatureService):
-        return {**_plain_fields(spec), "references": [_plain_fields(each) for each in spec.references]}
+        return {**_plain_fields(spec), "references": [_plain_fields(member) for member in spec.references]}
     if isinstance(spec, RequestSpec):
-        return {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
+        return {**_plain_fields(spec), "features": [_plain_feature(member) for member in spec.features]}
     if isinstance(spec, OnDemandSpec):
         parts = {"inputs": spec.inputs, "expressions": spec.expressions}
-        plain = {**_plain_fields(spec), "features": [_plain_feature(each) for each in spec.features]}
-        return plain | {name: [_plain_fields(each) for each in part] for name, part in parts.items()}
+        plain = {**_plain_fields(spec), "features": [_plain_feature(member) for member in spec.features]}
+        return plain | {name: [_plain_fields(member) for member in part] for name, part in parts.items()}
     plain = _plain_fields(spec)
     plain["entity"] = to_plain(spec.entity)
     plain["source"] = to_plain(spec.source)
-    plain["features"] = [_plain_feature(each) for each in spec.features]
+    plain["features"] = [_plain_feature(member) for member in spec.features]
     if spec.inputs:
-        plain["inputs"] = [{**_plain_fields(each), "dtype": dtype_name(each.dtype)} for each in spec.inputs]
+        plain["inputs"] = [{**_plain_fields(member), "dtype": dtype_name(member.dtype)} for member in spec.inputs]
     return plain
 
 
@@ -79,18 +79,18 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
         if kind == "source":
             return _source(values)
         if kind == "service":
-            references = tuple(_reference(each) for each in values.pop("references"))
+            references = tuple(_reference(member) for member in values.pop("references"))
             return FeatureService(values.pop("name"), references, **values)
         if kind == "request":
-            return RequestSpec(**{**values, "features": tuple(_request_field(each) for each in values["features"])})
+            return RequestSpec(**{**values, "features": tuple(_request_field(member) for member in values["features"])})
         if kind == "on_demand":
             parts = {"inputs": _reference, "features": _feature, "expressions": _expression}
             return OnDemandSpec(**{**values, **{name: tuple(map(read, values[name])) for name, read in parts.items()}})
         values["entity"] = from_plain("entity", values["entity"])
         values["source"] = from_plain("source", values["source"])
-        values["features"] = tuple(_feature(each) for each in values["features"])
+        values["features"] = tuple(_feature(member) for member in values["features"])
         inputs = values.pop("inputs", ())
-        values["inputs"] = tuple(InputSpec(**{**each, "dtype": dtype_from_name(each["dtype"])}) for each in inputs)
+        values["inputs"] = tuple(InputSpec(**{**member, "dtype": dtype_from_name(member["dtype"])}) for member in inputs)
         return ViewSpec(**values)
     except (KeyError, TypeError) as error:
         raise RegistryError(
@@ -118,23 +118,23 @@ def stored_digests(view: ViewSpec) -> tuple[str, ...]:
 
     Rows that it had then need only lack them, so they are the same rows still.
     """
-    told = [data_digest(view)]
+    digests = [data_digest(view)]
     count = len(view.features)
     while not view.windows and count > 1 and view.features[count - 1].nullable:
         count -= 1
-        told.append(data_digest(replace(view, features=view.features[:count])))
-    return tuple(told)
+        digests.append(data_digest(replace(view, features=view.features[:count])))
+    return tuple(digests)
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:
     """Returns the fields of a definition that differ from their defaults, but for those that stay in the process."""
     plain = {}
-    for each in fields(value):
-        if each.name not in _NOT_WRITTEN:
-            given = getattr(value, each.name)
-            default = each.default if each.default_factory is MISSING else each.default_factory()
+    for field in fields(value):
+        if field.name not in _NOT_WRITTEN:
+            given = getattr(value, field.name)
+            default = field.default if field.default_factory is MISSING else field.default_factory()
             if given != default:
-                plain[each.name] = given
+                plain[field.name] = given
     return plain
 
 
@@ -176,9 +176,9 @@ def _check_installed(source: Source) -> None:
     # A module that was imported again, as in a notebook, has other classes of the same names.
     declared = None if there is None else plugins.load(plugins.SOURCES, source.kind, Source)
     if declared is None or (declared.__module__, declared.__qualname__) != (cls.__module__, cls.__qualname__):
-        found = "no installed package declares that kind" if there is None else f"that kind is {there}"
+        finding = "no installed package declares that kind" if there is None else f"that kind is {there}"
         raise DefinitionError(
-            f"source {source.name!r} is a {cls.__module__}.{cls.__qualname__} of the kind {source.kind!r}, but {found}: other "
+            f"source {source.name!r} is a {cls.__module__}.{cls.__qualname__} of the kind {source.kind!r}, but {finding}: other "
             f"processes could not read it from the registry. Declare the class as the entry point {source.kind!r} in the group "
             f"{plugins.SOURCES.name} of an installed package.",
             source.place,
@@ -196,10 +196,10 @@ def _expression(values: dict[str, Any]) -> Expression:
 
 def _request_field(values: dict[str, Any]) -> RequestField:
     own = {name: values[name] for name in ("required", "default") if name in values}
-    made = _feature({name: value for name, value in values.items() if name not in own})
+    feature = _feature({name: value for name, value in values.items() if name not in own})
     if own.get("default") is not None:
-        own["default"] = msgspec.convert(own["default"], python_type(made.dtype), strict=False)
-    return RequestField(**{each.name: getattr(made, each.name) for each in fields(made)}, **own)
+        own["default"] = msgspec.convert(own["default"], python_type(feature.dtype), strict=False)
+    return RequestField(**{attribute.name: getattr(feature, attribute.name) for attribute in fields(feature)}, **own)
 
 
 def _feature(values: dict[str, Any]) -> FeatureSpec:
@@ -207,12 +207,12 @@ def _feature(values: dict[str, Any]) -> FeatureSpec:
     infinite = [name for name in ORDER_CONSTRAINTS if dtype.is_float() and isinstance(values.get(name), str)]
     bounds = {name: float(values[name]) for name in infinite}
     window = values.get("window")
-    made = {
+    parsed = {
         "dtype": dtype,
         "one_of": None if one_of is None else tuple(one_of),
         "window": None if window is None else _window(window),
     }
-    return FeatureSpec(**{**values, **bounds, **made})
+    return FeatureSpec(**{**values, **bounds, **parsed})
 
 
 def _window(values: dict[str, Any]) -> WindowSpec:

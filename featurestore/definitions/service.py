@@ -74,4 +74,4 @@ class FeatureService:
         return hash(self.name)
 
     def __repr__(self) -> str:
-        return f"FeatureService({self.name!r}, [{', '.join(repr(each) for each in self.references)}])"
+        return f"FeatureService({self.name!r}, [{', '.join(repr(reference) for reference in self.references)}])"

@@ -107,7 +107,7 @@ class StreamSource(Source):
         if at and not colon and scheme in ("nats", "tls"):
             secret = name  # a token
         secrets = [secret, *(value for key, value in parse_qsl(urlsplit(self.url).query) if "password" in key)]
-        if any(_VARIABLE.sub("", each) for each in secrets):
+        if any(_VARIABLE.sub("", part) for part in secrets):
             # NOTE: the definition is kept in the registry and shown in plans; a secret must not get there.
             return ["its url holds a password. Put that into a variable, and write ${NAME} in its place."]
         return []

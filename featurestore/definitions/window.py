@@ -80,7 +80,9 @@ class Input:
     @property
     def digest(self) -> str:
         """Tells one meaning from another."""
-        parts = [None if each is None else each.meta.serialize(format="json") for each in (self.value, self.where)]
+        parts = [
+            None if expression is None else expression.meta.serialize(format="json") for expression in (self.value, self.where)
+        ]
         return hashlib.sha256(repr([self.column] if self.column else parts).encode()).hexdigest()
 
     def __str__(self) -> str:
@@ -168,10 +170,10 @@ class Aggregation:
             sizes[size] = text
         step = None if tile is None else _duration(tile, "the tile")
         named = tuple((text, size) for size, text in sizes.items())
-        made = WindowedField(self.aggregate, self.input, named, step, description, unit, owner, dict(tags or {}), pii)
+        field = WindowedField(self.aggregate, self.input, named, step, description, unit, owner, dict(tags or {}), pii)
         for size in sizes:
-            made.tile_of(size)
-        return made
+            field.tile_of(size)
+        return field
 
 
 def _duration(value: str | timedelta, what: str) -> int:

@@ -72,10 +72,10 @@ class Inputs:
             ROW_HASH,
             ORDER,
             *(self.entity.keys if self.entity else ()),
-            *(each.name for each in self.specs),
+            *(item.name for item in self.specs),
             *times,
         }
-        lowered = {each.lower() for each in taken}
+        lowered = {item.lower() for item in taken}
         while name.lower() in lowered or name.startswith("_"):
             name = f"{name.lstrip('_')}_input"
         return name
@@ -141,7 +141,9 @@ class WithInputs:
 
     def _checked(self, schema: pl.Schema) -> "list[tuple[InputSpec, Input, type]]":
         for spec, given, _ in self.inputs.made:
-            needed = [name for each in (given.value, given.where) if each is not None for name in each.meta.root_names()]
+            needed = [
+                name for expression in (given.value, given.where) if expression is not None for name in expression.meta.root_names()
+            ]
             self._check_there(needed, schema, self.inputs.users.get(spec.name, f"the input {given}"))
         return self.inputs.made
 
@@ -149,7 +151,7 @@ class WithInputs:
         has_no = "the source has no" if self.own is None else "the transform returns no"
         for name in names:
             if name not in schema:
-                known = [each for each in schema if each != ROW_HASH]
+                known = [column for column in schema if column != ROW_HASH]
                 raise DefinitionError(f"{what}: {has_no} column {name!r}. {did_you_mean(name, known)}")
 
     @property
@@ -157,7 +159,7 @@ class WithInputs:
         """Whether it does no more than to take columns of the source."""
         return self.own is None and all(given.column for _, given, _ in self.inputs.made)
 
-    def tells_rows_apart(self, schema: pl.Schema) -> bool:
+    def distinguishes_rows(self, schema: pl.Schema) -> bool:
         """Return whether all columns of the source distinguish rows, rather than what the view's transform returns.
 
         Args:
@@ -183,17 +185,19 @@ def transform_of(source: Source, inputs: Sequence[InputSpec], features: Sequence
     Returns:
         None where an input is more than a column: what it is computed by lives in the definition alone.
     """
-    made = Inputs(None, source, list(inputs))
+    inputs_of_source = Inputs(None, source, list(inputs))
     for spec in inputs:
         named = _COLUMN.fullmatch(spec.expression)
         given = Input(pl.col(named[1]), None) if named else None
         if given is None or given.digest != spec.digest:
             return None
-        kinds = [each.window.aggregate for each in features if each.window is not None and each.window.input == spec.name]
-        made.made.append((spec, given, type(kinds[0])))
+        kinds = [
+            feature.window.aggregate for feature in features if feature.window is not None and feature.window.input == spec.name
+        ]
+        inputs_of_source.made.append((spec, given, type(kinds[0])))
         if not all(kind.rounds for kind in kinds):
-            made.exact.add(spec.name)
-    return WithInputs(None, source, made)
+            inputs_of_source.exact.add(spec.name)
+    return WithInputs(None, source, inputs_of_source)
 
 
 def _keeps_hash(schema: pl.Schema) -> bool:
@@ -205,12 +209,12 @@ def _computed(spec: InputSpec, given: Input, kind: type, rows: pl.LazyFrame, sch
     if kind is Count:
         value = pl.when(value.is_not_null()).then(pl.lit(value=True))
     elif kind is CountDistinct:
-        found = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
-        if found.is_nested():
-            raise TypeError(f"count_distinct takes single values, not {found}")
-        value = value_text(value, found)
+        dtype = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
+        if dtype.is_nested():
+            raise TypeError(f"count_distinct takes single values, not {dtype}")
+        value = value_text(value, dtype)
     elif spec.dtype.is_float() and rounded:
-        found = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
-        if found.is_integer() or found.is_decimal():
+        dtype = rows.select(value.alias(spec.name)).collect_schema()[spec.name]
+        if dtype.is_integer() or dtype.is_decimal():
             value = value.cast(spec.dtype)  # a mean may round an input that no float equals; a row is not rejected for it (S10)
     return (value if given.where is None else pl.when(given.where).then(value)).alias(spec.name)

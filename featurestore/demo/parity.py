@@ -89,7 +89,9 @@ def _bring_forward(store: FeatureStore, at: datetime) -> int:
     ]
     left = pl.col("departed_at").is_between(at - _PUSHED, at, closed="right")
     rows = pl.scan_parquet(store.settings.root / "data" / "flights" / "*.parquet").filter(left).collect()
-    written: int = sum(each.rows_written for each in run) + sum(each.rows_new for each in store.push("departures", rows))
+    written: int = sum(summary.rows_written for summary in run) + sum(
+        summary.rows_new for summary in store.push("departures", rows)
+    )
     return written
 
 

@@ -112,7 +112,7 @@ class Tour:
         )
 
     def _compare(self, store: FeatureStore, prepared: Prepared) -> bool:
-        made = table("at, UTC", "rows by then", "values compared", "not null", "equal",
+        comparison_table = table("at, UTC", "rows by then", "values compared", "not null", "equal",
                      right=("rows by then", "values compared", "not null", "equal"))  # fmt: skip
         with self._step("Parity", "is what would have been served what is trained on?"):
             self._say(
@@ -120,16 +120,22 @@ class Tour:
                 f"by pushes, and asked for all {prepared.entities.height:,} planes, every airport and carrier, and some it never "
                 "heard of. Windows and what is computed on demand are compared like everything else.",
             )
-            found = []
-            for each in compare_at(store, _SERVICE, prepared.entities, sample_instants(store, _INSTANTS)):
-                made.add_row(instant(each.at), f"{each.rows:,}", f"{each.values:,}", f"{each.filled:,}", f"{each.equal:,}")
-                found.append(each)
-        self._console.print(made)
-        values, equal = sum(each.values for each in found), sum(each.equal for each in found)
+            comparisons = []
+            for comparison in compare_at(store, _SERVICE, prepared.entities, sample_instants(store, _INSTANTS)):
+                comparison_table.add_row(
+                    instant(comparison.at),
+                    f"{comparison.rows:,}",
+                    f"{comparison.values:,}",
+                    f"{comparison.filled:,}",
+                    f"{comparison.equal:,}",
+                )
+                comparisons.append(comparison)
+        self._console.print(comparison_table)
+        values, equal = sum(comparison.values for comparison in comparisons), sum(comparison.equal for comparison in comparisons)
         self._console.print(f"parity: {equal:,} of {values:,} equal", style="bold green" if equal == values else "bold red")
-        for each in found:
-            if each.differing:
-                self._console.print(f"  at {instant(each.at)}: {', '.join(each.differing)} differ", style="red")
+        for comparison in comparisons:
+            if comparison.differing:
+                self._console.print(f"  at {instant(comparison.at)}: {', '.join(comparison.differing)} differ", style="red")
         return equal == values and values > 0
 
     def _suggest(self, prepared: Prepared) -> None:

@@ -105,7 +105,9 @@ class Admin:
         """
         components = self._components
         catalog, maintenance = components.catalog_cache.refresh(), make_maintenance(components, retention_of(retention), dry_run)
-        names = None if views is None else list(dict.fromkeys(each.view for each in parse_references(views, where="views")))
+        names = (
+            None if views is None else list(dict.fromkeys(reference.view for reference in parse_references(views, where="views")))
+        )
         for name in names or ():
             if name not in catalog.views:
                 components.serving.versions(name)  # raises if there never was such a view
@@ -131,7 +133,7 @@ class Admin:
             How many values were written, by view.
         """
         components = self._components
-        job, previous = components.materializer(progress).rebuilder, components.catalog_cache.refresh().lingering
+        job, previous = components.materializer(progress).rebuilder, components.catalog_cache.refresh().previous_versions
         written = {applied.spec.name: job.rebuild(applied) for applied in components.views(views)}
         for name in written.keys() & previous.keys():
             written[name] += job.rebuild(previous[name])

@@ -10,7 +10,7 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.errors import DamagedHistoryError
 from featurestore.maintenance.doctor import Finding
 from featurestore.offline.base import Table
-from featurestore.offline.condition import Booked, Mender, cure
+from featurestore.offline.condition import HistoryRepair, LedgerRecord, cure
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.ledger import Ledger
 
@@ -23,39 +23,41 @@ class HistoryChecks:
     Args:
         project: the project.
         ledger: what was written to them.
-        mender: looks whether it is in them.
+        repair: looks whether it is in them.
         tables: returns the view and data version of each history that is there.
-        keeper: knows who is forgotten, and is not put back.
+        forgotten_filter: knows who is forgotten, and is not put back.
     """
 
     def __init__(
         self,
         project: str,
         ledger: Ledger,
-        mender: Mender,
+        repair: HistoryRepair,
         tables: Callable[[str], Sequence[tuple[str, int]]],
-        keeper: ForgottenFilter,
+        forgotten_filter: ForgottenFilter,
     ) -> None:
         self._project = project
         self._ledger = ledger
-        self._mender = mender
+        self._repair = repair
         self._tables = tables
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
 
     def whole(self, applied: AppliedView) -> Iterator[Finding]:
         """Looks whether a view's history has all that was written to it, and was made by the definition that is applied."""
         name, where = applied.spec.name, f"history: {applied.spec.name}"
         table = Table.of(self._project, applied)
-        booked = self._ledger.booked(name, applied.data_version)
-        found = self._mender.inspect(table, booked)
-        if found.problems:
-            yield Finding(where, "error", "; ".join(found.problems), cure(name))
-        if found.gave_up:
+        recorded = self._ledger.recorded(name, applied.data_version)
+        condition = self._repair.inspect(table, recorded)
+        if condition.problems:
+            yield Finding(where, "error", "; ".join(condition.problems), cure(name))
+        if condition.gave_up:
             advice = f"What was pushed of it must be pushed again; the source was read again: featurestore status {name}"
-            yield Finding(where, "warning", f"it was mended without {found.gave_up}", advice)
-        if found.definition and not booked.rows and found.definition not in table.definitions:
-            told = "its rows are those of another definition than is applied, and the registry knows of no run that wrote them"
-            yield Finding(where, "error", told, "Restore a newer backup of the registry, or move that history away and materialize")
+            yield Finding(where, "warning", f"it was mended without {condition.gave_up}", advice)
+        if condition.definition and not recorded.rows and condition.definition not in table.definitions:
+            message = "its rows are those of another definition than is applied, and the registry knows of no run that wrote them"
+            yield Finding(
+                where, "error", message, "Restore a newer backup of the registry, or move that history away and materialize"
+            )
 
     def known(self, catalog: Catalog) -> Iterator[Finding]:
         """Looks whether the registry knows of the histories that are there: it may have been lost, or be of another time."""
@@ -65,13 +67,15 @@ class HistoryChecks:
         strange = [view for view in there if ("view", view) not in catalog.versions]
         if strange:
             named = ", ".join(repr(view) for view in strange[:_NAMED]) + (" …" if len(strange) > _NAMED else "")
-            told = f"it knows nothing of {len(strange)} views whose histories are there: {named}. Was it lost?"
-            yield Finding("registry", "error", told, "Restore it from a backup; else: featurestore apply; featurestore materialize")
+            message = f"it knows nothing of {len(strange)} views whose histories are there: {named}. Was it lost?"
+            yield Finding(
+                "registry", "error", message, "Restore it from a backup; else: featurestore apply; featurestore materialize"
+            )
         for view, numbers in there.items():
             newest = max(numbers)
             if view in catalog.views and newest > max(catalog.views[view].data_version, catalog.versions["view", view]):
-                told = f"there is a history v{newest} of {view!r}, of which the registry knows nothing: it is older than that"
-                yield Finding("registry", "warning", told, "Restore a newer backup of it, if there is one")
+                message = f"there is a history v{newest} of {view!r}, of which the registry knows nothing: it is older than that"
+                yield Finding("registry", "warning", message, "Restore a newer backup of it, if there is one")
 
     def place(self, spec: ViewSpec, number: int) -> int:
         """Returns which data version a view is to have whose rows are to be made, given the one that comes next by the registry.
@@ -79,12 +83,12 @@ class HistoryChecks:
         Where there is a history of that number or a later one, of a registry that was lost, it is the one that this very definition
         made, or a new one.
         """
-        there = [made for view, made in self._tables(self._project) if view == spec.name and made >= number]
-        for made in sorted(there, reverse=True):
-            table = Table.of(self._project, AppliedView(spec, number, made))
-            definition = self._mender.inspect(table, Booked()).definition
-            if definition in table.definitions or (made == number and not definition):
-                return made
+        there = [data_version for view, data_version in self._tables(self._project) if view == spec.name and data_version >= number]
+        for data_version in sorted(there, reverse=True):
+            table = Table.of(self._project, AppliedView(spec, number, data_version))
+            definition = self._repair.inspect(table, LedgerRecord()).definition
+            if definition in table.definitions or (data_version == number and not definition):
+                return data_version
         return max(there, default=number - 1) + 1
 
     def repaired(self, applied: AppliedView) -> Iterator[Finding]:
@@ -98,16 +102,16 @@ class HistoryChecks:
             yield Finding(f"repair: {applied.spec.name}", "ok", done)
 
     def mend(self, applied: AppliedView, *, give_up: bool = False) -> str:
-        """Puts back what a view's history lacks; returns what was done. Raises as ``Mender.mend``."""
+        """Puts back what a view's history lacks; returns what was done. Raises as ``HistoryRepair.mend``."""
         name, number = applied.spec.name, applied.data_version
         table = Table.of(self._project, applied)
         # NOTE: behind the gate all along: who is forgotten meanwhile is erased from what is put back, too.
-        with self._keeper.passing() as graves:
-            without = partial(self._keeper.rows, graves, table)
-            return self._mender.mend(table, self._ledger.booked(name, number), without, give_up=give_up)
+        with self._forgotten_filter.writing() as tombstones:
+            without = partial(self._forgotten_filter.rows, tombstones, table)
+            return self._repair.mend(table, self._ledger.recorded(name, number), without, give_up=give_up)
 
 
-def told_access(folders: Mapping[str, Path], allowed: int) -> Iterator[Finding]:
+def check_access(folders: Mapping[str, Path], allowed: int) -> Iterator[Finding]:
     """Looks whether others than should may read or write what is kept on this machine.
 
     Args:
@@ -124,7 +128,7 @@ def told_access(folders: Mapping[str, Path], allowed: int) -> Iterator[Finding]:
             except FileNotFoundError:
                 continue
         if is_open:
-            told = f"{len(is_open)} files and folders may be read by others on this machine: {is_open[0]}"
-            yield Finding(f"access: {name}", "warning", told, f"chmod -R {'go' if allowed == 0o700 else 'o'}-rwx {folder}")
+            message = f"{len(is_open)} files and folders may be read by others on this machine: {is_open[0]}"
+            yield Finding(f"access: {name}", "warning", message, f"chmod -R {'go' if allowed == 0o700 else 'o'}-rwx {folder}")
         elif paths:
             yield Finding(f"access: {name}", "ok", f"{folder} is {'its owner' if allowed == 0o700 else 'its group'}'s alone")

@@ -51,11 +51,11 @@ class OnlineChecks:
         if not (missing or damaged):
             yield Finding(where, "ok", f"{entities.height:,} of them are there and whole")
             return
-        told = " and ".join(
+        message = " and ".join(
             [f"{count:,} {what}" for count, what in ((missing, "have no value"), (damaged, "have a damaged one")) if count]
         )
         advice = f"featurestore materialize --rebuild-online {view.name} (or: featurestore doctor --repair)"
-        yield Finding(where, "error", f"of {entities.height:,} entities {told}", advice)
+        yield Finding(where, "error", f"of {entities.height:,} entities {message}", advice)
 
     def strangers(self) -> Iterator[Finding]:
         """Tells of keys that other registries have in the store under the project's name, and former versions of this one."""
@@ -63,20 +63,20 @@ class OnlineChecks:
         counts = self._online.marks.strangers(f"{self._project}/".encode())
         for part, count in sorted(counts.items()):
             if part != mine:
-                yield self._told_stranger(part.decode(errors="replace"), count)
+                yield self._check_stranger(part.decode(errors="replace"), count)
 
-    def _told_stranger(self, part: str, count: int) -> Finding:
+    def _check_stranger(self, part: str, count: int) -> Finding:
         pattern = f"{self._project}/{part}/*"
         advice = (
             "If nothing uses them any more, remove them. On a server: "
             f"redis-cli --scan --pattern '{pattern}' | xargs redis-cli unlink. "
             "Of LMDB: delete its folder, then run: featurestore materialize --rebuild-online"
         )
-        told = (
+        message = (
             f"{count:,} keys begin with {self._project}/{part}/: another registry's, perhaps one that was lost, or those of a "
             "version of featurestore in which keys had no registry's id. Nothing here reads them"
         )
-        return Finding("online store", "warning", told, advice)
+        return Finding("online store", "warning", message, advice)
 
     def _with_values(self, applied: AppliedView) -> pl.DataFrame:
         """Returns the keys of some entities whose values a store may not have forgotten yet."""

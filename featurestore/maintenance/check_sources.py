@@ -67,6 +67,6 @@ class SourceChecks:
             return
         count = several.select(keys).n_unique()
         what = "all of them count" if view.windows else "the greatest is served, whichever came last"
-        told = f"{count:,} keys have several rows of one instant, among {rows.height:,} rows looked at: {what}"
+        message = f"{count:,} keys have several rows of one instant, among {rows.height:,} rows looked at: {what}"
         advice = "Were rows corrected in place? Name an event_id= and an available_time= in the source, or order_by=."
-        yield Finding(where, "warning", told, advice)
+        yield Finding(where, "warning", message, advice)

@@ -70,7 +70,7 @@ def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> 
         places: what removes it from each of them, the registry last: it tells what is in the others.
         dry_run: count only.
     """
-    found = [
+    removed = [
         Removed(place, name, count) for place, remove in places.items() for name, count in remove(dry_run).items() if count != 0
     ]
-    return DeletionReport(found, project, dry_run=dry_run)
+    return DeletionReport(removed, project, dry_run=dry_run)

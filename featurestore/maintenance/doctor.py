@@ -45,13 +45,13 @@ class Finding:
     Args:
         check: what was looked at.
         state: ``ok``; ``warning`` for what may become wrong; ``error`` for what is.
-        told: what was found.
+        message: what was found.
         advice: what to do, a command where there is one; empty where nothing is to be done.
     """
 
     check: str
     state: State
-    told: str
+    message: str
     advice: str = ""
 
 
@@ -72,16 +72,16 @@ class DoctorReport(Report[Finding]):
     @property
     def summary(self) -> str:
         """How many things were looked at, and how many are wrong."""
-        counts = {state: sum(1 for each in self._values if each.state == state) for state in ("error", "warning")}
-        told = [f"{count} {state}{'' if count == 1 else 's'}" for state, count in counts.items() if count]
-        return f"{len(self._values)} checks: " + (", ".join(told) if told else "all is well") + "."
+        counts = {state: sum(1 for finding in self._values if finding.state == state) for state in ("error", "warning")}
+        parts = [f"{count} {state}{'' if count == 1 else 's'}" for state, count in counts.items() if count]
+        return f"{len(self._values)} checks: " + (", ".join(parts) if parts else "all is well") + "."
 
     def columns(self) -> Sequence[Column[Finding]]:
         """See ``Report.columns``."""
         return [
             Column("check", lambda finding: finding.check, 24, style=lambda finding: "cyan"),
             Column("state", lambda finding: finding.state, 8, style=lambda finding: _STYLES[finding.state]),
-            Column("found", lambda finding: finding.told),
+            Column("found", lambda finding: finding.message),
         ]
 
     def notes_on(self, value: Finding) -> Iterator[Note]:
@@ -101,16 +101,16 @@ def examine(checks: Sequence[tuple[str, Check]]) -> DoctorReport:
     Args:
         checks: each with what it looks at.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name, check in checks:
         try:
-            found.extend(check())
+            findings.extend(check())
         except FeatureStoreError as error:
-            found.append(Finding(name, "error", str(error)))
-    return DoctorReport(found)
+            findings.append(Finding(name, "error", str(error)))
+    return DoctorReport(findings)
 
 
-def told_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
+def check_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
     """Returns how far somebody's clock is from ours."""
     return _clock_finding(name, abs((theirs - ours).total_seconds()))
 
@@ -121,29 +121,29 @@ def _clock_finding(name: str, apart: float) -> Finding:
     return Finding(f"clock: {name}", state, f"differs from this process's by {apart:.1f} s", advice)
 
 
-def told_due(found: tuple[str, float]) -> Finding:
+def check_due(due: tuple[str, float]) -> Finding:
     """Tells what was taken up in so many seconds from now."""
-    name, seconds = found
-    told = f"it was taken up {format_seconds(seconds)} from now: a scheduler's clock was ahead, or this one's is behind"
-    return Finding(f"schedule: {name}", "warning", told, "Set all by a time server. Schedulers take it up again all the same.")
+    name, seconds = due
+    message = f"it was taken up {format_seconds(seconds)} from now: a scheduler's clock was ahead, or this one's is behind"
+    return Finding(f"schedule: {name}", "warning", message, "Set all by a time server. Schedulers take it up again all the same.")
 
 
-def told_streams(streams: Sequence[StreamStatus]) -> Iterator[Finding]:
+def check_streams(streams: Sequence[StreamStatus]) -> Iterator[Finding]:
     """Tells how streams stand, one after the other."""
-    for each in streams:
-        yield from told_stream(each)
+    for status in streams:
+        yield from check_stream(status)
 
 
-def told_stream(stream: StreamStatus) -> Iterator[Finding]:
+def check_stream(stream: StreamStatus) -> Iterator[Finding]:
     """Tells how a stream stands: whether its broker is there, what it lost, what is set aside, and how far its clock is off."""
     where = f"stream: {stream.source}"
     if stream.error:
         yield Finding(where, "error", stream.error)
         return
     if stream.lost:
-        told = f"{stream.lost:,} entries were lost: the broker dropped them before they were pushed"
+        message = f"{stream.lost:,} entries were lost: the broker dropped them before they were pushed"
         advice = "Read what they held again from where it is kept. Let the stream keep entries for longer than workers may be away."
-        yield Finding(where, "warning", told, advice)
+        yield Finding(where, "warning", message, advice)
     elif stream.set_aside:
         yield Finding(where, "warning", f"{stream.set_aside:,} entries are set aside", "featurestore dead-letters list")
     else:
@@ -151,7 +151,7 @@ def told_stream(stream: StreamStatus) -> Iterator[Finding]:
     yield _clock_finding(f"stream {stream.source}", abs(stream.ahead))
 
 
-def told_room(name: str, free: int, total: int) -> Finding:
+def check_room(name: str, free: int, total: int) -> Finding:
     """Returns how much room a disk has left."""
     part = free / max(total, 1)
     state: State = "error" if free < 100 << 20 else "warning" if free < 1 << 30 or part < 0.05 else "ok"
@@ -159,7 +159,7 @@ def told_room(name: str, free: int, total: int) -> Finding:
     return Finding(f"disk: {name}", state, f"{free / (1 << 30):.1f} GiB of {total / (1 << 30):.1f} GiB are free", advice)
 
 
-def told_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
+def check_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
     """Looks at whether a folder can be written to, what time its files have, and how much room there is."""
     try:
         make_folders(folder)
@@ -174,20 +174,20 @@ def told_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
         yield Finding(f"folder: {name}", "error", f"{folder} cannot be written to: {error.strerror}", advice)
         return
     yield Finding(f"folder: {name}", "ok", f"{folder} can be written to")
-    yield told_clock(name, written, clock())
-    yield told_room(name, usage.free, usage.total)
+    yield check_clock(name, written, clock())
+    yield check_room(name, usage.free, usage.total)
 
 
-def told_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Finding]:
     """Tells the versions of Python and of the libraries that stores and features rest on."""
     names = ("featurestore", "polars", "deltalake", "lmdb", "redis", "sqlalchemy", "duckdb")
-    found = []
+    versions = []
     for name in names:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:  # an extra that is not installed
             continue
-    yield Finding("versions", "ok", f"Python {python_version()}, {', '.join(found)}")
+    yield Finding("versions", "ok", f"Python {python_version()}, {', '.join(versions)}")
 
 
 class ViewChecks:
@@ -229,9 +229,9 @@ class ViewChecks:
             yield Finding(where, "error", f"{number} failed: {last.error}", f"featurestore materialize {name}")
         elif last.state in ("running", "committed"):
             since = last.started_at.isoformat(" ", "seconds")
-            told = f"{number} began at {since} and is not done: it is under way, or was interrupted"
+            message = f"{number} began at {since} and is not done: it is under way, or was interrupted"
             yield Finding(
-                where, "warning", told, f"featurestore materialize {name} completes it, as does: featurestore doctor --repair"
+                where, "warning", message, f"featurestore materialize {name} completes it, as does: featurestore doctor --repair"
             )
         else:
             yield Finding(where, "ok", f"{number} is done")
@@ -246,9 +246,9 @@ class ViewChecks:
             lag = age_of(snapshot, self._clock())
             late = is_late(promised, lag)
             promise = f"promised to be at most {format_duration(promised)} old"
-            told = "there is no event" if lag is None else f"the latest event is {lag / 1e6:,.0f} s old"
+            message = "there is no event" if lag is None else f"the latest event is {lag / 1e6:,.0f} s old"
             advice = f"Does its source get new rows? featurestore materialize {name}" if late else ""
-            yield Finding(f"freshness: {name}", "error" if late else "ok", f"{told}, {promise}", advice)
+            yield Finding(f"freshness: {name}", "error" if late else "ok", f"{message}, {promise}", advice)
 
     def online(self, applied: AppliedView) -> Iterator[Finding]:
         """Compares some entities' online values with what the history makes of them at this instant (S16)."""
@@ -264,8 +264,10 @@ class ViewChecks:
             if differing.is_empty():
                 yield Finding(where, "ok", f"{entities.height} entities have the values of the history")
                 return
-        told = f"{differing.height} of {entities.height} entities have other values than the history makes of them"
-        yield Finding(where, "error", told, f"featurestore materialize --rebuild-online {name} (or: featurestore doctor --repair)")
+        message = f"{differing.height} of {entities.height} entities have other values than the history makes of them"
+        yield Finding(
+            where, "error", message, f"featurestore materialize --rebuild-online {name} (or: featurestore doctor --repair)"
+        )
 
     def _sample(self, applied: AppliedView) -> pl.DataFrame:
         """Returns the keys of some entities, other ones at each look."""
@@ -283,31 +285,31 @@ class ViewChecks:
         spine = entities.with_columns(pl.lit(now, pl.Datetime("us", "UTC")).alias(_TIME))
         trained = self._train(spine, name).select(columns)
         expected = list(zip(*map(python_values, trained.get_columns()), strict=True))
-        found = self._look_up(name, entities.to_dicts(), now)
+        online_rows = self._look_up(name, entities.to_dicts(), now)
         wrong = [
             not all(_same(row[column], value) for column, value in zip(columns, values, strict=True))
-            for row, values in zip(found, expected, strict=True)
+            for row, values in zip(online_rows, expected, strict=True)
         ]
         return entities.filter(pl.Series(wrong, dtype=pl.Boolean))
 
 
-def told_definitions(plan: Callable[[], Any]) -> Iterator[Finding]:
+def check_definitions(plan: Callable[[], Any]) -> Iterator[Finding]:
     """Compare the definitions in the folder with what is applied.
 
     Args:
         plan: returns what ``apply`` would change.
     """
     try:
-        found = plan()
+        changes = plan()
     except DefinitionError as error:
         yield Finding("definitions", "error", str(error), "Mend them, and look again: featurestore plan")
         return
-    if found.is_empty:
+    if changes.is_empty:
         yield Finding("definitions", "ok", "they are what is applied")
     else:
-        told = f"they are not what is applied. {found.summary}"
-        yield Finding("definitions", "warning", told, "featurestore plan; featurestore apply")
-    for warning in found.warnings:
+        message = f"they are not what is applied. {changes.summary}"
+        yield Finding("definitions", "warning", message, "featurestore plan; featurestore apply")
+    for warning in changes.warnings:
         yield Finding("definitions", "warning", warning)
 
 
@@ -315,5 +317,5 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return one == other or (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(_same(each, its) for each, its in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_same(item, its) for item, its in zip(one, other, strict=True))
     return bool(one == other)

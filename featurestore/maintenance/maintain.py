@@ -14,7 +14,7 @@ from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
 from featurestore.materialization.stores import Stores
-from featurestore.offline.base import Compacted, FeatureLog, Table, Upkeep
+from featurestore.offline.base import Compacted, FeatureLog, Table, TableMaintenance
 from featurestore.offline.condition import require_runs
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.serving import Retired, Serving
@@ -122,7 +122,7 @@ class Maintenance:
         serving: which versions readers are given.
         files: maintains the files of histories.
         feature_log: what services answered.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
         options: how it works.
     """
 
@@ -130,9 +130,9 @@ class Maintenance:
         self,
         stores: Stores,
         serving: Serving,
-        files: Upkeep,
+        files: TableMaintenance,
         feature_log: FeatureLog,
-        keeper: ForgottenFilter,
+        forgotten_filter: ForgottenFilter,
         options: MaintenanceOptions,
     ) -> None:
         self._project = stores.project
@@ -142,7 +142,7 @@ class Maintenance:
         self._upkeep = files
         self._online = stores.online
         self._feature_log = feature_log
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
         self._clock = stores.clock
         self._retention = options.retention
         self._space = stores.trust.space
@@ -150,7 +150,7 @@ class Maintenance:
 
     def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
         """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""
-        return [self._keep(each) for each in (applied, *self._serving.retained(applied.spec.name))]
+        return [self._keep(version) for version in (applied, *self._serving.retained(applied.spec.name))]
 
     def clean_up(self, views: Sequence[str] | None = None) -> list[MaintenanceResult]:
         """Deletes the rows of data versions that nobody was given for as long as they are retained.
@@ -200,8 +200,12 @@ class Maintenance:
         while failed < _ATTEMPTS:
             done = self._ledger.last_done(applied.spec.name, applied.data_version)
             # A step at a time, so that forgetting somebody need not wait for all of them.
-            with self._keeper.passing() as graves:
-                without = partial(self._keeper.rows, graves, table) if self._keeper.concerned(graves, table) else None
+            with self._forgotten_filter.writing() as tombstones:
+                without = (
+                    partial(self._forgotten_filter.rows, tombstones, table)
+                    if self._forgotten_filter.concerned(tombstones, table)
+                    else None
+                )
                 step = self._upkeep.compact(table, done.seq if done else 0, without, dry_run=self._dry_run)
             if step is None:
                 return

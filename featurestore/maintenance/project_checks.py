@@ -15,19 +15,19 @@ from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.source import FrameSource, Source
 from featurestore.durable import folder_mode
 from featurestore.errors import FeatureStoreError
-from featurestore.maintenance.check_history import told_access
+from featurestore.maintenance.check_history import check_access
 from featurestore.maintenance.check_online import OnlineChecks
 from featurestore.maintenance.check_sources import SourceChecks
 from featurestore.maintenance.doctor import (
     Check,
     Finding,
     ViewChecks,
-    told_clock,
-    told_definitions,
-    told_due,
-    told_folder,
-    told_streams,
-    told_versions,
+    check_clock,
+    check_definitions,
+    check_due,
+    check_folder,
+    check_streams,
+    check_versions,
 )
 from featurestore.project.source_notices import decimal_notices
 from featurestore.registry.facts import database_facts, dues_ahead, expired_leases
@@ -48,15 +48,15 @@ class ProjectChecks:
         components = self._components
         settings = components.settings
         yield "settings", self._settings
-        yield "versions", told_versions
+        yield "versions", check_versions
         for name, folder in store_folders(settings).items():
-            yield f"folder: {name}", partial(told_folder, name, folder, components.clock)
+            yield f"folder: {name}", partial(check_folder, name, folder, components.clock)
         yield "registry", self._registry
-        yield "access", lambda: told_access(kept_files(settings), _own_mode(settings))
+        yield "access", lambda: check_access(kept_files(settings), _own_mode(settings))
         yield "online store", self._online
         if (settings.root / settings.definitions).is_dir():
             loader = components.definition_loader
-            yield "definitions", lambda: told_definitions(lambda: components.applier.plan(loader.load(None), partial=False))
+            yield "definitions", lambda: check_definitions(lambda: components.applier.plan(loader.load(None), partial=False))
         try:
             catalog = components.catalog_cache.refresh()
         except FeatureStoreError:
@@ -84,7 +84,7 @@ class ProjectChecks:
     def _of_catalog(self, catalog: Catalog) -> "Iterator[tuple[str, Check]]":
         components = self._components
         project = components.settings.project
-        yield "streams", lambda: told_streams(components.streams.status())
+        yield "streams", lambda: check_streams(components.streams.status())
         yield "registry", partial(components.history_checks.known, catalog)
         for name, source in sorted(catalog.sources.items()):
             yield f"source: {name}", partial(self._source, source)
@@ -114,8 +114,8 @@ class ProjectChecks:
         kind, now = database_facts(components.registry)
         yield Finding("registry", "ok", f"{kind}, revision {components.catalog_cache.refresh().revision}")
         if now is not None:
-            yield told_clock("registry", now, components.clock())
-        yield from map(told_due, dues_ahead(components.registry, components.settings.schedule.lease.total_seconds()).items())
+            yield check_clock("registry", now, components.clock())
+        yield from map(check_due, dues_ahead(components.registry, components.settings.schedule.lease.total_seconds()).items())
         for name in expired_leases(components.registry):
             advice = "Another scheduler takes it over; start one if none runs: featurestore schedule"
             yield Finding(f"lease: {name}", "warning", "its holder ended without releasing it", advice)
@@ -128,7 +128,7 @@ class ProjectChecks:
         yield Finding("online store", "ok", components.online.check())
         facts = online_facts(components.settings)
         if facts is not None:
-            yield told_clock("online store", facts[0], components.clock())
+            yield check_clock("online store", facts[0], components.clock())
             for problem in facts[1]:
                 yield Finding("online store", "warning", problem)
 

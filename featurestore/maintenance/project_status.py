@@ -19,14 +19,14 @@ def project_status(components: Components, upcoming: UpcomingTasks, *, promised:
     for name, applied in sorted(catalog.views.items()):
         if promised and applied.spec.freshness is None:
             continue
-        previous = catalog.lingering.get(name)
+        previous = catalog.previous_versions.get(name)
         statuses.append(
             view_status(
                 applied,
                 components.offline.snapshot(components.table(applied)),
                 components.ledger.latest(name, applied.data_version),
                 now,
-                duty=tasks.get(name),
+                task=tasks.get(name),
                 most=components.settings.schedule.max_attempts,
                 served=None if previous is None else previous.data_version,
                 noticed=None if promised else components.ledger.noticed(name, applied.data_version),

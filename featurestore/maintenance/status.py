@@ -72,7 +72,7 @@ def view_status(
     last_run: Run | None,
     now: datetime,
     *,
-    duty: Upcoming | None = None,
+    task: Upcoming | None = None,
     most: int = 1,
     served: int | None = None,
     noticed: Mapping[str, int] | None = None,
@@ -87,7 +87,7 @@ def view_status(
         snapshot: its history.
         last_run: its last run in the ledger.
         now: the instant.
-        duty: how its scheduled run stands; None without a schedule.
+        task: how its scheduled run stands; None without a schedule.
         most: how often a scheduled run is tried.
         served: the data version that readers are given, where it is another one still.
         noticed: what its last runs noticed of its source, each with the run's number.
@@ -96,7 +96,7 @@ def view_status(
     latest = None if snapshot.spans is None else snapshot.spans[1]
     age = age_of(snapshot, now)
     lag = None if age is None else age / _MICROS
-    state, problem = _judged(view.freshness, age, last_run, duty, most)
+    state, problem = _judged(view.freshness, age, last_run, task, most)
     return ViewStatus(
         view.name,
         applied.version,
@@ -108,7 +108,7 @@ def view_status(
         state,
         None if view.freshness is None else format_duration(view.freshness),
         lag,
-        None if duty is None else duty.next_at,
+        None if task is None else task.next_at,
         served,
         problem,
         tuple(f"run {run}: {notice}" for notice, run in (noticed or {}).items()),
@@ -128,14 +128,14 @@ def is_late(freshness: int, age: int | None) -> bool:
     return age is None or age > freshness or age < -_SKEW
 
 
-def _judged(freshness: int | None, age: int | None, last_run: Run | None, duty: Upcoming | None, most: int) -> tuple[State, str]:
-    if duty is not None and duty.state == "retrying":
-        count = f"{duty.attempts}/{most}" if duty.attempts <= most else f"{duty.attempts}"
-        return "retrying", f"retrying ({count}): {duty.error}"
+def _judged(freshness: int | None, age: int | None, last_run: Run | None, task: Upcoming | None, most: int) -> tuple[State, str]:
+    if task is not None and task.state == "retrying":
+        count = f"{task.attempts}/{most}" if task.attempts <= most else f"{task.attempts}"
+        return "retrying", f"retrying ({count}): {task.error}"
     if last_run is not None and last_run.state == "failed":
         return "failed", f"run {last_run.id} failed: {last_run.error}"
-    if duty is not None and duty.state == "failed":
-        return "failed", f"its scheduled run failed: {duty.error}"
+    if task is not None and task.state == "failed":
+        return "failed", f"its scheduled run failed: {task.error}"
     if freshness is not None and is_late(freshness, age):
         promise = f"the view promises {format_duration(freshness)}"
         if age is None:
@@ -163,7 +163,7 @@ class StatusReport(Report[ViewStatus]):
     @property
     def wrong(self) -> Sequence[ViewStatus]:
         """The views that break their promise, or whose last run failed."""
-        return [each for each in self._values if each.is_wrong]
+        return [status for status in self._values if status.is_wrong]
 
     def columns(self) -> Sequence[Column[ViewStatus]]:
         """See ``Report.columns``."""
@@ -223,15 +223,15 @@ class FreshnessTracker:
         Args:
             report: how the views stand now.
         """
-        found = []
-        wrong = self._exchange({each.view: each.state for each in report.wrong})
-        for each in report:
-            before = wrong.get(each.view)
-            if each.is_wrong and before != each.state:
-                found.append(Alert(each.view, each.state, f"{each.view} is {each.state}: {each.problem}"))
-            elif before is not None and not each.is_wrong:
-                found.append(Alert(each.view, "ok", f"{each.view} is as promised again"))
-        return found
+        alerts = []
+        wrong = self._exchange({status.view: status.state for status in report.wrong})
+        for status in report:
+            before = wrong.get(status.view)
+            if status.is_wrong and before != status.state:
+                alerts.append(Alert(status.view, status.state, f"{status.view} is {status.state}: {status.problem}"))
+            elif before is not None and not status.is_wrong:
+                alerts.append(Alert(status.view, "ok", f"{status.view} is as promised again"))
+        return alerts
 
     def _remembered(self, wrong: Mapping[str, State]) -> Mapping[str, str]:
         before, self._wrong = self._wrong, wrong
@@ -245,17 +245,17 @@ class FreshnessMonitor:
         leases: the project's leases; who has that on the promises tells.
         holder: who looks, in words for people.
         seconds: how often it looks.
-        standing: returns how the views that promise something stand.
+        status: returns how the views that promise something stand.
         notify: called with each change.
     """
 
     def __init__(
-        self, leases: Leases, holder: str, seconds: float, standing: Callable[[], StatusReport], notify: Callable[[Alert], None]
+        self, leases: Leases, holder: str, seconds: float, status: Callable[[], StatusReport], notify: Callable[[Alert], None]
     ) -> None:
         self.seconds = seconds
         self._leases = leases
         self._holder = holder
-        self._standing = standing
+        self._standing = status
         self._notify = notify
         self._promises = FreshnessTracker()
         self._lease: Lease | None = None
@@ -265,7 +265,7 @@ class FreshnessMonitor:
         try:
             if self._is_mine():
                 # What failed is told by whoever ran it; whether it is late is told all the same.
-                late = [_as_promised(each) if each.state in ("failed", "retrying") else each for each in self._standing()]
+                late = [_as_promised(status) if status.state in ("failed", "retrying") else status for status in self._standing()]
                 for notice in self._promises.news(StatusReport(late)):
                     self._notify(notice)
         except FeatureStoreError as error:
@@ -281,9 +281,9 @@ class FreshnessMonitor:
     def _is_mine(self) -> bool:
         lasting = 3 * self.seconds
         try:
-            held = self._lease
+            lease = self._lease
             self._lease = (
-                self._leases.acquire("promises", self._holder, lasting) if held is None else self._leases.renew(held, lasting)
+                self._leases.acquire("promises", self._holder, lasting) if lease is None else self._leases.renew(lease, lasting)
             )
         except LeaseLostError:
             self._lease = None

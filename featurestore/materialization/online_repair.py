@@ -49,7 +49,7 @@ class OnlineRepair:
         self._closing = False
         self._lease: Lease | None = None
         self._renewed = 0.0
-        self._told = ""
+        self._last_error = ""
 
     def begin(self, pause: float = _PAUSE) -> None:
         """Has it looked, and mended what is to be, in a thread; unless that is under way, or was begun just now.
@@ -72,11 +72,11 @@ class OnlineRepair:
         except ClosedError:
             return
         except FeatureStoreError as error:
-            if str(error) != self._told:
+            if str(error) != self._last_error:
                 _log.warning("What the online store lost cannot be written again yet: %s", error)
-            self._told = str(error)
+            self._last_error = str(error)
             return
-        self._told = ""
+        self._last_error = ""
 
     def close(self) -> None:
         """End work in progress soon. Idempotent."""

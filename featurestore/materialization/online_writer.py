@@ -118,10 +118,10 @@ class LatestWriter:
 
     def _put(self, entries: Sequence[Entry], *, repair: bool) -> int:
         if repair:
-            held = self._online.read([entry.key for entry in entries])
+            values = self._online.read([entry.key for entry in entries])
             damaged = {
                 entry.key: value
-                for entry, value in zip(entries, held, strict=True)
+                for entry, value in zip(entries, values, strict=True)
                 if value is not None and not is_whole(entry.key, value)
             }
             if damaged:

@@ -53,6 +53,6 @@ def each_view(
     if len(failed) == 1:
         raise failed[0]
     if failed:
-        told = "".join(f"\n  - {error}" for error in failed)
-        raise MaterializeError(f"{len(failed)} of {len(views)} views failed; the others are done.{told}")
-    return [each for each in done if each is not None]
+        messages = "".join(f"\n  - {error}" for error in failed)
+        raise MaterializeError(f"{len(failed)} of {len(views)} views failed; the others are done.{messages}")
+    return [result for result in done if result is not None]

@@ -64,7 +64,7 @@ class Pusher:
     Args:
         stores: where rows go.
         open_source: opens a source's reader.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
         fold: adds a view's log to its history.
         mend: writes a view's values online if some may be lost; None if that is left to others.
     """
@@ -73,7 +73,7 @@ class Pusher:
         self,
         stores: Stores,
         open_source: OpenSource,
-        keeper: ForgottenFilter,
+        forgotten_filter: ForgottenFilter,
         fold: Callable[[BoundView], None],
         mend: Callable[[BoundView], None] | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Pusher:
         self._open_source = open_source
         self._fold = fold
         self._clock = stores.clock
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
         self._trust = stores.trust
         self._mend = mend
         self._windows, self._latest = OnlineWriters.of(stores)
@@ -111,24 +111,26 @@ class Pusher:
     def _push(self, views: Sequence[BoundView], rows: pl.DataFrame, latest: int) -> list[PushedView]:
         in_form = [self._in_source_form(rows, view.spec.source_as_read) for view in views]
         # NOTE: who is forgotten is asked once for all views, and not while their transforms run: forgetting waits for who asked.
-        with self._keeper.passing():
-            sifted = [self._keeper.sift(each, view.spec) for view, each in zip(views, in_form, strict=True)]
-        shaped = [self._shaped(view, each, rows.height, latest) for view, each in zip(views, sifted, strict=True)]
-        with self._keeper.passing():
-            given = [replace(each, shaped=self._keeper.without_forgotten(each.shaped, each.view.spec)) for each in shaped]
-            kept = [self._keep_rejected(each) for each in given]
-            for each, place in zip(given, kept, strict=True):
-                if place and each.view.spec.on_reject == "fail":
-                    raise RejectedRowsError(each.view.spec.name, each.shaped.reasons, place)
+        with self._forgotten_filter.writing():
+            sifted = [self._forgotten_filter.sift(frame, view.spec) for view, frame in zip(views, in_form, strict=True)]
+        shaped = [self._shaped(view, frame, rows.height, latest) for view, frame in zip(views, sifted, strict=True)]
+        with self._forgotten_filter.writing():
+            given = [
+                replace(frame, shaped=self._forgotten_filter.without_forgotten(frame.shaped, frame.view.spec)) for frame in shaped
+            ]
+            kept = [self._keep_rejected(frame) for frame in given]
+            for frame, place in zip(given, kept, strict=True):
+                if place and frame.view.spec.on_reject == "fail":
+                    raise RejectedRowsError(frame.view.spec.name, frame.shaped.reasons, place)
             # NOTE: asked before anything is written: of a store that is used for the first time it tells what it may lack.
-            doubted = [self._trust.doubted(each.view.applied) for each in given]
-            written = [self._write(each, rows.height) for each in given]
-        for each, (_, grown) in zip(given, written, strict=True):
+            doubted = [self._trust.doubted(frame.view.applied) for frame in given]
+            written = [self._write(frame, rows.height) for frame in given]
+        for frame, (_, grown) in zip(given, written, strict=True):
             if grown:
-                self._fold(each.view)
-        for each, doubt in zip(given, doubted, strict=True):
-            if self._mend is not None and (doubt or self._trust.doubted(each.view.applied)):
-                self._mend(each.view)
+                self._fold(frame.view)
+        for frame, doubt in zip(given, doubted, strict=True):
+            if self._mend is not None and (doubt or self._trust.doubted(frame.view.applied)):
+                self._mend(frame.view)
         return [pushed for pushed, _ in written]
 
     def _in_source_form(self, rows: pl.DataFrame, source: Source) -> pl.DataFrame:

@@ -62,7 +62,7 @@ class Rebuilder:
             return 0
 
     def _mend(self, applied: AppliedView) -> int:
-        return sum(self.rebuild(each) for each in self._versions(applied) if self._trust.doubted(each))
+        return sum(self.rebuild(version) for version in self._versions(applied) if self._trust.doubted(version))
 
     def rebuild(self, applied: AppliedView) -> int:
         """Writes the values of a view's whole history online, in the place of damaged ones too; returns how many changed.

@@ -70,8 +70,8 @@ class ViewSummary:
 
 def _tie_remarks(tied: int) -> list[str]:
     """Returns the line that tells of rows that tie, if there are any."""
-    told = f"{tied:,} tied: their join keys and times are those of others; order_by= in the source says which of them counts (S4)"
-    return [told] if tied else []
+    remark = f"{tied:,} tied: their join keys and times are those of others; order_by= in the source says which of them counts (S4)"
+    return [remark] if tied else []
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class PushSummary(Report[PushedView]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return each value as a dictionary, without the rejected rows themselves."""
         return [
-            {name: value for name, value in asdict(replace(each, rejected=())).items() if name != "rejected"}
-            for each in self._values
+            {name: value for name, value in asdict(replace(pushed, rejected=())).items() if name != "rejected"}
+            for pushed in self._values
         ]
 
     def columns(self) -> Sequence[Column[PushedView]]:

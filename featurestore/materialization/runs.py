@@ -58,7 +58,7 @@ class Runs:
         is_id = version.isdecimal() and number.isdecimal()
         run = self._components.ledger.find(view, int(version), int(number)) if is_id else None
         if run is None:
-            known = [each.id for each in self._components.ledger.runs(limit=_SUGGESTED_FROM)]
+            known = [known_run.id for known_run in self._components.ledger.runs(limit=_SUGGESTED_FROM)]
             raise NotFoundError("run", run_id, known, "store.runs.list() and featurestore runs list them.")
         return run
 

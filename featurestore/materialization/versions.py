@@ -34,7 +34,7 @@ class Versions:
         """
         components, name = self._components, parse_references(view)[0].view
         versions = components.serving.versions(name)
-        counts = {each.data_version: components.count_rows(each) for each in components.serving.retained(name)}
+        counts = {retained.data_version: components.count_rows(retained) for retained in components.serving.retained(name)}
         applied = components.catalog_cache.refresh().views.get(name)
         if applied is not None:
             counts[applied.data_version] = components.count_rows(applied)
@@ -58,7 +58,7 @@ class Versions:
         components = self._components
         [applied] = components.views([view])
         name = applied.spec.name
-        kept = [each.data_version for each in components.serving.retained(name) if components.count_rows(each)]
+        kept = [version.data_version for version in components.serving.retained(name) if components.count_rows(version)]
         return components.catalog_cache.use(components.serving.roll_back(name, to, kept))
 
     def undo_rollback(self, view: Any) -> Catalog:

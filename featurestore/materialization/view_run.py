@@ -108,7 +108,7 @@ class ViewRun:
             if not segments:
                 return summary, number
             done = self._ledger.last_done(view.name, applied.data_version)
-            chunks = [{"pushed": each.seq, "rows": each.rows, "staged": dict(each.staged)} for each in segments]
+            chunks = [{"pushed": segment.seq, "rows": segment.rows, "staged": dict(segment.staged)} for segment in segments]
             body = {"chunks": chunks, "cursor": done.span["cursor"] if done else None}
             run = self._ledger.begin(view.name, applied.data_version, number, body)
             if run.state in UNFINISHED:
@@ -144,14 +144,14 @@ class ViewRun:
         except FeatureStoreError as error:
             self._ledger.update(run, error=str(error))
             raise
-        made = sum(body.get("made", 0) for body in self._ledger.staged(run).values())
+        rows_made = sum(body.get("made", 0) for body in self._ledger.staged(run).values())
         run = self._ledger.update(run, state="done", rows_online=online, finished_at=self._clock(), error="")
         if run.folds:
             # What was pushed was told by the push: nothing of it was new now.
             return ViewSummary(run.view, run.data_version, seconds=time.perf_counter() - began)
         return ViewSummary(
             run.view, run.data_version, run.rows_read, run.rows_written, run.rows_rejected,
-            online, run.reasons, time.perf_counter() - began, rows_known=max(0, made - run.rows_written), rows_tied=tied,
+            online, run.reasons, time.perf_counter() - began, rows_known=max(0, rows_made - run.rows_written), rows_tied=tied,
         )  # fmt: skip
 
     def _write_online(self, run: Run) -> Written:
@@ -223,7 +223,7 @@ class ViewRun:
             rows = self.reader.read(chunk, texts=True)
             shaped = self._shaped(rows)
             rejected = sum(shaped.reasons.values())
-            found = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)
-            summary = summary.plus(found)
+            trial = ViewSummary(view.name, applied.data_version, rows.height, rows_rejected=rejected, reasons=shaped.reasons)
+            summary = summary.plus(trial)
         self._progress.step(view.name, "read", len(span.chunks), len(span.chunks))
         return replace(summary, seconds=time.perf_counter() - began)

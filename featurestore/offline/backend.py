@@ -8,8 +8,8 @@ import polars as pl
 
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
-from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, SecretKeeper, Table, Upkeep
-from featurestore.offline.condition import Mender
+from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, SecretKeeper, Table, TableMaintenance
+from featurestore.offline.condition import HistoryRepair
 from featurestore.plugins import Context
 
 
@@ -60,12 +60,12 @@ class OfflineBackend(ABC):
 
     @property
     @abstractmethod
-    def maintenance(self) -> Upkeep:
+    def maintenance(self) -> TableMaintenance:
         """Lists and compacts tables, and removes files that nobody needs."""
 
     @property
     @abstractmethod
-    def repair(self) -> Mender:
+    def repair(self) -> HistoryRepair:
         """Compares histories with the ledger, and mends them."""
 
     @property

@@ -307,7 +307,7 @@ class Removed:
     size: int = 0
 
 
-class Upkeep(Protocol):
+class TableMaintenance(Protocol):
     """Keeps the folders of tables in order: fewer files, and none that nobody needs. No row of a table is changed by it.
 
     Each method may be called at any time and by several at once, beside runs, pushes and readers, and repeated.

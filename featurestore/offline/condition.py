@@ -11,7 +11,7 @@ from featurestore.offline.base import Snapshot, Table
 
 
 @dataclass(frozen=True)
-class Booked:
+class LedgerRecord:
     """What the ledger says a history has.
 
     Args:
@@ -65,9 +65,9 @@ def cure(view: str, *, mended: bool = False) -> str:
     )
 
 
-def lost_runs(last: int, booked: int) -> str:
+def lost_runs(last: int, recorded: int) -> str:
     """Returns what is to be said of a history that has runs up to one, where the ledger has them up to a later one."""
-    lost = f"run {booked} is" if booked == last + 1 else f"runs {last + 1} to {booked} are"
+    lost = f"run {recorded} is" if recorded == last + 1 else f"runs {last + 1} to {recorded} are"
     return f"{lost} done by the registry, but the history has {last or 'none'}"
 
 
@@ -82,25 +82,25 @@ def require_runs(table: Table, last_committed: Callable[[str, int], int], snapsh
     Raises:
         DamagedHistoryError: it lacks some.
     """
-    booked = last_committed(table.view, table.data_version)
-    if booked and (last := snapshot(table).last_run) < booked:
-        raise damaged(str(table), table.view, [lost_runs(last, booked)])
+    recorded = last_committed(table.view, table.data_version)
+    if recorded and (last := snapshot(table).last_run) < recorded:
+        raise damaged(str(table), table.view, [lost_runs(last, recorded)])
 
 
-class Mender(Protocol):
+class HistoryRepair(Protocol):
     """Looks whether histories are whole, and mends them."""
 
-    def inspect(self, table: Table, booked: Booked) -> Condition:
+    def inspect(self, table: Table, recorded: LedgerRecord) -> Condition:
         """Returns what condition a table and its log are in; of a table that is not there and need not be, an empty one."""
 
     def mend(
-        self, table: Table, booked: Booked, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
+        self, table: Table, recorded: LedgerRecord, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
     ) -> str:
         """Puts back what a table lacks, as far as the rows are in files on the disk still; repeated, it does nothing.
 
         Args:
             table: the table.
-            booked: what the ledger says of it.
+            recorded: what the ledger says of it.
             without: takes rows out that nobody may write any more.
             give_up: go on without what cannot be found; else nothing is changed where something is missing.
 

@@ -116,26 +116,26 @@ class OnDemandStep:
         """
         used = [columns[column] if column == name else columns[column].alias(name) for name, column, _ in self.inputs]
         try:
-            made = evaluate(used, self._expressions)
+            computed = evaluate(used, self._expressions)
             checks = self._checks
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             row = None if (failing := self._failing(used)) is None else start + failing
             where = "" if row is None else f"Row {row}: "
-            told = described(error) if self.personal else str(error).splitlines()[0]
-            failure = RequestError(f"{where}on-demand view {self.view!r} fails: {told}", row=row)
+            reason = described(error) if self.personal else str(error).splitlines()[0]
+            failure = RequestError(f"{where}on-demand view {self.view!r} fails: {reason}", row=row)
             if not self.personal:
                 raise failure from error
         else:
-            return self._checked(made, checks, start)
+            return self._checked(computed, checks, start)
         raise failure  # outside of the handler, so that a traceback does not print the library's text
 
-    def _checked(self, made: pl.DataFrame, checks: "list[_Check]", start: int) -> dict[str, pl.Series]:
+    def _checked(self, computed: pl.DataFrame, checks: "list[_Check]", start: int) -> dict[str, pl.Series]:
         for output, value, unfit, constraints in checks:
-            self._refuse(made, output, unfit, start)
+            self._refuse(computed, output, unfit, start)
             if value is not None:
-                made = made.with_columns(value.alias(output.name))
-            self._refuse(made, output, constraints, start)
-        return {column.name: column for column in made.get_columns()}
+                computed = computed.with_columns(value.alias(output.name))
+            self._refuse(computed, output, constraints, start)
+        return {column.name: column for column in computed.get_columns()}
 
     def _failing(self, columns: Sequence[pl.Series]) -> int | None:
         """Returns the first row on which an expression fails; None where there are too many rows to try each."""
@@ -156,19 +156,19 @@ class OnDemandStep:
         schema = pl.DataFrame(schema={name: dtype for name, _, dtype in self.inputs}).select_seq(self._expressions).schema
         checks: list[_Check] = []
         for output in self.outputs:
-            found, wanted = schema[output.name], output.feature.dtype
-            value, unfit = fitted(pl.col(output.name), found, wanted)
+            actual, wanted = schema[output.name], output.feature.dtype
+            value, unfit = fitted(pl.col(output.name), actual, wanted)
             unfits = () if unfit is None else ((unfit, f"does not fit {output.feature.type_name}"),)
             constraints = constraints_of(output.feature, output.name)
-            if found != wanted or unfits or constraints:
-                checks.append((output, value if found != wanted else None, unfits, constraints))
+            if actual != wanted or unfits or constraints:
+                checks.append((output, value if actual != wanted else None, unfits, constraints))
         return checks
 
-    def _refuse(self, made: pl.DataFrame, output: OutputColumn, conditions: Sequence[tuple[pl.Expr, str]], start: int) -> None:
-        broken = first_broken(made, conditions)
+    def _refuse(self, computed: pl.DataFrame, output: OutputColumn, conditions: Sequence[tuple[pl.Expr, str]], start: int) -> None:
+        broken = first_broken(computed, conditions)
         if broken is not None:
             row, reason = broken
-            said, [value] = f"{self.view}.{output.feature.name}", values_of(made[output.name][row : row + 1])
+            said, [value] = f"{self.view}.{output.feature.name}", values_of(computed[output.name][row : row + 1])
             what = "comes to a value that" if self.personal else f"comes to {value!r}, which"
             raise RequestError(
                 f"Row {start + row}: the feature {said} {what} {reason}. Mend the row, or what is declared.",
@@ -208,9 +208,9 @@ class OnDemandPlan:
             RequestError: an expression fails, or makes a value that its feature cannot have.
         """
         known = dict(columns)
-        made: dict[str, pl.Series] = {}
+        computed: dict[str, pl.Series] = {}
         for step in self.steps:
             new = step.run(known, start)
             known |= new
-            made |= new
-        return made
+            computed |= new
+        return computed

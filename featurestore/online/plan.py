@@ -115,7 +115,7 @@ def _join(space: str, join: Join) -> OnlineJoin:
     places = tuple(view.feature_names.index(column.feature.name) for column in join.columns)
     dtypes = tuple(column.feature.dtype for column in join.columns)
     singles = tuple(place for place, dtype in enumerate(dtypes) if isinstance(dtype, pl.Float32))
-    made = [(place, to_python(dtype)) for place, dtype in enumerate(dtypes) if place not in singles]
+    converters = [(place, to_python(dtype)) for place, dtype in enumerate(dtypes) if place not in singles]
     windows = WindowValues.of(view, [column.feature for column in join.columns]) if view.windows else None
     return OnlineJoin(
         label=join.label,
@@ -127,7 +127,7 @@ def _join(space: str, join: Join) -> OnlineJoin:
         picks=None if windows is not None or places == tuple(range(len(view.features))) else places,
         names=tuple(column.name for column in join.columns),
         dtypes=dtypes,
-        conversions=tuple((place, convert) for place, convert in made if convert is not None),
+        conversions=tuple((place, convert) for place, convert in converters if convert is not None),
         blank=(None,) * len(places) if windows is None else windows.blank,
         windows=windows,
         view=view.name,

@@ -167,17 +167,17 @@ class Forgetter:
         if entities.is_empty():
             return ForgetReport((), name, 0, dry_run=dry_run)
         change = 0 if dry_run else self._tombstones.lay(name, entities, new_secret=new_secret)
-        views = [each for each in known.views if each.spec.entity.name in {form.name for form in forms}]
-        found = list(self._erase(known, forms, entities, views, dry_run=dry_run))
+        views = [entry for entry in known.views if entry.spec.entity.name in {form.name for form in forms}]
+        entries = list(self._erase(known, forms, entities, views, dry_run=dry_run))
         notes = []
         if not dry_run and not self._tombstones.erased(forms, entities, change):
             notes.append(
                 "A process that was writing lost the registry meanwhile, and may have written rows of them: forget them again."
             )
-        told = [each for each in found if each.rows]
+        erased = [entry for entry in entries if entry.rows]
         cleaned = self._tombstones.cleaned()
-        left = [each for each in views if (each.spec.name, each.data_version) not in cleaned]
-        return ForgetReport(told, name, entities.height, dry_run=dry_run, notes=[*notes, *_not_reached(entities, left)])
+        left = [entry for entry in views if (entry.spec.name, entry.data_version) not in cleaned]
+        return ForgetReport(erased, name, entities.height, dry_run=dry_run, notes=[*notes, *_not_reached(entities, left)])
 
     def forms(self, name: str) -> list[Entity]:
         """Returns the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
@@ -234,28 +234,30 @@ class Forgetter:
     def _erase_beside(
         self, known: Forms, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool
     ) -> Iterator[ErasedEntry]:
-        named = [each for each in known.columns(forms) if set(each[0]) == set(entities.columns)]
+        named = [item for item in known.columns(forms) if set(item[0]) == set(entities.columns)]
         asked = [entities.rename(dict(zip(keys, columns, strict=True))) for keys, columns in named]
         for service in self._places.feature_log.services(self._project):
             if dry_run:
                 rows = self._count_log(service, asked)
             else:
-                rows = sum(self._places.feature_log.delete(self._project, service, each) for each in asked)
+                rows = sum(self._places.feature_log.delete(self._project, service, item) for item in asked)
             yield ErasedEntry("feature log", service, rows)
         for source, open_stream in self._places.streams.items():
             with closing(open_stream()) as stream:
-                held = [each.entry for each in stream.shelf.read() if is_of(each.entry.fields, entities)]
-                yield ErasedEntry("set aside", source, len(held) if dry_run else stream.shelf.remove([each.id for each in held]))
+                concerned = [item.entry for item in stream.shelf.read() if is_of(item.entry.fields, entities)]
+                yield ErasedEntry(
+                    "set aside", source, len(concerned) if dry_run else stream.shelf.remove([item.id for item in concerned])
+                )
 
     def _count_log(self, service: str, keys: Sequence[pl.DataFrame]) -> int:
         answers = self._places.feature_log.read(self._project, service)
         schema = answers.collect_schema()
-        found = pl.lit(value=False)
-        for each in keys:
-            if set(each.columns) <= set(schema):
-                same = keys_as(each, {name: schema[name] for name in each.columns}).to_struct("same")
-                found = found | pl.struct(each.columns).is_in(same.implode())
-        return int(answers.select(found.sum()).collect().item()) if schema else 0
+        concerned = pl.lit(value=False)
+        for frame in keys:
+            if set(frame.columns) <= set(schema):
+                same = keys_as(frame, {name: schema[name] for name in frame.columns}).to_struct("same")
+                concerned = concerned | pl.struct(frame.columns).is_in(same.implode())
+        return int(answers.select(concerned.sum()).collect().item()) if schema else 0
 
 
 def entities_of(name: str, forms: Sequence[Entity], given: Any) -> pl.DataFrame:
@@ -272,14 +274,16 @@ def entities_of(name: str, forms: Sequence[Entity], given: Any) -> pl.DataFrame:
         RequestError: a key is missing, unknown, null or of the wrong type.
     """
     rows: list[Any] = [given] if isinstance(given, Mapping) else list(given) if isinstance(given, Iterable) else [given]
-    told = " or ".join(dict.fromkeys(_told_keys(form) for form in forms))
+    shown_keys = " or ".join(dict.fromkeys(_shown_keys(form) for form in forms))
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != set(rows[0]) or not any(form.keys.keys() == set(row) for form in forms):
-            found = (
+            finding = (
                 f"has {', '.join(map(str, row)) or 'no keys'}" if isinstance(row, Mapping) else f"is of type {type(row).__name__}"
             )
-            raise RequestError(f"Row {number} {found}. Name each {name} by exactly its join keys ({told}), all in the same ones.")
-    fault = f"There are no keys of {name} ({told})."
+            raise RequestError(
+                f"Row {number} {finding}. Name each {name} by exactly its join keys ({shown_keys}), all in the same ones."
+            )
+    fault = f"There are no keys of {name} ({shown_keys})."
     for form in forms if rows else ():
         if form.keys.keys() == set(rows[0]):
             try:
@@ -302,13 +306,13 @@ def _typed(form: Entity, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     try:
         frame = pl.DataFrame({key: pl.Series(key, [row[key] for row in rows], dtype=dtype) for key, dtype in form.keys.items()})
     except (pl.exceptions.PolarsError, OverflowError, TypeError, ValueError):
-        fault = f"A key does not fit its type: {form.name} has {_told_keys(form)}."
+        fault = f"A key does not fit its type: {form.name} has {_shown_keys(form)}."
     else:
         return frame.unique(maintain_order=True)
     raise RequestError(fault)  # without the library's error, which would tell the key
 
 
-def _told_keys(form: Entity) -> str:
+def _shown_keys(form: Entity) -> str:
     return ", ".join(f"{key}: {python_name(dtype, nullable=False)}" for key, dtype in form.keys.items())
 
 
@@ -336,5 +340,5 @@ def _not_reached(entities: pl.DataFrame, views: Sequence[AppliedView]) -> Iterat
         if set(keys) != set(entities.columns):
             others.setdefault(keys, []).append(f"{view.spec.name} v{view.data_version}")
     for keys, names in others.items():
-        told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} by {', '.join(keys)}"
-        yield f"{told}: forget them by {'it' if len(keys) == 1 else 'these'} too."
+        reason = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} by {', '.join(keys)}"
+        yield f"{reason}: forget them by {'it' if len(keys) == 1 else 'these'} too."

@@ -57,12 +57,12 @@ class ForgottenFilter:
         self._forms: tuple[int, Forms] | None = None
 
     @contextmanager
-    def passing(self) -> Iterator[TombstoneSet]:
+    def writing(self) -> Iterator[TombstoneSet]:
         """Gives who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
 
         Within another one of this thread it gives what that one gave.
         """
-        known: TombstoneSet | None = getattr(self._within, "graves", None)
+        known: TombstoneSet | None = getattr(self._within, "tombstones", None)
         if known is not None:
             yield known
             return
@@ -70,14 +70,14 @@ class ForgottenFilter:
         failure: BaseException | None = None
         try:
             with self._barrier.shared():
-                seen = self._within.graves = self._tombstones().current()
+                seen = self._within.tombstones = self._tombstones().current()
                 try:
                     yield seen
                 except BaseException as error:
                     failure = error
                     raise
                 finally:
-                    self._within.graves = None
+                    self._within.tombstones = None
         except LockLostError as error:
             if seen is None:
                 raise
@@ -95,64 +95,64 @@ class ForgottenFilter:
 
     def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
         """Returns a source's rows without those that name a forgotten entity by a key that the view's entity had once."""
-        with self.passing() as graves:
-            if not graves:
+        with self.writing() as tombstones:
+            if not tombstones:
                 return rows
             now = set(view.entity.keys)
             former = [form for form in self._of(view.name, view.entity) if form.keys.keys() != now]
-            return rows.filter(~graves.rows_of(former, rows)) if graves.concern(former) else rows
+            return rows.filter(~tombstones.rows_of(former, rows)) if tombstones.concern(former) else rows
 
     def without_forgotten(self, shaped: TransformResult, view: ViewSpec) -> TransformResult:
         """Returns what became of a source's rows without those of forgotten entities, which are counted."""
-        with self.passing() as graves:
-            if not graves:
+        with self.writing() as tombstones:
+            if not tombstones:
                 return shaped
             forms = self._of(view.name, view.entity)
-            if not graves.concern(forms):
+            if not tombstones.concern(forms):
                 return shaped
-            rows = shaped.rows.filter(~graves.rows_of(forms, shaped.rows))
-            rejected = [self._without_rejected(graves, forms, view.entity, frame) for frame in shaped.rejected]
+            rows = shaped.rows.filter(~tombstones.rows_of(forms, shaped.rows))
+            rejected = [self._without_rejected(tombstones, forms, view.entity, frame) for frame in shaped.rejected]
         gone = shaped.rows.height - rows.height
         gone += sum(frame.height for frame in shaped.rejected) - sum(frame.height for frame in rejected)
         return replace(
             shaped, rows=rows, rejected=tuple(frame for frame in rejected if frame.height), forgotten=shaped.forgotten + gone
         )
 
-    def answers(self, graves: TombstoneSet, rows: pl.DataFrame) -> pl.DataFrame:
+    def answers(self, tombstones: TombstoneSet, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rows of a service's answers without those that were asked for forgotten entities."""
         known = self.forms()
-        for name in {*graves.digests, *graves.former}:
+        for name in {*tombstones.digests, *tombstones.former}:
             forms = known.of_entity(name)
             for keys, columns in known.columns(forms):
                 if set(columns) <= set(rows.columns):
                     named = pl.DataFrame([rows[column].alias(key) for key, column in zip(keys, columns, strict=True)])
-                    rows = rows.filter(~graves.rows_of(forms, named))
+                    rows = rows.filter(~tombstones.rows_of(forms, named))
         return rows
 
-    def rows(self, graves: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    def rows(self, tombstones: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rows of a view's table without those of forgotten entities."""
-        forms = self.forms().of_view(table.view) if graves else []
-        return rows.filter(~graves.rows_of(forms, rows)) if graves.concern(forms) else rows
+        forms = self.forms().of_view(table.view) if tombstones else []
+        return rows.filter(~tombstones.rows_of(forms, rows)) if tombstones.concern(forms) else rows
 
-    def concerned(self, graves: TombstoneSet, table: Table) -> bool:
+    def concerned(self, tombstones: TombstoneSet, table: Table) -> bool:
         """Tells whether a table may have rows of forgotten entities."""
-        return bool(graves) and graves.concern(self.forms().of_view(table.view))
+        return bool(tombstones) and tombstones.concern(self.forms().of_view(table.view))
 
-    def rejected(self, graves: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    def rejected(self, tombstones: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rejected rows, as a source gave them, without those that may be of forgotten entities."""
-        if not graves:
+        if not tombstones:
             return rows
         known = self.forms()
         entity = known.keyed(table.view, table.data_version)
-        return rows if entity is None else self._without_rejected(graves, known.of_view(table.view), entity, rows)
+        return rows if entity is None else self._without_rejected(tombstones, known.of_view(table.view), entity, rows)
 
-    def online(self, graves: TombstoneSet, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
+    def online(self, tombstones: TombstoneSet, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
         """Tells of each entity of a view, by its encoded join keys, whether it was forgotten."""
         known = self.forms()
         entity = known.keyed(view, data_version)
-        if entity is None or not graves.concern(forms := known.of_view(view)):
+        if entity is None or not tombstones.concern(forms := known.of_view(view)):
             return [False] * len(encoded)
-        return graves.rows_of(forms, decode_keys(encoded, entity.keys)).to_list()
+        return tombstones.rows_of(forms, decode_keys(encoded, entity.keys)).to_list()
 
     def _of(self, view: str, entity: Entity) -> list[Entity]:
         """Returns the forms of a view's entity; of one that is not applied, those of its entity."""
@@ -160,19 +160,19 @@ class ForgottenFilter:
         return list(dict.fromkeys([entity, *known.of_view(view), *known.of_entity(entity.name)]))
 
     @staticmethod
-    def _without_rejected(graves: TombstoneSet, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
+    def _without_rejected(tombstones: TombstoneSet, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns rejected rows without those that may be of forgotten entities.
 
         Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
         """
-        if not graves.concern(forms):
+        if not tombstones.concern(forms):
             return rows
         keys = loose_keys(rows, entity)
         if not keys:
             return rows.select(name for name in (REASON, "_run") if name in rows.columns)
-        gone = graves.rows_of(forms, rows)
-        for each in keys:
-            gone = gone | graves.rows_of(forms, each)
+        gone = tombstones.rows_of(forms, rows)
+        for frame in keys:
+            gone = gone | tombstones.rows_of(forms, frame)
         return rows.filter(~gone)
 
 
@@ -181,13 +181,13 @@ class GuardedOnline:
 
     Args:
         store: the store.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
         trust: tells with what the keys begin.
     """
 
-    def __init__(self, store: OnlineStore, keeper: ForgottenFilter, trust: Trust) -> None:
+    def __init__(self, store: OnlineStore, forgotten_filter: ForgottenFilter, trust: Trust) -> None:
         self._store = store
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
         self._trust = trust
         self.marks = store.marks
         self.read = store.read
@@ -199,15 +199,15 @@ class GuardedOnline:
 
     def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
         """See ``OnlineStore.write``. What was to replace a value of a forgotten entity counts as written."""
-        with self._keeper.passing() as graves:
-            if not graves:
+        with self._forgotten_filter.writing() as tombstones:
+            if not tombstones:
                 return self._store.write(entries, epoch=epoch)
-            gone = self._gone(graves, entries)
-            kept = [entry for entry, each in zip(entries, gone, strict=True) if not each]
-            passed = sum(1 for entry, each in zip(entries, gone, strict=True) if each and entry.replaces is not None)
+            gone = self._gone(tombstones, entries)
+            kept = [entry for entry, is_gone in zip(entries, gone, strict=True) if not is_gone]
+            passed = sum(1 for entry, is_gone in zip(entries, gone, strict=True) if is_gone and entry.replaces is not None)
             return self._store.write(kept, epoch=epoch) + passed
 
-    def _gone(self, graves: TombstoneSet, entries: Sequence[Entry]) -> list[bool]:
+    def _gone(self, tombstones: TombstoneSet, entries: Sequence[Entry]) -> list[bool]:
         gone = [False] * len(entries)
         views: dict[tuple[bytes, bytes], list[tuple[int, bytes]]] = {}
         space = f"{self._trust.space()}/".encode()
@@ -217,9 +217,9 @@ class GuardedOnline:
                 version, _, entity = rest.partition(b"/")
                 views.setdefault((view, version), []).append((place, entity[1:-1]))
         for (view, version), members in views.items():
-            found = self._keeper.online(graves, view.decode(), int(version), [key for _, key in members])
-            for (place, _), each in zip(members, found, strict=True):
-                gone[place] = each
+            forgotten = self._forgotten_filter.online(tombstones, view.decode(), int(version), [key for _, key in members])
+            for (place, _), is_forgotten in zip(members, forgotten, strict=True):
+                gone[place] = is_forgotten
         return gone
 
 
@@ -228,17 +228,17 @@ class GuardedPushLog:
 
     Args:
         log: the log.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
     """
 
-    def __init__(self, log: PushLog, keeper: ForgottenFilter) -> None:
+    def __init__(self, log: PushLog, forgotten_filter: ForgottenFilter) -> None:
         self._log = log
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
 
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
         """See ``PushLog.append``."""
-        with self._keeper.passing() as graves:
-            return self._log.append(table, self._keeper.rows(graves, table, rows), since=since)
+        with self._forgotten_filter.writing() as tombstones:
+            return self._log.append(table, self._forgotten_filter.rows(tombstones, table, rows), since=since)
 
     def segments(self, table: Table) -> list[Segment]:
         """See ``PushLog.segments``."""
@@ -266,12 +266,12 @@ class GuardedFeatureLog:
 
     Args:
         log: the log.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
     """
 
-    def __init__(self, log: FeatureLog, keeper: ForgottenFilter) -> None:
+    def __init__(self, log: FeatureLog, forgotten_filter: ForgottenFilter) -> None:
         self._log = log
-        self._keeper = keeper
+        self._forgotten_filter = forgotten_filter
         self.read = log.read
         self.services = log.services
         self.compact = log.compact
@@ -280,8 +280,8 @@ class GuardedFeatureLog:
 
     def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
         """See ``FeatureLog.append``. What was answered before somebody was forgotten may be written after it."""
-        with self._keeper.passing() as graves:
-            kept = self._keeper.answers(graves, rows) if graves else rows
+        with self._forgotten_filter.writing() as tombstones:
+            kept = self._forgotten_filter.answers(tombstones, rows) if tombstones else rows
             if kept.height or not rows.height:
                 self._log.append(project, service, kept)
 
@@ -291,28 +291,28 @@ class GuardedOffline:
 
     Args:
         store: the store.
-        keeper: knows who is forgotten.
+        forgotten_filter: knows who is forgotten.
     """
 
-    def __init__(self, store: OfflineStore, keeper: ForgottenFilter) -> None:
+    def __init__(self, store: OfflineStore, forgotten_filter: ForgottenFilter) -> None:
         self._store = store
-        self._keeper = keeper
-        self.log: PushLog = GuardedPushLog(store.log, keeper)
+        self._forgotten_filter = forgotten_filter
+        self.log: PushLog = GuardedPushLog(store.log, forgotten_filter)
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """See ``OfflineStore.stage``."""
-        with self._keeper.passing() as graves:
-            return self._store.stage(table, run, index, self._keeper.rows(graves, table, frame))
+        with self._forgotten_filter.writing() as tombstones:
+            return self._store.stage(table, run, index, self._forgotten_filter.rows(tombstones, table, frame))
 
     def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]], after: int = 0) -> int:
         """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
-        with self._keeper.passing():
+        with self._forgotten_filter.writing():
             return self._store.commit(table, run, staged, after)
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""
-        with self._keeper.passing() as graves:
-            return self._store.keep_rejected(table, run, index, self._keeper.rejected(graves, table, frame))
+        with self._forgotten_filter.writing() as tombstones:
+            return self._store.keep_rejected(table, run, index, self._forgotten_filter.rejected(tombstones, table, frame))
 
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
         """See ``OfflineStore.snapshot``."""

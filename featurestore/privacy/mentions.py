@@ -42,22 +42,22 @@ def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
         if isinstance(read, str):
             payloads.append(read.encode("utf-8", "replace"))
         elif isinstance(read, list):
-            for key, each in read if isinstance(read, _Pairs) else enumerate(read):
-                row[str(key)] = [row.get(str(key)), each]
+            for key, item in read if isinstance(read, _Pairs) else enumerate(read):
+                row[str(key)] = [row.get(str(key)), item]
     wanted = list(zip(*map(_forms, entities.get_columns()), strict=True))
     if all(key in row for key in entities.columns):
-        found = [set(scalars(row[key])) for key in entities.columns]
-        if any(not any(map(set.isdisjoint, found, each)) for each in wanted):
+        mentioned = [set(scalars(row[key])) for key in entities.columns]
+        if any(not any(map(set.isdisjoint, mentioned, item)) for item in wanted):
             return True
     else:
         cells = set(scalars(row))
-        if any(not any(map(cells.isdisjoint, each)) for each in wanted):
+        if any(not any(map(cells.isdisjoint, item)) for item in wanted):
             return True
         words = [value for value in payloads if len(fields) == 1 or _may_be_rows(value)]
-        if any(all(any(_word(one).search(text) for text in words for one in forms) for forms in each) for each in wanted):
+        if any(all(any(_word(one).search(text) for text in words for one in forms) for forms in item) for item in wanted):
             return True
     texts = [form for value in unread for form in (value, _ESCAPED.sub(_unescaped, value))]
-    return any(all(any(one in text for text in texts for one in forms) for forms in each) for each in wanted)
+    return any(all(any(one in text for text in texts for one in forms) for forms in item) for item in wanted)
 
 
 def _may_be_rows(text: bytes) -> bool:
@@ -106,9 +106,9 @@ def _instants(instant: datetime) -> set[str]:
 _ESCAPED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
 
 
-def _unescaped(found: "re.Match[bytes]") -> bytes:
+def _unescaped(match: "re.Match[bytes]") -> bytes:
     """Returns what one of JSON's escapes stands for."""
-    if found[0].startswith(b"\\u"):
-        units = b"".join(bytes.fromhex(each.decode()) for each in found[0].split(b"\\u")[1:])
+    if match[0].startswith(b"\\u"):
+        units = b"".join(bytes.fromhex(unit.decode()) for unit in match[0].split(b"\\u")[1:])
         return units.decode("utf-16-be", "replace").encode("utf-8", "replace")
-    return {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f"}.get(found[0][1:], found[0][1:])
+    return {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f"}.get(match[0][1:], match[0][1:])

@@ -54,19 +54,19 @@ class TombstoneSet:
             if not names <= set(rows.columns):
                 continue
             keys = rows.select(sorted(names))
-            each = keys.unique(maintain_order=True)
-            hit = [False] * each.height
+            distinct = keys.unique(maintain_order=True)
+            hit = [False] * distinct.height
             same = [form for form in forms if form.keys.keys() == names]
             digests = frozenset[bytes]().union(*(self.digests.get(form.name, frozenset()) for form in same))
             if digests:
-                hit = [key is not None and digest(self.secret, key) in digests for key in canonical_keys(each)]
+                hit = [key is not None and digest(self.secret, key) in digests for key in canonical_keys(distinct)]
             for form in same:
                 if form.name in self.former:
-                    encoded = former_keys(each, form)
+                    encoded = former_keys(distinct, form)
                     hit = [one or (key is not None and digest(self.former_secret, key) in self.former[form.name])
                            for one, key in zip(hit, encoded, strict=True)]  # fmt: skip
             if any(hit):
-                gone = gone | among(keys, each.filter(pl.Series(hit, dtype=pl.Boolean)))
+                gone = gone | among(keys, distinct.filter(pl.Series(hit, dtype=pl.Boolean)))
         return gone
 
 
@@ -154,14 +154,14 @@ def related(views: Iterable[AppliedView]) -> dict[str, frozenset[str]]:
 def forms_of(names: Iterable[str], views: Iterable[AppliedView]) -> list[Entity]:
     """Returns the forms that entities of some names have or had, the latest first: each with other keys or other types."""
     wanted = set(names)
-    found: dict[tuple[Any, ...], Entity] = {}
+    forms: dict[tuple[Any, ...], Entity] = {}
     for view in views:
         entity = view.spec.entity
         if entity.name in wanted:
             form = (entity.name, *entity.keys.items())
-            found.pop(form, None)
-            found[form] = entity
-    return list(reversed(found.values()))
+            forms.pop(form, None)
+            forms[form] = entity
+    return list(reversed(forms.values()))
 
 
 def among(rows: pl.DataFrame, entities: pl.DataFrame) -> pl.Series:
@@ -181,17 +181,17 @@ def loosely_among(rows: pl.DataFrame, keys: Iterable[str], entities: pl.DataFram
     names = list(keys)
     wanted = set(zip(*(canonical(entities[name]) for name in names), strict=True))
     if all(name in rows.columns for name in names):
-        found = [each in wanted for each in zip(*(canonical(rows[name]) for name in names), strict=True)]
-        return pl.Series(found, dtype=pl.Boolean)
+        matches = [forms in wanted for forms in zip(*(canonical(rows[name]) for name in names), strict=True)]
+        return pl.Series(matches, dtype=pl.Boolean)
     cells: list[set[bytes | None]] = [set() for _ in range(rows.height)]
     for column in rows.get_columns():
         if column.dtype.is_nested() or isinstance(column.dtype, pl.Object):
             for cell, value in zip(cells, values_of(column), strict=True):
                 cell.update(scalars(value))
         else:
-            for cell, each in zip(cells, canonical(column), strict=True):
-                cell.add(each)
-    return pl.Series([any(cell.issuperset(each) for each in wanted) for cell in cells], dtype=pl.Boolean)
+            for cell, forms in zip(cells, canonical(column), strict=True):
+                cell.add(forms)
+    return pl.Series([any(cell.issuperset(forms) for forms in wanted) for cell in cells], dtype=pl.Boolean)
 
 
 def loose_keys(rows: pl.DataFrame, entity: Entity) -> list[pl.DataFrame]:
@@ -211,16 +211,16 @@ def scalars(value: Any) -> Iterator[bytes]:
     """Yields the canonical values of all that is in a value: in lists and mappings of any depth, names included."""
     left = [value]
     while left:
-        each = left.pop()
-        if isinstance(each, Mapping):
-            left += [*each.keys(), *each.values()]
-        elif isinstance(each, (list, tuple, pl.Series)):
-            left += each
-        elif isinstance(each, bytes):
-            yield each
-        elif each is not None:
-            text = str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
-            yield text.lower().encode() if isinstance(each, bool) else text.encode("utf-8", "replace")
+        item = left.pop()
+        if isinstance(item, Mapping):
+            left += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, pl.Series)):
+            left += item
+        elif isinstance(item, bytes):
+            yield item
+        elif item is not None:
+            text = str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
+            yield text.lower().encode() if isinstance(item, bool) else text.encode("utf-8", "replace")
 
 
 def _as_key(column: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -40,9 +40,9 @@ class Definitions:
         return {
             "entity": {**self.entities},
             "source": {**self.sources},
-            "view": {name: each.__view__ for name, each in self.views.items()},
-            "request": {name: each.__request__ for name, each in self.requests.items()},
-            "on_demand": {name: each.__on_demand__ for name, each in self.on_demand.items()},
+            "view": {name: definition.__view__ for name, definition in self.views.items()},
+            "request": {name: definition.__request__ for name, definition in self.requests.items()},
+            "on_demand": {name: definition.__on_demand__ for name, definition in self.on_demand.items()},
             "service": {**self.services},
         }
 
@@ -144,12 +144,12 @@ def collect_definitions(objects: Iterable[Any]) -> Definitions:
         {'airport': Entity('airport', origin=String)}
     """
     gathered = _Gathered(None)
-    for each in objects:
-        if not gathered.add(each):
+    for definition in objects:
+        if not gathered.add(definition):
             gathered.faults.append(
                 DefinitionError(
-                    f"{each!r} is not a definition. Give entities, sources, feature views, on-demand views and requests (classes), "
-                    "and feature services."
+                    f"{definition!r} is not a definition. Give entities, sources, feature views, on-demand views and requests "
+                    "(classes), and feature services."
                 )
             )
     faults = [*gathered.faults, *_check(gathered.definitions, None, None)]
@@ -181,13 +181,13 @@ class _Gathered:
 
     def add(self, value: Any) -> bool:
         """Takes a value, if it is a definition; tells whether it is."""
-        found = self.definitions
+        definitions = self.definitions
         if isinstance(value, Entity):
-            self._put("entities", found.entities, value.name, value)
+            self._put("entities", definitions.entities, value.name, value)
         elif isinstance(value, Source):
-            self._put("sources", found.sources, value.name, value)
+            self._put("sources", definitions.sources, value.name, value)
         elif isinstance(value, FeatureService):
-            self._put("feature services", found.services, value.name, value)
+            self._put("feature services", definitions.services, value.name, value)
         elif isinstance(value, type) and issubclass(value, (FeatureView, OnDemandView, Request)) and value not in _BASES:
             self._add_class(value)
         else:
@@ -195,20 +195,20 @@ class _Gathered:
         return True
 
     def _add_class(self, value: type[FeatureView] | type[OnDemandView] | type[Request]) -> None:
-        found = self.definitions
+        definitions = self.definitions
         if issubclass(value, Request):
             if self._is_sound(value, "__request__", value.__request_name__):
-                self._put("requests", found.requests, value.__request_name__, value)
+                self._put("requests", definitions.requests, value.__request_name__, value)
         elif issubclass(value, OnDemandView):
-            for each in value.__requests__:
-                self._add_class(each)
+            for request in value.__requests__:
+                self._add_class(request)
             if self._is_sound(value, "__on_demand__", value.__view_name__):
-                self._put("on-demand views", found.on_demand, value.__view_name__, value)
+                self._put("on-demand views", definitions.on_demand, value.__view_name__, value)
         elif self._is_sound(value, "__view__", value.__view_name__):
             view = value.__view__
-            self._put("entities", found.entities, view.entity.name, view.entity)
-            self._put("sources", found.sources, view.source.name, view.source)
-            self._put("feature views", found.views, view.name, value)
+            self._put("entities", definitions.entities, view.entity.name, view.entity)
+            self._put("sources", definitions.sources, view.source.name, view.source)
+            self._put("feature views", definitions.views, view.name, value)
 
     def _is_sound(self, value: type, spec: str, name: str) -> bool:
         """Tells whether a class became a definition; of one with faults, the name is remembered."""
@@ -249,9 +249,9 @@ def _check(
     unknown = None if catalog is None else set(faulty_views)
     known: Known = {
         **(catalog.referable if catalog else {}),
-        **{each.__view__.name: each.__view__ for each in definitions.views.values()},
-        **{each.__request__.name: each.__request__ for each in definitions.requests.values()},
-        **{each.__on_demand__.name: each.__on_demand__ for each in definitions.on_demand.values()},
+        **{definition.__view__.name: definition.__view__ for definition in definitions.views.values()},
+        **{definition.__request__.name: definition.__request__ for definition in definitions.requests.values()},
+        **{definition.__on_demand__.name: definition.__on_demand__ for definition in definitions.on_demand.values()},
     }
     faults = _shared_names(definitions, catalog, root)
     for on_demand in definitions.on_demand.values():

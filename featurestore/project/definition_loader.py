@@ -7,7 +7,7 @@ from typing import Any
 
 from featurestore.definitions.catalog import AppliedView, BoundView, Catalog
 from featurestore.errors import DefinitionError, UnknownAggregateError
-from featurestore.forking import tell_of_forks
+from featurestore.forking import notify_of_forks
 from featurestore.project.collect import Definitions, collect_definitions, load_definitions
 from featurestore.registry.catalog_cache import CatalogSource
 
@@ -28,7 +28,7 @@ class DefinitionLoader:
         self._loaded: Definitions | None = None
         self._given = Definitions()
         self.after_fork()
-        tell_of_forks(self)
+        notify_of_forks(self)
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``."""

@@ -21,10 +21,10 @@ _ROWS = 24
 
 def on_demand_faults(view: OnDemandSpec, inputs: Mapping[str, ResolvedReference]) -> Iterator[str]:
     """Returns what is wrong with an on-demand view over inputs that are there, a line each; none where it can be computed."""
-    for name, found in inputs.items():
-        if found.kind == "request" and view.feature(name) is not None:
+    for name, column in inputs.items():
+        if column.kind == "request" and view.feature(name) is not None:
             yield (
-                f"feature {view.name}.{name} has the name of {found.said}, which would be in a result beside it (S13). Rename one."
+                f"feature {view.name}.{name} has the name of {column.said}, which would be in a result beside it (S13). Rename one."
             )
     for feature, expression in zip(view.features, view.expressions, strict=True):
         for problem in _feature_faults(view, feature, expression, inputs):
@@ -43,13 +43,13 @@ def _feature_faults(
     schema = {column: inputs[column].feature.dtype for column in expression.columns}
     try:
         # NOTE: not a lazy frame's schema: some functions tell only as they run that a column's type is not theirs.
-        found = pl.DataFrame(schema=schema).select_seq(expression.polars.alias("made")).schema["made"]
+        actual = pl.DataFrame(schema=schema).select_seq(expression.polars.alias("made")).schema["made"]
     except pl.exceptions.PolarsError as error:
-        told = ", ".join(f"{name}: {dtype}" for name, dtype in schema.items())
-        yield f"its expression {expression.text} cannot be computed of {told}: {str(error).splitlines()[0]}"
+        columns = ", ".join(f"{name}: {dtype}" for name, dtype in schema.items())
+        yield f"its expression {expression.text} cannot be computed of {columns}: {str(error).splitlines()[0]}"
         return
-    if not fits(found, feature.dtype):
-        yield f"its expression makes {found}, and it is declared as {feature.type_name}."
+    if not fits(actual, feature.dtype):
+        yield f"its expression makes {actual}, and it is declared as {feature.type_name}."
     elif not _is_row_local(expression.polars, schema):
         yield (
             f"its expression {expression.text} is not row-local (S20): it makes other values of a sample at once than row by row. "

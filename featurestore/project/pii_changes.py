@@ -20,16 +20,16 @@ def unprotected(registry: SpecRegistry, definitions: Definitions) -> list[str]:
     specs = [spec for kind in ("view", "on_demand") for spec in definitions.specs[kind].values()]
     defined = {spec.name: spec for spec in specs if isinstance(spec, (ViewSpec, OnDemandSpec))}
     marked = {
-        (spec.name, each.name)
+        (spec.name, feature.name)
         for spec in _latest(registry)
-        for each in spec.features
-        if each.pii and spec.name in defined
+        for feature in spec.features
+        if feature.pii and spec.name in defined
     }  # fmt: skip
     return [
-        f"feature {name}.{each.name} is personal information (pii=True), and would not be any more"
+        f"feature {name}.{feature.name} is personal information (pii=True), and would not be any more"
         for name, spec in sorted(defined.items())
-        for each in spec.features
-        if (name, each.name) in marked and not each.pii
+        for feature in spec.features
+        if (name, feature.name) in marked and not feature.pii
     ]
 
 
@@ -40,6 +40,6 @@ def _latest(registry: SpecRegistry) -> Iterator[ViewSpec | OnDemandSpec]:
     with registry.database.reading() as connection:
         rows = connection.execute(spec.select().where(mine).order_by(spec.c.kind, spec.c.name, spec.c.version)).all()
     for row in {(row.kind, row.name): row for row in rows}.values():
-        found = from_json(row.kind, row.body)
-        if isinstance(found, (ViewSpec, OnDemandSpec)):
-            yield found
+        definition = from_json(row.kind, row.body)
+        if isinstance(definition, (ViewSpec, OnDemandSpec)):
+            yield definition

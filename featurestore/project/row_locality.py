@@ -8,7 +8,7 @@ from polars import selectors as cs
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.fingerprint import Transform
 from featurestore.errors import DefinitionError
-from featurestore.rows.transform import collect_transform, not_the_same_twice, run_transform, told_columns
+from featurestore.rows.transform import collect_transform, not_the_same_twice, output_columns, run_transform
 
 SAMPLE_ROWS = 256
 _HINT = (
@@ -67,13 +67,13 @@ def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: st
 def _differing(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
     """Returns the columns in which two results differ, whatever the order of their rows."""
     if one.height != other.height:
-        return told_columns(one)
+        return output_columns(one)
     # Python has no words for times beyond its calendar: they are compared as the numbers that they are stored as.
     one, other = (frame.with_columns((cs.temporal() | cs.nested()).to_physical()) for frame in (one, other))
     differing = [name for name in one.columns if _bag(one[name]) != _bag(other[name])]
     if not differing and _bag_of_rows(one) != _bag_of_rows(other):
         differing = one.columns
-    return [name for name in differing if name in told_columns(one)] or differing
+    return [name for name in differing if name in output_columns(one)] or differing
 
 
 def _bag(column: pl.Series) -> list[str]:

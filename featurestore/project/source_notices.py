@@ -56,8 +56,8 @@ def decimal_notices(view: ViewSpec, schema: Mapping[str, pl.DataType]) -> Iterat
         view 'prices' declares 'price' as Float64, and source 'sales' has Decimal(precision=10, scale=2)
     """
     for name, wanted in {**view.entity.keys, **view.stored_schema}.items():
-        found, dtype = _number_of(schema.get(name)), _number_of(wanted)
-        if not isinstance(found, pl.Decimal) or not found.scale or dtype is None:
+        actual, dtype = _number_of(schema.get(name)), _number_of(wanted)
+        if not isinstance(actual, pl.Decimal) or not actual.scale or dtype is None:
             continue
         if dtype.is_float():
             what, cast = "most fractions, as 0.10, equal no float, so their rows are rejected", "double precision"
@@ -66,9 +66,9 @@ def decimal_notices(view: ViewSpec, schema: Mapping[str, pl.DataType]) -> Iterat
         else:
             continue
         yield (
-            f"view {view.name!r} declares {name!r} as {dtype}, and source {view.source.name!r} has {found}: {what} (S22). Declare "
-            f"it as it is, Annotated[Decimal, pl.Decimal({found.precision}, {found.scale})], or round where that is meant: in the "
-            f'transform, pl.col("{name}").cast(pl.{dtype}), or in a query, cast({name} as {cast}).'
+            f"view {view.name!r} declares {name!r} as {dtype}, and source {view.source.name!r} has {actual}: {what} "
+            f"(S22). Declare it as it is, Annotated[Decimal, pl.Decimal({actual.precision}, {actual.scale})], or round where "
+            f'that is meant: in the transform, pl.col("{name}").cast(pl.{dtype}), or in a query, cast({name} as {cast}).'
         )
 
 

@@ -82,13 +82,13 @@ def _split(
     for reference in references:
         spec = known.get(reference.view)
         if spec is not None:
-            found = list(_reference_problems(reference, spec))
+            faults = list(_reference_problems(reference, spec))
         elif unknown is None or reference.view in unknown:
             continue
         else:
-            found = [f"there is no view {reference.view!r}. {did_you_mean(reference.view, known)}"]
-        problems += [f"{user} uses {reference!r}, but {problem}" for problem in found]
-        if not found:
+            faults = [f"there is no view {reference.view!r}. {did_you_mean(reference.view, known)}"]
+        problems += [f"{user} uses {reference!r}, but {problem}" for problem in faults]
+        if not faults:
             sound.append(reference)
     return problems, sound
 
@@ -98,7 +98,7 @@ def _reference_problems(reference: Reference, spec: Referable) -> Iterator[str]:
         features = family_of(spec, reference.feature)
         if not features:
             what = "request" if isinstance(spec, RequestSpec) else "view"
-            known = dict.fromkeys([*spec.feature_names, *(each.family for each in spec.features if each.family)])
+            known = dict.fromkeys([*spec.feature_names, *(feature.family for feature in spec.features if feature.family)])
             yield f"{what} {spec.name!r} has no feature {reference.feature!r}. {did_you_mean(reference.feature, known)}"
         elif len(features) > 1 and reference.new_name:
             yield f"that cannot be: {family_alias(reference, features)}"

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from featurestore.errors import LockLostError
-from featurestore.forking import tell_of_forks
+from featurestore.forking import notify_of_forks
 from featurestore.locks import FileLocks, Locks
 from featurestore.registry.database import Database, is_busy
 
@@ -108,18 +108,18 @@ class AdvisoryLocks:
             connection.close()
             raise
 
-    def _end(self, connection: Connection, held: str | None) -> None:
+    def _end(self, connection: Connection, name: str | None) -> None:
         """Give a connection back, with the lock.
 
         Raises:
             LockLostError: the connection ended before.
         """
         try:
-            connection.exec_driver_sql("COMMIT" if held is not None else "ROLLBACK")
+            connection.exec_driver_sql("COMMIT" if name is not None else "ROLLBACK")
         except SQLAlchemyError as error:
             connection.invalidate()
-            if held is not None:
-                raise LockLostError(held, self._database.reason(error)) from error
+            if name is not None:
+                raise LockLostError(name, self._database.reason(error)) from error
         finally:
             connection.close()
 
@@ -161,7 +161,7 @@ class _Pulse:
     def __init__(self, error: type[Exception]) -> None:
         self._error = error
         self.after_fork()
-        tell_of_forks(self)
+        notify_of_forks(self)
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``. The locks are the parent's."""

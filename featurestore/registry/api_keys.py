@@ -64,9 +64,9 @@ class Key:
     def to_dict(self) -> dict[str, Any]:
         """Returns the key in plain JSON values, without anything secret."""
         times = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
-        told = {name: None if time is None else time.isoformat() for name, time in times.items()}
-        grants = [str(each) for each in self.grants]
-        return {"id": self.id, "name": self.name, "grants": grants, **told, "last_four": self.last_four}
+        instants = {name: None if time is None else time.isoformat() for name, time in times.items()}
+        grants = [str(grant) for grant in self.grants]
+        return {"id": self.id, "name": self.name, "grants": grants, **instants, "last_four": self.last_four}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Keys:
             DefinitionError: the duration is none.
             NotFoundError: a grant names a service or view that is not applied.
         """
-        given = tuple(dict.fromkeys(each if isinstance(each, Grant) else Grant.parse(each) for each in grants))
+        given = tuple(dict.fromkeys(grant if isinstance(grant, Grant) else Grant.parse(grant) for grant in grants))
         if not name.strip() or not name.isprintable():
             raise ConfigError("A key needs a name that can be read: whose it is, or what it is for.")
         if not given:
@@ -140,8 +140,8 @@ class Keys:
         key = self._database.tables.key
         with self._database.writing() as connection:
             connection.execute(key.insert().values(values))
-            told = [str(each) for each in given]
-            record(connection, self._registry, "key created", key=values["id"], name=name, grants=told, expires_at=ends)
+            texts = [str(grant) for grant in given]
+            record(connection, self._registry, "key created", key=values["id"], name=name, grants=texts, expires_at=ends)
             row = connection.execute(key.select().where(key.c.project == self._registry.project, key.c.id == values["id"])).one()
         return NewKey(_key(row), f"{PREFIX}_{values['id']}_{secret}")
 
@@ -166,7 +166,7 @@ class Keys:
                 record(connection, self._registry, "key revoked", key=key_id)
             row = connection.execute(key.select().where(mine)).first()
         if row is None:
-            raise NotFoundError("key", key_id, [each.id for each in self.list()], "featurestore keys list shows them.")
+            raise NotFoundError("key", key_id, [known_key.id for known_key in self.list()], "featurestore keys list shows them.")
         return _key(row)
 
     @staticmethod
@@ -194,7 +194,7 @@ def _digest(secret: str) -> str:
 
 
 def _written(grants: Iterable[Grant]) -> str:
-    return msgspec.json.encode([str(each) for each in grants]).decode()
+    return msgspec.json.encode([str(grant) for grant in grants]).decode()
 
 
 def _key(row: "Row[Any]") -> Key:

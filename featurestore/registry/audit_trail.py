@@ -121,8 +121,8 @@ class EntityDigests:
         """
         self._key = self._key or self._made()
         parts = [entity.encode(), *(part for name in sorted(keys) for part in (name.encode(), _as_bytes(keys[name])))]
-        told = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-        return f"{entity}:{blake2b(told, key=self._key, digest_size=_DIGEST_SIZE).hexdigest()}"
+        message = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+        return f"{entity}:{blake2b(message, key=self._key, digest_size=_DIGEST_SIZE).hexdigest()}"
 
     def _made(self) -> bytes:
         table, project = self._registry.database.tables.secret, self._registry.project

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import FeatureStoreError, RegistryError
-from featurestore.forking import tell_of_forks
+from featurestore.forking import notify_of_forks
 
 _CLOSING_SECONDS = 5.0
 """How long a closing watch waits for a look that is under way: the registry may be silent."""
@@ -52,7 +52,7 @@ class CatalogCache:
         self._taken = 0
         self._fresh = time.perf_counter()
         self.after_fork()
-        tell_of_forks(self)
+        notify_of_forks(self)
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``. The catalog stays: the child looks for itself whether it is the newest."""
@@ -99,7 +99,7 @@ class CatalogCache:
             view: its name.
             move: does so in the registry; returns the catalog after it, None where it is not time yet.
         """
-        if view in self.refresh().lingering:
+        if view in self.refresh().previous_versions:
             catalog = move()
             if catalog is not None:
                 self.use(catalog)
@@ -152,20 +152,20 @@ def _run(watch: "weakref.ref[CatalogCache]", stop: threading.Event, seconds: flo
         _watch(watch, stop, seconds)
     finally:
         # NOTE: readers ask whether there is a thread at each look-up: asking it whether it lives takes a lock.
-        held = watch()
-        if held is not None:
-            held._ended()
+        cache = watch()
+        if cache is not None:
+            cache._ended()
 
 
 def _watch(watch: "weakref.ref[CatalogCache]", stop: threading.Event, seconds: float) -> None:
     while not stop.wait(seconds):
-        held = watch()
-        if held is None:
+        cache = watch()
+        if cache is None:
             return
         try:
-            held.refresh()
+            cache.refresh()
         except RegistryError as error:
             _log.warning("The registry cannot be reached; the features applied last go on being served. %s", error)
         except FeatureStoreError as error:
             _log.warning("What was applied cannot be read here; the features applied before go on being served. %s", error)
-        del held
+        del cache

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_file, settle
 from featurestore.errors import RegistryError
-from featurestore.forking import tell_of_forks
+from featurestore.forking import notify_of_forks
 from featurestore.registry import schema as tables
 from featurestore.registry.migrations import (
     Migration,
@@ -59,7 +59,7 @@ class Database:
         self._is_file = self._engine.dialect.name == "sqlite"
         self._lock = Lock()
         self._prepared = False
-        tell_of_forks(self)
+        notify_of_forks(self)
 
     def after_fork(self) -> None:
         """See ``Forked.after_fork``. The child got its parent's connections; closing them here would close the parent's."""

@@ -14,7 +14,7 @@ def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
     Raises:
         RegistryError: the database cannot be reached.
     """
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     database = registry.database
     with database.reading() if dry_run else database.writing() as connection:
         for name, table in sorted(database.tables.METADATA.tables.items()):
@@ -25,9 +25,9 @@ def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
                 count = connection.execute(select(func.count()).select_from(table).where(mine)).scalar()
             else:
                 count = connection.execute(table.delete().where(mine)).rowcount
-            found[name.removeprefix("featurestore_")] = int(count or 0)
+            counts[name.removeprefix("featurestore_")] = int(count or 0)
         if not dry_run:
-            record(connection, registry, "teardown", rows=sum(found.values()))
+            record(connection, registry, "teardown", rows=sum(counts.values()))
     if not dry_run and database.file is not None:
         remove_folder(lock_folder(database.file, registry.project))
-    return found
+    return counts

@@ -209,41 +209,41 @@ def _change(
         return Change("add", kind, name, version=version, data_version=number, spec=new)
     if to_json(old) == to_json(new):
         return None
-    told = details(old, new)
+    lines = details(old, new)
     if not (isinstance(old, ViewSpec) and isinstance(new, ViewSpec)):
-        return Change("change", kind, name, told, version=version, spec=new)
-    return _changed_view(catalog, old, new, told, rows, retained, place)
+        return Change("change", kind, name, lines, version=version, spec=new)
+    return _changed_view(catalog, old, new, lines, rows, retained, place)
 
 
 def _changed_view(
     catalog: Catalog,
     old: ViewSpec,
     new: ViewSpec,
-    told: tuple[str, ...],
+    lines: tuple[str, ...],
     rows: Callable[[AppliedView], int | None],
     retained: Callable[[str], Sequence[AppliedView]],
     place: Callable[[ViewSpec, int], int],
 ) -> Change:
     """Returns what becomes of a view that is defined otherwise: of its rows, and of what readers are given."""
     name, version = new.name, catalog.versions["view", new.name] + 1
-    applied, lingers = catalog.views[name], catalog.lingering.get(name)
-    changed = Change("change", "view", name, told, version=version, data_version=applied.data_version, spec=new)
+    applied, lingers = catalog.views[name], catalog.previous_versions.get(name)
+    changed = Change("change", "view", name, lines, version=version, data_version=applied.data_version, spec=new)
     if lingers is not None:
         changed = replace(changed, serves=lingers.version)
     if data_digest(old) == data_digest(new):
         if old.ttl is not None and (new.ttl is None or new.ttl > old.ttl):
-            told = (*told, "what expired online returns with materialize --rebuild-online (store.admin.rebuild_online())")
-        return replace(changed, details=told)
+            lines = (*lines, "what expired online returns with materialize --rebuild-online (store.admin.rebuild_online())")
+        return replace(changed, details=lines)
     added = appended(old, new)
     if added:
-        told = (*told, f"the rows there are have null for {' and '.join(added)}; to fill it: materialize --start (start=)")
-        return replace(changed, details=told)
+        lines = (*lines, f"the rows there are have null for {' and '.join(added)}; to fill it: materialize --start (start=)")
+        return replace(changed, details=lines)
     served = catalog.served[name]
     digest = data_digest(new)
     for earlier in retained(name):
         if data_digest(earlier.spec) == digest and earlier.data_version != applied.data_version and rows(earlier):
-            told = (*told, f"the rows of version {earlier.version} are there still, and are taken up again")
-            back = replace(changed, details=told, data_version=earlier.data_version)
+            lines = (*lines, f"the rows of version {earlier.version} are there still, and are taken up again")
+            back = replace(changed, details=lines, data_version=earlier.data_version)
             return replace(back, serves=None if earlier.data_version == served.data_version else _kept(served, rows))
     count = rows(applied)
     return replace(changed, recompute=True, rows=count, data_version=place(new, version), serves=_kept(served, rows))
@@ -256,11 +256,11 @@ def appended(old: ViewSpec, new: ViewSpec) -> tuple[str, ...]:
     """
     before = len(old.features)
     more = new.features[before:]
-    if old.windows or new.windows or not more or not all(each.nullable for each in more):
+    if old.windows or new.windows or not more or not all(feature.nullable for feature in more):
         return ()
     if data_digest(replace(new, features=new.features[:before])) != data_digest(old):
         return ()
-    return tuple(each.name for each in more)
+    return tuple(feature.name for feature in more)
 
 
 def _kept(served: AppliedView, rows: Callable[[AppliedView], int | None]) -> int | None:
@@ -295,7 +295,7 @@ def _shrunk(service: FeatureService, before: Known, after: Known) -> Iterator[st
 
 def _referable(specs: dict[str, dict[str, Spec]]) -> Known:
     kinds = (ViewSpec, RequestSpec, OnDemandSpec)
-    return {name: each for found in specs.values() for name, each in found.items() if isinstance(each, kinds)}
+    return {name: spec for named in specs.values() for name, spec in named.items() if isinstance(spec, kinds)}
 
 
 def _views(specs: dict[str, dict[str, Spec]]) -> dict[str, ViewSpec]:

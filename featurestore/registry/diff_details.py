@@ -58,7 +58,9 @@ def _view(old: ViewSpec, new: ViewSpec) -> Iterator[str]:
     yield from _part("source", old.source, new.source)
     for name in ("ttl", "freshness"):
         micros = (getattr(view, name) for view in (old, new))
-        yield from _value(name, *(None if each is None else format_duration(each) for each in micros))
+        yield from _value(
+            name, *(None if micros_or_input is None else format_duration(micros_or_input) for micros_or_input in micros)
+        )
     yield from _value("schedule", old.schedule, new.schedule)
     yield from _value("on_reject", old.on_reject, new.on_reject)
     types = [{feature.name: feature.type_name for feature in view.features} for view in (old, new)]
@@ -67,10 +69,10 @@ def _view(old: ViewSpec, new: ViewSpec) -> Iterator[str]:
         before = old.feature(feature.name)
         if before is not None:
             yield from (f"feature {feature.name}: {line}" for line in _feature(before, feature))
-    known = {each.name: each for each in old.inputs}
-    for each in new.inputs:
-        if each.name in known and known[each.name].digest != each.digest:
-            yield f"input {each.name}: {known[each.name].expression} → {each.expression}"
+    known = {micros_or_input.name: micros_or_input for micros_or_input in old.inputs}
+    for micros_or_input in new.inputs:
+        if micros_or_input.name in known and known[micros_or_input.name].digest != micros_or_input.digest:
+            yield f"input {micros_or_input.name}: {known[micros_or_input.name].expression} → {micros_or_input.expression}"
     if old.transform_digest != new.transform_digest:
         yield f"transform {'added' if not old.transform_digest else 'changed' if new.transform_digest else 'removed'}"
     elif old.transform != new.transform:
@@ -91,12 +93,12 @@ def _feature(old: FeatureSpec, new: FeatureSpec) -> Iterator[str]:
         yield from _value(name, before.get(name), after.get(name))
     yield from _value("window", old.window and str(old.window), new.window and str(new.window))
     yield from _value("unit", old.unit, new.unit)
-    yield from _value("pii", *("yes" if each.pii else "no" for each in (old, new)))
+    yield from _value("pii", *("yes" if feature.pii else "no" for feature in (old, new)))
     yield from _words(old, new)
 
 
 def _request(old: RequestSpec, new: RequestSpec) -> Iterator[str]:
-    yield from _columns("field", *({each.name: each.type_name for each in spec.features} for spec in (old, new)))
+    yield from _columns("field", *({field.name: field.type_name for field in spec.features} for spec in (old, new)))
     for after in new.features:
         before = old.feature(after.name)
         if before is not None:
@@ -111,7 +113,7 @@ def _default(field: RequestField) -> str:
 
 def _on_demand(old: OnDemandSpec, new: OnDemandSpec) -> Iterator[str]:
     yield from _references(old.inputs, new.inputs, "input")
-    yield from _columns("feature", *({each.name: each.type_name for each in spec.features} for spec in (old, new)))
+    yield from _columns("feature", *({output.name: output.type_name for output in spec.features} for spec in (old, new)))
     for feature in new.features:
         before = old.feature(feature.name)
         if before is not None:
@@ -132,7 +134,9 @@ def _references(old: tuple[Reference, ...], new: tuple[Reference, ...], what: st
 
 
 def _used(references: tuple[Reference, ...]) -> list[str]:
-    return [repr(replace(each, label="") if isinstance(each, FeatureReference) else each) for each in references]
+    return [
+        repr(replace(reference, label="") if isinstance(reference, FeatureReference) else reference) for reference in references
+    ]
 
 
 def _columns(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
@@ -166,7 +170,7 @@ def _said(value: Any) -> str:
     if value is None or value == "":
         return "none"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {each}" for name, each in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {item}" for name, item in value.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(str(each) for each in value) + "]"
+        return "[" + ", ".join(str(item) for item in value) + "]"
     return str(value)

@@ -44,17 +44,17 @@ class Remains:
         with self._database.reading() if dry_run else self._database.writing() as connection:
             for view in dict.fromkeys(views):
                 for table in (tables.run, tables.due):
-                    told = self._told(table, view)
+                    has_errors = self._with_errors(table, view)
                     if dry_run:
-                        count = connection.execute(select(func.count()).select_from(table).where(told)).scalar()
+                        count = connection.execute(select(func.count()).select_from(table).where(has_errors)).scalar()
                     else:
-                        count = connection.execute(table.update().where(told).values(error=CLEARED)).rowcount
+                        count = connection.execute(table.update().where(has_errors).values(error=CLEARED)).rowcount
                     cleared[view] = cleared.get(view, 0) + int(count or 0)
         if not dry_run:
             self._database.scrub()
         return cleared
 
-    def _told(self, table: "Table", view: str) -> "ColumnElement[bool]":
+    def _with_errors(self, table: "Table", view: str) -> "ColumnElement[bool]":
         mine = (table.c.project == self._registry.project) & table.c.view.in_((view, f"upkeep:{view}"))
-        told: ColumnElement[bool] = mine & table.c.error.not_in(("", CLEARED))
-        return told
+        has_errors: ColumnElement[bool] = mine & table.c.error.not_in(("", CLEARED))
+        return has_errors

@@ -55,6 +55,6 @@ def _require_whole(registry: SpecRegistry, connection: Connection) -> None:
     """Has SQLite look through a registry's file; PostgreSQL looks by itself."""
     if connection.dialect.name != "sqlite":
         return
-    found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)").all()]
-    if found != ["ok"]:
-        raise RegistryError(f"The registry {registry.database.address} is damaged: {'; '.join(found)}. {_RESTORE}")
+    problems = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)").all()]
+    if problems != ["ok"]:
+        raise RegistryError(f"The registry {registry.database.address} is damaged: {'; '.join(problems)}. {_RESTORE}")

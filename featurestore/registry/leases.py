@@ -117,8 +117,8 @@ class Leases:
         lease = self._lease
         with self._database.reading() as connection:
             now, _ = self._until(0.0, connection)
-            held = (lease.c.project == self._registry.project) & (lease.c.expires_at > now)
-            rows = connection.execute(lease.select().where(held).order_by(lease.c.name)).all()
+            is_held = (lease.c.project == self._registry.project) & (lease.c.expires_at > now)
+            rows = connection.execute(lease.select().where(is_held).order_by(lease.c.name)).all()
         return [Lease(row.name, row.holder, row.token, from_micros(row.expires_at)) for row in rows]
 
     def require(self, connection: "Connection", lease: Lease) -> None:

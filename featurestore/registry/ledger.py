@@ -10,7 +10,7 @@ import msgspec
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import RegistryError, RequestError, did_you_mean
-from featurestore.offline.condition import Booked
+from featurestore.offline.condition import LedgerRecord
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.specs import SpecRegistry
 
@@ -131,7 +131,7 @@ class Ledger:
             row = connection.execute(newest).first()
         return 0 if row is None else int(row.seq)
 
-    def booked(self, view: str, data_version: int) -> Booked:
+    def recorded(self, view: str, data_version: int) -> LedgerRecord:
         """Returns what all runs together have written to the history."""
         run, written = self._run, self._written(view, data_version)
         # A run's span may name very many files: those alone are read in which there are segments, some at a time.
@@ -142,7 +142,7 @@ class Ledger:
             for row in connection.execute(folds.execution_options(yield_per=_SPANS)):
                 span = _decode(row.span, _what(view, data_version, row.seq))
                 pushed = max([pushed, *(chunk["pushed"] for chunk in span["chunks"] if "pushed" in chunk)])
-        return Booked({row.seq: row.rows_written for row in rows}, pushed)
+        return LedgerRecord({row.seq: row.rows_written for row in rows}, pushed)
 
     def begin(self, view: str, data_version: int, seq: int, span: dict[str, Any]) -> Run:
         """Begins a run, in the state ``running`` and with ``attempts`` at 1.
@@ -268,9 +268,9 @@ class Ledger:
         mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
         last = run.select().with_only_columns(run.c.seq, run.c.span).where(mine).order_by(run.c.seq.desc()).limit(_LAST).subquery()
         # A span may name very many files, so those alone are read that may have notices.
-        told = last.select().where(last.c.span.like('%"notices"%')).order_by(last.c.seq)
+        with_notices = last.select().where(last.c.span.like('%"notices"%')).order_by(last.c.seq)
         with self._database.reading() as connection:
-            rows = connection.execute(told).all()
+            rows = connection.execute(with_notices).all()
         spans = [(row.seq, _decode(row.span, _what(view, data_version, row.seq))) for row in rows]
         return {notice: seq for seq, span in spans for notice in span.get("notices", ())}
 

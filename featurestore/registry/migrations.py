@@ -67,8 +67,8 @@ class MigrationReport:
 
     def __str__(self) -> str:
         if not self.found:
-            made = "The first use makes it" if self.dry_run else "It was made"
-            return f"The registry {self.registry} had no tables yet. {made} at schema version {self.newest}."
+            when = "The first use makes it" if self.dry_run else "It was made"
+            return f"The registry {self.registry} had no tables yet. {when} at schema version {self.newest}."
         if not self.steps:
             return f"The registry {self.registry} is at schema version {self.newest}, the newest. There is nothing to migrate."
         said = "is at" if self.dry_run else "was at"
@@ -116,18 +116,19 @@ def make_missing_tables(connection: Connection, address: str) -> None:
     METADATA.create_all(connection)
     inspected = inspect(connection)
     for known in METADATA.sorted_tables:
-        names = {each["name"] for each in inspected.get_columns(known.name)}
-        for each in known.columns:
-            if each.name not in names:
+        names = {present["name"] for present in inspected.get_columns(known.name)}
+        for expected in known.columns:
+            if expected.name not in names:
                 raise RegistryError(
-                    f"The registry {address} cannot be used: no such column: {known.name}.{each.name}. Is it one of featurestore?"
+                    f"The registry {address} cannot be used: no such column: {known.name}.{expected.name}. Is it "
+                    "one of featurestore?"
                 )
 
 
 def add_column(connection: Connection, table_name: str, name: str, dtype: TypeEngine[Any]) -> bool:
     """Add a column that may be null to a table. Return False, changing nothing, where it is there or the table is not."""
     inspected = inspect(connection)
-    if not inspected.has_table(table_name) or name in {each["name"] for each in inspected.get_columns(table_name)}:
+    if not inspected.has_table(table_name) or name in {present["name"] for present in inspected.get_columns(table_name)}:
         return False
     quote = connection.dialect.identifier_preparer.quote
     connection.exec_driver_sql(

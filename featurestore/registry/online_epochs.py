@@ -111,10 +111,10 @@ class OnlineEpochs:
         Args:
             places: the views, each with its data version.
         """
-        found = sorted(places)
-        if found:
+        adopted = sorted(places)
+        if adopted:
             with self._database.writing() as connection:
-                self._doubt(connection, found, "this registry has written none of its values", lost=True)
+                self._doubt(connection, adopted, "this registry has written none of its values", lost=True)
 
     def settle(self, place: tuple[str, int], epoch: str) -> bool:
         """Notes that the values of a view were all written, if it was begun in the present epoch; tells whether it was."""
@@ -155,7 +155,7 @@ class OnlineEpochs:
         if row is None:
             return None
         doubts = connection.execute(tables.doubt.select().where(tables.doubt.c.project == self._project)).all()
-        known = {(each.view, each.data_version): Doubt(each.reason, bool(each.lost)) for each in doubts}
+        known = {(doubt.view, doubt.data_version): Doubt(doubt.reason, bool(doubt.lost)) for doubt in doubts}
         return OnlineState(f"{self._project}/{row.id}", row.epoch, known)
 
 

@@ -99,13 +99,13 @@ class ScheduleStates:
             LeaseLostError: the lease is not its holder's any more; nothing is changed.
         """
         table = self._due
-        told = {name: value for name, value in asdict(due).items() if name in table.c}
+        values = {name: value for name, value in asdict(due).items() if name in table.c}
         with self._database.writing() as connection:
             self._leases.require(connection, lease)
             if seen is None:
-                moved = self._database.insert_new(connection, table, {"project": self._registry.project, **told})
+                moved = self._database.insert_new(connection, table, {"project": self._registry.project, **values})
             else:
-                moved = connection.execute(table.update().where(self._as_seen(seen)).values(told)).rowcount == 1
+                moved = connection.execute(table.update().where(self._as_seen(seen)).values(values)).rowcount == 1
             if moved and release:
                 self._leases.release_in(connection, lease)
         return moved

@@ -268,14 +268,14 @@ def newest_specs(project_name: str) -> Select[Any]:
     """
     place = func.row_number().over(partition_by=(spec.c.kind, spec.c.name), order_by=spec.c.version.desc())
     ranked = select(spec, place.label("place")).where(spec.c.project == project_name).subquery()
-    turn = func.row_number().over(partition_by=serving.c.view, order_by=serving.c.seq.desc())
-    turns = select(serving, turn.label("turn")).where(serving.c.project == project_name).subquery()
+    rank = func.row_number().over(partition_by=serving.c.view, order_by=serving.c.seq.desc())
+    ranked_serving = select(serving, rank.label("turn")).where(serving.c.project == project_name).subquery()
     given = spec.alias()
     newest = ranked.c.kind, ranked.c.name, ranked.c.version, ranked.c.body, ranked.c.data_version, ranked.c.deleted
     served = (
-        turns.c.version.label("served_version"),
-        turns.c.data_version.label("served_data_version"),
-        turns.c.pinned,
+        ranked_serving.c.version.label("served_version"),
+        ranked_serving.c.data_version.label("served_data_version"),
+        ranked_serving.c.pinned,
         given.c.body.label("served_body"),
     )
     is_view = ranked.c.kind == "view"
@@ -283,13 +283,13 @@ def newest_specs(project_name: str) -> Select[Any]:
         select(project.c.revision, project.c.stamp, *newest, *served)
         .select_from(
             project.outerjoin(ranked, (ranked.c.project == project.c.project) & (ranked.c.place == 1))
-            .outerjoin(turns, is_view & (turns.c.view == ranked.c.name) & (turns.c.turn == 1))
+            .outerjoin(ranked_serving, is_view & (ranked_serving.c.view == ranked.c.name) & (ranked_serving.c.turn == 1))
             .outerjoin(
                 given,
-                (given.c.project == turns.c.project)
+                (given.c.project == ranked_serving.c.project)
                 & (given.c.kind == "view")
-                & (given.c.name == turns.c.view)
-                & (given.c.version == turns.c.version),
+                & (given.c.name == ranked_serving.c.view)
+                & (given.c.version == ranked_serving.c.version),
             )
         )
         .where(project.c.project == project_name)
@@ -304,9 +304,9 @@ def standing_dues(project_name: str) -> Select[Any]:
     """
     rows = project.outerjoin(due, due.c.project == project.c.project)
     rows = rows.outerjoin(lease, (lease.c.project == due.c.project) & (lease.c.name == due.c.view))
-    told = [column for column in due.c if column.name != "project"]
-    held = lease.c.holder, lease.c.expires_at.label("held_until")
-    return select(project.c.revision, project.c.stamp, *told, *held).select_from(rows).where(project.c.project == project_name)
+    columns = [column for column in due.c if column.name != "project"]
+    holder = lease.c.holder, lease.c.expires_at.label("held_until")
+    return select(project.c.revision, project.c.stamp, *columns, *holder).select_from(rows).where(project.c.project == project_name)
 
 
 def open_engine(url: str, root: Path, **options: Any) -> Engine:

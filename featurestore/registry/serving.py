@@ -89,7 +89,7 @@ class Serving:
             catalog = self._registry.load_within(connection)
             name = applied.spec.name
             now = catalog.views.get(name)
-            behind = catalog.lingering.get(name)
+            behind = catalog.previous_versions.get(name)
             if now is None or behind is None or now.data_version != applied.data_version or name in catalog.pinned:
                 return None
             before = [row.version for row in self._versions(connection, name) if row.data_version != now.data_version]
@@ -122,18 +122,24 @@ class Serving:
             cleaned = self._cleaned(connection, view)
             if to is None:
                 before = [
-                    turn.version
-                    for turn in self._turns(connection, view)
-                    if turn.version < served.version and turn.data_version != served.data_version and turn.version in known
+                    served_row.version
+                    for served_row in self._served_rows(connection, view)
+                    if served_row.version < served.version
+                    and served_row.data_version != served.data_version
+                    and served_row.version in known
                 ]
-                there = [each for each in before if known[each].data_version in written and known[each].data_version not in cleaned]
+                there = [
+                    version
+                    for version in before
+                    if known[version].data_version in written and known[version].data_version not in cleaned
+                ]
                 to = there[-1] if there else None
                 if to is None:
                     gone = " Those before were cleaned up after their retention." if before else ""
                     raise RollbackError(f"View {view!r} has no version that was served before version {served.version}.{gone}")
             row = known.get(to)
             if row is None:
-                raise NotFoundError("version", f"{view} {to}", [f"{view} {each}" for each in known])
+                raise NotFoundError("version", f"{view} {to}", [f"{view} {version}" for version in known])
             self._check_return(catalog, row, cleaned, written)
             spec = read_view(view, row.version, row.body)
             self._give(connection, catalog, AppliedView(spec, row.version, row.data_version), pinned=True)
@@ -156,7 +162,7 @@ class Serving:
             now, served = _applied(catalog.views, view), catalog.served[view]
             if view not in catalog.pinned:
                 raise RollbackError(f"View {view!r} was not rolled back: readers are given version {served.version}.")
-            had = any(turn.data_version == now.data_version for turn in self._turns(connection, view))
+            had = any(served_row.data_version == now.data_version for served_row in self._served_rows(connection, view))
             self._give(connection, catalog, now if had else served, pinned=False)
             record(connection, self._registry, "rollback", view=view, undo=True)
             return self._registry.load_within(connection)
@@ -170,7 +176,7 @@ class Serving:
         with self._database.reading() as connection:
             catalog = self._registry.load_within(connection)
             rows = self._versions(connection, view)
-            turns = self._turns(connection, view)
+            history = self._served_rows(connection, view)
             cleaned = self._cleaned(connection, view)
         if not rows:
             raise NotFoundError("feature view", view, catalog.views)
@@ -181,7 +187,7 @@ class Serving:
                 row.data_version,
                 from_micros(row.applied_at),
                 now is not None and now.version == row.version,
-                None if served is None or served.version != row.version else from_micros(_since(served, rows, turns)),
+                None if served is None or served.version != row.version else from_micros(_since(served, rows, history)),
                 view in catalog.pinned and served is not None and served.version == row.version,
                 row.data_version in cleaned,
             )
@@ -213,8 +219,8 @@ class Serving:
             ).all()
             gone = connection.execute(cleaned.select().where(cleaned.c.project == self._registry.project)).all()
         done = {(row.view, row.data_version) for row in gone}
-        found = [each for name in dict.fromkeys(row.name for row in rows) for each in _retired(name, rows, given)]
-        return [each for each in found if each.since < before and (each.view, each.data_version) not in done]
+        versions = [version for name in dict.fromkeys(row.name for row in rows) for version in _retired(name, rows, given)]
+        return [version for version in versions if version.since < before and (version.view, version.data_version) not in done]
 
     def clean(self, retired: Retired) -> bool:
         """Note that the rows of a data version are given up, after which nobody returns to it; then delete them.
@@ -230,7 +236,7 @@ class Serving:
             rows = connection.execute(spec.select().where(mine).order_by(spec.c.version)).all()
             theirs = (serving.c.project == self._registry.project) & (serving.c.view == retired.view)
             given = connection.execute(serving.select().where(theirs).order_by(serving.c.seq)).all()
-            if retired.data_version not in [each.data_version for each in _retired(retired.view, rows, given)]:
+            if retired.data_version not in [version.data_version for version in _retired(retired.view, rows, given)]:
                 return False
             row = {"project": self._registry.project, "view": retired.view, "data_version": retired.data_version,
                    "cleaned_at": to_micros(self._registry.clock())}  # fmt: skip
@@ -263,8 +269,8 @@ class Serving:
         now = to_micros(self._registry.clock())
         now_at = self._registry.next_state(catalog.revision)
         connection.execute(project.update().where(project.c.project == name).values(now_at))
-        turn = {"version": view.version, "data_version": view.data_version, "pinned": pinned, "since": now}
-        self._registry.give(connection, view.spec.name, {**turn, "revision": catalog.revision + 1})
+        served = {"version": view.version, "data_version": view.data_version, "pinned": pinned, "since": now}
+        self._registry.give(connection, view.spec.name, {**served, "revision": catalog.revision + 1})
 
     def _hold(self, connection: "Connection") -> None:
         """Keeps others from changing the project until the transaction's end."""
@@ -276,7 +282,7 @@ class Serving:
         mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & (spec.c.name == view)
         return list(connection.execute(spec.select().where(mine).order_by(spec.c.version)).all())
 
-    def _turns(self, connection: "Connection", view: str) -> "list[Row[Any]]":
+    def _served_rows(self, connection: "Connection", view: str) -> "list[Row[Any]]":
         serving = self._tables.serving
         mine = (serving.c.project == self._registry.project) & (serving.c.view == view)
         return list(connection.execute(serving.select().where(mine).order_by(serving.c.seq)).all())
@@ -290,17 +296,17 @@ class Serving:
 def _applied(views: Any, view: str) -> AppliedView:
     if view not in views:
         raise NotFoundError("applied feature view", view, views, "Definitions take effect once they are applied.")
-    found: AppliedView = views[view]
-    return found
+    applied: AppliedView = views[view]
+    return applied
 
 
-def _since(served: AppliedView, rows: "Iterable[Row[Any]]", turns: "Iterable[Row[Any]]") -> int:
+def _since(served: AppliedView, rows: "Iterable[Row[Any]]", history: "Iterable[Row[Any]]") -> int:
     """Returns since when readers are given the rows of what they are given."""
     since: int | None = None
     last = None
-    for turn in turns:
-        if turn.data_version != last:
-            since, last = turn.since, turn.data_version
+    for served_row in history:
+        if served_row.data_version != last:
+            since, last = served_row.since, served_row.data_version
     if since is not None and last == served.data_version:
         return since
     return min(int(row.applied_at) for row in rows if row.data_version == served.data_version)
@@ -315,17 +321,17 @@ def _retired(name: str, rows: "Iterable[Row[Any]]", given: "Iterable[Row[Any]]")
         given: what readers were given of it, and perhaps of others, the oldest first.
     """
     own = [row for row in rows if row.name == name]
-    turns = [turn for turn in given if turn.view == name]
+    history = [served for served in given if served.view == name]
     numbers = dict.fromkeys(row.data_version for row in own if not row.deleted)
     applied = own[-1].data_version
-    held = set() if own[-1].deleted else {applied, turns[-1].data_version if turns else applied}
+    kept = set() if own[-1].deleted else {applied, history[-1].data_version if history else applied}
     ended: dict[int, int] = {}
     for row, following in pairwise(own):
         if following.data_version != row.data_version and not row.deleted:
             ended[row.data_version] = following.applied_at
-    for turn, after in pairwise(turns):
-        if after.data_version != turn.data_version:
-            ended[turn.data_version] = max(ended.get(turn.data_version, 0), after.since)
+    for served, after in pairwise(history):
+        if after.data_version != served.data_version:
+            ended[served.data_version] = max(ended.get(served.data_version, 0), after.since)
     if own[-1].deleted:
         ended = {number: max(ended.get(number, 0), own[-1].applied_at) for number in numbers}
-    return [Retired(name, number, from_micros(ended[number])) for number in numbers if number not in held and number in ended]
+    return [Retired(name, number, from_micros(ended[number])) for number in numbers if number not in kept and number in ended]

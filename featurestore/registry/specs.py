@@ -190,25 +190,28 @@ class SpecRegistry:
         rows = connection.execute(spec.select().where(newer).order_by(spec.c.revision, spec.c.kind, spec.c.name)).all()
         serving = self.database.tables.serving
         newer = (serving.c.project == self.project) & (serving.c.revision > base_revision)
-        turns = connection.execute(serving.select().where(newer).order_by(serving.c.revision, serving.c.view)).all()
-        told = [*_told(rows), *dict.fromkeys(f"view {turn.view!r} is served at version {turn.version}" for turn in turns)]
-        raise ConcurrentApplyError(told or [f"the registry is not at revision {base_revision}: it was recreated"])
+        served_rows = connection.execute(serving.select().where(newer).order_by(serving.c.revision, serving.c.view)).all()
+        changes = [
+            *_changed_lines(rows),
+            *dict.fromkeys(f"view {served.view!r} is served at version {served.version}" for served in served_rows),
+        ]
+        raise ConcurrentApplyError(changes or [f"the registry is not at revision {base_revision}: it was recreated"])
 
     def next_state(self, revision: int) -> dict[str, Any]:
         """Returns the columns of the project's row at the revision after one."""
         return {"revision": revision + 1, "stamp": uuid4().hex}
 
-    def serving_turn(self, connection: "Connection", view: str) -> "Row[Any] | None":
+    def current_serving_row(self, connection: "Connection", view: str) -> "Row[Any] | None":
         """Returns the newest row of a view's readers; None where they never were given anything but what was applied."""
         serving = self.database.tables.serving
         mine = (serving.c.project == self.project) & (serving.c.view == view)
         return connection.execute(serving.select().where(mine).order_by(serving.c.seq.desc()).limit(1)).first()
 
-    def give(self, connection: "Connection", view: str, turn: Mapping[str, Any]) -> None:
+    def give(self, connection: "Connection", view: str, served: Mapping[str, Any]) -> None:
         """Gives a view's readers a version, from the transaction's commit on; ``turn`` has the other columns of its row."""
-        before = self.serving_turn(connection, view)
+        before = self.current_serving_row(connection, view)
         place = {"project": self.project, "view": view, "seq": 1 if before is None else before.seq + 1}
-        connection.execute(self.database.tables.serving.insert(), {**place, **turn})
+        connection.execute(self.database.tables.serving.insert(), {**place, **served})
 
     def _serve(self, connection: "Connection", catalog: Catalog, put: Put, now: int) -> None:
         """Notes what readers are given of a view that was added or changed, where that is not simply what is applied."""
@@ -218,17 +221,17 @@ class SpecRegistry:
         gone = (cleaned.c.project == self.project) & (cleaned.c.view == name) & (cleaned.c.data_version == put.data_version)
         if connection.execute(cleaned.select().where(gone)).first() is not None:
             raise ConcurrentApplyError([f"the rows of version {put.data_version} of view {name!r} were cleaned up"])
-        turn, served = self.serving_turn(connection, name), catalog.served.get(name)
+        served_row, served = self.current_serving_row(connection, name), catalog.served.get(name)
         version, data_version, since = put.version, put.data_version, now
         if served is not None and put.lingers and served.data_version != data_version:
             version, data_version = served.version, served.data_version
             mine = (spec.c.project == self.project) & (spec.c.kind == "view") & (spec.c.name == name)
-            if turn is None:
+            if served_row is None:
                 first = spec.select().where(mine & (spec.c.data_version == data_version)).order_by(spec.c.version).limit(1)
                 since = connection.execute(first).one().applied_at
-        if turn is None and version == put.version:
+        if served_row is None and version == put.version:
             return
-        if turn is None or turn.data_version != data_version or turn.pinned:
+        if served_row is None or served_row.data_version != data_version or served_row.pinned:
             row = {"version": version, "data_version": data_version, "pinned": False, "since": since, "revision": revision}
             self.give(connection, name, row)
 
@@ -236,7 +239,7 @@ class SpecRegistry:
         """Returns what is applied, as a transaction sees it."""
         rows = connection.execute(self.database.tables.newest_specs(self.project)).all()
         applied: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-        lingering: dict[str, AppliedView] = {}
+        previous_versions: dict[str, AppliedView] = {}
         for row in rows:
             if row.kind is not None and not row.deleted:
                 spec = _read(row)
@@ -244,7 +247,9 @@ class SpecRegistry:
                     applied[row.kind][row.name] = AppliedView(spec, row.version, row.data_version)
                     if row.served_body and row.served_data_version != row.data_version:
                         older = read_view(row.name, row.served_version, row.served_body)
-                        lingering[row.name] = AppliedView(_as_personal(older, spec), row.served_version, row.served_data_version)
+                        previous_versions[row.name] = AppliedView(
+                            _as_personal(older, spec), row.served_version, row.served_data_version
+                        )
                 else:
                     applied[row.kind][row.name] = spec
         return Catalog(
@@ -257,7 +262,7 @@ class SpecRegistry:
             on_demand=applied["on_demand"],
             services=applied["service"],
             versions={(row.kind, row.name): row.version for row in rows if row.kind is not None},
-            lingering=lingering,
+            previous_versions=previous_versions,
             pinned=frozenset(row.name for row in rows if row.pinned and not row.deleted),
         )
 
@@ -313,11 +318,13 @@ def _parsed(kind: str, name: str, version: int, body: str) -> Spec:
 
 def _as_personal(served: ViewSpec, applied: ViewSpec) -> ViewSpec:
     """Returns an older version of a view whose features are personal where they are by now: that is not to wait for rows."""
-    personal = {each.name for each in applied.features if each.pii}
-    return replace(served, features=tuple(replace(each, pii=each.pii or each.name in personal) for each in served.features))
+    personal = {feature.name for feature in applied.features if feature.pii}
+    return replace(
+        served, features=tuple(replace(feature, pii=feature.pii or feature.name in personal) for feature in served.features)
+    )
 
 
-def _told(rows: "Iterable[Row[Any]]") -> list[str]:
+def _changed_lines(rows: "Iterable[Row[Any]]") -> list[str]:
     """Returns a line for each definition among rows of changes, the oldest first: what became of it in the end."""
     lines = {}
     for row in rows:

@@ -68,9 +68,9 @@ class Tombstones:
         for row in rows:
             of = digests if row.digest.startswith(_NEW) else former
             of.setdefault(row.entity, set()).add(bytes.fromhex(row.digest.removeprefix(_NEW)))
-        found = TombstoneSet(change, secret, _frozen(digests), salt, _frozen(former))
-        self._known = found
-        return found
+        current = TombstoneSet(change, secret, _frozen(digests), salt, _frozen(former))
+        self._known = current
+        return current
 
     def lay(self, name: str, entities: pl.DataFrame, *, new_secret: bool = False) -> int:
         """Lay a tombstone for each of some entities, by their join keys; replace an existing one. Return the change's number.
@@ -93,12 +93,12 @@ class Tombstones:
                 self._forget_check(connection)
             secret = self._secret(connection, salt, make=True)
             values = {"forgotten_at": to_micros(self._registry.clock()), "erased_at": None, "lifted": False, "change": change}
-            told_of = list(_digests(secret, entities))
-            record(connection, self._registry, "forget", entity=name, digests=told_of, new_secret=new_secret)
-            for told in told_of:
-                key = {"project": self._registry.project, "entity": name, "digest": told}
+            digests = list(_digests(secret, entities))
+            record(connection, self._registry, "forget", entity=name, digests=digests, new_secret=new_secret)
+            for text in digests:
+                key = {"project": self._registry.project, "entity": name, "digest": text}
                 if not self._database.insert_new(connection, tombstone, {**key, **values}):
-                    connection.execute(tombstone.update().where(self._of([name], [told])).values(values))
+                    connection.execute(tombstone.update().where(self._of([name], [text])).values(values))
         return change
 
     def erased(self, forms: Sequence[Entity], entities: pl.DataFrame, change: int) -> bool:
@@ -155,8 +155,8 @@ class Tombstones:
                 live = select(tombstone.c.digest).where(or_(*laid) & ~tombstone.c.lifted).order_by(tombstone.c.digest)
                 digests = list(connection.execute(live).scalars().all())
                 record(connection, self._registry, "unforget", entity=forms[0].name, digests=digests)
-            for each in laid:
-                where = each & ~tombstone.c.lifted
+            for condition in laid:
+                where = condition & ~tombstone.c.lifted
                 if dry_run:
                     lifted += connection.execute(select(tombstone.c.digest).where(where).limit(1)).first() is not None
                 else:
@@ -196,7 +196,7 @@ class Tombstones:
         for row in rows:
             read = from_json(row.kind, row.body)
             references = read.references if isinstance(read, FeatureService) else getattr(read, "inputs", ())
-            renamed |= {each.key_columns for each in references}
+            renamed |= {reference.key_columns for reference in references}
         return renamed
 
     def cleaned(self) -> set[tuple[str, int]]:
@@ -228,20 +228,20 @@ class Tombstones:
     def _secret(self, connection: "Connection", salt: bytes, *, make: bool = False) -> bytes:
         """Returns the secret, once it is known to be the one that there are tombstones of."""
         wanted = self._value(connection, _CHECK)
-        found = self._outside.make(salt) if make and wanted is None else self._outside.read(salt)
-        check = "" if found is None else blake2b(found, digest_size=16, person=b"tombstones-check").hexdigest()
+        secret = self._outside.make(salt) if make and wanted is None else self._outside.read(salt)
+        check = "" if secret is None else blake2b(secret, digest_size=16, person=b"tombstones-check").hexdigest()
         if make and wanted is None:
             row = {"project": self._registry.project, "name": _CHECK, "value": check}
             self._database.insert_new(connection, self._database.tables.secret, row)
             wanted = self._value(connection, _CHECK)
-        if found is None or check != wanted:
+        if secret is None or check != wanted:
             raise RegistryError(
                 f"The secret that the tombstones of {self._registry.project!r} were made with is not in {self._outside.place}: "
-                f"{'there is none' if found is None else 'there is another one'}. Without it nobody can tell who was forgotten, so "
-                "nothing is written. Restore it from where it was or from a backup of the history. If it is lost for good, forget "
-                "everybody again, the first one with: featurestore forget ENTITY KEY=VALUE --new-secret"
+                f"{'there is none' if secret is None else 'there is another one'}. Without it nobody can tell who was forgotten, "
+                "so nothing is written. Restore it from where it was or from a backup of the history. If it is lost for good, "
+                "forget everybody again, the first one with: featurestore forget ENTITY KEY=VALUE --new-secret"
             )
-        return found
+        return secret
 
     def _forget_check(self, connection: "Connection") -> None:
         secret = self._database.tables.secret
@@ -263,9 +263,9 @@ class Tombstones:
         new = list(_digests(self._secret(connection, salt), entities)) if _CHECK in known else [""] * entities.height
         former = [former_keys(entities, form) for form in forms if form.keys.keys() == set(entities.columns)]
         names = {form.name for form in forms}
-        for place, told in enumerate(new):
+        for place, text in enumerate(new):
             older = [digest(salt, key).hex() for keys in former if (key := keys[place]) is not None]
-            yield self._of(names, [told, *older])
+            yield self._of(names, [text, *older])
 
     def _of(self, names: Iterable[str], digests: Sequence[str]) -> "ColumnElement[bool]":
         tombstone = self._database.tables.tombstone
@@ -299,7 +299,7 @@ class Forms:
     def of_view(self, name: str) -> list[Entity]:
         """Returns the forms of the entities that a view is or was on, the latest first."""
         own = {entity.name for (view, _), entity in self._entities.items() if view == name}
-        return forms_of(own.union(*(self._related[each] for each in own)), self.views)
+        return forms_of(own.union(*(self._related[entity_name] for entity_name in own)), self.views)
 
     def keyed(self, view: str, data_version: int) -> Entity | None:
         """Returns the entity by which a data version of a view is stored."""
@@ -311,7 +311,7 @@ class Forms:
         return [
             (names, columns)
             for names in keys
-            for columns in dict.fromkeys(tuple(dict(each).get(key, key) for key in names) for each in sorted(self._renamed))
+            for columns in dict.fromkeys(tuple(dict(renaming).get(key, key) for key in names) for renaming in sorted(self._renamed))
         ]
 
 
@@ -322,4 +322,4 @@ def _digests(secret: bytes, entities: pl.DataFrame) -> Iterator[str]:
 
 
 def _frozen(digests: dict[str, set[bytes]]) -> dict[str, frozenset[bytes]]:
-    return {entity: frozenset(each) for entity, each in digests.items()}
+    return {entity: frozenset(members) for entity, members in digests.items()}

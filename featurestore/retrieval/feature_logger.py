@@ -15,7 +15,7 @@ from featurestore.rows.buckets import key_hash
 
 _log = logging.getLogger("featurestore")
 
-Told = Callable[[str, int, int], None]
+OnFlush = Callable[[str, int, int], None]
 """Receives a service's name, how many rows were written, and how many dropped."""
 
 MOST_WAITING = 20_000
@@ -35,14 +35,14 @@ class FeatureLogger:
         project: the project.
         log: where the answers are kept.
         seconds: how often they are written.
-        told: called with what became of them.
+        on_flush: called with what became of them.
     """
 
-    def __init__(self, project: str, log: FeatureLog, seconds: float, told: Told) -> None:
+    def __init__(self, project: str, log: FeatureLog, seconds: float, on_flush: OnFlush) -> None:
         self._project = project
         self._log = log
         self._seconds = seconds
-        self._told = told
+        self._on_flush = on_flush
         self._given: deque[tuple[str, float, OnlineRows]] = deque()
         self._waiting = 0
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class FeatureLogger:
                 self._waiting += count
                 self._given.append((service, rate, rows))
         if not taken:
-            self._told(service, 0, count)
+            self._on_flush(service, 0, count)
 
     def close(self) -> None:
         """Writes what waits, and ends."""
@@ -77,8 +77,8 @@ class FeatureLogger:
     def _run(self) -> None:
         while not self._stop.wait(min(LOOK_EVERY, self._seconds)):
             self._look()
-            held = sum(frame.height for frames in self._sampled.values() for frame in frames)
-            if held >= FLUSH_ROWS or perf_counter() - self._began >= self._seconds:
+            waiting = sum(frame.height for frames in self._sampled.values() for frame in frames)
+            if waiting >= FLUSH_ROWS or perf_counter() - self._began >= self._seconds:
                 self._flush()
         self._look()
         self._flush()
@@ -97,7 +97,7 @@ class FeatureLogger:
             except (FeatureStoreError, pl.exceptions.PolarsError, ArithmeticError, LookupError, TypeError, ValueError) as error:
                 # NOTE: without the error's text, which may have values.
                 _log.warning("Answers of %s cannot be logged: %s.", service, type(error).__name__)
-                self._told(service, 0, sum(map(len, answers)))
+                self._on_flush(service, 0, sum(map(len, answers)))
 
     def _flush(self) -> None:
         """Writes what was sampled."""
@@ -110,9 +110,9 @@ class FeatureLogger:
                     self._log.append(self._project, service, rows)
                 except FeatureStoreError as error:
                     _log.warning("Answers of %s cannot be logged. %s", service, error)
-                    self._told(service, 0, rows.height)
+                    self._on_flush(service, 0, rows.height)
                 else:
-                    self._told(service, rows.height, 0)
+                    self._on_flush(service, rows.height, 0)
 
 
 def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
@@ -128,14 +128,14 @@ def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
         return []
     hashed = keys.select(key_hash(keys.schema)).to_series()
     chosen = (hashed < int(rate * 2**64)).fill_null(value=False)
-    found = []
+    frames = []
     start = 0
     for rows in answers:
         part = chosen[start : start + len(rows)]
         start += len(rows)
         if part.any():
-            found.append(rows.logged().filter(part))
-    return found
+            frames.append(rows.logged().filter(part))
+    return frames
 
 
 def _by_schema(frames: Sequence[pl.DataFrame]) -> list[list[pl.DataFrame]]:

@@ -69,8 +69,8 @@ class JoinTask:
         history = None if self.history is None or spine.is_empty() else self._history(self.history)
         if history is None or history.is_empty():
             return spine.select(ROW).hstack(empty_columns(self.columns, spine.height))
-        found = self.plan.look_up(spine, history)
-        return spine.select(ROW).hstack(found.select(pl.col(feature.name).alias(name) for name, feature in self.columns))
+        features = self.plan.look_up(spine, history)
+        return spine.select(ROW).hstack(features.select(pl.col(feature.name).alias(name) for name, feature in self.columns))
 
     def _history(self, history: Rows) -> pl.DataFrame:
         # Several files may hold rows of one key and time, whose order all of the view's values decide.
@@ -117,10 +117,10 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
         )
     for join in selection.joins:
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
-            found = schema[column]
+            actual = schema[column]
             # Of floats each is looked at (``check_keys``): pandas makes them of integers where a value is missing.
-            if not fits(found, dtype) or found.is_decimal() or (found.is_float() and not dtype.is_integer()):
-                raise _wrong_key(column, found, key, dtype, join)
+            if not fits(actual, dtype) or actual.is_decimal() or (actual.is_float() and not dtype.is_integer()):
+                raise _wrong_key(column, actual, key, dtype, join)
 
 
 def check_keys(spine: pl.DataFrame, selection: Selection) -> None:
@@ -137,9 +137,9 @@ def check_keys(spine: pl.DataFrame, selection: Selection) -> None:
                     raise _wrong_key(column, spine.schema[column], key, dtype, join)
 
 
-def _wrong_key(column: str, found: pl.DataType, key: str, dtype: pl.DataType, join: Join) -> RequestError:
+def _wrong_key(column: str, actual: pl.DataType, key: str, dtype: pl.DataType, join: Join) -> RequestError:
     return RequestError(
-        f"The spine's column {column!r} is {found}, but the join key {key!r} of entity "
+        f"The spine's column {column!r} is {actual}, but the join key {key!r} of entity "
         f"{join.applied.spec.entity.name!r} is {dtype}. Cast it first: pl.col({column!r}).cast(pl.{dtype}).",
         column=column,
     )

@@ -14,7 +14,7 @@ from featurestore.errors import NameClashError, OnlineStoreError, RequestError, 
 from featurestore.online.base import OnlineStore
 from featurestore.online.plan import OnlineJoin, OnlinePlan, compile_online
 from featurestore.retrieval.online_result import Lookup, OnlineRows
-from featurestore.retrieval.spine import is_column, reading_spine, to_frame, told_lengths, whole_numbers
+from featurestore.retrieval.spine import is_column, reading_spine, shown_lengths, to_frame, whole_numbers
 from featurestore.selection.request_fields import row_fields
 from featurestore.selection.select import Selection
 
@@ -140,7 +140,7 @@ def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:
     if isinstance(given, Mapping):
         lengths = {name: len(column) for name, column in given.items()}
         if len(set(lengths.values())) > 1:
-            raise RequestError(f"The rows' columns must be equally long: {told_lengths(lengths)}.")
+            raise RequestError(f"The rows' columns must be equally long: {shown_lengths(lengths)}.")
         return [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
     if isinstance(given, pl.DataFrame) or hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__"):
         frame = given if isinstance(given, pl.DataFrame) else to_frame(given, "request")

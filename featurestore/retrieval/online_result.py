@@ -98,12 +98,12 @@ class OnlineRows:
 
     def columns(self) -> dict[str, Sequence[Any]]:
         """Returns each feature's values in the order of the rows, without the rows' own columns, as ``to_dicts()`` has them."""
-        found: dict[str, Sequence[Any]] = {name: python_values(column) for name, column in self._computed.items()}
+        columns: dict[str, Sequence[Any]] = {name: python_values(column) for name, column in self._computed.items()}
         for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
-            found.update(
+            columns.update(
                 zip(join.names, zip(*self._python(join, rows), strict=True) if rows else [()] * len(join.names), strict=True)
             )
-        return {name: found[name] for name in self._plan.names}
+        return {name: columns[name] for name in self._plan.names}
 
     def to_polars(self) -> pl.DataFrame:
         """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12).
@@ -141,14 +141,14 @@ class OnlineRows:
         """Returns the whole answer as the feature log has it: the instant, keys, fields, features, statuses, event times."""
         keys, features = self.keys_of([self]).get_columns(), self._series()
         known = {column.name for column in keys}
-        fields = [self._brought[each.name].alias(each.field.name) for each in self._plan.computation.fields]
+        fields = [self._brought[field.name].alias(field.field.name) for field in self._plan.computation.fields]
         status = [pl.Series(f"{name}__status", values, dtype=pl.String) for name, values in self.status.items()]
         times = [
             pl.Series(f"{re.sub(r'[^0-9A-Za-z_]+', '_', label).strip('_')}__event_time", values, dtype=INSTANT)
             for label, values in self.event_time.items()
         ]
         instant = pl.Series("read_at", [from_micros(self._now)] * len(self), dtype=INSTANT)
-        return pl.DataFrame([instant, *keys, *(each for each in fields if each.name not in known), *features, *status, *times])
+        return pl.DataFrame([instant, *keys, *(field for field in fields if field.name not in known), *features, *status, *times])
 
     @property
     def status(self) -> dict[str, list[Status]]:
@@ -157,22 +157,22 @@ class OnlineRows:
         ``present``; ``null``: the row holds a null; ``expired``: there is a row but for the ttl; ``missing``: no row of
         that entity, or one that lies after the read. What is computed is ``present`` or ``null``.
         """
-        found: dict[str, list[Status]] = {}
+        statuses: dict[str, list[Status]] = {}
         for join, (headers, rows) in zip(self._plan.joins, self._served, strict=True):
             there: list[Status] = [
                 "present" if row is not None else "expired" if header else "missing"
                 for header, row in zip(headers, rows, strict=True)
             ]
-            found.update((name, there.copy()) for name in join.names)
+            statuses.update((name, there.copy()) for name in join.names)
             if _nulls(rows):  # hardly ever
                 for place, name in enumerate(join.names):
-                    told = found[name]
+                    feature_statuses = statuses[name]
                     for number, row in enumerate(rows):
                         if row is not None and row[place] is None:
-                            told[number] = "null"
+                            feature_statuses[number] = "null"
         for name, column in self._computed.items():
-            found[name] = ["null" if null else "present" for null in column.is_null()]
-        return {name: found[name] for name in self._plan.names}
+            statuses[name] = ["null" if null else "present" for null in column.is_null()]
+        return {name: statuses[name] for name in self._plan.names}
 
     @property
     def event_time(self) -> dict[str, list[datetime | None]]:
@@ -202,10 +202,10 @@ class OnlineRows:
     def _served(self) -> list[tuple[list[bytes], list[Any]]]:
         """For each join: the winners' headers (empty: missing), and the values asked for (None: not to be served)."""
         # NOTE: a cached_property of Python 3.11 takes a lock at each first use.
-        found = self._decoded
-        if found is None:
-            found = self._decoded = self._decode()
-        return found
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = self._decode()
+        return decoded
 
     def _decode(self) -> list[tuple[list[bytes], list[Any]]]:
         decoded = unpack_values(self._keys, self._values)

@@ -34,9 +34,11 @@ class Examples:
         for join in selection.joins:
             for column, dtype in zip(join.on, join.keys.values(), strict=True):
                 row.setdefault(column, invented_key(dtype))
-        for each in selection.computation.fields:
-            if each.field.required:
-                row.setdefault(each.field.name, made_up(each.field.dtype, self._clock(), each.field.constraints))
+        for request_column in selection.computation.fields:
+            if request_column.field.required:
+                row.setdefault(
+                    request_column.field.name, made_up(request_column.field.dtype, self._clock(), request_column.field.constraints)
+                )
         return {"features": name, "rows": [row]}
 
 
@@ -49,11 +51,11 @@ def invented_key(dtype: pl.DataType) -> Any:
     """
     if dtype.is_integer():
         return 123 if dtype in (pl.Int8, pl.UInt8) else 12345 if dtype in (pl.Int16, pl.UInt16) else 123456789
-    made: dict[Any, Any] = {
+    values: dict[Any, Any] = {
         pl.Boolean: True, pl.String: "example", pl.Binary: b"example", pl.Datetime: datetime(2000, 1, 2, 3, 4, 5, tzinfo=UTC),
         pl.Date: date(2000, 1, 2),
     }  # fmt: skip
-    return made[dtype.base_type()]
+    return values[dtype.base_type()]
 
 
 def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | None = None) -> Any:
@@ -76,11 +78,11 @@ def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | 
     if dtype.is_numeric():
         number = _within(said)
         return Decimal(str(number)) if dtype.is_decimal() else float(number) if dtype.is_float() else int(number)
-    made: dict[Any, Any] = {
+    values: dict[Any, Any] = {
         pl.Boolean: True, pl.String: "a" * length, pl.Binary: b"a" * length, pl.Datetime: now.replace(microsecond=0),
         pl.Date: now.date(), pl.Time: time(12), pl.Duration: timedelta(hours=1),
     }  # fmt: skip
-    return made[dtype.base_type()]
+    return values[dtype.base_type()]
 
 
 def _within(said: Mapping[str, Any]) -> Any:

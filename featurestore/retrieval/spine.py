@@ -152,11 +152,11 @@ def _may_round(dtype: Any) -> bool:
     return _may_round(dtype.inner) if isinstance(dtype, (pl.List, pl.Array)) else dtype.is_float() or dtype.is_decimal()
 
 
-def _changed(given: Sequence[Any], made: Sequence[Any]) -> Iterator[Any]:
+def _changed(given: Sequence[Any], converted: Sequence[Any]) -> Iterator[Any]:
     """Yields the integers and decimals, in lists too, that are others in a column."""
     if set(map(type, given)) <= {float, type(None)}:
         return
-    for one, other in zip(given, made, strict=True):
+    for one, other in zip(given, converted, strict=True):
         if isinstance(one, (list, tuple)):
             yield from _changed(one, other)
         elif isinstance(one, (int, Decimal)) and (other is None or one != other):
@@ -170,14 +170,14 @@ def is_column(given: Any) -> bool:
 
 def whole_numbers(frame: pl.DataFrame, names: Collection[str]) -> list[pl.Series]:
     """Returns those of some columns that are floats and could be integers, as these; NaN is a value that is missing."""
-    made = []
+    columns = []
     for name in names:
         if name in frame.columns and frame.schema[name].is_float():
             column = frame[name].fill_nan(None)
             value, unfit = fitted(pl.col(name), column.dtype, pl.Int64())
             if unfit is None or not column.to_frame().select(unfit.any()).item():
-                made.append(column.to_frame().select(value.alias(name)).to_series())
-    return made
+                columns.append(column.to_frame().select(value.alias(name)).to_series())
+    return columns
 
 
 def _fault(given: Any) -> str:
@@ -188,7 +188,7 @@ def _fault(given: Any) -> str:
             name: len(column) for name, column in columns.items() if isinstance(column, Sized) and not isinstance(column, str)
         }
         if len(set(lengths.values())) > 1:
-            return f"its columns differ in length ({told_lengths(lengths)})"
+            return f"its columns differ in length ({shown_lengths(lengths)})"
     elif isinstance(given, list):
         names = dict.fromkeys(name for row in given for name in row)
         columns = {name: [row.get(name) for row in given] for name in names}
@@ -218,11 +218,11 @@ def _makes_column(values: Any, *, as_rows: bool) -> bool:
     return True
 
 
-def told_lengths(lengths: Mapping[Any, int]) -> str:
+def shown_lengths(lengths: Mapping[Any, int]) -> str:
     """Returns columns' lengths in words.
 
     Example:
-        >>> told_lengths({"k": 2, "t": 1})
+        >>> shown_lengths({"k": 2, "t": 1})
         "'k' has 2, 't' has 1"
     """
     return ", ".join(f"{name!r} has {length}" for name, length in lengths.items())

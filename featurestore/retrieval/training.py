@@ -69,13 +69,13 @@ class TrainingReader:
         check_keys(spine, selection)
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.
         tasks = sorted(self._tasks_in_memory(spine, selection, time, as_known=as_known), key=lambda task: -task.weight)
-        found: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
+        frames: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
         for task, frame in self._engine.run(tasks):
-            found[task.join].append(frame)
+            frames[task.join].append(frame)
         features: list[pl.Series] = []
         for number, join in enumerate(selection.joins):
-            features += _in_order(found[number], join, 0, spine.height).get_columns()
-            found[number].clear()
+            features += _in_order(frames[number], join, 0, spine.height).get_columns()
+            frames[number].clear()
         return _with_features(spine, features, selection, 0)
 
     def _tasks_in_memory(self, spine: pl.DataFrame, selection: Selection, time: str, *, as_known: bool) -> Iterator[JoinTask]:
@@ -118,8 +118,8 @@ class TrainingReader:
         width = 8 * (3 + len(plan.keys)) + sum(_NESTED_WIDTH if dtype.is_nested() else 12 for dtype in dtypes)
         for node, part, rows in parts:
             history = snapshot.buckets.get(node)
-            held = history.rows if history is not None else 0
-            yield JoinTask(number, plan, part, history, columns, 3 * width * (held + rows))
+            history_rows = history.rows if history is not None else 0
+            yield JoinTask(number, plan, part, history, columns, 3 * width * (history_rows + rows))
 
     def _spill(
         self, spine: pl.DataFrame | pl.LazyFrame, schema: pl.Schema, selection: Selection, time: str, work: Path
@@ -145,7 +145,7 @@ class TrainingReader:
         self, number: int, join: Join, work: Path, spans: Sequence[tuple[int, int, Any, Any]], *, as_known: bool
     ) -> None:
         times = [(earliest, latest) for _, _, earliest, latest in spans if earliest is not None]
-        earliest, latest = (min(each[0] for each in times), max(each[1] for each in times)) if times else (None, None)
+        earliest, latest = (min(span[0] for span in times), max(span[1] for span in times)) if times else (None, None)
         snapshot = self._snapshot(join, earliest, latest, as_known=as_known)
         paths: list[str] = []
         counts: dict[int, int] = {}
@@ -191,10 +191,10 @@ def _in_memory(thin: pl.DataFrame, join: Join, snapshot: Snapshot) -> Iterator[t
         yield int(node), FramePart(part), part.height
 
 
-def _in_order(found: Sequence[pl.DataFrame], join: Join, start: int, rows: int) -> pl.DataFrame:
+def _in_order(frames: Sequence[pl.DataFrame], join: Join, start: int, rows: int) -> pl.DataFrame:
     """Returns a join's features for the spine rows from ``start`` on, empty ones where no look-up was made (null keys)."""
     columns = {column.name: column.feature.dtype for column in join.columns}
-    frame = pl.concat([pl.DataFrame(schema={ROW: pl.UInt32(), **columns}), *found])
+    frame = pl.concat([pl.DataFrame(schema={ROW: pl.UInt32(), **columns}), *frames])
     if frame.height < rows:
         every = pl.select(pl.int_range(start, start + rows, dtype=pl.UInt32).alias(ROW))
         without = every.join(frame, on=ROW, how="anti")
@@ -204,9 +204,9 @@ def _in_order(found: Sequence[pl.DataFrame], join: Join, start: int, rows: int) 
     return (frame if frame[ROW].is_sorted() else frame.sort(ROW)).drop(ROW)
 
 
-def _with_features(spine: pl.DataFrame, found: Sequence[pl.Series], selection: Selection, start: int) -> pl.DataFrame:
+def _with_features(spine: pl.DataFrame, features: Sequence[pl.Series], selection: Selection, start: int) -> pl.DataFrame:
     """Returns spine rows with the features asked for after their own columns, of those found and those computed of them."""
-    columns = {column.name: column for column in found}
+    columns = {column.name: column for column in features}
     computation = selection.computation
     if computation.steps:
         columns |= spine_fields(computation.fields, spine, start)
@@ -221,8 +221,8 @@ def _assemble(selection: Selection, work: Path, spans: Sequence[tuple[int, int, 
             for number, join in enumerate(selection.joins):
                 wanted = pl.col(ROW).is_between(start, start + rows - 1)
                 files = sorted(work.glob(f"found-{number}-*.parquet"))
-                found = [pl.scan_parquet(file, glob=False).filter(wanted).collect() for file in files]
-                features += _in_order(found, join, start, rows).get_columns()
+                frames = [pl.scan_parquet(file, glob=False).filter(wanted).collect() for file in files]
+                features += _in_order(frames, join, start, rows).get_columns()
             spine = pl.read_parquet(work / f"spine-{index}.parquet")
             sink.write(_with_features(spine, features, selection, start))
     return sum(rows for _, rows, _, _ in spans)

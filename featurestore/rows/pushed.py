@@ -37,8 +37,8 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
         RequestError: a column is missing or unknown, or its values are not of the source's dtype.
     """
     rows = rows.rename({old: new for old, new in source.rename.items() if old in rows.columns and new not in rows.columns})
-    told = [name for name in (source.event_id, source.order_by) if name is not None]
-    needed = dict.fromkeys((*source.time_columns, *told)) if schema is None else schema
+    named_columns = [name for name in (source.event_id, source.order_by) if name is not None]
+    needed = dict.fromkeys((*source.time_columns, *named_columns)) if schema is None else schema
     for name in needed:
         if name not in rows.columns:
             raise RequestError(
@@ -48,14 +48,14 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
             )
     wanted = {**(schema or {}), **dict.fromkeys(source.time_columns, INSTANT)}
     casts = []
-    for name, found in rows.schema.items():
+    for name, actual in rows.schema.items():
         if schema is not None and name not in schema:
             raise RequestError(
                 f"The rows pushed to source {source.name!r} have a column {name!r}, which the source has not. "
                 f"{did_you_mean(name, schema)} Leave it out, or name it as the source does.",
                 column=name,
             )
-        if name in wanted and found != wanted[name] and not isinstance(wanted[name], pl.Null):
+        if name in wanted and actual != wanted[name] and not isinstance(wanted[name], pl.Null):
             casts.append(_conformed(rows[name], wanted[name], source))
     return rows.with_columns(casts) if casts else rows
 
@@ -96,22 +96,22 @@ def not_yet_known(rows: pl.DataFrame, source: Source, until: int) -> tuple[pl.Se
 
 def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
     """Returns a column in the dtype that it has in the source."""
-    found = column.dtype
-    if isinstance(found, pl.List) and isinstance(found.inner, pl.String) and isinstance(dtype, (pl.List, pl.Array)):
+    actual = column.dtype
+    if isinstance(actual, pl.List) and isinstance(actual.inner, pl.String) and isinstance(dtype, (pl.List, pl.Array)):
         inner = inner_dtype(dtype)
         if not isinstance(inner, pl.String):
-            column, found = _lists_parsed(column, inner, source), pl.List(inner)
-    if isinstance(found, pl.String) and not isinstance(dtype, pl.String):
+            column, actual = _lists_parsed(column, inner, source), pl.List(inner)
+    if isinstance(actual, pl.String) and not isinstance(dtype, pl.String):
         return _parsed(column, dtype, source)
-    if isinstance(found, (pl.Date, pl.Datetime)) and dtype == INSTANT:
-        return column.to_frame().select(instants(pl.col(column.name), found)).to_series()
-    if not fits(found, dtype):
+    if isinstance(actual, (pl.Date, pl.Datetime)) and dtype == INSTANT:
+        return column.to_frame().select(instants(pl.col(column.name), actual)).to_series()
+    if not fits(actual, dtype):
         raise RequestError(
-            f"The rows pushed to source {source.name!r} have {found} in the column {column.name!r}, where the source has {dtype}. "
+            f"The rows pushed to source {source.name!r} have {actual} in the column {column.name!r}, where the source has {dtype}. "
             f"Cast it first: pl.col({column.name!r}).cast(pl.{dtype}).",
             column=column.name,
         )
-    value, unfit = fitted(pl.col(column.name), found, dtype)
+    value, unfit = fitted(pl.col(column.name), actual, dtype)
     if unfit is not None and column.to_frame().select(unfit.fill_null(value=False).any()).item():
         return column
     return column.to_frame().select(value).to_series()
@@ -121,8 +121,8 @@ def _lists_parsed(column: pl.Series, inner: pl.DataType, source: Source) -> pl.S
     lists = column.to_list()
     texts = [text for values in lists if values is not None for text in values]
     parsed = iter(_parsed(pl.Series(column.name, texts, dtype=pl.String), inner, source).to_list())
-    made = [None if values is None else [next(parsed) for _ in values] for values in lists]
-    return pl.Series(column.name, made, dtype=pl.List(inner))
+    parsed_lists = [None if values is None else [next(parsed) for _ in values] for values in lists]
+    return pl.Series(column.name, parsed_lists, dtype=pl.List(inner))
 
 
 def _parsed(texts: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
@@ -162,10 +162,10 @@ def _numbers(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 def _duration_micros(text: str | None) -> int | None:
     """Returns the duration that a text of ISO 8601 says, ``-P1DT0.000001S``; None where it says none that can be kept."""
-    found = _DURATION.fullmatch(text) if text is not None else None
-    if found is None or not any(found.groups()[1:]):
+    match = _DURATION.fullmatch(text) if text is not None else None
+    if match is None or not any(match.groups()[1:]):
         return None
-    days, hours, minutes, seconds = (int(found[name] or 0) for name in ("days", "hours", "minutes", "seconds"))
+    days, hours, minutes, seconds = (int(match[name] or 0) for name in ("days", "hours", "minutes", "seconds"))
     whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    micros = whole * 1_000_000 + int((found["fraction"] or "").ljust(6, "0"))
-    return None if micros >= 2**63 else -micros if found["sign"] == "-" else micros
+    micros = whole * 1_000_000 + int((match["fraction"] or "").ljust(6, "0"))
+    return None if micros >= 2**63 else -micros if match["sign"] == "-" else micros

@@ -28,7 +28,7 @@ def rereading_warnings(view: ViewSpec, transform: Transform | None, first: pl.Da
             f"source {view.source.name!r} gives other values of {names} each time it is read, so rows that are read again count "
             f"again in view {view.name!r} (S9). Leave them out of the source, or name an event_id= in it."
         )
-    if isinstance(transform, WithInputs) and not transform.tells_rows_apart(first.schema):
+    if isinstance(transform, WithInputs) and not transform.distinguishes_rows(first.schema):
         yield (
             f"the transform of view {view.name!r} drops the column {ROW_HASH!r}, so rows are distinguished by the columns that it "
             f"returns, and those that agree in them are one row when they come apart (S9). Keep it: select(…, {ROW_HASH!r}); "

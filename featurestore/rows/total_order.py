@@ -145,10 +145,12 @@ def split_former(
     inputs = [name for name in features if name not in (ROW_HASH, COPY)]
     same = [*order, _TIE]
     former = same_values(former, _texts(former, inputs), given)
-    held = former.with_columns(pl.Series(_TIE, pack_rows(former.select(inputs)), dtype=pl.Binary)).group_by(same).len(_HELD)
+    stored_counts = (
+        former.with_columns(pl.Series(_TIE, pack_rows(former.select(inputs)), dtype=pl.Binary)).group_by(same).len(_HELD)
+    )
     numbered = given.with_row_index("_row").with_columns(pl.Series(_TIE, pack_rows(given.select(inputs)), dtype=pl.Binary))
     place = pl.int_range(pl.len()).over(same, order_by=[ROW_HASH, COPY])
-    counted = numbered.with_columns(place.alias("_place")).join(held, on=same, how="left", maintain_order="left")
+    counted = numbered.with_columns(place.alias("_place")).join(stored_counts, on=same, how="left", maintain_order="left")
     is_known = (pl.col("_place") < pl.col(_HELD)).fill_null(value=False)
     taken = counted.select(is_known).to_series()
     return given.filter(~taken), given.filter(taken)

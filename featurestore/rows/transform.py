@@ -86,12 +86,12 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
         rows = rows.with_columns(_order(pl.col(view.source.order_by), rows.schema[view.source.order_by]).alias(ORDER))
     wanted = {
         **{key: (dtype, False) for key, dtype in view.entity.keys.items()},
-        **{each.name: (each.dtype, each.nullable) for each in view.stored},
+        **{column.name: (column.dtype, column.nullable) for column in view.stored},
     }
     event = pl.col(view.source.event_time)
     available = event if view.source.available_time is None else pl.max_horizontal(event, pl.col(view.source.available_time))
     fits_of = {name: fitted(pl.col(name), rows.schema[name], dtype) for name, (dtype, _) in wanted.items()}
-    made = rows.select(
+    shaped = rows.select(
         *(value.alias(name) for name, (value, _) in fits_of.items()), event.alias(EVENT), available.alias(AVAILABLE),
         *(unfit.fill_null(value=False).alias(_UNFIT + name) for name, (_, unfit) in fits_of.items() if unfit is not None),
     )  # fmt: skip
@@ -100,26 +100,26 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
         if fits_of[name][1] is not None:
             said = view.source.order_by if name == ORDER else name
             breaks.append((pl.col(_UNFIT + name), f"{said} does not fit {python_name(dtype, nullable=False)}"))
-        if not nullable and made[name].null_count():
+        if not nullable and shaped[name].null_count():
             breaks.append((pl.col(name).is_null(), f"{name} is null"))
     for feature in view.stored:
         breaks += broken_constraints(feature)
     if breaks:
-        bad = made.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
+        bad = shaped.select(pl.any_horizontal(broken.fill_null(value=False) for broken, _ in breaks).alias("bad")).to_series()
         if bad.any():
             reason = pl.coalesce(pl.when(broken.fill_null(value=False)).then(pl.lit(text)) for broken, text in breaks)
             rejected.append(
-                rows.drop(ORDER, strict=False).filter(bad).with_columns(made.select(reason.alias(REASON)).filter(bad).to_series())
+                rows.drop(ORDER, strict=False).filter(bad).with_columns(shaped.select(reason.alias(REASON)).filter(bad).to_series())
             )
-            made = made.filter(~bad)
-    return TransformResult(made.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
+            shaped = shaped.filter(~bad)
+    return TransformResult(shaped.select(*view.entity.keys, EVENT, AVAILABLE, *view.stored_schema), tuple(rejected))
 
 
-def _order(column: pl.Expr, found: pl.DataType) -> pl.Expr:
+def _order(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Returns what orders rows of one key and time as numbers: times in microseconds."""
-    if isinstance(found, (pl.Date, pl.Datetime)):
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
         return column.cast(pl.Datetime("us")).to_physical()
-    return column.cast(pl.UInt8) if isinstance(found, pl.Boolean) else column
+    return column.cast(pl.UInt8) if isinstance(dtype, pl.Boolean) else column
 
 
 def _used(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> set[str]:
@@ -167,7 +167,7 @@ def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
         for frame in frames:
             for name, dtype in frame.schema.items():
                 types.setdefault(name, set()).add(str(dtype))
-        mixed = {name for name, found in types.items() if len(found) > 1}
+        mixed = {name for name, dtypes in types.items() if len(dtypes) > 1}
         return pl.concat([_as_text(frame, mixed) for frame in frames], how="diagonal_relaxed")
 
 
@@ -207,19 +207,19 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
     # NOTE: Polars takes a column of one row for a constant, and divides by a number otherwise than it does in a column: the
     # last bit of a row pushed alone would differ from that of the row among others. So it is given twice, in columns made
     # anew, for those put together of two stay constants; and of what is made of them every second row is taken.
-    made = _collected(pl.DataFrame([column.new_from_index(0, 2) for column in rows.get_columns()]), view, transform)
-    if not made.width:
-        return made
-    kept = made.filter(pl.int_range(pl.len()).over(pl.struct(pl.exclude(pl.Object))) % 2 == 0)
-    if 2 * kept.height != made.height:
-        odd = [name for name in told_columns(made) if made.group_by(name).len().select((pl.col("len") % 2).any()).item()]
-        raise DefinitionError(not_the_same_twice(view, odd or told_columns(made)), view.place)
+    output = _collected(pl.DataFrame([column.new_from_index(0, 2) for column in rows.get_columns()]), view, transform)
+    if not output.width:
+        return output
+    kept = output.filter(pl.int_range(pl.len()).over(pl.struct(pl.exclude(pl.Object))) % 2 == 0)
+    if 2 * kept.height != output.height:
+        odd = [name for name in output_columns(output) if output.group_by(name).len().select((pl.col("len") % 2).any()).item()]
+        raise DefinitionError(not_the_same_twice(view, odd or output_columns(output)), view.place)
     return kept
 
 
-def told_columns(made: pl.DataFrame) -> list[str]:
+def output_columns(output: pl.DataFrame) -> list[str]:
     """Returns the columns that a transform has made, without those that only the history has."""
-    return [name for name in made.columns if name not in (ROW_HASH, COPY)]
+    return [name for name in output.columns if name not in (ROW_HASH, COPY)]
 
 
 def not_the_same_twice(view: ViewSpec, columns: Sequence[str]) -> str:
@@ -232,9 +232,9 @@ def not_the_same_twice(view: ViewSpec, columns: Sequence[str]) -> str:
 
 
 def _collected(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:
-    made = run_transform(rows.lazy(), view, transform)
+    output = run_transform(rows.lazy(), view, transform)
     # The streaming engine cuts small frames into single rows.
-    collected: pl.DataFrame = _users_code(view, lambda: made.collect(engine="in-memory"))
+    collected: pl.DataFrame = _users_code(view, lambda: output.collect(engine="in-memory"))
     return collected
 
 
@@ -253,9 +253,9 @@ def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
             raise DefinitionError(
                 f"the transform of view {view.name!r} fails: {type(error).__name__}: {error}", view.place
             ) from error
-        told, lacked = described(error), shortage_of(error)
+        description, lacked = described(error), shortage_of(error)
     # Outside of the handler, so that a traceback does not print the text of the error.
-    raise DefinitionError(f"the transform of view {view.name!r} fails: {told}", view.place) from lacked
+    raise DefinitionError(f"the transform of view {view.name!r} fails: {description}", view.place) from lacked
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
@@ -285,53 +285,53 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
     return faults
 
 
-def fitted(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
+def fitted(column: pl.Expr, actual: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
     """Returns a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19, S22).
 
     A value fits where it stays the value it is; a float may be rounded to the precision of another float or of a decimal. A
     list fits where its elements do, a vector where it has the length wanted besides, and no holes.
     """
-    if isinstance(found, pl.Null):
+    if isinstance(actual, pl.Null):
         return column.cast(wanted), None
     if isinstance(wanted, (pl.List, pl.Array)):
-        return _fitted_list(column, found, wanted)
+        return _fitted_list(column, actual, wanted)
     if isinstance(wanted, pl.Datetime):
-        value = instants(column, found)
+        value = instants(column, actual)
         return value, ~value.to_physical().is_between(*YEARS) | (value.is_null() & column.is_not_null())
     if isinstance(wanted, pl.Date):
         return column, ~column.to_physical().is_between(YEARS[0] // _DAY, YEARS[1] // _DAY)
-    if found == wanted:
+    if actual == wanted:
         return column, None
-    value = _number(column, found, wanted) if wanted.is_numeric() else column.cast(wanted, strict=False)
+    value = _number(column, actual, wanted) if wanted.is_numeric() else column.cast(wanted, strict=False)
     return value, value.is_null() & column.is_not_null()
 
 
-def _number(column: pl.Expr, found: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+def _number(column: pl.Expr, actual: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     """Returns numbers in another dtype, null where they would not stay the numbers they are (S22)."""
-    if found.is_float() and wanted.is_float():
+    if actual.is_float() and wanted.is_float():
         value = column.cast(wanted)
         return pl.when(value.is_finite() | ~column.is_finite()).then(value)
-    if found.is_float() and wanted.is_decimal():
+    if actual.is_float() and wanted.is_decimal():
         # NOTE: Polars' own cast rounds the float's binary digits, and fails as a whole where one number is too large.
         return column.cast(pl.String).cast(wanted, strict=False)
-    if isinstance(found, pl.Decimal) and wanted.is_float():
+    if isinstance(actual, pl.Decimal) and wanted.is_float():
         # A fraction u / 10**s is one of a power of two only where 5**s divides u; then it is (u / 5**s) / 2**s, exactly.
-        units, fives = column.to_physical(), pl.lit(5**found.scale, pl.Int128)
+        units, fives = column.to_physical(), pl.lit(5**actual.scale, pl.Int128)
         whole = units // fives
         value = whole.cast(wanted)
         return pl.when((units % fives == 0) & (value.cast(pl.Int128, strict=False) == whole)).then(
-            value / pl.lit(2.0**found.scale, wanted)
+            value / pl.lit(2.0**actual.scale, wanted)
         )
     value = column.cast(wanted, strict=False)
-    return pl.when(value.cast(found, strict=False) == column).then(value)
+    return pl.when(value.cast(actual, strict=False) == column).then(value)
 
 
-def _fitted_list(column: pl.Expr, found: pl.DataType, wanted: pl.List | pl.Array) -> tuple[pl.Expr, pl.Expr | None]:
-    if isinstance(found, pl.Array):
-        column, found = column.arr.to_list(), pl.List(found.inner)
-    assert isinstance(found, pl.List), "dtypes.fits lets nothing else come here"
-    inner, inner_unfit = fitted(pl.element(), inner_dtype(found), inner_dtype(wanted))
-    value = column if found.inner == wanted.inner else column.list.eval(inner)
+def _fitted_list(column: pl.Expr, actual: pl.DataType, wanted: pl.List | pl.Array) -> tuple[pl.Expr, pl.Expr | None]:
+    if isinstance(actual, pl.Array):
+        column, actual = column.arr.to_list(), pl.List(actual.inner)
+    assert isinstance(actual, pl.List), "dtypes.fits lets nothing else come here"
+    inner, inner_unfit = fitted(pl.element(), inner_dtype(actual), inner_dtype(wanted))
+    value = column if actual.inner == wanted.inner else column.list.eval(inner)
     unfit = None if inner_unfit is None else column.list.eval(inner_unfit.fill_null(value=False)).list.any()
     if isinstance(wanted, pl.Array):
         # NOTE: a list of another length makes the whole cast fail, strict or not.

@@ -28,9 +28,9 @@ def with_texts(rows: pl.DataFrame, texts: Mapping[str, pl.Series]) -> pl.DataFra
     wrong = {name: column.cast(pl.String) for name, column in texts.items() if column.null_count() < len(column)}
     if not wrong:
         return rows
-    told = pl.DataFrame([column.alias(name) for name, column in wrong.items()])
-    some = told.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
-    return rows.with_columns(told.select(pl.when(some).then(pl.struct(pl.all()))).to_series().alias(UNREAD))
+    wrong_texts = pl.DataFrame([column.alias(name) for name, column in wrong.items()])
+    some = wrong_texts.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+    return rows.with_columns(wrong_texts.select(pl.when(some).then(pl.struct(pl.all()))).to_series().alias(UNREAD))
 
 
 def take_unread(rows: pl.DataFrame, used: Collection[str] | None, reason: str) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
@@ -62,8 +62,8 @@ def take_unread(rows: pl.DataFrame, used: Collection[str] | None, reason: str) -
         if those:
             mine = wrong.select(pl.all_horizontal(pl.col(name) == is_wrong for name, is_wrong in kind.items())).to_series()
             why = f"{those[0]} cannot be read as {_type_name(rows.schema[those[0]])}"
-            told = texts.filter(mine).select(those)
-            rejected.append(rows.filter(mine).with_columns(*told, pl.lit(why).alias(reason)))
+            shown_texts = texts.filter(mine).select(those)
+            rejected.append(rows.filter(mine).with_columns(*shown_texts, pl.lit(why).alias(reason)))
     return rows.filter(~wrong.select(pl.any_horizontal(pl.all())).to_series()), rejected
 
 
@@ -98,8 +98,8 @@ def shown_rows(rows: pl.DataFrame) -> pl.DataFrame:
         [('infinity', 1)]
     """
     may_be = {name: beyond for name, dtype in rows.schema.items() if (beyond := _beyond(pl.col(name), dtype)) is not None}
-    found = rows.select(beyond.any().alias(name) for name, beyond in may_be.items()).row(0, named=True) if may_be else {}
-    return rows.with_columns(_texts(pl.col(name), rows.schema[name]) for name, beyond in found.items() if beyond)
+    is_beyond = rows.select(beyond.any().alias(name) for name, beyond in may_be.items()).row(0, named=True) if may_be else {}
+    return rows.with_columns(_texts(pl.col(name), rows.schema[name]) for name, beyond in is_beyond.items() if beyond)
 
 
 def _beyond(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:

@@ -18,7 +18,7 @@ from featurestore.scheduling.retry_policy import Belief, RetryPolicy
 from featurestore.scheduling.runner import run_scheduler
 from featurestore.scheduling.scheduler import Scheduler, SchedulerOptions, TaskResult
 from featurestore.scheduling.schedules import ScheduleTimes
-from featurestore.scheduling.tasks import ScheduledTask, run_duties, upkeep_duties
+from featurestore.scheduling.tasks import ScheduledTask, maintenance_tasks, materialize_tasks
 from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
 from featurestore.scheduling.webhook import open_webhook
 
@@ -141,8 +141,8 @@ class SchedulerApi:
         def scheduled() -> list[ScheduledTask]:
             catalog = components.catalog_cache.refresh()
             return [
-                *run_duties(catalog, self._materialize, settings.root, history),
-                *upkeep_duties(catalog, settings.maintenance.schedule, self._maintain),
+                *materialize_tasks(catalog, self._materialize, settings.root, history),
+                *maintenance_tasks(catalog, settings.maintenance.schedule, self._maintain),
             ]
 
         return UpcomingTasks(

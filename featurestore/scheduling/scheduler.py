@@ -28,7 +28,7 @@ from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState
 from featurestore.scheduling.retry_policy import MOST_DEATHS, OVER, Belief, RetryPolicy, done, failed, given_up, waiting
 from featurestore.scheduling.shared_failures import SharedFailures
 from featurestore.scheduling.tasks import ScheduledTask
-from featurestore.scheduling.upcoming import Turn, Upcoming, UpcomingTasks
+from featurestore.scheduling.upcoming import Occasion, Upcoming, UpcomingTasks
 from featurestore.scheduling.webhook import AlertHandler
 
 _log = logging.getLogger("featurestore")
@@ -53,7 +53,7 @@ class TaskResult:
         summary: what the run did, once it is done.
         error: why it failed, or what it waits for.
         next_at: when it is tried again.
-        told_before: whether the same error of the same source was reported already, for this view or another.
+        is_repeated: whether the same error of the same source was reported already, for this view or another.
     """
 
     name: str
@@ -63,14 +63,14 @@ class TaskResult:
     summary: ViewSummary | None = None
     error: str = ""
     next_at: datetime | None = None
-    told_before: bool = False
+    is_repeated: bool = False
 
 
 @dataclass
 class _Job:
     """What is being done here."""
 
-    duty: ScheduledTask
+    task: ScheduledTask
     due: ScheduleState
     lease: Lease
     ended: Event = field(default_factory=Event)
@@ -82,12 +82,12 @@ class _Blocked:
     """Tells what must be done before something else, as of an instant."""
 
     agenda: UpcomingTasks
-    duties: Mapping[str, ScheduledTask]
+    tasks: Mapping[str, ScheduledTask]
     standing: ScheduleSnapshot
     now: int
 
-    def by(self, duty: ScheduledTask, due_at: int) -> str | None:
-        first = (name for name in duty.after if not self.agenda.is_over(self.duties[name], due_at, self.standing, self.now))
+    def by(self, task: ScheduledTask, due_at: int) -> str | None:
+        first = (name for name in task.after if not self.agenda.is_over(self.tasks[name], due_at, self.standing, self.now))
         return next(first, None)
 
 
@@ -146,7 +146,7 @@ class Scheduler:
         self._belief = Belief.of(options.retries, options.lease_seconds)
         self._clock = options.clock
         self._retries = options.retries
-        self._told = options.on_result
+        self._on_result = options.on_result
         self._notify = options.on_alert
         self._draw = options.rng
         self._mending = repair
@@ -171,17 +171,17 @@ class Scheduler:
         if self._closing:
             return 0
         self._settle_rest()
-        standing, duties = self._agenda.look()
+        snapshot, tasks = self._agenda.look()
         instant = to_micros(now or self._clock())
         if instant < self._ticked - self._belief.ahead:
             self._did.clear()  # the clock was put back: what it did when it was ahead is to be done again
         self._ticked = instant
-        turns = self._agenda.turns(standing, duties, instant)
-        self._warn_of_the_future(turns, instant)
-        mine = [(turn, turn.due) for turn in turns if turn.due is not None and not self._is_done_here(turn)]
-        mine.sort(key=lambda each: each[1].due_at)
-        blocked = _Blocked(self._agenda, duties, standing, instant)
-        return sum(self._turn(turn.duty, turn.seen, due, blocked) for turn, due in mine)
+        occasions = self._agenda.occasions(snapshot, tasks, instant)
+        self._warn_of_the_future(occasions, instant)
+        mine = [(occasion, occasion.due) for occasion in occasions if occasion.due is not None and not self._is_done_here(occasion)]
+        mine.sort(key=lambda item: item[1].due_at)
+        blocked = _Blocked(self._agenda, tasks, snapshot, instant)
+        return sum(self._take_up(occasion.task, occasion.seen, due, blocked) for occasion, due in mine)
 
     def step(self) -> None:
         """Ticks; where a store or definition is in the way, says so in the log, once, and leaves it to the next tick."""
@@ -214,7 +214,7 @@ class Scheduler:
             except LeaseLostError as error:
                 _log.warning("%s", error)
             except RegistryError as error:
-                _log.warning("The lease on %r could not be renewed: %s", job.duty.name, error)
+                _log.warning("The lease on %r could not be renewed: %s", job.task.name, error)
 
     def stop(self, seconds: float) -> int:
         """Takes up nothing any more, and gives what is being done some time to be finished.
@@ -248,18 +248,22 @@ class Scheduler:
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
-    def _is_done_here(self, turn: Turn) -> bool:
+    def _is_done_here(self, occasion: Occasion) -> bool:
         """Tells whether this process did it, and another, whose clock is far from this one's, put the row to another instant.
 
         Each then does it once for each of its own instants, and they do not take it from one another at every tick.
         """
-        over = turn.seen is not None and turn.seen.state in OVER
-        return turn.duty.name in self._jobs or (over and turn.fire <= self._did.get(turn.duty.name, turn.fire - 1))
+        over = occasion.seen is not None and occasion.seen.state in OVER
+        return occasion.task.name in self._jobs or (over and occasion.fire <= self._did.get(occasion.task.name, occasion.fire - 1))
 
-    def _warn_of_the_future(self, turns: Sequence[Turn], now: int) -> None:
-        """Says in the log, once, of which duties the rows were written by a clock that was ahead."""
+    def _warn_of_the_future(self, occasions: Sequence[Occasion], now: int) -> None:
+        """Says in the log, once, of which tasks the rows were written by a clock that was ahead."""
         latest = now + self._belief.ahead
-        ahead = {turn.seen.view: turn.seen.due_at - now for turn in turns if turn.seen is not None and turn.seen.due_at > latest}
+        ahead = {
+            occasion.seen.view: occasion.seen.due_at - now
+            for occasion in occasions
+            if occasion.seen is not None and occasion.seen.due_at > latest
+        }
         new = ahead.keys() - self._ahead
         if new:
             _log.warning(
@@ -269,16 +273,16 @@ class Scheduler:
             )  # fmt: skip
         self._ahead = set(ahead)
 
-    def _turn(self, duty: ScheduledTask, seen: ScheduleState | None, due: ScheduleState, blocked: "_Blocked") -> int:
-        blocker = blocked.by(duty, due.due_at)
-        pool, most = self._pools[duty.kind]
+    def _take_up(self, task: ScheduledTask, seen: ScheduleState | None, due: ScheduleState, blocked: "_Blocked") -> int:
+        blocker = blocked.by(task, due.due_at)
+        pool, most = self._pools[task.kind]
         with self._lock:
-            room = most - sum(job.duty.kind == duty.kind for job in self._jobs.values())
+            room = most - sum(job.task.kind == task.kind for job in self._jobs.values())
         reason = f"it reads {blocker!r}, which is not done yet"
         known = seen is not None and seen.state == "waiting" and seen.error == reason
         if (blocker is not None and known) or (blocker is None and room <= 0):
             return 0
-        lease = self._leases.acquire(duty.name, self.holder, self.lease_seconds)
+        lease = self._leases.acquire(task.name, self.holder, self.lease_seconds)
         if lease is None:
             return 0
         took = due if blocker is None else waiting(due, reason, None)
@@ -294,13 +298,13 @@ class Scheduler:
             self._leases.release(lease)
         if not moved or blocker is not None:
             return 0
-        job = _Job(duty, due, lease)
+        job = _Job(task, due, lease)
         with self._lock:
             # NOTE: whoever closes shuts the pools only after it has waited for what is here.
             closing = self._closing
             if not closing:
-                self._jobs[duty.name] = job
-                self._did[duty.name] = due.due_at
+                self._jobs[task.name] = job
+                self._did[task.name] = due.due_at
         if closing:
             self._give_back(job)
             return 0
@@ -309,7 +313,7 @@ class Scheduler:
             self._settle(job, given_up(due, error, to_micros(self._clock())), None)
             job.ended.set()
             return 1
-        pool.submit(duty.work, duty.applied, lease).add_done_callback(lambda future: self._ended(job, future))
+        pool.submit(task.work, task.applied, lease).add_done_callback(lambda future: self._ended(job, future))
         return 1
 
     def _give_all_back(self) -> None:
@@ -322,9 +326,9 @@ class Scheduler:
         try:
             self._dues.move(job.lease, job.due, waiting(job.due, "its scheduler was stopped", None), release=True)
         except RegistryError as error:
-            _log.warning("%r could not be released, and is taken over once its lease has ended: %s", job.duty.name, error)
+            _log.warning("%r could not be released, and is taken over once its lease has ended: %s", job.task.name, error)
         else:
-            _log.warning("%r was not finished and is released; the next scheduler to take it resumes it.", job.duty.name)
+            _log.warning("%r was not finished and is released; the next scheduler to take it resumes it.", job.task.name)
 
     def _ended(self, job: _Job, future: "Future[ViewSummary | None]") -> None:
         try:
@@ -344,11 +348,11 @@ class Scheduler:
             return done(job.due, now)
         if isinstance(error, SourceMissingError):
             return waiting(job.due, str(error), now + self._retries.wait)
-        told = str(error)
+        message = str(error)
         if not isinstance(error, FeatureStoreError):
-            _log.error("A fault in featurestore while it was at %r.", job.duty.name, exc_info=error)
-            told = f"{type(error).__name__}: {error}"
-        return failed(job.due, told, now, self._retries, self._draw, endless=isinstance(error, _ENDLESS))
+            _log.error("A fault in featurestore while it was at %r.", job.task.name, exc_info=error)
+            message = f"{type(error).__name__}: {error}"
+        return failed(job.due, message, now, self._retries, self._draw, endless=isinstance(error, _ENDLESS))
 
     def _settle(self, job: _Job, due: ScheduleState, summary: ViewSummary | None) -> None:
         """Puts what came of a job into the due table; where that cannot be reached, the next ticks try again."""
@@ -359,33 +363,33 @@ class Scheduler:
             return
         except RegistryError as error:
             job.unsettled = due, summary
-            _log.warning("What came of %r could not be noted yet: %s", job.duty.name, error)
+            _log.warning("What came of %r could not be noted yet: %s", job.task.name, error)
             return
         self._forget(job)
         if not moved:
-            _log.warning("The due row of %r was changed by somebody who has not its lease.", job.duty.name)
+            _log.warning("The due row of %r was changed by somebody who has not its lease.", job.task.name)
             self._leases.release(job.lease)
         next_at = None if due.next_at is None else from_micros(due.next_at)
-        known, told_loudly = self._troubles.note(job.duty, due, self._retries.attempts)
-        self._tell(TaskResult(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at, known))
+        known, alerted_before = self._troubles.note(job.task, due, self._retries.attempts)
+        self._report(TaskResult(due.view, from_micros(due.due_at), due.state, due.attempts, summary, due.error, next_at, known))
         loud = due.state == "failed" or (due.state == "retrying" and due.attempts == self._retries.attempts)
-        if loud and not told_loudly:
+        if loud and not alerted_before:
             given = "and is given up until it is due again" if due.state == "failed" else "and goes on being tried"
             self._notify(Alert(due.view, "failed", f"{due.view} failed {due.attempts} times, {given}: {due.error}"))
 
     def _lost(self, job: _Job, error: LeaseLostError) -> None:
         self._forget(job)
         _log.warning("%s Nothing that this process did since changes anything.", error)
-        self._tell(TaskResult(job.due.view, from_micros(job.due.due_at), "lost", job.due.attempts, error=str(error)))
+        self._report(TaskResult(job.due.view, from_micros(job.due.due_at), "lost", job.due.attempts, error=str(error)))
 
-    def _tell(self, outcome: TaskResult) -> None:
+    def _report(self, outcome: TaskResult) -> None:
         if not self._closing or outcome.state != "lost":
-            self._told(outcome)
+            self._on_result(outcome)
 
     def _forget(self, job: _Job) -> None:
         with self._lock:
-            if self._jobs.get(job.duty.name) is job:
-                del self._jobs[job.duty.name]
+            if self._jobs.get(job.task.name) is job:
+                del self._jobs[job.task.name]
 
     def _settle_rest(self) -> None:
         for job in list(self._jobs.values()):

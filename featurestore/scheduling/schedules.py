@@ -48,20 +48,20 @@ class ScheduleTimes:
         return self._around(schedule, now)[1]
 
     def _around(self, schedule: str, now: int) -> tuple[int, int]:
-        found = self._found.get(schedule)
-        if found is None or not found[0] <= now < found[1]:
-            found = self._cron(schedule, now, found) if len(schedule.split()) > 1 else _interval(schedule, now)
-            self._found[schedule] = found
-        return found
+        span = self._found.get(schedule)
+        if span is None or not span[0] <= now < span[1]:
+            span = self._cron(schedule, now, span) if len(schedule.split()) > 1 else _interval(schedule, now)
+            self._found[schedule] = span
+        return span
 
-    def _cron(self, line: str, now: int, found: tuple[int, int] | None) -> tuple[int, int]:
+    def _cron(self, line: str, now: int, span: tuple[int, int] | None) -> tuple[int, int]:
         if line not in self._lines:
             self._lines[line] = _Line.of(line, self._zone)
         after = self._lines[line].after
-        if found is not None and found[1] <= now:
-            following = after(found[1] + 1)
+        if span is not None and span[1] <= now:
+            following = after(span[1] + 1)
             if following > now:
-                return found[1], following
+                return span[1], following
         # What fires is known forwards only. So the latest is bracketed by longer and longer steps back, then halved down to: the
         # cost is the same for a line that fires every minute and for one that fires once a year.
         step = _MINUTE
@@ -104,13 +104,13 @@ class _Line:
             wall = self._shown_next(wall)
             if best is not None and wall - max(self._offsets(best)) > best:
                 return best
-            found = [each for each in self._instants(wall) if each >= instant]
-            best = min([*found, *([] if best is None else [best])], default=None)
+            later = [candidate for candidate in self._instants(wall) if candidate >= instant]
+            best = min([*later, *([] if best is None else [best])], default=None)
             wall += 1
 
     def _shown_next(self, wall: int) -> int:
-        found = [trigger.get_next_fire_time(None, from_micros(wall)) for trigger in self.triggers]
-        return min(to_micros(each) for each in found if each is not None)
+        fire_times = [trigger.get_next_fire_time(None, from_micros(wall)) for trigger in self.triggers]
+        return min(to_micros(fire_time) for fire_time in fire_times if fire_time is not None)
 
     def _offsets(self, instant: int) -> list[int]:
         """Returns by how much the zone is ahead of UTC around an instant."""
@@ -135,9 +135,9 @@ def _interval(schedule: str, now: int) -> tuple[int, int]:
 def _triggers(line: str) -> Iterator[CronTrigger]:
     minutes, hours, days, months, weekdays = parse_cron(line)[0]
     fields = line.split()
-    minute, hour, month = (",".join(map(str, each)) for each in (minutes, hours, months))
+    minute, hour, month = (",".join(map(str, values)) for values in (minutes, hours, months))
     day = ",".join(map(str, days))
-    weekday = ",".join(_WEEKDAYS[each] for each in weekdays)  # APScheduler's numbers begin with Monday
+    weekday = ",".join(_WEEKDAYS[values] for values in weekdays)  # APScheduler's numbers begin with Monday
     whole = {"minute": minute, "hour": hour, "month": month, "timezone": UTC}
     if "*" in (fields[2][0], fields[4][0]):
         yield CronTrigger(**whole, day=day, day_of_week=weekday)

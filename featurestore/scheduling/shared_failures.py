@@ -27,28 +27,30 @@ class SharedFailures:
         self._lock = Lock()
         self._known: dict[tuple[str, str], _Trouble] = {}
 
-    def note(self, duty: ScheduledTask, due: ScheduleState, attempts: int) -> tuple[bool, bool]:
+    def note(self, task: ScheduledTask, due: ScheduleState, attempts: int) -> tuple[bool, bool]:
         """Takes note of what came of something.
 
         Args:
-            duty: what it is.
+            task: what it is.
             due: its row now.
             attempts: after how many attempts it is reported as an error.
 
         Returns:
             Whether its error was reported before, and whether as an error.
         """
-        source = duty.applied.spec.source.name if duty.kind == "run" else duty.name
+        source = task.applied.spec.source.name if task.kind == "run" else task.name
         key = source, due.error
         with self._lock:
-            for each in [each for each in self._known if each != key or due.state not in ("retrying", "failed")]:
-                self._known[each].views.discard(duty.name)
-                if not self._known[each].views:
-                    del self._known[each]
+            for known_key in [
+                known_key for known_key in self._known if known_key != key or due.state not in ("retrying", "failed")
+            ]:
+                self._known[known_key].views.discard(task.name)
+                if not self._known[known_key].views:
+                    del self._known[known_key]
             if due.state not in ("retrying", "failed"):
                 return False, False
             known = key in self._known
             trouble = self._known.setdefault(key, _Trouble())
-            trouble.views.add(duty.name)
+            trouble.views.add(task.name)
             was_loud, trouble.loud = trouble.loud, trouble.loud or due.state == "failed" or due.attempts >= attempts
             return known, was_loud

@@ -24,7 +24,7 @@ class ScheduledTask:
         schedule: an interval or a cron line.
         applied: the view.
         work: what does it.
-        after: the names of duties that must have been done first, as of the same due instant.
+        after: the names of tasks that must have been done first, as of the same due instant.
         kind: runs and upkeep are done beside each other, so that upkeep is never in the way of a run.
     """
 
@@ -36,7 +36,7 @@ class ScheduledTask:
     kind: Literal["run", "upkeep"] = "run"
 
 
-def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path | None) -> list[ScheduledTask]:
+def materialize_tasks(catalog: Catalog, work: Work, root: Path, histories: Path | None) -> list[ScheduledTask]:
     """Returns the runs of the views that have a schedule.
 
     Args:
@@ -49,13 +49,13 @@ def run_duties(catalog: Catalog, work: Work, root: Path, histories: Path | None)
     reads = _reads(views, root, histories)
     return [
         ScheduledTask(
-            name, str(view.spec.schedule), view, work, tuple(each for each in reads[name] if name not in _all_read(each, reads))
+            name, str(view.spec.schedule), view, work, tuple(other for other in reads[name] if name not in _all_read(other, reads))
         )
         for name, view in views.items()
     ]
 
 
-def upkeep_duties(catalog: Catalog, schedule: str, work: Work) -> list[ScheduledTask]:
+def maintenance_tasks(catalog: Catalog, schedule: str, work: Work) -> list[ScheduledTask]:
     """Returns the upkeep of every view; none without a schedule."""
     if not schedule:
         return []
@@ -80,10 +80,10 @@ def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path | None)
 
 def _all_read(name: str, reads: Mapping[str, Sequence[str]]) -> set[str]:
     """Returns all that a view reads, directly or through others; views that read one another wait for none."""
-    found: set[str] = set()
+    all_read: set[str] = set()
     left = [name]
     while left:
-        new = set(reads[left.pop()]) - found
-        found |= new
+        new = set(reads[left.pop()]) - all_read
+        all_read |= new
         left += new
-    return found
+    return all_read

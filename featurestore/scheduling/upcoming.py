@@ -36,17 +36,17 @@ class Upcoming:
     attempts: int = 0
 
 
-class Turn(NamedTuple):  # of which a tick makes one for each task
-    """What of a duty's due row is to become now.
+class Occasion(NamedTuple):  # of which a tick makes one for each task
+    """What of a task's due row is to become now.
 
     Args:
-        duty: the duty.
+        task: the task.
         seen: its row; None where it was never due.
         fire: the latest instant at which it was due.
         due: the row with which it is taken up; None where it is not its turn.
     """
 
-    duty: ScheduledTask
+    task: ScheduledTask
     seen: ScheduleState | None
     fire: int
     due: ScheduleState | None
@@ -57,7 +57,7 @@ class UpcomingTasks:
 
     Args:
         dues: the due table.
-        duties: returns what there is to do; called again after an apply.
+        define: returns what there is to do; called again after an apply.
         fires: when schedules fire.
         clock: tells the present.
         belief: how far in the future an instant in the due table may lie.
@@ -66,45 +66,45 @@ class UpcomingTasks:
     def __init__(
         self,
         dues: ScheduleStates,
-        duties: Callable[[], Sequence[ScheduledTask]],
+        define: Callable[[], Sequence[ScheduledTask]],
         fires: ScheduleTimes,
         clock: Clock,
         belief: Belief,
     ) -> None:
         self._dues = dues
-        self._define = duties
+        self._define = define
         self._fires = fires
         self._clock = clock
         self._belief = belief
         self._lock = Lock()
         self._state = (-1, "")
-        self._duties: Mapping[str, ScheduledTask] = {}
+        self._tasks: Mapping[str, ScheduledTask] = {}
 
     def look(self) -> tuple[ScheduleSnapshot, Mapping[str, ScheduledTask]]:
-        """Returns the due table and the duties as they are now.
+        """Returns the due table and the tasks as they are now.
 
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        standing = self._dues.load()
+        snapshot = self._dues.load()
         with self._lock:
-            if standing.state != self._state:
-                self._duties = {duty.name: duty for duty in self._define()}
-                self._state = standing.state
-            return standing, self._duties
+            if snapshot.state != self._state:
+                self._tasks = {task.name: task for task in self._define()}
+                self._state = snapshot.state
+            return snapshot, self._tasks
 
-    def turns(self, standing: ScheduleSnapshot, duties: Mapping[str, ScheduledTask], now: int) -> list[Turn]:
-        """Returns the turn of each duty at an instant."""
-        turns = []
+    def occasions(self, snapshot: ScheduleSnapshot, tasks: Mapping[str, ScheduledTask], now: int) -> list[Occasion]:
+        """Returns the turn of each task at an instant."""
+        occasions = []
         with self._lock:  # the fire times are kept
-            for duty in duties.values():
-                seen, fire = standing.dues.get(duty.name), self._fires.latest(duty.schedule, now)
-                turns.append(Turn(duty, seen, fire, take_up(duty.name, seen, fire, now, self._belief)))
-        return turns
+            for task in tasks.values():
+                seen, fire = snapshot.dues.get(task.name), self._fires.latest(task.schedule, now)
+                occasions.append(Occasion(task, seen, fire, take_up(task.name, seen, fire, now, self._belief)))
+        return occasions
 
-    def is_over(self, first: ScheduledTask, due_at: int, standing: ScheduleSnapshot, now: int) -> bool:
+    def is_over(self, first: ScheduledTask, due_at: int, snapshot: ScheduleSnapshot, now: int) -> bool:
         """Tells whether something is over as of its latest due instant up to a given one."""
-        row = standing.dues.get(first.name)
+        row = snapshot.dues.get(first.name)
         settled = None if row is None else self._belief.past(row.settled_at, now)
         with self._lock:
             return settled is not None and settled >= self._fires.latest(first.schedule, due_at)
@@ -115,17 +115,19 @@ class UpcomingTasks:
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        standing, duties = self.look()
+        snapshot, tasks = self.look()
         now = to_micros(self._clock())
-        found = []
-        for turn in self.turns(standing, duties, now):
-            seen, at = turn.seen, turn.fire
+        upcoming_tasks = []
+        for occasion in self.occasions(snapshot, tasks, now):
+            seen, at = occasion.seen, occasion.fire
             if seen is not None and seen.state in OVER:
-                if turn.due is None:
+                if occasion.due is None:
                     with self._lock:
-                        at = self._fires.next(turn.duty.schedule, now)
+                        at = self._fires.next(occasion.task.schedule, now)
             elif seen is not None:
-                at = self._belief.retry(seen.next_at, now) or turn.fire
+                at = self._belief.retry(seen.next_at, now) or occasion.fire
             state, error, attempts = ("new", "", 0) if seen is None else (seen.state, seen.error, seen.attempts)
-            found.append(Upcoming(turn.duty.name, turn.duty.schedule, from_micros(at), state, turn.duty.after, error, attempts))
-        return sorted(found, key=lambda each: each.next_at)
+            upcoming_tasks.append(
+                Upcoming(occasion.task.name, occasion.task.schedule, from_micros(at), state, occasion.task.after, error, attempts)
+            )
+        return sorted(upcoming_tasks, key=lambda upcoming: upcoming.next_at)

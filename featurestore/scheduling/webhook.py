@@ -48,9 +48,9 @@ def open_webhook(url: str, project: str, *, logged: bool = True) -> AlertHandler
             _log.log(logging.INFO if notice.state == "ok" else logging.ERROR, "%s", notice.text)
         if not url:
             return
-        told = {"text": f"[{project}] {notice.text}", "project": project, "view": notice.view, "state": notice.state}
+        payload = {"text": f"[{project}] {notice.text}", "project": project, "view": notice.view, "state": notice.state}
         # The scheme was looked at above: no file is opened.
-        request = urllib.request.Request(url, json.dumps(told).encode(), {"content-type": "application/json"})
+        request = urllib.request.Request(url, json.dumps(payload).encode(), {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS):
                 pass

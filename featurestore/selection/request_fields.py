@@ -111,12 +111,16 @@ def spine_fields(fields: Sequence[RequestColumn], spine: pl.DataFrame, start: in
     Raises:
         RequestError: a row's value does not fit, is null or breaks a constraint.
     """
-    found = {}
-    for each in fields:
-        there = each.field.name in spine.columns
-        column = each.checked(spine[each.field.name], start) if there else each.default.new_from_index(0, spine.height)
-        found[each.name] = column.alias(each.name)
-    return found
+    columns = {}
+    for column_spec in fields:
+        there = column_spec.field.name in spine.columns
+        column = (
+            column_spec.checked(spine[column_spec.field.name], start)
+            if there
+            else column_spec.default.new_from_index(0, spine.height)
+        )
+        columns[column_spec.name] = column.alias(column_spec.name)
+    return columns
 
 
 def check_fields(fields: Sequence[RequestColumn], schema: Mapping[str, pl.DataType]) -> None:
@@ -125,14 +129,14 @@ def check_fields(fields: Sequence[RequestColumn], schema: Mapping[str, pl.DataTy
     Raises:
         RequestError: it does; names the field and who needs it.
     """
-    for each in fields:
-        name, dtype = each.field.name, each.field.dtype
+    for column_spec in fields:
+        name, dtype = column_spec.field.name, column_spec.field.dtype
         if name not in schema:
-            if each.field.required:
-                raise each.lacking("The spine has", list(schema))
+            if column_spec.field.required:
+                raise column_spec.lacking("The spine has", list(schema))
         elif not fits(schema[name], dtype):
             raise RequestError(
-                f"The spine's column {name!r} is {schema[name]}, which does not fit the request field {each.said}. "
+                f"The spine's column {name!r} is {schema[name]}, which does not fit the request field {column_spec.said}. "
                 f"Cast it first: pl.col({name!r}).cast(pl.{dtype}).",
                 column=name,
             )
@@ -145,15 +149,15 @@ def row_fields(fields: Sequence[RequestColumn], rows: Sequence[Mapping[str, Any]
         RequestError: a row lacks a field that has no default, or its value is of another type, is null or breaks a
             constraint; names the row, the field, what was found and who needs it.
     """
-    found = {}
-    for each in fields:
-        name = each.field.name
+    columns = {}
+    for column_spec in fields:
+        name = column_spec.field.name
         try:
             values = [row[name] for row in rows]
         except (KeyError, TypeError):
-            values = _with_defaults(each, rows)
-        found[each.name] = _column(each, values)
-    return found
+            values = _with_defaults(column_spec, rows)
+        columns[column_spec.name] = _column(column_spec, values)
+    return columns
 
 
 def _with_defaults(column: RequestColumn, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -210,11 +214,11 @@ def _as_float(number: float, dtype: pl.DataType) -> float | None:
     if type(number) is float:
         return number
     try:
-        made = float(number)
-        kept = _FLOAT32.unpack(_FLOAT32.pack(made))[0] if isinstance(dtype, pl.Float32) else made
+        converted = float(number)
+        kept = _FLOAT32.unpack(_FLOAT32.pack(converted))[0] if isinstance(dtype, pl.Float32) else converted
     except OverflowError:
         return None
-    return made if kept == number else None
+    return converted if kept == number else None
 
 
 def _value(column: RequestColumn, value: Any, number: int) -> pl.Series:

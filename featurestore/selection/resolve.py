@@ -70,17 +70,17 @@ def find_inputs(catalog: Catalog, view: OnDemandSpec) -> dict[str, ResolvedRefer
     """
     inputs: dict[str, ResolvedReference] = {}
     for reference in view.inputs:
-        for found in find_columns(catalog, reference):
-            if found.name in inputs:
-                raise NameClashError(found.name, inputs[found.name].said, found.said)
-            inputs[found.name] = found
+        for column in find_columns(catalog, reference):
+            if column.name in inputs:
+                raise NameClashError(column.name, inputs[column.name].said, column.said)
+            inputs[column.name] = column
     return inputs
 
 
 def family_of(spec: ViewSpec | OnDemandSpec | RequestSpec, name: str) -> list[FeatureSpec]:
     """Returns the features that a name stands for: the one of that name, or those of the family; none if there are none."""
     feature = spec.feature(name)
-    return [feature] if feature is not None else [each for each in spec.features if each.family == name]
+    return [feature] if feature is not None else [member for member in spec.features if member.family == name]
 
 
 def _named(
@@ -92,8 +92,8 @@ def _named(
         return
     features = family_of(spec, reference.feature)
     if not features:
-        known = dict.fromkeys([*spec.feature_names, *(each.family for each in spec.features if each.family)])
-        names = [f"{spec.name}.{each}" for each in known]
+        known = dict.fromkeys([*spec.feature_names, *(member.family for member in spec.features if member.family)])
+        names = [f"{spec.name}.{member}" for member in known]
         raise NotFoundError("feature", f"{spec.name}.{reference.feature}", names, _coming(reference, catalog))
     if len(features) == 1:
         column = reference.name_prefix + (reference.new_name or features[0].name)
@@ -108,18 +108,18 @@ def _named(
 def _coming(reference: FeatureReference, catalog: Catalog) -> str:
     """Returns what to do where a feature is not served, though it is applied; empty where it is neither."""
     name = reference.view
-    if name not in catalog.lingering or not family_of(catalog.views[name].spec, reference.feature):
+    if name not in catalog.previous_versions or not family_of(catalog.views[name].spec, reference.feature):
         return ""
-    applied, served = catalog.views[name].version, catalog.lingering[name].version
-    told = f"It is in version {applied} of {name!r}, which is applied, but version {served} is served"
+    applied, served = catalog.views[name].version, catalog.previous_versions[name].version
+    reason = f"It is in version {applied} of {name!r}, which is applied, but version {served} is served"
     if name in catalog.pinned:
-        return f"{told}, by a rollback. Take that back: featurestore rollback {name} --undo"
-    return f"{told} until the new one is materialized. Run featurestore materialize {name}"
+        return f"{reason}, by a rollback. Take that back: featurestore rollback {name} --undo"
+    return f"{reason} until the new one is materialized. Run featurestore materialize {name}"
 
 
 def family_alias(reference: FeatureReference, features: list[FeatureSpec]) -> str:
     """Returns what to say of one alias for several features."""
-    names = ", ".join(each.name for each in features)
+    names = ", ".join(feature.name for feature in features)
     return f"{reference!r} gives one name to several features ({names}). Name one of them, or put .prefix(…) before all."
 
 

@@ -82,7 +82,7 @@ class Selection:
     def is_personal(self) -> bool:
         """Whether personal information is among what is read, for what is computed of it too."""
         read: list[Column | OutputColumn] = [*chain.from_iterable(join.columns for join in self.joins), *self.computation.outputs]
-        return any(each.feature.pii for each in read)
+        return any(column.feature.pii for column in read)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ class Selection:
     @property
     def brought(self) -> tuple[str, ...]:
         """All columns that a spine or a request's rows bring: the join keys', then the fields of requests, each once."""
-        return tuple(dict.fromkeys([*self.needed, *(each.field.name for each in self.computation.fields)]))
+        return tuple(dict.fromkeys([*self.needed, *(field.field.name for field in self.computation.fields)]))
 
 
 def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
@@ -110,24 +110,24 @@ def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
     asked: dict[str, ResolvedReference] = {}
     # What is asked for twice in the same words, by itself and in a service say, is one and no clash.
     for reference in dict.fromkeys(_expanded(catalog, references)):
-        for found in find_columns(catalog, reference):
-            if found.kind == "request":
+        for column in find_columns(catalog, reference):
+            if column.kind == "request":
                 raise RequestError(
                     f"{reference!r} is a request, which the rows bring and nobody can ask for. Ask for what is computed from it."
                 )
-            if found.name in asked:
-                raise NameClashError(found.name, asked[found.name].said, found.said)
-            asked[found.name] = found
+            if column.name in asked:
+                raise NameClashError(column.name, asked[column.name].said, column.said)
+            asked[column.name] = column
     if not asked:
         raise RequestError('No features were asked for. Name a service, a view or features: store.online("delay_model", rows).')
     needs = _Needs(catalog)
-    for name, found in asked.items():
-        needs.ask(name, found)
+    for name, column in asked.items():
+        needs.ask(name, column)
     needs.begin_inputs()
-    for found in asked.values():
-        needs.add_inputs(found)
+    for column in asked.values():
+        needs.add_inputs(column)
     joins = needs.joins()
-    return Selection(joins, tuple(asked), needs.computation(), {name: found.said for name, found in asked.items()})
+    return Selection(joins, tuple(asked), needs.computation(), {name: column.said for name, column in asked.items()})
 
 
 def check_clashes(selection: Selection, given: Iterable[str], what: str) -> None:
@@ -167,46 +167,46 @@ class _Needs:
         self._names: dict[tuple[_Place, str], str] = {}
         self._visited: set[tuple[str, str]] = set()
 
-    def ask(self, name: str, found: ResolvedReference) -> None:
+    def ask(self, name: str, column: ResolvedReference) -> None:
         """Takes in a column under a name; several may show one feature."""
-        place = (found.owner, found.on)
-        self._names.setdefault((place, found.feature.name), name)
-        if found.kind == "view":
-            self._prefixes.setdefault(place, found.prefix)
-            self._fetched.setdefault(place, []).append(Column(name, found.feature, found.said))
-        elif found.kind == "on_demand":
-            expression = self._catalog.on_demand[found.owner].expression(found.feature.name)
-            self._outputs.setdefault(found.owner, []).append(OutputColumn(name, found.feature, expression))
-        elif isinstance(found.feature, RequestField):
-            self._fields[name] = (found.feature, found.owner, [])
+        place = (column.owner, column.on)
+        self._names.setdefault((place, column.feature.name), name)
+        if column.kind == "view":
+            self._prefixes.setdefault(place, column.prefix)
+            self._fetched.setdefault(place, []).append(Column(name, column.feature, column.said))
+        elif column.kind == "on_demand":
+            expression = self._catalog.on_demand[column.owner].expression(column.feature.name)
+            self._outputs.setdefault(column.owner, []).append(OutputColumn(name, column.feature, expression))
+        elif isinstance(column.feature, RequestField):
+            self._fields[name] = (column.feature, column.owner, [])
 
     def begin_inputs(self) -> None:
         """Note that what follows was not asked for, but is needed by what was."""
         self._seen = list(self._fetched)
 
-    def add_inputs(self, found: ResolvedReference) -> None:
+    def add_inputs(self, asked: ResolvedReference) -> None:
         """Takes in what a column is computed from, and what that is computed from, under names that nobody sees."""
-        name = found.feature.name
-        if found.kind != "on_demand" or (found.owner, name) in self._visited:
+        name = asked.feature.name
+        if asked.kind != "on_demand" or (asked.owner, name) in self._visited:
             return
-        self._visited.add((found.owner, name))
-        spec = self._catalog.on_demand[found.owner]
-        if found.owner not in self._inputs:
+        self._visited.add((asked.owner, name))
+        spec = self._catalog.on_demand[asked.owner]
+        if asked.owner not in self._inputs:
             try:
-                self._inputs[found.owner] = find_inputs(self._catalog, spec)
+                self._inputs[asked.owner] = find_inputs(self._catalog, spec)
             except (NotFoundError, NameClashError) as error:  # an apply that was allowed to break it
-                raise RequestError(f"{found.owner}.{name} cannot be computed. {error}") from error
+                raise RequestError(f"{asked.owner}.{name} cannot be computed. {error}") from error
         for column in spec.expression(name).columns:
-            given = self._inputs[found.owner].get(column)
+            given = self._inputs[asked.owner].get(column)
             if given is None:
                 raise RequestError(
-                    f"{found.owner}.{name} is computed from {column!r}, which is not one of its inputs. Apply it again."
+                    f"{asked.owner}.{name} is computed from {column!r}, which is not one of its inputs. Apply it again."
                 )
             key = ((given.owner, given.on), given.feature.name)
             if key not in self._names:
                 self.ask(f"featurestore {given.owner}.{given.feature.name} {given.on}", given)
             if given.kind == "request":
-                self._fields[self._names[key]][2].append(f"{found.owner}.{name}")
+                self._fields[self._names[key]][2].append(f"{asked.owner}.{name}")
             self.add_inputs(given)
 
     def joins(self) -> tuple[Join, ...]:
@@ -217,12 +217,14 @@ class _Needs:
         return tuple(Join(views[place[0]], place[1], tuple(columns), labels[place]) for place, columns in self._fetched.items())
 
     def computation(self) -> OnDemandPlan:
-        fields = tuple(RequestColumn(name, *each[:2], tuple(each[2])) for name, each in self._fields.items())
+        fields = tuple(RequestColumn(name, *parts[:2], tuple(parts[2])) for name, parts in self._fields.items())
         return OnDemandPlan(fields, tuple(self._step(view) for view in self._in_order()))
 
     def _in_order(self) -> list[str]:
         """Returns the on-demand views that are computed, each after those it needs."""
-        graph = {view: [found.owner for found in self._used(view).values() if found.kind == "on_demand"] for view in self._outputs}
+        graph = {
+            view: [source.owner for source in self._used(view).values() if source.kind == "on_demand"] for view in self._outputs
+        }
         try:
             return list(TopologicalSorter(graph).static_order())
         except CycleError as error:
@@ -235,12 +237,12 @@ class _Needs:
 
     def _step(self, view: str) -> OnDemandStep:
         inputs = tuple(
-            (column, self._names[(found.owner, found.on), found.feature.name], found.feature.dtype)
-            for column, found in self._used(view).items()
+            (column, self._names[(source.owner, source.on), source.feature.name], source.feature.dtype)
+            for column, source in self._used(view).items()
         )
         personal = personal_features(self._catalog)
-        told = [found.feature.name in personal.get(found.owner, ()) for found in self._used(view).values()]
-        return OnDemandStep(view, inputs, tuple(self._outputs[view]), any(told) or view in personal)
+        are_personal = [source.feature.name in personal.get(source.owner, ()) for source in self._used(view).values()]
+        return OnDemandStep(view, inputs, tuple(self._outputs[view]), any(are_personal) or view in personal)
 
 
 def _labels(places: Sequence[_Place], prefixes: Mapping[_Place, str], taken: Mapping[_Place, str]) -> dict[_Place, str]:

@@ -118,8 +118,8 @@ class CSVReader(FilesReader[CSVSource]):
                 yield FileSlice(first, len(data), 1, None, None, nulls=True, stamp=zlib.crc32(data), open=True)
                 continue
             if rows.height:
-                told = extent(self._spec, rows.lazy().select(normalised(self._spec, rows.schema))).collect()
-                earliest, latest, nulls = told.row(0)
+                bounds = extent(self._spec, rows.lazy().select(normalised(self._spec, rows.schema))).collect()
+                earliest, latest, nulls = bounds.row(0)
                 yield FileSlice(first, len(data), rows.height, earliest, latest, nulls, stamp=zlib.crc32(data), open=is_open)
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
@@ -223,7 +223,7 @@ class CSVReader(FilesReader[CSVSource]):
                 raise
         if texts is None and any(rows[name].is_infinite().any() for name, dtype in columns.items() if dtype.is_float()):
             texts = self._frame(header, data, where, everything, columns=list(columns), infer_schema=False)
-        told: dict[str, pl.Series] = {}
+        shown_texts: dict[str, pl.Series] = {}
         typed = []
         for name, dtype in columns.items():
             parsed = rows[name] if _read_as(dtype) == dtype else _PARSERS[type(dtype)](rows[name])
@@ -231,10 +231,10 @@ class CSVReader(FilesReader[CSVSource]):
             wrong = None if text is None else _unread(parsed, text, mark)
             if text is not None and wrong is not None and wrong.any():
                 shown = text.str.replace_all(mark, "\ufffd", literal=True) if mark else text
-                told[self._spec.rename.get(name, name)] = shown.set(~wrong, None)
+                shown_texts[self._spec.rename.get(name, name)] = shown.set(~wrong, None)
                 parsed = parsed.set(wrong, None)
             typed.append(parsed)
-        return with_texts(pl.DataFrame(typed), told)
+        return with_texts(pl.DataFrame(typed), shown_texts)
 
 
 def _unread(parsed: pl.Series, text: pl.Series, mark: str) -> pl.Series:

@@ -59,7 +59,7 @@ def readable(text: bytes) -> tuple[bytes, str]:
     try:
         text.decode()
     except UnicodeDecodeError:
-        mark = next((each for each in map(chr, _PRIVATE) if each.encode() not in text), "\ufffd")
+        mark = next((mark_candidate for mark_candidate in map(chr, _PRIVATE) if mark_candidate.encode() not in text), "\ufffd")
         return re.sub("[\udc80-\udcff]", mark, text.decode(errors="surrogateescape")).encode(), mark
     return text, ""
 

@@ -24,7 +24,7 @@ from featurestore.forking import is_first_user
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import Pool, commits_since, pooled
 from featurestore.sources.file_cursor import KnownFile
-from featurestore.sources.file_slices import FileSlice, Former, ReadTask, Told, pieces_of_rows
+from featurestore.sources.file_slices import CursorState, FileSlice, Former, ReadTask, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path
 from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
@@ -90,9 +90,9 @@ class DeltaReader(FilesReader[DeltaSource]):
         files = [
             # A vector stands where other files have their inode, which nothing here has.
             SourceFile(
-                name, snapshot.location(name), told["size_bytes"], told["modification_time"] * 1_000_000, 0, snapshot.vector(name)
+                name, snapshot.location(name), stats["size_bytes"], stats["modification_time"] * 1_000_000, 0, snapshot.vector(name)
             )
-            for name, told in snapshot.files.items()
+            for name, stats in snapshot.files.items()
         ]
         return sorted(files, key=lambda file: (file.modified, file.name))
 
@@ -108,17 +108,17 @@ class DeltaReader(FilesReader[DeltaSource]):
         """Returns the version whose files were listed last."""
         return {"version": self._listed().version}
 
-    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> Told:
+    def cursor_state(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> CursorState:
         """Returns which files a compaction wrote of known ones, and whether commits since the cursor took rows away."""
         snapshot = self._listed()
         marks = {"version": snapshot.version}
         since = (cursor or {}).get("version")
         if since is None or since >= snapshot.version:
-            return Told({}, (), marks)
+            return CursorState({}, (), marks)
         with translated(self._spec, f"the log of Delta table {self._address}", *ERRORS):
             commits = commits_since(snapshot.table, since, snapshot.version)
         if commits is None:
-            return Told({}, (), marks)
+            return CursorState({}, (), marks)
         compacted: dict[str, KnownFile] = {}
         there = {file.name: file for file in files}
         pools: list[Pool] = []
@@ -128,7 +128,7 @@ class DeltaReader(FilesReader[DeltaSource]):
                 sources = [compacted.get(name, known.get(name)) for name in group.removed]
                 if not all(sources):
                     continue
-                rests = [each.rest for each in sources if each is not None and each.rest is not None]
+                rests = [source.rest for source in sources if source is not None and source.rest is not None]
                 for name in group.added:
                     stamp = tuple(there[name].stamp) if name in there else ()
                     compacted[name] = KnownFile(stamp, min(rests) if rests else None, None, 0)
@@ -143,7 +143,7 @@ class DeltaReader(FilesReader[DeltaSource]):
         ]
         if len(changing) > _TOLD:
             notices.append(f"Source {self._spec.name!r}: {len(changing) - _TOLD} more versions took away or changed rows.")
-        return Told(compacted, tuple(notices), marks, former)
+        return CursorState(compacted, tuple(notices), marks, former)
 
     @contextmanager
     def at(self, pinned: Mapping[str, Any]) -> Iterator[Sequence[SourceFile]]:
@@ -157,12 +157,12 @@ class DeltaReader(FilesReader[DeltaSource]):
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cuts a file by rows, by what the table's log tells of it."""
         snapshot = self._listed()
-        told = snapshot.files[file.name]
+        stats = snapshot.files[file.name]
         whole = ReadTask(file.name, 0, -1, None, True, None)
-        count = told["num_records"]
+        count = stats["num_records"]
         if count is None:
             count = self.collect(pl.scan_parquet(file.location, glob=False).select(pl.len()), file.name).item()
-        bounds = self._bounds(snapshot, told)
+        bounds = self._bounds(snapshot, stats)
         if bounds is None:
             bounds = self.collect(extent(self._spec, self._scan(snapshot, whole)), file.name).row(0)
         earliest, latest, nulls = bounds
@@ -222,7 +222,7 @@ class DeltaReader(FilesReader[DeltaSource]):
             )
         columns = pl.Schema(table.schema())
         actions = self._looked_at(pl.DataFrame(table.get_add_actions(flatten=True)))
-        files = {unquote(told["path"]): told for told in actions.iter_rows(named=True)}
+        files = {unquote(stats["path"]): stats for stats in actions.iter_rows(named=True)}
         deleted: dict[str, pl.Series] = {}
         if "deletionVectors" in features:
             vectors = pl.DataFrame(table.deletion_vectors())
@@ -242,17 +242,17 @@ class DeltaReader(FilesReader[DeltaSource]):
             for name in there
         )
 
-    def _bounds(self, snapshot: Snapshot, told: Mapping[str, Any]) -> tuple[int | None, int | None, bool] | None:
+    def _bounds(self, snapshot: Snapshot, stats: Mapping[str, Any]) -> tuple[int | None, int | None, bool] | None:
         lows, highs, nulls = [], [], False
         for name in raw_time_columns(self._spec):
-            least, greatest, missing = (told.get(f"{word}.{name}") for word in ("min", "max", "null_count"))
-            if f"partition.{name}" in told:
-                least = greatest = told[f"partition.{name}"]
-                missing = told["num_records"] if least is None else 0
-            if missing is None or told["num_records"] is None:
+            least, greatest, missing = (stats.get(f"{word}.{name}") for word in ("min", "max", "null_count"))
+            if f"partition.{name}" in stats:
+                least = greatest = stats[f"partition.{name}"]
+                missing = stats["num_records"] if least is None else 0
+            if missing is None or stats["num_records"] is None:
                 return None
             nulls = nulls or missing > 0
-            if missing == told["num_records"]:
+            if missing == stats["num_records"]:
                 return None, None, True
             if least is None or greatest is None:
                 return None
@@ -279,10 +279,10 @@ class DeltaReader(FilesReader[DeltaSource]):
         if location in snapshot.deleted:
             gone = pl.col(_ROW).is_in(snapshot.deleted[location].implode())
             rows = rows.with_row_index(_ROW, offset=part.first).filter(~gone).drop(_ROW)
-        told = snapshot.files[part.file]
+        stats = snapshot.files[part.file]
         added = {name: dtype for name, dtype in snapshot.columns.items() if name not in there}
         there = pl.Schema({**there, **added})
-        missing = {name: pl.lit(told.get(f"partition.{name}"), dtype=dtype) for name, dtype in added.items()}
+        missing = {name: pl.lit(stats.get(f"partition.{name}"), dtype=dtype) for name, dtype in added.items()}
         return rows.with_columns(**missing).select(normalised(self._spec, there, snapshot.columns))
 
 

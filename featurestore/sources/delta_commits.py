@@ -66,8 +66,8 @@ def pooled(pools: Sequence[Pool], group: Rewritten, version: int) -> list[Pool]:
     met = [pool for pool in pools if pool.files & removed]
     files = frozenset({*group.added, *(name for pool in met for name in pool.files - removed)})
     sources = {name: at for pool in met for name, at in pool.sources.items()}
-    made = {name for pool in met for name in pool.files}
-    sources |= {name: version for name in group.removed if name not in made}
+    added_files = {name for pool in met for name in pool.files}
+    sources |= {name: version for name in group.removed if name not in added_files}
     return [*(pool for pool in pools if not pool.files & removed), Pool(files, sources)]
 
 
@@ -99,9 +99,9 @@ def _commit(version: int, actions: Iterable[dict[str, Any]]) -> Commit:
         add, remove = action.get("add"), action.get("remove")
         operation = action.get("commitInfo", {}).get("operation", operation)
         takes_rows = takes_rows or bool(remove and remove.get("dataChange", True))
-        for told, into in ((add, added), (remove, removed)):
-            if told and not told.get("dataChange", True):
-                partition = json.dumps((apart and told.get("partitionValues")) or {}, sort_keys=True)
-                into.setdefault(partition, []).append(unquote(told["path"]))
+        for file_action, into in ((add, added), (remove, removed)):
+            if file_action and not file_action.get("dataChange", True):
+                partition = json.dumps((apart and file_action.get("partitionValues")) or {}, sort_keys=True)
+                into.setdefault(partition, []).append(unquote(file_action["path"]))
     rewritten = [Rewritten(tuple(names), tuple(removed.get(partition, ()))) for partition, names in added.items()]
-    return Commit(version, operation, tuple(each for each in rewritten if each.removed), takes_rows)
+    return Commit(version, operation, tuple(group for group in rewritten if group.removed), takes_rows)

@@ -84,11 +84,11 @@ def checksum(location: str) -> int:
     Raises:
         OSError: it cannot be read.
     """
-    told = 0
+    crc = 0
     with Path(location).open("rb") as file:
         while block := file.read(_BLOCK):
-            told = zlib.crc32(block, told)
-    return told
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownFile | None, int | None]:
@@ -107,16 +107,16 @@ def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownF
         return None, checksum(file.location) if recent else None
     if known.checksum is None:
         return known, None
-    told = checksum(file.location)
-    if told != known.checksum:
-        return None, told
-    return replace(known, checksum=told if recent else None), None
+    current = checksum(file.location)
+    if current != known.checksum:
+        return None, current
+    return replace(known, checksum=current if recent else None), None
 
 
 def settled(before: Mapping[str, KnownFile], known: Mapping[str, KnownFile]) -> int:
     """Returns how many bytes need no checksum any more: those of files that have been left alone since they were read."""
     return sum(
-        each.stamp[0]
-        for name, each in known.items()
-        if each.checksum is None and name in before and before[name].checksum is not None
+        state.stamp[0]
+        for name, state in known.items()
+        if state.checksum is None and name in before and before[name].checksum is not None
     )

@@ -63,7 +63,7 @@ class ReadRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CursorState:
     """What a table's log tells besides its files.
 
     Args:

@@ -22,7 +22,7 @@ from featurestore.errors import SourceError
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, Span
 from featurestore.sources.file_cursor import FORM, KnownFile, known_files, look, settled
-from featurestore.sources.file_slices import Chunks, FileSlice, Former, ReadRequest, ReadTask, Told
+from featurestore.sources.file_slices import Chunks, CursorState, FileSlice, Former, ReadRequest, ReadTask
 from featurestore.sources.paths import SourceFile
 from featurestore.sources.timestamps import behind, no_time, translated, wanted
 
@@ -108,9 +108,9 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         """Returns what each chunk of the span just made shall remember besides its parts, in plain JSON values."""
         return {}
 
-    def told(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> Told:
+    def cursor_state(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> CursorState:
         """Returns what else tells of files since a cursor: which hold nothing but rows known, and what is worth a notice."""
-        return Told({}, (), {})
+        return CursorState({}, (), {})
 
     def at(self, pinned: Mapping[str, Any]) -> AbstractContextManager[Sequence[SourceFile]]:
         """Returns a block in which the files are those of former times, which it gives, and afterwards those of now again.
@@ -130,15 +130,17 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     def sample(self, rows: int) -> pl.DataFrame:
         """See ``SourceReader.sample``."""
-        found = self.schema().to_frame(eager=True)
+        sampled = self.schema().to_frame(eager=True)
         for file in self._readable():
             for piece in self._pieces(file, max(rows, 1)):
-                if found.height >= rows:
-                    return found
+                if sampled.height >= rows:
+                    return sampled
                 part = ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp)
-                head = self.rows(part, self.pinned()).select(found.columns).filter(~no_time(self._spec)).head(rows - found.height)
-                found = pl.concat([found, self.collect(head, file.name)])
-        return found
+                head = (
+                    self.rows(part, self.pinned()).select(sampled.columns).filter(~no_time(self._spec)).head(rows - sampled.height)
+                )
+                sampled = pl.concat([sampled, self.collect(head, file.name)])
+        return sampled
 
     def first(self) -> datetime | None:
         """See ``SourceReader.first``."""
@@ -158,11 +160,13 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         aside = self._aside()
         if files:
             self.described(files, aside)
-        told = self.told(cursor, before, files)
+        progress = self.cursor_state(cursor, before, files)
         chunks, known = Chunks(chunk_rows), dict[str, KnownFile]()
-        notices = [*(behind(self._spec, cursor, until) if start is None else ()), *told.notices]
-        formers = [self._add_former(each, files, before, until, looked, chunks) for each in (told.former if start is None else ())]
-        rewritten = {**told.known, **{name: each for found, _ in formers for name, each in found.items()}}
+        notices = [*(behind(self._spec, cursor, until) if start is None else ()), *progress.notices]
+        formers = [
+            self._add_former(former, files, before, until, looked, chunks) for former in (progress.former if start is None else ())
+        ]
+        rewritten = {**progress.known, **{name: former for former_known, _ in formers for name, former in former_known.items()}}
         notices += [notice for _, notices in formers for notice in notices]
         for file in files:
             if aside is not None and file.name in aside:
@@ -182,17 +186,19 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
             notices += self._noticed(file, before.get(file.name), seen)
         for name, why in (aside or {}).items():
             notices.append(f"Source {self._spec.name!r}: {name} is set aside, and read once it is whole. {why}")
-        made = tuple({"parts": parts, "until": until, **marks} for marks, parts in chunks.made)
+        chunk_cursors = tuple({"parts": parts, "until": until, **marks} for marks, parts in chunks.made)
         through = max(until, (cursor or {}).get("through") or until)
         following: Cursor = {
-            "form": FORM, "through": through, **told.marks, "files": {name: each.to_plain() for name, each in known.items()}
+            "form": FORM, "through": through, **progress.marks, "files": {name: former.to_plain() for name, former in known.items()}
         }  # fmt: skip
-        whole = not aside and all(each.waits is None for each in known.values())
-        waits = any(each.waits is not None and (name not in before or before[name].waits is None) for name, each in known.items())
-        keep = waits or bool(rewritten or told.notices) or settled(before, known) > _WORTH_KEEPING
+        whole = not aside and all(former.waits is None for former in known.values())
+        waits = any(
+            former.waits is not None and (name not in before or before[name].waits is None) for name, former in known.items()
+        )
+        keep = waits or bool(rewritten or progress.notices) or settled(before, known) > _WORTH_KEEPING
         if start is not None:
-            return Span(made, dict(cursor or {}), chunks.rows, tuple(notices), whole, moves=False)
-        return Span(made, following, chunks.rows, tuple(notices), whole, keep)
+            return Span(chunk_cursors, dict(cursor or {}), chunks.rows, tuple(notices), whole, moves=False)
+        return Span(chunk_cursors, following, chunks.rows, tuple(notices), whole, keep)
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
@@ -229,7 +235,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
     ) -> _Looked:
         """Looks at a file: whether it is new or has changed since, and what of it is to be read."""
         with translated(self._spec, f"file {file.location}", OSError):
-            same, told = look(file, before, looked * _NANO)
+            same, crc = look(file, before, looked * _NANO)
         if start is not None:
             wish = ReadRequest(to_micros(start), nulls=False)
         elif same is None or same.waits is not None:
@@ -250,7 +256,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
                 pieces.append(piece)
         if self._aside() is not None and same is None:
             self._read_through(file, pieces)
-        checksum = told if same is None else same.checksum
+        checksum = crc if same is None else same.checksum
         known = KnownFile(tuple(file.stamp), until if rest else None, checksum, rows, waiting)
         return _Looked(known, wish, tuple(pieces))
 
@@ -258,18 +264,18 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         self, former: Former, files: Sequence[SourceFile], before: Mapping[str, KnownFile], until: int, looked: int, chunks: Chunks
     ) -> tuple[dict[str, KnownFile], list[str]]:
         """Adds what is new in files of former times; returns what is known of those that hold their rows now, and notices."""
-        found: list[tuple[SourceFile, Mapping[str, Any], _Looked]] = []
+        former_files: list[tuple[SourceFile, Mapping[str, Any], _Looked]] = []
         try:
             for pinned, names in former.sources:
-                found += self._look_back(pinned, names, before, until, looked, chunks.chunk_rows)
+                former_files += self._look_back(pinned, names, before, until, looked, chunks.chunk_rows)
         except SourceError as error:
             read = f"{', '.join(sorted(former.files))} of its table is read whole, though it holds rows that were read before"
             return {}, [f"Source {self._spec.name!r}: {read}: {error}"]
-        for file, pinned, seen in found:
+        for file, pinned, seen in former_files:
             for piece in seen.pieces:
                 assert seen.wish is not None
                 chunks.add(file, piece, seen.wish, pinned)
-        rest = min((seen.known.rest for _, _, seen in found if seen.known.rest is not None), default=None)
+        rest = min((seen.known.rest for _, _, seen in former_files if seen.known.rest is not None), default=None)
         return {file.name: KnownFile(tuple(file.stamp), rest, None, 0) for file in files if file.name in former.files}, []
 
     def _look_back(
@@ -282,18 +288,18 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         chunk_rows: int,
     ) -> list[tuple[SourceFile, Mapping[str, Any], _Looked]]:
         """Looks at files of former times; raises ``SourceError`` where one that has new rows is not there any more."""
-        found = []
+        seen_files = []
         with self.at(pinned) as then:
             for file in then:
                 if file.name not in names:
                     continue
                 seen = self._look(file, before.get(file.name), None, until, looked, chunk_rows)
-                found.append((file, pinned, seen))
+                seen_files.append((file, pinned, seen))
                 for piece in seen.pieces[:1]:
                     self.rows(ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp), pinned)
-        if len(found) < len(names):
+        if len(seen_files) < len(names):
             raise SourceError("what it was made of is not known.")
-        return found
+        return seen_files
 
     def _waits_since(self, file: SourceFile, same: KnownFile | None) -> int | None:
         """Returns since when a last record without an end is waited for; None where the file is old enough to count it."""

@@ -67,12 +67,12 @@ def partitions(
     for name in names:
         for column, text in partition_texts(name).items():
             texts.setdefault(column, {})[text] = None
-    found = {column: _typed(list(each), (declared or {}).get(column)) for column, each in texts.items()}
-    for column in found.keys() & set(times):
-        told = _typed(list(texts[column]), INSTANT)
-        if isinstance(found[column].dtype, pl.String) and any(value is not None for value in told.values.values()):
-            found[column] = told
-    return found
+    columns = {column: _typed(list(values), (declared or {}).get(column)) for column, values in texts.items()}
+    for column in columns.keys() & set(times):
+        instants = _typed(list(texts[column]), INSTANT)
+        if isinstance(columns[column].dtype, pl.String) and any(value is not None for value in instants.values.values()):
+            columns[column] = instants
+    return columns
 
 
 def _typed(texts: list[str], declared: pl.DataType | None) -> Partition:

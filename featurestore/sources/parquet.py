@@ -145,12 +145,12 @@ class ParquetReader(FilesReader[ParquetSource]):
             rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
             rows = rows if part is None else rows.slice(part.first, part.count)
         texts = partition_texts(file.name)
-        told = {name: self._partitions[name].literal(text) for name, text in texts.items()}
+        literals = {name: self._partitions[name].literal(text) for name, text in texts.items()}
         lacking = {name: pl.lit(None, dtype) for name, dtype in self._columns.items() if name not in own}
         there = pl.Schema({**own, **{name: self._columns[name] for name in lacking}})
         unread = {name: text for name, text in texts.items() if not self._partitions[name].reads(text)}
         more = [] if not unread else [pl.struct(pl.lit(text).alias(name) for name, text in unread.items()).alias(UNREAD)]
-        return rows.with_columns(**told, **lacking).select(*normalised(self._spec, there, self._columns), *more)
+        return rows.with_columns(**literals, **lacking).select(*normalised(self._spec, there, self._columns), *more)
 
     def _own_columns(self, file: SourceFile) -> pl.Schema:
         stamp, known = self._own.get(file.name, (None, None))

@@ -93,10 +93,10 @@ def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) ->
         if target.is_dir():
             if (target / "_delta_log").is_dir():
                 raise SourceError(f"Source {spec.name!r}: {target} is a Delta table. Use a DeltaSource.")
-            found = [each for each in _inside(target) if each.name.endswith(endings)]
+            matches = [path_found for path_found in _inside(target) if path_found.name.endswith(endings)]
         else:
-            found = _matches(path.removeprefix("file://"), root.absolute())
-        files = [source_file(each, root) for each in found if each.is_file()]
+            matches = _matches(path.removeprefix("file://"), root.absolute())
+        files = [source_file(path_found, root) for path_found in matches if path_found.is_file()]
     except OSError as error:
         raise SourceError(f"Source {spec.name!r}: {target} could not be looked at: {error}") from error
     return sorted(files, key=lambda file: natural_order(file.name))
@@ -137,7 +137,7 @@ def _matches(pattern: str, root: Path) -> list[Path]:
     asked = _hidden(moving)  # a pattern that spells such a name out wants it
     if moving[-1] == "**":
         moving = (*moving, "*")  # before Python 3.13 a closing ** finds folders alone
-    return [each for each in base.glob(str(Path(*moving))) if asked or not _hidden(each.relative_to(base).parts)]
+    return [match for match in base.glob(str(Path(*moving))) if asked or not _hidden(match.relative_to(base).parts)]
 
 
 def _hidden(parts: tuple[str, ...]) -> bool:

@@ -164,7 +164,7 @@ def _trusted(cursor: Cursor | None, now: int) -> int | None:
     """
     if not cursor or cursor.get("form") != FORM:
         return None
-    return next((each for each in (cursor["through"], cursor["former"]) if each is not None and each <= now), None)
+    return next((instant for instant in (cursor["through"], cursor["former"]) if instant is not None and instant <= now), None)
 
 
 def _step_of(micros: str) -> str:
@@ -252,17 +252,19 @@ class _Slices:
         """Returns what is known of the rows that meet a condition; they have their times."""
         micros = [self._database.micros(column, dtype) for column, dtype in self._columns.items()]
         # NOTE: offset keeps PostgreSQL from putting the expressions in the place of their names, to be computed many times a row.
-        times = ", ".join(f"{each} as t{index}" for index, each in enumerate(micros))
+        times = ", ".join(f"{expression} as t{index}" for index, expression in enumerate(micros))
         rows = f"from (select {times} {self._from_query} where {condition} offset 0) as times"
         names = [f"t{index}" for index in range(len(micros))]
         effective = names[0] if len(names) == 1 else f"greatest({', '.join(names)})"
-        bounds = ", ".join(f"min({each}) as low{index}, min({_step_of(each)}) as step{index}" for index, each in enumerate(names))
-        told = self._database.fetch(f"select count(*) as n, max({effective}) as latest, {bounds} {rows}").row(0, named=True)
-        if not told["n"]:
+        bounds = ", ".join(
+            f"min({expression}) as low{index}, min({_step_of(expression)}) as step{index}" for index, expression in enumerate(names)
+        )
+        counts = self._database.fetch(f"select count(*) as n, max({effective}) as latest, {bounds} {rows}").row(0, named=True)
+        if not counts["n"]:
             return _Seen(0, None, None, None)
-        earliest = max(int(told[f"low{index}"]) for index in range(len(micros)))
-        grain = max(int(told[f"step{index}"]) for index in range(len(micros)))
-        return _Seen(int(told["n"]), earliest, int(told["latest"]), grain)
+        earliest = max(int(counts[f"low{index}"]) for index in range(len(micros)))
+        grain = max(int(counts[f"step{index}"]) for index in range(len(micros)))
+        return _Seen(int(counts["n"]), earliest, int(counts["latest"]), grain)
 
     def _edges(self, low: int, high: int, count: int, limit: int) -> tuple[list[int], int]:
         """Returns the instants that divide ``count`` rows, and how many rows lie after the last of them.

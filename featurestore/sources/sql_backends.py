@@ -87,17 +87,19 @@ class DuckDB:
         A value that Arrow does not hold as what it is here is null, and its text in ``UNREAD``.
         """
         relation = self._connection.sql(query)
-        held = {name: _held(quoted_name(name), dtype.id) for name, dtype in zip(relation.columns, relation.types, strict=True)}
-        wide = {name: value for name, value in held.items() if value is not None}
+        conversions = {
+            name: _held(quoted_name(name), dtype.id) for name, dtype in zip(relation.columns, relation.types, strict=True)
+        }
+        wide = {name: value for name, value in conversions.items() if value is not None}
         if wide:
             values = [wide.get(name) or quoted_name(name) for name in relation.columns]
             beyond = [f"case when {value} is null then cast({quoted_name(name)} as varchar) end" for name, value in wide.items()]
-            relation = relation.project(", ".join(f"{each} as c{at}" for at, each in enumerate([*values, *beyond])))
+            relation = relation.project(", ".join(f"{expression} as c{at}" for at, expression in enumerate([*values, *beyond])))
         table = relation.to_arrow_table()
-        made = pl.DataFrame(table.select(range(len(held))).rename_columns(list(held)))
-        texts = {name: pl.Series(name, table.column(len(held) + at)) for at, name in enumerate(wide)}
-        made = made.with_columns(column.ext.storage() for column in made if isinstance(column.dtype, pl.BaseExtension))
-        return with_texts(made, {**texts, **_midnights(table, made)})
+        frame = pl.DataFrame(table.select(range(len(conversions))).rename_columns(list(conversions)))
+        texts = {name: pl.Series(name, table.column(len(conversions) + at)) for at, name in enumerate(wide)}
+        frame = frame.with_columns(column.ext.storage() for column in frame if isinstance(column.dtype, pl.BaseExtension))
+        return with_texts(frame, {**texts, **_midnights(table, frame)})
 
     def foreign(self, from_query: str) -> dict[str, str]:
         """Returns a query's columns and their types that are not read."""
@@ -163,8 +165,8 @@ class Postgres:
     def horizon(self) -> tuple[int, int]:
         """Returns the server's time, and when the oldest transaction began that is open or prepared, as far as this role sees."""
         self._cursor.execute(_HORIZON)
-        told = pl.DataFrame(self._cursor.fetch_arrow_table()).row(0, named=True)
-        return told["now"], told["horizon"]
+        row = pl.DataFrame(self._cursor.fetch_arrow_table()).row(0, named=True)
+        return row["now"], row["horizon"]
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
         """Returns the SQL for a time column as microseconds."""
@@ -188,7 +190,7 @@ def _duckdb(spec: SQLSource, address: str | None, root: Path) -> Iterator[DuckDB
             connection.execute(f"SET file_search_path = {_quoted(str(folder))}")
             yield DuckDB(connection)
     except (duckdb.Error, pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"Source {spec.name!r}: {_told(error)}\nThe query begins: {first_line(spec)}") from error
+        raise SourceError(f"Source {spec.name!r}: {_message_of(error)}\nThe query begins: {first_line(spec)}") from error
 
 
 @contextmanager
@@ -203,10 +205,10 @@ def _postgres(spec: SQLSource, address: str) -> Iterator[Postgres]:
             cursor.execute("SET TIME ZONE 'UTC'")
             yield Postgres(cursor)
     except (adbc_driver_manager.Error, pl.exceptions.PolarsError, OSError) as error:
-        told = _without_password(_told(error), address)
+        message = _without_password(_message_of(error), address)
         # The original may spell the password out, so it is not shown as the cause where it does.
-        cause = error if told == _told(error) else None
-        raise SourceError(f"Source {spec.name!r}: {told}\nThe query begins: {first_line(spec)}") from cause
+        cause = error if message == _message_of(error) else None
+        raise SourceError(f"Source {spec.name!r}: {message}\nThe query begins: {first_line(spec)}") from cause
 
 
 def first_line(spec: SQLSource) -> str:
@@ -319,19 +321,19 @@ def _plain(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
     return stored.set(~fits, None).cast(pl.Decimal(38, 9)), stored.set(fits, None)
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     return str(error).split("\n\n", 1)[0].strip()
 
 
-def _without_password(told: str, address: str) -> str:
+def _without_password(message: str, address: str) -> str:
     """Returns a message with every trace of an address's password taken out, were the address misread too."""
     parts = urlsplit(address)
     before_host = re.match(r"^[a-z]+://[^:/?#]*:(.*)@", address)
     secrets = {*parse_qs(parts.query).get("password", []), *(before_host.groups() if before_host else ())}
     secrets |= {unquote(secret) for secret in secrets}
     for secret in sorted(secrets - {""}, key=len, reverse=True):
-        told = told.replace(secret, "***")
-    if "Failed to connect" not in told:
-        return told
+        message = message.replace(secret, "***")
+    if "Failed to connect" not in message:
+        return message
     # A password with a / or @ in it breaks the address in two, and the message may quote a piece.
-    return re.sub(r'"([^"]+)"', lambda match: '"***"' if any(match[1] in secret for secret in secrets) else match[0], told)
+    return re.sub(r'"([^"]+)"', lambda match: '"***"' if any(match[1] in secret for secret in secrets) else match[0], message)

@@ -51,15 +51,17 @@ def _numbers(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
     for one, other in ((first, second), (second, first)):
         bits = _SIGNED.get(one) or _UNSIGNED.get(one)
         if bits is not None and other in _FLOAT_MANTISSA:
-            return next((each for each, mantissa in _FLOAT_MANTISSA.items() if mantissa >= max(bits, _FLOAT_MANTISSA[other])), None)
+            return next(
+                (dtype for dtype, mantissa in _FLOAT_MANTISSA.items() if mantissa >= max(bits, _FLOAT_MANTISSA[other])), None
+            )
         if one in _SIGNED and other in _UNSIGNED:
-            return next((each for each, size in _SIGNED.items() if size > _UNSIGNED[other] and size >= _SIGNED[one]), None)
+            return next((dtype for dtype, size in _SIGNED.items() if size > _UNSIGNED[other] and size >= _SIGNED[one]), None)
     for family in (_SIGNED, _UNSIGNED):
         if first in family and second in family:
             return first if family[first] >= family[second] else second
     if isinstance(first, pl.Decimal) and isinstance(second, pl.Decimal):
         scale = max(first.scale, second.scale)
-        whole = max((each.precision or 38) - each.scale for each in (first, second))
+        whole = max((dtype.precision or 38) - dtype.scale for dtype in (first, second))
         return pl.Decimal(whole + scale, scale) if whole + scale <= 38 else None
     return None
 

@@ -28,8 +28,8 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
     try:
         yield
     except errors as error:
-        told = str(error).split("\n\n", 1)[0].strip() or type(error).__name__
-        raise SourceError(f"Source {spec.name!r}: {what} could not be read: {told}{f' {advice}' if advice else ''}") from error
+        message = str(error).split("\n\n", 1)[0].strip() or type(error).__name__
+        raise SourceError(f"Source {spec.name!r}: {what} could not be read: {message}{f' {advice}' if advice else ''}") from error
 
 
 def names_in_source(spec: Source) -> dict[str, str]:
@@ -68,8 +68,8 @@ def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
     for column, dtype in raw.items():
         name = spec.rename.get(column, column)
         if name in schema:
-            told = f"rename= would give {where} two columns named {name!r}. Choose another name."
-            raise SourceShapeError(f"Source {spec.name!r}: {told}")
+            message = f"rename= would give {where} two columns named {name!r}. Choose another name."
+            raise SourceShapeError(f"Source {spec.name!r}: {message}")
         schema[name] = dtype
     named = {"event_time": spec.event_time, "available_time": spec.available_time, "event_id": spec.event_id}
     for argument, name_given in named.items():

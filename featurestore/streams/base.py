@@ -86,13 +86,13 @@ class StreamConsumer(Protocol):
     def shelf(self) -> DeadLetterQueue:
         """What was set aside."""
 
-    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, pending: Sequence[Entry] = ()) -> list[Entry]:
         """Returns entries to work on: first those that a worker has left behind, else new ones.
 
         Args:
             count: how many at the most.
             seconds: how long to wait for the first one; there may be none.
-            held: entries that were read here and stay here for later: they are taken for left behind by nobody, as long as this
+            pending: entries that were read here and stay here for later: they are taken for left behind by nobody, as long as this
                 is called now and then, and being held does not count as a delivery.
         """
 

@@ -278,17 +278,19 @@ class Streams:
         if sources is not None:
             return [self._one(source) for source in sources]
         applied = self._catalog().sources.values()
-        return sorted((each for each in applied if isinstance(each, StreamSource)), key=lambda each: each.name)
+        return sorted((stream for stream in applied if isinstance(stream, StreamSource)), key=lambda stream: stream.name)
 
     def _one(self, source: Source | str) -> StreamSource:
         name = source if isinstance(source, str) else source.name
         known = self._catalog().sources
         if name not in known:
             raise NotFoundError("applied source", name, known, "Definitions take effect once they are applied.")
-        found = known[name]
-        if not isinstance(found, StreamSource):
-            raise RequestError(f"Source {name!r} is not a stream; rows of a {type(found).__name__} are materialized or pushed.")
-        return found
+        definition = known[name]
+        if not isinstance(definition, StreamSource):
+            raise RequestError(
+                f"Source {name!r} is not a stream; rows of a {type(definition).__name__} are materialized or pushed."
+            )
+        return definition
 
     def _checked(self, source: StreamSource) -> StreamSource:
         self._on(source.name)
@@ -296,10 +298,10 @@ class Streams:
 
     def _on(self, name: str) -> list[AppliedView]:
         """Returns the views on a source: without one, what is taken from the stream would be lost."""
-        found = [each for each in self._catalog().views.values() if each.spec.source.name == name]
-        if not found:
+        views = [view for view in self._catalog().views.values() if view.spec.source.name == name]
+        if not views:
             raise RequestError(f"No view is on the stream {name!r}, so nothing is taken from it. Apply one.")
-        return found
+        return views
 
     def _views(self, source: StreamSource) -> Views:
         """Returns the views on a source.
@@ -310,11 +312,11 @@ class Streams:
         catalog = self._catalog()
         state, views = self._known.get(source.name, ((-1, ""), ()))
         if state != catalog.state or not views:
-            found = self._one(source)
-            if found != source:
-                raise SourceChanged(found)
+            applied_source = self._one(source)
+            if applied_source != source:
+                raise SourceChanged(applied_source)
             with self._lock:  # it imports modules
-                views = [self._bind(each) for each in self._on(source.name)]
+                views = [self._bind(view) for view in self._on(source.name)]
             self._known[source.name] = catalog.state, views
         return views
 

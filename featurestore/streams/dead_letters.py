@@ -35,7 +35,7 @@ def unpack(name: str, value: bytes) -> DeadLetter:
 
 def in_order(kept: Iterable[DeadLetter]) -> list[DeadLetter]:
     """Returns entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
-    return sorted(kept, key=lambda each: (each.entry.time, _number(each.entry.id), each.entry.id))
+    return sorted(kept, key=lambda letter: (letter.entry.time, _number(letter.entry.id), letter.entry.id))
 
 
 def _number(name: str) -> int:
@@ -54,9 +54,9 @@ def expanded(url: str) -> str:
         'redis://localhost:6379/0'
     """
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise ConfigError(f"The address {url} needs the variable {found[1]}, which is not set. Set it where this runs.")
-        return os.environ[found[1]]
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ConfigError(f"The address {url} needs the variable {match[1]}, which is not set. Set it where this runs.")
+        return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", value, url)

@@ -66,7 +66,7 @@ class EntryDecoder:
         attributes = [f"c{number}" for number in range(len(self._columns))]
         self._struct = msgspec.defstruct(
             "Row",
-            [(each, _wire_type(dtype) | None) for each, dtype in zip(attributes, self._columns.values(), strict=True)],
+            [(attribute, _wire_type(dtype) | None) for attribute, dtype in zip(attributes, self._columns.values(), strict=True)],
             rename=dict(zip(attributes, self._columns, strict=True)),
             gc=False,
         )
@@ -78,10 +78,10 @@ class EntryDecoder:
         read: Callable[[Entry], Any] = self._from_fields if self._payload is None else self._from_json
         faulty: list[tuple[Entry, str]] = []
         good: list[Entry] = []
-        made: list[Any] = []
+        decoded: list[Any] = []
         for entry in entries:
             try:
-                made.append(read(entry))
+                decoded.append(read(entry))
             except BaseException as error:  # noqa: BLE001 - whatever one entry raises is that entry's fault, and no other's
                 faulty.append((entry, f"it holds no row: {reason_of(error)}"))
             else:
@@ -90,7 +90,7 @@ class EntryDecoder:
         wrong: dict[int, str] = {}
         for name, dtype in self._columns.items():
             attribute = self._attributes[name]
-            column, bad = _column(name, [getattr(row, attribute) for row in made], dtype)
+            column, bad = _column(name, [getattr(row, attribute) for row in decoded], dtype)
             columns.append(column)
             wrong.update(bad)
         if self._own:
@@ -145,7 +145,7 @@ def _column(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Series
 
 def _one_by_one(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
     wrong = {}
-    made = []
+    columns = []
     for place, value in enumerate(values):
         try:
             if isinstance(dtype, pl.Datetime):
@@ -158,15 +158,15 @@ def _one_by_one(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Se
             reason_of(error)
             wrong[place] = _no_such_value(value, name, dtype)
             column = pl.Series(name, [None], dtype)
-        made.append(column)
-    return pl.concat(made) if made else pl.Series(name, [], dtype), wrong
+        columns.append(column)
+    return pl.concat(columns) if columns else pl.Series(name, [], dtype), wrong
 
 
 def _decimals(name: str, values: list[Any], dtype: pl.Decimal) -> tuple[list[Any], dict[int, str]]:
     """Returns decimals to the column's places, those that it cannot hold as nulls: Polars panics at some of them."""
     places = Decimal(1).scaleb(-(dtype.scale or 0))
     context = Context(prec=dtype.precision or 38, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
-    made: list[Any] = []
+    decimals: list[Any] = []
     wrong = {}
     for place, value in enumerate(values):
         try:
@@ -175,8 +175,8 @@ def _decimals(name: str, values: list[Any], dtype: pl.Decimal) -> tuple[list[Any
             fitted = _NO_NUMBER
         if fitted is not None and not fitted.is_finite():
             wrong[place], fitted = _no_such_value(value, name, dtype), None
-        made.append(fitted)
-    return made, wrong
+        decimals.append(fitted)
+    return decimals, wrong
 
 
 def _no_such_value(value: Any, name: str, dtype: pl.DataType) -> str:
@@ -195,10 +195,10 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) or shortage_of(error) is not None:
         raise error
-    told = str(error).strip()
-    if not isinstance(error, (FeatureStoreError, msgspec.MsgspecError)) or not told:
-        told = f"{type(error).__name__}: {told}" if told else type(error).__name__
-    return told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…"
+    message = str(error).strip()
+    if not isinstance(error, (FeatureStoreError, msgspec.MsgspecError)) or not message:
+        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return message if len(message) <= _MOST_TOLD else f"{message[:_MOST_TOLD]}…"
 
 
 def _times(name: str, values: list[Any], dtype: pl.Datetime) -> tuple[pl.Series, dict[int, str]]:

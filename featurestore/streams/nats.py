@@ -82,9 +82,9 @@ class NATSConsumer(StreamAdapter):
         """See ``StreamAdapter.open``."""
         return cls(url, topic, group, idle_seconds=idle_seconds)
 
-    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, pending: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""
-        return self.run(lambda: self._read(count, seconds, held))
+        return self.run(lambda: self._read(count, seconds, pending))
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See ``StreamConsumer.acknowledge``."""
@@ -103,8 +103,8 @@ class NATSConsumer(StreamAdapter):
         """See ``StreamConsumer.check``."""
 
         async def version() -> str:
-            found = self._connection.connected_server_version
-            return f"nats {found.major}.{found.minor}.{found.patch}"
+            server_version = self._connection.connected_server_version
+            return f"nats {server_version.major}.{server_version.minor}.{server_version.patch}"
 
         return self.run(version)
 
@@ -146,14 +146,14 @@ class NATSConsumer(StreamAdapter):
         except self._nats.js.errors.NotFoundError as error:
             self._subscription = None
             raise StreamRefusedError(
-                f"{self._shown} is in no JetStream stream: {_told(error)}. "
+                f"{self._shown} is in no JetStream stream: {_message_of(error)}. "
                 f"Make one that has it: nats stream add --subjects {self._topic}"
             ) from error
         except (self._nats.errors.Error, self._nats.js.errors.Error, OSError, TimeoutError) as error:
             self._subscription = None
             raise StreamError(
-                f"{self._shown} failed: {_told(error)}. Is the server running, with JetStream (-js), and is the address right? "
-                "Nothing is lost: it is tried again."
+                f"{self._shown} failed: {_message_of(error)}. Is the server running, with JetStream (-js), and is the address "
+                "right? Nothing is lost: it is tried again."
             ) from error
 
     async def bucket(self) -> Any:
@@ -174,8 +174,8 @@ class NATSConsumer(StreamAdapter):
             return entry
         await self._subscribed()
         with suppress(self._nats.js.errors.NotFoundError):
-            found = await self._js.get_msg(self._stream, seq=int(entry.id.rpartition("-")[2]))
-            return replace(entry, fields={_PAYLOAD: found.data or b""})
+            message = await self._js.get_msg(self._stream, seq=int(entry.id.rpartition("-")[2]))
+            return replace(entry, fields={_PAYLOAD: message.data or b""})
         return entry
 
     async def add(self, fields: Mapping[bytes, bytes]) -> None:
@@ -211,19 +211,19 @@ class NATSConsumer(StreamAdapter):
             await self._lost()
         return self._subscription
 
-    async def _read(self, count: int, seconds: float, held: Sequence[Entry]) -> list[Entry]:
+    async def _read(self, count: int, seconds: float, pending: Sequence[Entry]) -> list[Entry]:
         subscription = await self._subscribed()
         now = time.perf_counter()
-        if held and now - self._kept > self._idle / 4:
+        if pending and now - self._kept > self._idle / 4:
             self._kept = now
-            for message in [self._given[entry.id] for entry in held if entry.id in self._given]:
+            for message in [self._given[entry.id] for entry in pending if entry.id in self._given]:
                 await message.in_progress()
         try:
-            found = await subscription.fetch(count, timeout=max(seconds, 0.001))
+            messages = await subscription.fetch(count, timeout=max(seconds, 0.001))
         except TimeoutError:  # the client's own is one, and where its time is short it raises Python's
             return []
-        entries = [self._entry(message) for message in found]
-        self._read_to = max(self._read_to, *(message.metadata.sequence.stream for message in found), 0)
+        entries = [self._entry(message) for message in messages]
+        self._read_to = max(self._read_to, *(message.metadata.sequence.stream for message in messages), 0)
         if now - self._noted > _NOTE_SECONDS:
             self._noted = now
             await self._lost()
@@ -303,9 +303,9 @@ class NATSConsumer(StreamAdapter):
     async def _time(self) -> int:
         await self._subscribed()
         answer = await self._connection.request(f"$JS.API.CONSUMER.INFO.{self._stream}.{self._durable}", b"", timeout=_SECONDS)
-        told = json.loads(answer.data).get("ts")
+        timestamp = json.loads(answer.data).get("ts")
         # A server before 2.10 does not tell.
-        return to_micros(self._clock() if told is None else datetime.fromisoformat(told))
+        return to_micros(self._clock() if timestamp is None else datetime.fromisoformat(timestamp))
 
     async def _leave(self) -> None:
         if self._connection is not None:
@@ -339,7 +339,7 @@ class NATSShelf:
 
     async def _read(self) -> list[DeadLetter]:
         kept = [unpack(name, value) for name, value in (await self._values()).items()]
-        return in_order([replace(each, entry=await self._consumer.message(each.entry)) for each in kept])
+        return in_order([replace(letter, entry=await self._consumer.message(letter.entry)) for letter in kept])
 
     async def _values(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """Return what is kept, by the ids of the entries; of some entries, or of all."""
@@ -385,7 +385,7 @@ class NATSShelf:
         return put
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 

@@ -107,10 +107,10 @@ class PendingEntries:
 
     def due(self, until: int, most: int) -> list[Entry]:
         """Takes out the entries that are known by an instant, so many at the most."""
-        found = [entry for entry, known_at in self._held.values() if known_at <= until][:most]
-        for entry in found:
+        due = [entry for entry, known_at in self._held.values() if known_at <= until][:most]
+        for entry in due:
             del self._held[entry.id]
-        return found
+        return due
 
     def worn(self, broker_now: int, until: int) -> list[tuple[Entry, str]]:
         """Takes out the entries that have waited too long, each with the reason.
@@ -118,15 +118,17 @@ class PendingEntries:
         An entry counts as having waited since it came into the stream, too, unless what it waits for is near.
         """
         now, most = self._patience.timer(), self._patience.seconds
-        found = []
+        worn_entries = []
         for entry, known_at in list(self._held.values()):
             waited = now - self._since[entry.id]
             far = known_at - until > most * _MICROS
             if waited >= most or (far and (broker_now - entry.time) / _MICROS >= most):
                 ahead = format_seconds(round((known_at - until) / _MICROS))
-                found.append((entry, f"its row is not known yet: it lies {ahead} ahead, and has waited {format_seconds(most)}"))
+                worn_entries.append(
+                    (entry, f"its row is not known yet: it lies {ahead} ahead, and has waited {format_seconds(most)}")
+                )
                 del self._held[entry.id]
-        return found
+        return worn_entries
 
     def forget(self, entries: Sequence[Entry]) -> None:
         """Takes note that entries are done with."""

@@ -72,10 +72,10 @@ class RedisConsumer(StreamAdapter):
         """See ``StreamAdapter.open``."""
         return cls(url, topic, group, idle_seconds=idle_seconds)
 
-    def read(self, count: int, seconds: float, *, held: Sequence[Entry] = ()) -> list[Entry]:
+    def read(self, count: int, seconds: float, *, pending: Sequence[Entry] = ()) -> list[Entry]:
         """See ``StreamConsumer.read``."""
         with self.translated():
-            return self._again(lambda: self._keep(held) or self._left_behind(count) or self._new(count, seconds))
+            return self._again(lambda: self._keep(pending) or self._left_behind(count) or self._new(count, seconds))
 
     def acknowledge(self, entries: Sequence[Entry]) -> None:
         """See ``StreamConsumer.acknowledge``."""
@@ -164,13 +164,13 @@ class RedisConsumer(StreamAdapter):
             if "BUSYGROUP" not in str(error):
                 raise
         else:
-            self._count(made=True)
+            self._count(is_new=True)
         self._ready = True
 
-    def _count(self, *ids: str, made: bool = False) -> int:
+    def _count(self, *ids: str, is_new: bool = False) -> int:
         """Acknowledges entries, counts them, and returns how many entries are lost by now."""
         try:
-            return int(self.ask("EVAL", _COUNT, 2, self._topic, self._counts, self._group, int(made), *ids))
+            return int(self.ask("EVAL", _COUNT, 2, self._topic, self._counts, self._group, int(is_new), *ids))
         except (self._errors.NoPermissionError, self._errors.ClusterCrossSlotError):
             # NOTE: a user that may not run scripts, as earlier versions needed none, still works, and so does a server in cluster
             # mode, which takes no script over keys of two slots; what is lost is not told then.
@@ -178,14 +178,14 @@ class RedisConsumer(StreamAdapter):
                 self.ask("XACK", self._topic, self._group, *ids)
             return 0
 
-    def _keep(self, held: Sequence[Entry]) -> list[Entry]:
+    def _keep(self, pending: Sequence[Entry]) -> list[Entry]:
         """Keeps entries from being taken for left behind; returns none."""
         now = time.perf_counter()
-        if not held or now - self._kept < self._idle_ms / 4000:
+        if not pending or now - self._kept < self._idle_ms / 4000:
             return []
         self._kept = now
-        for first in range(0, len(held), _MOST_ARGUMENTS):
-            ids = [entry.id for entry in held[first : first + _MOST_ARGUMENTS]]
+        for first in range(0, len(pending), _MOST_ARGUMENTS):
+            ids = [entry.id for entry in pending[first : first + _MOST_ARGUMENTS]]
             self.ask("XCLAIM", self._topic, self._group, self._name, 0, *ids, "JUSTID")
         return []
 
@@ -196,19 +196,21 @@ class RedisConsumer(StreamAdapter):
             return []
         claim = ("XAUTOCLAIM", self._topic, self._group, self._name, self._idle_ms)
         cursor = b"0-0"
-        found: list[Any] = []
-        while not found:
-            cursor, found, *_ = self.ask(*claim, cursor, "COUNT", min(count, 1000))
+        entries_left: list[Any] = []
+        while not entries_left:
+            cursor, entries_left, *_ = self.ask(*claim, cursor, "COUNT", min(count, 1000))
             if cursor == b"0-0":
-                if not found:
+                if not entries_left:
                     self._looked = now
                     self._count()
                 break
-        if not found:
+        if not entries_left:
             return []
-        told = self.ask("XPENDING", self._topic, self._group, found[0][0], found[-1][0], 2 * len(found), self._name)
-        deliveries = {name: times for name, _, _, times in told}
-        return [_entry(name, fields, deliveries.get(name, 1)) for name, fields in found if fields is not None]
+        delivery_counts = self.ask(
+            "XPENDING", self._topic, self._group, entries_left[0][0], entries_left[-1][0], 2 * len(entries_left), self._name
+        )
+        deliveries = {name: times for name, _, _, times in delivery_counts}
+        return [_entry(name, fields, deliveries.get(name, 1)) for name, fields in entries_left if fields is not None]
 
     def _new(self, count: int, seconds: float) -> list[Entry]:
         # NOTE: 0 would wait for ever.
@@ -219,7 +221,7 @@ class RedisConsumer(StreamAdapter):
 
     def _lag(self) -> Lag:
         groups = self._client.xinfo_groups(self._topic)
-        group = next((each for each in groups if each["name"] == self._group.encode()), None)
+        group = next((group_info for group_info in groups if group_info["name"] == self._group.encode()), None)
         if group is None:
             raise self._errors.ResponseError(f"NOGROUP the stream has no group {self._group!r}")
         pending, least, *_ = self.ask("XPENDING", self._topic, self._group)
@@ -264,8 +266,11 @@ class RedisShelf:
     def read(self) -> list[DeadLetter]:
         """See ``DeadLetterQueue.read``."""
         with self._consumer.translated():
-            found = self._consumer.ask("HGETALL", self.key)
-        return in_order(unpack(name.decode(errors="replace"), value) for name, value in zip(found[::2], found[1::2], strict=True))
+            names_and_values = self._consumer.ask("HGETALL", self.key)
+        return in_order(
+            unpack(name.decode(errors="replace"), value)
+            for name, value in zip(names_and_values[::2], names_and_values[1::2], strict=True)
+        )
 
     def remove(self, ids: Sequence[str]) -> int:
         """See ``DeadLetterQueue.remove``."""

@@ -115,7 +115,7 @@ class StreamWorker:
         self._push = push
         self.counts = counts
         self._batch = options.batch
-        self._told = options.on_change
+        self._on_change = options.on_change
         self._stop, self._once = Event(), False
         self._clock = BrokerClock(counts.source, options.pending)
         self._held = PendingEntries(options.pending)
@@ -140,9 +140,9 @@ class StreamWorker:
             entries = self._read(wait)
             if entries:
                 self._work(entries)
-                self._told(self.counts)
+                self._on_change(self.counts)
             elif self._put_aside(self._held.worn(self._until, self._until)):
-                self._told(self.counts)
+                self._on_change(self.counts)
             elif once and entries is not None:
                 lag = self._kept_at(self._consumer.lag)
                 if lag is not None and lag.waiting == 0 and lag.pending <= len(self._held):
@@ -164,20 +164,20 @@ class StreamWorker:
                 self.counts.source, lag.lost - self.counts.lost,
             )  # fmt: skip
             self.counts.lost = lag.lost
-            self._told(self.counts)
+            self._on_change(self.counts)
 
     def _read(self, wait: float) -> list[Entry] | None:
         """Return entries to work on, those among them that have waited until now; None if stopped meanwhile."""
-        held = self._held
-        found: list[Entry] | None = []
-        if len(held) < _MOST_HELD:
-            found = self._kept_at(lambda: self._consumer.read(self._batch, wait, held=held.entries))
+        pending = self._held
+        entries: list[Entry] | None = []
+        if len(pending) < _MOST_HELD:
+            entries = self._kept_at(lambda: self._consumer.read(self._batch, wait, pending=pending.entries))
         else:
             self._stop.wait(wait)
-        if found is None:
+        if entries is None:
             return None
         self._until = self._clock.until() + CLOCK_SKEW
-        return [each for each in found if each not in held] + held.due(self._until, self._batch)
+        return [entry for entry in entries if entry not in pending] + pending.due(self._until, self._batch)
 
     def _work(self, entries: Sequence[Entry]) -> None:
         worn = [entry for entry in entries if entry.deliveries > MOST_DELIVERIES]
@@ -321,11 +321,11 @@ class StreamWorker:
         counts = self.counts
         counts.pushes += 1
         counts.seconds += time.perf_counter() - began
-        for each in done:
-            counts.rows_new += each.rows_new
-            counts.rows_known += each.rows_known
-            counts.rows_rejected += each.rows_rejected
-        return "", sum(each.rows_waiting for each in done)
+        for pushed in done:
+            counts.rows_new += pushed.rows_new
+            counts.rows_known += pushed.rows_known
+            counts.rows_rejected += pushed.rows_rejected
+        return "", sum(pushed.rows_waiting for pushed in done)
 
     def _acknowledged(self, entries: Sequence[Entry]) -> bool:
         self._consumer.acknowledge(entries)
@@ -370,14 +370,14 @@ class StreamWorker:
             else:
                 if self.counts.error:
                     self.counts.error = ""
-                    self._told(self.counts)
+                    self._on_change(self.counts)
                 return done
 
     def _lacks(self, error: BaseException) -> None:
         """Says why it waits."""
         if str(error) != self.counts.error:
             self.counts.error = str(error)
-            self._told(self.counts)
+            self._on_change(self.counts)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from featurestore.testing.sources import Place as Place
     from featurestore.testing.sources import SourceReaderContract as SourceReaderContract
     from featurestore.testing.streams import StreamContract as StreamContract
-    from featurestore.testing.upkeep import UpkeepContract as UpkeepContract
+    from featurestore.testing.upkeep import TableMaintenanceContract as TableMaintenanceContract
 
 _MODULES = {
     "EngineContract": "engines",
@@ -42,7 +42,7 @@ _MODULES = {
     "PushLogContract": "push_log",
     "SourceReaderContract": "sources",
     "StreamContract": "streams",
-    "UpkeepContract": "upkeep",
+    "TableMaintenanceContract": "upkeep",
     "interrupted": "faults",
     "temporary_store": "project",
 }

@@ -54,9 +54,9 @@ class EngineContract:
 
     def test_each_task_is_run_once_and_its_result_comes_with_it(self, engine: Engine) -> None:
         tasks = [task(number) for number in range(20)]
-        found = {done.join: frame for done, frame in engine.run(iter(tasks))}
-        assert sorted(found) == list(range(20))
-        for number, frame in found.items():
+        frames = {done.join: frame for done, frame in engine.run(iter(tasks))}
+        assert sorted(frames) == list(range(20))
+        for number, frame in frames.items():
             assert frame["x"].to_list() == [number * 100 + i for i in range(10)]
             assert frame.columns == [ROW, "x"]
 

@@ -20,9 +20,9 @@ INSTANT = pl.Datetime("us", "UTC")
 def rows(*given: tuple[int, str | None, float], **more: Any) -> pl.DataFrame:
     """Rows of a service: the hour of the read, a key and a feature; ``more`` are further columns."""
     schema = {"read_at": pl.Int64, "person": pl.String, "temp": pl.Float64}
-    made = pl.DataFrame(list(given), schema=schema, orient="row")
+    frame = pl.DataFrame(list(given), schema=schema, orient="row")
     hours = (pl.col("read_at") * 3_600_000_000 + int(START.timestamp() * 1_000_000)).cast(INSTANT)
-    return made.with_columns(hours.alias("read_at"), **{name: pl.lit(value) for name, value in more.items()})
+    return frame.with_columns(hours.alias("read_at"), **{name: pl.lit(value) for name, value in more.items()})
 
 
 def at(hour: float) -> datetime:
@@ -37,10 +37,10 @@ def people(*names: str | None) -> pl.DataFrame:
 
 def kept(log: FeatureLog, service: str = "model", project: str = "p") -> list[tuple[Any, ...]]:
     """What is in the log, in an order."""
-    found = log.read(project, service).collect()
-    if not found.width:
+    frame = log.read(project, service).collect()
+    if not frame.width:
         return []
-    return sorted(found.select("person", "temp").rows(), key=repr)
+    return sorted(frame.select("person", "temp").rows(), key=repr)
 
 
 class FeatureLogContract:
@@ -63,9 +63,9 @@ class FeatureLogContract:
         log.append("q", "model", rows((2, "eve", 5.0)))
         assert kept(log) == [("ann", 1.0), ("ann", 3.0), (None, 2.0)]
         assert log.services("p") == ["model", "other"]
-        found = log.read("p", "model").collect()
-        assert found.schema["read_at"] == INSTANT
-        assert sorted(found["dest"].to_list(), key=repr) == ["LGA", None, None]
+        frame = log.read("p", "model").collect()
+        assert frame.schema["read_at"] == INSTANT
+        assert sorted(frame["dest"].to_list(), key=repr) == ["LGA", None, None]
 
     def test_compacting_leaves_the_rows_and_what_was_read_before(self, log: FeatureLog) -> None:
         for number in range(6):
@@ -122,9 +122,9 @@ class FeatureLogContract:
         ids=str,
     )
     def test_keys_of_every_type_are_deleted(self, log: FeatureLog, dtype: pl.DataType, values: list[Any]) -> None:
-        made = pl.DataFrame({"read_at": [at(0)] * 2, "key": values}, schema={"read_at": INSTANT, "key": dtype})
-        log.append("p", "model", made)
-        assert log.delete("p", "model", made.select("key").head(1)) == 1
+        frame = pl.DataFrame({"read_at": [at(0)] * 2, "key": values}, schema={"read_at": INSTANT, "key": dtype})
+        log.append("p", "model", frame)
+        assert log.delete("p", "model", frame.select("key").head(1)) == 1
         assert log.read("p", "model").collect()["key"].to_list() == values[1:]
         assert log.read("p", "model").collect_schema()["key"] == dtype
 
@@ -145,9 +145,9 @@ class FeatureLogContract:
         with ThreadPoolExecutor(4) as threads:
             adding = [threads.submit(add, writer) for writer in range(2)]
             tidied = [threads.submit(acts[tidy]) for _ in range(4)]
-            counts = [each.result() for each in tidied]
-            for each in adding:
-                each.result()
+            counts = [future.result() for future in tidied]
+            for future in adding:
+                future.result()
         expected = [(f"w{writer}", float(number)) for writer in range(2) for number in range(8)]
         expected += [("old", float(number)) for number in range(4)] if tidy == "compact" else []
         assert kept(log) == sorted(expected, key=repr)

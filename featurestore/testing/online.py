@@ -66,10 +66,10 @@ def count_up(make: Make, key: bytes, times: int) -> None:
     store = make()
     done = 0
     while done < times:
-        (held,) = store.read([key])
-        number = 0 if held is None else int.from_bytes(held[:8], "big")
+        (value,) = store.read([key])
+        number = 0 if value is None else int.from_bytes(value[:8], "big")
         done += store.write(
-            [Entry(key, versioned(number + 1), 600_000 if done % 2 else None, replaces=b"" if held is None else held[:8])]
+            [Entry(key, versioned(number + 1), 600_000 if done % 2 else None, replaces=b"" if value is None else value[:8])]
         )
     store.close()
 
@@ -277,17 +277,17 @@ class OnlineStoreContract:
         self,
         store: OnlineStore,
         prefix: bytes,
-        held: bytes | None,
+        stored: bytes | None,
         replaces: bytes,
         swapped: bool,
         value: bytes,
         ttl_ms: int | None,
     ) -> None:
         key = prefix + b"key"
-        if held is not None:
-            store.write([Entry(key, held, 60_000)])
+        if stored is not None:
+            store.write([Entry(key, stored, 60_000)])
         assert store.write([Entry(key, value, ttl_ms, replaces=replaces)]) == swapped
-        assert store.read([key]) == [value if swapped else held]
+        assert store.read([key]) == [value if swapped else stored]
         if swapped:
             remaining = self.remaining_ms(store, key)
             assert (remaining is None) == (ttl_ms is None)
@@ -446,5 +446,5 @@ class OnlineStoreContract:
             store.write(entries, epoch=later)
 
     def test_keys_of_others_are_counted_by_their_second_part(self, store: OnlineStore, prefix: bytes) -> None:
-        store.write([Entry(prefix + each, b"1") for each in (b"one/v/1/{a}", b"one/v/1/{b}", b"two/v/1/{a}")])
+        store.write([Entry(prefix + key, b"1") for key in (b"one/v/1/{a}", b"one/v/1/{b}", b"two/v/1/{a}")])
         assert store.marks.strangers(prefix) == {b"one": 2, b"two": 1}

@@ -20,7 +20,7 @@ EVENTS = table_of({"x": pl.Float64(), EVENT_ID: pl.String()}, "events")
 def events(*given: tuple[str, int, float, str]) -> pl.DataFrame:
     """Return rows of ``EVENTS``: key, time, feature, event id."""
     frame = rows(*((key, event, event, x) for key, event, x, _ in given)).rename({"temp": "x"})
-    return frame.with_columns(pl.Series(EVENT_ID, [each[3] for each in given], dtype=pl.String))
+    return frame.with_columns(pl.Series(EVENT_ID, [row[3] for row in given], dtype=pl.String))
 
 
 def fold(store: OfflineStore, table: Table, number: int) -> int:
@@ -28,7 +28,7 @@ def fold(store: OfflineStore, table: Table, number: int) -> int:
     return store.commit(table, number, [segment.staged for segment in store.log.segments(table)])
 
 
-def told(appended: Appended) -> tuple[int | None, int, tuple[int, ...], int]:
+def outcome_of(appended: Appended) -> tuple[int | None, int, tuple[int, ...], int]:
     """Return what an append says, as plain values."""
     return appended.seq, appended.rows.height, appended.segments, appended.known.height
 
@@ -41,11 +41,11 @@ class PushLogContract(Limited):
         raise NotImplementedError("the adapter's tests bring the store")
 
     def test_what_is_appended_is_in_the_next_snapshot(self, store: OfflineStore) -> None:
-        assert told(store.log.append(PLAIN, rows(("JFK", 5, 6, 1.0), ("LGA", 1, 1, None)))) == (1, 2, (), 0)
+        assert outcome_of(store.log.append(PLAIN, rows(("JFK", 5, 6, 1.0), ("LGA", 1, 1, None)))) == (1, 2, (), 0)
         snapshot = store.snapshot(PLAIN)
         assert (snapshot.rows, snapshot.spans, snapshot.segments, snapshot.last_run) == (2, (1, 5), (1,), 0)
         run(store, PLAIN, 1, rows(("JFK", 9, 9, 3.0)))
-        assert told(store.log.append(PLAIN, rows(("JFK", 7, 7, 2.0)))) == (2, 1, (), 0)
+        assert outcome_of(store.log.append(PLAIN, rows(("JFK", 7, 7, 2.0)))) == (2, 1, (), 0)
         snapshot = store.snapshot(PLAIN)
         assert (snapshot.rows, snapshot.spans, snapshot.segments, snapshot.last_run) == (4, (1, 9), (1, 2), 1)
         assert [history.rows for history in snapshot.buckets.values()] == [4]
@@ -54,7 +54,7 @@ class PushLogContract(Limited):
 
     def test_nothing_appended_is_no_segment(self, store: OfflineStore) -> None:
         appended = store.log.append(PLAIN, rows())
-        assert told(appended) == (None, 0, (), 0)
+        assert outcome_of(appended) == (None, 0, (), 0)
         assert appended.rows.columns == ["origin", "event_time", "available_time", "temp", CORRECTS]
         assert store.log.segments(PLAIN) == []
         assert store.snapshot(PLAIN).version == -1
@@ -65,28 +65,28 @@ class PushLogContract(Limited):
     def test_s17_what_is_known_is_not_appended_again(self, store: OfflineStore) -> None:
         stored, pushed, new = ("JFK", 1, 1, 1.0), ("JFK", 2, 2, float("nan")), ("LGA", 3, 3, None)
         run(store, PLAIN, 1, rows(stored))
-        assert told(store.log.append(PLAIN, rows(pushed, pushed))) == (1, 1, (), 0)
+        assert outcome_of(store.log.append(PLAIN, rows(pushed, pushed))) == (1, 1, (), 0)
         appended = store.log.append(PLAIN, rows(new, stored, pushed, new))
-        assert told(appended) == (2, 1, (1,), 1)
+        assert outcome_of(appended) == (2, 1, (1,), 1)
         assert appended.rows.drop(CORRECTS).equals(rows(new))
         assert appended.known.equals(rows(stored))
         assert (appended.log_segments, appended.log_rows) == (2, 2)
-        assert told(store.log.append(PLAIN, rows(stored, pushed, new))) == (None, 0, (1, 2), 1)
+        assert outcome_of(store.log.append(PLAIN, rows(stored, pushed, new))) == (None, 0, (1, 2), 1)
         # A row is known only where it is the same in everything.
         others = rows(("JFK", 1, 1, 2.0), ("JFK", 1, 2, 1.0), ("JFK", 2, 2, None), ("LGA", 1, 1, 1.0))
-        assert told(store.log.append(PLAIN, others))[1] == 4
+        assert outcome_of(store.log.append(PLAIN, others))[1] == 4
         assert store.snapshot(PLAIN).rows == 7
 
     def test_segments_tell_their_rows(self, store: OfflineStore) -> None:
         given = [rows(("JFK", event, event, 1.0), ("LGA", event, event, 2.0)) for event in range(3)]
-        for each in given:
-            store.log.append(PLAIN, each)
+        for frame in given:
+            store.log.append(PLAIN, frame)
         assert [(segment.seq, segment.rows) for segment in store.log.segments(PLAIN)] == [(1, 2), (2, 2), (3, 2)]
-        for seq, each in enumerate(given, 1):
+        for seq, frame in enumerate(given, 1):
             assert store.log.exists(PLAIN, seq)
-            found = store.log.read(PLAIN, seq)
-            assert found is not None
-            assert found.sort("origin").equals(each.with_columns(pl.lit(value=False).alias(CORRECTS)))
+            segment_rows = store.log.read(PLAIN, seq)
+            assert segment_rows is not None
+            assert segment_rows.sort("origin").equals(frame.with_columns(pl.lit(value=False).alias(CORRECTS)))
 
     def test_a_fold_moves_the_segments_it_names(self, store: OfflineStore) -> None:
         run(store, PLAIN, 1, rows(("JFK", 0, 0, 0.0)))
@@ -108,7 +108,7 @@ class PushLogContract(Limited):
         assert store.snapshot(PLAIN).segments == (4,)
         assert store.log.read(PLAIN, 2) is None
         assert read(store, PLAIN)["event_time"].to_physical().to_list() == [0, 1, 2, 3, 9]
-        assert told(store.log.append(PLAIN, rows(("JFK", 2, 2, 1.0), ("JFK", 9, 9, 1.0)))) == (None, 0, (4,), 1)
+        assert outcome_of(store.log.append(PLAIN, rows(("JFK", 2, 2, 1.0), ("JFK", 9, 9, 1.0)))) == (None, 0, (4,), 1)
 
     def test_numbers_are_never_given_again(self, store: OfflineStore) -> None:
         for number in range(1, 4):
@@ -173,13 +173,13 @@ class PushLogContract(Limited):
 
     def test_every_dtype_can_be_pushed_and_is_known(self, store: OfflineStore) -> None:
         table, frame = every_dtype()
-        assert told(store.log.append(table, frame))[:2] == (1, 2)
+        assert outcome_of(store.log.append(table, frame))[:2] == (1, 2)
         assert read(store, table).equals(sort_history(frame, ["origin"], list(table.features)), null_equal=True)
         assert read(store, table).schema == frame.schema
-        assert told(store.log.append(table, frame)) == (None, 0, (1,), 0)
+        assert outcome_of(store.log.append(table, frame)) == (None, 0, (1,), 0)
         assert run(store, table, 1, frame) == 0
         assert fold(store, table, 2) == 2
-        assert told(store.log.append(table, frame)) == (None, 0, (), 2)
+        assert outcome_of(store.log.append(table, frame)) == (None, 0, (), 2)
 
     @pytest.mark.parametrize(
         ("key", "dtype"),
@@ -193,7 +193,7 @@ class PushLogContract(Limited):
             schema_overrides={"k": dtype, "event_time": INSTANT, "available_time": INSTANT},
         )
         assert run(store, table, 1, frame) == 1
-        assert told(store.log.append(table, frame)) == (None, 0, (), 1)
+        assert outcome_of(store.log.append(table, frame)) == (None, 0, (), 1)
         assert store.log.append(table, frame.with_columns(n=2)).seq == 1
 
     def test_s9_other_versions_of_an_event_are_marked(self, store: OfflineStore) -> None:
@@ -230,8 +230,8 @@ class PushLogContract(Limited):
         old = events(("JFK", 20, 1.0, "old"), ("LGA", 30, 1.0, "older"))
         run(store, EVENTS, 1, old)
         assert store.log.append(EVENTS, events(("JFK", 100, 1.0, "a")), since=50).seq == 1
-        assert told(store.log.append(EVENTS, old, since=50)) == (None, 0, (), 2)
-        assert told(store.log.append(EVENTS, old, since=0)) == (None, 0, (), 2)
+        assert outcome_of(store.log.append(EVENTS, old, since=50)) == (None, 0, (), 2)
+        assert outcome_of(store.log.append(EVENTS, old, since=0)) == (None, 0, (), 2)
 
     def test_s17_pushes_at_once_leave_each_row_once(self, store: OfflineStore) -> None:
         """Threads push rows, some of them the same; runs with the same rows, and folds, come between."""
@@ -270,4 +270,4 @@ class PushLogContract(Limited):
         store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
         store.drop(PLAIN)
         assert store.log.segments(PLAIN) == []
-        assert told(store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))) == (1, 1, (), 0)
+        assert outcome_of(store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))) == (1, 1, (), 0)

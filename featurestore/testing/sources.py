@@ -110,12 +110,12 @@ def pin(reader: SourceReader, cursor: Cursor | None, end: int, chunk_rows: int =
 
 def wanted(rows: Iterable[Row], end: int, *, available: bool = True) -> set[int]:
     """The oracle of S18: what a source has by an instant, and rows without a time."""
-    found = set()
+    numbers = set()
     for number, event, received in rows:
         times = (event, received) if available else (event,)
-        if None in times or max(each for each in times if each is not None) <= end:
-            found.add(number)
-    return found
+        if None in times or max(instant for instant in times if instant is not None) <= end:
+            numbers.add(number)
+    return numbers
 
 
 @st.composite
@@ -180,46 +180,46 @@ class SourceReaderContract:
                 written += rows
             span = place.reader(**words).span(saved(cursor), None, from_micros(end), chunk_rows)
             other = place.reader(**words)
-            found = {number for chunk in span.chunks for number in other.read(saved(chunk))["id"]}
-            assert found <= wanted(written, end, available=available)
-            seen |= found
+            ids = {number for chunk in span.chunks for number in other.read(saved(chunk))["id"]}
+            assert ids <= wanted(written, end, available=available)
+            seen |= ids
             assert seen == wanted(written, end, available=available)
             cursor = dict(span.cursor)
 
     def test_s18_a_late_row_is_read(self, place: Place) -> None:
         place.write(frame([(1, 100, 100), (2, 200, 200)]))
-        found, cursor = run(place.reader(**TIMES), None, 300)
-        assert found == [1, 2]
+        ids, cursor = run(place.reader(**TIMES), None, 300)
+        assert ids == [1, 2]
         place.write(frame([(3, 50, 350)]))
-        found, _ = run(place.reader(**TIMES), cursor, 400)
-        assert 3 in found
+        ids, _ = run(place.reader(**TIMES), cursor, 400)
+        assert 3 in ids
 
     def test_s18_a_row_at_the_cursors_instant_is_read(self, place: Place) -> None:
         place.write(frame([(1, 100, 100)]))
         _, cursor = run(place.reader(**TIMES), None, 300)
         place.write(frame([(2, 300, 300), (3, 10, 300)]))
-        found, _ = run(place.reader(**TIMES), cursor, 300)
-        assert {2, 3} <= set(found)
+        ids, _ = run(place.reader(**TIMES), cursor, 300)
+        assert {2, 3} <= set(ids)
 
     def test_s18_rows_of_the_future_are_read_when_they_become_available(self, place: Place) -> None:
         place.write(frame([(1, 100, 100), (2, 100, 900), (3, 900, 100), (4, 2_000, 2_000)]))
-        found, cursor = run(place.reader(**TIMES), None, 899)
-        assert found == [1]
-        found, cursor = run(place.reader(**TIMES), cursor, 900)
-        assert {2, 3} <= set(found)
-        assert 4 not in found
-        found, cursor = run(place.reader(**TIMES), cursor, 1_999)
-        assert 4 not in found
-        found, _ = run(place.reader(**TIMES), cursor, 2_000)
-        assert 4 in found
+        ids, cursor = run(place.reader(**TIMES), None, 899)
+        assert ids == [1]
+        ids, cursor = run(place.reader(**TIMES), cursor, 900)
+        assert {2, 3} <= set(ids)
+        assert 4 not in ids
+        ids, cursor = run(place.reader(**TIMES), cursor, 1_999)
+        assert 4 not in ids
+        ids, _ = run(place.reader(**TIMES), cursor, 2_000)
+        assert 4 in ids
 
     def test_s19_rows_without_a_time_are_read(self, place: Place) -> None:
         place.write(frame([(1, None, 100), (2, 100, None), (3, None, None), (4, 100, 100)]))
-        found, cursor = run(place.reader(**TIMES), None, 100)
-        assert found == [1, 2, 3, 4]
+        ids, cursor = run(place.reader(**TIMES), None, 100)
+        assert ids == [1, 2, 3, 4]
         place.write(frame([(5, None, 100)]))
-        found, _ = run(place.reader(**TIMES), cursor, 200)
-        assert 5 in found
+        ids, _ = run(place.reader(**TIMES), cursor, 200)
+        assert 5 in ids
 
     def test_s2_the_effective_time_is_the_later_one(self, place: Place) -> None:
         place.write(frame([(1, 100, 500), (2, 500, 100), (3, 100, 501), (4, 501, 100)]))
@@ -242,8 +242,8 @@ class SourceReaderContract:
         _, cursor = run(place.reader(**words), None, ahead)
         place.write(frame([(2, 150, 150), (3, 50, 120), (4, 50, 201)]))
         span = pin(place.reader(**words), cursor, 200)
-        found = set(read(place.reader(**words), span.chunks)["id"])
-        assert {2, 3} <= found <= {1, 2, 3}
+        ids = set(read(place.reader(**words), span.chunks)["id"])
+        assert {2, 3} <= ids <= {1, 2, 3}
         assert 4 in run(place.reader(**words), span.cursor, 201)[0]
 
     def test_s18_a_run_behind_what_was_read_says_so(self, place: Place) -> None:
@@ -258,8 +258,8 @@ class SourceReaderContract:
         place.write(frame([(1, 100, 100), (2, 3_000_000_000, 3_000_000_000)]))
         _, cursor = run(place.reader(**TIMES), None, 3_000_000_010)
         place.write(frame([(3, 7, 5), (4, 1_000, 1_000)]))
-        found, cursor = run(place.reader(**TIMES), cursor, 3_000_000_020)
-        assert {3, 4} <= set(found)
+        ids, cursor = run(place.reader(**TIMES), cursor, 3_000_000_020)
+        assert {3, 4} <= set(ids)
 
     @pytest.mark.parametrize("column", [EVENT, AVAILABLE])
     def test_s19_rows_outside_the_calendar_are_read_to_be_rejected(self, place: Place, column: str) -> None:
@@ -267,8 +267,8 @@ class SourceReaderContract:
             pytest.skip("no time there is outside the calendar")
         far = pl.Series([2**63 - 1, 253_402_300_800_000_000, 5, -62_135_596_800_000_001]).cast(NAIVE)
         place.write(frame([(1, 5, 5), (2, 5, 5), (3, 5, 5), (4, 5, 5)]).with_columns(far.alias(column)))
-        found, cursor = run(place.reader(**TIMES), None, 10, chunk_rows=2)
-        assert found == [1, 2, 3, 4]
+        ids, cursor = run(place.reader(**TIMES), None, 10, chunk_rows=2)
+        assert ids == [1, 2, 3, 4]
         place.write(frame([(5, 6, 6)]).with_columns(far[:1].alias(column)))
         assert 5 in run(place.reader(**TIMES), cursor, 20)[0]
 
@@ -276,8 +276,8 @@ class SourceReaderContract:
     def test_a_start_reads_a_stretch_and_leaves_the_cursor(self, place: Place, cursor_at: int | None) -> None:
         place.write(frame([(number, number * 100, number * 100) for number in range(10)]))
         cursor = None if cursor_at is None else run(place.reader(**TIMES), None, cursor_at)[1]
-        found, after = run(place.reader(**TIMES), cursor, 500, start=200)
-        assert found == [2, 3, 4, 5]
+        ids, after = run(place.reader(**TIMES), cursor, 500, start=200)
+        assert ids == [2, 3, 4, 5]
         assert saved(dict(after)) == saved(dict(cursor or {}))
         everything, _ = run(place.reader(**TIMES), after, 900)
         assert cursor_at is not None or everything == list(range(10))
@@ -286,7 +286,9 @@ class SourceReaderContract:
         instants = [datetime(2013, 3, 10, 7, 30, 0, 1_000, UTC), datetime(1969, 12, 31, 23, 59, 59, 999_000, UTC), None]
         for dtype in place.times:
             there = new_place()
-            expected = [None if each is None else datetime.combine(each.date(), datetime.min.time(), UTC) for each in instants]
+            expected = [
+                None if instant is None else datetime.combine(instant.date(), datetime.min.time(), UTC) for instant in instants
+            ]
             given_times = pl.Series(instants, dtype=INSTANT)
             if isinstance(dtype, pl.Date):
                 column = given_times.dt.date()

@@ -51,15 +51,15 @@ class StreamContract(ABC):
 
     @pytest.fixture
     def make(self, topic: str) -> Iterator[Make]:
-        made: list[StreamConsumer] = []
+        consumers: list[StreamConsumer] = []
 
         def opened(group: str = "g", idle: float = LONG) -> StreamConsumer:
-            made.append(self.consumer(topic, group, idle))
-            return made[-1]
+            consumers.append(self.consumer(topic, group, idle))
+            return consumers[-1]
 
         yield opened
-        for each in made:
-            each.close()
+        for consumer in consumers:
+            consumer.close()
 
     def test_a_new_group_begins_with_the_oldest_entry(self, make: Make, topic: str) -> None:
         self.add(topic, b"1", b"2")
@@ -76,18 +76,18 @@ class StreamContract(ABC):
         assert one.id != other.id
         assert one.time <= other.time
         again = read_all(make("other"), 2)
-        assert [(each.id, each.time) for each in again] == [(one.id, one.time), (other.id, other.time)]
+        assert [(entry.id, entry.time) for entry in again] == [(one.id, one.time), (other.id, other.time)]
 
     def test_each_entry_goes_to_one_worker(self, make: Make, topic: str) -> None:
         workers = [make() for _ in range(3)]
-        for each in workers:
-            each.read(1, 0.001)
+        for worker in workers:
+            worker.read(1, 0.001)
         self.add(topic, *(b"%d" % number for number in range(30)))
-        found: list[Entry] = []
-        while len(found) < 30:
-            for each in workers:
-                found += each.read(4, 0.01)
-        assert sorted(payloads(found)) == sorted(b"%d" % number for number in range(30))
+        entries: list[Entry] = []
+        while len(entries) < 30:
+            for worker in workers:
+                entries += worker.read(4, 0.01)
+        assert sorted(payloads(entries)) == sorted(b"%d" % number for number in range(30))
 
     def test_what_is_acknowledged_does_not_come_again(self, make: Make, topic: str) -> None:
         consumer = make(idle=0.05)
@@ -107,7 +107,7 @@ class StreamContract(ABC):
         dead.close()
         living = make(idle=0.1)
         again = read_all(living, 25)
-        assert sorted(each.id for each in again) == sorted(each.id for each in left)
+        assert sorted(entry.id for entry in again) == sorted(entry.id for entry in left)
         living.acknowledge(again)
         assert settled(living).pending == 0
 
@@ -119,24 +119,24 @@ class StreamContract(ABC):
     def test_s18_what_is_held_is_left_behind_by_nobody_and_counts_no_delivery(self, make: Make, topic: str) -> None:
         consumer, other = make(idle=2.0), make(idle=2.0)
         self.add(topic, b"1", b"2")
-        held, left = read_all(consumer, 2)
+        pending, left = read_all(consumer, 2)
         assert other.read(10, 0.001) == []
         taken: list[Entry] = []
 
         def is_taken_over() -> bool:
-            taken.extend(consumer.read(10, 0.01, held=[held]))  # a worker may be given what it left behind itself
+            taken.extend(consumer.read(10, 0.01, pending=[pending]))  # a worker may be given what it left behind itself
             taken.extend(other.read(10, 0.01))
             return bool(taken)
 
         wait_until(is_taken_over, "what is not held stays with its worker")
-        assert [each.id for each in taken] == [left.id]
-        for each in (consumer, other):
-            each.acknowledge(taken)
+        assert [entry.id for entry in taken] == [left.id]
+        for entry in (consumer, other):
+            entry.acknowledge(taken)
         end = perf_counter() + 2.5
         while perf_counter() < end:  # longer than an entry may be with a worker
-            assert consumer.read(10, 0.01, held=[held]) == other.read(10, 0.01) == []
+            assert consumer.read(10, 0.01, pending=[pending]) == other.read(10, 0.01) == []
         [again] = read_all(other, 1)  # it is held no longer
-        assert (again.id, again.deliveries) == (held.id, 2)
+        assert (again.id, again.deliveries) == (pending.id, 2)
 
     def test_lag(self, make: Make, topic: str) -> None:
         consumer = make()
@@ -145,9 +145,9 @@ class StreamContract(ABC):
         lag = consumer.lag()
         assert (lag.waiting, lag.pending, lag.set_aside) == (3, 0, 0)
         assert 0.0 <= lag.seconds < 60.0
-        found = read_all(consumer, 2)
+        entries = read_all(consumer, 2)
         assert (consumer.lag().waiting, consumer.lag().pending) == (1, 2)
-        consumer.acknowledge(found)
+        consumer.acknowledge(entries)
         assert settled(consumer).waiting == 1
         consumer.acknowledge(read_all(consumer, 1))
         lag = settled(consumer)
@@ -165,7 +165,7 @@ class StreamContract(ABC):
         [again] = read_all(consumer, 1)
         assert again.id == good.id
         shelf = make().shelf
-        assert [(each.entry.id, each.entry.fields, each.entry.time, each.reason) for each in shelf.read()] == [
+        assert [(letter.entry.id, letter.entry.fields, letter.entry.time, letter.reason) for letter in shelf.read()] == [
             (bad.id, bad.fields, bad.time, "it is bad"), (worse.id, worse.fields, worse.time, "it is worse"),
         ]  # fmt: skip
         assert make("other").shelf.read() == []
@@ -174,13 +174,13 @@ class StreamContract(ABC):
         consumer = make()
         self.add(topic, b"1", b"2", b"3")
         entries = read_all(consumer, 3)
-        for each in entries:
-            consumer.set_aside(each, "why")
+        for entry in entries:
+            consumer.set_aside(entry, "why")
         shelf = consumer.shelf
         assert shelf.remove([entries[0].id, "0-0"]) == 1
         assert shelf.remove([]) == shelf.put_back([]) == 0
         assert shelf.put_back([entries[1].id, entries[0].id]) == 1
-        assert [each.entry.id for each in shelf.read()] == [entries[2].id]
+        assert [entry.entry.id for entry in shelf.read()] == [entries[2].id]
         assert consumer.lag().set_aside == 1
         [again] = read_all(consumer, 1)
         assert payloads([again]) == [b"2"]
@@ -194,12 +194,12 @@ class StreamContract(ABC):
         consumer.set_aside(entry, "why")
         junk = {"a-1": b"ann", "b-2": b"\x94", "c": b"\x94\xa11\xcf" + b"\xff" * 8 + b"\x80\xa1x", "d": b"\x91" * 5_000, "e": b""}
         self.damage(topic, "g", **junk)
-        told = consumer.shelf.read()
-        assert [each.entry for each in told if each.reason == "why"] == [replace(entry, deliveries=0)]
-        assert {each.entry.id: each.entry.fields for each in told if each.reason == DAMAGED} == {
+        letters = consumer.shelf.read()
+        assert [letter.entry for letter in letters if letter.reason == "why"] == [replace(entry, deliveries=0)]
+        assert {letter.entry.id: letter.entry.fields for letter in letters if letter.reason == DAMAGED} == {
             name: {b"": value} for name, value in junk.items()
         }
-        assert consumer.shelf.put_back([each.entry.id for each in told]) == 1
+        assert consumer.shelf.put_back([letter.entry.id for letter in letters]) == 1
         assert consumer.shelf.remove(list(junk)) == len(junk)
         assert consumer.shelf.read() == []
 
@@ -231,19 +231,19 @@ class StreamContract(ABC):
 
 def payloads(entries: list[Entry]) -> list[bytes]:
     """Return what entries hold."""
-    return [each.fields[b"payload"] for each in entries]
+    return [entry.fields[b"payload"] for entry in entries]
 
 
 def read_all(consumer: StreamConsumer, count: int) -> list[Entry]:
     """Reads until there are so many entries; a broker gives fewer at once as it likes."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
 
     def enough() -> bool:
-        found.extend(consumer.read(count - len(found), 0.05))
-        return len(found) >= count
+        entries.extend(consumer.read(count - len(entries), 0.05))
+        return len(entries) >= count
 
     wait_until(enough, f"there are no {count} entries")
-    return found
+    return entries
 
 
 def settled(consumer: StreamConsumer, pending: int = 0) -> Lag:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from featurestore.clock import to_micros, utc_now
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.base import OfflineStore, Removed, Snapshot, Table, Upkeep
+from featurestore.offline.base import OfflineStore, Removed, Snapshot, Table, TableMaintenance
 from featurestore.rows.buckets import bucket
 from featurestore.rows.total_order import sort_history
 from featurestore.testing.clock import FakeClock
@@ -40,7 +40,7 @@ STEPS = st.one_of(
 )
 
 
-def kept(store: OfflineStore, upkeep: Upkeep, table: Table, done: int) -> int:
+def kept(store: OfflineStore, upkeep: TableMaintenance, table: Table, done: int) -> int:
     """Compacts a table until nothing is worth it; returns how many files were merged."""
     merged = 0
     while (step := upkeep.compact(table, done)) is not None:
@@ -48,7 +48,7 @@ def kept(store: OfflineStore, upkeep: Upkeep, table: Table, done: int) -> int:
     return merged
 
 
-class UpkeepContract(Limited):
+class TableMaintenanceContract(Limited):
     """What the upkeep of every offline store does. The clock, which the store and its upkeep go by, is what is now at first.
 
     Subclasses give the fixtures ``store``, ``upkeep`` and ``make``.
@@ -68,11 +68,11 @@ class UpkeepContract(Limited):
         raise NotImplementedError("the adapter's tests bring the store")
 
     @pytest.fixture
-    def upkeep(self, store: OfflineStore, clock: FakeClock) -> Upkeep:
+    def upkeep(self, store: OfflineStore, clock: FakeClock) -> TableMaintenance:
         raise NotImplementedError("and its upkeep")
 
     @pytest.fixture
-    def make(self) -> Callable[[FakeClock], tuple[OfflineStore, Upkeep]]:
+    def make(self) -> Callable[[FakeClock], tuple[OfflineStore, TableMaintenance]]:
         raise NotImplementedError("and both on a folder of its own for each clock")
 
     @staticmethod
@@ -80,20 +80,20 @@ class UpkeepContract(Limited):
         for number in numbers:
             run(store, PLAIN, number, rows(*((f"k{index}", number, number, float(index)) for index in range(10))))
 
-    def test_no_table_needs_nothing(self, upkeep: Upkeep) -> None:
+    def test_no_table_needs_nothing(self, upkeep: TableMaintenance) -> None:
         assert upkeep.compact(PLAIN, 99) is None
         assert not upkeep.checkpoint(PLAIN)
         assert upkeep.vacuum(PLAIN, timedelta()) == Removed()
         assert (upkeep.files(PLAIN), upkeep.tables("flights")) == (0, [])
 
-    def test_s17_compaction_changes_no_row_and_keeps_the_order(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_s17_compaction_changes_no_row_and_keeps_the_order(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         self.small_runs(store, range(1, 31))
         store.log.append(PLAIN, rows(("k1", 99, 99, None)))
         before, snapshot = read(store, PLAIN), store.snapshot(PLAIN)
         assert (upkeep.files(PLAIN), upkeep.tables("flights")) == (31, [("weather", 1)])
-        told = upkeep.compact(PLAIN, 30, dry_run=True)
-        assert told is not None
-        assert (told.merged, told.written, upkeep.files(PLAIN)) == (30, 1, 31)
+        first_step = upkeep.compact(PLAIN, 30, dry_run=True)
+        assert first_step is not None
+        assert (first_step.merged, first_step.written, upkeep.files(PLAIN)) == (30, 1, 31)
         assert kept(store, upkeep, PLAIN, 30) == 30
         assert upkeep.files(PLAIN) == 2
         now = store.snapshot(PLAIN)
@@ -108,7 +108,7 @@ class UpkeepContract(Limited):
         assert run(store, PLAIN, 31, rows(("k1", 5, 5, 1.0), ("k1", 99, 99, None), ("k1", 6, 6, -1.0))) == 1
         assert store.log.append(PLAIN, rows(("k2", 7, 7, 2.0))).known.height == 1
 
-    def test_few_or_unlike_files_are_left_alone(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_few_or_unlike_files_are_left_alone(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         run(store, PLAIN, 1, rows(*((f"k{index}", 0, 0, 1.0) for index in range(1000))))
         self.small_runs(store, range(2, 9))
         assert upkeep.compact(PLAIN, 8) is None
@@ -116,19 +116,19 @@ class UpkeepContract(Limited):
         assert kept(store, upkeep, PLAIN, 9) == 8
         assert upkeep.files(PLAIN) == 2
 
-    def test_s17_what_a_run_added_is_found_until_it_is_done(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_s17_what_a_run_added_is_found_until_it_is_done(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         self.small_runs(store, range(1, 21))
         assert kept(store, upkeep, PLAIN, 19) == 19
         added = pl.concat([frame for history in store.committed(PLAIN, 20) for frame in history.read()])
         assert added["event_time"].to_physical().unique().to_list() == [20]
 
-    def test_rows_may_be_left_out(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_rows_may_be_left_out(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         self.small_runs(store, range(1, 21))
-        assert upkeep.compact(PLAIN, 20, lambda found: found.filter(pl.col("origin") != "k3")) is not None
+        assert upkeep.compact(PLAIN, 20, lambda rows: rows.filter(pl.col("origin") != "k3")) is not None
         assert store.snapshot(PLAIN).rows == 20 * 9
         assert "k3" not in read(store, PLAIN)["origin"].to_list()
 
-    def test_a_table_of_many_buckets(self, store: OfflineStore, upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_table_of_many_buckets(self, store: OfflineStore, upkeep: TableMaintenance, monkeypatch: pytest.MonkeyPatch) -> None:
         """Small runs lie above the buckets, are merged there, and go down as they become more."""
         self.limit(monkeypatch, Limits(bucket_rows=8, split_rows=1 << 20, file_rows=8))
         parts = [rows(*((f"k{index}", 0, 0, float(index)) for index in range(100)))]
@@ -142,13 +142,15 @@ class UpkeepContract(Limited):
                 assert kept(store, upkeep, PLAIN, number)
             snapshot = store.snapshot(PLAIN)
             assert snapshot.bits == 4
-            held = {node: pl.concat(history.read()) for node, history in snapshot.buckets.items()}
-            assert sum(frame.height for frame in held.values()) == snapshot.rows == 100 + 6 * (number - 1)
-            for node, frame in held.items():
+            buckets = {node: pl.concat(history.read()) for node, history in snapshot.buckets.items()}
+            assert sum(frame.height for frame in buckets.values()) == snapshot.rows == 100 + 6 * (number - 1)
+            for node, frame in buckets.items():
                 assert frame.select(bucket(PLAIN.keys, 4)).to_series().unique().to_list() in ([node], [])
         assert read(store, PLAIN).equals(sort_history(pl.concat(parts), ["origin"], ["temp"]))
 
-    def test_snapshots_are_readable_until_the_retention(self, store: OfflineStore, upkeep: Upkeep, clock: FakeClock) -> None:
+    def test_snapshots_are_readable_until_the_retention(
+        self, store: OfflineStore, upkeep: TableMaintenance, clock: FakeClock
+    ) -> None:
         self.small_runs(store, range(1, 21))
         before, week = store.snapshot(PLAIN), timedelta(days=7)
         rows_before = read(store, PLAIN)
@@ -159,23 +161,23 @@ class UpkeepContract(Limited):
             [history] = before.buckets.values()
             assert pl.concat(history.read()).height == 200
         clock.micros = to_micros(utc_now() + timedelta(days=8))
-        told = upkeep.vacuum(PLAIN, week, dry_run=True)
-        assert told.files == 20
-        assert told.size > 0
-        assert upkeep.vacuum(PLAIN, week) == told
+        removable = upkeep.vacuum(PLAIN, week, dry_run=True)
+        assert removable.files == 20
+        assert removable.size > 0
+        assert upkeep.vacuum(PLAIN, week) == removable
         assert upkeep.vacuum(PLAIN, week) == Removed()
         with pytest.raises(OfflineStoreError, match="ask again"):
             history.read()
         assert read(store, PLAIN).equals(rows_before)
 
-    def test_the_log_of_pushes_is_never_vacuumed(self, store: OfflineStore, upkeep: Upkeep, clock: FakeClock) -> None:
+    def test_the_log_of_pushes_is_never_vacuumed(self, store: OfflineStore, upkeep: TableMaintenance, clock: FakeClock) -> None:
         self.small_runs(store, [1])
         store.log.append(PLAIN, rows(("k1", 99, 99, 1.0)))
         clock.micros += to_micros(utc_now()) // 2
         assert upkeep.vacuum(PLAIN, timedelta()) == Removed()
         assert store.snapshot(PLAIN).rows == 11
 
-    def test_a_checkpoint_forgets_nothing(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_a_checkpoint_forgets_nothing(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         self.small_runs(store, range(1, 61))
         store.log.append(PLAIN, rows(("k1", 99, 99, 1.0)))
         fold(store, PLAIN, 61)
@@ -188,7 +190,7 @@ class UpkeepContract(Limited):
         store.log.remove(PLAIN)
         assert store.log.append(PLAIN, rows(("k1", 100, 100, 1.0))).seq == 2
 
-    def test_s17_compactions_runs_and_pushes_at_once(self, store: OfflineStore, upkeep: Upkeep) -> None:
+    def test_s17_compactions_runs_and_pushes_at_once(self, store: OfflineStore, upkeep: TableMaintenance) -> None:
         """Two compact, one runs, one pushes and one vacuums, all at once: each row is there once in the end."""
         running = Event()
         done = [0]
@@ -215,7 +217,7 @@ class UpkeepContract(Limited):
                 pushing.result()
             finally:
                 running.set()
-            assert sum(each.result() for each in compacting) > 0
+            assert sum(future.result() for future in compacting) > 0
         assert store.snapshot(PLAIN).rows == 24 * 10 + 12 * 3
         assert read(store, PLAIN).height == 276
         assert read(store, PLAIN).equals(read(store, PLAIN).unique(maintain_order=True))
@@ -223,7 +225,7 @@ class UpkeepContract(Limited):
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(steps=st.lists(STEPS, min_size=4, max_size=14))
     def test_s17_any_order_of_steps_leaves_the_same_rows(
-        self, steps: list[tuple[Any, ...]], make: Callable[[FakeClock], tuple[OfflineStore, Upkeep]]
+        self, steps: list[tuple[Any, ...]], make: Callable[[FakeClock], tuple[OfflineStore, TableMaintenance]]
     ) -> None:
         """Runs, pushes, folds, splits, compactions, vacuums, and any of them broken off and done again."""
         with pytest.MonkeyPatch.context() as patch:
@@ -238,7 +240,7 @@ class UpkeepContract(Limited):
 class Story:
     """What happens to one table, and the rows it must have."""
 
-    def __init__(self, make: Callable[[FakeClock], tuple[OfflineStore, Upkeep]], writes: Calls) -> None:
+    def __init__(self, make: Callable[[FakeClock], tuple[OfflineStore, TableMaintenance]], writes: Calls) -> None:
         self._writes = writes
         self.clock = FakeClock(to_micros(utc_now()))
         self._make = make

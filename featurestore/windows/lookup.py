@@ -51,14 +51,14 @@ class WindowLookUp:
     @property
     def features(self) -> tuple[str, ...]:
         """The names of the features to compute."""
-        return tuple(each.name for each in self.asked)
+        return tuple(feature.name for feature in self.asked)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the history that are needed of one file."""
         inputs = dict.fromkeys(window.input for window in self.windows if window.input)
         identity = (EVENT_ID,) if self.identified else ()
-        return (*self.keys, EVENT, AVAILABLE, *inputs, *(each for each in identity if each not in inputs))
+        return (*self.keys, EVENT, AVAILABLE, *inputs, *(column for column in identity if column not in inputs))
 
     @property
     def all_columns(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class WindowLookUp:
     @property
     def windows(self) -> tuple[WindowSpec, ...]:
         """How each feature is computed."""
-        return tuple(each.window for each in self.asked if each.window is not None)
+        return tuple(feature.window for feature in self.asked if feature.window is not None)
 
     @property
     def reach(self) -> int | None:
@@ -98,7 +98,9 @@ class WindowLookUp:
             history: ``columns``, in the total order of ``sort_history``.
         """
         at = spine[TIME].cast(INSTANT).to_physical()
-        events = history_events(told_apart(history, self.windows), self.keys, identified=self.identified, as_known=self.as_known)
+        events = history_events(
+            identified_rows(history, self.windows), self.keys, identified=self.identified, as_known=self.as_known
+        )
         seen = self.as_known and (self.late or self.identified)
         if seen:
             # Where all is known as it happens and nothing was corrected, time alone decides what a window holds.
@@ -108,19 +110,19 @@ class WindowLookUp:
         places = EventIndex(spine.select(*self.keys, at.alias(TIME)), events, self.keys)
         levels = build_levels(states, events, places.longest)
         high = places.after(at)
-        found: dict[tuple[int, int], pl.DataFrame] = {}
+        ranges: dict[tuple[int, int], pl.DataFrame] = {}
         columns = []
         for feature in self.asked:
             window = feature.window
             assert window is not None, "a windowed view has windowed features"
             span = (window.size, window.tile)
-            if span not in found:
+            if span not in ranges:
                 low = pl.select(pl.min_horizontal(places.before(window_start(at, window)), high)).to_series()
-                together = [each for each in self.windows if (each.size, each.tile) == span]
+                together = [other for other in self.windows if (other.size, other.tile) == span]
                 several = states.of_same(PartialStates.of(together, self.stored, seen=seen))
                 kept = [level.select(several.all_columns) for level in levels]
-                found[span] = aggregate_seen(several, kept, low, high, at) if seen else aggregate_ranges(several, kept, low, high)
-            columns.append(finished(feature, found[span], states.columns_of(window)))
+                ranges[span] = aggregate_seen(several, kept, low, high, at) if seen else aggregate_ranges(several, kept, low, high)
+            columns.append(finished(feature, ranges[span], states.columns_of(window)))
         return pl.DataFrame(columns)
 
 
@@ -133,9 +135,9 @@ def finished(feature: FeatureSpec, states: pl.DataFrame, columns: Sequence[str])
     """Returns a feature's values, from what is kept of each window (S8)."""
     aggregate = feature.window.aggregate if feature.window is not None else None
     assert aggregate is not None, "a windowed feature"
-    held = states.select(columns)
-    there = held.to_series().is_not_null()
-    value = _declared(aggregate.finished_frame(held).alias(feature.name), feature)
+    values = states.select(columns)
+    there = values.to_series().is_not_null()
+    value = _declared(aggregate.finished_frame(values).alias(feature.name), feature)
     if not there.any():
         value = pl.Series(feature.name, [None], dtype=feature.dtype).new_from_index(0, states.height)
     empty = pl.Series("empty", [empty_value(feature)], dtype=feature.dtype)
@@ -154,8 +156,8 @@ def _declared(value: pl.Series, feature: FeatureSpec) -> pl.Series:
             .select(pl.when(pl.col(value.name).abs() < 10 ** (wanted.precision or 38)).then(value.name))
         )
         return few.to_series().reinterpret(dtype=wanted)
-    made, _ = fitted(pl.col(value.name), value.dtype, wanted)
-    return value.to_frame().select(made.alias(value.name)).to_series()
+    expression, _ = fitted(pl.col(value.name), value.dtype, wanted)
+    return value.to_frame().select(expression.alias(value.name)).to_series()
 
 
 def empty_value(feature: FeatureSpec) -> Any:
@@ -168,7 +170,7 @@ def empty_value(feature: FeatureSpec) -> Any:
     return float(empty) if empty is not None and feature.dtype.is_float() else empty
 
 
-def told_apart(history: pl.DataFrame, windows: Sequence[WindowSpec]) -> pl.DataFrame:
+def identified_rows(history: pl.DataFrame, windows: Sequence[WindowSpec]) -> pl.DataFrame:
     """Return a history's rows with the texts that stand for values equal for equal values, regardless of the writer (S9)."""
     kept = {window.input for window in windows if isinstance(window.aggregate, CountDistinct)}
     return same_values(history, [name for name in (*sorted(kept), EVENT_ID) if name in history.columns])

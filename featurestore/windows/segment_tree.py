@@ -49,13 +49,13 @@ class StateColumns:
     def lifted(self) -> list[pl.Expr]:
         """Returns expressions for its columns of each event."""
         value = pl.col(self.input) if self.input else pl.lit(value=True)
-        return [each.alias(name) for each, name in zip(self.part.lift(value, self.dtype), self.columns, strict=True)]
+        return [expression.alias(name) for expression, name in zip(self.part.lift(value, self.dtype), self.columns, strict=True)]
 
     def merged(self) -> list[pl.Expr]:
         """Returns expressions for its columns of two stretches, the later one's marked."""
         first = tuple(pl.col(name) for name in self.columns)
         second = tuple(pl.col(name + _SECOND) for name in self.columns)
-        return [each.alias(name) for each, name in zip(self.part.merged(first, second), self.columns, strict=True)]
+        return [expression.alias(name) for expression, name in zip(self.part.merged(first, second), self.columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class PartialStates:
     @classmethod
     def of(cls, windows: Sequence[WindowSpec], dtypes: Mapping[str, pl.DataType], *, seen: bool = False) -> "PartialStates":
         """Returns what some windows need."""
-        made: dict[tuple[str, str], StateColumns] = {}
+        columns_by_part: dict[tuple[str, str], StateColumns] = {}
         for window in windows:
             for part in window.aggregate.parts:
                 dtype = dtypes.get(window.input, pl.Boolean())
                 kind = part if part.of is None else part.of(dtype)
-                made.setdefault((part.name, window.input), StateColumns(kind, window.input, dtype))
-        return cls(tuple(made.values()), seen)
+                columns_by_part.setdefault((part.name, window.input), StateColumns(kind, window.input, dtype))
+        return cls(tuple(columns_by_part.values()), seen)
 
     def plain(self, events: pl.DataFrame) -> "PartialStates":
         """Returns the same without the columns that none of some events, nor any of their sums, needs."""
@@ -90,8 +90,8 @@ class PartialStates:
         ]
         if not asked:
             return self
-        found = events.select(plain.alias(str(number)) for number, (_, plain) in enumerate(asked)).row(0)
-        plain = [kept for (kept, _), fits in zip(asked, found, strict=True) if fits is not False]  # null: there are no inputs
+        is_plain = events.select(plain.alias(str(number)) for number, (_, plain) in enumerate(asked)).row(0)
+        plain = [kept for (kept, _), fits in zip(asked, is_plain, strict=True) if fits is not False]  # null: there are no inputs
         return self._without(plain)
 
     def plain_merge(self, *stretches: pl.DataFrame) -> "PartialStates":
@@ -105,14 +105,14 @@ class PartialStates:
 
     def of_same(self, others: "PartialStates") -> "PartialStates":
         """Returns what other states keep, as it is kept in these."""
-        known = {(each.part.name, each.input): each for each in self.kept}
-        return PartialStates(tuple(known[each.part.name, each.input] for each in others.kept), others.seen)
+        known = {(state.part.name, state.input): state for state in self.kept}
+        return PartialStates(tuple(known[state.part.name, state.input] for state in others.kept), others.seen)
 
     def _without(self, plain: Sequence[StateColumns]) -> "PartialStates":
-        def made(kept: StateColumns) -> StateColumns:
+        def convert(kept: StateColumns) -> StateColumns:
             return replace(kept, part=kept.part.plain) if kept in plain and kept.part.plain is not None else kept
 
-        return PartialStates(tuple(made(kept) for kept in self.kept), self.seen) if plain else self
+        return PartialStates(tuple(convert(kept) for kept in self.kept), self.seen) if plain else self
 
     def widened(self, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> list[pl.Series]:
         """Returns the columns of some stretches, null where the frame has none, of these dtypes."""
@@ -125,7 +125,7 @@ class PartialStates:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The names of all columns of the parts."""
-        return tuple(name for each in self.kept for name in each.columns)
+        return tuple(name for state in self.kept for name in state.columns)
 
     @cached_property
     def all_columns(self) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ class PartialStates:
 
     def columns_of(self, window: WindowSpec) -> list[str]:
         """Returns the names of the columns that a window's aggregate takes."""
-        names = {(each.part.name, each.input): each.columns for each in self.kept}
+        names = {(state.part.name, state.input): state.columns for state in self.kept}
         return [name for part in window.aggregate.parts for name in names[part.name, window.input]]
 
     def lift(self, events: pl.DataFrame) -> pl.DataFrame:
@@ -145,7 +145,7 @@ class PartialStates:
             events: the inputs, ``event_time`` and ``available_time`` in microseconds, and where ``seen`` matters
                 ``_available_first`` and ``_superseded_first``: from when on, and until when, it is to be seen.
         """
-        lifted = [each for kept in self.kept for each in kept.lifted()]
+        lifted = [expression for kept in self.kept for expression in kept.lifted()]
         if self.seen:
             lifted += [
                 pl.col(AVAILABLE_FIRST), pl.col(SUPERSEDED_FIRST),
@@ -157,11 +157,11 @@ class PartialStates:
     def merge(self, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         """Return the states of pairs of neighbouring stretches, row by row; a row of nulls is not a stretch."""
         both = first.hstack([column.alias(column.name + _SECOND) for column in second.get_columns()])
-        made = [each for kept in self.kept for each in kept.merged()]
+        expressions = [expression for kept in self.kept for expression in kept.merged()]
         if self.seen:
-            made += [pl.min_horizontal(name, name + _SECOND).alias(name) for name in (AVAILABLE_FIRST, SUPERSEDED_FIRST)]
-            made += [pl.max_horizontal(name, name + _SECOND).alias(name) for name in (AVAILABLE_LAST, SUPERSEDED_LAST)]
-        frame = both.select(made)
+            expressions += [pl.min_horizontal(name, name + _SECOND).alias(name) for name in (AVAILABLE_FIRST, SUPERSEDED_FIRST)]
+            expressions += [pl.max_horizontal(name, name + _SECOND).alias(name) for name in (AVAILABLE_LAST, SUPERSEDED_LAST)]
+        frame = both.select(expressions)
         for kept in self.kept:
             if kept.part.compact is not None:
                 frame = frame.with_columns(kept.part.compact(frame.select(kept.columns)))
@@ -215,8 +215,8 @@ def aggregate_ranges(states: PartialStates, levels: Sequence[pl.DataFrame], low:
     done.append((queries, states.merge(left, right)))
     if len(done) == 1:
         return done[0][1]
-    order = pl.concat([each.select(_QUERY) for each, _ in done]).with_row_index("_place").sort(_QUERY)["_place"]
-    return pl.concat([found for _, found in done])[order]
+    order = pl.concat([queried.select(_QUERY) for queried, _ in done]).with_row_index("_place").sort(_QUERY)["_place"]
+    return pl.concat([aggregated for _, aggregated in done])[order]
 
 
 def aggregate_seen(
@@ -231,14 +231,14 @@ def aggregate_seen(
         high: where it ends.
         at: the instant of each, in microseconds.
     """
-    found = aggregate_ranges(states, levels, low, high)
-    whole = (found[AVAILABLE_LAST] <= at) & (found[SUPERSEDED_FIRST] > at)
+    aggregated = aggregate_ranges(states, levels, low, high)
+    whole = (aggregated[AVAILABLE_LAST] <= at) & (aggregated[SUPERSEDED_FIRST] > at)
     partly = ~whole.fill_null(value=True)
     if not partly.any():
-        return found
+        return aggregated
     number = pl.int_range(low.len(), dtype=pl.UInt32, eager=True)
     exact = _seen_parts(states, levels, number.filter(partly), low.filter(partly), high.filter(partly), at)
-    rest = found.with_columns(number.alias(_QUERY)).filter(~partly)
+    rest = aggregated.with_columns(number.alias(_QUERY)).filter(~partly)
     both = pl.concat([rest, exact], how="diagonal")
     missing = number.filter(partly).filter(~number.filter(partly).is_in(exact[_QUERY].implode()))
     return pl.concat([both, pl.DataFrame({_QUERY: missing})], how="diagonal").sort(_QUERY).drop(_QUERY)

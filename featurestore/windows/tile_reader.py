@@ -75,11 +75,11 @@ class WindowValues:
     def read(self, groups: Sequence[Sequence[Any]], now: int) -> list[Any]:
         """Returns the features' values at an instant, in microseconds, of an entity's groups."""
         values = list(self.blank)
-        for each in self.groups:
-            tiles, records, loose = groups[each.number]
+        for group in self.groups:
+            tiles, records, loose = groups[group.number]
             numbers = memoryview(tiles if sys.byteorder == "little" else little_endian(tiles)).cast("q")
-            record, tile = each.record, each.tile
-            for span in each.spans if len(loose) <= each.always else each.whole:
+            record, tile = group.record, group.tile
+            for span in group.spans if len(loose) <= group.always else group.whole:
                 place = bisect_left(numbers, (now - span.size) // tile)
                 if place == len(numbers):
                     continue
@@ -89,9 +89,9 @@ class WindowValues:
                         if fields[mask] & bit:
                             values[at] = finish(fields, loose, place)
                 for at, finish in span.loose:
-                    found = finish(record.unpack_from(records, place * record.size), loose, place)
-                    if found is not _NOTHING:
-                        values[at] = found
+                    value = finish(record.unpack_from(records, place * record.size), loose, place)
+                    if value is not _NOTHING:
+                        values[at] = value
         return values
 
 
@@ -133,8 +133,8 @@ def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtyp
         first, second = at
         return lambda fields, loose, place: finish(fields[first], fields[second])
     if convert is None:
-        return lambda fields, loose, place: finish(*[fields[each] for each in at])
-    return lambda fields, loose, place: convert(finish(*[fields[each] for each in at]))
+        return lambda fields, loose, place: finish(*[fields[field_place] for field_place in at])
+    return lambda fields, loose, place: convert(finish(*[fields[field_place] for field_place in at]))
 
 
 def _of_any(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
@@ -146,8 +146,8 @@ def _of_any(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: p
         columns = [take(fields, loose, place) for take in takes]
         if columns[0] is None:
             return _NOTHING
-        made = finish(*columns)
-        return made if convert is None or made is None else convert(made)
+        finished = finish(*columns)
+        return finished if convert is None or finished is None else convert(finished)
 
     return value
 

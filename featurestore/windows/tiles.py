@@ -55,7 +55,7 @@ class TileGroup:
     @cached_property
     def listed(self) -> tuple[str, ...]:
         """The columns that hold their own tile's lists."""
-        return tuple(name for each in self.states.kept if each.part.listed for name in each.columns)
+        return tuple(name for state in self.states.kept if state.part.listed for name in state.columns)
 
     @cached_property
     def packed(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class TileGroup:
     @cached_property
     def spare(self) -> tuple[str, ...]:
         """The columns that are hardly ever there."""
-        return tuple(name for each in self.states.kept for name in each.spare)
+        return tuple(name for state in self.states.kept for name in state.spare)
 
     @property
     def masks(self) -> int:
@@ -134,7 +134,7 @@ class TileLayout:
     @property
     def in_order(self) -> bool:
         """Whether new events can join only where they are later than all that are there."""
-        return any(each.part.in_order for each in self.all.kept)
+        return any(state.part.in_order for state in self.all.kept)
 
     def build(self, events: pl.DataFrame, entities: pl.DataFrame) -> Tiles:
         """Returns the tiles of entities from their events.
@@ -202,12 +202,12 @@ class TileLayout:
 
         None where there is none.
         """
-        latest = pl.Series("latest", [each for each, _, _ in decoded], dtype=pl.Int64)
+        latest = pl.Series("latest", [latest_event for latest_event, _, _ in decoded], dtype=pl.Int64)
         known = pl.Series("known", [event if after is None else after for event, _, after in decoded], dtype=pl.Int64)
         groups = []
         for number, group in enumerate(self.groups):
-            held = [(entity, packed[number]) for entity, (_, packed, _) in enumerate(decoded) if packed is not None]
-            groups.append(_unpack(group, held))
+            packed_tiles = [(entity, packed[number]) for entity, (_, packed, _) in enumerate(decoded) if packed is not None]
+            groups.append(_unpack(group, packed_tiles))
         return Tiles(latest, tuple(groups), known)
 
 
@@ -232,7 +232,7 @@ def _tiles(group: TileGroup, states: PartialStates, events: pl.DataFrame, levels
     places = places.with_columns(following.alias("next"))
     frame = places.select(ENTITY, TILE)
     for listed, high in ((False, places["end"]), (True, places["next"])):
-        some = PartialStates(tuple(each for each in states.kept if each.part.listed is listed))
+        some = PartialStates(tuple(state for state in states.kept if state.part.listed is listed))
         if some.kept:
             own = [level.select(some.columns) for level in levels]
             frame = frame.hstack(aggregate_ranges(some, own, places["low"], high))
@@ -241,7 +241,7 @@ def _tiles(group: TileGroup, states: PartialStates, events: pl.DataFrame, levels
 
 def _from_on(group: TileGroup, tiles: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     """Returns what some tiles hold at some places: from a place on, or of lists at the place itself."""
-    found = (
+    rows = (
         places.select(ENTITY, TILE)
         .join_asof(
             tiles.select(ENTITY, TILE, pl.col(TILE).alias(_FOUND), *group.states.columns),
@@ -249,7 +249,7 @@ def _from_on(group: TileGroup, tiles: pl.DataFrame, places: pl.DataFrame) -> pl.
         )
     )  # fmt: skip
     own = pl.col(_FOUND) == pl.col(TILE)
-    return found.select(
+    return rows.select(
         pl.when(own).then(name).alias(name) if name in group.listed else pl.col(name) for name in group.states.columns
     )
 
@@ -303,16 +303,16 @@ def _masks(group: TileGroup) -> list[pl.Expr]:
     return masks
 
 
-def _unpack(group: TileGroup, held: Sequence[tuple[int, Sequence[Any]]]) -> pl.DataFrame:
+def _unpack(group: TileGroup, packed_tiles: Sequence[tuple[int, Sequence[Any]]]) -> pl.DataFrame:
     """Returns the tiles of a group, as they were written of some entities."""
-    counts = [len(packed[0]) // 8 for _, packed in held]
+    counts = [len(packed[0]) // 8 for _, packed in packed_tiles]
     width = len(group.packed) + group.masks
-    owner = pl.Series(ENTITY, [entity for entity, _ in held], dtype=pl.UInt32)
+    owner = pl.Series(ENTITY, [entity for entity, _ in packed_tiles], dtype=pl.UInt32)
     entity = pl.DataFrame({ENTITY: owner, "_count": pl.Series(counts, dtype=pl.UInt32)}).select(
         pl.col(ENTITY).repeat_by("_count").explode(empty_as_null=False)
     )
-    tiles = _from_bytes(b"".join([packed[0] for _, packed in held])).alias(TILE)
-    bits = _from_bytes(b"".join([packed[1] for _, packed in held]))
+    tiles = _from_bytes(b"".join([packed[0] for _, packed in packed_tiles])).alias(TILE)
+    bits = _from_bytes(b"".join([packed[1] for _, packed in packed_tiles]))
     numbers = pl.DataFrame({"bits": bits}).select(
         *(pl.col("bits").gather_every(width, at).alias(f"_mask{at}") for at in range(group.masks)),
         *(pl.col("bits").gather_every(width, group.masks + at).alias(name) for at, name in enumerate(group.packed)),
@@ -324,7 +324,8 @@ def _unpack(group: TileGroup, held: Sequence[tuple[int, Sequence[Any]]]) -> pl.D
     loose = {}
     for number, name in enumerate(group.loose):
         parts = [
-            each[2][number] if number < len(each[2]) else [None] * count for (_, each), count in zip(held, counts, strict=True)
+            packed_columns[2][number] if number < len(packed_columns[2]) else [None] * count
+            for (_, packed_columns), count in zip(packed_tiles, counts, strict=True)
         ]
         values = list(chain.from_iterable(parts))
         loose[name] = to_series(name, values, group.dtypes[name])
@@ -338,9 +339,9 @@ def _interleaved(frame: pl.DataFrame) -> pl.Series:
 
 
 def _to_bytes(numbers: pl.Series) -> bytes:
-    held = numbers.rechunk().to_arrow()
-    data = memoryview(held.buffers()[1]) if len(held) else memoryview(b"")
-    return little_endian(bytes(data[8 * held.offset : 8 * (held.offset + len(held))]))
+    array = numbers.rechunk().to_arrow()
+    data = memoryview(array.buffers()[1]) if len(array) else memoryview(b"")
+    return little_endian(bytes(data[8 * array.offset : 8 * (array.offset + len(array))]))
 
 
 def little_endian(data: bytes) -> bytes:

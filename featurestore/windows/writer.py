@@ -25,7 +25,7 @@ from featurestore.online.base import Entry, OnlineLostError, OnlineStore
 from featurestore.online.plan import entity_keys, lives
 from featurestore.row_codec import HEADER_SIZE, is_whole, seal, unpack_times, unpack_values
 from featurestore.rows.total_order import EVENT
-from featurestore.windows.lookup import history_events, told_apart
+from featurestore.windows.lookup import history_events, identified_rows
 from featurestore.windows.tiles import TileLayout, Tiles
 
 _ATTEMPTS = 50
@@ -140,22 +140,22 @@ class WindowWriter:
         # NOTE: looked at after the values. A segment that is gone was in every value before it went (``Fold``).
         if not self._log.exists(Table.of(self._project, applied), seq):
             return waiting.clear(), 0
-        held = self._held(names, values)
-        if doubted or not all(each.groups is not None for each in held):
+        online_states = self._held(names, values)
+        if doubted or not all(online_state.groups is not None for online_state in online_states):
             # Nothing is joined to nothing: the history may know the entity all the same. Nor to what may be too little.
-            sound = pl.Series([not doubted and each.groups is not None for each in held], dtype=pl.Boolean)
+            sound = pl.Series([not doubted and online_state.groups is not None for online_state in online_states], dtype=pl.Boolean)
             done = self.recompute(applied, waiting.filter(~sound))
             if not sound.any():
                 return waiting.clear(), done
             later, more = self._join(applied, layout, seq, waiting.filter(sound), events)
             return later, done + more
-        is_new = pl.Series([seq not in each.segments for each in held], dtype=pl.Boolean)
+        is_new = pl.Series([seq not in online_state.segments for online_state in online_states], dtype=pl.Boolean)
         if not is_new.all():
             waiting = waiting.filter(is_new)
             names = [name for name, new in zip(names, is_new, strict=True) if new]
-            held = [each for each in held if seq not in each.segments]
+            online_states = [online_state for online_state in online_states if seq not in online_state.segments]
         new = layout.build(events, waiting)
-        old = layout.decode([(each.latest, each.groups, each.known) for each in held])
+        old = layout.decode([(online_state.latest, online_state.groups, online_state.known) for online_state in online_states])
         done = 0
         if layout.in_order:
             earliest = waiting.join(events.group_by(keys).agg(pl.col(EVENT).min()), on=keys, how="left", maintain_order="left")
@@ -164,11 +164,11 @@ class WindowWriter:
                 # Events among those that are there, where an aggregate needs them in their order.
                 return waiting.filter(~late), self.recompute(applied, waiting.filter(late))
         joined = layout.join(old, new)
-        known = {number for each in held for number in each.segments}
+        known = {number for online_state in online_states for number in online_state.segments}
         table = Table.of(self._project, applied)
         current = {number for number in known if self._log.exists(table, number)} | {seq}
-        segments = [[*(number for number in each.segments if number in current), seq] for each in held]
-        failed, changed = self._swap(names, held, layout, joined, segments)
+        segments = [[*(number for number in online_state.segments if number in current), seq] for online_state in online_states]
+        failed, changed = self._swap(names, online_states, layout, joined, segments)
         return waiting.filter(pl.Series(failed, dtype=pl.Boolean)), done + changed
 
     def _rewrite(self, applied: AppliedView, entities: pl.DataFrame) -> int:
@@ -183,12 +183,12 @@ class WindowWriter:
         written = 0
         for _ in range(_ATTEMPTS):
             names = entity_keys(self._trust.space(), applied, waiting)
-            held = self._held(names, self._online.read(names))
+            online_states = self._held(names, self._online.read(names))
             # NOTE: taken after the values. All that is in a value was in the history before.
             snapshot = self._offline.snapshot(table, since=since)
             tiles = layout.build(self._events(applied, snapshot, waiting, since), waiting)
             segments = [snapshot.segments] * waiting.height
-            failed, changed = self._swap(names, held, layout, tiles, segments)
+            failed, changed = self._swap(names, online_states, layout, tiles, segments)
             written += changed
             if not any(failed):
                 return written
@@ -200,7 +200,7 @@ class WindowWriter:
         view = applied.spec
         keys, stored = list(view.entity.key_names), view.stored_schema
         rows = entity_rows(snapshot, view, stored, entities, since=since)
-        rows = told_apart(rows, view.windows)
+        rows = identified_rows(rows, view.windows)
         return history_events(rows, keys, identified=EVENT_ID in stored, as_known=False).sort([*keys, EVENT], maintain_order=True)
 
     def _held(self, names: Sequence[bytes], values: Sequence[bytes | None]) -> list["_Held"]:
@@ -223,7 +223,12 @@ class WindowWriter:
         ]
 
     def _swap(
-        self, names: Sequence[bytes], held: Sequence["_Held"], layout: TileLayout, tiles: Tiles, segments: Sequence[Sequence[int]]
+        self,
+        names: Sequence[bytes],
+        online_states: Sequence["_Held"],
+        layout: TileLayout,
+        tiles: Tiles,
+        segments: Sequence[Sequence[int]],
     ) -> tuple[list[bool], int]:
         """Replaces values by those computed from them; returns for each whether somebody was faster, and how many changed."""
         values = [
@@ -232,7 +237,7 @@ class WindowWriter:
         ends = lives(tiles.latest, layout.reach, to_micros(self._clock()))
         wanted = [
             Entry(name, value, life, replaces=old.header)
-            for name, value, life, old in zip(names, values, ends, held, strict=True)
+            for name, value, life, old in zip(names, values, ends, online_states, strict=True)
             if value is not None and (value[:HEADER_SIZE] != old.header or old.damaged)
         ]
         try:
@@ -240,8 +245,8 @@ class WindowWriter:
                 return [False] * len(names), len(wanted)
         except OnlineLostError:
             return [True] * len(names), 0  # which is noted by now, and so looked at by whoever begins anew
-        found = dict(zip(names, self._online.read(names), strict=True))
-        lost = {each.key for each in wanted if (found[each.key] or b"")[:HEADER_SIZE] != each.value[:HEADER_SIZE]}
+        values_now = dict(zip(names, self._online.read(names), strict=True))
+        lost = {entry.key for entry in wanted if (values_now[entry.key] or b"")[:HEADER_SIZE] != entry.value[:HEADER_SIZE]}
         return [name in lost for name in names], len(wanted) - len(lost)
 
     def _contended(self, applied: AppliedView) -> OnlineStoreError:

@@ -11,7 +11,7 @@ import redis
 from featurestore import Entity, FeatureStore, FeatureView, sum_
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.definitions.source import Source
-from featurestore.maintenance.doctor import DoctorReport, told_clock, told_room
+from featurestore.maintenance.doctor import DoctorReport, check_clock, check_room
 from featurestore.registry.leases import Leases
 from tests.oracle import Row
 from tests.projects import Hand, frame_of, parquet_of, store_at, view_of
@@ -50,7 +50,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureSto
 
 
 def wrong(found: DoctorReport) -> dict[str, str]:
-    return {each.check: each.told for each in found if each.state == "error"}
+    return {each.check: each.message for each in found if each.state == "error"}
 
 
 def test_a_project_in_order_is_well(store: FeatureStore) -> None:
@@ -95,9 +95,9 @@ def test_an_interrupted_run_is_told_and_completed(store: FeatureStore, monkeypat
         patch.setattr(store.components.offline, "commit", killed)
         with pytest.raises(KeyboardInterrupt):
             store.materialize(["v"])
-    assert [each.check for each in store.admin.doctor() if "under way, or was interrupted" in each.told] == ["runs: v"]
+    assert [each.check for each in store.admin.doctor() if "under way, or was interrupted" in each.message] == ["runs: v"]
     repaired = store.admin.doctor(repair=True)
-    assert "run 2 is completed" in [each.told for each in repaired]
+    assert "run 2 is completed" in [each.message for each in repaired]
     assert store.sql("from v").height == 70
 
 
@@ -106,7 +106,7 @@ def test_a_failed_run_an_old_event_and_a_lost_lease_are_told(tmp_path: Path) -> 
     source = parquet_of(tmp_path / "data", [rows(clock.micros)])
     with store_at(tmp_path / "project", clock) as store:
         store.apply([view_of(source, KEYS, {"x": float | None}, freshness="1h")])
-        assert "it was never materialized" in [each.told for each in store.admin.doctor()]
+        assert "it was never materialized" in [each.message for each in store.admin.doctor()]
         store.materialize()
         leases = Leases(store.components.registry)
         assert leases.acquire("v", "somebody", 30) is not None
@@ -116,7 +116,7 @@ def test_a_failed_run_an_old_event_and_a_lost_lease_are_told(tmp_path: Path) -> 
         found = store.admin.doctor()
         assert wrong(found)["runs: v"] == "run 2 failed: the disk was full"
         assert wrong(found)["freshness: v"] == "the latest event is 7,260 s old, promised to be at most 1h old"
-        assert "its holder ended without releasing it" in [each.told for each in found if each.check == "lease: v"]
+        assert "its holder ended without releasing it" in [each.message for each in found if each.check == "lease: v"]
         assert wrong(found)["clock: history"].startswith("differs from this process's by 7")
         assert leases.acquire("v", "another", 30) is not None
 
@@ -163,7 +163,7 @@ def test_a_server_that_may_lose_values_is_told(valkey_server: object, tmp_path: 
 
     with ValkeyServer("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as server:
         with store_at(tmp_path, utc_now, online=server.url) as store:
-            told = [each.told for each in store.admin.doctor() if each.check == "online store" and each.state == "warning"]
+            told = [each.message for each in store.admin.doctor() if each.check == "online store" and each.state == "warning"]
         assert any("maxmemory-policy is allkeys-lru" in each for each in told)
         assert any("after a restart its values are gone" in each for each in told)
 
@@ -171,17 +171,17 @@ def test_a_server_that_may_lose_values_is_told(valkey_server: object, tmp_path: 
 def test_the_servers_of_a_project_on_postgresql_are_examined(postgres_url: str, valkey_url: str, tmp_path: Path) -> None:
     with store_at(tmp_path, utc_now, registry=postgres_url, online=valkey_url, project="doctor-postgres") as store:
         found = {each.check: each for each in store.admin.doctor()}
-        assert found["registry"].told.startswith("PostgreSQL ")
+        assert found["registry"].message.startswith("PostgreSQL ")
         assert found["clock: registry"].state == found["clock: online store"].state == "ok"
         store.admin.delete_project()
 
 
 def test_clocks_and_disks_are_judged() -> None:
     now = from_micros(0)
-    states = [told_clock("x", now + timedelta(seconds=each), now).state for each in (0, -1.9, 3, -30, 61)]
+    states = [check_clock("x", now + timedelta(seconds=each), now).state for each in (0, -1.9, 3, -30, 61)]
     assert states == ["ok", "ok", "warning", "warning", "error"]
     gib = 1 << 30
-    assert [told_room("x", free, 100 * gib).state for free in (50 * gib, 4 * gib, gib // 2, gib // 20)] == [
+    assert [check_room("x", free, 100 * gib).state for free in (50 * gib, 4 * gib, gib // 2, gib // 20)] == [
         "ok", "warning", "warning", "error",
     ]  # fmt: skip
 

@@ -63,7 +63,7 @@ def look(folder: Path) -> None:
 def left(folder: Path) -> dict[str, Any]:
     with store_of(folder) as store:
         rows = store.online("v", [{"k": key} for key in ENTITIES])
-        assert not store.catalog.lingering
+        assert not store.catalog.previous_versions
         return {
             "history": store.sql("from v").sort(pl.all(), nulls_last=True).rows(),
             "online": (rows.to_dicts(), rows.status, rows.event_time),

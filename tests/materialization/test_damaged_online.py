@@ -95,7 +95,7 @@ def test_k20_writers_compute_a_damaged_value_from_the_history(tmp_path: Path, da
         assert store.online("sums", [{"k": "a"}]).to_dicts() == [{"k": "a", "n": 3, "total": 23.0}]
         harm("sums")
         harm("newest")
-        found = {each.check: each.told for each in store.admin.doctor() if each.state == "error"}
+        found = {each.check: each.message for each in store.admin.doctor() if each.state == "error"}
         assert found["online values: newest"] == found["online values: sums"] == "of 3 entities 3 have a damaged one"
         store.admin.rebuild_online()
         assert served(store) == trained(store)
@@ -115,7 +115,7 @@ def test_doctor_finds_few_lost_values_within_some_looks_though_nothing_changes(t
             if each.check == "online values: newest" and each.state == "error"
         ]
         assert looks
-        assert all("have no value" in each.told for each in looks)
+        assert all("have no value" in each.message for each in looks)
 
 
 def test_doctor_tells_of_keys_of_another_registry_and_how_to_remove_them(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_doctor_tells_of_keys_of_another_registry_and_how_to_remove_them(tmp_pat
         (tmp_path / ".featurestore" / "registry.db").unlink()
         client.set("test/weather/1/{\xa3JFK}", b"of a version before")
         with opened(tmp_path, clock, server.url) as store:
-            told = [each for each in store.admin.doctor() if "keys begin with" in each.told]
+            told = [each for each in store.admin.doctor() if "keys begin with" in each.message]
             assert [each.state for each in told] == ["warning"] * 2
-            assert any(f"7 keys begin with {former}/" in each.told and f"'{former}/*'" in each.advice for each in told)
-            assert any("1 keys begin with test/weather/" in each.told for each in told)
+            assert any(f"7 keys begin with {former}/" in each.message and f"'{former}/*'" in each.advice for each in told)
+            assert any("1 keys begin with test/weather/" in each.message for each in told)

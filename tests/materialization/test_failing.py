@@ -81,7 +81,7 @@ def test_n02_one_broken_file_of_many_views_is_told_once(
         pass_seconds(hand, 300)
     assert {each.state for each in told} == {"retrying", "failed"}
     assert len(notices) == 1
-    assert [each.told_before for each in told] == [False] + [True] * (len(told) - 1)
+    assert [each.is_repeated for each in told] == [False] + [True] * (len(told) - 1)
     assert len(caplog.records) <= 2
     file.unlink()
     hand.micros = 10_800 * 1_000_000

@@ -156,7 +156,7 @@ def test_s15_what_is_pushed_after_a_loss_is_computed_from_the_history(tmp_path: 
             told = StoreBackend(each).check()["online"]
             assert isinstance(told, OnlineStoreError), told
             assert "--rebuild-online newest sums" in str(told)
-        assert [each.check for each in store.admin.doctor() if each.state == "error" and "materialize" in each.told] == [
+        assert [each.check for each in store.admin.doctor() if each.state == "error" and "materialize" in each.message] == [
             "online store"
         ]
         other.materialize()

@@ -16,7 +16,7 @@ from featurestore import FeatureStore, durable
 from featurestore.clock import from_micros
 from featurestore.errors import FeatureStoreError, OfflineStoreError
 from featurestore.maintenance import doctor
-from featurestore.maintenance.check_history import told_access
+from featurestore.maintenance.check_history import check_access
 from featurestore.offline.delta.files import translated
 from tests.oracle import Row
 from tests.projects import frame_of, parquet_of, store_at, view_of
@@ -65,7 +65,7 @@ def test_f24_a_full_disk_is_told_as_one(number: int, advice: str, tmp_path: Path
     with pytest.raises(OfflineStoreError, match=advice), translated("write", "somewhere"):
         full()
     monkeypatch.setattr(doctor, "TemporaryFile", full)
-    [found] = doctor.told_folder("history", tmp_path, lambda: from_micros(0))
+    [found] = doctor.check_folder("history", tmp_path, lambda: from_micros(0))
     assert (found.state, "oom" in found.advice) == ("error", number != errno.EACCES)
 
 
@@ -86,7 +86,7 @@ def test_f17_a_damaged_registry_is_found(tmp_path: Path, damage: str) -> None:
     for left in path.parent.glob("registry.db-*"):
         left.unlink()
     with store_at(tmp_path / "project", lambda: from_micros(100_000)) as store:
-        told = [each.told + each.advice for each in store.admin.doctor() if each.state == "error" and each.check == "registry"]
+        told = [each.message + each.advice for each in store.admin.doctor() if each.state == "error" and each.check == "registry"]
         assert told
         assert "backup" in told[0]
 
@@ -103,7 +103,7 @@ def test_f17_a_registry_that_is_gone_beside_a_full_history_is_found(tmp_path: Pa
         found = store.admin.doctor()
         assert not found.is_well
         [told] = [each for each in found if each.check == "registry" and each.state == "error"]
-        assert "knows nothing of 1 views whose histories are there: 'v'" in told.told
+        assert "knows nothing of 1 views whose histories are there: 'v'" in told.message
         assert "backup" in told.advice
 
 
@@ -145,11 +145,11 @@ def test_f29_readers_and_runs_beside_forgetting_and_upkeep_without_retention_go_
 def test_k11_the_doctor_tells_what_is_open_to_others(tmp_path: Path) -> None:
     durable.make_folders(tmp_path / "kept" / "inner")
     durable.write_file(tmp_path / "kept" / "inner" / "file", b"")
-    assert [each.state for each in told_access({"history": tmp_path / "kept"}, 0o700)] == ["ok"]
+    assert [each.state for each in check_access({"history": tmp_path / "kept"}, 0o700)] == ["ok"]
     (tmp_path / "kept" / "inner" / "file").chmod(0o640)
-    [found] = told_access({"history": tmp_path / "kept"}, 0o700)
-    assert (found.state, "inner/file" in found.told, "chmod -R go-rwx" in found.advice) == ("warning", True, True)
-    assert [each.state for each in told_access({"history": tmp_path / "kept"}, 0o770)] == ["ok"]
+    [found] = check_access({"history": tmp_path / "kept"}, 0o700)
+    assert (found.state, "inner/file" in found.message, "chmod -R go-rwx" in found.advice) == ("warning", True, True)
+    assert [each.state for each in check_access({"history": tmp_path / "kept"}, 0o770)] == ["ok"]
     (tmp_path / "kept").chmod(0o755)
-    assert [each.state for each in told_access({"history": tmp_path / "kept"}, 0o770)] == ["warning"]
-    assert list(told_access({"history": tmp_path / "gone"}, 0o700)) == []
+    assert [each.state for each in check_access({"history": tmp_path / "kept"}, 0o770)] == ["warning"]
+    assert list(check_access({"history": tmp_path / "gone"}, 0o700)) == []

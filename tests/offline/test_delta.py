@@ -15,7 +15,7 @@ from featurestore.offline.delta.commit import CommitBuilder
 from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.testing.offline import PLAIN, OfflineStoreContract, read, rows, run
-from featurestore.testing.push_log import PushLogContract, fold, told
+from featurestore.testing.push_log import PushLogContract, fold, outcome_of
 from tests.offline.delta_limits import DeltaLimits
 
 
@@ -129,5 +129,5 @@ class TestDeltaPushLog(DeltaLimits, PushLogContract):
         for event in range(10):
             assert store.log.append(PLAIN, rows(("k1", 1000 + event, 5000, 1.0))).seq == event + 1
         assert read_columns == [["origin", "event_time", "available_time"]]
-        assert told(store.log.append(PLAIN, rows(("k1", 1001, 1001, 1.0)))) == (None, 0, (), 1)
+        assert outcome_of(store.log.append(PLAIN, rows(("k1", 1001, 1001, 1.0)))) == (None, 0, (), 1)
         assert len(read_columns) == 2

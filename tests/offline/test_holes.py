@@ -99,7 +99,7 @@ PLACES = {"last": slice(-1, None), "last two": slice(-2, None), "last three": sl
 
 
 def errors(store: FeatureStore) -> list[str]:
-    return [each.told for each in store.admin.doctor() if each.state == "error" and each.check.startswith("history")]
+    return [each.message for each in store.admin.doctor() if each.state == "error" and each.check.startswith("history")]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_f2_a_lost_entry_is_found_and_never_covered(
         # What was pushed meanwhile is not lost either, whatever number it got.
         if place != "middle" and damage in (emptied, deleted):
             other.push("rows", rows(500, 1), views=["v"])
-        mended = [each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
+        mended = [each.message for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
         assert mended[0].endswith("rows were put back")
         assert not errors(other)
         other.materialize(["v"])
@@ -151,7 +151,7 @@ def test_f2_a_lost_data_file_is_found_and_never_covered(
         assert any(f"run-{run:08d}" in told for told in errors(other))
         with pytest.raises(DamagedHistoryError, match=f"run-{run:08d}"):
             other.materialize(["v"])
-        assert any("nowhere on the disk" in each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v")
+        assert any("nowhere on the disk" in each.message for each in other.admin.doctor(repair=True) if each.check == "repair: v")
         with pytest.raises(DamagedHistoryError):
             other.materialize(["v"], start="1970-01-01")
         other.materialize(["v"], start="0001-01-01")
@@ -159,7 +159,7 @@ def test_f2_a_lost_data_file_is_found_and_never_covered(
         kept = other.sql("from v")
         # The source has all but what was pushed, which is given up and told for good.
         assert kept.height == (40 if run == 4 else 41)
-        [told] = [each.told for each in other.admin.doctor() if "mended without" in each.told]
+        [told] = [each.message for each in other.admin.doctor() if "mended without" in each.message]
         assert told == f"it was mended without {1 if run == 4 else 10} rows"
 
 
@@ -275,7 +275,7 @@ def test_s16_mending_does_not_bring_back_who_was_forgotten(store: FeatureStore, 
     count = pl.read_parquet(lost, glob=False).height
     lost.unlink()
     with again(store) as other:
-        told = [each.told for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
+        told = [each.message for each in other.admin.doctor(repair=True) if each.check == "repair: v"]
         assert told[0] == f"{count} rows were put back"  # from the file that has the forgotten one, too
         assert not errors(other)
         found = other.sql("from v")

@@ -12,12 +12,12 @@ from deltalake import DeltaTable
 
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Table
-from featurestore.offline.condition import Booked
+from featurestore.offline.condition import LedgerRecord
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.history import DeltaStore
-from featurestore.offline.delta.maintenance import DeltaUpkeep
+from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.push_log import DeltaPushLog
-from featurestore.offline.delta.repair import DeltaMender
+from featurestore.offline.delta.repair import DeltaRepair
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,15 +89,15 @@ def test_f2_a_lost_checkpoint_whose_entries_are_there_loses_nothing(
         run(store, number)
     before, last = keys(tmp_path), 3 + after
     damage(max(log_of(tmp_path).glob("*.checkpoint.parquet")))
-    booked = Booked(dict.fromkeys(range(1, last + 1), 10))
-    mender = DeltaMender(DeltaStore(tmp_path))
+    recorded = LedgerRecord(dict.fromkeys(range(1, last + 1), 10))
+    repair = DeltaRepair(DeltaStore(tmp_path))
     if damage is not deleted_with_the_hint:  # without a hint all entries are read, as if there had been none
-        assert "checkpoint" in mender.inspect(TABLE, booked).problems[0]
+        assert "checkpoint" in repair.inspect(TABLE, recorded).problems[0]
         with pytest.raises(DamagedHistoryError, match=r"checkpoint.*featurestore doctor --repair"):
             run(DeltaStore(tmp_path), last + 1)
-    mender.mend(TABLE, booked, give_up=False)
-    assert not mender.inspect(TABLE, booked).problems
-    assert not mender.mend(TABLE, booked, give_up=False)
+    repair.mend(TABLE, recorded, give_up=False)
+    assert not repair.inspect(TABLE, recorded).problems
+    assert not repair.mend(TABLE, recorded, give_up=False)
     assert keys(tmp_path) == before
     assert run(DeltaStore(tmp_path), last + 1) == 10
     assert len(keys(tmp_path)) == len(before) + 10
@@ -118,13 +118,13 @@ def test_f2_a_lost_checkpoint_of_a_log_that_begins_with_it_loses_no_rows(
     before, last = keys(tmp_path), 3 + after
     assert len(before) == 28 + 10 * after
     damage(max(log_of(tmp_path).glob("*.checkpoint.parquet")))
-    booked = Booked(dict.fromkeys(range(1, last + 1), 10))
-    mender = DeltaMender(DeltaStore(tmp_path))
-    assert "checkpoint" in mender.inspect(TABLE, booked).problems[0]
+    recorded = LedgerRecord(dict.fromkeys(range(1, last + 1), 10))
+    repair = DeltaRepair(DeltaStore(tmp_path))
+    assert "checkpoint" in repair.inspect(TABLE, recorded).problems[0]
     with pytest.raises(DamagedHistoryError, match=r"checkpoint.*featurestore doctor --repair"):
         run(DeltaStore(tmp_path), last + 1)
-    assert mender.mend(TABLE, booked, give_up=False) == f"{len(before)} rows were put back"
-    assert not mender.inspect(TABLE, booked).problems
+    assert repair.mend(TABLE, recorded, give_up=False) == f"{len(before)} rows were put back"
+    assert not repair.inspect(TABLE, recorded).problems
     assert keys(tmp_path) == before
     assert run(DeltaStore(tmp_path), last + 1) == 10
 
@@ -168,17 +168,17 @@ def test_f2_a_listing_that_missed_a_segment_is_no_loss(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(DeltaPushLog, "names", listed)
     monkeypatch.setattr(DeltaPushLog, "held", locked)
-    assert not DeltaMender(store).inspect(TABLE, Booked({1: 10})).problems
-    assert DeltaUpkeep(store).compact(TABLE, 1) is None
+    assert not DeltaRepair(store).inspect(TABLE, LedgerRecord({1: 10})).problems
+    assert DeltaMaintenance(store).compact(TABLE, 1) is None
     assert run(store, 2) == 10
     monkeypatch.undo()
     # What is gone is found still.
     min(store.path(TABLE).glob("_pushed/*.parquet")).unlink()
-    assert DeltaMender(store).inspect(TABLE, Booked({1: 10, 2: 10})).problems
+    assert DeltaRepair(store).inspect(TABLE, LedgerRecord({1: 10, 2: 10})).problems
     with pytest.raises(DamagedHistoryError, match="segments 1"):
         run(store, 3)
     with pytest.raises(DamagedHistoryError, match="segments 1"):
-        DeltaUpkeep(store).compact(TABLE, 1)
+        DeltaMaintenance(store).compact(TABLE, 1)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -190,19 +190,19 @@ def test_f2_a_file_as_long_as_before_with_other_bytes_is_mended(
     store = DeltaStore(tmp_path)
     for number in (1, 2):
         run(store, number)
-    before, booked, mender = keys(tmp_path), Booked({1: 10, 2: 10}), DeltaMender(DeltaStore(tmp_path))
+    before, recorded, repair = keys(tmp_path), LedgerRecord({1: 10, 2: 10}), DeltaRepair(DeltaStore(tmp_path))
     [file] = store.path(TABLE).glob("_bucket=*/run-00000002-*.parquet")
     if beside:
         shutil.copy(file, file.with_name(f"{file.name.removesuffix('.parquet')}0.parquet"))
     damage(file)
     if damage is zeroed:
-        assert mender.inspect(TABLE, booked).problems == (f"its file {file} cannot be read",)
+        assert repair.inspect(TABLE, recorded).problems == (f"its file {file} cannot be read",)
     if beside:
-        assert mender.mend(TABLE, booked, give_up=False) == "10 rows were put back"
+        assert repair.mend(TABLE, recorded, give_up=False) == "10 rows were put back"
         assert keys(tmp_path) == before
     else:
         with pytest.raises(DamagedHistoryError, match="10 rows of it are nowhere on the disk"):
-            mender.mend(TABLE, booked, give_up=False)
-        mender.mend(TABLE, booked, give_up=True)
+            repair.mend(TABLE, recorded, give_up=False)
+        repair.mend(TABLE, recorded, give_up=True)
         assert keys(tmp_path) == before[:10]
-    assert not mender.inspect(TABLE, booked).problems
+    assert not repair.inspect(TABLE, recorded).problems

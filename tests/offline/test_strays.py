@@ -54,7 +54,7 @@ def test_d6_a_stray_entry_in_any_managed_folder_hinders_nothing(tmp_path: Path) 
         store.materialize()
         store.admin.backup("copy")
         assert store.sql("from v").height == 120 - 24
-        assert [each.told for each in store.admin.doctor() if each.state == "error" and not each.check.startswith("clock")] == []
+        assert [each.message for each in store.admin.doctor() if each.state == "error" and not each.check.startswith("clock")] == []
         assert all(run.state == "done" for run in store.runs.list())
     with store_at(tmp_path / "project", lambda: from_micros(1000)) as store:
         store.admin.delete_project()

@@ -14,36 +14,36 @@ from featurestore.clock import to_micros, utc_now
 from featurestore.offline.delta.compaction import worth_merging
 from featurestore.offline.delta.files import File
 from featurestore.offline.delta.history import DeltaStore
-from featurestore.offline.delta.maintenance import DeltaUpkeep
+from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.rows.buckets import ROOT, bits_of
 from featurestore.testing.offline import PLAIN, read, rows, run
-from featurestore.testing.upkeep import UpkeepContract, kept
+from featurestore.testing.upkeep import TableMaintenanceContract, kept
 from tests.offline.delta_limits import DeltaLimits
 from tests.projects import Hand
 
 
-class TestDeltaUpkeep(DeltaLimits, UpkeepContract):
-    writes = (*UpkeepContract.writes, (DeltaTable, "create_write_transaction"))
+class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
+    writes = (*TableMaintenanceContract.writes, (DeltaTable, "create_write_transaction"))
 
     @pytest.fixture
     def store(self, tmp_path: Path, clock: Hand) -> DeltaStore:
         return DeltaStore(tmp_path / "offline", clock=clock)
 
     @pytest.fixture
-    def upkeep(self, store: DeltaStore, clock: Hand) -> DeltaUpkeep:
-        return DeltaUpkeep(store, clock=clock)
+    def upkeep(self, store: DeltaStore, clock: Hand) -> DeltaMaintenance:
+        return DeltaMaintenance(store, clock=clock)
 
     @pytest.fixture
-    def make(self, tmp_path: Path) -> Callable[[Hand], tuple[DeltaStore, DeltaUpkeep]]:
+    def make(self, tmp_path: Path) -> Callable[[Hand], tuple[DeltaStore, DeltaMaintenance]]:
         folders: dict[Hand, Path] = {}
 
-        def make(clock: Hand) -> tuple[DeltaStore, DeltaUpkeep]:
+        def make(clock: Hand) -> tuple[DeltaStore, DeltaMaintenance]:
             store = DeltaStore(folders.setdefault(clock, tmp_path / uuid4().hex), clock=clock)
-            return store, DeltaUpkeep(store, clock=clock)
+            return store, DeltaMaintenance(store, clock=clock)
 
         return make
 
-    def test_a_compaction_says_that_it_changes_no_data(self, store: DeltaStore, upkeep: DeltaUpkeep) -> None:
+    def test_a_compaction_says_that_it_changes_no_data(self, store: DeltaStore, upkeep: DeltaMaintenance) -> None:
         self.small_runs(store, range(1, 11))
         kept(store, upkeep, PLAIN, 10)
         log = sorted((store.path(PLAIN) / "_delta_log").glob("*.json"))[-1].read_text()
@@ -51,7 +51,7 @@ class TestDeltaUpkeep(DeltaLimits, UpkeepContract):
         assert '"dataChange":true' not in log
         assert DeltaTable(str(store.path(PLAIN))).to_pyarrow_table().num_rows == 100
 
-    def test_what_killed_writers_left_is_removed_once_it_is_old(self, store: DeltaStore, upkeep: DeltaUpkeep) -> None:
+    def test_what_killed_writers_left_is_removed_once_it_is_old(self, store: DeltaStore, upkeep: DeltaMaintenance) -> None:
         run(store, PLAIN, 1, rows(("k1", 1, 1, 1.0)))
         staged = store.stage(PLAIN, 2, 0, rows(("k1", 2, 2, 1.0)))
         folder = store.path(PLAIN)
@@ -72,7 +72,7 @@ class TestDeltaUpkeep(DeltaLimits, UpkeepContract):
         assert store.commit(PLAIN, 2, [staged]) == 1
         assert read(store, PLAIN).height == 2
 
-    def test_removals_are_remembered_by_the_checkpoint(self, store: DeltaStore, upkeep: DeltaUpkeep, clock: Hand) -> None:
+    def test_removals_are_remembered_by_the_checkpoint(self, store: DeltaStore, upkeep: DeltaMaintenance, clock: Hand) -> None:
         self.small_runs(store, range(1, 11))
         kept(store, upkeep, PLAIN, 10)
         delta = DeltaTable(str(store.path(PLAIN)))

@@ -76,7 +76,7 @@ def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeySer
                 problem = str(error)
             assert not problem or "Give its user the commands" in problem
             refused += bool(problem)
-        refused += sum(1 for each in store.admin.doctor() if "Give its user the commands" in each.told)
+        refused += sum(1 for each in store.admin.doctor() if "Give its user the commands" in each.message)
     with redis.Redis(port=server.port) as client:
         assert refused or any(each["reason"] == "command" for each in client.acl_log()), f"{left_out} is not needed"
 

@@ -67,7 +67,7 @@ def test_what_a_writer_without_the_barrier_wrote_is_erased_by_forgetting_again(
         assert "The lock 'writes' was lost while it was needed" in caplog.text
         assert users(eraser) == [1, 2]
         finding = next(finding for finding in eraser.admin.doctor() if finding.check == "forget: user")
-        assert (finding.state, finding.told) == ("error", "forgetting 1 of them was interrupted")
+        assert (finding.state, finding.message) == ("error", "forgetting 1 of them was interrupted")
         eraser.admin.forget("user", {"user_id": 1})
         assert users(eraser) == [2]
         assert not [finding for finding in eraser.admin.doctor() if finding.check == "forget: user"]

@@ -243,14 +243,14 @@ def test_what_is_booked_is_told_without_the_files_of_all_runs_in_memory(ledger: 
         run = ledger.begin("weather", 1, seq, files)
         ledger.update(run, state="committed", rows_written=seq)
     fold = ledger.begin("weather", 1, 11, {"chunks": [{"pushed": 6, "rows": 1}, {"pushed": 7, "rows": 1}], "cursor": None})
-    assert ledger.booked("weather", 1).pushed == 0
+    assert ledger.recorded("weather", 1).pushed == 0
     ledger.update(fold, state="committed", rows_written=2)
     tracemalloc.start()
     try:
-        booked = ledger.booked("weather", 1)
+        recorded = ledger.recorded("weather", 1)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert booked.rows == {seq: seq for seq in range(1, 11)} | {11: 2}
-    assert booked.pushed == 7
+    assert recorded.rows == {seq: seq for seq in range(1, 11)} | {11: 2}
+    assert recorded.pushed == 7
     assert peak < 1_000_000

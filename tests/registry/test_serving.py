@@ -55,7 +55,7 @@ def three(registry: SpecRegistry, serving: Serving) -> AppliedView:
 def test_a_new_view_is_served_at_once(registry: SpecRegistry, serving: Serving) -> None:
     catalog = put(registry, spec(), 1, 1)
     assert served(catalog) == (1, 1)
-    assert not catalog.lingering
+    assert not catalog.previous_versions
     assert serving.switch(catalog.views["weather"], LATER) is None
     assert registry.load().revision == catalog.revision
 
@@ -107,7 +107,7 @@ def test_back_to_what_is_still_served(registry: SpecRegistry) -> None:
     put(registry, spec(int), 2, 2, lingers=True)
     catalog = put(registry, spec(), 3, 1)
     assert served(catalog) == (3, 1)
-    assert not catalog.lingering
+    assert not catalog.previous_versions
 
 
 def test_what_is_personal_by_now_is_so_in_the_version_that_is_still_served(registry: SpecRegistry) -> None:

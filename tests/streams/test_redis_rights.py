@@ -82,7 +82,7 @@ def work(folder: Path, server: ValkeyServer, commands: list[str], *, beside: boo
                 step(store)
             except FeatureStoreError as error:
                 problems.append(str(error))
-        problems += [each.told for each in store.admin.doctor() if ASKS in each.told]
+        problems += [each.message for each in store.admin.doctor() if ASKS in each.message]
         if not problems:
             assert store.online("latest", [{"k": key} for key in "abd"]).status["x"] == ["missing", "present", "present"]
             assert store.streams.status()[0].set_aside == 1

@@ -36,7 +36,7 @@ def schedule(
     def tell(outcome: "TaskResult") -> None:
         if outcome.state in ("failed", "retrying"):
             failed.set()
-            if outcome.told_before and not json:
+            if outcome.is_repeated and not json:
                 return  # one broken file fails all views on its source, and each of them several times
         _print_line(outcome) if json else out().print(_line(outcome), soft_wrap=True)
 

@@ -14,8 +14,8 @@ from featurestore.offline.delta.delete_project import remove_project
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
 from featurestore.offline.delta.history import DeltaStore
-from featurestore.offline.delta.maintenance import DeltaUpkeep
-from featurestore.offline.delta.repair import DeltaMender
+from featurestore.offline.delta.maintenance import DeltaMaintenance
+from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.delta.secret_file import SecretFile
 from featurestore.plugins import Context
 
@@ -56,14 +56,14 @@ class DeltaBackend(OfflineBackend):
         return DeltaFeatureLog(self._folder, locks=self._locks)
 
     @property
-    def maintenance(self) -> DeltaUpkeep:
+    def maintenance(self) -> DeltaMaintenance:
         """See ``OfflineBackend.maintenance``."""
-        return DeltaUpkeep(self._history, clock=self._context.clock)
+        return DeltaMaintenance(self._history, clock=self._context.clock)
 
     @property
-    def repair(self) -> DeltaMender:
+    def repair(self) -> DeltaRepair:
         """See ``OfflineBackend.repair``."""
-        return DeltaMender(self._history, clock=self._context.clock)
+        return DeltaRepair(self._history, clock=self._context.clock)
 
     @property
     def eraser(self) -> DeltaEraser:

@@ -98,10 +98,10 @@ class CommitBuilder:
     def _split(self, node: int, parts: Sequence[pl.LazyFrame], bits: int) -> tuple[list[NewFile], int]:
         table = self.table
         new = self._new_rows(node, parts)
-        held = [new]
+        frames = [new]
         files = [file for file in self.files if are_related(file.node, node)]
-        held += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read() if files else []
-        rows = sort_history(pl.concat(held), list(table.keys), list(table.features))
+        frames += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read() if files else []
+        rows = sort_history(pl.concat(frames), list(table.keys), list(table.features))
         children = rows.with_columns(node_of(key_hash(table.keys), bits).alias(BUCKET))
         parted = children.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True)
         return [write_file(self.folder, self.run, int(child), frame, self.now) for (child,), frame in parted.items()], new.height
@@ -152,12 +152,12 @@ class CommitBuilder:
                 added.append(new)
                 continue
             path = self.folder / new.action.path
-            [held] = DeltaFiles(new.node, (str(path),), (), 0, 0, self.table.keys, self.table.features).read()
-            kept = without_known(held, known, keys, features)
-            if kept.height == held.height:
+            [stored] = DeltaFiles(new.node, (str(path),), (), 0, 0, self.table.keys, self.table.features).read()
+            kept = without_known(stored, known, keys, features)
+            if kept.height == stored.height:
                 added.append(new)
                 continue
-            left_out += held.height - kept.height
+            left_out += stored.height - kept.height
             remove([path])
             if kept.height:
                 added.append(write_file(self.folder, self.run, new.node, kept, self.now))

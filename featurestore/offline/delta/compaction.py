@@ -56,7 +56,7 @@ def worth_merging(files: Sequence[File], done: int) -> Group | None:
         depth = bits_worth(sum(file.rows for file in group), bits)
         if len(group) >= max(_SMALL_FILES, 2 << depth):
             return Group(group, depth)
-    groups = (group for _, held in sorted(large.items()) for group in _of_like_size(held, _LARGE_RATIO))
+    groups = (group for _, members in sorted(large.items()) for group in _of_like_size(members, _LARGE_RATIO))
     return next((Group(group, bits) for group in groups), None)
 
 
@@ -78,12 +78,12 @@ def merge_group(
         without: takes rows out that nobody may write any more.
         written: takes in each file as it is written, so that a caller knows of them where it fails.
     """
-    for node in sorted({each for file in group.files for each in _nodes(file, group.bits)}):
+    for node in sorted({child for file in group.files for child in _nodes(file, group.bits)}):
         near = [file for file in group.files if are_related(file.node, node)]
         own = tuple(str(folder / file.path) for file in near if bits_of(file.node) >= group.bits)
         above = tuple(str(folder / file.path) for file in near if bits_of(file.node) < group.bits)
-        held = DeltaFiles(node, own, above, 0, 0, table.keys, table.features).read()
-        rows = merge_files(held, list(table.keys), list(table.features))
+        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features).read()
+        rows = merge_files(frames, list(table.keys), list(table.features))
         rows = rows if without is None else without(rows)
         if rows.height:
             written.append(write_file(folder, 0, node, rows, now, changes=False))

@@ -87,8 +87,8 @@ class DedupIndex:
         # Rows that are alike are alike in these too. For events with ids, so are the versions of one event.
         if since is None:
             return rows.select(key_hash({**self._table.keys, EVENT: INSTANT, AVAILABLE: INSTANT}).fill_null(0)).to_series()
-        told = rows.select(*self._keys, loose_text(pl.col(EVENT_ID)))
-        return told.select(key_hash({**self._table.keys, EVENT_ID: self._table.features[EVENT_ID]}).fill_null(0)).to_series()
+        identified = rows.select(*self._keys, loose_text(pl.col(EVENT_ID)))
+        return identified.select(key_hash({**self._table.keys, EVENT_ID: self._table.features[EVENT_ID]}).fill_null(0)).to_series()
 
     def _marked(self, new: pl.DataFrame, near: list[pl.DataFrame], since: int | None) -> pl.DataFrame:
         """Returns rows with ``_corrects``, by the rows near them and by one another."""
@@ -134,11 +134,11 @@ class DedupIndex:
         return pl.concat([suspects.clear().select(columns), *frames])
 
     def _maybe(self, hashes: pl.Series) -> pl.Series:
-        found = pl.repeat(value=False, n=len(hashes), dtype=pl.Boolean, eager=True)
+        possible = pl.repeat(value=False, n=len(hashes), dtype=pl.Boolean, eager=True)
         for run in self._runs:
             places = run.search_sorted(hashes).clip(upper_bound=len(run) - 1)
-            found = found | (run.gather(places) == hashes)
-        return found
+            possible = possible | (run.gather(places) == hashes)
+        return possible
 
     def _cover(self, state: DeltaState, segments: Mapping[int, pl.DataFrame], first: int, last: int, since: int | None) -> None:
         """Reads what might hold rows of a span of event times, and has not been read."""
@@ -164,10 +164,10 @@ class DedupIndex:
                 self._add(hashes.sort())
 
     def _hashes_of(self, path: str, bound: int, since: int | None) -> pl.Series:
-        told = [EVENT, AVAILABLE] if since is None else [EVENT, EVENT_ID]
+        columns = [EVENT, AVAILABLE] if since is None else [EVENT, EVENT_ID]
         file = File(path, ROOT, 0, 0, 0, 0)
         [history] = by_bucket(self._folder, self._table, [file]).values()
-        [frame] = history.read([*self._keys, *told])
+        [frame] = history.read([*self._keys, *columns])
         if bound > _ALWAYS:
             frame = frame.filter(pl.col(EVENT).to_physical() >= bound)
         return self._hashed(frame, since)

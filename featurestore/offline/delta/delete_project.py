@@ -21,7 +21,9 @@ def remove_project(folder: Path, project: str, *, dry_run: bool) -> dict[str, in
     with translated("delete", str(own)):
         if not own.is_dir():
             return {}
-        found = {part.name: sum(1 for path in part.rglob("*") if path.is_file()) for part in sorted(own.iterdir()) if part.is_dir()}
+        counts = {
+            part.name: sum(1 for path in part.rglob("*") if path.is_file()) for part in sorted(own.iterdir()) if part.is_dir()
+        }
         if not dry_run:
             remove_folder(own)
-    return found
+    return counts

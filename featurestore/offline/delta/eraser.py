@@ -84,19 +84,19 @@ class DeltaEraser:
     def _erase_history(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
         for _ in range(_ATTEMPTS):
             state = open_state(folder)
-            held = [(file, count) for file, count in _holding(folder, table, state.files, entities) if count]
-            total = sum(count for _, count in held)
-            if dry_run or not held:
+            concerned = [(file, count) for file, count in _holding(folder, table, state.files, entities) if count]
+            total = sum(count for _, count in concerned)
+            if dry_run or not concerned:
                 return total
             try:
-                actions, written = self._rewritten(folder, table, entities, [file for file, _ in held])
+                actions, written = self._rewritten(folder, table, entities, [file for file, _ in concerned])
             except FileNotFoundError:
                 if state.is_current():
                     raise
                 continue  # somebody compacted the table meanwhile
             with self._log.held(table):
                 if write_change(state, table, actions, "forget"):
-                    remove((folder / file.path for file, _ in held), lasting=True)
+                    remove((folder / file.path for file, _ in concerned), lasting=True)
                     return total
             remove(written)
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")

@@ -81,8 +81,8 @@ class DeltaFeatureLog:
         """See ``FeatureLog.read``."""
         with translated("read", str(self._of(project, service))):
             parts = [self._scan(folder) for folder in self._tables(project, service)]
-        found = [part for part in parts if part is not None]
-        return pl.concat(found, how="diagonal_relaxed") if found else pl.LazyFrame()
+        frames = [part for part in parts if part is not None]
+        return pl.concat(frames, how="diagonal_relaxed") if frames else pl.LazyFrame()
 
     def services(self, project: str) -> list[str]:
         """See ``FeatureLog.services``."""
@@ -153,17 +153,17 @@ class DeltaFeatureLog:
         table, now = self._opened(folder), self._now()
         groups: list[list[dict[str, Any]]] = [[]]
         for action in _files(table):
-            if sum(each["size_bytes"] for each in groups[-1]) + action["size_bytes"] > _TARGET_BYTES:
+            if sum(file["size_bytes"] for file in groups[-1]) + action["size_bytes"] > _TARGET_BYTES:
                 groups.append([])
             groups[-1].append(action)
         actions: list[AddAction | RemoveAction] = []
         for group in groups:
             if len(group) > 1:
-                rows = pl.concat([pl.read_parquet(folder / unquote(each["path"]), glob=False) for each in group])
+                rows = pl.concat([pl.read_parquet(folder / unquote(file["path"]), glob=False) for file in group])
                 actions.append(_written(folder, rows, now, data_change=False))
-                actions += [RemoveAction(each["path"], False, now, each["size_bytes"]) for each in group]
+                actions += [RemoveAction(file["path"], False, now, file["size_bytes"]) for file in group]
         _commit(table, folder, actions)
-        return sum(1 if isinstance(each, RemoveAction) else -1 for each in actions)
+        return sum(1 if isinstance(file, RemoveAction) else -1 for file in actions)
 
     def _now(self) -> int:
         return to_micros(self._clock()) // 1000
@@ -310,5 +310,5 @@ def _keep_schema(folder: Path, schema: str) -> None:
 
 
 def _schema(folder: Path) -> dict[str, pl.DataType]:
-    told = json.loads((folder / _SCHEMA).read_text(encoding="utf-8"))
-    return {name: dtype_from_name(each) for name, each in told.items()}
+    dtypes = json.loads((folder / _SCHEMA).read_text(encoding="utf-8"))
+    return {name: dtype_from_name(dtype) for name, dtype in dtypes.items()}

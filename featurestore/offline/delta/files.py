@@ -144,25 +144,25 @@ class DeltaFiles:
         asked += [] if since is None else [pl.col(EVENT) >= nearest_instant(since)]
         where = pl.all_horizontal(asked) if asked else None
         with translated("read", ", ".join(self.paths[:3])):
-            found = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
+            frames = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
         if self.pushed is not None:
             pushed = self.pushed.select(*dtypes)
             if where is not None:
                 stored = pushed.with_columns(pl.col(name).cast(storage_dtype(dtype)) for name, dtype in dtypes.items())
                 pushed = pushed.filter(stored.select(where).to_series())
-            found.append(sort_history(pushed, list(self.keys), list(self.features)).select(names))
-        return found
+            frames.append(sort_history(pushed, list(self.keys), list(self.features)).select(names))
+        return frames
 
     def joined(self, others: Sequence[Any]) -> "DeltaFiles":
         """See ``History.joined``."""
         every = [self, *others]
-        pushed = [each.pushed for each in every if each.pushed is not None]
+        pushed = [bucket.pushed for bucket in every if bucket.pushed is not None]
         return DeltaFiles(
             ROOT,
-            tuple(path for each in every for path in each.own),
-            tuple(dict.fromkeys(path for each in every for path in each.above)),
-            sum(each.rows for each in every),
-            sum(each.size for each in every),
+            tuple(path for bucket in every for path in bucket.own),
+            tuple(dict.fromkeys(path for bucket in every for path in bucket.above)),
+            sum(bucket.rows for bucket in every),
+            sum(bucket.size for bucket in every),
             self.keys,
             self.features,
             pl.concat(pushed) if pushed else None,
@@ -229,24 +229,24 @@ def by_bucket(
         depth = (bits or 0) - bits_of(file.node)
         for node in range(file.node << depth, (file.node + 1) << depth):
             own.setdefault(node, [])
-    made: dict[int, DeltaFiles] = {}
+    buckets: dict[int, DeltaFiles] = {}
     above.sort(key=lambda file: file.path)
-    for node, held in sorted(own.items()):
+    for node, members in sorted(own.items()):
         rows = (pushed or {}).get(node)
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in above if are_related(file.node, node)]
-        made[node] = DeltaFiles(
+        buckets[node] = DeltaFiles(
             node,
-            tuple(f"{folder}/{file.path}" for file in sorted(held, key=lambda file: (-file.rows, file.path))),
+            tuple(f"{folder}/{file.path}" for file in sorted(members, key=lambda file: (-file.rows, file.path))),
             tuple(f"{folder}/{file.path}" for file, _ in shared),
-            sum(file.rows for file in held)
+            sum(file.rows for file in members)
             + sum(max(1, file.rows >> depth) for file, depth in shared)
             + (0 if rows is None else rows.height),
-            sum(file.size for file in held) + sum(file.size >> depth for file, depth in shared),
+            sum(file.size for file in members) + sum(file.size >> depth for file, depth in shared),
             table.keys,
             table.features,
             rows,
         )
-    return made
+    return buckets
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int,
         pl.col(AVAILABLE).max().alias("d"),
     ).row(0)
     # NOTE: not strftime, which writes year 1 as "1" on some systems, and then nobody reads it back.
-    told = [moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans]
-    first, last, known_first, known_last = told
+    instants = [moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans]
+    first, last, known_first, known_last = instants
     stats = {
         "numRecords": frame.height,
         "minValues": {EVENT: first, AVAILABLE: known_first},

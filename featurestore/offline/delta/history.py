@@ -93,8 +93,8 @@ class DeltaStore:
     def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
         """See ``OfflineStore.commit``."""
         folder = self.path(table)
-        folded = max((each["pushed"] for each in staged if "pushed" in each), default=None)
-        rows = sum(each["rows"] for each in staged)
+        folded = max((chunk["pushed"] for chunk in staged if "pushed" in chunk), default=None)
+        rows = sum(chunk["rows"] for chunk in staged)
         with translated("write", str(folder)):
             for _ in range(_ATTEMPTS):
                 state = open_state(folder)
@@ -175,9 +175,9 @@ class DeltaStore:
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
-        names = self.push_log.named(table, [each["pushed"] for each in staged if "pushed" in each])
+        names = self.push_log.named(table, [chunk["pushed"] for chunk in staged if "pushed" in chunk])
         pushed = [pl.concat(self.push_log.frames(table, names).values()).lazy()] if names else []
-        files = [self.path(table) / each["path"] for each in staged if each["rows"] and "pushed" not in each]
+        files = [self.path(table) / chunk["path"] for chunk in staged if chunk["rows"] and "pushed" not in chunk]
         return [*(_scan_staged(table, path) for path in files), *pushed]
 
     def committed(self, table: Table, run: int) -> list[History]:

@@ -68,12 +68,12 @@ def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]
 
 def missing_files(state: DeltaState) -> list[File]:
     """Returns the files of a table that are not there, or not as long as they were written."""
-    found = []
+    missing = []
     for file in state.files:
         try:
             size = (state.folder / file.path).stat().st_size
         except FileNotFoundError:
             size = -1
         if size != file.size:
-            found.append(file)
-    return found
+            missing.append(file)
+    return missing

@@ -170,6 +170,6 @@ def _has_bytes(path: Path) -> bool:
 def _info(folder: Path, version: int) -> dict[str, Any]:
     with suppress(FileNotFoundError, ValueError), entry_at(folder, version).open(encoding="utf-8") as lines:
         for line in lines:
-            if (told := json.loads(line).get("commitInfo")) is not None:
-                return dict(told)
+            if (info := json.loads(line).get("commitInfo")) is not None:
+                return dict(info)
     return {}

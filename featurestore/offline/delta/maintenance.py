@@ -28,7 +28,7 @@ _ABANDONED = timedelta(days=1)
 """What no version names, and nobody changed for so long, was left by a writer that was killed."""
 
 
-class DeltaUpkeep:
+class DeltaMaintenance:
     """Keeps the tables of a store in order.
 
     Args:
@@ -42,13 +42,13 @@ class DeltaUpkeep:
         self._clock = clock
 
     def tables(self, project: str) -> list[tuple[str, int]]:
-        """See ``Upkeep.tables``."""
+        """See ``TableMaintenance.tables``."""
         folders = self._path(Table(project, "view", 1, {}, {})).parent.parent.glob("*/v*")
-        found = ((folder.parent.name, folder.name.removeprefix("v")) for folder in folders)
-        return sorted((view, int(number)) for view, number in found if number.isdecimal())
+        names = ((folder.parent.name, folder.name.removeprefix("v")) for folder in folders)
+        return sorted((view, int(number)) for view, number in names if number.isdecimal())
 
     def files(self, table: Table) -> int:
-        """See ``Upkeep.files``."""
+        """See ``TableMaintenance.files``."""
         folder = self._path(table)
         with translated("open", str(folder)):
             state = open_state(folder)
@@ -57,7 +57,7 @@ class DeltaUpkeep:
     def compact(
         self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
     ) -> Compacted | None:
-        """See ``Upkeep.compact``."""
+        """See ``TableMaintenance.compact``."""
         folder = self._path(table)
         with translated("compact", str(folder)):
             state = open_state(folder)
@@ -103,7 +103,7 @@ class DeltaUpkeep:
             return merged <= {file.path for file in now.files} and write_change(now, table, actions, "compact")
 
     def checkpoint(self, table: Table) -> bool:
-        """See ``Upkeep.checkpoint``."""
+        """See ``TableMaintenance.checkpoint``."""
         folder = self._path(table)
         with translated("write", str(folder)):
             state = open_state(folder)
@@ -113,21 +113,21 @@ class DeltaUpkeep:
             return True
 
     def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
-        """See ``Upkeep.vacuum``."""
+        """See ``TableMaintenance.vacuum``."""
         folder = self._path(table)
         with translated("clear up", str(folder)):
             # NOTE: listed before the table is opened: what a writer has not committed by then is an orphan, and young.
-            found = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
+            paths = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
             beside = [path for part in ("_pushed", "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
             state = open_state(folder)
             if state.version < 0:
                 return Removed()
-            removed_at = dict(_removals(folder)) if found else {}
+            removed_at = dict(_removals(folder)) if paths else {}
             needed = {file.path for file in state.files}
             until = to_micros(self._clock() - keep) // 1000
             abandoned = (utc_now() - max(keep, _ABANDONED)).timestamp()
             old = [path for path in beside if _older(path, abandoned)]
-            for path in found:
+            for path in paths:
                 name = str(path.relative_to(folder))
                 if name not in needed and (removed_at[name] <= until if name in removed_at else _older(path, abandoned)):
                     old.append(path)
@@ -147,7 +147,7 @@ def _removals(folder: Path) -> Iterable[tuple[str, int]]:
     checkpoint = checkpoint_at(folder, max(0, hinted_checkpoint(folder)))
     if checkpoint.exists():
         removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
-        yield from ((each["path"], each["deletionTimestamp"]) for each in removals)
+        yield from ((action["path"], action["deletionTimestamp"]) for action in removals)
     for path in entries_of(folder):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()

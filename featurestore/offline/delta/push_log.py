@@ -116,14 +116,14 @@ class DeltaPushLog:
     def exists(self, table: Table, seq: int) -> bool:
         """See ``PushLog.exists``."""
         with translated("read", str(self._folder_of(table))):
-            held = self._held(table)
-            if seq <= held.removed:
+            cache = self._held(table)
+            if seq <= cache.removed:
                 return False
-            if seq in held.places and (self._folder_of(table) / _FOLDER / held.places[seq]).exists():
+            if seq in cache.places and (self._folder_of(table) / _FOLDER / cache.places[seq]).exists():
                 return True
             # It may have been written anew, without somebody who was forgotten.
             self.names(table, 0)
-            return seq in held.places
+            return seq in cache.places
 
     def remove(self, table: Table) -> None:
         """See ``PushLog.remove``."""
@@ -152,12 +152,12 @@ class DeltaPushLog:
 
     def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
         """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
-        held = self._held(table)
+        cache = self._held(table)
         for _ in range(_ATTEMPTS):
             # NOTE: what a push has opened counts as long as nobody has committed: to open a table takes milliseconds.
-            state = held.state
+            state = cache.state
             if state is None or not state.is_current():
-                state = held.state = open_state(self._folder_of(table))
+                state = cache.state = open_state(self._folder_of(table))
             try:
                 live = self.live(table, state)
             except FileNotFoundError:  # a run's commit has taken it over since, and it was removed
@@ -172,11 +172,11 @@ class DeltaPushLog:
         Raises:
             FileNotFoundError: one was removed meanwhile, so the table is at a later state.
         """
-        found = self.frames(table, self.names(table, state.folded))
+        frames = self.frames(table, self.names(table, state.folded))
         known = self._held(table).segments
-        for gone in set(known) - set(found):
+        for gone in set(known) - set(frames):
             known.pop(gone, None)
-        return found
+        return frames
 
     def names(self, table: Table, after: int) -> list[str]:
         """Returns the names of the segments with numbers after one, in their order."""
@@ -185,15 +185,15 @@ class DeltaPushLog:
                 listed = [entry.name for entry in entries]
         except FileNotFoundError:
             return []
-        found = sorted(name for name in listed if is_segment(name))
-        held = self._held(table)
-        held.marks = [
+        segments = sorted(name for name in listed if is_segment(name))
+        cache = self._held(table)
+        cache.marks = [
             int(name.removesuffix(MARK)) for name in listed if name.endswith(MARK) and name.removesuffix(MARK).isdecimal()
         ]
-        held.places = {segment_number(name): name for name in found}
+        cache.places = {segment_number(name): name for name in segments}
         # The first are removed first.
-        held.removed = max(held.removed, min(held.places, default=1) - 1)
-        return [name for number, name in held.places.items() if number > after]
+        cache.removed = max(cache.removed, min(cache.places, default=1) - 1)
+        return [name for number, name in cache.places.items() if number > after]
 
     def lost(self, table: Table, folded: int) -> list[int]:
         """Returns the numbers of segments that must be there, as they were given and are not in the table, and are not."""
@@ -206,10 +206,10 @@ class DeltaPushLog:
         Raises:
             FileNotFoundError: one was removed meanwhile.
         """
-        found = {segment_number(name): name for name in self.names(table, 0)} if numbers else {}
-        if missing := [number for number in numbers if number not in found]:
+        names = {segment_number(name): name for name in self.names(table, 0)} if numbers else {}
+        if missing := [number for number in numbers if number not in names]:
             raise FileNotFoundError(f"The segments {missing} of {table} were removed.")
-        return [found[number] for number in numbers]
+        return [names[number] for number in numbers]
 
     def frames(self, table: Table, names: list[str]) -> dict[str, pl.DataFrame]:
         """Returns the rows of segments by their names, with the hash of the keys.
@@ -218,7 +218,7 @@ class DeltaPushLog:
             FileNotFoundError: one was removed meanwhile.
         """
         known = self._held(table).segments
-        found = {}
+        frames = {}
         for name in names:
             frame = known.get(name)
             if frame is None:
@@ -230,8 +230,8 @@ class DeltaPushLog:
                         f"The pushed rows in {path} cannot be read: the file is damaged ({error}). Restore it from a backup."
                     ) from error
                 known[name] = frame
-            found[name] = frame
-        return found
+            frames[name] = frame
+        return frames
 
     def forget(self, table: Table) -> None:
         """Forgets what is known of a table, which is no longer there."""
@@ -240,52 +240,52 @@ class DeltaPushLog:
     def _held(self, table: Table) -> _Held:
         folder = self._folder_of(table)
         refuse_forked(folder)
-        held = self._tables.get(folder)
-        if held is None or held.columns != table.features.keys():
-            held = self._tables[folder] = _Held(folder, table)
-        return held
+        cache = self._tables.get(folder)
+        if cache is None or cache.columns != table.features.keys():
+            cache = self._tables[folder] = _Held(folder, table)
+        return cache
 
     def _try_append(self, table: Table, rows: pl.DataFrame, since: int | None, *, locked: bool) -> Appended | None:
         """Appends the rows that are new; returns None where something else was written meanwhile."""
-        held = self._held(table)
-        with held.lock:
-            state = held.state
+        cache = self._held(table)
+        with cache.lock:
+            state = cache.state
             if state is None or not state.is_current():
-                state = held.state = open_state(self._folder_of(table))
+                state = cache.state = open_state(self._folder_of(table))
             try:
                 live = self.live(table, state)
             except FileNotFoundError:
                 return None
-            found = held.known.find(rows, state, {segment_number(name): frame for name, frame in live.items()}, since)
-        if found.new.is_empty():
-            self._settle(table, found)
-            return _appended(None, found, live)  # what is known stays known, whatever comes
+            lookup = cache.known.find(rows, state, {segment_number(name): frame for name, frame in live.items()}, since)
+        if lookup.new.is_empty():
+            self._settle(table, lookup)
+            return _appended(None, lookup, live)  # what is known stays known, whatever comes
         folder = self._folder_of(table) / _FOLDER
         make_folders(folder)
-        segment = found.new.sort(HASH)
+        segment = lookup.new.sort(HASH)
         beside = folder / f"{uuid4().hex}{TEMPORARY}"
         write_beside(beside, lambda file: segment.write_parquet(file, compression=COMPRESSION, statistics=False))
         with nullcontext() if locked else self.held(table):
             if not state.is_current() or self.names(table, state.folded) != list(live):
                 remove([beside])
                 return None
-            seq = held.given(state.folded, map(segment_number, live)) + 1
+            seq = cache.given(state.folded, map(segment_number, live)) + 1
             name = f"{seq:0{_DIGITS}d}-{uuid4().hex[:8]}.parquet"
             try:
                 # NOTE: on the disk before anybody else is given the next number: a gap in them is a loss, and nothing else.
                 move(beside, folder / name)
             except FileNotFoundError:
                 return None
-            make_mark(folder / _mark(seq), [folder / _mark(former) for former in held.marks])
-        held.segments[name] = segment
-        return _appended(seq, found, {**live, name: segment})
+            make_mark(folder / _mark(seq), [folder / _mark(former) for former in cache.marks])
+        cache.segments[name] = segment
+        return _appended(seq, lookup, {**live, name: segment})
 
-    def _settle(self, table: Table, found: DedupLookup) -> None:
+    def _settle(self, table: Table, lookup: DedupLookup) -> None:
         """Sync what others wrote to the disk before reporting it as known: they may not have done so yet."""
         folder = self._folder_of(table)
-        if found.segments:
+        if lookup.segments:
             sync_folder(folder / _FOLDER)
-        if found.known.height:
+        if lookup.known.height:
             settle(folder / LOG)
 
 
@@ -303,6 +303,6 @@ def is_segment(name: str) -> bool:
     return name.endswith(".parquet") and name[:_DIGITS].isdecimal() and name[_DIGITS : _DIGITS + 1] == "-"
 
 
-def _appended(seq: int | None, found: DedupLookup, live: Mapping[str, pl.DataFrame]) -> Appended:
+def _appended(seq: int | None, lookup: DedupLookup, live: Mapping[str, pl.DataFrame]) -> Appended:
     rows = sum(frame.height for frame in live.values())
-    return Appended(seq, found.new.drop(HASH), found.segments, found.known.drop(HASH), len(live), rows)
+    return Appended(seq, lookup.new.drop(HASH), lookup.segments, lookup.known.drop(HASH), len(live), rows)

@@ -16,7 +16,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import remove, write_file
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.condition import Booked, Condition, damaged
+from featurestore.offline.condition import Condition, LedgerRecord, damaged
 from featurestore.offline.delta.files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
 from featurestore.offline.delta.files import write_file as write_rows
 from featurestore.offline.delta.history import DeltaStore
@@ -43,7 +43,7 @@ _LOOKS = 3
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Survey:
     """What entries that were taken out of a log tell.
 
     Args:
@@ -55,7 +55,7 @@ class _Told:
     is_all: bool = False
 
 
-class DeltaMender:
+class DeltaRepair:
     """Looks whether the tables of a store are whole, and mends them.
 
     Args:
@@ -68,11 +68,11 @@ class DeltaMender:
         self._log = store.push_log
         self._clock = clock
 
-    def inspect(self, table: Table, booked: Booked) -> Condition:
-        """See ``Mender.inspect``."""
-        return self._inspect(table, booked)
+    def inspect(self, table: Table, recorded: LedgerRecord) -> Condition:
+        """See ``HistoryRepair.inspect``."""
+        return self._inspect(table, recorded)
 
-    def _inspect(self, table: Table, booked: Booked, *, pages: bool = False) -> Condition:
+    def _inspect(self, table: Table, recorded: LedgerRecord, *, pages: bool = False) -> Condition:
         folder = self._path(table)
         with translated("open", str(folder)):
             for left in reversed(range(_LOOKS)):
@@ -83,7 +83,7 @@ class DeltaMender:
                     except DamagedHistoryError:
                         return Condition(tuple(broken_entries(folder, pages=True)))
                     names = self._log.names(table, state.folded)
-                    problems = problems_of(state, booked.last_run, self._log.lost(table, state.folded))
+                    problems = problems_of(state, recorded.last_run, self._log.lost(table, state.folded))
                     problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
                     problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
                 if not problems:
@@ -92,27 +92,27 @@ class DeltaMender:
         return Condition(tuple(problems), noted.get(DEFINITION, ""), noted.get(GAVE_UP, ""), state.last_run)
 
     def mend(
-        self, table: Table, booked: Booked, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
+        self, table: Table, recorded: LedgerRecord, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
     ) -> str:
-        """See ``Mender.mend``."""
+        """See ``HistoryRepair.mend``."""
         folder = self._path(table)
-        if not self._inspect(table, booked, pages=True).problems:
+        if not self._inspect(table, recorded, pages=True).problems:
             return ""
         with translated("mend", str(folder)), self._log.held(table):
-            known = self._set_aside(folder, booked)
+            known = self._set_aside(folder, recorded)
             state = open_state(folder)
             if state.version < 0:
                 create_table(folder, table)
                 state = open_state(folder)
-            files = self._put_back(state, table, booked, known, without, give_up=give_up)
+            files = self._put_back(state, table, recorded, known, without, give_up=give_up)
             return "; ".join(filter(None, [files, self._close_gaps(table, give_up=give_up)]))
 
     def _put_back(
         self,
         state: DeltaState,
         table: Table,
-        booked: Booked,
-        known: _Told,
+        recorded: LedgerRecord,
+        known: _Survey,
         without: Callable[[pl.DataFrame], pl.DataFrame] | None,
         *,
         give_up: bool,
@@ -123,54 +123,56 @@ class DeltaMender:
         missing = [*missing_files(state), *(file for file in state.files if folder / file.path in damaged_files)]
         gone = {file.path for file in missing}
         there = [file for file in state.files if file.path not in gone]
-        recorded, through = recorded_rows(folder, state.version) or 0, recorded_run(folder, state.version)
+        noted, through = recorded_rows(folder, state.version) or 0, recorded_run(folder, state.version)
         expected = max(
-            state.rows + booked.after(state.last_run),
-            recorded + booked.after(max(through, state.last_run)) if recorded else 0,
+            state.rows + recorded.after(state.last_run),
+            noted + recorded.after(max(through, state.last_run)) if noted else 0,
             known.rows,
         )
         if known.is_all and not state.files:
             expected = known.rows  # the ledger has rows of those, too, who were forgotten since
-        if expected == state.rows and not missing and state.last_run >= booked.last_run and state.folded >= booked.pushed:
+        if expected == state.rows and not missing and state.last_run >= recorded.last_run and state.folded >= recorded.pushed:
             return ""
         # Whoever was killed while somebody was forgotten has left files that have them still.
-        beside = (frame if without is None else without(frame) for frame in self._beside(folder, table, state, booked))
-        written = self._write(folder, table, there, list(beside), booked.last_run)
-        found = sum(rows for _, rows in written)
-        lacking = expected - sum(file.rows for file in there) - found
+        beside = (frame if without is None else without(frame) for frame in self._beside(folder, table, state, recorded))
+        written = self._write(folder, table, there, list(beside), recorded.last_run)
+        restored = sum(rows for _, rows in written)
+        lacking = expected - sum(file.rows for file in there) - restored
         if lacking > 0 and not give_up:
             remove(folder / new.action.path for new, _ in written)
-            problem = f"{lacking:,} rows of it are nowhere on the disk, {found:,} would be found"
+            problem = f"{lacking:,} rows of it are nowhere on the disk, {restored:,} would be found"
             raise damaged(str(table), table.view, [problem], mended=True)
-        told = f"{found:,} rows were put back"
+        report = f"{restored:,} rows were put back"
         if lacking > 0:
-            told += f"; {lacking:,} were given up, which are nowhere on the disk"
+            report += f"; {lacking:,} were given up, which are nowhere on the disk"
             state = self._noted(state, f"{lacking:,} rows")
         now = to_micros(self._clock()) // 1000
         actions = [*(remove_file(file, now) for file in missing), *(new.action for new, _ in written)]
-        if not write_commit(state, table, max(booked.last_run, state.last_run), actions, max(booked.pushed, state.folded) or None):
+        if not write_commit(
+            state, table, max(recorded.last_run, state.last_run), actions, max(recorded.pushed, state.folded) or None
+        ):
             remove(folder / new.action.path for new, _ in written)
             raise OfflineStoreError(f"{table} was written to while it was mended. Mend it again: featurestore doctor --repair")
-        return told
+        return report
 
     def _noted(self, state: DeltaState, what: str) -> DeltaState:
         before = state.configuration.get(GAVE_UP)
         note(state, GAVE_UP, f"{before}; {what}" if before else what)
         return open_state(state.folder)
 
-    def _set_aside(self, folder: Path, booked: Booked) -> _Told:
+    def _set_aside(self, folder: Path, recorded: LedgerRecord) -> _Survey:
         """Takes what cannot be read out of the log, and the entries after it; returns how many rows these say there are."""
         if not broken_entries(folder, pages=True):
-            return _Told()
+            return _Survey()
         while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
             put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
         needed = needed_entries(folder)
         numbers = [int(path.stem) for path in needed]
         if not needed or numbers[0] > newest_checkpoint(folder) + 1:
             # What the entries before it said is nowhere any more, so the table is made anew of the files that there are.
-            told = _told(folder, needed, booked)
+            report = _survey(folder, needed, recorded)
             put_aside(folder, [path for path in sorted((folder / LOG).iterdir()) if path.is_file()])
-            return told
+            return report
         rows, before, broken = 0, None, False
         for path, number in zip(needed, numbers, strict=True):
             broken = broken or not is_whole(path) or (before is not None and number != before + 1)
@@ -178,21 +180,21 @@ class DeltaMender:
             if broken:
                 rows = max(rows, recorded_rows(folder, number) or 0) if is_whole(path) else rows
                 put_aside(folder, [path])
-        return _Told(rows)
+        return _Survey(rows)
 
-    def _beside(self, folder: Path, table: Table, state: DeltaState, booked: Booked) -> Iterator[pl.DataFrame]:
+    def _beside(self, folder: Path, table: Table, state: DeltaState, recorded: LedgerRecord) -> Iterator[pl.DataFrame]:
         """Yields the rows in files that no version of the table names, of runs that were committed or of compaction."""
         named = {file.path for file in state.files}
         for path in sorted(folder.glob(f"{BUCKET}=*/run-*.parquet")):
             name = str(path.relative_to(folder))
-            if name not in named and (run_of(name) == 0 or run_of(name) in booked.rows):
+            if name not in named and (run_of(name) == 0 or run_of(name) in recorded.rows):
                 try:
                     yield _rows_of(folder, table, name)
                 except (pl.exceptions.PolarsError, FileNotFoundError):
                     continue  # cut off; what is lacking is counted in the end
         # A hole may have hidden that their numbers were taken.
         for name in self._log.names(table, 0):
-            if segment_number(name) <= booked.pushed and not self._unreadable(table, [name]):
+            if segment_number(name) <= recorded.pushed and not self._unreadable(table, [name]):
                 yield self._log.frames(table, [name])[name].select(*columns_of(table))
 
     def _write(
@@ -219,19 +221,19 @@ class DeltaMender:
         lost = sorted({*self._log.lost(table, state.folded), *(segment_number(path.name) for path in broken)})
         if not lost:
             return ""
-        told = f"{len(lost)} pushes that waited for a run"
+        what = f"{len(lost)} pushes that waited for a run"
         if not give_up:
-            raise damaged(str(table), table.view, [f"{told} are gone or cannot be read: {lost[:3]}"], mended=True)
-        self._noted(state, told)
+            raise damaged(str(table), table.view, [f"{what} are gone or cannot be read: {lost[:3]}"], mended=True)
+        self._noted(state, what)
         schema = {**columns_of(table), HASH: pl.UInt64(), CORRECTS: pl.Boolean()}
         empty = pl.DataFrame(schema=schema)
         put_aside(folder, broken)
         for number in lost:
             write_file(folder / "_pushed" / f"{number:016d}-{uuid4().hex[:8]}.parquet", lambda file: empty.write_parquet(file))
-        return f"{told} were given up"
+        return f"{what} were given up"
 
     def _unreadable(self, table: Table, names: Sequence[str]) -> list[Path]:
-        found = []
+        paths = []
         for name in names:
             path = self._path(table) / "_pushed" / name
             try:
@@ -239,30 +241,30 @@ class DeltaMender:
             except FileNotFoundError:
                 continue  # a run took it over
             except pl.exceptions.PolarsError:
-                found.append(path)
-        return found
+                paths.append(path)
+        return paths
 
 
 def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:
     """Returns the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
     gone = {file.path for file in missing_files(state)}
-    found = []
+    paths = []
     for file in state.files:
         path = state.folder / file.path
         with suppress(FileNotFoundError):  # the table was written anew meanwhile
             if file.path not in gone and not is_readable(path, pages=pages):
-                found.append(path)
-    return found
+                paths.append(path)
+    return paths
 
 
-def _told(folder: Path, entries: Sequence[Path], booked: Booked) -> _Told:
+def _survey(folder: Path, entries: Sequence[Path], recorded: LedgerRecord) -> _Survey:
     """Returns what the entries of a log tell whose beginning is lost."""
     numbers = [int(path.stem) for path in entries]
     if not entries or not all(map(is_whole, entries)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        return _Told(max((recorded_rows(folder, number) or 0 for number in numbers), default=0))
+        return _Survey(max((recorded_rows(folder, number) or 0 for number in numbers), default=0))
     rows = recorded_rows(folder, numbers[-1])
     run = max(recorded_run(folder, number) for number in numbers)
-    return _Told((rows or 0) + (booked.after(run) if run else 0), rows is not None)
+    return _Survey((rows or 0) + (recorded.after(run) if run else 0), rows is not None)
 
 
 def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:

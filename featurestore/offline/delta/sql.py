@@ -36,7 +36,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) ->
             return _result(query, tables, snapshots)
         except OfflineStoreError:
             # Forgetting and upkeep delete files that somebody has in hand; of a newer version of the table they are there.
-            if not left or all(store.snapshot(tables[name]).version == each.version for name, each in snapshots.items()):
+            if not left or all(store.snapshot(tables[name]).version == snapshot.version for name, snapshot in snapshots.items()):
                 raise
     raise AssertionError("the last attempt raises")
 
@@ -95,8 +95,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
         files = connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
         there = set(files.columns)
         types = dict(zip(rows.columns, rows.types, strict=True))
-        told = [f'"{column}"' if column in there else f'null::{types[column]} as "{column}"' for column in columns]
-        files = files.project(", ".join(told))
+        projection = [f'"{column}"' if column in there else f'null::{types[column]} as "{column}"' for column in columns]
+        files = files.project(", ".join(projection))
         (files.union(rows.project(", ".join(f'"{column}"' for column in columns))) if pushed else files).create_view(name)
     else:
         rows.create_view(name)
@@ -105,8 +105,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
 
 def _lock(connection: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
     """Lets a connection reach no file but those of the views, no network, and no variable of the process, whatever is asked."""
-    told = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    connection.execute(f"set allowed_paths = [{told}]")
+    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    connection.execute(f"set allowed_paths = [{quoted}]")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
@@ -117,9 +117,9 @@ def _check_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     statements = connection.extract_statements(query)
     kinds = [statement.type for statement in statements]
     if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        found = "there is none" if not kinds else f"there are {len(kinds)}" if len(kinds) > 1 else f"this is {kinds[0].name}"
+        finding = "there is none" if not kinds else f"there are {len(kinds)}" if len(kinds) > 1 else f"this is {kinds[0].name}"
         raise RequestError(
-            f"The statement must be one SELECT; {found}. Nothing was run: the history is read here, and never written."
+            f"The statement must be one SELECT; {finding}. Nothing was run: the history is read here, and never written."
         )
 
 

@@ -67,8 +67,8 @@ class DeltaState:
 
     def has_rows_of(self, before: "DeltaState") -> bool:
         """Tells whether it has the rows of an earlier state, in other files perhaps, and no others."""
-        told = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
-        return told == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
+        marks = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
+        return marks == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
 
     def is_current(self) -> bool:
         """Tells, at the price of a few looks at the file system, whether the table is at this version still."""
@@ -106,7 +106,7 @@ def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
-    columns = frozenset(each.name for each in delta.schema().fields)
+    columns = frozenset(field.name for field in delta.schema().fields)
     return DeltaState(folder, version, files, last_run, folded, stamps, columns, delta.metadata().configuration)
 
 
@@ -133,7 +133,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
 
     Whether it did, or another process came first, is seen by opening the table again.
     """
-    missing = [each for each in delta_schema(table).fields if each.name not in state.columns]
+    missing = [field for field in delta_schema(table).fields if field.name not in state.columns]
     with suppress(CommitFailedError):
         open_delta(state.folder, version=state.version).alter.add_columns(
             missing,
@@ -157,8 +157,8 @@ def write_commit(
         added: how many rows it adds; None if it is not a run's own commit.
     """
     marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
-    told = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
-    return _write(state, table, actions, marks, told)
+    metadata = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
+    return _write(state, table, actions, marks, metadata)
 
 
 def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
@@ -180,10 +180,10 @@ def note(state: DeltaState, key: str, value: str) -> bool:
     return True
 
 
-def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[Transaction], told: dict[str, str]) -> bool:
+def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[Transaction], metadata: dict[str, str]) -> bool:
     rows = _rows_after(state, actions)
     # No retries inside: a commit that came between may hold rows that this one repeats.
-    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={**told, ROWS: str(rows)})
+    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={**metadata, ROWS: str(rows)})
     newer = state.columns - columns_of(table).keys() - {BUCKET}
     if newer and any(isinstance(action, RemoveAction) for action in actions):
         # What it wrote anew would lack them.
@@ -235,7 +235,7 @@ def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns

@@ -70,10 +70,10 @@ class LMDBMarks:
             transaction: sees the files.
             last: the last transaction that was committed to them.
         """
-        held = transaction.get(epoch.key)
-        if held is None:
+        mark = transaction.get(epoch.key)
+        if mark is None:
             return "its mark is gone, as after its files were deleted or recreated"
-        if held[8:] != epoch.value:
+        if mark[8:] != epoch.value:
             return "its mark is not the one that the registry has, as after either was put back from a copy"
         if last < self._noted(epoch):
             return "its files were put back from an older copy"

@@ -40,7 +40,7 @@ def scrub(files: LMDBEnvironments, path: Path, places: Sequence[bytes], records:
         records: values that were deleted.
     """
     data = path / "data.mdb"
-    texts = {*places, *(each for place in places if len(each := place[place.find(b"{") :]) >= _LEAST)}
+    texts = {*places, *(part for place in places if len(part := place[place.find(b"{") :]) >= _LEAST)}
     texts |= {record[8:] for record in records if len(record) >= 8 + _LEAST}
     texts -= files.look(partial(_held_by_others, texts))
     if not (records or _found(data, texts, places)):
@@ -62,19 +62,19 @@ def scrub(files: LMDBEnvironments, path: Path, places: Sequence[bytes], records:
 def _held_by_others(texts: Collection[bytes], transaction: "lmdb.Transaction[bytes]") -> set[bytes]:
     """Returns which texts stand in records that others have: a row that is equal, the same entity in another project."""
     wanted, few = set(texts), len(texts) <= _FEW
-    held: set[bytes] = set()
+    shared: set[bytes] = set()
     with transaction.cursor() as cursor:
         for place, record in cursor:
             if few:
-                held.update(text for text in wanted if text in place or text in record)
+                shared.update(text for text in wanted if text in place or text in record)
             else:
-                held.update(wanted.intersection((place, place[place.find(b"{") :], record[8:])))
-    return held
+                shared.update(wanted.intersection((place, place[place.find(b"{") :], record[8:])))
+    return shared
 
 
 def _put_anew(start: bytes, most: int, transaction: "lmdb.Transaction[bytes]") -> bytes | None:
     """Deletes and puts again the records from a key on, about so many bytes; returns where to go on (None: that was all)."""
-    held: list[tuple[bytes, bytes]] = []
+    pairs: list[tuple[bytes, bytes]] = []
     size = 0
     following: bytes | None = None
     with transaction.cursor() as cursor:
@@ -84,12 +84,12 @@ def _put_anew(start: bytes, most: int, transaction: "lmdb.Transaction[bytes]") -
             if size >= most:
                 following = key
                 break
-            held.append((key, value))
+            pairs.append((key, value))
             size += len(key) + len(value)
             there = cursor.next()
-    for key, _ in held:
+    for key, _ in pairs:
         transaction.delete(key)
-    for key, value in held:
+    for key, value in pairs:
         transaction.put(key, value)
     return following
 
@@ -147,8 +147,8 @@ def _write_scratch(files: LMDBEnvironments, number: int) -> Callable[["lmdb.Tran
         used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         free = min(files.pages() - used, _PAGES_A_TRANSACTION)
         value = bytes(stat["psize"] - 16)  # with its header, a whole page of its own
-        for each in range(number, number + free):
-            transaction.put(_SCRATCH + each.to_bytes(8, "big"), value)
+        for page in range(number, number + free):
+            transaction.put(_SCRATCH + page.to_bytes(8, "big"), value)
         return free
 
     return work

@@ -169,19 +169,19 @@ class Server(Connections):
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop. Reads that are asked for in one turn of the loop share a round trip."""
         loop = asyncio.get_running_loop()
-        turn = self._turns.get(loop)
-        if turn is None:
-            turn = self._turns[loop] = _Turn()
-            turn.values = loop.create_task(self._read_turn(loop, turn))
-        start = len(turn.keys)
-        turn.keys += keys
+        batch = self._turns.get(loop)
+        if batch is None:
+            batch = self._turns[loop] = _Turn()
+            batch.values = loop.create_task(self._read_turn(loop, batch))
+        start = len(batch.keys)
+        batch.keys += keys
         # NOTE: a reader that is cancelled takes nothing from the others.
-        values = await asyncio.shield(turn.values)
+        values = await asyncio.shield(batch.values)
         return values[start : start + len(keys)]
 
-    async def _read_turn(self, loop: asyncio.AbstractEventLoop, turn: "_Turn") -> list[bytes | None]:
+    async def _read_turn(self, loop: asyncio.AbstractEventLoop, batch: "_Turn") -> list[bytes | None]:
         del self._turns[loop]  # whoever asks from now on begins another one
-        packed = self._pack((b"MGET", *turn.keys))
+        packed = self._pack((b"MGET", *batch.keys))
         pool, free = await self._loops.client()
         async with free:
             try:
@@ -293,15 +293,15 @@ class Cluster:
         """Returns for each primary that has slots the keys of marks in them: some of many, or the first that lies there."""
         client = self._connected()
         nodes = {slot: holders[0].name for slot, holders in client.nodes_manager.slots_cache.items()}
-        found: dict[str, list[bytes]] = {name: [] for name in nodes.values()}
+        keys_by_node: dict[str, list[bytes]] = {name: [] for name in nodes.values()}
         for number in count():
-            if number >= _MARKS and all(found.values()):
-                self._known[key] = found
-                return found
+            if number >= _MARKS and all(keys_by_node.values()):
+                self._known[key] = keys_by_node
+                return keys_by_node
             tagged = key + b"{%d}" % number
             name = nodes.get(client.keyslot(tagged))
-            if name is not None and (number < _MARKS or not found[name]):
-                found[name].append(tagged)
+            if name is not None and (number < _MARKS or not keys_by_node[name]):
+                keys_by_node[name].append(tagged)
         raise AssertionError("unreachable: there are tags of every slot")
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:

@@ -36,7 +36,7 @@ class RedisMarks:
     def look(self, epoch: Epoch) -> list[str]:
         """Returns what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are."""
         with self._explaining():
-            found = []
+            losses = []
             for server, keys, values in self._held(epoch.key):
                 replication = self._replication_id(server)
                 if replication is None:  # a user that may only read: the epoch alone tells
@@ -44,11 +44,11 @@ class RedisMarks:
                 else:
                     right = [value == epoch.value + b" " + replication for value in values]
                 if not any(right):
-                    found.append(_lost(epoch, values))
+                    losses.append(_lost(epoch, values))
                 elif replication is not None:
                     lacking = [key for key, there in zip(keys, right, strict=True) if not there]
                     self._set(server, lacking, epoch.value + b" " + replication, or_leave=True)
-            return found
+            return losses
 
     def place(self, epoch: Epoch) -> None:
         """Marks every shard."""
@@ -59,7 +59,7 @@ class RedisMarks:
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
         """Returns how many keys of a project have which second part, as far as so many keys of a server are looked at."""
         counts: Counter[bytes] = Counter()
-        pattern = b"".join(b"\\" + bytes([each]) if each in b"*?[]\\" else bytes([each]) for each in project) + b"*"
+        pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte]) for byte in project) + b"*"
         with self._explaining():
             for server in self._link().servers():
                 cursor, looked = b"0", 0
@@ -78,14 +78,14 @@ class RedisMarks:
             return self._ask(key)
 
     def _ask(self, key: bytes) -> list[tuple[Connections, Sequence[bytes], list[bytes | None]]]:
-        found: list[tuple[Connections, Sequence[bytes], list[bytes | None]]] = []
+        replies: list[tuple[Connections, Sequence[bytes], list[bytes | None]]] = []
         for server, keys in self._link().marks(key):
-            answers = server.ask_all([(b"MGET", each) for each in keys])
+            answers = server.ask_all([(b"MGET", batch) for batch in keys])
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
-            found.append((server, keys, [answer[0] for answer in answers]))
-        return found
+            replies.append((server, keys, [answer[0] for answer in answers]))
+        return replies
 
     def _replication_id(self, server: Connections) -> bytes | None:
         """Returns what tells a server from itself before a restart or failover; None where the user may not know."""
