@@ -8,10 +8,7 @@ import polars as pl
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource
 from featurestore.definitions.source import Source
-from featurestore.testing import FakeClock as Hand
 from tests.oracle import Row
-
-__all__ = ["Hand"]  # the clock's name in the tests that have it from here
 
 INSTANT = pl.Datetime("us", "UTC")
 

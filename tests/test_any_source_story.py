@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from featurestore import CSVSource, Entity, FeatureStore, FeatureView, ParquetSource, SQLSource, count
 from featurestore.definitions.source import Source
+from featurestore.testing import FakeClock
 from featurestore.testing.sources import AVAILABLE, EVENT, Row, new_folder
 from tests.numbers import examples
-from tests.projects import INSTANT, Hand, store_at
+from tests.projects import INSTANT, store_at
 from tests.sources.test_any_story import AHEAD, BASE, DAY, LATENESS, Files, Step, Table, stories
 
 AIRPORT = Entity("airport", k=str)
@@ -54,7 +55,7 @@ class Project:
     place: Files
     kind: str
     stamped: bool
-    clocks: tuple[Hand, Hand] = field(default_factory=lambda: (Hand(BASE), Hand(BASE)))
+    clocks: tuple[FakeClock, FakeClock] = field(default_factory=lambda: (FakeClock(BASE), FakeClock(BASE)))
     stores: list[FeatureStore] = field(default_factory=list)
     least: Counter[Row] = field(default_factory=Counter)
     most: Counter[Row] = field(default_factory=Counter)

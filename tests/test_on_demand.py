@@ -21,7 +21,8 @@ from featurestore.definitions.reference import parse_references
 from featurestore.errors import BreakingChangeError, DefinitionErrors, NameClashError, NotFoundError, RegistryError, RequestError
 from featurestore.on_demand.evaluate import OnDemandStep
 from featurestore.selection.select import select
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
 T = datetime(2013, 7, 1, 12, tzinfo=UTC)
 AIRPORT, CARRIER = Entity("airport", origin=str), Entity("carrier", carrier=str)
@@ -512,7 +513,7 @@ def test_one_row_equals_the_frame_online_and_offline(tmp_path_factory: pytest.Te
     view_of = type("Stored", (FeatureView,), body, entity=Entity("e", k=int), source=source)
     asks = request("Asked", **{f"q{name}": kind for name, kind in kinds.items()})
     made = view("Made", [view_of, asks], **{name: (*EXPRESSIONS[name], {}) for name in names})
-    with store_at(tmp_path_factory.mktemp("store"), Hand(10)) as store:
+    with store_at(tmp_path_factory.mktemp("store"), FakeClock(10)) as store:
         store.apply([view_of, made])
         store.materialize()
         features = [f"made.{name}" for name in names]

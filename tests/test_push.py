@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, ParquetSource
 from featurestore.clock import from_micros
 from featurestore.errors import DefinitionError, NotFoundError, OnlineStoreError, RejectedRowsError, RequestError
+from featurestore.testing import FakeClock
 from tests.oracle import Row, latest, winner
-from tests.projects import INSTANT, Hand, frame_of, memory_of, same, store_at, view_of
+from tests.projects import INSTANT, frame_of, memory_of, same, store_at, view_of
 from tests.test_semantics import END, FEATURES, FEW, KEYS, POLARS, POLARS_KEYS, address_of, row, spine_of, ttls
 
 ASKED = [(k, n) for k in ("a", "b", "", "never") for n in (0, -1)]
@@ -40,10 +41,10 @@ def empty(name: str = "rows", **options: Any) -> FrameSource:
 
 
 @contextmanager
-def project(source: Any = None, **options: Any) -> Iterator[tuple[FeatureStore, Any, Hand]]:
+def project(source: Any = None, **options: Any) -> Iterator[tuple[FeatureStore, Any, FakeClock]]:
     """A store with one view over a source that has no rows; the clock stands at an hour after the epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = Hand(3_600_000_000)
+        clock = FakeClock(3_600_000_000)
         view = view_of(source or empty(), {"k": str}, {"x": float | None, "n": int}, **options)
         with store_at(Path(folder), clock) as store:
             store.apply([view])
@@ -80,7 +81,7 @@ def test_s16_s17_any_interleaving_of_pushes_and_runs_keeps_each_row_once(
         frame_of([], POLARS_KEYS, POLARS).write_parquet(data / "none.parquet")
         source = ParquetSource("rows", str(data / "*.parquet"), event_time="event", available_time="available")
         view = view_of(source, KEYS, FEATURES, ttl=None if ttl is None else timedelta(microseconds=ttl))
-        with store_at(Path(folder), Hand(END), online=address, project=f"p{uuid4().hex}") as store:
+        with store_at(Path(folder), FakeClock(END), online=address, project=f"p{uuid4().hex}") as store:
             store.apply([view])
             came: set[int] = set()
             in_files: set[int] = set()
@@ -142,7 +143,7 @@ def test_s17_a_run_over_the_same_rows_later_changes_nothing(tmp_path: Path) -> N
     frame = frame_of(rows, POLARS_KEYS, POLARS)
     source = memory_of(frame)
     view = view_of(source, KEYS, FEATURES)
-    with store_at(tmp_path, Hand(END)) as store:
+    with store_at(tmp_path, FakeClock(END)) as store:
         store.apply([view])
         store.push(source, frame)
         before = store.sql("from v order by all"), store.online(view, [{"k": "a", "n": 0}]).to_dicts()
@@ -320,7 +321,7 @@ def test_a_source_that_is_not_there_yet(tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         pl.DataFrame([{**row_given, "seen": at(5)}]).drop("more").write_parquet(tmp_path / "data" / "0.parquet")
         store.close()
-        with store_at(store.settings.root, Hand(3_600_000_000)) as fresh:
+        with store_at(store.settings.root, FakeClock(3_600_000_000)) as fresh:
             with pytest.raises(RequestError, match="have a column 'more'"):
                 fresh.push(source, [row_given])
             [summary] = fresh.materialize()
@@ -409,7 +410,7 @@ def test_rebuilding_online_takes_what_was_pushed() -> None:
 
 def push_all(folder: str, first: int, count: int) -> None:
     """Pushes rows in parts of ten, and materializes now and then: what each pusher's process runs."""
-    with store_at(Path(folder), Hand(3_600_000_000)) as store:
+    with store_at(Path(folder), FakeClock(3_600_000_000)) as store:
         store.apply([view_of(empty(), {"k": str}, {"x": float | None, "n": int})])
         for start in range(first, first + count, 10):
             store.push("rows", given_rows(*((f"k{n % 7}", n % 50, float(n), n) for n in range(start, start + 10))))
@@ -418,7 +419,7 @@ def push_all(folder: str, first: int, count: int) -> None:
 
 
 def test_s17_processes_that_push_the_same_and_other_rows_at_once(tmp_path: Path) -> None:
-    with store_at(tmp_path, Hand(3_600_000_000)) as store:
+    with store_at(tmp_path, FakeClock(3_600_000_000)) as store:
         view = view_of(empty(), {"k": str}, {"x": float | None, "n": int})
         store.apply([view])
         context = multiprocessing.get_context("forkserver")

@@ -11,8 +11,9 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.clock import from_micros, parse_duration
 from featurestore.errors import DefinitionError, RequestError
+from featurestore.testing import FakeClock
 from tests.oracle import Row
-from tests.projects import Hand, frame_of, memory_of, store_at, view_of
+from tests.projects import frame_of, memory_of, store_at, view_of
 
 KEYS, FEATURES = {"k": str}, {"x": float | None}
 POLARS_KEYS, POLARS = {"k": pl.String}, {"x": pl.Float64}
@@ -21,12 +22,12 @@ T = from_micros(8)
 
 
 @pytest.fixture
-def clock() -> Hand:
-    return Hand(10)
+def clock() -> FakeClock:
+    return FakeClock(10)
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Hand) -> Any:
+def store(tmp_path: Path, clock: FakeClock) -> Any:
     with store_at(tmp_path / "project", clock) as opened:
         opened.apply([view_of(memory_of(frame_of(ROWS, POLARS_KEYS, POLARS)), KEYS, FEATURES)])
         opened.materialize()
@@ -34,7 +35,7 @@ def store(tmp_path: Path, clock: Hand) -> Any:
 
 
 def integer_store(tmp_path: Path, dtype: Any, polars: Any, rows: list[Row]) -> FeatureStore:
-    opened = store_at(tmp_path / "other", Hand(10))
+    opened = store_at(tmp_path / "other", FakeClock(10))
     opened.apply([view_of(memory_of(frame_of(rows, {"k": polars}, POLARS)), {"k": dtype}, FEATURES)])
     opened.materialize()
     return opened
@@ -223,7 +224,7 @@ def test_a_duration_longer_than_any_history_is_refused(wrong: Any) -> None:
     assert parse_duration("100000d") == 100_000 * 86_400_000_000
 
 
-def test_s14_a_row_after_the_read_is_not_served_but_for_the_clocks_skew(store: FeatureStore, clock: Hand) -> None:
+def test_s14_a_row_after_the_read_is_not_served_but_for_the_clocks_skew(store: FeatureStore, clock: FakeClock) -> None:
     second = 1_000_000
     clock.micros = 20 * second
     frame = frame_of([Row(("a",), 5, 10 * second, (5.0,)), Row(("b",), 2, 2, (2.0,))], POLARS_KEYS, POLARS)
@@ -280,7 +281,7 @@ def test_a_view_without_rows_has_the_types_of_one_with(tmp_path: Path) -> None:
         KEYS,
         {name: Annotated[int, dtype] | None for name, dtype in kinds.items()},
     )
-    with store_at(tmp_path / "kinds", Hand(10)) as store:
+    with store_at(tmp_path / "kinds", FakeClock(10)) as store:
         store.apply([view])
         empty = store.sql("select * from v").schema
         store.materialize()

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.errors import NameClashError, RequestError
+from featurestore.testing import FakeClock
 from tests.oracle import Row, latest, status, winner
-from tests.projects import INSTANT, Hand, frame_of, memory_of, parquet_of, same, store_at, view_of
+from tests.projects import INSTANT, frame_of, memory_of, parquet_of, same, store_at, view_of
 
 KEYS = {"k": str, "n": int}
 FEATURES = {"x": float | None, "i": int | None, "s": str | None}
@@ -42,10 +43,10 @@ ttls = st.none() | st.integers(1, 12)
 @contextmanager
 def project(
     rows: list[Row], ttl: int | None, online: str | None = None, *, files: int = 0
-) -> Iterator[tuple[FeatureStore, Any, Hand]]:
+) -> Iterator[tuple[FeatureStore, Any, FakeClock]]:
     """A store with one applied view over the rows, in memory or in so many files."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = Hand(END)
+        clock = FakeClock(END)
         frame = frame_of(rows, POLARS_KEYS, POLARS)
         parts = [frame[number::files] for number in range(files)]
         source = parquet_of(Path(folder) / "data", parts) if files else memory_of(frame)

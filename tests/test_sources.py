@@ -24,33 +24,25 @@ from featurestore import (
     count,
     sum_,
 )
+from featurestore.clock import to_micros
 from featurestore.definitions.source import Source
 from featurestore.errors import DefinitionError, SourceError
 from featurestore.materialization.read_progress import accepted_cursor
 from featurestore.offline.base import Table
+from featurestore.testing import FakeClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = Entity("thing", k=int)
 TIMES = {"event_time": "t", "available_time": "got"}
 
 
-class At:
-    """A clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
 
 
 @pytest.fixture
-def clock() -> At:
-    return At()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: At) -> Iterator[FeatureStore]:
+def store(tmp_path: Path, clock: FakeClock) -> Iterator[FeatureStore]:
     with FeatureStore(tmp_path, clock=clock) as opened:
         yield opened
 
@@ -91,30 +83,30 @@ def insert(root: Path, statement: str) -> None:
 ORDERS = "select * from o"
 
 
-def test_s18_a_row_whose_transaction_commits_after_the_run_is_read(store: FeatureStore, clock: At, tmp_path: Path) -> None:
+def test_s18_a_row_whose_transaction_commits_after_the_run_is_read(store: FeatureStore, clock: FakeClock, tmp_path: Path) -> None:
     insert(tmp_path, "insert into o values (2, '2026-03-01 12:00', '2026-03-01 12:00:05', 2)")
     store.apply([latest_of(SQLSource("o", ORDERS, database="o.duckdb", **TIMES))])
-    clock.now = later(seconds=10)
+    clock.micros = to_micros(later(seconds=10))
     store.materialize()
     insert(tmp_path, "insert into o values (1, '2026-03-01 11:59', '2026-03-01 12:00:00', 1)")
     for minutes in (5, 120):
-        clock.now = later(minutes=minutes)
+        clock.micros = to_micros(later(minutes=minutes))
         store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
 
 @pytest.mark.parametrize(("got", "second"), [("DATE", "2026-03-01"), ("TIMESTAMP", "2026-03-01 12:00:00")])
 def test_s18_a_row_loaded_later_the_same_day_or_second_is_read(
-    store: FeatureStore, clock: At, tmp_path: Path, got: str, second: str
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, got: str, second: str
 ) -> None:
     with duckdb.connect(tmp_path / "o.duckdb") as connection:
         connection.execute(f"create table o (k bigint, t timestamp, got {got}, v double)")
     insert(tmp_path, f"insert into o values (1, '2026-03-01 11:59', '{second}', 1)")  # noqa: S608 - the test's own
     store.apply([latest_of(SQLSource("o", ORDERS, database="o.duckdb", **TIMES, lateness="1s"))])
-    clock.now = later(milliseconds=500)
+    clock.micros = to_micros(later(milliseconds=500))
     store.materialize()
     insert(tmp_path, f"insert into o values (2, '2026-03-01 08:00', '{second}', 2)")  # noqa: S608 - the test's own
-    clock.now = later(hours=21)
+    clock.micros = to_micros(later(hours=21))
     store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
@@ -122,7 +114,7 @@ def test_s18_a_row_loaded_later_the_same_day_or_second_is_read(
 @pytest.mark.parametrize("ahead", [timedelta(seconds=2), timedelta(hours=1), timedelta(days=1)])
 @pytest.mark.parametrize("kind", ["sql", "parquet", "csv", "delta"])
 def test_s18_a_clock_that_was_ahead_costs_no_row(
-    store: FeatureStore, clock: At, tmp_path: Path, ahead: timedelta, kind: str
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, ahead: timedelta, kind: str
 ) -> None:
     def add(name: str, frame: pl.DataFrame) -> None:
         if kind == "parquet":
@@ -144,19 +136,19 @@ def test_s18_a_clock_that_was_ahead_costs_no_row(
     }
     add("a", rows((1, NOON, NOON, 1.0)))
     store.apply([latest_of(sources[kind])])
-    clock.now = later(seconds=1) + ahead
+    clock.micros = to_micros(later(seconds=1) + ahead)
     store.materialize()
-    clock.now = later(seconds=2)
+    clock.micros = to_micros(later(seconds=2))
     add("b", rows((2, NOON, later(seconds=1.5), 2.0)))
     [summary] = store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
     assert kind == "sql" or any("a clock is wrong" in notice for notice in summary.notices)
-    clock.now = later(hours=2)
+    clock.micros = to_micros(later(hours=2))
     store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
 
-def test_s18_a_rejected_row_moves_no_cursor(store: FeatureStore, clock: At, tmp_path: Path) -> None:
+def test_s18_a_rejected_row_moves_no_cursor(store: FeatureStore, clock: FakeClock, tmp_path: Path) -> None:
     class Values(FeatureView, entity=KEY, source=SQLSource("o", ORDERS, database="o.duckdb", **TIMES, lateness="1s")):
         v: float
 
@@ -165,7 +157,7 @@ def test_s18_a_rejected_row_moves_no_cursor(store: FeatureStore, clock: At, tmp_
         "insert into o values (1, '2026-03-01 12:00', '2026-03-01 12:00', 1), (2, '2026-03-01 12:00', '2026-03-01 15:00', null)",
     )
     store.apply([Values])
-    clock.now = later(hours=4)
+    clock.micros = to_micros(later(hours=4))
     [summary] = store.materialize()
     assert (summary.rows_written, summary.rows_rejected) == (1, 1)
     insert(tmp_path, "insert into o values (3, '2026-03-01 12:00', '2026-03-01 13:00', 3)")
@@ -174,23 +166,23 @@ def test_s18_a_rejected_row_moves_no_cursor(store: FeatureStore, clock: At, tmp_
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_s18_a_late_row_in_a_rewritten_file_is_read(store: FeatureStore, clock: At, tmp_path: Path, ending: str) -> None:
+def test_s18_a_late_row_in_a_rewritten_file_is_read(store: FeatureStore, clock: FakeClock, tmp_path: Path, ending: str) -> None:
     write = pl.DataFrame.write_parquet if ending == "parquet" else pl.DataFrame.write_csv
     source = (ParquetSource if ending == "parquet" else CSVSource)("o", f"*.{ending}", **TIMES)
     first = (1, later(hours=-2), later(hours=-1), 1.0)
     write(rows(first), tmp_path / f"a.{ending}")
     store.apply([latest_of(source)])
-    clock.now = later(minutes=30)
+    clock.micros = to_micros(later(minutes=30))
     store.materialize()
     write(rows(first, (2, later(hours=-2), later(minutes=10), 2.0)), tmp_path / f"a.{ending}")
-    clock.now = later(hours=1)
+    clock.micros = to_micros(later(hours=1))
     store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
 
 @pytest.mark.parametrize("how", ["in place", "replaced", "without times"])
 def test_s18_changed_content_of_equal_size_and_time_is_read(
-    store: FeatureStore, clock: At, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text("k,t,v\n1,2026-03-01,78.1\n")
@@ -213,7 +205,7 @@ def test_s18_changed_content_of_equal_size_and_time_is_read(
 @pytest.mark.parametrize("form", ["plain", "gzip"])
 @pytest.mark.parametrize("half", ["1,2026-03-01T11:00:00,7", "1,2026-03-0", '1,2026-03-01T11:00:00,"7', "1", "1,"])
 def test_a_record_that_is_still_being_written_is_no_row(
-    store: FeatureStore, clock: At, tmp_path: Path, form: str, half: str
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, form: str, half: str
 ) -> None:
     path = tmp_path / ("a.csv.gz" if form == "gzip" else "a.csv")
 
@@ -236,25 +228,25 @@ def test_a_record_that_is_still_being_written_is_no_row(
 @pytest.mark.parametrize(("before", "others"), [("", []), ("2,2026-03-01T11:00:00,2\n", [(2, 2.0)])])
 @pytest.mark.parametrize("how", ["by its time", "by the run's clock"])
 def test_a_last_record_without_a_line_end_counts_once_the_file_is_a_minute_old(
-    store: FeatureStore, clock: At, tmp_path: Path, how: str, before: str, others: list[tuple[int, float]]
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, how: str, before: str, others: list[tuple[int, float]]
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text("k,t,v\n" + before + "1,2026-03-01T11:00:00,78.1")
     store.apply([latest_of(CSVSource("o", "a.csv", event_time="t", columns={"k": int, "v": float}))])
     store.materialize()
-    clock.now = later(seconds=59)
+    clock.micros = to_micros(later(seconds=59))
     store.materialize()
     assert history(store) == others
     if how == "by its time":
         os.utime(path, (0, later(seconds=-2).timestamp()))
-    clock.now = later(seconds=61)
+    clock.micros = to_micros(later(seconds=61))
     [summary] = store.materialize()
     assert history(store) == [(1, 78.1), *others]
     assert not summary.notices
     assert store.materialize()[0].rows_read == 0
 
 
-def test_s9_a_compaction_of_the_source_changes_nothing(store: FeatureStore, clock: At, tmp_path: Path) -> None:
+def test_s9_a_compaction_of_the_source_changes_nothing(store: FeatureStore, clock: FakeClock, tmp_path: Path) -> None:
     source = DeltaSource("o", "table", event_time="t")
     same = rows((1, later(hours=-1), NOON, 2.0))
     write_deltalake(tmp_path / "table", same)
@@ -474,7 +466,7 @@ def test_one_text_for_null_is_one_text() -> None:
         CSVSource("o", "x.csv", event_time="t", null_values=[5])  # type: ignore[list-item]  # what is refused
 
 
-def test_s18_a_project_of_before_reads_its_files_again(store: FeatureStore, clock: At, tmp_path: Path) -> None:
+def test_s18_a_project_of_before_reads_its_files_again(store: FeatureStore, clock: FakeClock, tmp_path: Path) -> None:
     """A cursor of the version before may have passed over rows of a file: the file's size and time alone are not believed."""
     rows((1, NOON, NOON, 1.0), (2, NOON, NOON, 2.0)).write_parquet(tmp_path / "a.parquet")
     view = latest_of(ParquetSource("o", "a.parquet", **TIMES))
@@ -487,12 +479,12 @@ def test_s18_a_project_of_before_reads_its_files_again(store: FeatureStore, cloc
     # The version before had each run in the history too, also those that brought no rows.
     assert store.components.offline.commit(Table.of("default", applied), run.seq, [], 0) == 0
     ledger.update(run, state="done")
-    clock.now = later(minutes=1)
+    clock.micros = to_micros(later(minutes=1))
     store.materialize()
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
 
-def test_s18_a_start_moves_no_cursor(store: FeatureStore, clock: At, tmp_path: Path) -> None:
+def test_s18_a_start_moves_no_cursor(store: FeatureStore, clock: FakeClock, tmp_path: Path) -> None:
     insert(tmp_path, "insert into o values (1, '2026-03-01 10:00', '2026-03-01 10:00', 1)")
     store.apply([latest_of(SQLSource("o", ORDERS, database="o.duckdb", **TIMES, lateness="1s"))])
     store.materialize()
@@ -511,7 +503,9 @@ def test_dates_are_times(store: FeatureStore) -> None:
 
 @pytest.mark.parametrize("chosen", ["earlier rows", "rejected rows", "no rows"])
 @pytest.mark.parametrize("kind", ["sql", "parquet", "delta", "frame"])
-def test_s18_a_start_leaves_the_cursor_as_it_was(store: FeatureStore, clock: At, tmp_path: Path, kind: str, chosen: str) -> None:
+def test_s18_a_start_leaves_the_cursor_as_it_was(
+    store: FeatureStore, clock: FakeClock, tmp_path: Path, kind: str, chosen: str
+) -> None:
     days = [later(days=day) for day in range(-10, 0)]
     frame = rows(*((number, day, day, None if number == 8 else float(number)) for number, day in enumerate(days)))
     frame = frame.with_columns(k=pl.when(pl.col("k") != 2).then("k"))
@@ -527,7 +521,7 @@ def test_s18_a_start_leaves_the_cursor_as_it_was(store: FeatureStore, clock: At,
     store.apply([latest_of(of)])
     store.materialize()
     was = cursor_of(store)
-    clock.now = later(minutes=5)
+    clock.micros = to_micros(later(minutes=5))
     first, last = {"earlier rows": (3, 5), "rejected rows": (2, 2), "no rows": (-3, -2)}[chosen]
     [summary] = store.materialize(start=later(days=first - 10), end=later(days=last - 10, minutes=1))
     assert summary.rows_read == {"earlier rows": 3, "rejected rows": 1, "no rows": 0}[chosen]

@@ -25,8 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, count, count_distinct, last, max_, sum_
 from featurestore.errors import RollbackError
+from featurestore.testing import FakeClock
 from tests import oracle, window_oracle
-from tests.projects import INSTANT, Hand, same, store_at
+from tests.projects import INSTANT, same, store_at
 
 SECONDS = float(os.environ.get("STATEFUL_SECONDS", "120"))
 SEED = int(os.environ.get("STATEFUL_SEED", "10"))
@@ -134,7 +135,7 @@ class Project(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.clock = Hand(START)
+        self.clock = FakeClock(START)
         self.views: dict[str, View] = {}
         self.source = ""
         self.files: dict[str, list[Row]] = {}

@@ -23,8 +23,10 @@ from featurestore.errors import (
     SourceError,
 )
 from featurestore.project.collect import Definitions
+from featurestore.testing import FakeClock
+from featurestore.testing.waiting import wait_until
 from tests.oracle import Row
-from tests.projects import Hand, frame_of, memory_of, parquet_of, store_at, view_of
+from tests.projects import frame_of, memory_of, parquet_of, store_at, view_of
 
 KEYS, FEATURES = {"k": str}, {"x": float | None, "n": int | None}
 POLARS_KEYS, POLARS = {"k": pl.String}, {"x": pl.Float64, "n": pl.Int64}
@@ -32,12 +34,12 @@ ROWS = [Row(("a",), 1, 1, (1.0, 1)), Row(("a",), 5, 7, (5.0, 5)), Row(("b",), 3,
 
 
 @pytest.fixture
-def clock() -> Hand:
-    return Hand(10)
+def clock() -> FakeClock:
+    return FakeClock(10)
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Hand) -> Any:
+def store(tmp_path: Path, clock: FakeClock) -> Any:
     with store_at(tmp_path / "project", clock) as opened:
         yield opened
 
@@ -73,7 +75,7 @@ def test_words_schedule_and_ttl_change_without_recomputing(store: FeatureStore, 
     assert values(store, at=from_micros(9)) == [None, None]
 
 
-def test_a_removal_that_breaks_a_service_is_refused(tmp_path: Path, clock: Hand) -> None:
+def test_a_removal_that_breaks_a_service_is_refused(tmp_path: Path, clock: FakeClock) -> None:
     folder = tmp_path / "definitions"
     folder.mkdir()
     frame_of(ROWS, POLARS_KEYS, POLARS).write_parquet(tmp_path / "rows.parquet")
@@ -101,7 +103,9 @@ other = FeatureService("other", [V.x])
             store.apply([view_of(memory_of(frame_of([], POLARS_KEYS, POLARS)), KEYS, {"n": int | None})])
 
 
-def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read(tmp_path: Path, clock: Hand, source: Any) -> None:
+def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read(
+    tmp_path: Path, clock: FakeClock, source: Any
+) -> None:
     with (
         store_at(tmp_path / "project", clock, catalog_refresh="20ms") as reader,
         store_at(tmp_path / "project", clock, online="lmdb:other") as writer,
@@ -114,14 +118,14 @@ def test_an_apply_elsewhere_is_noticed_without_asking_the_registry_on_every_read
         values(reader)
         assert asked == []
         writer.apply([FeatureService("svc", ["v.x"])])
-        for _ in range(500):
+
+        def noticed() -> bool:
             try:
-                assert reader.online("svc", [{"k": "a"}]).to_dicts() == [{"k": "a", "x": None}]
-                break
+                return reader.online("svc", [{"k": "a"}]).to_dicts() == [{"k": "a", "x": None}]
             except NotFoundError:
-                reader.components.catalog_cache._stop.wait(0.01)
-        else:
-            pytest.fail("the apply was not noticed")
+                return False
+
+        wait_until(noticed, "the apply was not noticed")
 
 
 def test_a_definition_that_changed_since_the_apply_is_told(store: FeatureStore, source: Any) -> None:
@@ -136,7 +140,7 @@ def test_a_definition_that_changed_since_the_apply_is_told(store: FeatureStore, 
 
 
 def test_a_process_without_definitions_serves_and_trains_and_materializes_what_has_no_transform(
-    store: FeatureStore, source: Any, clock: Hand
+    store: FeatureStore, source: Any, clock: FakeClock
 ) -> None:
     store.apply([view_of(source, KEYS, FEATURES)])
     store.close()
@@ -178,7 +182,7 @@ def test_start_reads_a_span_again_and_leaves_the_cursor(store: FeatureStore, sou
     assert store.status()[0].rows == 3
 
 
-def test_s18_a_late_row_is_never_skipped(store: FeatureStore, source: Any, tmp_path: Path, clock: Hand) -> None:
+def test_s18_a_late_row_is_never_skipped(store: FeatureStore, source: Any, tmp_path: Path, clock: FakeClock) -> None:
     store.apply([view_of(source, KEYS, FEATURES)])
     store.materialize()
     clock.micros = 20
@@ -309,7 +313,7 @@ def test_settings_come_from_the_file_then_variables_then_keywords(tmp_path: Path
     assert (settings.project, settings.threads, settings.chunk_rows) == ("keyword", 2, 7)
 
 
-def test_two_projects_on_one_store_do_not_meet(tmp_path: Path, clock: Hand, valkey_url: str) -> None:
+def test_two_projects_on_one_store_do_not_meet(tmp_path: Path, clock: FakeClock, valkey_url: str) -> None:
     for project, x in (("one", 1.0), ("two", 2.0)):
         with store_at(tmp_path / "shared", clock, online=valkey_url, project=project) as opened:
             opened.apply([view_of(memory_of(frame_of([Row(("a",), 1, 1, (x, 1))], POLARS_KEYS, POLARS)), KEYS, FEATURES)])
@@ -319,7 +323,7 @@ def test_two_projects_on_one_store_do_not_meet(tmp_path: Path, clock: Hand, valk
             assert values(opened)[0] == x
 
 
-def test_a_registry_that_is_lost_loses_no_rows(store: FeatureStore, source: Any, tmp_path: Path, clock: Hand) -> None:
+def test_a_registry_that_is_lost_loses_no_rows(store: FeatureStore, source: Any, tmp_path: Path, clock: FakeClock) -> None:
     view = view_of(source, KEYS, FEATURES)
     store.apply([view])
     store.materialize()
@@ -336,7 +340,7 @@ def test_a_registry_that_is_lost_loses_no_rows(store: FeatureStore, source: Any,
         assert [run.seq for run in anew.runs.list()] == [2]
 
 
-def test_a_new_online_store_is_filled_from_the_history(store: FeatureStore, source: Any, clock: Hand) -> None:
+def test_a_new_online_store_is_filled_from_the_history(store: FeatureStore, source: Any, clock: FakeClock) -> None:
     store.apply([view_of(source, KEYS, FEATURES)])
     store.materialize()
     with store_at(store.settings.root, clock, online="lmdb:other") as other:
@@ -429,7 +433,7 @@ def test_event_times_at_the_ends_of_the_calendar(store: FeatureStore) -> None:
 @pytest.mark.parametrize("ttl", [None, "1000d"])
 @pytest.mark.parametrize("online", ["lmdb:.featurestore/online", "valkey"])
 def test_s16_a_ttl_that_became_longer_reaches_what_is_online(
-    ttl: str | None, online: str, tmp_path: Path, clock: Hand, request: pytest.FixtureRequest
+    ttl: str | None, online: str, tmp_path: Path, clock: FakeClock, request: pytest.FixtureRequest
 ) -> None:
     """Once the history is written online again, as the plan says; until then what expired may be gone."""
     address = request.getfixturevalue("valkey_url") if online == "valkey" else online

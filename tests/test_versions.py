@@ -13,8 +13,9 @@ from deltalake import DeltaTable
 from featurestore import FeatureService, FeatureStore
 from featurestore.clock import from_micros
 from featurestore.errors import NotFoundError, RequestError, RollbackError
+from featurestore.testing import FakeClock
 from tests.oracle import Row
-from tests.projects import INSTANT, Hand, frame_of, parquet_of, store_at, view_of
+from tests.projects import INSTANT, frame_of, parquet_of, store_at, view_of
 
 KEYS, FEATURES = {"k": str}, {"x": float | None, "n": int | None}
 POLARS_KEYS, POLARS = {"k": pl.String}, {"x": pl.Float64, "n": pl.Int64}
@@ -23,12 +24,12 @@ ENTITIES = [{"k": key} for key in "ab"]
 
 
 @pytest.fixture
-def clock() -> Hand:
-    return Hand(10)
+def clock() -> FakeClock:
+    return FakeClock(10)
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Hand) -> Iterator[FeatureStore]:
+def store(tmp_path: Path, clock: FakeClock) -> Iterator[FeatureStore]:
     with store_at(tmp_path / "project", clock) as opened:
         yield opened
 
@@ -80,7 +81,7 @@ def test_a_changed_view_is_served_as_it_was_until_it_is_materialized(changed: Fe
     assert [each.rows for each in changed.versions.list("v")] == [3, 3]
 
 
-def test_another_process_is_given_it_too(changed: FeatureStore, clock: Hand) -> None:
+def test_another_process_is_given_it_too(changed: FeatureStore, clock: FakeClock) -> None:
     with store_at(changed.settings.root, clock) as other:
         assert everywhere(other) == FIRST
         changed.materialize()
@@ -88,7 +89,7 @@ def test_another_process_is_given_it_too(changed: FeatureStore, clock: Hand) -> 
         assert everywhere(other) == SECOND
 
 
-def test_a_run_up_to_the_past_or_from_a_start_does_not_give_it_to_readers(changed: FeatureStore, clock: Hand) -> None:
+def test_a_run_up_to_the_past_or_from_a_start_does_not_give_it_to_readers(changed: FeatureStore, clock: FakeClock) -> None:
     changed.materialize(end=from_micros(6))
     assert everywhere(changed) == FIRST
     changed.materialize(start=from_micros(0))
@@ -153,7 +154,7 @@ def test_back_to_the_definition_before_takes_its_rows_up_again(changed: FeatureS
     assert [each.data_version for each in changed.versions.list("v")] == [1, 2, 1, 4, 1]
 
 
-def test_a_rollback_and_back(changed: FeatureStore, clock: Hand) -> None:
+def test_a_rollback_and_back(changed: FeatureStore, clock: FakeClock) -> None:
     changed.materialize()
     changed.versions.rollback("v")
     assert everywhere(changed) == FIRST
@@ -168,7 +169,7 @@ def test_a_rollback_and_back(changed: FeatureStore, clock: Hand) -> None:
     assert everywhere(changed) == FIRST
 
 
-def test_an_online_store_filled_anew_has_what_is_served_and_what_is_applied(changed: FeatureStore, clock: Hand) -> None:
+def test_an_online_store_filled_anew_has_what_is_served_and_what_is_applied(changed: FeatureStore, clock: FakeClock) -> None:
     changed.materialize()
     changed.versions.rollback("v")
     with store_at(changed.settings.root, clock, online="lmdb:other") as other:
@@ -188,7 +189,7 @@ def marked(number: int) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     return made
 
 
-def test_no_reader_sees_two_versions_in_one_row_nor_none(tmp_path: Path, clock: Hand) -> None:
+def test_no_reader_sees_two_versions_in_one_row_nor_none(tmp_path: Path, clock: FakeClock) -> None:
     """Threads read online and train, here and over a store of their own, while versions are switched and rolled back."""
     columns = dict.fromkeys("pqrs", int)
     source = parquet_of(tmp_path / "data", [frame_of(ROWS, POLARS_KEYS, POLARS)])
@@ -252,7 +253,7 @@ WIDE, WIDE_POLARS = {**FEATURES, "s": str | None}, {**POLARS, "s": pl.String}
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("pushed", [False, True])
-def test_s4_s16_a_nullable_feature_more_needs_no_recomputation(tmp_path: Path, clock: Hand, seed: int, pushed: bool) -> None:
+def test_s4_s16_a_nullable_feature_more_needs_no_recomputation(tmp_path: Path, clock: FakeClock, seed: int, pushed: bool) -> None:
     rows = wide_rows(seed)
     source = parquet_of(tmp_path / "data", [frame_of(rows, POLARS_KEYS, WIDE_POLARS)])
     before, after = view_of(source, KEYS, FEATURES), view_of(source, KEYS, WIDE)
@@ -330,7 +331,7 @@ def test_a_feature_that_goes_again_is_recomputed(store: FeatureStore, source: An
     assert store.plan([view_of(source, KEYS, {"n": int | None})]).changes[-1].recompute
 
 
-def test_a_reader_that_knows_the_view_as_it_was_reads_longer_rows(tmp_path: Path, clock: Hand) -> None:
+def test_a_reader_that_knows_the_view_as_it_was_reads_longer_rows(tmp_path: Path, clock: FakeClock) -> None:
     source = parquet_of(tmp_path / "data", [frame_of(wide_rows(1), POLARS_KEYS, WIDE_POLARS)])
     with store_at(tmp_path / "p", clock) as store, store_at(tmp_path / "p", clock, catalog_refresh="1h") as behind:
         store.apply([view_of(source, KEYS, FEATURES)])
@@ -442,7 +443,7 @@ def test_a_backfill_that_cannot_be(store: FeatureStore, source: Any, options: An
 # -- a source that changes half-way ----------------------------------------------------------------------------------------
 
 
-def test_columns_that_a_source_gets_loses_or_widens_between_runs(tmp_path: Path, store: FeatureStore, clock: Hand) -> None:
+def test_columns_that_a_source_gets_loses_or_widens_between_runs(tmp_path: Path, store: FeatureStore, clock: FakeClock) -> None:
     folder = tmp_path / "data"
     narrow = frame_of([Row(("a",), 1, 1, (1.0, 1))], POLARS_KEYS, {"x": pl.Float32, "n": pl.Int32})
     source = parquet_of(folder, [narrow])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.clock import from_micros
-from tests.projects import Hand, parquet_of, store_at
+from featurestore.testing import FakeClock
+from tests.projects import parquet_of, store_at
 from tests.test_semantics import address_of
 from tests.window_oracle import RULES, Event, same
 from tests.windowed import (
@@ -233,7 +234,7 @@ def test_s9_s17_equal_rows_count_as_often_as_the_write_that_has_most(
     layout = Layout(cases_of("count")[:1] + cases_of("sum")[:1], ("20us",), "5us")
     row, other = Event(("a", 0), 10, 10, (1.5, 1, "s", True)), Event(("a", 0), 11, 11, (4.0, 1, "s", True))
     source = parquet_of(tmp_path / "data", [frame_of_events([row] * 4)] * 3)
-    clock = Hand(20)
+    clock = FakeClock(20)
     with store_at(tmp_path, clock, online=address_of(online, request), project=f"p{uuid4().hex}", chunk_rows=3) as store:
         store.apply([view := layout.view(source)])
         steps: list[tuple[Any, list[Event]]] = [

@@ -16,7 +16,8 @@ from featurestore import FeatureStore, ParquetSource
 from featurestore.aggregates import AGGREGATES
 from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 from tests.window_oracle import RULES, Event, same
 from tests.windowed import (
     ANSWERS,
@@ -111,7 +112,7 @@ def test_s11_s17_s18_many_buckets_files_and_runs_and_a_sink(scene: Scene, files:
         (root / "data").mkdir()
         options: dict[str, Any] = {"event_time": "event", "available_time": "available", "event_id": "id" if scene.ids else None}
         view = scene.layout.view(ParquetSource("rows", "data/*.parquet", **options))
-        clock = Hand(NOW)
+        clock = FakeClock(NOW)
         with store_at(root, clock, chunk_rows=5) as store:
             frame_of_events(events[::files]).write_parquet(root / "data" / "0.parquet")
             store.apply([view])

@@ -17,7 +17,8 @@ import featurestore
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.clock import parse_duration
 from featurestore.definitions.source import Source
-from tests.projects import INSTANT, Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import INSTANT, store_at
 from tests.window_oracle import RULES, Event, Window, agrees, held, inputs
 
 FEW = settings(
@@ -303,10 +304,10 @@ def source_of(events: Sequence[Event], *, ids: bool, name: str = "rows") -> Fram
 
 
 @contextmanager
-def project(views: Sequence[type[FeatureView]], now: int, *, online: str | None = None) -> Iterator[tuple[FeatureStore, Hand]]:
+def project(views: Sequence[type[FeatureView]], now: int, *, online: str | None = None) -> Iterator[tuple[FeatureStore, FakeClock]]:
     """A store of these views, its clock at ``now``."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = Hand(now)
+        clock = FakeClock(now)
         with store_at(Path(folder), clock, online=online, project=f"p{uuid4().hex}") as store:
             store.apply(views)
             yield store, clock

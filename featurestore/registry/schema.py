@@ -5,6 +5,7 @@ With ``database.py`` the only module that imports SQLAlchemy, which takes a fift
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,7 @@ _HASTY = frozenset({f"DEFAULT_{mode}SYNCHRONOUS={level}" for mode in ("", "WAL_"
 """How a SQLite may have been built that, with a write-ahead log, loses the last transactions at a power cut."""
 
 
+@lru_cache  # building it takes longer than most databases take to answer
 def newest_specs(project_name: str) -> Select[Any]:
     """Returns the query of a project's revision, the newest version of each of its definitions, and what readers are given.
 
@@ -297,6 +299,7 @@ def newest_specs(project_name: str) -> Select[Any]:
     )
 
 
+@lru_cache
 def standing_dues(project_name: str) -> Select[Any]:
     """Returns the query of a project's revision and its due rows, each with who holds the lease of the same name.
 

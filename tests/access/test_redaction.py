@@ -19,7 +19,8 @@ from featurestore.access.redaction import discreetly, without_values
 from featurestore.definitions.catalog import BoundView
 from featurestore.errors import DefinitionError, FeatureStoreError, MaterializeError
 from featurestore.registry.error_scrub import CLEARED
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 SECRET = "ann.SECRETMAIL"
@@ -69,7 +70,7 @@ def view_of(transform: Any, *, pii: bool = True, schedule: str | None = None) ->
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    with store_at(tmp_path / "discreet", Hand(1_600_000_000_000_000)) as opened:
+    with store_at(tmp_path / "discreet", FakeClock(1_600_000_000_000_000)) as opened:
         yield opened
 
 
@@ -164,7 +165,7 @@ def test_the_scheduler_its_log_and_the_webhook_tell_no_value_and_forget_clears_w
         "maintenance": {"schedule": ""},
     }
     try:
-        with store_at(folder, Hand(1_600_000_000_000_000), **settings) as store:
+        with store_at(folder, FakeClock(1_600_000_000_000_000), **settings) as store:
             store.apply([view_of(lambda rows: rows, schedule="1h")])
             store.components.definition_loader.bind = lambda applied: BoundView(applied, raised)  # type: ignore[method-assign]  # as above
             store.scheduler.create().once()
@@ -251,7 +252,7 @@ def test_the_reason_why_an_entry_is_set_aside_tells_no_value(value: str, valkey_
     class People(FeatureView, entity=USER, source=source):
         email: str = Feature(pii=True)
 
-    with store_at(tmp_path / "stream", Hand(1_600_000_000_000_000)) as store, redis.Redis.from_url(valkey_url) as server:
+    with store_at(tmp_path / "stream", FakeClock(1_600_000_000_000_000)) as store, redis.Redis.from_url(valkey_url) as server:
         store.apply([People])
         with closing(open_stream(source, store.settings.project, 60.0)):
             pass

@@ -13,8 +13,9 @@ from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.definitions.source import Source
 from featurestore.maintenance.doctor import DoctorReport, check_clock, check_room
 from featurestore.registry.leases import Leases
+from featurestore.testing import FakeClock
 from tests.oracle import Row
-from tests.projects import Hand, frame_of, parquet_of, store_at, view_of
+from tests.projects import frame_of, parquet_of, store_at, view_of
 
 KEYS = {"k": str}
 """What the views of a project are by."""
@@ -102,7 +103,7 @@ def test_an_interrupted_run_is_told_and_completed(store: FeatureStore, monkeypat
 
 
 def test_a_failed_run_an_old_event_and_a_lost_lease_are_told(tmp_path: Path) -> None:
-    clock = Hand(to_micros(utc_now()))
+    clock = FakeClock(to_micros(utc_now()))
     source = parquet_of(tmp_path / "data", [rows(clock.micros)])
     with store_at(tmp_path / "project", clock) as store:
         store.apply([view_of(source, KEYS, {"x": float | None}, freshness="1h")])

@@ -3,11 +3,9 @@
 import errno
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,10 @@ from featurestore.errors import FeatureStoreError, NotFoundError, OfflineStoreEr
 from featurestore.online.lmdb.environment import LMDBEnvironments
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.registry.serving import Serving
+from featurestore.testing import FakeClock, interrupted
+from tests.crashes import Worker
 from tests.oracle import Row
-from tests.projects import Hand, frame_of, store_at, view_of
+from tests.projects import frame_of, store_at, view_of
 from tests.workers.upkeep_worker import DAY, FEATURES, KEYS, project_at, view_of_rows
 
 ROWS = 10
@@ -32,11 +32,11 @@ RUNS = 12
 
 
 @pytest.fixture
-def hand() -> Hand:
-    return Hand(to_micros(utc_now()))
+def hand() -> FakeClock:
+    return FakeClock(to_micros(utc_now()))
 
 
-def write(folder: Path, number: int, hand: Hand) -> None:
+def write(folder: Path, number: int, hand: FakeClock) -> None:
     """Writes a file of rows, as they become known now."""
     hand.micros += 1_000_000
     new = [Row((f"k{index}",), hand.micros - index, hand.micros, (float(number),)) for index in range(ROWS)]
@@ -44,7 +44,7 @@ def write(folder: Path, number: int, hand: Hand) -> None:
     frame_of(new, {"k": pl.String}, {"x": pl.Float64}).write_parquet(folder / "data" / f"{number:03}.parquet")
 
 
-def materialized(folder: Path, hand: Hand, runs: int = RUNS, **settings: Any) -> FeatureStore:
+def materialized(folder: Path, hand: FakeClock, runs: int = RUNS, **settings: Any) -> FeatureStore:
     """A store whose view had some runs."""
     folder.mkdir(parents=True, exist_ok=True)
     store = project_at(folder, hand, **settings)
@@ -62,7 +62,7 @@ def told(store: FeatureStore) -> dict[str, Any]:
     return {"rows": rows.to_dicts(), "online": store.online("v", [{"k": f"k{index}"} for index in range(ROWS)]).to_dicts()}
 
 
-def test_upkeep_changes_no_feature(tmp_path: Path, hand: Hand) -> None:
+def test_upkeep_changes_no_feature(tmp_path: Path, hand: FakeClock) -> None:
     with materialized(tmp_path, hand) as store:
         store.push("rows", [{"k": "k1", "event": from_micros(hand.micros), "available": from_micros(hand.micros), "x": 99.0}])
         before = told(store)
@@ -83,7 +83,7 @@ def test_upkeep_changes_no_feature(tmp_path: Path, hand: Hand) -> None:
             store.admin.maintain(["other"])
 
 
-def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The history has its rows, the online store has not; upkeep comes between; the next run completes it."""
     with materialized(tmp_path, hand) as store:
         write(tmp_path, RUNS, hand)
@@ -103,7 +103,7 @@ def test_s17_a_run_that_is_not_done_keeps_what_it_added(tmp_path: Path, hand: Ha
 
 @pytest.mark.parametrize("kind", ["lmdb", "valkey"])
 def test_what_nobody_is_given_is_cleaned_up_after_its_retention(
-    kind: str, tmp_path: Path, hand: Hand, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, hand: FakeClock, valkey_url: str
 ) -> None:
     online = valkey_url if kind == "valkey" else None
     with store_at(tmp_path, hand, project=f"cleaned-{kind}", online=online) as store:
@@ -124,10 +124,9 @@ def test_what_nobody_is_given_is_cleaned_up_after_its_retention(
         # The first is noted to be given up, and then the process ends.
         looked = [(each.name, each.files_before) for each in store.admin.maintain(dry_run=True) if each.kind == "retired"]
         assert looked == [("v v1", 1)]
-        with monkeypatch.context() as patch:
-            patch.setattr(store.components.online, "delete", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                store.admin.maintain()
+        with interrupted(0, (store.components.online, "delete")):
+            store.admin.maintain()
+            pytest.fail("it was not interrupted")
         cleaned = [each for each in store.admin.maintain() if each.kind == "retired"]
         assert [(each.name, each.removed, each.deleted) for each in cleaned] == [("v v1", 1, 9)]
         hand.micros += DAY
@@ -140,11 +139,7 @@ def test_what_nobody_is_given_is_cleaned_up_after_its_retention(
         assert store.online("v", [{"k": "k1"}]).to_dicts() == [{"k": "k1", "x": 1.0}]
 
 
-def interrupted(*_: Any) -> int:
-    raise KeyboardInterrupt
-
-
-def test_who_returned_to_a_version_keeps_it(tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_returned_to_a_version_keeps_it(tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     with materialized(tmp_path, hand, 1) as store:
         store.apply([view_of(view_of_rows().__view__.source, KEYS, {"x": float})])
         store.materialize()
@@ -160,7 +155,7 @@ def test_who_returned_to_a_version_keeps_it(tmp_path: Path, hand: Hand, monkeypa
         assert len(told(store)["rows"]) == ROWS
 
 
-def test_the_feature_log_is_pruned(tmp_path: Path, hand: Hand) -> None:
+def test_the_feature_log_is_pruned(tmp_path: Path, hand: FakeClock) -> None:
     with materialized(tmp_path, hand, 1, retention={"logs": "1d"}) as store:
         for days in (0, 2):
             at = from_micros(hand.micros + days * DAY)
@@ -172,32 +167,24 @@ def test_the_feature_log_is_pruned(tmp_path: Path, hand: Hand) -> None:
         assert store.components.feature_log.read("kept", "model").collect().height == 1
 
 
-@contextmanager
-def full_disk(at: int) -> Iterator[list[int]]:
-    """Lets every write from a certain one on fail for want of space; gives how many writes are left until then."""
-    left = [at]
+class FullDiskError(OSError, lmdb.DiskError):
+    """What a full disk is to the files' adapters and to LMDB's."""
 
-    def counted(work: Any, error: Exception) -> Any:
-        def counting(*arguments: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise error
-            return work(*arguments, **options)
-
-        return counting
-
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    online = lmdb.DiskError(os.strerror(errno.ENOSPC))
-    online.code = errno.ENOSPC  # type: ignore[attr-defined]  # as the library does
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pl.DataFrame, "write_parquet", counted(pl.DataFrame.write_parquet, full))
-        patch.setattr(DeltaTable, "create_write_transaction", counted(DeltaTable.create_write_transaction, full))
-        patch.setattr(DeltaTable, "create_checkpoint", counted(DeltaTable.create_checkpoint, full))
-        patch.setattr(LMDBEnvironments, "change", counted(LMDBEnvironments.change, online))
-        yield left
+    code = errno.ENOSPC
 
 
-def test_a_full_disk_at_each_write_loses_nothing(tmp_path: Path, hand: Hand) -> None:
+def full_disk(at: int) -> AbstractContextManager[list[int]]:
+    """Lets every write from a certain one on fail for want of space."""
+    writes = [
+        (pl.DataFrame, "write_parquet"),
+        (DeltaTable, "create_write_transaction"),
+        (DeltaTable, "create_checkpoint"),
+        (LMDBEnvironments, "change"),
+    ]
+    return interrupted(at, *writes, error=FullDiskError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+def test_a_full_disk_at_each_write_loses_nothing(tmp_path: Path, hand: FakeClock) -> None:
     """A run, a push and upkeep, each told so clearly at every write, and done when it is repeated."""
     with materialized(tmp_path, hand, 9) as store:
         write(tmp_path, 9, hand)
@@ -241,7 +228,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", ["offline", "online"])
-def test_a_disk_that_is_really_full(full: str, tmp_path: Path, small_disk: Path, hand: Hand) -> None:
+def test_a_disk_that_is_really_full(full: str, tmp_path: Path, small_disk: Path, hand: FakeClock) -> None:
     """Filled up by what it keeps; then a little room is made, and all is there."""
     place = str(small_disk / "offline") if full == "offline" else f"lmdb:{small_disk / 'online'}"
     folder = tmp_path / "project"
@@ -265,12 +252,10 @@ def test_a_disk_that_is_really_full(full: str, tmp_path: Path, small_disk: Path,
         assert {row["x"] for row in told(store)["online"]} == {39.0}
 
 
-def killed_at(folder: Path, point: int, hand: Hand) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.workers.upkeep_worker", str(folder), str(point), str(hand.micros)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+WORKER = Worker("upkeep_worker")
 
 
-def kill_and_repeat(folder: Path, points: list[int], hand: Hand) -> None:
+def kill_and_repeat(folder: Path, points: list[int], hand: FakeClock) -> None:
     """Upkeep is killed at some points of copies of a project, two at a time, and repeated."""
     with materialized(folder, hand) as store:
         store.push("rows", [{"k": "k1", "event": from_micros(hand.micros), "available": from_micros(hand.micros), "x": 99.0}])
@@ -280,10 +265,9 @@ def kill_and_repeat(folder: Path, points: list[int], hand: Hand) -> None:
         copies = [folder.with_name(f"killed-{point}") for point in points[first : first + 2]]
         for copy in copies:
             shutil.copytree(folder, copy)
-        processes = [killed_at(copy, point, hand) for copy, point in zip(copies, points[first : first + 2], strict=True)]
-        for process, copy in zip(processes, copies, strict=True):
-            process.communicate(timeout=120)
-            assert process.returncode in (0, -signal.SIGKILL)
+        pair = zip(copies, points[first : first + 2], strict=True)
+        for process, copy in [(WORKER.start(copy, hand.micros, point=point), copy) for copy, point in pair]:
+            WORKER.die(process)
             with project_at(copy, hand) as store:
                 assert told(store) == before
                 assert store.admin.maintain(retention="1us")[0].files_after == 2
@@ -299,31 +283,30 @@ def kill_and_repeat(folder: Path, points: list[int], hand: Hand) -> None:
             shutil.rmtree(copy)
 
 
-def calls_of(folder: Path, hand: Hand) -> int:
+def calls_of(folder: Path, hand: FakeClock) -> int:
     with materialized(folder, hand):
         pass
     hand.micros += DAY
-    output, _ = killed_at(folder, 0, hand).communicate(timeout=120)
-    return int(output)
+    return WORKER.run(folder, hand.micros)
 
 
-def test_s17_killed_half_way_and_repeated(tmp_path: Path, hand: Hand) -> None:
+def test_s17_killed_half_way_and_repeated(tmp_path: Path, hand: FakeClock) -> None:
     kill_and_repeat(tmp_path / "project", [700, 1100], hand)
 
 
 @pytest.mark.slow
-def test_s17_killed_at_many_points(tmp_path: Path, hand: Hand) -> None:
+def test_s17_killed_at_many_points(tmp_path: Path, hand: FakeClock) -> None:
     calls = calls_of(tmp_path / "counted", hand)
     assert calls > 300
     kill_and_repeat(tmp_path / "project", [calls * part // 13 for part in range(1, 13)], hand)
 
 
 @pytest.mark.parametrize("duration", ["soon", "0s"])
-def test_a_retention_that_is_none(duration: str, tmp_path: Path, hand: Hand) -> None:
+def test_a_retention_that_is_none(duration: str, tmp_path: Path, hand: FakeClock) -> None:
     with project_at(tmp_path, hand) as store, pytest.raises(FeatureStoreError, match="duration"):
         store.admin.maintain(retention=duration)
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, hand: Hand) -> None:
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, hand: FakeClock) -> None:
     with materialized(tmp_path, hand, 9) as store, full_disk(0), pytest.raises(OfflineStoreError, match=r"compact .* disk is full"):
         store.admin.maintain()

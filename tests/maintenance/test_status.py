@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
+from featurestore.clock import to_micros
 from featurestore.errors import ClosedError, ConfigError, NotFoundError, RejectedRowsError
 from featurestore.maintenance.status import Alert, FreshnessMonitor, FreshnessTracker, StatusReport, is_late
 from featurestore.registry.leases import Leases
 from featurestore.registry.specs import SpecRegistry
 from featurestore.scheduling.webhook import open_webhook
+from featurestore.testing import FakeClock
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 AIRPORT = Entity("airport", origin=str)
@@ -37,26 +39,18 @@ def weather(rows: list[tuple[datetime, float]], **options: Any) -> type[FeatureV
     return Weather
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[FeatureStore]:
+def store(tmp_path: Path, clock: FakeClock) -> Iterator[FeatureStore]:
     with FeatureStore(tmp_path, clock=clock) as store:
         yield store
 
 
-def test_a_view_is_late_to_the_microsecond(store: FeatureStore, clock: Clock) -> None:
+def test_a_view_is_late_to_the_microsecond(store: FeatureStore, clock: FakeClock) -> None:
     store.apply([weather([(NOON - timedelta(minutes=10), 79.0)], freshness="30m")])
     [empty] = store.status()
     assert (empty.state, empty.is_wrong, empty.lag) == ("late", True, None)
@@ -64,9 +58,9 @@ def test_a_view_is_late_to_the_microsecond(store: FeatureStore, clock: Clock) ->
     store.materialize()
     [fresh] = store.status()
     assert (fresh.state, fresh.lag, fresh.freshness, fresh.problem) == ("ok", 600.0, "30m", "")
-    clock.now = NOON + timedelta(minutes=20)
+    clock.micros = to_micros(NOON + timedelta(minutes=20))
     assert store.status()[0].state == "ok"
-    clock.now += timedelta(microseconds=1)
+    clock.advance(timedelta(microseconds=1))
     [late] = store.status()
     assert (late.state, late.problem) == ("late", "the latest event is 30m old, and the view promises 30m")
     assert list(store.status().wrong) == [late]
@@ -79,7 +73,7 @@ def test_a_promise_is_kept_to_its_last_microsecond(freshness: int) -> None:
     assert is_late(freshness, None)
 
 
-def test_what_was_pushed_is_fresh(store: FeatureStore, clock: Clock) -> None:
+def test_what_was_pushed_is_fresh(store: FeatureStore, clock: FakeClock) -> None:
     view = weather([(NOON - timedelta(hours=2), 79.0)], freshness="1h")
     store.apply([view])
     store.materialize()
@@ -88,7 +82,7 @@ def test_what_was_pushed_is_fresh(store: FeatureStore, clock: Clock) -> None:
     assert store.status()[0].state == "ok"
 
 
-def test_without_a_promise_nothing_is_late(store: FeatureStore, clock: Clock) -> None:
+def test_without_a_promise_nothing_is_late(store: FeatureStore, clock: FakeClock) -> None:
     store.apply([weather([(NOON - timedelta(days=900), 79.0)])])
     assert store.status()[0].state == "empty"
     store.materialize()
@@ -118,9 +112,9 @@ def test_a_failed_run_is_told_with_its_rejected_rows(store: FeatureStore) -> Non
     assert rejected.columns[-1] == "_reason"
 
 
-def test_the_next_run_is_told(store: FeatureStore, clock: Clock) -> None:
+def test_the_next_run_is_told(store: FeatureStore, clock: FakeClock) -> None:
     store.apply([weather([(NOON, 79.0)], schedule="15m")])
-    clock.now = NOON + timedelta(minutes=1)
+    clock.micros = to_micros(NOON + timedelta(minutes=1))
     assert store.status()[0].next_run == NOON
     store.scheduler.create().once()
     assert store.status()[0].next_run == NOON + timedelta(minutes=15)
@@ -158,22 +152,22 @@ def test_there_is_no_such_run(store: FeatureStore, run_id: str) -> None:
         store.runs.get(run_id)
 
 
-def test_each_change_is_told_once(store: FeatureStore, clock: Clock) -> None:
+def test_each_change_is_told_once(store: FeatureStore, clock: FakeClock) -> None:
     store.apply([weather([(NOON, 79.0)], freshness="30m")])
     store.materialize()
     promises = FreshnessTracker()
     assert promises.news(store.status()) == []
-    clock.now = NOON + timedelta(hours=1)
+    clock.micros = to_micros(NOON + timedelta(hours=1))
     [late] = promises.news(store.status())
     assert (late.view, late.state) == ("weather", "late")
     assert promises.news(store.status()) == []
-    store.push("observations", [{"origin": "JFK", "at": clock.now, "temp": 80.0}])
+    store.push("observations", [{"origin": "JFK", "at": clock(), "temp": 80.0}])
     [right] = promises.news(store.status())
     assert (right.view, right.state) == ("weather", "ok")
     assert promises.news(store.status()) == []
 
 
-def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
+def test_of_two_that_look_one_tells(store: FeatureStore, clock: FakeClock) -> None:
     store.apply([weather([(NOON, 79.0)], freshness="30m")])
     store.materialize()
     leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
@@ -182,7 +176,7 @@ def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
         for name in ("one", "other")
     )
     for minutes in (0, 31, 1):
-        clock.now += timedelta(minutes=minutes)
+        clock.advance(timedelta(minutes=minutes))
         one.look()
         other.look()
     assert told == [("one", "late")]
@@ -190,21 +184,21 @@ def test_of_two_that_look_one_tells(store: FeatureStore, clock: Clock) -> None:
     other.look()
     one.look()
     assert told == [("one", "late"), ("other", "late")]
-    store.push("observations", [{"origin": "JFK", "at": clock.now, "temp": 80.0}])
-    clock.now += timedelta(minutes=2)
+    store.push("observations", [{"origin": "JFK", "at": clock(), "temp": 80.0}])
+    clock.advance(timedelta(minutes=2))
     one.look()
     other.look()
     assert told[2:] == [("other", "ok")]
 
 
-def test_one_that_stood_still_lets_another_tell(store: FeatureStore, clock: Clock) -> None:
+def test_one_that_stood_still_lets_another_tell(store: FeatureStore, clock: FakeClock) -> None:
     leases, told = Leases(SpecRegistry(store.settings.registry, store.settings.project, store.settings.root, clock)), []
     one, other = (
         FreshnessMonitor(leases, name, 60, lambda name=name: told.append(name) or StatusReport([]), pytest.fail)
         for name in ("one", "other")
     )
     one.look()
-    clock.now += timedelta(minutes=4)
+    clock.advance(timedelta(minutes=4))
     other.look()
     one.look()
     assert told == ["one", "other"]
@@ -235,7 +229,7 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
     thread.join()
 
 
-def test_a_webhook_is_told(tmp_path: Path, clock: Clock, hook: tuple[str, type[Hook]]) -> None:
+def test_a_webhook_is_told(tmp_path: Path, clock: FakeClock, hook: tuple[str, type[Hook]]) -> None:
     url, kind = hook
     with FeatureStore(tmp_path, clock=clock, webhook=url, project="flights") as store:
         store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])
@@ -250,7 +244,7 @@ def test_a_webhook_is_told(tmp_path: Path, clock: Clock, hook: tuple[str, type[H
 
 
 def test_n27_a_check_tells_what_has_changed_and_another_one_nothing(
-    tmp_path: Path, clock: Clock, hook: tuple[str, type[Hook]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: FakeClock, hook: tuple[str, type[Hook]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each check is a process of its own, as cron begins it."""
     url, kind = hook
@@ -270,27 +264,27 @@ def test_n27_a_check_tells_what_has_changed_and_another_one_nothing(
         store.apply([view])
         store.push("observations", [{"origin": "JFK", "at": NOON, "temp": 80.0}])
     assert [check(), check()] == [["ok"], []]
-    clock.now = NOON + timedelta(hours=2)
+    clock.micros = to_micros(NOON + timedelta(hours=2))
     assert [check(), check()] == [["late"], []]
     assert caplog.text == ""
 
 
-def test_an_event_ahead_of_the_clock_keeps_no_promise(store: FeatureStore, clock: Clock) -> None:
+def test_an_event_ahead_of_the_clock_keeps_no_promise(store: FeatureStore, clock: FakeClock) -> None:
     """A clock was wrong by a day when it came: whether the view is fresh cannot be told until then, and that is told."""
     view = weather([(NOON, 79.0)], freshness="30m")
     store.apply([view])
     store.materialize()
     assert store.status()[0].state == "ok"
-    clock.now = NOON - timedelta(seconds=59)
+    clock.micros = to_micros(NOON - timedelta(seconds=59))
     assert store.status()[0].state == "ok"
-    clock.now = NOON - timedelta(days=1)
+    clock.micros = to_micros(NOON - timedelta(days=1))
     [status] = store.status()
     assert (status.state, status.is_wrong) == ("late", True)
     assert "the latest event lies 1d ahead of the clock" in status.problem
     assert [each.state for each in store.admin.doctor() if each.check == "freshness: weather"] == ["error"]
 
 
-def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: FeatureStore, clock: Clock) -> None:
+def test_a_late_view_whose_runs_fail_stays_late_for_whoever_watches(store: FeatureStore, clock: FakeClock) -> None:
     from dataclasses import replace
 
     store.apply([weather([(NOON - timedelta(hours=1), 79.0)], freshness="30m")])

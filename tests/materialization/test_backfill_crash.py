@@ -2,17 +2,16 @@
 
 import random
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from tests.crashes import Worker
 from tests.materialization.test_crash import ENTITIES, SEED, drawn
 from tests.projects import frame_of
 from tests.workers.backfill_worker import apply, store_of
-from tests.workers.processes import start_worker
 from tests.workers.worker import KEYS
 
 
@@ -31,21 +30,20 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "backfill-filled"
 
 
-def work(filled: Path, name: str, *points: int) -> tuple[Path, str]:
-    """Runs the worker in a copy of the project, killed at points one after the other; returns what the last one printed."""
+WORKER = Worker("backfill_worker")
+
+
+def work(filled: Path, name: str, *points: int) -> tuple[Path, int]:
+    """Kills the worker at points in a copy of the project, then lets it do its work; returns how many calls that took."""
     # The project's name, which is in its keys, is its folder's: copies lie in folders of their own.
     folder = filled.parent / name / filled.name
     (filled.parent / name).mkdir()
     (filled.parent / name / "data").symlink_to(filled.parent / "data")
     shutil.copytree(filled, folder)
-    told = ""
     for point in points:
-        worker = start_worker("backfill_worker", folder, point)
-        told, error = worker.communicate(timeout=120)
-        assert worker.returncode in ((-signal.SIGKILL, 0) if point else (0,)), error
-        if point:
-            look(folder)
-    return folder, told
+        WORKER.kill(folder, point=point)
+        look(folder)
+    return folder, WORKER.run(folder)
 
 
 def look(folder: Path) -> None:
@@ -73,12 +71,12 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def survive(filled: Path, rounds: int) -> None:
-    quiet, told = work(filled, f"quiet-{rounds}", 0)
-    expected, calls = left(quiet), int(told)
+    quiet, calls = work(filled, f"quiet-{rounds}")
+    expected = left(quiet)
     assert len(expected["spans"]) > 2
     draw = random.Random(SEED + rounds)
     for number in range(rounds):
-        folder, _ = work(filled, f"killed-{rounds}-{number}", draw.randrange(1, calls), draw.randrange(1, calls), 0)
+        folder, _ = work(filled, f"killed-{rounds}-{number}", draw.randrange(1, calls), draw.randrange(1, calls))
         assert left(folder) == expected
 
 

@@ -1,9 +1,7 @@
 """S17 under fire: processes killed at any point, two at once, servers that go away. What is left is what one quiet run leaves."""
 
 import random
-import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
 from featurestore.registry.ledger import Ledger, Run
+from featurestore.testing import Killed
+from tests.crashes import Worker
 from tests.oracle import Row
 from tests.projects import frame_of, view_of
 from tests.servers.valkey import ValkeyServer
-from tests.workers.processes import finish, start_worker
 from tests.workers.worker import FEATURES, KEYS, NOW, store_of
 
 ENTITIES = [f"e{number}" for number in range(40)]
@@ -70,13 +69,13 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-start = partial(start_worker, "worker")
+WORKER = Worker("worker")
 
 
 @pytest.fixture(scope="module")
 def quiet(data: Path) -> tuple[dict[str, Any], int]:
     """What an undisturbed run leaves, and how many calls it makes."""
-    calls = int(finish(start(data / "quiet", "", 0)))
+    calls = WORKER.run(data / "quiet", "")
     expected = left(data / "quiet", None)
     assert expected["v rejected"]
     assert len(expected["v"]) > 300
@@ -89,11 +88,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
     draw = random.Random(SEED + points + len(online))
     for number in range(points // 2):
         folder = data / f"{'valkey' if online else 'lmdb'}-{points}-{number}"
-        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
-            killed = start(folder, online, point)
-            killed.communicate(timeout=120)
-            assert killed.returncode in (-signal.SIGKILL, 0)
-        finish(start(folder, online, 0))
+        WORKER.survive(folder, online, calls=calls, draw=draw)
         assert left(folder, online or None) == expected
 
 
@@ -116,8 +111,7 @@ def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dic
         folder = data / f"twice-{number}"
         folder.mkdir()
         store_of(folder, online or None).close()
-        for process in [start(folder, online, 0), start(folder, online, 0)]:
-            finish(process)
+        WORKER.run_twice_at_once(folder, online)
         assert left(folder, online or None) == quiet[0]
 
 
@@ -143,10 +137,6 @@ def test_s17_an_online_server_that_goes_away_half_way(
         summary = store.materialize()
         assert any(each.resumed for each in summary)
     assert left(folder, server.url) == quiet[0]
-
-
-class Killed(BaseException):
-    """Like the end of a process: nobody catches it."""
 
 
 @pytest.mark.parametrize("state", ["committed", "done"])

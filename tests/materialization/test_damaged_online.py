@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
+from featurestore.testing import FakeClock
 from tests.materialization.test_lost_online import FEATURES, NOW, SOURCE, opened, rows_of, served, trained
-from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer
 
 
@@ -22,7 +22,7 @@ def damaged(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[FeatureStore, Any, dict[bytes, bytes], list[dict[str, Any]]]]:
     """A store, the server's client, its keys and values, and what they say."""
-    folder, clock = tmp_path_factory.mktemp("damaged"), Hand(NOW + 60_000_000)
+    folder, clock = tmp_path_factory.mktemp("damaged"), FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(folder, clock, server.url) as store:
         store.materialize()
         keys = [*client.keys("*/sums/*"), *client.keys("*/newest/*")]
@@ -81,7 +81,7 @@ def test_k20_any_damage_to_any_value_is_an_error_of_ours_or_the_right_answer(
 
 @pytest.mark.parametrize("damage", ["cut", "greatest", "empty"])
 def test_k20_writers_compute_a_damaged_value_from_the_history(tmp_path: Path, damage: str) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.materialize()
 
@@ -103,7 +103,7 @@ def test_k20_writers_compute_a_damaged_value_from_the_history(tmp_path: Path, da
 
 
 def test_doctor_finds_few_lost_values_within_some_looks_though_nothing_changes(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.push(SOURCE, rows_of(*((f"e{number}", 1, 1.0) for number in range(2_500))))
         lost = random.Random(1).sample(sorted(client.keys("*/newest/*")), 50)
@@ -119,7 +119,7 @@ def test_doctor_finds_few_lost_values_within_some_looks_though_nothing_changes(t
 
 
 def test_doctor_tells_of_keys_of_another_registry_and_how_to_remove_them(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client:
         with opened(tmp_path, clock, server.url) as store:
             store.materialize()

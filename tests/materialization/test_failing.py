@@ -10,8 +10,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import SourceError
 from featurestore.maintenance.status import Alert
+from featurestore.testing import FakeClock
 from tests.cli.conftest import Invoke, invoke, made_shop, shop
-from tests.projects import Hand
 from tests.scheduling.scheduling import scheduler_of, states
 from tests.scheduling.test_scheduler import hand, open_store, pass_seconds, store, view, write
 
@@ -26,7 +26,7 @@ def broken(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("reads", ["first", "later"])
-def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_path: Path, hand: Hand, reads: str) -> None:
+def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_path: Path, hand: FakeClock, reads: str) -> None:
     if reads == "later":
         write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
         store.apply([view(tmp_path, schedule="1h")])
@@ -63,7 +63,7 @@ def test_n02_a_run_that_is_tried_again_is_seen_at_once(store: FeatureStore, tmp_
 
 
 def test_n02_one_broken_file_of_many_views_is_told_once(
-    store: FeatureStore, tmp_path: Path, hand: Hand, caplog: pytest.LogCaptureFixture
+    store: FeatureStore, tmp_path: Path, hand: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     from featurestore import ParquetSource
     from tests.projects import view_of

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,11 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, 
 from featurestore.clock import from_micros
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.online_repair import OnlineRepair
+from featurestore.online.base import Entry
+from featurestore.online.lmdb.store import LMDBStore
 from featurestore.server.backend import StoreBackend
-from tests.projects import INSTANT, Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import INSTANT, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,7 +122,7 @@ def nobody_mends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnlineRepair, "begin", lambda *given: None)
 
 
-def opened(folder: Path, clock: Hand, address: str | None = None) -> FeatureStore:
+def opened(folder: Path, clock: FakeClock, address: str | None = None) -> FeatureStore:
     """Opens the project, where the definitions are at hand."""
     store = store_at(folder, clock, online=address)
     store.apply(FEATURES)
@@ -135,7 +139,7 @@ def trained(store: FeatureStore) -> list[dict[str, Any]]:
 
 
 def test_s15_what_is_pushed_after_a_loss_is_computed_from_the_history(tmp_path: Path, fate: Fate) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with opened(tmp_path / "p", clock, fate.address) as store:
         store.materialize()
         assert StoreBackend(store).check()["online"]
@@ -169,7 +173,7 @@ def test_s15_what_is_pushed_after_a_loss_is_computed_from_the_history(tmp_path: 
 
 
 def test_s15_a_loss_is_noticed_by_who_looks_and_by_a_run_that_has_nothing_to_write(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.materialize()
         client.flushall()
@@ -186,7 +190,7 @@ def test_s15_a_loss_is_noticed_by_who_looks_and_by_a_run_that_has_nothing_to_wri
 
 
 def test_s15_a_value_that_was_lost_alone_is_not_joined_to(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.materialize()
         client.delete(*client.keys("*/sums/*"))
@@ -195,7 +199,7 @@ def test_s15_a_value_that_was_lost_alone_is_not_joined_to(tmp_path: Path) -> Non
 
 
 def test_two_projects_of_one_name_on_one_server_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
 
     def define(value: Any) -> tuple[FrameSource, type[FeatureView]]:
         rows = pl.DataFrame({"k": ["a", "b"], "at": [from_micros(NOW)] * 2, "x": [value, value]})
@@ -223,7 +227,7 @@ def test_two_projects_of_one_name_on_one_server_have_nothing_to_do_with_each_oth
 
 
 def test_a_registry_that_was_lost_and_made_again_reads_nothing_of_the_former_one(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server:
         with opened(tmp_path, clock, server.url) as store:
             store.materialize()
@@ -236,7 +240,7 @@ def test_a_registry_that_was_lost_and_made_again_reads_nothing_of_the_former_one
 
 
 def test_a_project_of_before_marks_and_ids_is_told_and_filled_by_the_next_run(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with opened(tmp_path, clock) as store:
         store.materialize()
         # As the version before left it: keys without an id, values without a checksum, a registry without either.
@@ -244,12 +248,11 @@ def test_a_project_of_before_marks_and_ids_is_told_and_filled_by_the_next_run(tm
         keys = [f"{space}/newest/1/{{".encode() + b"\xa1%b}" % k for k in (b"a", b"b", b"c")]
         values = online.read(keys)
         online.delete(f"{space}/".encode())
-        from featurestore.online.base import Entry
-
-        old = [key.replace(space.encode(), b"test") for key in keys]
-        online._store._store.write([Entry(key, value[:-5]) for key, value in zip(old, values, strict=True) if value])
         with store.components.registry.database.writing() as connection:
             connection.execute(store.components.registry.database.tables.online.delete())
+    with closing(LMDBStore(tmp_path / ".featurestore" / "online")) as bare:
+        old = [key.replace(space.encode(), b"test") for key in keys]
+        bare.write([Entry(key, value[:-5]) for key, value in zip(old, values, strict=True) if value])
     with opened(tmp_path, clock) as store:
         told = StoreBackend(store).check()["online"]
         assert isinstance(told, OnlineStoreError)
@@ -265,7 +268,7 @@ def test_a_project_of_before_marks_and_ids_is_told_and_filled_by_the_next_run(tm
 
 
 def test_s14_a_longer_ttl_keeps_what_is_unchanged_for_longer(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
 
     def define(ttl: str) -> type[FeatureView]:
         body = {"__annotations__": {"x": float}, "__module__": __name__}
@@ -284,7 +287,7 @@ def test_s14_a_longer_ttl_keeps_what_is_unchanged_for_longer(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("late", [1, 3600, 86_400 * 5])
 def test_s15_a_late_row_behind_one_that_was_swept_changes_nothing(tmp_path: Path, late: int) -> None:
-    clock = Hand(NOW)
+    clock = FakeClock(NOW)
 
     class Brief(FeatureView, entity=THING, source=SOURCE, ttl="1h"):
         x: float

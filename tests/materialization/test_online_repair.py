@@ -9,9 +9,10 @@ from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
 from featurestore.offline.delta import push_log as pushed
 from featurestore.offline.delta.table import open_state
+from featurestore.registry.leases import Leases
 from featurestore.server.backend import StoreBackend
+from featurestore.testing import FakeClock
 from tests.materialization.test_lost_online import FEATURES, NOW, SOURCE, opened, rows_of, served, trained
-from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer, wait_until
 
 
@@ -22,7 +23,7 @@ def is_well(store: FeatureStore) -> bool:
 @pytest.mark.parametrize("how", ["restarted with all it had", "emptied"])
 @pytest.mark.parametrize("noticed", ["by a readiness check", "by a push", "by a scheduler"])
 def test_s15_a_loss_is_mended_in_the_background_by_who_notices_it(tmp_path: Path, how: str, noticed: str) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client, opened(tmp_path, clock, server.url) as store:
         store.materialize()
         if how == "emptied":
@@ -44,16 +45,17 @@ def test_s15_a_loss_is_mended_in_the_background_by_who_notices_it(tmp_path: Path
 
 
 def test_of_several_that_notice_a_loss_one_mends_and_an_end_is_waited_for(tmp_path: Path) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, redis.Redis(port=server.port) as client:
         with opened(tmp_path, clock, server.url) as store, opened(tmp_path, clock, server.url) as other:
             store.materialize()
             client.flushall()
-            lease = store.components.online_repair._leases.acquire("mend:online", "another", 60)
+            leases = Leases(store.components.registry)
+            lease = leases.acquire("mend:online", "another", 60)
             assert lease is not None
             other.components.online_repair.run()
             assert other.components.watched_online.doubts()
-            store.components.online_repair._leases.release(lease)
+            leases.release(lease)
             for each in (store, other):
                 StoreBackend(each).check()
         # Closed at once: what was written stands, and whoever looks next goes on.
@@ -65,7 +67,7 @@ def test_of_several_that_notice_a_loss_one_mends_and_an_end_is_waited_for(tmp_pa
 
 @pytest.mark.parametrize("ran", [False, True])
 def test_s17_a_run_without_the_online_store_adds_to_the_history(tmp_path: Path, ran: bool) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with ValkeyServer() as server, opened(tmp_path, clock, server.url) as store:
         if ran:
             store.materialize()
@@ -83,7 +85,7 @@ def test_s17_a_run_without_the_online_store_adds_to_the_history(tmp_path: Path, 
 
 
 def test_a_push_of_a_new_entity_does_not_open_the_table_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with opened(tmp_path, clock) as store:
         store.materialize()
         store.push(SOURCE, rows_of(("new", 20, 20.0)))

@@ -20,8 +20,8 @@ import pytest
 
 from featurestore import FeatureStore, durable
 from featurestore.materialization import push
+from tests.crashes import Worker
 from tests.workers.power_worker import acts, project, rows
-from tests.workers.processes import ROOT, start_worker
 
 CUTS = int(os.environ.get("POWER_CUTS", "0"))
 SEED = int(os.environ.get("POWER_SEED", "20260101"))
@@ -265,7 +265,6 @@ def cut_the_power(worker: "subprocess.Popen[str]", told: Told, image: Path, copy
 def survive(tmp_path: Path, registry: str, cuts: int) -> None:
     if not can_mount(tmp_path):
         pytest.skip("it takes root, mkfs.ext4 and a loop device to cut the power of an image")
-    assert ROOT.is_dir()
     draw, told = random.Random(SEED + cuts + bool(registry)), Told()
     image = make_image(tmp_path / "image-0", _IMAGE_MIB)
     (tmp_path / "data").mkdir()
@@ -279,7 +278,7 @@ def survive(tmp_path: Path, registry: str, cuts: int) -> None:
     for number in range(cuts):
         point = draw.randrange(200, 36_000)
         with mounted(image, tmp_path / "disk") as disk:
-            worker = start_worker("power_worker", disk, registry, told.next(), point)
+            worker = Worker("power_worker").start(disk, registry, told.next(), point=point)
             try:
                 cut_the_power(worker, told, image, tmp_path / f"image-{number + 1}")
             finally:

@@ -1,18 +1,16 @@
 """S17 under fire: pushes, and the folds of what they left, killed at any point and repeated leave what quiet ones leave."""
 
 import random
-import signal
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from tests.crashes import Worker
 from tests.materialization.test_crash import ENTITIES, SEED, drawn
 from tests.projects import frame_of
-from tests.workers.processes import finish, start_worker
 from tests.workers.worker import KEYS, store_of
 
 
@@ -49,13 +47,13 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-start = partial(start_worker, "push_worker")
+WORKER = Worker("push_worker")
 
 
 @pytest.fixture(scope="module")
 def quiet(data: Path) -> tuple[dict[str, Any], int]:
     """What an undisturbed process leaves, and how many calls it makes."""
-    calls = int(finish(start(data / "quiet", "", 0)))
+    calls = WORKER.run(data / "quiet", "")
     expected = left(data / "quiet", None)
     assert expected["v rejected"]
     assert len(expected["v"]) > 300
@@ -69,11 +67,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
     draw = random.Random(SEED + points + len(online))
     for number in range(points // 2):
         folder = data / f"push-{'valkey' if online else 'lmdb'}-{points}-{number}"  # other tests' projects are on the same server
-        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
-            killed = start(folder, online, point)
-            killed.communicate(timeout=120)
-            assert killed.returncode in (-signal.SIGKILL, 0)
-        finish(start(folder, online, 0))
+        WORKER.survive(folder, online, calls=calls, draw=draw)
         assert left(folder, online or None) == expected
 
 
@@ -94,8 +88,7 @@ def test_s17_two_processes_at_once_leave_what_one_leaves(data: Path, quiet: tupl
         folder = data / f"push-twice-{number}"
         folder.mkdir()
         store_of(folder, online or None).close()
-        for process in [start(folder, online, 0), start(folder, online, 0)]:
-            finish(process)
+        WORKER.run_twice_at_once(folder, online)
         # The last run of one may have come before the last push of the other.
         with store_of(folder, online or None) as store:
             store.materialize()
@@ -116,12 +109,12 @@ def test_s17_what_is_visible_stays_visible_while_it_is_folded(tmp_path: Path) ->
         part.write_parquet(tmp_path / "pushed" / f"{number:02d}.parquet")
     (tmp_path / "project").mkdir()
     with store_of(tmp_path / "project", None) as store:
-        pusher = start(tmp_path / "project", "", 0)
+        pusher = WORKER.start(tmp_path / "project", "")
         seen = 0
         while pusher.poll() is None:
             found = store.sql("from v")
             assert found.height >= seen
             assert found.is_unique().all()
             seen = found.height
-        assert finish(pusher)
+        WORKER.finish(pusher)
         assert store.sql("from v").height == frame.unique().height

@@ -9,7 +9,8 @@ import pytest
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.errors import FeatureStoreError, RequestError
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
 AT = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -27,7 +28,7 @@ OTHERS = pl.DataFrame({"secret": [1]})
 
 @pytest.fixture(params=["", "it's a folder"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
-    with store_at(tmp_path / (request.param or "plain"), Hand(1_600_000_000_000_000)) as opened:
+    with store_at(tmp_path / (request.param or "plain"), FakeClock(1_600_000_000_000_000)) as opened:
         opened.apply([Scores])
         opened.materialize()
         yield opened

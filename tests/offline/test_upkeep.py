@@ -16,28 +16,28 @@ from featurestore.offline.delta.files import File
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.rows.buckets import ROOT, bits_of
+from featurestore.testing import FakeClock
 from featurestore.testing.offline import PLAIN, read, rows, run
 from featurestore.testing.upkeep import TableMaintenanceContract, kept
 from tests.offline.delta_limits import DeltaLimits
-from tests.projects import Hand
 
 
 class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
     writes = (*TableMaintenanceContract.writes, (DeltaTable, "create_write_transaction"))
 
     @pytest.fixture
-    def store(self, tmp_path: Path, clock: Hand) -> DeltaStore:
+    def store(self, tmp_path: Path, clock: FakeClock) -> DeltaStore:
         return DeltaStore(tmp_path / "offline", clock=clock)
 
     @pytest.fixture
-    def upkeep(self, store: DeltaStore, clock: Hand) -> DeltaMaintenance:
+    def upkeep(self, store: DeltaStore, clock: FakeClock) -> DeltaMaintenance:
         return DeltaMaintenance(store, clock=clock)
 
     @pytest.fixture
-    def make(self, tmp_path: Path) -> Callable[[Hand], tuple[DeltaStore, DeltaMaintenance]]:
-        folders: dict[Hand, Path] = {}
+    def make(self, tmp_path: Path) -> Callable[[FakeClock], tuple[DeltaStore, DeltaMaintenance]]:
+        folders: dict[FakeClock, Path] = {}
 
-        def make(clock: Hand) -> tuple[DeltaStore, DeltaMaintenance]:
+        def make(clock: FakeClock) -> tuple[DeltaStore, DeltaMaintenance]:
             store = DeltaStore(folders.setdefault(clock, tmp_path / uuid4().hex), clock=clock)
             return store, DeltaMaintenance(store, clock=clock)
 
@@ -72,7 +72,7 @@ class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
         assert store.commit(PLAIN, 2, [staged]) == 1
         assert read(store, PLAIN).height == 2
 
-    def test_removals_are_remembered_by_the_checkpoint(self, store: DeltaStore, upkeep: DeltaMaintenance, clock: Hand) -> None:
+    def test_removals_are_remembered_by_the_checkpoint(self, store: DeltaStore, upkeep: DeltaMaintenance, clock: FakeClock) -> None:
         self.small_runs(store, range(1, 11))
         kept(store, upkeep, PLAIN, 10)
         delta = DeltaTable(str(store.path(PLAIN)))

@@ -19,6 +19,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError
 from featurestore.online.lmdb import store as adapter
 from featurestore.online.lmdb.store import LMDBStore
+from featurestore.testing import FakeClock
 from featurestore.testing.online import Make, OnlineStoreContract, version_of, versioned
 
 # From Python 3.12 on, a fork beside other threads warns. Services do fork (gunicorn), so the tests do.
@@ -26,16 +27,6 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:.*use of fork\(\):DeprecationWa
 
 TINY = 1 << 16
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Hands:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 def write_until_killed(path: Path, begun: Event) -> None:
@@ -77,29 +68,29 @@ class TestLMDBStore(OnlineStoreContract):
         return expiry - int(START.timestamp() * 1000) if expiry else None
 
     def test_sweep_drops_what_has_expired(self, tmp_path: Path) -> None:
-        clock = Hands()
+        clock = FakeClock(START)
         store = LMDBStore(tmp_path, clock=clock)
         long = b"k" * 600
         keys = [b"never", b"soon", b"late", long, b"gone already"]
         store.write([Entry(key, b"1", ttl_ms) for key, ttl_ms in zip(keys, [None, 1000, 2000, 1000, -1], strict=True)])
         assert store.sweep() == 1
-        clock.now += timedelta(milliseconds=999)
+        clock.advance(timedelta(milliseconds=999))
         assert store.sweep() == 0
-        clock.now += timedelta(milliseconds=1)
+        clock.advance(timedelta(milliseconds=1))
         assert store.read(keys) == [b"1", b"1", b"1", b"1", None]  # readers look at the ttl in the row, not at this one
         assert store.sweep() == 2
         assert store.read(keys) == [b"1", None, b"1", None, None]
-        clock.now += timedelta(days=1)
+        clock.advance(timedelta(days=1))
         assert store.sweep() == 1
         assert store.sweep() == 0
         assert store.read([b"never"]) == [b"1"]
         store.close()
 
     def test_an_expired_record_is_still_the_newer_one(self, tmp_path: Path) -> None:
-        clock = Hands()
+        clock = FakeClock(START)
         store = LMDBStore(tmp_path, clock=clock)
         store.write([Entry(b"k", b"2", 1000)])
-        clock.now += timedelta(seconds=5)
+        clock.advance(timedelta(seconds=5))
         assert store.write([Entry(b"k", b"1")]) == 0
         assert store.write([Entry(b"k", b"3", 1000)]) == 1
         assert store.sweep() == 0
@@ -109,12 +100,12 @@ class TestLMDBStore(OnlineStoreContract):
         monkeypatch.setattr(adapter, "_DELETES_A_TRANSACTION", 7)
         monkeypatch.setattr(adapter, "_VISITS_A_TRANSACTION", 11)
         monkeypatch.setattr(adapter, "_WRITES_A_TRANSACTION", 13)
-        clock = Hands()
+        clock = FakeClock(START)
         store = LMDBStore(tmp_path, clock=clock)
         store.write([Entry(b"a/%d" % number, b"1", 1000 if number % 3 else None) for number in range(200)])
         stem = b"b" * 490
         store.write([Entry(stem + b"%d/" % (number % 2) + b"x" * number, b"1") for number in range(100)])
-        clock.now += timedelta(seconds=1)
+        clock.advance(timedelta(seconds=1))
         assert store.sweep() == 133
         assert store.delete(b"a/") == 67
         assert store.delete(stem + b"1/") == 50

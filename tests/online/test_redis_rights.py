@@ -9,8 +9,8 @@ import redis
 
 from featurestore.errors import OnlineStoreError
 from featurestore.server.backend import StoreBackend
+from featurestore.testing import FakeClock
 from tests.materialization.test_lost_online import NOW, SOURCE, opened, rows_of, served, trained
-from tests.projects import Hand
 from tests.servers.valkey import ValkeyServer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "look-up.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def user_of(server: ValkeyServer, name: str, commands: list[str]) -> str:
 
 
 def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with opened(tmp_path, clock, user_of(server, "writer", documented())) as store:
         store.materialize()
         store.push(SOURCE, rows_of(("a", 10, 1.0)))
@@ -59,7 +59,7 @@ def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("left_out", documented())
 def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeyServer, left_out: str) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     commands = [each for each in documented() if each != left_out]
     refused = 0
     with opened(tmp_path, clock, user_of(server, "writer", commands)) as store:
@@ -82,7 +82,7 @@ def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeySer
 
 
 def test_a_user_that_only_reads_answers_look_ups_and_is_ready(tmp_path: Path, server: ValkeyServer) -> None:
-    clock = Hand(NOW + 60_000_000)
+    clock = FakeClock(NOW + 60_000_000)
     with opened(tmp_path, clock, server.url) as writer:
         writer.materialize()
         reader_url = user_of(server, "reader", ["mget"])

@@ -2,9 +2,6 @@
 
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,14 +17,16 @@ from featurestore.errors import NotFoundError, RequestError
 from featurestore.online.base import Entry
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.server.backend import StoreBackend
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.crashes import Worker
+from tests.projects import store_at
 
 ROOT = Path(__file__).parent.parent.parent
 RARE = "zqxjkv-7731-wvyzqk"
 SECRET = "vkqzjx-5519-secret"
 NUMBER = 0x7A71786A6B7631
 AT = datetime(2020, 1, 1, tzinfo=UTC)
-NOW = Hand(1_600_000_000_000_000)
+NOW = FakeClock(1_600_000_000_000_000)
 
 
 def rows_of(key: Any, others: list[Any], count: int = 40) -> pl.DataFrame:
@@ -305,15 +304,14 @@ def test_a_push_meets_a_forget_between_history_and_online(
 
 def test_forgetting_waits_for_a_write_under_way(two: tuple[Project, FeatureStore], monkeypatch: pytest.MonkeyPatch) -> None:
     project, other = two
-    store = project.store.components.online._store  # type: ignore[attr-defined]  # within the guard, where nobody looks any more
-    write, reached, go_on = store.write, threading.Event(), threading.Event()
+    write, reached, go_on = LMDBStore.write, threading.Event(), threading.Event()
 
-    def wait(entries: list[Entry], **given: Any) -> int:
+    def wait(self: LMDBStore, entries: list[Entry], **given: Any) -> int:
         reached.set()
         assert go_on.wait(30)
-        return int(write(entries, **given))
+        return write(self, entries, **given)
 
-    monkeypatch.setattr(store, "write", wait)
+    monkeypatch.setattr(LMDBStore, "write", wait)
     pushing = threading.Thread(target=project.store.push, args=("events", project.rows))
     pushing.start()
     assert reached.wait(30)
@@ -361,9 +359,7 @@ def test_an_interrupted_run_completes_without_them(two: tuple[Project, FeatureSt
 # -- interrupted ---------------------------------------------------------------------------------------------------------
 
 
-def forget_in_process(folder: Path, point: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.workers.forget_worker", str(folder), str(point)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+WORKER = Worker("forget_worker")
 
 
 def survive(tmp_path: Path, kills: int, seed: int) -> None:
@@ -373,17 +369,14 @@ def survive(tmp_path: Path, kills: int, seed: int) -> None:
     project.store.close()
     others = rows_of(RARE, project.others, 75).filter(pl.col("uid") != RARE, pl.col("amount") >= 0).height
     shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-quiet")
-    quiet = forget_in_process(tmp_path.parent / f"{tmp_path.name}-quiet", 0)
-    assert quiet.returncode == 0, quiet.stderr
+    calls = WORKER.run(tmp_path.parent / f"{tmp_path.name}-quiet")
     draw = random.Random(seed)
     for _ in range(kills):
-        killed = forget_in_process(tmp_path, draw.randrange(1, int(quiet.stdout)))
-        assert killed.returncode in (-signal.SIGKILL, 0), killed.stderr
+        WORKER.kill(tmp_path, point=draw.randrange(1, calls))
     with project.open() as store:
         if store.components.tombstones.unfinished():
             assert "forget: user" in {each.check for each in store.admin.doctor() if each.state == "error"}
-    last = forget_in_process(tmp_path, 0)
-    assert last.returncode == 0, last.stderr
+    WORKER.run(tmp_path)
     assert project.traces() == []
     with project.open() as store:
         store.apply(definitions(str, project.source, version=2))

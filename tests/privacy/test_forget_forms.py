@@ -12,14 +12,15 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count
 from featurestore.errors import RequestError
 from featurestore.privacy.mentions import is_of
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    with store_at(tmp_path / "forms", Hand(1_600_000_000_000_000)) as opened:
+    with store_at(tmp_path / "forms", FakeClock(1_600_000_000_000_000)) as opened:
         yield opened
 
 

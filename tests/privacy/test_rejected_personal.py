@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from featurestore import Entity, Feature, FeatureStore, FeatureView, FrameSource, last_n
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
-NOW = Hand(1_600_000_000_000_000)
+NOW = FakeClock(1_600_000_000_000_000)
 AT = NOW() - timedelta(hours=1)
 SECRET = "zqxjkv.SECRETMAIL"
 USER = Entity("user", user_id=int)

@@ -12,7 +12,8 @@ import pytest
 
 from featurestore import Entity, Feature, FeatureStore, FeatureView, FrameSource, OnDemandView
 from featurestore.errors import RequestError, UnprotectError
-from tests.projects import Hand, store_at
+from featurestore.testing import FakeClock
+from tests.projects import store_at
 
 AT = datetime(2020, 1, 1, tzinfo=UTC)
 SECRET = "zqxjkv-person"
@@ -32,7 +33,7 @@ def mail_of(*, pii: bool) -> type[OnDemandView]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    with store_at(tmp_path / "audited", Hand(1_600_000_000_000_000)) as opened:
+    with store_at(tmp_path / "audited", FakeClock(1_600_000_000_000_000)) as opened:
         yield opened
 
 

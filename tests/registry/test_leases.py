@@ -13,7 +13,7 @@ from featurestore.errors import LeaseLostError
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Ledger
 from featurestore.registry.specs import SpecRegistry
-from tests.projects import Hand
+from featurestore.testing import FakeClock
 from tests.registry.conftest import BEGIN
 
 SPAN = {"chunks": [], "cursor": {}}
@@ -22,11 +22,11 @@ SPAN = {"chunks": [], "cursor": {}}
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands where the test puts it."""
-    return Hand(to_micros(BEGIN))
+    return FakeClock(to_micros(BEGIN))
 
 
 @pytest.fixture
-def hand(clock: Hand) -> Hand:
+def hand(clock: FakeClock) -> FakeClock:
     return clock
 
 
@@ -41,7 +41,7 @@ def taken(leases: Leases, holder: str = "one", seconds: float = 30) -> Lease:
     return lease
 
 
-def pass_seconds(hand: Hand, seconds: float) -> None:
+def pass_seconds(hand: FakeClock, seconds: float) -> None:
     hand.micros += round(seconds * 1e6)
 
 
@@ -55,7 +55,7 @@ def test_a_thing_is_held_by_one(leases: Leases, open_registry: Callable[[], Spec
     assert [each.name for each in others.holders()] == ["planes", "weather"]
 
 
-def test_a_lease_ends_by_itself_and_its_token_rises(leases: Leases, hand: Hand) -> None:
+def test_a_lease_ends_by_itself_and_its_token_rises(leases: Leases, hand: FakeClock) -> None:
     first = taken(leases)
     pass_seconds(hand, 29.999)
     assert leases.acquire("weather", "another", 30) is None
@@ -69,7 +69,7 @@ def test_a_lease_ends_by_itself_and_its_token_rises(leases: Leases, hand: Hand) 
     assert leases.holders() == [second]
 
 
-def test_a_lease_is_renewed(leases: Leases, hand: Hand) -> None:
+def test_a_lease_is_renewed(leases: Leases, hand: FakeClock) -> None:
     lease = taken(leases)
     for _ in range(3):
         pass_seconds(hand, 20)
@@ -79,7 +79,7 @@ def test_a_lease_is_renewed(leases: Leases, hand: Hand) -> None:
     assert lease.token == 1
 
 
-def test_a_lease_that_has_ended_is_renewed_where_nobody_took_it(leases: Leases, hand: Hand) -> None:
+def test_a_lease_that_has_ended_is_renewed_where_nobody_took_it(leases: Leases, hand: FakeClock) -> None:
     lease = taken(leases)
     pass_seconds(hand, 300)
     leases.renew(lease, 30)
@@ -113,7 +113,7 @@ def test_of_those_that_take_it_at_once_one_gets_it(leases: Leases, open_registry
     assert all(each.name in won[each.holder] and each.token == 1 for each in leases.holders())
 
 
-def test_a_late_holder_writes_nothing_to_the_ledger(leases: Leases, ledger: Ledger, hand: Hand) -> None:
+def test_a_late_holder_writes_nothing_to_the_ledger(leases: Leases, ledger: Ledger, hand: FakeClock) -> None:
     late = ledger.fenced(taken(leases))
     run = late.begin("weather", 1, 1, SPAN)
     late.stage(run, 0, {"rows": 1})
@@ -142,7 +142,7 @@ def test_who_gave_a_lease_back_writes_nothing_either(leases: Leases, ledger: Led
 
 
 def test_a_lease_is_not_taken_over_in_the_midst_of_a_write(
-    leases: Leases, registry: SpecRegistry, hand: Hand, open_registry: Callable[[], SpecRegistry], url: str
+    leases: Leases, registry: SpecRegistry, hand: FakeClock, open_registry: Callable[[], SpecRegistry], url: str
 ) -> None:
     """What was checked holds until the transaction's end: a taker waits for it."""
     lease = taken(leases)

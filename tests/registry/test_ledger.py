@@ -200,38 +200,40 @@ def test_projects_do_not_meet(url: str, ledger: Ledger, registry: SpecRegistry, 
     other.close()
 
 
-def test_spans_of_backfills_are_known_however_their_json_is_laid_out(ledger: Ledger) -> None:
+def test_spans_of_backfills_are_known_however_their_json_is_laid_out(ledger: Ledger, registry: SpecRegistry) -> None:
     spans = [{"chunks": [], "cursor": None, "backfill": [1, 2]}, {"chunks": [{"path": '"backfill":[9,9]'}], "cursor": None}]
     for seq, span in enumerate(spans, 1):
         ledger.update(ledger.begin("weather", 1, seq, span), state="committed")
         ledger.update(ledger.begin("weather", 1, seq, span), state="done")
-    with ledger._database.writing() as connection:
+    runs = registry.database.tables.run
+    with registry.database.writing() as connection:
         laid_out = '{ "cursor": null, "backfill" : [ 3, 4 ], "chunks": [] }'
         # As a program that does not know the column leaves it.
-        connection.execute(ledger._run.update().where(ledger._run.c.seq == 1).values(span=laid_out, backfill=None))
+        connection.execute(runs.update().where(runs.c.seq == 1).values(span=laid_out, backfill=None))
     assert ledger.backfilled("weather", 1) == {(3, 4)}
 
 
-def test_the_column_alone_says_what_a_run_is_a_backfill_of(ledger: Ledger) -> None:
+def test_the_column_alone_says_what_a_run_is_a_backfill_of(ledger: Ledger, registry: SpecRegistry) -> None:
     for seq, backfill in enumerate([{"backfill": [None, 7]}, {}, {"backfill": [8, 9]}, {"backfill": [10, 11]}], 1):
         run = ledger.begin("weather", 1, seq, {"chunks": [], "cursor": None, **backfill})
         ledger.update(run, state="committed")
         if seq < 4:
             ledger.update(run, state="done")
-    with ledger._database.writing() as connection:
-        mine = ledger._run.c.project == ledger._registry.project
-        noted = ledger._run.select().with_only_columns(ledger._run.c.backfill).where(mine).order_by(ledger._run.c.seq)
+    runs = registry.database.tables.run
+    with registry.database.writing() as connection:
+        mine = runs.c.project == registry.project
+        noted = runs.select().with_only_columns(runs.c.backfill).where(mine).order_by(runs.c.seq)
         assert connection.execute(noted).scalars().all() == ["[null,7]", "", "[8,9]", "[10,11]"]
-        connection.execute(ledger._run.update().where(mine).values(span="no JSON"))
+        connection.execute(runs.update().where(mine).values(span="no JSON"))
     assert ledger.backfilled("weather", 1) == {(None, 7), (8, 9)}, "those that are done; no span is read"
 
 
-def test_a_column_of_a_backfill_that_cannot_be_read_is_told(ledger: Ledger) -> None:
+def test_a_column_of_a_backfill_that_cannot_be_read_is_told(ledger: Ledger, registry: SpecRegistry) -> None:
     run = ledger.begin("weather", 1, 1, {"chunks": [], "cursor": None, "backfill": [8, 9]})
     ledger.update(ledger.update(run, state="committed"), state="done")
-    with ledger._database.writing() as connection:
-        mine = ledger._run.c.project == ledger._registry.project
-        connection.execute(ledger._run.update().where(mine).values(backfill="[8"))
+    runs = registry.database.tables.run
+    with registry.database.writing() as connection:
+        connection.execute(runs.update().where(runs.c.project == registry.project).values(backfill="[8"))
     with pytest.raises(RegistryError, match=r"Run 1 of view 'weather' \(data version 1\) cannot be read.*Restore"):
         ledger.backfilled("weather", 1)
 

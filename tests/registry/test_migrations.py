@@ -1,10 +1,7 @@
 """The registry's migrations: from every version to the newest, once, whole or not at all, on SQLite and PostgreSQL."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -27,12 +24,13 @@ from featurestore.registry.ledger import Ledger
 from featurestore.registry.migrations import MIGRATIONS, Migration
 from featurestore.registry.schema import SCHEMA_VERSION
 from featurestore.registry.specs import SpecRegistry
+from featurestore.testing import Killed
 from tests import before
+from tests.crashes import Worker
 from tests.registry.processes import at_once
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BACKFILLS = {(None, 1372723199999999), (None, 1372809599999999), (None, 1372895999999999)}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -108,9 +106,15 @@ def migrated(url: str, root: Path, *, dry_run: bool = False) -> migrations.Migra
 
 
 def first_migration(url: str, root: Path) -> None:
-    """Runs the first migration alone, as a process does that dies before the second."""
-    with closing(Database(url, root, lambda: NOW)) as database:
-        assert database._migrate_once() == (MIGRATIONS[0], 2)
+    """Runs the first migration alone, as a process does that dies in the second."""
+
+    def die(_: Connection) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", (MIGRATIONS[0], *(replace(step, run=die) for step in MIGRATIONS[1:])))
+        with pytest.raises(Killed):
+            migrated(url, root)
 
 
 def broken(*statements: str) -> tuple[Migration, ...]:
@@ -303,11 +307,7 @@ def test_tables_that_stay_in_use_are_told(old_url: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("at", [step.version for step in MIGRATIONS])
 def test_one_that_is_killed_is_done_by_the_next_use(old_url: str, tmp_path: Path, at: int) -> None:
-    words = [sys.executable, "-m", "tests.workers.migration_worker", old_url, str(tmp_path), str(at)]
-    killed = subprocess.run(
-        words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
-    assert (killed.returncode, killed.stdout) == (-9, "migrated, not committed\n"), killed.stderr
+    assert Worker("migration_worker").kill(tmp_path, old_url, point=at) == "migrated, not committed\n"
     assert migrated(old_url, tmp_path, dry_run=True).found == at - 1
     columns = {name: columns for name, (columns, _) in contents(old_url, tmp_path).items()}
     assert ("stamp" in columns["featurestore_project"], "backfill" in columns["featurestore_run"]) == (at > 2, False)

@@ -10,7 +10,7 @@ from featurestore.errors import LeaseLostError
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
 from featurestore.registry.specs import Put, SpecRegistry
-from tests.projects import Hand
+from featurestore.testing import FakeClock
 from tests.registry.conftest import BEGIN
 
 NOW = to_micros(BEGIN)
@@ -19,7 +19,7 @@ FIRST = ScheduleState("weather", NOW, "running")
 
 @pytest.fixture
 def clock() -> Clock:
-    return Hand(NOW)
+    return FakeClock(NOW)
 
 
 @pytest.fixture

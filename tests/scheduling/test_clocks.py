@@ -19,7 +19,8 @@ from featurestore.registry.leases import Leases, longest_lease
 from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 from featurestore.registry.specs import SpecRegistry
 from featurestore.scheduling.retry_policy import OVER, Belief, RetryPolicy, take_up
-from tests.projects import Hand, view_of
+from featurestore.testing import FakeClock
+from tests.projects import view_of
 from tests.scheduling.scheduling import FEATURES, KEYS, SECOND, Manual, scheduler_of, states
 from tests.scheduling.test_scheduler import NOW, Opener, hand, open_store, pass_seconds, row_of, store, view, write
 
@@ -28,7 +29,7 @@ __all__ = ["hand", "open_store", "store"]
 DAY = 86_400.0
 
 
-def tick_ten_times(stores: list[tuple[Any, Hand]], seconds: float = 10) -> None:
+def tick_ten_times(stores: list[tuple[Any, FakeClock]], seconds: float = 10) -> None:
     for _ in range(10):
         for scheduler, clock in stores:
             pass_seconds(clock, seconds)
@@ -38,7 +39,7 @@ def tick_ten_times(stores: list[tuple[Any, Hand]], seconds: float = 10) -> None:
 @pytest.mark.parametrize("ahead", [60, 3_600, DAY, 400 * DAY])
 @pytest.mark.parametrize("same", [True, False])
 def test_f8_a_clock_that_was_ahead_once_stops_nobody(
-    open_store: Opener, tmp_path: Path, hand: Hand, ahead: float, same: bool, caplog: pytest.LogCaptureFixture
+    open_store: Opener, tmp_path: Path, hand: FakeClock, ahead: float, same: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Be it this process's clock, which was put right, or another machine's."""
     store = open_store()
@@ -67,7 +68,7 @@ def test_f8_a_clock_that_was_ahead_once_stops_nobody(
 
 
 def test_f8_what_reads_another_view_waits_for_it_and_not_for_what_was_done_in_the_future(
-    open_store: Opener, tmp_path: Path, hand: Hand
+    open_store: Opener, tmp_path: Path, hand: FakeClock
 ) -> None:
     store = open_store()
     history = tmp_path / "project" / ".featurestore" / "offline" / store.settings.project / "v"
@@ -93,9 +94,9 @@ def test_f8_what_reads_another_view_waits_for_it_and_not_for_what_was_done_in_th
     assert scheduler.tick() == 1
 
 
-def test_f8_two_clocks_that_disagree_do_each_instant_of_their_own_once(open_store: Opener, tmp_path: Path, hand: Hand) -> None:
+def test_f8_two_clocks_that_disagree_do_each_instant_of_their_own_once(open_store: Opener, tmp_path: Path, hand: FakeClock) -> None:
     """They do not take the row from one another at every tick."""
-    other = Hand(hand.micros + round(3_600 * SECOND))
+    other = FakeClock(hand.micros + round(3_600 * SECOND))
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     mine = open_store()
     mine.apply([view(tmp_path, schedule="60s")])
@@ -114,7 +115,7 @@ def test_f8_two_clocks_that_disagree_do_each_instant_of_their_own_once(open_stor
 
 
 @pytest.mark.parametrize("state", ["running", "waiting", "retrying"])
-def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tmp_path: Path, hand: Hand, state: Any) -> None:
+def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tmp_path: Path, hand: FakeClock, state: Any) -> None:
     """Its lease, its next attempt and its due instant lie a day ahead."""
     store = open_store()
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
@@ -132,7 +133,7 @@ def test_f8_what_a_fast_clock_left_unfinished_is_taken_up(open_store: Opener, tm
     assert row_of(store).due_at == NOW
 
 
-def test_a_lease_that_ends_beyond_all_leases_is_free(open_store: Opener, hand: Hand) -> None:
+def test_a_lease_that_ends_beyond_all_leases_is_free(open_store: Opener, hand: FakeClock) -> None:
     leases = Leases(open_store().components.registry)
     hand.micros += longest_lease(30)
     held = leases.acquire("v", "a little ahead", 30)
@@ -246,7 +247,7 @@ def test_a_registry_that_does_not_answer_keeps_no_scheduler_from_ending(
 
 
 def test_an_answer_of_the_registry_that_is_lost_is_no_death(
-    store: FeatureStore, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is moved, and the scheduler does not learn of it: time and again, for longer than deaths are counted."""
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
@@ -317,7 +318,7 @@ def test_d23_a_malformed_webhook_is_told_when_the_settings_are_read(tmp_path: Pa
 
 
 def test_the_log_is_not_flooded_by_a_clock_that_stays_behind(
-    open_store: Opener, tmp_path: Path, hand: Hand, caplog: pytest.LogCaptureFixture
+    open_store: Opener, tmp_path: Path, hand: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     store = open_store()

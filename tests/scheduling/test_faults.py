@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from featurestore.registry.schedule_state import ScheduleStates
-from tests.projects import Hand
+from featurestore.testing import FakeClock
 from tests.scheduling.scheduling import SECOND, left, scheduler_of
 from tests.scheduling.test_crash import BEGIN, ENTITIES, SEED, write
 from tests.servers.valkey import ValkeyServer
@@ -36,7 +36,7 @@ def postgres() -> Iterator[Any]:
 
 def test_s17_servers_that_go_away_under_schedulers(tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture) -> None:
     url = postgres.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    draw, hand = random.Random(SEED), Hand(BEGIN * SECOND)
+    draw, hand = random.Random(SEED), FakeClock(BEGIN * SECOND)
     data, project = tmp_path / "data", tmp_path / "schedule-faults"
     data.mkdir()
     with ValkeyServer("--appendonly", "yes", "--appendfsync", "always") as valkey:

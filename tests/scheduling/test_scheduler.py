@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from featurestore import DeltaSource, FeatureStore, ParquetSource
 from featurestore.errors import ConfigError, RegistryError
@@ -15,8 +15,9 @@ from featurestore.maintenance.status import Alert
 from featurestore.registry.leases import Leases
 from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 from featurestore.scheduling.scheduler import TaskResult
+from featurestore.testing import FakeClock
 from tests.oracle import Row
-from tests.projects import Hand, frame_of, store_at, view_of
+from tests.projects import frame_of, store_at, view_of
 from tests.scheduling.scheduling import FEATURES, KEYS, SECOND, Manual, left, scheduler_of, states
 from tests.servers.valkey import ValkeyServer
 
@@ -26,15 +27,15 @@ ENTITIES = ["a", "b", "c"]
 
 
 @pytest.fixture
-def hand() -> Hand:
-    return Hand(NOW)
+def hand() -> FakeClock:
+    return FakeClock(NOW)
 
 
 Opener = Callable[..., FeatureStore]
 
 
 @pytest.fixture
-def open_store(tmp_path: Path, hand: Hand) -> Iterator[Opener]:
+def open_store(tmp_path: Path, hand: FakeClock) -> Iterator[Opener]:
     """Opens the project's store, each time as another process would."""
     opened: list[FeatureStore] = []
 
@@ -64,7 +65,7 @@ def view(folder: Path, name: str = "v", *, schedule: str = "10s", **options: Any
     return view_of(source, KEYS, FEATURES, name=name, schedule=schedule, **options)
 
 
-def pass_seconds(hand: Hand, seconds: float) -> None:
+def pass_seconds(hand: FakeClock, seconds: float) -> None:
     hand.micros += round(seconds * SECOND)
 
 
@@ -72,7 +73,7 @@ def row_of(store: FeatureStore, name: str = "v") -> ScheduleState:
     return ScheduleStates(store.components.registry).load().dues[name]
 
 
-def test_what_was_missed_is_caught_up_once(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_what_was_missed_is_caught_up_once(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
     scheduler, told = scheduler_of(store)
@@ -92,7 +93,7 @@ def test_views_without_a_schedule_are_left_alone(store: FeatureStore, tmp_path: 
     assert scheduler_of(store)[0].tick() == 0
 
 
-def test_an_apply_is_taken_up_without_a_restart(store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand) -> None:
+def test_an_apply_is_taken_up_without_a_restart(store: FeatureStore, open_store: Opener, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     scheduler, told = scheduler_of(store)
     assert scheduler.tick() == 0
@@ -107,7 +108,7 @@ def test_an_apply_is_taken_up_without_a_restart(store: FeatureStore, open_store:
     assert [name for name, _ in states(told)] == ["v", "w", "v", "v", "w", "v", "v"]
 
 
-def test_a_failed_run_is_tried_again_then_loud_then_begins_anew(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_a_failed_run_is_tried_again_then_loud_then_begins_anew(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, None))
     store.apply([view(tmp_path, schedule="1h", on_reject="fail")])
     notices: list[Alert] = []
@@ -127,7 +128,7 @@ def test_a_failed_run_is_tried_again_then_loud_then_begins_anew(store: FeatureSt
     assert row_of(store).error == ""
 
 
-def test_a_source_that_is_not_there_yet_is_waited_for(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_a_source_that_is_not_there_yet_is_waited_for(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     store.apply([view(tmp_path, schedule="1h")])
     scheduler, told = scheduler_of(store)
     for _ in range(30):
@@ -143,7 +144,7 @@ def test_a_source_that_is_not_there_yet_is_waited_for(store: FeatureStore, tmp_p
     assert states(told)[-1] == ("v", "done")
 
 
-def test_a_view_starts_after_those_whose_history_it_reads(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_a_view_starts_after_those_whose_history_it_reads(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     history = str(tmp_path / "project" / ".featurestore" / "offline" / "test" / "v" / "v1")
     source = DeltaSource("of_v", history, event_time="event_time", available_time="available_time")
     below = view_of(source, KEYS, FEATURES, name="a_below", schedule="10s")  # by its name it would come first
@@ -173,7 +174,7 @@ def test_views_that_read_one_another_wait_for_none(store: FeatureStore, tmp_path
     assert "there is no Delta table" in told[0].error
 
 
-def test_two_schedulers_do_a_due_run_once(store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand) -> None:
+def test_two_schedulers_do_a_due_run_once(store: FeatureStore, open_store: Opener, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
     other = open_store()
@@ -201,7 +202,7 @@ POINTS = {
 
 @pytest.mark.parametrize("point", POINTS)
 def test_s17_a_holder_that_stood_still_changes_nothing(
-    point: str, store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch,
+    point: str, store: FeatureStore, open_store: Opener, tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """It is stopped half-way, another takes over and finishes, more comes in, then it goes on."""
@@ -242,7 +243,7 @@ def test_s17_a_holder_that_stood_still_changes_nothing(
 
 
 def test_a_late_holder_does_not_go_on_with_what_another_is_at(
-    store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, open_store: Opener, tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     other = open_store()
@@ -269,7 +270,7 @@ def test_a_late_holder_does_not_go_on_with_what_another_is_at(
 
 
 def test_what_came_of_a_run_is_noted_once_the_registry_is_back(
-    store: FeatureStore, open_store: Opener, tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, open_store: Opener, tmp_path: Path, hand: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
@@ -311,7 +312,7 @@ def test_a_registry_that_is_gone_is_told_once_and_it_goes_on(
     assert states(told) == [("v", "done")]
 
 
-def test_an_online_store_that_is_gone_is_nobodys_fault(open_store: Opener, tmp_path: Path, hand: Hand) -> None:
+def test_an_online_store_that_is_gone_is_nobodys_fault(open_store: Opener, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     notices: list[Alert] = []
     with ValkeyServer("--appendonly", "yes") as server:
@@ -363,7 +364,7 @@ def test_at_the_end_what_is_finished_in_time_is_done(store: FeatureStore, tmp_pa
     assert states(told) == [("v", "done")]
 
 
-def test_what_kills_its_schedulers_is_given_up(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_what_kills_its_schedulers_is_given_up(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path)])
     for _ in range(6):
@@ -420,7 +421,7 @@ def test_a_fault_in_a_run_does_not_end_the_scheduler(
     assert "A fault in featurestore while it was at 'v'" in caplog.text
 
 
-def test_what_comes_next_is_told(store: FeatureStore, tmp_path: Path, hand: Hand) -> None:
+def test_what_comes_next_is_told(store: FeatureStore, tmp_path: Path, hand: FakeClock) -> None:
     write(tmp_path, "0", ("a", 1, 1, 1.0, 1))
     store.apply([view(tmp_path, "v"), view(tmp_path, "w", schedule="0 6 * * *")])
     scheduler, _ = scheduler_of(store)
@@ -441,8 +442,15 @@ def test_an_idle_tick_is_one_query(store: FeatureStore, tmp_path: Path) -> None:
     scheduler, _ = scheduler_of(store, most=3)
     scheduler.tick()
     asked: list[str] = []
-    event.listen(store.components.registry.database._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    scheduler.tick()
+
+    def note(*given: Any) -> None:
+        asked.append(given[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        scheduler.tick()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
     assert [text.split()[0] for text in asked] == ["BEGIN", "SELECT"]
 
 

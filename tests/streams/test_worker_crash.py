@@ -2,8 +2,6 @@
 
 import json
 import random
-import signal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ import pytest
 import redis
 
 from featurestore.clock import from_micros
+from tests.crashes import Worker
 from tests.servers.valkey import ValkeyServer
-from tests.workers.processes import finish, start_worker
 from tests.workers.stream_worker import NOW, store_of
 
 SEED = 20130901
@@ -59,7 +57,7 @@ def left(folder: Path, online: str | None, broker: str) -> dict[str, Any]:
     return found
 
 
-start = partial(start_worker, "stream_worker")
+WORKER = Worker("stream_worker")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> tuple[di
     """What an undisturbed worker leaves, and how many calls it makes."""
     folder = tmp_path_factory.mktemp("stream-quiet")
     fill(valkey_url, folder.name)
-    calls = int(finish(start(folder, "", valkey_url, 0)))
+    calls = WORKER.run(folder, "", valkey_url)
     expected = left(folder, None, valkey_url)
     assert len(expected["aside"]) == len(POISON)
     assert len(expected["windows"]) == len(events()) - len(POISON)
@@ -82,11 +80,7 @@ def survive(folder: Path, quiet: tuple[dict[str, Any], int], online: str, broker
     for number in range(points // 2):
         project = folder / f"stream-{'valkey' if online else 'lmdb'}-{points}-{number}"
         fill(broker, project.name)
-        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
-            killed = start(project, online, broker, point)
-            killed.communicate(timeout=120)
-            assert killed.returncode in (-signal.SIGKILL, 0)
-        finish(start(project, online, broker, 0))
+        WORKER.survive(project, online, broker, calls=calls, draw=draw)
         assert left(project, online or None, broker) == expected
 
 
@@ -108,9 +102,10 @@ def test_three_workers_killed_while_the_broker_is_killed_too(tmp_path: Path, qui
         fill(server.url, "stream-three")
         draw = random.Random(SEED)
         store_of(tmp_path / "stream-three", None, server.url).close()
-        workers = [start(tmp_path / "stream-three", "", server.url, draw.randrange(1, quiet[1])) for _ in range(2)]
-        workers[0].communicate(timeout=120)
+        words = (tmp_path / "stream-three", "", server.url)
+        first, second = [WORKER.start(*words, point=draw.randrange(1, quiet[1])) for _ in range(2)]
+        first.communicate(timeout=120)
         server.restart(kill=True)
-        workers[1].communicate(timeout=120)
-        finish(start(tmp_path / "stream-three", "", server.url, 0))
+        second.communicate(timeout=120)
+        WORKER.run(*words)
         assert left(tmp_path / "stream-three", None, server.url) == quiet[0]

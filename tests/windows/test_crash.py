@@ -1,10 +1,8 @@
 """S17 under fire, for windowed views: pushes and runs killed at any point and repeated leave what a quiet process leaves."""
 
 import random
-import signal
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,9 @@ import polars as pl
 import pytest
 
 from featurestore.clock import from_micros
+from tests.crashes import Worker
 from tests.window_oracle import Event
 from tests.windowed import frame_of_events
-from tests.workers import processes
-from tests.workers.processes import start_worker
 from tests.workers.window_worker import LAYOUT, NOW, store_of
 
 SEED = 20130601
@@ -78,14 +75,13 @@ def left(folder: Path, online: str | None) -> dict[str, Any]:
     return found
 
 
-start = partial(start_worker, "window_worker")
-finish = partial(processes.finish, seconds=300)
+WORKER = Worker("window_worker", seconds=300)
 
 
 @pytest.fixture(scope="module")
 def quiet(data: Path) -> int:
     """How many calls an undisturbed process makes."""
-    return int(finish(start(data / "quiet", "", 0)))
+    return WORKER.run(data / "quiet", "")
 
 
 def check(folder: Path, online: str | None) -> None:
@@ -106,18 +102,14 @@ def survive(data: Path, calls: int, online: str, points: int) -> None:
     draw = random.Random(SEED + points + len(online))
     for number in range(points // 2):
         folder = data / f"{'valkey' if online else 'lmdb'}-{points}-{number}"
-        for point in (draw.randrange(1, calls), draw.randrange(1, calls)):
-            killed = start(folder, online, point)
-            killed.communicate(timeout=300)
-            assert killed.returncode in (-signal.SIGKILL, 0)
-        finish(start(folder, online, 0))
+        WORKER.survive(folder, online, calls=calls, draw=draw)
         check(folder, online or None)
 
 
 def test_s17_a_quiet_process_leaves_what_the_oracle_says_and_so_do_two(data: Path, quiet: int) -> None:
     check(data / "quiet", None)
     before = left(data / "quiet", None)
-    finish(start(data / "quiet", "", 0))
+    WORKER.run(data / "quiet", "")
     assert left(data / "quiet", None) == before
 
 
@@ -138,6 +130,5 @@ def test_s17_two_processes_at_once(data: Path, online: str, request: pytest.Fixt
     folder = data / f"twice-{online}"
     folder.mkdir()
     store_of(folder, address or None).close()
-    for process in [start(folder, address, 0), start(folder, address, 0)]:
-        finish(process)
+    WORKER.run_twice_at_once(folder, address)
     check(folder, address or None)

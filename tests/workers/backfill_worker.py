@@ -1,4 +1,4 @@
-"""Fills a changed view in spans, and kills itself at a given point: ``python -m tests.workers.backfill_worker FOLDER POINT``."""
+"""Fills a changed view in spans, and may be killed at a point: ``python -m tests.workers.backfill_worker FOLDER POINT``."""
 
 import sys
 from pathlib import Path
@@ -7,8 +7,9 @@ import polars as pl
 
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
+from tests.crashes import killed_at
 from tests.projects import view_of
-from tests.workers.worker import FEATURES, KEYS, NOW, killed_at
+from tests.workers.worker import FEATURES, KEYS, NOW
 
 
 def negated(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -1,13 +1,10 @@
-"""A process that forgets an entity, and kills itself at a given point: ``python -m tests.workers.forget_worker FOLDER POINT``.
-
-Points are as in ``tests.workers.worker``.
-"""
+"""A process that forgets an entity, and may be killed at a point: ``python -m tests.workers.forget_worker FOLDER POINT``."""
 
 import sys
 from pathlib import Path
 
+from tests.crashes import killed_at
 from tests.privacy.test_forget import RARE, Project
-from tests.workers.worker import killed_at
 
 
 def main(folder: str, point: str) -> None:

@@ -1,4 +1,4 @@
-"""Migrates a registry and kills itself in a migration's midst: ``python -m tests.workers.migration_worker URL FOLDER VERSION``."""
+"""Migrates a registry, and kills itself in a migration's midst: ``python -m tests.workers.migration_worker FOLDER URL VERSION``."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from featurestore.registry import migrations
 from featurestore.registry.database import Database
 
 
-def main(url: str, folder: str, version: str) -> None:
+def main(folder: str, url: str, version: str) -> None:
     step = next(each for each in migrations.MIGRATIONS if each.version == int(version))
 
     def run_and_die(connection: Connection) -> None:

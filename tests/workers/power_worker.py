@@ -1,28 +1,23 @@
 """A process that writes to a project in all ways there are, tells what was acknowledged, and stands still at a given point.
 
-``python -m tests.workers.power_worker FOLDER REGISTRY FIRST POINT``: a point is the number of a call of the package's, as in
-``tests.workers.worker``; there the process stops itself (SIGSTOP), as if the power were cut. 0 is for none: it ends after a round.
+``python -m tests.workers.power_worker FOLDER REGISTRY FIRST POINT``: at its point (``tests.crashes``) the process is stopped
+(SIGSTOP), as if the power were cut. 0 is for none: it ends after a round.
 """
 
 import itertools
-import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import polars as pl
 
-import featurestore
 from featurestore import Entity, FeatureStore, FeatureView, ParquetSource, count
 from featurestore.materialization import push
+from tests.crashes import signalled_at
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-_PACKAGE = str(Path(featurestore.__file__).parent)
 _ROUND = (
     "push", "push", "run", "push", "push", "forget", "push", "push", "push", "push", "upkeep", "push", "run", "backup", "push",
 )  # fmt: skip
@@ -75,21 +70,11 @@ def main(folder: str, registry: str, first: str, point: str) -> None:
     """Does all that until it is stopped; without a point, a round."""
     push._MOST_SEGMENTS = 3  # so that pushes fold their log too
     store = project(Path(folder), registry)
-    calls = itertools.count(1)
-
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(_PACKAGE) and next(calls) == int(point):
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    threading.setprofile(profile)
-    sys.setprofile(profile)
-    for step, told in enumerate(acts(store, int(first)), 1):
-        print(told, flush=True)
-        if point == "0" and step == 2 * len(_ROUND):
-            break
-    sys.setprofile(None)
-    threading.setprofile(None)
-    print("calls", next(calls), flush=True)
+    with signalled_at(int(point), signal.SIGSTOP):
+        for step, told in enumerate(acts(store, int(first)), 1):
+            print(told, flush=True)
+            if point == "0" and step == 2 * len(_ROUND):
+                break
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A process that pushes and materializes, and kills itself at a given point.
+"""A process that pushes and materializes, and may be killed: ``python -m tests.workers.push_worker FOLDER ONLINE POINT``.
 
-``python -m tests.workers.push_worker FOLDER ONLINE POINT``; points are as in ``tests.workers.worker``. It pushes files one after
-the other, some of which a run has read or will read; its log is folded early, so folds are among what is killed.
+It pushes files one after the other, some of which a run has read or will read; its log is folded early, so folds are among what is
+killed.
 """
 
 import sys
@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.materialization import push
-from tests.workers.worker import killed_at, store_of
+from tests.crashes import killed_at
+from tests.workers.worker import store_of
 
 
 def main(folder: str, online: str, point: str) -> None:

@@ -3,23 +3,20 @@
 The instant is shared with the test, so that a process which stood still finds on its return that time has passed.
 """
 
-import os
-import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import featurestore
 from featurestore import DeltaSource, Entity, FeatureStore, FeatureView, ParquetSource, count
 from featurestore.clock import from_micros
+from tests.crashes import signalled_at
 from tests.projects import view_of
 from tests.scheduling.scheduling import FEATURES, KEYS, scheduler_of
 
 LEASE_SECONDS = 3
-_PACKAGE = str(Path(featurestore.__file__).parent)
 
 
 def views_of(folder: Path, seconds: Mapping[str, int]) -> list[type[FeatureView]]:
@@ -49,20 +46,6 @@ def store_of(
     return store
 
 
-def at_call(point: int, number: int) -> Callable[[FrameType, str, Any], None]:
-    """Returns a profiler that sends a signal to this process at a call of a function of the feature store."""
-    made = 0
-
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal made
-        if event == "call" and frame.f_code.co_filename.startswith(_PACKAGE):
-            made += 1
-            if made == point:
-                os.kill(os.getpid(), number)
-
-    return profile
-
-
 def work(folder: str, registry: str | None, online: str | None, seconds: Mapping[str, int], now: Any, orders: Connection) -> None:
     """Ticks once for each order: at which call to send itself which signal; 0 for none. None ends it."""
     store = store_of(Path(folder), registry, online, lambda: from_micros(now.value), seconds)
@@ -70,11 +53,9 @@ def work(folder: str, registry: str | None, online: str | None, seconds: Mapping
     orders.send("ready")
     while (order := orders.recv()) is not None:
         point, number = order
-        if point:
-            sys.setprofile(at_call(point, number))
-        scheduler.renew()
-        scheduler.step()
-        sys.setprofile(None)
+        with signalled_at(point, number) if point else nullcontext():
+            scheduler.renew()
+            scheduler.step()
         orders.send([(each.name, each.state, each.error) for each in told])
         told.clear()
     store.close()

@@ -1,7 +1,6 @@
-"""A process that works on a stream, and kills itself at a given point.
+"""A process that works on a stream, and may be killed: ``python -m tests.workers.stream_worker FOLDER ONLINE BROKER POINT``.
 
-``python -m tests.workers.stream_worker FOLDER ONLINE BROKER POINT``
-Points are as in ``tests.workers.worker``. It ends when nothing is left in the stream. Its logs are folded early.
+It ends when nothing is left in the stream. Its logs are folded early.
 """
 
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource, count, last_n, sum_
 from featurestore.clock import from_micros
 from featurestore.materialization import push
-from tests.workers.worker import killed_at
+from tests.crashes import killed_at
 
 NOW = 2_000_000_000_000_000
 

@@ -1,11 +1,12 @@
-"""Does a project's upkeep, and kills itself at a point: ``python -m tests.workers.upkeep_worker FOLDER POINT NOW``."""
+"""Does a project's upkeep, and may be killed at a point: ``python -m tests.workers.upkeep_worker FOLDER NOW POINT``."""
 
 import sys
 from pathlib import Path
 
 from featurestore import FeatureStore, FeatureView, ParquetSource
-from tests.projects import Hand, store_at, view_of
-from tests.workers.worker import killed_at
+from featurestore.testing import FakeClock
+from tests.crashes import killed_at
+from tests.projects import store_at, view_of
 
 DAY = 86_400_000_000
 KEYS = {"k": str}
@@ -18,14 +19,14 @@ def view_of_rows() -> type[FeatureView]:
     return view_of(source, KEYS, FEATURES)
 
 
-def project_at(folder: Path, hand: Hand, **settings: object) -> FeatureStore:
+def project_at(folder: Path, hand: FakeClock, **settings: object) -> FeatureStore:
     """The project's store."""
     return store_at(folder, hand, project="kept", definitions="none", maintenance={"schedule": ""}, **settings)
 
 
-def main(folder: str, point: str, now: str) -> None:
+def main(folder: str, now: str, point: str) -> None:
     """Does what is to be done, with no retention."""
-    with project_at(Path(folder), Hand(int(now))) as store:
+    with project_at(Path(folder), FakeClock(int(now))) as store:
         store.apply([view_of_rows()])
         with killed_at(int(point)):
             store.admin.maintain(retention="1us")

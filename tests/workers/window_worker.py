@@ -1,7 +1,4 @@
-"""A process that pushes and materializes windowed views, and kills itself at a given point, as ``tests.workers.worker`` does.
-
-``python -m tests.workers.window_worker FOLDER ONLINE POINT``
-"""
+"""Pushes and materializes windowed views, and may be killed: ``python -m tests.workers.window_worker FOLDER ONLINE POINT``."""
 
 import sys
 from pathlib import Path
@@ -11,8 +8,8 @@ import polars as pl
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros
 from featurestore.materialization import push
+from tests.crashes import killed_at
 from tests.windowed import Layout, cases_of
-from tests.workers.worker import killed_at
 
 NOW = 2_000
 LAYOUT = Layout([cases_of(rule)[0] for rule in ("count", "last_n", "mean", "quantile", "sum")], ("60us", "300us"), "20us")
