@@ -81,7 +81,7 @@ def key_of(store: FeatureStore, *grants: str) -> dict[str, str]:
     return bearer(store.keys.create("test", grants).secret)
 
 
-GUARDED = [spec for spec in ROUTES if spec.need.action != "none"]
+GUARDED = [route for route in ROUTES if route.permission is not None]
 
 
 def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Response:
@@ -98,7 +98,7 @@ def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Res
     return client.request(method, address, headers=headers, **more)
 
 
-@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -115,8 +115,8 @@ def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Res
     ],
     ids=str,
 )
-def test_nobody_is_admitted_without_a_key(client: httpx.Client, spec: Any, headers: Any) -> None:
-    answer = ask(client, spec.method, spec.path, headers)
+def test_nobody_is_admitted_without_a_key(client: httpx.Client, route: Any, headers: Any) -> None:
+    answer = ask(client, route.method, route.path, headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json()["type"] == "urn:featurestore:problem:unauthenticated"
@@ -157,10 +157,10 @@ def held(store: FeatureStore) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("holder", [name for name in HOLDERS if HOLDERS[name]])
-@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
-def test_every_role_at_every_route(client: httpx.Client, held: dict[str, dict[str, str]], spec: Any, holder: str) -> None:
-    answer = ask(client, spec.method, spec.path, held[holder])
-    if ALLOWED[spec.path][list(HOLDERS).index(holder)] == "+":
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
+def test_every_role_at_every_route(client: httpx.Client, held: dict[str, dict[str, str]], route: Any, holder: str) -> None:
+    answer = ask(client, route.method, route.path, held[holder])
+    if ALLOWED[route.path][list(HOLDERS).index(holder)] == "+":
         assert answer.status_code in (200, 422), answer.text
     else:
         assert (answer.status_code, answer.json()["type"]) == (403, "urn:featurestore:problem:forbidden"), answer.text
@@ -171,7 +171,7 @@ def test_who_is_admitted_and_granted_nothing_is_refused_everywhere(store: Featur
         settings = {"oidc": {"issuer": issuer.url, "audience": AUDIENCE}}
         with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
             headers = bearer(issuer.sign(claims_of(issuer)))
-            assert {ask(client, spec.method, spec.path, headers).status_code for spec in GUARDED} == {403}
+            assert {ask(client, route.method, route.path, headers).status_code for route in GUARDED} == {403}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from featurestore import FeatureStore
 from featurestore.server.app import create_app
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.content_types import ARROW, PARQUET
-from featurestore.server.http.routing import RouteSpec
+from featurestore.server.http.routing import ApiRoute
 from tests.server.conftest import make_project, served
 from tests.servers.valkey import wait_until
 
@@ -29,8 +29,8 @@ from tests.servers.valkey import wait_until
 def test_every_route_of_the_table_that_has_words_is_in_it(http: httpx.Client) -> None:
     told = http.get("/openapi.json").json()
     there = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
-    assert there == {(spec.method, spec.path) for spec in ROUTES if spec.summary}
-    assert {spec.path for spec in ROUTES if not spec.summary} == {"/", "/openapi.json", "/docs", "/docs/{file}", "/metrics"}
+    assert there == {(route.method, route.path) for route in ROUTES if route.summary}
+    assert {route.path for route in ROUTES if not route.summary} == {"/", "/openapi.json", "/docs", "/docs/{file}", "/metrics"}
 
 
 def test_every_reference_leads_somewhere(http: httpx.Client) -> None:
@@ -129,16 +129,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
 
 
-def answered(url: str, spec: RouteSpec, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
+def answered(url: str, route: ApiRoute, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
     """Sends requests made from the document, checks the answers, and returns their statuses."""
-    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[spec.path][spec.method]
+    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[route.path][route.method]
     statuses: set[int] = set()
 
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(spec.path, {})))
+    @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(route.path, {})))
     def check(case: schemathesis.Case) -> None:
         statuses.add(case.call_and_validate(checks=checks).status_code)
 
@@ -146,18 +146,18 @@ def answered(url: str, spec: RouteSpec, mode: GenerationMode, examples: int, che
     return statuses
 
 
-@pytest.mark.parametrize("spec", [spec for spec in ROUTES if spec.summary], ids=lambda spec: spec.path)
-def test_what_the_document_allows_is_answered_as_it_says(scratch: str, spec: RouteSpec) -> None:
-    assert 200 in answered(scratch, spec, GenerationMode.POSITIVE, 50 if spec.method == "POST" else 5, CHECKS)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.summary], ids=lambda route: route.path)
+def test_what_the_document_allows_is_answered_as_it_says(scratch: str, route: ApiRoute) -> None:
+    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, 50 if route.method == "POST" else 5, CHECKS)
 
 
-FALLIBLE = [spec for spec in ROUTES if spec.summary and (spec.method == "POST" or "{" in spec.path)]
+FALLIBLE = [route for route in ROUTES if route.summary and (route.method == "POST" or "{" in route.path)]
 
 
-@pytest.mark.parametrize("spec", FALLIBLE, ids=lambda spec: spec.path)
-def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, spec: RouteSpec) -> None:
+@pytest.mark.parametrize("route", FALLIBLE, ids=lambda route: route.path)
+def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, route: ApiRoute) -> None:
     checks = [not_a_server_error, status_code_conformance]
-    statuses = answered(scratch, spec, GenerationMode.NEGATIVE, 50 if spec.method == "POST" else 10, checks)
+    statuses = answered(scratch, route, GenerationMode.NEGATIVE, 50 if route.method == "POST" else 10, checks)
     assert min(statuses - {200}) >= 400
 
 

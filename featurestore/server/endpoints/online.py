@@ -4,6 +4,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import date, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
 
 from featurestore.clock import parse_instant
 from featurestore.definitions.catalog import Catalog
@@ -19,6 +22,7 @@ from featurestore.definitions.reference import parse_references
 from featurestore.dtypes import dtype_name, inner_dtype
 from featurestore.errors import LimitError, RequestError
 from featurestore.selection.select import Selection, select
+from featurestore.server.http.bodies import check_length, check_size, gather
 from featurestore.server.http.content_types import (
     ENCODE,
     FLOATS,
@@ -30,13 +34,15 @@ from featurestore.server.http.content_types import (
     Rows,
     answer_type,
     brackets,
+    check_encoding,
     check_shape,
     media_type,
     sayable,
 )
-from featurestore.server.http.context import Entities, RequestContext
-from featurestore.server.http.routing import AppState
-from featurestore.server.security.guard import Resource
+from featurestore.server.http.context import KEY, Entities, RequestContext
+from featurestore.server.http.routing import ApiRoute, Endpoint
+from featurestore.server.http.state import AppState
+from featurestore.server.security.guard import Permission
 
 if TYPE_CHECKING:
     from featurestore.online.plan import OnlinePlan
@@ -118,47 +124,76 @@ class CompiledRequest:
 
 
 class OnlineEndpoint:
+    """The ASGI application of ``POST /v1/online``.
+
+    It does what Starlette's ``Request``, ``Response`` and ``AuthenticationMiddleware`` do for the other routes, for a body that
+    comes in one message, as nearly all look-ups do.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a look-up."""
+        context, state = scope[KEY], scope["app"].state.server
+        await context.authenticate()
+        content, media = await state.part(_LookUps).answer(context, receive)
+        headers = [(b"content-type", media), (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+class _LookUps:
     """Answers look-ups.
 
     Args:
-        parts: the store, the server's limits, and the observer of every look-up.
+        state: the store, the server's limits, and the observer of every look-up.
     """
 
-    def __init__(self, parts: AppState) -> None:
-        self._backend = parts.backend
-        self._limits = parts.limits
-        self._observer = parts.observer
-        self._reads = parts.pools.reads
+    def __init__(self, state: AppState) -> None:
+        self._backend = state.backend
+        self._limits = state.limits
+        self._observer = state.observer
+        self._reads = state.pools.reads
         self._codec = Codec(OnlineRequest)
-        self._project = parts.backend.settings.project
-        self._anything = Resource("features", (), self._project)
         self._catalog: Catalog | None = None
-        self._asked: dict[str | tuple[str, ...], CompiledRequest] = {}
+        self._compiled_requests: dict[str | tuple[str, ...], CompiledRequest] = {}
 
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers one."""
-        given = media_type(visit.header(b"content-type"), _TAKEN)
-        body = await visit.body(self._limits.body, partial(visit.check_any, self._anything))
+    async def answer(self, context: RequestContext, receive: Receive) -> tuple[bytes, bytes]:
+        """Return the answer to a request, and its type."""
+        check_encoding(_text(context.header(b"content-encoding")))
+        given = media_type(_text(context.header(b"content-type")), _TAKEN)
+        body = await self._body(context, receive)
         large = len(body) > LARGE
         question = await self._reads.run(partial(self._decoded, body, given)) if large else self._decoded(body, given)
         most = brackets(body, given)
         del body
         features = question.features
-        visit.check(Resource("features", (features,) if type(features) is str else tuple(features), self._project))
+        context.check("features", (features,) if type(features) is str else tuple(features))
         asked = self._compiled(features)
         rows = question.rows
         if large:
-            visit.rows, rows = await self._reads.run(partial(self._converted, asked, rows, most))
+            context.rows, rows = await self._reads.run(partial(self._converted, asked, rows, most))
         else:
-            visit.rows, rows = self._converted(asked, rows, most)
-        visit.personal, visit.entities, visit.given = asked.personal, asked.entities, rows
-        many = self._many(visit.rows, len(asked.types))
+            context.rows, rows = self._converted(asked, rows, most)
+        context.personal, context.entities, context.entity_rows = asked.personal, asked.entities, rows
+        many = self._many(context.rows, len(asked.types))
         found = await self._backend.look_up(asked.plan, rows, question.at)
-        wanted = answer_type(visit.header(b"accept"), given)
+        wanted = answer_type(_text(context.header(b"accept")), given)
         answer = partial(_answer, asked, question, found, wanted)
         content = await self._reads.run(answer) if many else answer()
-        visit.after = partial(self._observer.online, asked.said, found)
-        await visit.answer(content, b"application/json" if wanted is JSON else b"application/msgpack")
+        context.after = partial(self._observer.online, asked.said, found)
+        return content, b"application/json" if wanted is JSON else b"application/msgpack"
+
+    async def _body(self, context: RequestContext, receive: Receive) -> bytes | bytearray:
+        most = self._limits.body
+        check_length(context, most)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        first: bytes = message.get("body", b"")
+        if context.uploaded:
+            return check_size(first, most)
+        context.check_any("features")  # before more is read than came with the head
+        async with aclosing(Request(context.scope, receive).stream()) as rest:
+            return await gather(context, first, rest, most)
 
     def _decoded(self, body: bytes | bytearray, given: str) -> OnlineRequest:
         question = self._codec.decode(body, given, self._limits.values)
@@ -197,15 +232,15 @@ class OnlineEndpoint:
     def _compiled(self, features: str | list[str]) -> CompiledRequest:
         catalog = self._backend.catalog
         if catalog is not self._catalog:
-            self._catalog, self._asked = catalog, {}
+            self._catalog, self._compiled_requests = catalog, {}
         name = features if type(features) is str else tuple(features)
-        asked = self._asked.get(name)
+        asked = self._compiled_requests.get(name)
         if asked is None:
             names = (name,) if isinstance(name, str) else name
             selection = select(catalog, parse_references(list(names)))
             asked = CompiledRequest(selection, self._backend.compile(selection), names)
-            if len(self._asked) < _MOST_KEPT:
-                self._asked[name] = asked
+            if len(self._compiled_requests) < _MOST_KEPT:
+                self._compiled_requests[name] = asked
         return asked
 
 
@@ -286,3 +321,17 @@ def _all_finite(values: Iterable[Any]) -> bool:
         return math.isfinite(sum([each for each in values if each is not None]))
     except TypeError:  # a list is among them
         return False
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")
+
+
+routes = [
+    ApiRoute(
+        "/v1/online",
+        Endpoint(OnlineEndpoint(), Permission("read", "features"), is_asgi=True),
+        method="POST",
+        summary="Look features up",
+    ),
+]

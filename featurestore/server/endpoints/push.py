@@ -5,11 +5,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from featurestore.errors import LimitError, NotFoundError, RequestError
 from featurestore.rows.python_values import rows_of
 from featurestore.rows.transform import stack_rejects
 from featurestore.server.decoding.decoder import Bounds
+from featurestore.server.http.bodies import query_of, read_body
 from featurestore.server.http.content_types import (
     ARROW,
     ENCODE,
@@ -21,15 +24,17 @@ from featurestore.server.http.content_types import (
     Name,
     Rows,
     answer_type,
+    body_type,
     brackets,
     check_shape,
-    media_type,
     sayable,
 )
-from featurestore.server.http.context import RequestContext
-from featurestore.server.http.routing import AppState
+from featurestore.server.http.context import context_of
+from featurestore.server.http.routing import ApiRoute, requires
+from featurestore.server.http.state import AppState, state_of
+from featurestore.server.http.streaming import while_connected
 from featurestore.server.limits import check_rows
-from featurestore.server.security.guard import Resource
+from featurestore.server.security.guard import Principal
 
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushedView, PushSummary
@@ -50,73 +55,71 @@ class Pushed(msgspec.Struct, forbid_unknown_fields=True):
     views: list[Name] | None = None
 
 
-class PushEndpoint:
-    """Takes pushed rows.
+@requires("write", "source")
+async def push(request: Request) -> Response:
+    """Push rows of a source, in a thread: it goes on there if the client goes away, and is dropped if it has not begun."""
+    context, state = context_of(request), state_of(request)
+    pushes, given = state.part(_Pushes), body_type(request, _TAKEN)
+    state.pools.pushes.check()
+    body = await read_body(request, state.limits.body)
+    summary = await while_connected(request, state.pools.pushes.run(partial(pushes.push, request, body, given)))
+    context.after = partial(state.observer.push, summary)
+    wanted = answer_type(request.headers.get("accept"), given)
+    views = [_told(each, wanted, counts=context.may("read", "features", (each.view,))) for each in summary]
+    return Response(ENCODE[wanted]({"views": views}), media_type=wanted)
+
+
+class _Pushes:
+    """Decodes pushed rows, and gives them to the store.
 
     Args:
-        parts: the store, the server's limits, the threads to push in, and the observer of every push.
+        state: the store, the server's limits, and what callers may see.
     """
 
-    def __init__(self, parts: AppState) -> None:
-        self._backend = parts.backend
-        self._limits = parts.limits
-        self._observer = parts.observer
-        self._pool = parts.pools.pushes
-        self._sights = parts.sights
-        self._project = parts.backend.settings.project
-        self._decoders = parts.decoders
+    def __init__(self, state: AppState) -> None:
+        self._backend = state.backend
+        self._limits = state.limits
+        self._visibility = state.visibility
+        self._decoders = state.decoders
         self._codec = Codec(Pushed)
 
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers one. It runs in a thread, and goes on there if the client goes away; if it has not begun, it is dropped."""
-        given = media_type(visit.header(b"content-type"), _TAKEN)
-        self._pool.check()
-        body = await visit.body(self._limits.body)
-        summary = await visit.while_there(self._pool.run(partial(self._push, visit, body, given)))
-        visit.after = partial(self._observer.push, summary)
-        wanted = answer_type(visit.header(b"accept"), given)
-        told = {"views": [_told(each, wanted, counts=self._reads(visit, each.view)) for each in summary]}
-        await visit.answer(ENCODE[wanted](told), wanted.encode())
-
-    def _push(self, visit: RequestContext, body: bytes | bytearray, given: str) -> "PushSummary":
-        query = visit.query()
+    def push(self, request: Request, body: bytes | bytearray, given: str) -> "PushSummary":
+        """Push a body's rows. It blocks."""
+        context, query = context_of(request), query_of(request)
         views = query["views"].split(",") if "views" in query else None
         rows: Any
         if given in (JSON, MSGPACK):
             said = self._codec.decode(body, given, self._limits.values)
             rows, views = said.rows, said.views or views
-            self._check_views(visit, views or ())
-            visit.rows = check_shape(rows, self._limits, brackets(body, given))
+            self._check_views(context.authenticated, views or ())
+            context.rows = check_shape(rows, self._limits, brackets(body, given))
             _check_names(rows, self._limits.columns)
             if given == JSON:
                 rows = with_floats(rows)
         else:
-            self._check_views(visit, views or ())
+            self._check_views(context.authenticated, views or ())
             bounds = Bounds(self._limits.rows, self._limits.decoded, self._limits.columns)
             try:
-                rows = self._decoders.frame(body, given, bounds, visit.sender)
+                rows = self._decoders.frame(body, given, bounds, context.sender)
             except LimitError as error:
                 if error.limit != "rows":
                     raise
                 check_rows(bounds.rows + 1, bounds.rows, counted=False)
                 raise
-            visit.rows = rows.height
-        return self._backend.push(visit.scope["path_params"]["source"], rows, views=views)
+            context.rows = rows.height
+        return self._backend.push(request.path_params["source"], rows, views=views)
 
-    def _check_views(self, visit: RequestContext, views: Sequence[str]) -> None:
+    def _check_views(self, principal: Principal, views: Sequence[str]) -> None:
         """Treat a view that the caller may not see like one that does not exist.
 
         Raises:
             NotFoundError: it is so; suggests those on the source that they may look at.
         """
-        catalog, sight = self._sights.of(visit)
-        there = [name for name in sight.views if name in catalog.views]
+        catalog, visible = self._visibility.of(principal)
+        there = [name for name in visible.views if name in catalog.views]
         for name in views:
             if name.partition(".")[0] not in there:
                 raise NotFoundError("applied feature view", name, there, "Definitions take effect once they are applied.")
-
-    def _reads(self, visit: RequestContext, view: str) -> bool:
-        return visit.may("read", Resource("features", (view,), self._project))
 
 
 def _check_names(rows: Any, most: int) -> None:
@@ -190,3 +193,6 @@ def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
     if wanted == MSGPACK:
         return rows
     return [dict(zip(row, sayable(row.values()), strict=True)) for row in rows]
+
+
+routes = [ApiRoute("/v1/push/{source}", push, method="POST", summary="Push rows of a source into both stores")]

@@ -1,19 +1,22 @@
 """The OpenAPI document, built from the table of routes and from what the caller may see."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from featurestore.access.visibility import Visibility
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.reference import parse_references
 from featurestore.errors import FeatureStoreError
 from featurestore.selection.select import Selection, select
-from featurestore.server.http.context import RequestContext
-from featurestore.server.http.routing import AppState, RouteSpec
+from featurestore.server.http.context import context_of
+from featurestore.server.http.routing import ApiRoute, requires
+from featurestore.server.http.state import AppState, state_of
 from featurestore.server.openapi.components import Components, to
 from featurestore.server.openapi.dtypes import Schema, of_answer, of_rows
 
@@ -42,45 +45,50 @@ _MOST_EXAMPLES = 8
 _MOST_KEPT = 32
 
 
-class OpenAPIEndpoint:
-    """Answers the document, rebuilt when something else is applied.
+@requires("read", "catalog")
+async def openapi(request: Request) -> Response:
+    """Return the document of what the caller may see."""
+    return Response(await state_of(request).part(_Documents).of(request), media_type="application/json")
+
+
+class _Documents:
+    """Makes documents, again when something else is applied.
 
     Args:
-        parts: the store, what the caller may see, and the server's limits.
-        routes: gives the table of routes.
+        state: the store, what callers may see, and the server's limits.
     """
 
-    def __init__(self, parts: AppState, routes: Callable[[], tuple[RouteSpec, ...]]) -> None:
-        self._backend = parts.backend
-        self._sights = parts.sights
-        self._limits = parts.limits
-        self._control = parts.pools.control
-        self._routes = routes
+    def __init__(self, state: AppState) -> None:
+        self._backend = state.backend
+        self._visibility = state.visibility
+        self._limits = state.limits
+        self._control = state.pools.control
         self._catalog: Catalog | None = None
         self._bodies: dict[Visibility, bytes] = {}
 
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers it."""
-        catalog, sight = self._sights.of(visit)
+    async def of(self, request: Request) -> bytes:
+        """Return the document of a caller."""
+        catalog, visible = self._visibility.of(context_of(request).authenticated)
         if catalog is not self._catalog:
             self._catalog, self._bodies = catalog, {}
         kept = self._bodies
-        body = kept.get(sight)
+        body = kept.get(visible)
         if body is None:
-            body = await self._control.run(partial(self._make, catalog, sight))
+            routes = [route for route in request.app.routes if isinstance(route, ApiRoute)]
+            body = await self._control.run(partial(self._make, catalog, routes, visible))
             if len(kept) < _MOST_KEPT:
-                kept[sight] = body
-        await visit.answer(body, b"application/json")
+                kept[visible] = body
+        return body
 
-    def _make(self, catalog: Catalog, sight: Visibility) -> bytes:
-        examples = self._examples(sight)
-        made = document(catalog, self._routes(), self._backend.settings.project, sight, rows=self._limits.rows, examples=examples)
+    def _make(self, catalog: Catalog, routes: Sequence[ApiRoute], visible: Visibility) -> bytes:
+        examples = self._examples(visible)
+        made = document(catalog, routes, self._backend.settings.project, visible, rows=self._limits.rows, examples=examples)
         return msgspec.json.encode(made)
 
-    def _examples(self, sight: Visibility) -> dict[str, Any]:
-        """Returns look-ups to begin with; their keys are invented."""
+    def _examples(self, visible: Visibility) -> dict[str, Any]:
+        """Return look-ups to begin with; their keys are invented."""
         found: dict[str, Any] = {}
-        for name in sight.read if sight.everything else ():
+        for name in visible.read if visible.everything else ():
             if len(found) == _MOST_EXAMPLES:
                 break
             try:
@@ -92,7 +100,7 @@ class OpenAPIEndpoint:
 
 def document(
     catalog: Catalog,
-    routes: tuple[RouteSpec, ...],
+    routes: Sequence[ApiRoute],
     project: str,
     sight: Visibility,
     *,
@@ -140,13 +148,13 @@ def document(
     }
 
 
-def _of_use(spec: RouteSpec, sight: Visibility) -> bool:
+def _of_use(spec: ApiRoute, sight: Visibility) -> bool:
     """Tells whether a route is there for somebody: what they could only be refused is left out."""
-    if sight.everything or spec.need.action == "none":
+    if sight.everything or spec.permission is None:
         return True
-    if spec.need.kind == "features":
+    if spec.permission.kind == "features":
         return bool(sight.features or sight.read)
-    return bool(sight.pushed) if spec.need.action == "write" else True
+    return bool(sight.pushed) if spec.permission.action == "write" else True
 
 
 def _of_selection(name: str, kind: str, selection: Selection, contents: Components) -> dict[str, Schema]:
@@ -159,14 +167,14 @@ def _of_selection(name: str, kind: str, selection: Selection, contents: Componen
     }
 
 
-def _operation(spec: RouteSpec, contents: Components) -> dict[str, Any]:
+def _operation(spec: ApiRoute, contents: Components) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": spec.summary,
         "operationId": f"{spec.method.lower()}{''.join(part.strip('{}').title() for part in spec.path.split('/'))}",
         "tags": [_tag(spec)],
         "responses": {"200": contents.answer(spec.path)},
     }
-    statuses = set(_OF_ALL) if spec.need.action != "none" else {"503"}
+    statuses = set(_OF_ALL) if spec.permission is not None else {"503"}
     if spec.method == "POST":
         statuses |= set(_OF_BODIES)
     if "{" in spec.path:
@@ -178,14 +186,17 @@ def _operation(spec: RouteSpec, contents: Components) -> dict[str, Any]:
     if body is not None:
         made["requestBody"] = {"required": True, "content": body}
     made["responses"] |= {status: _fault(status) for status in sorted(statuses)}
-    if spec.need.action == "none":
+    if spec.permission is None:
         made["security"] = []
     return made
 
 
-def _tag(spec: RouteSpec) -> str:
-    return "health" if spec.need.action == "none" else "features" if spec.method == "POST" else "discovery"
+def _tag(spec: ApiRoute) -> str:
+    return "health" if spec.permission is None else "features" if spec.method == "POST" else "discovery"
 
 
 def _fault(status: str) -> Schema:
     return {"description": _FAULTS[status], "content": {_PROBLEM: {"schema": to("Problem")}}}
+
+
+routes = [ApiRoute("/openapi.json", openapi)]
