@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from featurestore.config import Settings
 from featurestore.errors import FeatureStoreError
 from featurestore.server.backend import Backend, backend_of
+from featurestore.server.endpoints.online import OnlineFastPath
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.handlers import HANDLERS
 from featurestore.server.http.middleware import TelemetryMiddleware
@@ -59,7 +60,7 @@ def create_app(
     app = Starlette(
         routes=ROUTES,
         exception_handlers=HANDLERS,
-        middleware=[*_cors(chosen.server.origins), Middleware(TelemetryMiddleware, state=state)],
+        middleware=[*_cors(chosen.server.origins), Middleware(TelemetryMiddleware, state=state), Middleware(OnlineFastPath)],
         lifespan=_lifespan(state, closing=closing, warm=warm),
     )
     app.state.server = state

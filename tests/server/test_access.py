@@ -85,7 +85,7 @@ GUARDED = [route for route in ROUTES if route.permission is not None]
 
 
 def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Response:
-    names = {"/v1/services/{name}": "delay_model", "/v1/views/{name}": "weather"}
+    names = {"/v1/services/{name}": "delay_model", "/v1/services/{name}/online": "delay_model", "/v1/views/{name}": "weather"}
     address = re.sub(r"\{\w+\}", names.get(path, "observations"), path)
     more: dict[str, Any] = {}
     if path == "/v1/training":
@@ -93,6 +93,8 @@ def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Res
         pl.DataFrame({"origin": ["JFK"], "event_time": [START]}).write_ipc_stream(spine)
         more = {"params": {"features": "weather"}, "content": spine.getvalue()}
         headers = [*httpx.Headers(headers).raw, (b"content-type", b"application/vnd.apache.arrow.stream")]
+    elif path == "/v1/services/{name}/online":
+        more = {"json": {"rows": [{"origin": "JFK", "distance": 1.0}]}}
     elif method == "POST":
         more = {"json": {"features": "weather", "rows": [{"origin": "JFK"}]}}
     return client.request(method, address, headers=headers, **more)
@@ -137,6 +139,7 @@ ALLOWED = {
     # nothing, monitor, reader, reader of a service, reader of a view, writer, writer of views, admin, of something else
     "/v1/online": "--+++--+-",
     "/v1/training": "--+++--+-",
+    "/v1/services/{name}/online": "--++---+-",
     "/v1/push/{source}": "-----+++-",
     "/v1/services": "--+++++++",
     "/v1/services/{name}": "--++-+-+-",
@@ -209,12 +212,12 @@ def test_the_document_has_what_whoever_asks_may_do(client: httpx.Client, store: 
         answer = client.get("/openapi.json", headers=key_of(store, *grants))
         told = answer.json()
         schemas = told["components"]["schemas"]
-        names = {name.removesuffix(".row") for name in schemas if name.endswith(".row")}
-        asked = set(schemas["Question"]["properties"]["features"]["items"].get("enum", []))
+        names = {name.removesuffix("Row") for name in schemas if name.endswith("Row")}
+        asked = set(schemas["FeatureName"].get("enum", []))
         return answer.text, names, asked, told["paths"]
 
     text, names, asked, paths = document("reader service:delay_model")
-    assert "delay_model" in names
+    assert "DelayModel" in names
     assert {"weather.temp", "recent.readings_1h", "risk.per_mile"} < asked
     assert "/v1/push/{source}" not in paths
     for secret in ("every", "guest", "visits", "observations"):
@@ -222,10 +225,10 @@ def test_the_document_has_what_whoever_asks_may_do(client: httpx.Client, store: 
     assert "examples" not in text  # they would name entities
 
     text, names, asked, paths = document("reader project")
-    assert "guests_model" not in names  # some of it takes a grant with pii
+    assert "GuestsModel" not in names  # some of it takes a grant with pii
     assert "guest.gust" in asked
     assert "guest.temp" not in asked
-    assert "guests_model" in document("reader project", "reader service:guests_model pii")[1]
+    assert "GuestsModel" in document("reader project", "reader service:guests_model pii")[1]
 
     text, names, asked, paths = document("writer view:weather", "writer view:recent")
     assert (names, asked) == (set(), set())

@@ -1,7 +1,7 @@
 """Discovery endpoints: the catalog as JSON, without the addresses of sources."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -26,6 +26,7 @@ from featurestore.server.http.content_types import JSON
 from featurestore.server.http.context import context_of
 from featurestore.server.http.routing import ApiRoute, requires
 from featurestore.server.http.state import state_of
+from featurestore.server.openapi.operation import Operation
 
 F = TypeVar("F", bound="Feature")
 
@@ -98,11 +99,10 @@ class Service(msgspec.Struct, kw_only=True):
     )
 
 
-class StoredView(msgspec.Struct):
-    """A feature view whose values are stored."""
+class LatestView(msgspec.Struct, tag_field="kind", tag="latest"):
+    """A feature view of the latest values."""
 
     name: str
-    kind: Literal["latest", "windowed"]
     description: str
     owner: str
     tags: Tags
@@ -116,16 +116,22 @@ class StoredView(msgspec.Struct):
     features: list[Feature]
 
 
-class ComputedView(msgspec.Struct):
+class WindowedView(LatestView, tag_field="kind", tag="windowed"):
+    """A feature view of values over windows."""
+
+
+class ComputedView(msgspec.Struct, tag_field="kind", tag="on demand"):
     """An on-demand view, whose features are computed when they are asked for."""
 
     name: str
-    kind: Literal["on demand"]
     description: str
     owner: str
     tags: Tags
     inputs: Annotated[list[str], Meta(description="The views, features and requests that it is computed from.")]
     features: list[ComputedFeature]
+
+
+View = LatestView | WindowedView | ComputedView
 
 
 class Entity(msgspec.Struct):
@@ -159,7 +165,7 @@ class Services(msgspec.Struct):
 class Views(msgspec.Struct):
     """The views that the caller may see, on-demand views among them."""
 
-    views: list[StoredView | ComputedView]
+    views: list[View]
 
 
 class Entities(msgspec.Struct):
@@ -275,18 +281,18 @@ def _service(catalog: Catalog, service: FeatureService) -> Service:
     return described
 
 
-def _view(catalog: Catalog, name: str) -> StoredView | ComputedView:
+def _view(catalog: Catalog, name: str) -> View:
     personal = personal_features(catalog).get(name, ())
     if name in catalog.served:
         return _stored(catalog.served[name], personal)
     return _computed(catalog.on_demand[name], personal)
 
 
-def _stored(applied: AppliedView, personal: Iterable[str]) -> StoredView:
+def _stored(applied: AppliedView, personal: Iterable[str]) -> LatestView:
     view = applied.spec
-    return StoredView(
+    kind = WindowedView if view.windows else LatestView
+    return kind(
         name=view.name,
-        kind="windowed" if view.windows else "latest",
         description=view.description,
         owner=view.owner,
         tags=view.tags,
@@ -305,7 +311,6 @@ def _computed(view: OnDemandSpec, personal: Iterable[str]) -> ComputedView:
     computed = zip(view.features, view.expressions, strict=True)
     return ComputedView(
         name=view.name,
-        kind="on demand",
         description=view.description,
         owner=view.owner,
         tags=view.tags,
@@ -339,11 +344,51 @@ def _source(catalog: Catalog, source: sources.Source, visible: Visibility) -> So
     )
 
 
+_LISTED = "Those that the caller may see."
+
 routes = [
-    ApiRoute("/v1/services", list_services, summary="List the feature services"),
-    ApiRoute("/v1/services/{name}", get_service, summary="Describe a feature service"),
-    ApiRoute("/v1/views", list_views, summary="List the feature views, on-demand views among them"),
-    ApiRoute("/v1/views/{name}", get_view, summary="Describe a feature view"),
-    ApiRoute("/v1/entities", list_entities, summary="List the entities"),
-    ApiRoute("/v1/sources", list_sources, summary="List the sources"),
+    ApiRoute(
+        "/v1/services",
+        list_services,
+        operation=Operation("listServices", "List the feature services", "discovery", {JSON: Services}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/services/{name}",
+        get_service,
+        operation=Operation(
+            "getService",
+            "Describe a feature service",
+            "discovery",
+            {JSON: Service},
+            "The service.",
+            names={"name": lambda visible: visible.services},
+        ),
+    ),
+    ApiRoute(
+        "/v1/views",
+        list_views,
+        operation=Operation("listViews", "List the feature views, on-demand views among them", "discovery", {JSON: Views}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/views/{name}",
+        get_view,
+        operation=Operation(
+            "getView",
+            "Describe a feature view",
+            "discovery",
+            {JSON: View},
+            "The view.",
+            names={"name": lambda visible: visible.views},
+        ),
+    ),
+    ApiRoute(
+        "/v1/entities",
+        list_entities,
+        operation=Operation("listEntities", "List the entities", "discovery", {JSON: Entities}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/sources",
+        list_sources,
+        operation=Operation("listSources", "List the sources", "discovery", {JSON: Sources}, _LISTED),
+    ),
 ]

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from time import perf_counter
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +15,7 @@ from featurestore.server.http.content_types import JSON
 from featurestore.server.http.problems import RETRY_AFTER, Problem
 from featurestore.server.http.routing import ApiRoute, public, requires
 from featurestore.server.http.state import AppState, state_of
+from featurestore.server.openapi.operation import Operation
 
 _log = logging.getLogger("featurestore.server")
 _WRONG = {"registry": "it cannot be reached", "online": "it cannot be reached, or may have lost values (the log says which)"}
@@ -20,21 +23,34 @@ _FRESH = 1.0
 """For how many seconds a result counts: a caller that asks all the time asks the stores once a second."""
 
 
+class Liveness(msgspec.Struct):
+    """That the process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct):
+    """That the server can answer."""
+
+    status: Literal["ready"]
+    checks: Annotated[dict[str, str], Meta(description="What was checked: the registry, the online store, the definitions.")]
+
+
 @public
 async def live(request: Request) -> Response:
     """Tell that the process lives."""
-    return Response(b'{"status":"ok"}', media_type=JSON)
+    return Response(msgspec.json.encode(Liveness()), media_type=JSON)
 
 
 @public
 async def ready(request: Request) -> Response:
     """Tell whether the server can answer, with a problem that names what cannot; why is in the log, as everybody may ask here."""
-    checks = await state_of(request).part(_Readiness).checks()
+    checks = await state_of(request).part(_Checks).results()
     failing = [name for name, result in checks.items() if result != "ok"]
     if failing:
         told = "; ".join(f"{name}: {checks[name]}" for name in failing)
         raise Problem(503, "unavailable", f"The server is not ready. {told}.", {"retry-after": str(RETRY_AFTER)}, failing=failing)
-    return Response(msgspec.json.encode({"status": "ready", "checks": checks}), media_type=JSON)
+    return Response(msgspec.json.encode(Readiness("ready", checks)), media_type=JSON)
 
 
 @requires("read", "metrics")
@@ -45,7 +61,7 @@ async def metrics(request: Request) -> Response:
     return Response(counted, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-class _Readiness:
+class _Checks:
     """Checks whether the stores can be reached and definitions are applied, once a second at most.
 
     Args:
@@ -59,7 +75,7 @@ class _Readiness:
         self._results: dict[str, str] = {}
         self._checked = float("-inf")
 
-    async def checks(self) -> dict[str, str]:
+    async def results(self) -> dict[str, str]:
         """Return what each check found: "ok", or what is wrong."""
         async with self._lock:
             if perf_counter() - self._checked > _FRESH:
@@ -80,6 +96,14 @@ class _Readiness:
 
 routes = [
     ApiRoute("/metrics", metrics),
-    ApiRoute("/healthz", live, summary="Tell whether the process lives"),
-    ApiRoute("/readyz", ready, summary="Tell whether it can answer"),
+    ApiRoute(
+        "/healthz",
+        live,
+        operation=Operation("getLiveness", "Tell whether the process lives", "health", {JSON: Liveness}, "It lives."),
+    ),
+    ApiRoute(
+        "/readyz",
+        ready,
+        operation=Operation("getReadiness", "Tell whether the server can answer", "health", {JSON: Readiness}, "It can."),
+    ),
 ]

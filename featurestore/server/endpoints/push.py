@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,6 +35,7 @@ from featurestore.server.http.routing import ApiRoute, requires
 from featurestore.server.http.state import AppState, state_of
 from featurestore.server.http.streaming import while_connected
 from featurestore.server.limits import check_rows
+from featurestore.server.openapi.operation import Operation
 from featurestore.server.security.guard import Principal
 
 if TYPE_CHECKING:
@@ -43,16 +45,44 @@ _TAKEN = (JSON, MSGPACK, ARROW, PARQUET)
 _MOST_SHOWN = 100
 
 
-class Pushed(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a push.
+OfReaders = Annotated[int | None, Meta(description="Null to a caller who may push to the view and not read it.")]
 
-    Args:
-        rows: rows as the source has them: columns, or a list of objects.
-        views: the views to push to; all views on the source where it is left out.
-    """
 
-    rows: Rows
-    views: list[Name] | None = None
+class PushRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Rows of a source."""
+
+    rows: Annotated[Rows, Meta(description="The rows as the source has them: objects, or columns of one length.")]
+    views: Annotated[list[Name] | None, Meta(description="The views to push to; all on the source where it is left out.")] = None
+
+
+class PushQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The parameters of a push."""
+
+    views: Annotated[
+        list[str], Meta(description="The views to push to, separated by commas; all on the source where it is left out.")
+    ] = msgspec.field(default_factory=list)
+
+
+class PushCounts(msgspec.Struct):
+    """What became of the rows in one view."""
+
+    view: str
+    data_version: int
+    rows_read: int
+    rows_new: OfReaders
+    rows_known: OfReaders
+    rows_rejected: int
+    rows_waiting: int
+    rows_online: OfReaders
+    seconds: float
+    reasons: Annotated[dict[str, int], Meta(description="How many rows were rejected for what.")]
+    rejected: Annotated[list[dict[str, Any]], Meta(description="The first of the rejected rows, each with its _reason.")]
+
+
+class PushResponse(msgspec.Struct):
+    """What became of the rows, view by view."""
+
+    views: list[PushCounts]
 
 
 @requires("write", "source")
@@ -65,8 +95,8 @@ async def push(request: Request) -> Response:
     summary = await while_connected(request, state.pools.pushes.run(partial(pushes.push, request, body, given)))
     context.after = partial(state.observer.push, summary)
     wanted = answer_type(request.headers.get("accept"), given)
-    views = [_told(each, wanted, counts=context.may("read", "features", (each.view,))) for each in summary]
-    return Response(ENCODE[wanted]({"views": views}), media_type=wanted)
+    views = [_counts(pushed, wanted, reads=context.may("read", "features", (pushed.view,))) for pushed in summary]
+    return Response(ENCODE[wanted](PushResponse(views)), media_type=wanted)
 
 
 class _Pushes:
@@ -81,7 +111,7 @@ class _Pushes:
         self._limits = state.limits
         self._visibility = state.visibility
         self._decoders = state.decoders
-        self._codec = Codec(Pushed)
+        self._codec = Codec(PushRequest)
 
     def push(self, request: Request, body: bytes | bytearray, given: str) -> "PushSummary":
         """Push a body's rows. It blocks."""
@@ -158,31 +188,21 @@ def _floats(column: list[Any]) -> list[Any]:
     return column
 
 
-_OF_READERS = ("rows_new", "rows_known", "rows_online")
-"""What tells whether a row was there already, and so whether a value that was guessed is right."""
-
-
-def _told(pushed: "PushedView", wanted: str, *, counts: bool) -> dict[str, Any]:
-    """Returns what became of a view's rows; to whom does not read the view, not how many of them were there."""
-    return _counted(pushed, wanted) | ({} if counts else dict.fromkeys(_OF_READERS))
-
-
-def _counted(pushed: "PushedView", wanted: str) -> dict[str, Any]:
-    counts = {
-        name: getattr(pushed, name)
-        for name in (
-            "view",
-            "data_version",
-            "rows_read",
-            "rows_new",
-            "rows_known",
-            "rows_rejected",
-            "rows_waiting",
-            "rows_online",
-            "seconds",
-        )
-    }
-    return counts | {"reasons": dict(pushed.reasons), "rejected": _rejected(pushed, wanted)}
+def _counts(pushed: "PushedView", wanted: str, *, reads: bool) -> PushCounts:
+    """Return what became of a view's rows; a caller who may not read the view does not learn how many were there before."""
+    return PushCounts(
+        view=pushed.view,
+        data_version=pushed.data_version,
+        rows_read=pushed.rows_read,
+        rows_new=pushed.rows_new if reads else None,
+        rows_known=pushed.rows_known if reads else None,
+        rows_rejected=pushed.rows_rejected,
+        rows_waiting=pushed.rows_waiting,
+        rows_online=pushed.rows_online if reads else None,
+        seconds=pushed.seconds,
+        reasons=dict(pushed.reasons),
+        rejected=_rejected(pushed, wanted),
+    )
 
 
 def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
@@ -195,4 +215,20 @@ def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
     return [dict(zip(row, sayable(row.values()), strict=True)) for row in rows]
 
 
-routes = [ApiRoute("/v1/push/{source}", push, method="POST", summary="Push rows of a source into both stores")]
+routes = [
+    ApiRoute(
+        "/v1/push/{source}",
+        push,
+        method="POST",
+        operation=Operation(
+            id="pushRows",
+            summary="Push rows of a source into both stores",
+            tag="features",
+            bodies={JSON: PushRequest, MSGPACK: PushRequest, ARROW: bytes, PARQUET: bytes},
+            answers={JSON: PushResponse, MSGPACK: PushResponse},
+            description="What became of the rows, view by view.",
+            query=PushQuery,
+            names={"source": lambda visible: visible.pushed},
+        ),
+    )
+]

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Meta
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -29,6 +31,7 @@ from featurestore.server.http.problems import Problem
 from featurestore.server.http.routing import ApiRoute, requires
 from featurestore.server.http.state import AppState, state_of
 from featurestore.server.http.streaming import PartResponse, disconnected
+from featurestore.server.openapi.operation import Operation
 
 T = TypeVar("T")
 
@@ -39,9 +42,17 @@ _UPLOADS = 8
 """How many spines may come at once for each frame that may be made."""
 _COMES_AT_LEAST = 64 << 10
 """How many bytes of a spine must come within ``server.request_timeout``, if it does not end."""
-_PARAMETERS = ("features", "time", "as_known", "spine")
 _MOST_FEATURES, _LONGEST_NAME = 500, 600
 _TRUTHS = {"true": True, "false": False}
+
+
+class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The parameters of a training frame."""
+
+    features: Annotated[list[str], Meta(description="Services, views and features, separated by commas.", min_length=1)]
+    time: Annotated[str, Meta(description="The spine's time column.")] = "event_time"
+    as_known: Annotated[bool, Meta(description="Whether a row counts only once it was available.")] = True
+    spine: Annotated[bool, Meta(description="Whether the spine's columns are in the answer too.")] = True
 
 
 @requires("read", "features")
@@ -49,10 +60,10 @@ async def training_frame(request: Request) -> Response:
     """Make a training frame of a spine: the body."""
     context, frames = context_of(request), state_of(request).part(_Frames)
     given = body_type(request, _TAKEN)
-    features, with_spine, options = _parameters(request)
-    context.check("features", tuple(features))
-    context.personal = frames.is_personal(features)
-    frame = frames.begin(features, options, context.sender, with_spine=with_spine)
+    query = _query(request)
+    context.check("features", tuple(query.features))
+    context.personal = frames.is_personal(query.features)
+    frame = frames.begin(query, context.sender)
     work: asyncio.Task[None] | None = None
     answer: PartResponse | None = None
     try:
@@ -96,14 +107,14 @@ class _Frames:
         except FeatureStoreError:
             return None
 
-    def begin(self, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> "_Frame":
+    def begin(self, query: TrainingQuery, sender: str) -> "_Frame":
         """Return a frame that is not made yet.
 
         Raises:
             UnavailableError: as many as may be are being made.
         """
         self._check_places()
-        return _Frame(self._state, features, options, sender, with_spine=with_spine)
+        return _Frame(self._state, query, sender)
 
     def make(self, frame: "_Frame", spine: bytearray | Path, given: str) -> "asyncio.Task[None]":
         """Make a frame, which takes a place until ``end``. Raises UnavailableError."""
@@ -213,14 +224,14 @@ class _Frames:
 class _Frame:
     """One training frame: in memory, or in a folder of its own."""
 
-    def __init__(self, state: AppState, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
+    def __init__(self, state: AppState, query: TrainingQuery, sender: str) -> None:
         self._backend = state.backend
         self._limits = state.limits
         self._decoders = state.decoders
         self._sender = sender
-        self._features = features
-        self._options = options
-        self._with_spine = with_spine
+        self._features = query.features
+        self._options = {"time": query.time, "as_known": query.as_known}
+        self._with_spine = query.spine
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._frame: pl.DataFrame | None = None
         self._file: Path | None = None
@@ -336,18 +347,19 @@ def _append(path: Path, part: bytearray) -> None:
         file.write(part)
 
 
-def _parameters(request: Request) -> tuple[list[str], bool, dict[str, Any]]:
+def _query(request: Request) -> TrainingQuery:
     query = query_of(request)
     for name in query:
-        if name not in _PARAMETERS:
-            raise Problem(400, "malformed", f"There is no parameter {name!r}; there are {', '.join(_PARAMETERS)}.")
-    features = [each.strip() for each in query.get("features", "").split(",") if each.strip()][: _MOST_FEATURES + 1]
-    if len(features) > _MOST_FEATURES or len(max([*features, query.get("time", "")], key=len)) > _LONGEST_NAME:
+        if name not in TrainingQuery.__struct_fields__:
+            known = ", ".join(TrainingQuery.__struct_fields__)
+            raise Problem(400, "malformed", f"There is no parameter {name!r}; there are {known}.")
+    features = [name.strip() for name in query.get("features", "").split(",") if name.strip()][: _MOST_FEATURES + 1]
+    time = query.get("time", "event_time")
+    if len(features) > _MOST_FEATURES or len(max([*features, time], key=len)) > _LONGEST_NAME:
         raise Problem(422, "request", f"Ask for {_MOST_FEATURES} features at most, by names of {_LONGEST_NAME} characters at most.")
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
-    options = {"time": query.get("time", "event_time"), "as_known": _truth(query, "as_known")}
-    return features, _truth(query, "spine"), options
+    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"))
 
 
 def _truth(query: Mapping[str, str], name: str) -> bool:
@@ -357,4 +369,21 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     return _TRUTHS[text]
 
 
-routes = [ApiRoute("/v1/training", training_frame, method="POST", summary="Fetch a training frame", timed=False)]
+routes = [
+    ApiRoute(
+        "/v1/training",
+        training_frame,
+        method="POST",
+        operation=Operation(
+            id="fetchTrainingFrame",
+            summary="Fetch a training frame",
+            tag="features",
+            bodies={ARROW: bytes, PARQUET: bytes},
+            answers={ARROW: bytes},
+            description="The spine's rows with the features after them, an Arrow IPC stream.",
+            query=TrainingQuery,
+            names={"features": lambda visible: sorted({*visible.read, *visible.features})},
+        ),
+        timed=False,
+    )
+]

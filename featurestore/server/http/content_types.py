@@ -122,6 +122,7 @@ class Codec(Generic[T]):
             MSGPACK: msgspec.msgpack.Decoder(kind).decode,
         }
         self._kind: Any = kind
+        self._takes_rows = {each.encode_name for each in msgspec.structs.fields(cast("Any", kind)) if each.required} == {"rows"}
         fields: Any = [
             (each.encode_name, msgspec.Raw) if each.name == "rows" else (each.encode_name, each.type, each.default)
             for each in sorted(msgspec.structs.fields(cast("Any", kind)), key=lambda each: not each.required)
@@ -129,7 +130,7 @@ class Codec(Generic[T]):
         self._parts = msgspec.json.Decoder(msgspec.defstruct("Parts", fields, forbid_unknown_fields=True))
 
     def decode(self, body: bytes | bytearray, name: str, most: int = 1 << 62) -> T:
-        """Returns what a body says.
+        """Return what a body says; an array is the rows of a type that needs no more, ``[{…}]`` for ``{"rows": [{…}]}``.
 
         Args:
             body: the body.
@@ -140,6 +141,8 @@ class Codec(Generic[T]):
             Problem: it cannot be read (400), or says something else (422).
             LimitError: it has more values (413).
         """
+        if self._takes_rows and body[:1] != b"{":
+            body = _as_object(body, name)
         try:
             if len(body) <= LARGE:
                 return self._decoders[name](body)
@@ -177,6 +180,13 @@ class Codec(Generic[T]):
         told = {name: getattr(parts, name) for name in parts.__struct_fields__}
         made: T = self._kind(**told | {"rows": rows})
         return made
+
+
+def _as_object(body: bytes | bytearray, name: str) -> bytes | bytearray:
+    """Return a body as an object, where it is an array of rows."""
+    if name == JSON:
+        return b"".join((b'{"rows":', body, b"}")) if body.lstrip(b" \t\r\n")[:1] == b"[" else body
+    return b"".join((b"\x81\xa4rows", body)) if body and (0x90 <= body[0] < 0xA0 or body[0] in (0xDC, 0xDD)) else body
 
 
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])

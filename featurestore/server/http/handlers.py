@@ -13,14 +13,10 @@ from featurestore.server.http.problems import MEDIA_TYPE, Problem, problem_of
 from featurestore.server.http.state import state_of
 
 
-async def _refused(request: Request, error: FeatureStoreError) -> Response:
+async def answer_error(request: Request, error: FeatureStoreError | Problem) -> Response:
+    """Return the problem document of an error. What the error's functions hold is freed: the body, above all."""
     clear_frames(error)
-    return _response(problem_of(_without_hidden(request, error)))
-
-
-async def _problem(request: Request, problem: Problem) -> Response:
-    clear_frames(problem)
-    return _response(problem)
+    return _response(error if isinstance(error, Problem) else problem_of(_without_hidden(request, error)))
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
@@ -35,7 +31,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     return _response(Problem(500, "internal", "The server failed, and has logged why. It is not the request's fault."))
 
 
-HANDLERS: dict[Any, Any] = {FeatureStoreError: _refused, Problem: _problem, HTTPException: _no_route, Exception: _failed}
+HANDLERS: dict[Any, Any] = {FeatureStoreError: answer_error, Problem: answer_error, HTTPException: _no_route, Exception: _failed}
 """How each kind of error is answered."""
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from featurestore.server.http.context import KEY, RequestContext, context_of
 from featurestore.server.http.middleware import TimeLimit
+from featurestore.server.openapi.operation import Operation
 from featurestore.server.security.authentication import GuardBackend
 from featurestore.server.security.guard import Action, Kind, Permission
 
@@ -74,19 +75,21 @@ class ApiRoute(Route):
         path: the path; ``{name}`` stands for a part of it.
         endpoint: the endpoint with its permission.
         method: the HTTP method.
-        summary: what it does, for the OpenAPI document; empty for what is not in it.
+        operation: what the OpenAPI document says of it; None for what is not in it.
         timed: whether ``server.request_timeout`` bounds it.
 
     Raises:
         TypeError: the endpoint declares no permission.
     """
 
-    def __init__(self, path: str, endpoint: Endpoint, *, method: str = "GET", summary: str = "", timed: bool = True) -> None:
+    def __init__(
+        self, path: str, endpoint: Endpoint, *, method: str = "GET", operation: Operation | None = None, timed: bool = True
+    ) -> None:
         if not isinstance(endpoint, Endpoint):
             raise TypeError(f"The endpoint of {method} {path} declares no permission; decorate it with requires(…) or public.")
         self.method = method
         self.permission = endpoint.permission
-        self.summary = summary
+        self.operation = operation
         around = [Middleware(TimeLimit)] if timed else []
         if endpoint.permission is not None and not endpoint.is_asgi:
             around.append(Middleware(AuthenticationMiddleware, backend=GuardBackend()))
