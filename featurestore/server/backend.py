@@ -2,25 +2,23 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from featurestore.clock import Clock
 from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.errors import FeatureStoreError
 from featurestore.maintenance.status import age_of
+from featurestore.materialization.results import PushSummary
 from featurestore.online.base import OnlineLostError
 from featurestore.online.plan import OnlinePlan
+from featurestore.registry.api_keys import Keys
+from featurestore.registry.audit_trail import EntityDigests
+from featurestore.retrieval.feature_logger import FeatureLogger
+from featurestore.retrieval.online import RoundTrips
 from featurestore.retrieval.online_result import OnlineRows
 from featurestore.selection.select import Selection
 from featurestore.store import FeatureStore
-
-if TYPE_CHECKING:
-    from featurestore.materialization.results import PushSummary
-    from featurestore.registry.api_keys import Keys
-    from featurestore.registry.audit_trail import EntityDigests
-    from featurestore.retrieval.feature_logger import FeatureLogger
-    from featurestore.retrieval.online import RoundTrips
 
 OnLogged = Callable[[str, int, int], None]
 """Called with a service, and how many rows of its answers were written and dropped."""
@@ -42,15 +40,15 @@ class Backend(Protocol):
         """What is applied, at most ``catalog_refresh`` old: the registry is not asked."""
 
     @property
-    def keys(self) -> "Keys":
+    def keys(self) -> Keys:
         """The API keys."""
 
     @property
-    def round_trips(self) -> "RoundTrips":
+    def round_trips(self) -> RoundTrips:
         """What asynchronous look-ups asked the online store so far; the object goes on counting."""
 
     @property
-    def entity_digests(self) -> "EntityDigests":
+    def entity_digests(self) -> EntityDigests:
         """The keyed digests by which the audit log names entities."""
 
     def select(self, features: list[str]) -> Selection:
@@ -66,13 +64,13 @@ class Backend(Protocol):
     def training_frame(self) -> Callable[..., Any]:
         """See ``FeatureStore.training_frame``."""
 
-    def push(self, source: str, rows: Any, *, views: Iterable[str] | None = None) -> "PushSummary":
+    def push(self, source: str, rows: Any, *, views: Iterable[str] | None = None) -> PushSummary:
         """See ``FeatureStore.push``."""
 
     def sample_request(self, features: str) -> dict[str, Any]:
         """See ``FeatureStore.sample_request``."""
 
-    def feature_logger(self, on_logged: OnLogged) -> "FeatureLogger":
+    def feature_logger(self, on_logged: OnLogged) -> FeatureLogger:
         """Return what samples answers of services into the feature log, until it is closed."""
 
     def view_lags(self) -> dict[str, float]:
@@ -114,20 +112,18 @@ class StoreBackend:
         return self._components.catalog_cache.current
 
     @property
-    def keys(self) -> "Keys":
+    def keys(self) -> Keys:
         """See ``Backend.keys``."""
         return self._components.api_keys
 
     @property
-    def round_trips(self) -> "RoundTrips":
+    def round_trips(self) -> RoundTrips:
         """See ``Backend.round_trips``."""
         return self._components.online_reader.trips
 
     @property
-    def entity_digests(self) -> "EntityDigests":
+    def entity_digests(self) -> EntityDigests:
         """See ``Backend.entity_digests``."""
-        from featurestore.registry.audit_trail import EntityDigests
-
         return EntityDigests(self._components.registry)
 
     def select(self, features: list[str]) -> Selection:
@@ -142,10 +138,8 @@ class StoreBackend:
         """See ``Backend.look_up``."""
         return await self._components.online_reader.read_async(plan, rows, at)
 
-    def feature_logger(self, on_logged: OnLogged) -> "FeatureLogger":
+    def feature_logger(self, on_logged: OnLogged) -> FeatureLogger:
         """See ``Backend.feature_logger``."""
-        from featurestore.retrieval.feature_logger import FeatureLogger
-
         settings = self.settings
         seconds = settings.feature_log.flush_interval.total_seconds()
         return FeatureLogger(settings.project, self._components.feature_log, seconds, on_logged)

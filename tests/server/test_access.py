@@ -81,11 +81,11 @@ def key_of(store: FeatureStore, *grants: str) -> dict[str, str]:
     return bearer(store.keys.create("test", grants).secret)
 
 
-GUARDED = [spec for spec in ROUTES if spec.need.action != "none"]
+GUARDED = [route for route in ROUTES if route.permission is not None]
 
 
 def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Response:
-    names = {"/v1/services/{name}": "delay_model", "/v1/views/{name}": "weather"}
+    names = {"/v1/services/{name}": "delay_model", "/v1/services/{name}/online": "delay_model", "/v1/views/{name}": "weather"}
     address = re.sub(r"\{\w+\}", names.get(path, "observations"), path)
     more: dict[str, Any] = {}
     if path == "/v1/training":
@@ -93,12 +93,14 @@ def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Res
         pl.DataFrame({"origin": ["JFK"], "event_time": [START]}).write_ipc_stream(spine)
         more = {"params": {"features": "weather"}, "content": spine.getvalue()}
         headers = [*httpx.Headers(headers).raw, (b"content-type", b"application/vnd.apache.arrow.stream")]
+    elif path == "/v1/services/{name}/online":
+        more = {"json": {"rows": [{"origin": "JFK", "distance": 1.0}]}}
     elif method == "POST":
         more = {"json": {"features": "weather", "rows": [{"origin": "JFK"}]}}
     return client.request(method, address, headers=headers, **more)
 
 
-@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -115,8 +117,8 @@ def ask(client: httpx.Client, method: str, path: str, headers: Any) -> httpx.Res
     ],
     ids=str,
 )
-def test_nobody_is_admitted_without_a_key(client: httpx.Client, spec: Any, headers: Any) -> None:
-    answer = ask(client, spec.method, spec.path, headers)
+def test_nobody_is_admitted_without_a_key(client: httpx.Client, route: Any, headers: Any) -> None:
+    answer = ask(client, route.method, route.path, headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json()["type"] == "urn:featurestore:problem:unauthenticated"
@@ -137,6 +139,7 @@ ALLOWED = {
     # nothing, monitor, reader, reader of a service, reader of a view, writer, writer of views, admin, of something else
     "/v1/online": "--+++--+-",
     "/v1/training": "--+++--+-",
+    "/v1/services/{name}/online": "--++---+-",
     "/v1/push/{source}": "-----+++-",
     "/v1/services": "--+++++++",
     "/v1/services/{name}": "--++-+-+-",
@@ -157,10 +160,10 @@ def held(store: FeatureStore) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("holder", [name for name in HOLDERS if HOLDERS[name]])
-@pytest.mark.parametrize("spec", GUARDED, ids=lambda spec: f"{spec.method} {spec.path}")
-def test_every_role_at_every_route(client: httpx.Client, held: dict[str, dict[str, str]], spec: Any, holder: str) -> None:
-    answer = ask(client, spec.method, spec.path, held[holder])
-    if ALLOWED[spec.path][list(HOLDERS).index(holder)] == "+":
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route.method} {route.path}")
+def test_every_role_at_every_route(client: httpx.Client, held: dict[str, dict[str, str]], route: Any, holder: str) -> None:
+    answer = ask(client, route.method, route.path, held[holder])
+    if ALLOWED[route.path][list(HOLDERS).index(holder)] == "+":
         assert answer.status_code in (200, 422), answer.text
     else:
         assert (answer.status_code, answer.json()["type"]) == (403, "urn:featurestore:problem:forbidden"), answer.text
@@ -171,7 +174,7 @@ def test_who_is_admitted_and_granted_nothing_is_refused_everywhere(store: Featur
         settings = {"oidc": {"issuer": issuer.url, "audience": AUDIENCE}}
         with FeatureStore(store.settings.root, **settings) as opened, client_of(opened) as client:
             headers = bearer(issuer.sign(claims_of(issuer)))
-            assert {ask(client, spec.method, spec.path, headers).status_code for spec in GUARDED} == {403}
+            assert {ask(client, route.method, route.path, headers).status_code for route in GUARDED} == {403}
 
 
 @pytest.mark.parametrize(
@@ -209,12 +212,12 @@ def test_the_document_has_what_whoever_asks_may_do(client: httpx.Client, store: 
         answer = client.get("/openapi.json", headers=key_of(store, *grants))
         told = answer.json()
         schemas = told["components"]["schemas"]
-        names = {name.removesuffix(".row") for name in schemas if name.endswith(".row")}
-        asked = set(schemas["Question"]["properties"]["features"]["items"].get("enum", []))
+        names = {name.removesuffix("Row") for name in schemas if name.endswith("Row")}
+        asked = set(schemas["FeatureName"].get("enum", []))
         return answer.text, names, asked, told["paths"]
 
     text, names, asked, paths = document("reader service:delay_model")
-    assert "delay_model" in names
+    assert "DelayModel" in names
     assert {"weather.temp", "recent.readings_1h", "risk.per_mile"} < asked
     assert "/v1/push/{source}" not in paths
     for secret in ("every", "guest", "visits", "observations"):
@@ -222,10 +225,10 @@ def test_the_document_has_what_whoever_asks_may_do(client: httpx.Client, store: 
     assert "examples" not in text  # they would name entities
 
     text, names, asked, paths = document("reader project")
-    assert "guests_model" not in names  # some of it takes a grant with pii
+    assert "GuestsModel" not in names  # some of it takes a grant with pii
     assert "guest.gust" in asked
     assert "guest.temp" not in asked
-    assert "guests_model" in document("reader project", "reader service:guests_model pii")[1]
+    assert "GuestsModel" in document("reader project", "reader service:guests_model pii")[1]
 
     text, names, asked, paths = document("writer view:weather", "writer view:recent")
     assert (names, asked) == (set(), set())

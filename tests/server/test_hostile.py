@@ -21,7 +21,7 @@ from featurestore.server.app import create_app
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import Decoders, Strikes
 from featurestore.server.endpoints.online import OnlineRequest
-from featurestore.server.endpoints.push import Pushed
+from featurestore.server.endpoints.push import PushRequest
 from featurestore.server.http.content_types import ARROW, JSON, MSGPACK, PARQUET, Codec, check_shape
 from featurestore.server.http.problems import Problem
 from featurestore.server.limits import Limits
@@ -201,7 +201,7 @@ def test_a_hostile_text_is_refused_before_work_is_done_for_it(what: str, push: b
     kind, make = hostile.TEXTS[what]
     body = hostile.pushed(make()) if push else make()
     limits = Limits()
-    codec: Any = Codec(Pushed) if push else Codec(OnlineRequest)
+    codec: Any = Codec(PushRequest) if push else Codec(OnlineRequest)
 
     def decode() -> None:
         check_shape(codec.decode(body, kind, limits.values).rows, limits)
@@ -233,7 +233,7 @@ def test_many_rows_are_decoded_in_pieces_as_they_would_be_at_once(kind: str, col
     asked = {"features": "weather.temp", "rows": rows, "metadata": False, "at": "2026-01-01"}
     encode = msgspec.json.encode if kind == JSON else msgspec.msgpack.encode
     found = Codec(OnlineRequest).decode(encode(asked), kind, Limits().values)
-    assert found == OnlineRequest("weather.temp", rows, metadata=False, at="2026-01-01")
+    assert found == OnlineRequest(features="weather.temp", rows=rows, metadata=False, at="2026-01-01")
 
 
 def test_a_wrong_row_among_many_is_told() -> None:

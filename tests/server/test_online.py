@@ -318,8 +318,52 @@ def test_d29_an_apply_in_the_middle_of_a_look_up_changes_nothing_of_it(own: Feat
     [({}, 422), ({"distance": []}, 422), ({"origin": []}, 422), ({"origin": [], "distance": []}, 200), ([], 200)],
 )
 def test_k22_columns_without_a_row_are_taken_as_the_schema_has_them(http: httpx.Client, rows: Any, status: int) -> None:
-    schema = http.get("/openapi.json").json()["components"]["schemas"]["delay_model.columns"]
+    schema = http.get("/openapi.json").json()["components"]["schemas"]["DelayModelColumns"]
     answer = http.post("/v1/online", json={"features": "delay_model", "rows": rows})
     assert answer.status_code == status, answer.text
     if isinstance(rows, dict):
         assert (set(schema["required"]) <= set(rows)) == (status == 200)
+
+
+BODIES: list[dict[str, Any]] = [
+    {"rows": [{"origin": "JFK", "distance": 2000.0}, {"origin": "XXX", "distance": 1}]},
+    {"rows": {"origin": ["JFK", None], "distance": [2000.0, 3.5]}, "metadata": False},
+    {"rows": [{"origin": "LGA", "distance": 1.0, "leaves": "2026-01-01"}], "types": True, "at": "2026-01-01T00:30:00Z"},
+    {"rows": [{"origin": "LGA", "distance": -1.0}]},
+    {"rows": [{"distance": 1.0}]},
+    {"rows": []},
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=str)
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
+def test_n12_the_path_of_a_service_answers_as_its_name_does(http: httpx.Client, body: dict[str, Any], accept: str) -> None:
+    headers = {"accept": accept}
+    by_name = http.post("/v1/online", json={"features": "delay_model", **body}, headers=headers)
+    by_path = http.post("/v1/services/delay_model/online", json=body, headers=headers)
+    assert (by_path.status_code, by_path.content) == (by_name.status_code, by_name.content)
+    assert by_path.headers["content-type"] == by_name.headers["content-type"]
+
+
+@pytest.mark.parametrize("encode", [msgspec.json.encode, msgspec.msgpack.encode])
+def test_n12_rows_alone_are_taken_where_the_path_says_what_is_asked(http: httpx.Client, encode: Any) -> None:
+    rows = [{"origin": "JFK", "distance": 2000.0}]
+    headers = JSON if encode is msgspec.json.encode else MSGPACK
+    [alone, whole] = [
+        http.post("/v1/services/delay_model/online", content=encode(body), headers=headers) for body in (rows, {"rows": rows})
+    ]
+    assert (alone.status_code, alone.content) == (200, whole.content)
+    answer = http.post("/v1/online", content=encode(rows), headers=headers)
+    assert (answer.status_code, "array" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize(("name", "status"), [("delay_modl", 404), ("weather", 404), ("weather.temp", 404)])
+def test_n12_only_a_service_has_such_a_path(http: httpx.Client, name: str, status: int) -> None:
+    answer = http.post(f"/v1/services/{name}/online", json={"rows": [{"origin": "JFK"}]})
+    assert (answer.status_code, answer.json()["name"]) == (status, name)
+    assert name != "delay_modl" or "delay_model" in answer.json()["suggestion"]
+
+
+def test_n12_such_a_path_takes_no_features(http: httpx.Client) -> None:
+    answer = http.post("/v1/services/delay_model/online", json={"features": "every_model", "rows": []})
+    assert (answer.status_code, "features" in answer.json()["detail"]) == (422, True)

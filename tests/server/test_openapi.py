@@ -21,16 +21,64 @@ from featurestore import FeatureStore
 from featurestore.server.app import create_app
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.content_types import ARROW, PARQUET
-from featurestore.server.http.routing import RouteSpec
+from featurestore.server.http.routing import ApiRoute
 from tests.server.conftest import make_project, served
 from tests.servers.valkey import wait_until
 
+DESCRIBED = [route for route in ROUTES if route.operation is not None]
 
-def test_every_route_of_the_table_that_has_words_is_in_it(http: httpx.Client) -> None:
+
+def paths_of(route: ApiRoute) -> list[str]:
+    """Where a route stands in the document: once, or once for each service."""
+    assert route.operation is not None
+    services = ("delay_model", "every_model") if route.operation.of_each_service else ("{name}",)
+    return [route.path.replace("{name}", service) for service in services]
+
+
+def test_every_route_of_the_table_that_has_an_operation_is_in_it(http: httpx.Client) -> None:
     told = http.get("/openapi.json").json()
     there = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
-    assert there == {(spec.method, spec.path) for spec in ROUTES if spec.summary}
-    assert {spec.path for spec in ROUTES if not spec.summary} == {"/", "/openapi.json", "/docs", "/docs/{file}", "/metrics"}
+    assert there == {(route.method, path) for route in DESCRIBED for path in paths_of(route)}
+    assert {route.path for route in ROUTES} - {route.path for route in DESCRIBED} == {
+        "/", "/openapi.json", "/docs", "/docs/{file}", "/metrics",
+    }  # fmt: skip
+
+
+def test_n12_generators_find_a_name_for_each_schema_and_operation(http: httpx.Client) -> None:
+    """Schemas are in PascalCase, operations in camelCase, and no two are alike, not even but for case."""
+    told = http.get("/openapi.json").json()
+    schemas = list(told["components"]["schemas"])
+    operations = [each for methods in told["paths"].values() for each in methods.values()]
+    ids = [each["operationId"] for each in operations]
+    assert [name for name in schemas if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name)] == []
+    assert [name for name in ids if not re.fullmatch(r"[a-z][A-Za-z0-9]*", name)] == []
+    for names in (schemas, ids):
+        assert len({name.lower() for name in names}) == len(names)
+    assert {"lookUp", "lookUpDelayModel", "pushRows", "fetchTrainingFrame", "listServices", "getView"} <= set(ids)
+    assert all(len(each["tags"]) == 1 and each["tags"][0] in {tag["name"] for tag in told["tags"]} for each in operations)
+
+
+def test_n12_a_service_has_a_path_of_its_own_with_rows_of_its_own(http: httpx.Client) -> None:
+    told = http.get("/openapi.json").json()
+    schemas = told["components"]["schemas"]
+    operation = told["paths"]["/v1/services/delay_model/online"]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DelayModelRequest"}
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/DelayModelResponse"}
+    assert "features" not in schemas["DelayModelRequest"]["properties"]
+    assert schemas["DelayModelRequest"]["required"] == ["rows"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    assert http.post("/v1/services/delay_model/online", json=example).status_code == 200
+
+
+def test_problems_are_described_where_they_may_come(http: httpx.Client) -> None:
+    for path, methods in http.get("/openapi.json").json()["paths"].items():
+        for method, operation in methods.items():
+            problems = {status: answer for status, answer in operation["responses"].items() if status != "200"}
+            assert {"503"} <= set(problems), path
+            assert method == "get" or {"400", "413", "415", "422"} <= set(problems), path
+            for answer in problems.values():
+                assert answer["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
 
 
 def test_every_reference_leads_somewhere(http: httpx.Client) -> None:
@@ -41,16 +89,16 @@ def test_every_reference_leads_somewhere(http: httpx.Client) -> None:
 
 def test_a_service_has_schemas_of_its_own(http: httpx.Client) -> None:
     schemas = http.get("/openapi.json").json()["components"]["schemas"]
-    row = schemas["delay_model.row"]
+    row = schemas["DelayModelRow"]
     assert row["required"] == ["origin", "distance"]
     assert row["properties"]["origin"]["nullable"]
     assert row["properties"]["distance"] == {"type": "number", "minimum": 0, "description": "Miles"}
     assert row["properties"]["kind"] == {"type": "string", "enum": ["air", "road"], "default": "air"}
-    answer = schemas["delay_model.answer"]["properties"]
+    answer = schemas["DelayModelResponse"]["properties"]
     assert set(answer["features"]["required"]) == set(answer["status"]["required"])
     assert answer["features"]["properties"]["temp"]["items"]["description"] == "Air temperature; in °F"
     assert set(answer["event_time"]["required"]) == {"weather", "recent"}
-    every = schemas["every_model.answer"]["properties"]["features"]["properties"]
+    every = schemas["EveryModelResponse"]["properties"]["features"]["properties"]
     assert every["small"]["items"]["minimum"] == -128
     assert every["vector"]["items"]["maxItems"] == 3
     assert every["blob"]["items"]["format"] == "byte"
@@ -58,13 +106,13 @@ def test_a_service_has_schemas_of_its_own(http: httpx.Client) -> None:
 
 def test_it_changes_with_an_apply(own: FeatureStore) -> None:
     with served(create_app(own)) as url, httpx.Client(base_url=url) as client:
-        assert "delay_model.row" in client.get("/openapi.json").json()["components"]["schemas"]
+        assert "DelayModelRow" in client.get("/openapi.json").json()["components"]["schemas"]
         definitions = own.settings.root / "definitions" / "lab.py"
         definitions.write_text(definitions.read_text().replace('FeatureService("delay_model"', 'FeatureService("renamed"'))
         own.apply(allow_breaking=True)
 
         def renamed() -> bool:
-            return "renamed.row" in client.get("/openapi.json").json()["components"]["schemas"]
+            return "RenamedRow" in client.get("/openapi.json").json()["components"]["schemas"]
 
         wait_until(renamed, "the document stays as it was")
 
@@ -87,8 +135,8 @@ def test_the_limit_of_rows_is_the_servers(lab_folder: Path) -> None:
     with FeatureStore(lab_folder, server={"max_rows": 7}) as store, served(create_app(store)) as url:
         told = httpx.get(f"{url}/openapi.json").json()
         schemas = told["components"]["schemas"]
-        assert schemas["delay_model.question"]["properties"]["rows"]["anyOf"][0]["maxItems"] == 7
-        assert schemas["delay_model.columns"]["properties"]["origin"]["maxItems"] == 7
+        assert schemas["DelayModelRequest"]["properties"]["rows"]["anyOf"][0]["maxItems"] == 7
+        assert schemas["DelayModelColumns"]["properties"]["origin"]["maxItems"] == 7
         assert httpx.post(f"{url}/v1/online", json={"features": "weather", "rows": [{"origin": "JFK"}] * 8}).status_code == 422
         assert "10000" not in str(told)
 
@@ -112,6 +160,7 @@ for kind in (ARROW, PARQUET):
     schemathesis.openapi.media_type(kind, frames | hostile | st.binary(max_size=64))
 
 SENSIBLE: dict[str, dict[str, Any]] = {
+    "/v1/online": {"body": {"features": ["weather.temp"], "rows": [{"origin": "JFK"}]}, "media_type": "application/json"},
     "/v1/training": {"query": {"features": "recent,weather.gusty"}},
     "/v1/push/{source}": {"path_parameters": {"source": "observations"}, "query": {"views": "weather,recent"}, "media_type": ARROW},
 }
@@ -129,16 +178,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
 
 
-def answered(url: str, spec: RouteSpec, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
+def answered(url: str, route: ApiRoute, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
     """Sends requests made from the document, checks the answers, and returns their statuses."""
-    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[spec.path][spec.method]
+    operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[paths_of(route)[0]][route.method]
     statuses: set[int] = set()
 
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(spec.path, {})))
+    @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(route.path, {})))
     def check(case: schemathesis.Case) -> None:
         statuses.add(case.call_and_validate(checks=checks).status_code)
 
@@ -146,18 +195,18 @@ def answered(url: str, spec: RouteSpec, mode: GenerationMode, examples: int, che
     return statuses
 
 
-@pytest.mark.parametrize("spec", [spec for spec in ROUTES if spec.summary], ids=lambda spec: spec.path)
-def test_what_the_document_allows_is_answered_as_it_says(scratch: str, spec: RouteSpec) -> None:
-    assert 200 in answered(scratch, spec, GenerationMode.POSITIVE, 50 if spec.method == "POST" else 5, CHECKS)
+@pytest.mark.parametrize("route", DESCRIBED, ids=lambda route: route.path)
+def test_what_the_document_allows_is_answered_as_it_says(scratch: str, route: ApiRoute) -> None:
+    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, 50 if route.method == "POST" else 5, CHECKS)
 
 
-FALLIBLE = [spec for spec in ROUTES if spec.summary and (spec.method == "POST" or "{" in spec.path)]
+FALLIBLE = [route for route in DESCRIBED if (route.method == "POST" or "{" in route.path)]
 
 
-@pytest.mark.parametrize("spec", FALLIBLE, ids=lambda spec: spec.path)
-def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, spec: RouteSpec) -> None:
+@pytest.mark.parametrize("route", FALLIBLE, ids=lambda route: route.path)
+def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, route: ApiRoute) -> None:
     checks = [not_a_server_error, status_code_conformance]
-    statuses = answered(scratch, spec, GenerationMode.NEGATIVE, 50 if spec.method == "POST" else 10, checks)
+    statuses = answered(scratch, route, GenerationMode.NEGATIVE, 50 if route.method == "POST" else 10, checks)
     assert min(statuses - {200}) >= 400
 
 

@@ -111,6 +111,16 @@ def test_text_that_says_something_else_is_told(client: httpx.Client, column: str
     assert (answer.status_code, answer.json()["column"]) == (422, column)
 
 
+@pytest.mark.parametrize("own", ["lmdb"], indirect=True)
+@pytest.mark.parametrize("encode", [msgspec.json.encode, msgspec.msgpack.encode])
+def test_n12_rows_alone_are_taken(client: httpx.Client, own: FeatureStore, encode: Any) -> None:
+    rows = [{"origin": "JFK", "observed_at": "2026-01-03T00:00:00Z", "temp": 70.0, "gust": 1.0}]
+    kind = "application/json" if encode is msgspec.json.encode else "application/msgpack"
+    answer = push(client, encode(rows), kind)
+    assert (answer.status_code, {each["rows_new"] for each in answer.json()["views"]}) == (200, {1}), answer.text
+    assert own.online(["weather.temp"], [{"origin": "JFK"}]).to_dicts()[0]["temp"] == 70.0
+
+
 @pytest.mark.parametrize("kind", ["columns", "msgpack", "arrow", "parquet"])
 def test_the_limit_of_rows_is_of_every_type_of_body(lab_folder: Path, kind: str) -> None:
     with (

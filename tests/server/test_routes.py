@@ -2,64 +2,130 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import polars as pl
 import pytest
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
 
 from featurestore import FeatureStore
 from featurestore.errors import Forbidden, Unauthenticated
-from featurestore.server.app import GuardedRoute, create_app
+from featurestore.server.app import create_app
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.context import RequestContext
-from featurestore.server.http.routing import RouteSpec
-from featurestore.server.security.guard import Principal, Resource
+from featurestore.server.http.memory import Budget
+from featurestore.server.http.routing import ApiRoute
+from featurestore.server.security.guard import OpenGuard, Permission, Principal, Resource
 from tests.server.conftest import served
 from tests.server.test_access import ask
 
-OPEN = {"/", "/healthz", "/readyz", "/docs", "/docs/{file}"}
+PUBLIC = {"/", "/healthz", "/readyz", "/docs", "/docs/{file}"}
 """What says nothing of the project."""
 
 
 def test_the_application_has_the_routes_of_the_table_and_no_other(lab: FeatureStore) -> None:
-    app = create_app(lab)
-    found = []
-    for route in app.routes:
-        assert isinstance(route, Route)
-        assert isinstance(route.app, GuardedRoute)
-        found.append(((route.methods or set()) - {"HEAD"}, route.path, route.app.spec))
-    assert found == [({spec.method}, spec.path, spec) for spec in ROUTES]
+    assert tuple(create_app(lab).routes) == ROUTES
+    assert all(isinstance(route, ApiRoute) for route in ROUTES)
 
 
-@pytest.mark.parametrize("spec", ROUTES, ids=lambda spec: f"{spec.method} {spec.path}")
-def test_a_route_states_what_it_needs(spec: Any) -> None:
-    assert spec.need.action in ("read", "write", "admin", "none")
-    assert (spec.need.action == "none") == (spec.path in OPEN)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_route_declares_a_permission_or_that_it_is_public(route: ApiRoute) -> None:
+    assert (route.permission is None) == (route.path in PUBLIC)
 
 
-def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer() -> None:
-    visit = RequestContext({"path": "/x", "headers": []}, None, None, None, "read")  # type: ignore[arg-type]  # not needed here
-    answer = visit.answer(b"", b"text/plain")
-    with pytest.raises(RuntimeError, match="before the guard was asked"):
-        answer.send(None)
+def test_an_endpoint_that_declares_no_permission_cannot_be_registered() -> None:
+    async def undeclared(request: Request) -> Response:
+        return Response(b"secret")
+
+    with pytest.raises(TypeError, match="declares no permission"):
+        ApiRoute("/x", undeclared)  # type: ignore[arg-type]  # mypy says so, too
 
 
-def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer_without_assertions_either() -> None:
-    """``python -O`` takes assertions away."""
-    program = """
-from featurestore.server.http.context import RequestContext
-assert False, "assertions are there"
-visit = RequestContext({"path": "/x", "headers": []}, None, None, None, "read")
-for work in (visit.answer(b"", b"text/plain"), visit.stream(None, b"text/plain")):
+ALL_BUT_ASKING = """
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from featurestore import FeatureStore
+from featurestore.server.app import create_app
+from featurestore.server.http.routing import ApiRoute, requires
+
+
+@requires("read", "features")
+async def forgets(request: Request) -> Response:
+    return Response(b"secret")
+
+
+@requires("read", "features")
+async def streams(request: Request) -> Response:
+    return StreamingResponse(iter([b"secret"]))
+
+
+async def undeclared(request: Request) -> Response:
+    return Response(b"secret")
+
+
+async def raw(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"secret"})
+
+
+class Raw:
+    def __call__(self, scope, receive, send):
+        return raw(scope, receive, send)
+
+
+async def ask(app, path):
+    sent, coming = [], [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        return coming.pop() if coming else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
     try:
-        work.send(None)
+        await app(scope, receive, send)
     except RuntimeError as error:
         print(error)
+    return sent
+
+
+with FeatureStore(".", project="empty") as store:
+    app = create_app(store)
+    app.router.routes += [
+        ApiRoute("/forgets", forgets), ApiRoute("/streams", streams), Route("/undeclared", undeclared), Route("/raw", Raw()),
+    ]
+    for path in ("/forgets", "/streams", "/undeclared", "/raw"):
+        sent = asyncio.run(ask(app, path))
+        print([message["status"] for message in sent if "status" in message], "secret" in str(sent))
 """
-    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.count("before the guard was asked") == 2
+
+
+@pytest.mark.parametrize("options", [(), ("-O",)], ids=str)
+def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Whatever it is made of, and also where ``python -O`` takes assertions away."""
+    command = [sys.executable, *options, "-c", ALL_BUT_ASKING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.count("answered before the guard was asked\n[500] False\n") == 4, done.stdout
+
+
+def test_a_guard_that_is_asked_about_nobody_is_not_asked() -> None:
+    """Without authentication there is no caller, and without a declared permission no action."""
+    context = RequestContext({"path": "/x", "headers": []}, None, None, OpenGuard(), "lab", Budget(1))  # type: ignore[arg-type]  # not needed here
+    context.enter("/x", Permission("read", "catalog"))
+    with pytest.raises(RuntimeError, match="before the caller is known"):
+        context.check("catalog")
+    context.scope["user"] = Principal("somebody")
+    context.enter("/x", None)
+    with pytest.raises(RuntimeError, match="declares no permission"):
+        context.check("catalog")
 
 
 class Closed:
@@ -79,19 +145,20 @@ class Closed:
         raise Forbidden(f"{principal.name} may not {action}.")
 
 
-@pytest.mark.parametrize("spec", ROUTES, ids=lambda spec: f"{spec.method} {spec.path}")
-def test_a_closed_guard_closes_every_route_that_is_not_open(lab: FeatureStore, spec: RouteSpec) -> None:
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_closed_guard_closes_every_route_that_is_not_open(lab: FeatureStore, route: ApiRoute) -> None:
     """A route that were added would be asked here like all others: without a decision it could not be as it should."""
     for admits, status in ((False, 401), (True, 403)):
         guard = Closed(admits=admits)
         with served(create_app(lab, guard=guard)) as url, httpx.Client(base_url=url) as client:
-            answer = ask(client, spec.method, spec.path, {})
-        if spec.path in OPEN:
+            answer = ask(client, route.method, route.path, {})
+        if route.path in PUBLIC:
             assert (answer.status_code in (200, 307, 404), guard.asked) == (True, [])
             continue
+        assert route.permission is not None
         assert answer.status_code == status
         assert [(action, resource.kind, resource.project) for action, resource in guard.asked] == (
-            [(spec.need.action, spec.need.kind, "lab")] if admits else []
+            [(route.permission.action, route.permission.kind, "lab")] if admits else []
         )
 
 

@@ -1,184 +1,394 @@
 """Discovery endpoints: the catalog as JSON, without the addresses of sources."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
 
 from featurestore.access.pii import personal_features
 from featurestore.access.visibility import Visibility
 from featurestore.clock import format_duration
+from featurestore.definitions import entity as entities
+from featurestore.definitions import source as sources
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.description import feature
-from featurestore.definitions.entity import Entity
+from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.service import FeatureService
-from featurestore.definitions.source import Source
 from featurestore.dtypes import dtype_name
 from featurestore.errors import FeatureStoreError, NotFoundError
 from featurestore.selection.select import select
-from featurestore.server.http.context import RequestContext
-from featurestore.server.security.visibility_cache import VisibilityCache
+from featurestore.server.http.content_types import JSON
+from featurestore.server.http.context import context_of
+from featurestore.server.http.routing import ApiRoute, requires
+from featurestore.server.http.state import state_of
+from featurestore.server.openapi.operation import Operation
 
-Told = dict[str, Any]
+F = TypeVar("F", bound="Feature")
 
-
-class ListEndpoint:
-    """Lists all of a kind that the caller may see.
-
-    Args:
-        sights: tells what that is.
-        kind: the name of the list.
-        of: takes it from the catalog.
-    """
-
-    def __init__(self, sights: VisibilityCache, kind: str, of: Callable[[Catalog, Visibility], list[Told]]) -> None:
-        self._sights = sights
-        self._kind = kind
-        self._of = of
-
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers the list."""
-        found = self._of(*self._sights.of(visit))
-        visit.rows = len(found)
-        await visit.answer(msgspec.json.encode({self._kind: found}), b"application/json")
+Keys = Annotated[dict[str, str], Meta(description="The columns that rows are read by, each with its dtype.")]
+Tags = Annotated[dict[str, str], Meta(description="What its definition says besides.")]
 
 
-class OneEndpoint:
-    """Tells of one by its name.
+class Window(msgspec.Struct):
+    """The window of a windowed feature."""
 
-    Args:
-        sights: determines what the caller may see, and so what is suggested.
-        kind: what it is, for messages.
-        of: takes them from the catalog, by name.
-    """
-
-    def __init__(
-        self, sights: VisibilityCache, kind: str, of: Callable[[Catalog, Visibility], Mapping[str, Callable[[], Told]]]
-    ) -> None:
-        self._sights = sights
-        self._kind = kind
-        self._of = of
-
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers what is known of it. Raises NotFoundError."""
-        name = visit.scope["path_params"]["name"]
-        known = self._of(*self._sights.of(visit))
-        if name not in known:
-            raise NotFoundError(self._kind, name, known)
-        visit.rows = 1
-        await visit.answer(msgspec.json.encode(known[name]()), b"application/json")
+    aggregate: str
+    of: Annotated[str, Meta(description="The column that is aggregated; empty where rows are counted.")]
+    size: str
+    tile: str
 
 
-def services(catalog: Catalog, sight: Visibility) -> Mapping[str, Callable[[], Told]]:
-    """Returns what tells of each service, by name."""
-    return {name: partial(_service, catalog, catalog.services[name]) for name in sight.services}
+class Feature(msgspec.Struct, kw_only=True):
+    """A feature of a view."""
+
+    name: str
+    type: Annotated[str, Meta(description="The type, as its definition writes it.")]
+    dtype: Annotated[str, Meta(description="The Polars dtype of its values.")]
+    nullable: Annotated[
+        bool,
+        Meta(
+            description="Whether a stored value may be null; a look-up also answers null of an entity that is missing or expired."
+        ),
+    ]
+    description: str
+    unit: str
+    owner: str
+    tags: Tags
+    constraints: Annotated[dict[str, Any], Meta(description="What its values keep to, as ge, lt, max_length or one_of.")]
+    pii: Annotated[bool, Meta(description="Whether it is personal information, or computed from some.")]
+    window: Window | UnsetType = UNSET
 
 
-def views(catalog: Catalog, sight: Visibility) -> Mapping[str, Callable[[], Told]]:
-    """Returns what tells of each view, stored or on demand, by name."""
-    return {
-        name: partial(_view, catalog, catalog.served[name])
-        if name in catalog.served
-        else partial(_on_demand, catalog, catalog.on_demand[name])
-        for name in sight.views
-    }
+class ServiceFeature(Feature, kw_only=True):
+    """A feature of a service, by its name there."""
+
+    of: Annotated[str, Meta(description="The view and the feature that it is.")]
 
 
-def all_of(of: Callable[[Catalog, Visibility], Mapping[str, Callable[[], Told]]]) -> Callable[[Catalog, Visibility], list[Told]]:
-    """Returns what lists all that another function tells of one by one."""
-    return lambda catalog, sight: [tell() for tell in of(catalog, sight).values()]
+class ComputedFeature(Feature, kw_only=True):
+    """A feature of an on-demand view."""
+
+    expression: Annotated[str, Meta(description="What it is computed by.")]
 
 
-def entities(catalog: Catalog, sight: Visibility) -> list[Told]:
-    """Returns the entities."""
-    return [_entity(catalog.entities[name]) for name in sight.entities]
+class RequestField(Feature, kw_only=True):
+    """A field that rows of a look-up bring."""
+
+    required: bool
+    default: Annotated[Any, Meta(description="What it is where rows do not bring it.")] = UNSET
 
 
-def sources(catalog: Catalog, sight: Visibility) -> list[Told]:
-    """Returns the sources."""
-    return [_source(catalog, catalog.sources[name], sight) for name in sight.sources]
+class Service(msgspec.Struct, kw_only=True):
+    """A feature service."""
+
+    name: str
+    description: str
+    owner: str
+    tags: Tags
+    references: Annotated[list[str], Meta(description="The views and features, as its definition writes them.")]
+    keys: Keys | UnsetType = UNSET
+    request: Annotated[list[RequestField], Meta(description="The fields that rows bring besides keys.")] | UnsetType = UNSET
+    features: list[ServiceFeature] | UnsetType = UNSET
+    broken: Annotated[str, Meta(description="Why it cannot be read, after an apply that was allowed to break it.")] | UnsetType = (
+        UNSET
+    )
 
 
-def _service(catalog: Catalog, service: FeatureService) -> Told:
-    told: Told = {
-        "name": service.name,
-        "description": service.description,
-        "owner": service.owner,
-        "tags": service.tags,
-        "references": [repr(each) for each in service.references],
-    }
+class LatestView(msgspec.Struct, tag_field="kind", tag="latest"):
+    """A feature view of the latest values."""
+
+    name: str
+    description: str
+    owner: str
+    tags: Tags
+    entity: str
+    keys: Keys
+    source: str
+    ttl: Annotated[str | None, Meta(description="How old a value may be that is served, as 30d.")]
+    schedule: str | None
+    version: Annotated[int, Meta(description="The version of its definition.")]
+    data_version: Annotated[int, Meta(description="The version of its history.")]
+    features: list[Feature]
+
+
+class WindowedView(LatestView, tag_field="kind", tag="windowed"):
+    """A feature view of values over windows."""
+
+
+class ComputedView(msgspec.Struct, tag_field="kind", tag="on demand"):
+    """An on-demand view, whose features are computed when they are asked for."""
+
+    name: str
+    description: str
+    owner: str
+    tags: Tags
+    inputs: Annotated[list[str], Meta(description="The views, features and requests that it is computed from.")]
+    features: list[ComputedFeature]
+
+
+View = LatestView | WindowedView | ComputedView
+
+
+class Entity(msgspec.Struct):
+    """An entity."""
+
+    name: str
+    description: str
+    owner: str
+    keys: Keys
+
+
+class Source(msgspec.Struct):
+    """A source, but not where it lies."""
+
+    name: str
+    kind: str
+    description: str
+    owner: str
+    event_time: str
+    available_time: str | None
+    event_id: str | None
+    views: Annotated[list[str], Meta(description="The views on it.")]
+
+
+class Services(msgspec.Struct):
+    """The services that the caller may see."""
+
+    services: list[Service]
+
+
+class Views(msgspec.Struct):
+    """The views that the caller may see, on-demand views among them."""
+
+    views: list[View]
+
+
+class Entities(msgspec.Struct):
+    """The entities that the caller may see."""
+
+    entities: list[Entity]
+
+
+class Sources(msgspec.Struct):
+    """The sources that the caller may see."""
+
+    sources: list[Source]
+
+
+@requires("read", "catalog")
+async def list_services(request: Request) -> Response:
+    """List the services."""
+    catalog, visible = _visible(request)
+    services = [_service(catalog, catalog.services[name]) for name in visible.services]
+    return _answer(request, Services(services), len(services))
+
+
+@requires("read", "service")
+async def get_service(request: Request) -> Response:
+    """Describe one service. Raises NotFoundError."""
+    catalog, visible = _visible(request)
+    name = _known(request, "applied feature service", visible.services)
+    return _answer(request, _service(catalog, catalog.services[name]), 1)
+
+
+@requires("read", "catalog")
+async def list_views(request: Request) -> Response:
+    """List the views."""
+    catalog, visible = _visible(request)
+    views = [_view(catalog, name) for name in visible.views]
+    return _answer(request, Views(views), len(views))
+
+
+@requires("read", "view")
+async def get_view(request: Request) -> Response:
+    """Describe one view. Raises NotFoundError."""
+    catalog, visible = _visible(request)
+    return _answer(request, _view(catalog, _known(request, "applied feature view", visible.views)), 1)
+
+
+@requires("read", "catalog")
+async def list_entities(request: Request) -> Response:
+    """List the entities."""
+    catalog, visible = _visible(request)
+    listed = [_entity(catalog.entities[name]) for name in visible.entities]
+    return _answer(request, Entities(listed), len(listed))
+
+
+@requires("read", "catalog")
+async def list_sources(request: Request) -> Response:
+    """List the sources."""
+    catalog, visible = _visible(request)
+    listed = [_source(catalog, catalog.sources[name], visible) for name in visible.sources]
+    return _answer(request, Sources(listed), len(listed))
+
+
+def _visible(request: Request) -> tuple[Catalog, Visibility]:
+    return state_of(request).visibility.of(context_of(request).authenticated)
+
+
+def _known(request: Request, kind: str, names: Sequence[str]) -> str:
+    """Return the name in the path. Raises NotFoundError, which suggests only what the caller may see."""
+    name: str = request.path_params["name"]
+    if name not in names:
+        raise NotFoundError(kind, name, names)
+    return name
+
+
+def _answer(request: Request, content: msgspec.Struct, rows: int) -> Response:
+    context_of(request).rows = rows
+    return Response(msgspec.json.encode(content), media_type=JSON)
+
+
+def _described(kind: type[F], spec: FeatureSpec, **more: Any) -> F:
+    """Return what is known of a feature."""
+    known = feature(spec) | more
+    if "window" in known:
+        known["window"] = Window(**known["window"])
+    return kind(**known)
+
+
+def _service(catalog: Catalog, service: FeatureService) -> Service:
+    described = Service(
+        name=service.name,
+        description=service.description,
+        owner=service.owner,
+        tags=service.tags,
+        references=[repr(reference) for reference in service.references],
+    )
     try:
         selection = select(catalog, parse_references(service))
     except FeatureStoreError as error:  # an apply that was allowed to break it
-        return told | {"broken": str(error)}
-    keys = {on: dtype_name(dtype) for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
-    features = {each.name: (join.applied.spec.name, each.feature) for join in selection.joins for each in join.columns}
-    features |= {each.name: (step.view, each.feature) for step in selection.computation.steps for each in step.outputs}
+        described.broken = str(error)
+        return described
+    features = {column.name: (join.applied.spec.name, column.feature) for join in selection.joins for column in join.columns}
+    features |= {output.name: (step.view, output.feature) for step in selection.computation.steps for output in step.outputs}
     personal = personal_features(catalog)
 
-    def column(name: str) -> Told:
+    def column(name: str) -> ServiceFeature:
         view, spec = features[name]
-        return feature(spec) | {"name": name, "of": f"{view}.{spec.name}", "pii": spec.name in personal.get(view, ())}
+        return _described(ServiceFeature, spec, name=name, of=f"{view}.{spec.name}", pii=spec.name in personal.get(view, ()))
 
-    return told | {
-        "keys": keys,
-        "request": [feature(each.field) for each in selection.computation.fields],
-        "features": [column(name) for name in selection.names],
+    described.keys = {
+        on: dtype_name(dtype) for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)
     }
+    described.request = [_described(RequestField, each.field) for each in selection.computation.fields]
+    described.features = [column(name) for name in selection.names]
+    return described
 
 
-def _view(catalog: Catalog, applied: AppliedView) -> Told:
+def _view(catalog: Catalog, name: str) -> View:
+    personal = personal_features(catalog).get(name, ())
+    if name in catalog.served:
+        return _stored(catalog.served[name], personal)
+    return _computed(catalog.on_demand[name], personal)
+
+
+def _stored(applied: AppliedView, personal: Iterable[str]) -> LatestView:
     view = applied.spec
-    personal = personal_features(catalog).get(view.name, ())
-    return {
-        "name": view.name,
-        "kind": "windowed" if view.windows else "latest",
-        "description": view.description,
-        "owner": view.owner,
-        "tags": view.tags,
-        "entity": view.entity.name,
-        "keys": {name: dtype_name(dtype) for name, dtype in view.entity.keys.items()},
-        "source": view.source.name,
-        "ttl": None if view.ttl is None else format_duration(view.ttl),
-        "schedule": view.schedule,
-        "version": applied.version,
-        "data_version": applied.data_version,
-        "features": [feature(each) | {"pii": each.name in personal} for each in view.features],
-    }
+    kind = WindowedView if view.windows else LatestView
+    return kind(
+        name=view.name,
+        description=view.description,
+        owner=view.owner,
+        tags=view.tags,
+        entity=view.entity.name,
+        keys=_keys(view.entity),
+        source=view.source.name,
+        ttl=None if view.ttl is None else format_duration(view.ttl),
+        schedule=view.schedule,
+        version=applied.version,
+        data_version=applied.data_version,
+        features=[_described(Feature, spec, pii=spec.name in personal) for spec in view.features],
+    )
 
 
-def _on_demand(catalog: Catalog, view: OnDemandSpec) -> Told:
-    personal = personal_features(catalog).get(view.name, ())
+def _computed(view: OnDemandSpec, personal: Iterable[str]) -> ComputedView:
     computed = zip(view.features, view.expressions, strict=True)
-    return {
-        "name": view.name,
-        "kind": "on demand",
-        "description": view.description,
-        "owner": view.owner,
-        "tags": view.tags,
-        "inputs": [repr(each) for each in view.inputs],
-        "features": [
-            feature(each) | {"pii": each.name in personal, "expression": expression.text} for each, expression in computed
+    return ComputedView(
+        name=view.name,
+        description=view.description,
+        owner=view.owner,
+        tags=view.tags,
+        inputs=[repr(each) for each in view.inputs],
+        features=[
+            _described(ComputedFeature, spec, pii=spec.name in personal, expression=expression.text)
+            for spec, expression in computed
         ],
-    }
+    )
 
 
-def _entity(entity: Entity) -> Told:
-    keys = {name: dtype_name(dtype) for name, dtype in entity.keys.items()}
-    return {"name": entity.name, "description": entity.description, "owner": entity.owner, "keys": keys}
+def _keys(entity: entities.Entity) -> dict[str, str]:
+    return {name: dtype_name(dtype) for name, dtype in entity.keys.items()}
 
 
-def _source(catalog: Catalog, source: Source, sight: Visibility) -> Told:
-    return {
-        "name": source.name,
-        "kind": source.kind,
-        "description": source.description,
-        "owner": source.owner,
-        "event_time": source.event_time,
-        "available_time": source.available_time,
-        "event_id": source.event_id,
-        "views": [name for name in sight.views if name in catalog.views and catalog.views[name].spec.source.name == source.name],
-    }
+def _entity(entity: entities.Entity) -> Entity:
+    return Entity(entity.name, entity.description, entity.owner, _keys(entity))
+
+
+def _source(catalog: Catalog, source: sources.Source, visible: Visibility) -> Source:
+    views = [name for name in visible.views if name in catalog.views and catalog.views[name].spec.source.name == source.name]
+    return Source(
+        source.name,
+        source.kind,
+        source.description,
+        source.owner,
+        source.event_time,
+        source.available_time,
+        source.event_id,
+        views,
+    )
+
+
+_LISTED = "Those that the caller may see."
+
+routes = [
+    ApiRoute(
+        "/v1/services",
+        list_services,
+        operation=Operation("listServices", "List the feature services", "discovery", {JSON: Services}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/services/{name}",
+        get_service,
+        operation=Operation(
+            "getService",
+            "Describe a feature service",
+            "discovery",
+            {JSON: Service},
+            "The service.",
+            names={"name": lambda visible: visible.services},
+        ),
+    ),
+    ApiRoute(
+        "/v1/views",
+        list_views,
+        operation=Operation("listViews", "List the feature views, on-demand views among them", "discovery", {JSON: Views}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/views/{name}",
+        get_view,
+        operation=Operation(
+            "getView",
+            "Describe a feature view",
+            "discovery",
+            {JSON: View},
+            "The view.",
+            names={"name": lambda visible: visible.views},
+        ),
+    ),
+    ApiRoute(
+        "/v1/entities",
+        list_entities,
+        operation=Operation("listEntities", "List the entities", "discovery", {JSON: Entities}, _LISTED),
+    ),
+    ApiRoute(
+        "/v1/sources",
+        list_sources,
+        operation=Operation("listSources", "List the sources", "discovery", {JSON: Sources}, _LISTED),
+    ),
+]

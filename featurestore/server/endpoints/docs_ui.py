@@ -4,15 +4,18 @@ from functools import cache
 from pathlib import Path
 
 import swagger_ui_bundle
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from featurestore.errors import NotFoundError
-from featurestore.server.http.context import RequestContext
+from featurestore.server.http.routing import ApiRoute, public
 
 _FOLDER = Path(swagger_ui_bundle.swagger_ui_path)
 _FILES = {
-    "swagger-ui.css": b"text/css; charset=utf-8",
-    "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
-    "favicon-32x32.png": b"image/png",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+    "start.js": "text/javascript",
 }
 _HEADERS = {
     # Swagger UI sets style attributes; scripts are files of ours alone.
@@ -101,28 +104,31 @@ _START = b"""// Asks for a key where the server wants one, and sends it with eve
 """
 
 
-async def root(visit: RequestContext) -> None:
-    """Redirects to the page."""
-    await visit.answer(b"", b"text/plain", 307, {"location": "docs"})
+@public
+async def root(request: Request) -> Response:
+    """Redirect to the page."""
+    return RedirectResponse("docs")
 
 
-async def page(visit: RequestContext) -> None:
-    """Answers the page. It says nothing of the project: its script asks for the document, with a key if there must be one."""
-    await visit.answer(_PAGE, b"text/html; charset=utf-8", headers=_HEADERS)
+@public
+async def page(request: Request) -> Response:
+    """Return the page. It says nothing of the project: its script asks for the document, with a key if there must be one."""
+    return Response(_PAGE, headers=_HEADERS, media_type="text/html")
 
 
-async def file(visit: RequestContext) -> None:
-    """Answers a file of the page. Raises NotFoundError."""
-    name = visit.scope["path_params"]["file"]
-    if name == "start.js":
-        await visit.answer(_START, b"text/javascript; charset=utf-8", headers=_HEADERS)
-        return
+@public
+async def file(request: Request) -> Response:
+    """Return a file of the page. Raises NotFoundError."""
+    name = request.path_params["file"]
     if name not in _FILES:
-        raise NotFoundError("file of the documentation", name, [*_FILES, "start.js"])
-    await visit.answer(_contents(name), _FILES[name], headers=_HEADERS)
+        raise NotFoundError("file of the documentation", name, _FILES)
+    return Response(_contents(name), headers=_HEADERS, media_type=_FILES[name])
 
 
 @cache
 def _contents(name: str) -> bytes:
-    """Returns a file of the wheel, which is read once: it may be large, and requests wait meanwhile."""
-    return (_FOLDER / name).read_bytes()
+    """Return a file of the wheel, which is read once: it may be large, and requests wait meanwhile."""
+    return _START if name == "start.js" else (_FOLDER / name).read_bytes()
+
+
+routes = [ApiRoute("/", root), ApiRoute("/docs", page), ApiRoute("/docs/{file}", file)]

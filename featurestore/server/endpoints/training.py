@@ -7,27 +7,31 @@ made in files (``sink=``), and the answer is read from there batch by batch: mem
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Meta
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from featurestore.errors import FeatureStoreError, LimitError, UnavailableError
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import reading
-from featurestore.server.http.content_types import ARROW, PARQUET, media_type
-from featurestore.server.http.context import ClientDisconnected, RequestContext
+from featurestore.server.http.bodies import query_of, stream_body
+from featurestore.server.http.content_types import ARROW, PARQUET, body_type
+from featurestore.server.http.context import context_of
 from featurestore.server.http.memory import clear_frames
-from featurestore.server.http.pools import Pool
 from featurestore.server.http.problems import Problem
-from featurestore.server.http.routing import AppState
-from featurestore.server.security.guard import Resource
-
-if TYPE_CHECKING:
-    from featurestore.server.backend import Backend
+from featurestore.server.http.routing import ApiRoute, requires
+from featurestore.server.http.state import AppState, state_of
+from featurestore.server.http.streaming import PartResponse, disconnected
+from featurestore.server.openapi.operation import Operation
 
 T = TypeVar("T")
 
@@ -38,53 +42,85 @@ _UPLOADS = 8
 """How many spines may come at once for each frame that may be made."""
 _COMES_AT_LEAST = 64 << 10
 """How many bytes of a spine must come within ``server.request_timeout``, if it does not end."""
-_PARAMETERS = ("features", "time", "as_known", "spine")
 _MOST_FEATURES, _LONGEST_NAME = 500, 600
 _TRUTHS = {"true": True, "false": False}
 
 
-class TrainingEndpoint:
-    """Makes training frames, so many at once.
+class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The parameters of a training frame."""
+
+    features: Annotated[list[str], Meta(description="Services, views and features, separated by commas.", min_length=1)]
+    time: Annotated[str, Meta(description="The spine's time column.")] = "event_time"
+    as_known: Annotated[bool, Meta(description="Whether a row counts only once it was available.")] = True
+    spine: Annotated[bool, Meta(description="Whether the spine's columns are in the answer too.")] = True
+
+
+@requires("read", "features")
+async def training_frame(request: Request) -> Response:
+    """Make a training frame of a spine: the body."""
+    context, frames = context_of(request), state_of(request).part(_Frames)
+    given = body_type(request, _TAKEN)
+    query = _query(request)
+    context.check("features", tuple(query.features))
+    context.personal = frames.is_personal(query.features)
+    frame = frames.begin(query, context.sender)
+    work: asyncio.Task[None] | None = None
+    answer: PartResponse | None = None
+    try:
+        spine = await frames.upload(request, frame.folder)
+        work = frames.make(frame, spine, given)
+        await frames.finished(request, work)
+        context.rows = frame.rows
+        size, parts = frame.answer()
+        answer = PartResponse(frames.on_their_way(parts), ARROW, size, partial(frames.end, frame))
+        return answer
+    finally:
+        # NOTE: a thread cannot be stopped. What it works on, and its place among those at once, are its own until it ends.
+        if work is None:
+            frame.close()
+        elif not work.done():
+            work.add_done_callback(partial(frames.end, frame))
+        elif answer is None:
+            frames.end(frame)
+
+
+class _Frames:
+    """The training frames of a server: so many at once, each made in a thread.
 
     Args:
-        parts: the store, the server's limits, and the threads to make them in.
+        state: the store, the server's limits, and the threads to make them in.
     """
 
-    def __init__(self, parts: AppState) -> None:
-        self._parts = parts
-        self._backend = parts.backend
-        self._limits = parts.limits
-        self._pools = parts.pools
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self._backend = state.backend
+        self._limits = state.limits
+        self._pools = state.pools
         self._running = 0
         self._uploads = 0
-        self._writing = asyncio.Semaphore(parts.limits.training)  # answers need the rest of the threads
+        self._writing = asyncio.Semaphore(state.limits.training)  # answers need the rest of the threads
 
-    async def __call__(self, visit: RequestContext) -> None:
-        """Answers one."""
-        given = media_type(visit.header(b"content-type"), _TAKEN)
-        features, with_spine, options = _parameters(visit)
-        visit.check(Resource("features", tuple(features), self._backend.settings.project))
-        visit.personal = _is_personal(self._backend, features)
-        self._check_places()
-        made = _Made(self._parts, features, options, visit.sender, with_spine=with_spine)
-        work: asyncio.Task[None] | None = None
+    def is_personal(self, features: list[str]) -> bool | None:
+        """Tell whether personal information is among features; None where they are not ones, which the frame says."""
         try:
-            spine = await self._upload(visit, made.folder)
-            self._check_places()
-            self._running += 1
-            work = asyncio.create_task(self._pools.training.run(partial(made.make, spine, given)))
-            await self._finished(visit, work)
-            visit.rows = made.rows
-            size, parts = made.answer()
-            await visit.stream(_parts(parts, self._pools.answers), ARROW.encode(), size)
-        finally:
-            # NOTE: a thread cannot be stopped. What it works on, and its place among those at once, are its own until it ends.
-            if work is None:
-                made.close()
-            elif work.done():
-                self._end(made)
-            else:
-                work.add_done_callback(lambda done: self._end(made, done))
+            return self._backend.select(features).is_personal
+        except FeatureStoreError:
+            return None
+
+    def begin(self, query: TrainingQuery, sender: str) -> "_Frame":
+        """Return a frame that is not made yet.
+
+        Raises:
+            UnavailableError: as many as may be are being made.
+        """
+        self._check_places()
+        return _Frame(self._state, query, sender)
+
+    def make(self, frame: "_Frame", spine: bytearray | Path, given: str) -> "asyncio.Task[None]":
+        """Make a frame, which takes a place until ``end``. Raises UnavailableError."""
+        self._check_places()
+        self._running += 1
+        return asyncio.create_task(self._pools.training.run(partial(frame.make, spine, given)))
 
     def _check_places(self) -> None:
         if self._running >= self._limits.training:
@@ -94,15 +130,21 @@ class TrainingEndpoint:
                 5,
             )
 
-    def _end(self, made: "_Made", work: "asyncio.Task[None] | None" = None) -> None:
+    def end(self, frame: "_Frame", work: "asyncio.Task[None] | None" = None) -> None:
+        """Give a frame's place back, and delete its files."""
         error = None if work is None or work.cancelled() else work.exception()  # nobody waits for it any more
         if error is not None:
             clear_frames(error)
         self._running -= 1
-        made.close()
+        frame.close()
 
-    async def _upload(self, visit: RequestContext, folder: Callable[[], Path]) -> bytearray | Path:
-        """Returns the spine, which takes no place among the frames while it comes: there is a number of uploads for that."""
+    async def upload(self, request: Request, folder: Callable[[], Path]) -> bytearray | Path:
+        """Return the spine, which takes no place among the frames while it comes: there is a number of uploads for that.
+
+        Raises:
+            UnavailableError: too many spines are coming.
+            LimitError: it is too large, or comes too slowly.
+        """
         most = _UPLOADS * self._limits.training
         if self._uploads >= most:
             raise UnavailableError(
@@ -110,13 +152,18 @@ class TrainingEndpoint:
             )
         self._uploads += 1
         try:
-            return await self._spine(visit, folder)
+            return await self._spine(request, folder)
         finally:
             self._uploads -= 1
 
-    async def _finished(self, visit: RequestContext, work: "asyncio.Task[None]") -> None:
-        """Waits for the frame, but no longer than allowed, and not for a client that went away."""
-        gone = asyncio.create_task(visit.gone())
+    async def finished(self, request: Request, work: "asyncio.Task[None]") -> None:
+        """Wait for a frame, but no longer than allowed, and not for a client that went away.
+
+        Raises:
+            LimitError: it takes too long.
+            ClientDisconnect: the client went away.
+        """
+        gone = asyncio.create_task(disconnected(request.receive))
         try:
             waiting: set[asyncio.Task[Any]] = {work, gone}
             done, _ = await asyncio.wait(waiting, timeout=self._limits.training_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +172,7 @@ class TrainingEndpoint:
         if work in done:
             work.result()
         elif gone in done:
-            raise ClientDisconnected
+            raise ClientDisconnect
         else:
             raise LimitError(
                 f"The training frame takes longer than {self._limits.training_seconds:g} seconds (server.training_timeout). Ask "
@@ -133,13 +180,17 @@ class TrainingEndpoint:
                 "time",
             )
 
-    async def _spine(self, visit: RequestContext, folder: Callable[[], Path]) -> bytearray | Path:
-        """Returns the body: what is in memory, or the file that it went to as it grew large."""
+    async def _spine(self, request: Request, folder: Callable[[], Path]) -> bytearray | Path:
+        """Return the body: what is in memory, or the file that it went to as it grew large."""
         held, since = bytearray(), 0
         path: Path | None = None
         try:
-            async with asyncio.timeout(self._limits.training_seconds), asyncio.timeout(self._limits.seconds) as pace:
-                async for chunk in visit.chunks(self._limits.spine):
+            async with (
+                asyncio.timeout(self._limits.training_seconds),
+                asyncio.timeout(self._limits.seconds) as pace,
+                aclosing(stream_body(request, self._limits.spine)) as chunks,
+            ):
+                async for chunk in chunks:
                     held += chunk
                     since += len(chunk)
                     if len(held) > (self._limits.memory if path is None else _WRITTEN_AT_ONCE):
@@ -164,18 +215,23 @@ class TrainingEndpoint:
         async with self._writing:
             await self._pools.answers.run(partial(_append, path, part))
 
+    async def on_their_way(self, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the parts of an answer, each made in a thread once it is its turn."""
+        while part := await self._pools.answers.run(lambda: next(parts, b"")):
+            yield part
 
-class _Made:
+
+class _Frame:
     """One training frame: in memory, or in a folder of its own."""
 
-    def __init__(self, parts: AppState, features: list[str], options: dict[str, Any], sender: str, *, with_spine: bool) -> None:
-        self._backend = parts.backend
-        self._limits = parts.limits
-        self._decoders = parts.decoders
+    def __init__(self, state: AppState, query: TrainingQuery, sender: str) -> None:
+        self._backend = state.backend
+        self._limits = state.limits
+        self._decoders = state.decoders
         self._sender = sender
-        self._features = features
-        self._options = options
-        self._with_spine = with_spine
+        self._features = query.features
+        self._options = {"time": query.time, "as_known": query.as_known}
+        self._with_spine = query.spine
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._frame: pl.DataFrame | None = None
         self._file: Path | None = None
@@ -227,7 +283,8 @@ class _Made:
             self._frame = None
             batches = table.to_batches(max_chunksize=_BATCH)
             return _size(table.schema, batches), _stream(table.schema, batches)
-        assert self._file is not None, "the frame is made"
+        if self._file is None:
+            raise RuntimeError("The frame is answered before it is made.")
         file = pq.ParquetFile(self._file)
         schema = pa.schema([file.schema_arrow.field(name) for name in self._columns])
         return None, _stream(schema, file.iter_batches(_BATCH, columns=self._columns))
@@ -240,11 +297,6 @@ class _Made:
         """Deletes what is in files."""
         if self._folder is not None:
             self._folder.cleanup()
-
-
-async def _parts(batches: Iterator[bytes], pool: Pool) -> AsyncIterator[bytes]:
-    while part := await pool.run(lambda: next(batches, b"")):
-        yield part
 
 
 def _stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
@@ -295,18 +347,19 @@ def _append(path: Path, part: bytearray) -> None:
         file.write(part)
 
 
-def _parameters(visit: RequestContext) -> tuple[list[str], bool, dict[str, Any]]:
-    query = visit.query()
+def _query(request: Request) -> TrainingQuery:
+    query = query_of(request)
     for name in query:
-        if name not in _PARAMETERS:
-            raise Problem(400, "malformed", f"There is no parameter {name!r}; there are {', '.join(_PARAMETERS)}.")
-    features = [each.strip() for each in query.get("features", "").split(",") if each.strip()][: _MOST_FEATURES + 1]
-    if len(features) > _MOST_FEATURES or len(max([*features, query.get("time", "")], key=len)) > _LONGEST_NAME:
+        if name not in TrainingQuery.__struct_fields__:
+            known = ", ".join(TrainingQuery.__struct_fields__)
+            raise Problem(400, "malformed", f"There is no parameter {name!r}; there are {known}.")
+    features = [name.strip() for name in query.get("features", "").split(",") if name.strip()][: _MOST_FEATURES + 1]
+    time = query.get("time", "event_time")
+    if len(features) > _MOST_FEATURES or len(max([*features, time], key=len)) > _LONGEST_NAME:
         raise Problem(422, "request", f"Ask for {_MOST_FEATURES} features at most, by names of {_LONGEST_NAME} characters at most.")
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
-    options = {"time": query.get("time", "event_time"), "as_known": _truth(query, "as_known")}
-    return features, _truth(query, "spine"), options
+    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"))
 
 
 def _truth(query: Mapping[str, str], name: str) -> bool:
@@ -316,9 +369,21 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     return _TRUTHS[text]
 
 
-def _is_personal(backend: "Backend", features: list[str]) -> bool | None:
-    """Tells whether personal information is among features; None where they are not ones, which the frame says."""
-    try:
-        return backend.select(features).is_personal
-    except FeatureStoreError:
-        return None
+routes = [
+    ApiRoute(
+        "/v1/training",
+        training_frame,
+        method="POST",
+        operation=Operation(
+            id="fetchTrainingFrame",
+            summary="Fetch a training frame",
+            tag="features",
+            bodies={ARROW: bytes, PARQUET: bytes},
+            answers={ARROW: bytes},
+            description="The spine's rows with the features after them, an Arrow IPC stream.",
+            query=TrainingQuery,
+            names={"features": lambda visible: sorted({*visible.read, *visible.features})},
+        ),
+        timed=False,
+    )
+]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
+from starlette.requests import Request
 
 from featurestore.errors import LimitError, RequestError
 from featurestore.server.http.problems import Problem
@@ -40,13 +41,13 @@ _OTHER_NAMES = {
     "application/x-parquet": PARQUET,
     "application/parquet": PARQUET,
 }
-_EXACT = {JSON.encode(): JSON, MSGPACK.encode(): MSGPACK}
+_EXACT = frozenset({JSON, MSGPACK})
 """The types as nearly every request writes them."""
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
-def media_type(header: bytes | None, taken: Sequence[str]) -> str:
-    """Returns the type of a body.
+def media_type(header: str | None, taken: Sequence[str]) -> str:
+    """Return the type of a body.
 
     Args:
         header: its Content-Type.
@@ -56,13 +57,13 @@ def media_type(header: bytes | None, taken: Sequence[str]) -> str:
         Problem: it is of another type, or of text in another encoding than UTF-8 (415).
 
     Example:
-        >>> media_type(b"application/json; charset=UTF-8", [JSON, MSGPACK])
+        >>> media_type("application/json; charset=UTF-8", [JSON, MSGPACK])
         'application/json'
     """
-    exact = _EXACT.get(header or b"")
-    if exact is not None and exact in taken:
-        return exact
-    text = (header or b"").decode("latin-1").strip()
+    text = header or ""
+    if text in _EXACT and text in taken:
+        return text
+    text = text.strip()
     name, _, parameters = text.partition(";")
     name = name.strip().lower()
     name = _OTHER_NAMES.get(name, name)
@@ -77,14 +78,14 @@ def media_type(header: bytes | None, taken: Sequence[str]) -> str:
     return name
 
 
-def answer_type(accept: bytes | None, given: str) -> str:
-    """Returns whether to answer in JSON or in MessagePack: as is asked for, else like the question.
+def answer_type(accept: str | None, given: str) -> str:
+    """Return whether to answer in JSON or in MessagePack: as is asked for, else like the question.
 
     Example:
-        >>> answer_type(b"application/msgpack", JSON), answer_type(b"*/*", MSGPACK)
+        >>> answer_type("application/msgpack", JSON), answer_type("*/*", MSGPACK)
         ('application/msgpack', 'application/msgpack')
     """
-    wanted = (accept or b"").decode("latin-1").lower()
+    wanted = (accept or "").lower()
     if "msgpack" in wanted:
         return MSGPACK
     if JSON in wanted:
@@ -92,15 +93,20 @@ def answer_type(accept: bytes | None, given: str) -> str:
     return given if given == MSGPACK else JSON
 
 
-def check_encoding(header: bytes | None) -> None:
-    """Refuses a compressed body: what it decodes to is not known.
+def check_encoding(header: str | None) -> None:
+    """Refuse a compressed body: what it decodes to is not known.
 
     Raises:
         Problem: it is encoded (415).
     """
-    if header is not None and header.strip().lower() not in (b"", b"identity"):
-        shown = header.decode("latin-1")[:100]
-        raise Problem(415, "media-type", f"The body's encoding is {shown!r}. Send it as it is, without Content-Encoding.")
+    if header is not None and header.strip().lower() not in ("", "identity"):
+        raise Problem(415, "media-type", f"The body's encoding is {header[:100]!r}. Send it as it is, without Content-Encoding.")
+
+
+def body_type(request: Request, taken: Sequence[str]) -> str:
+    """Return the type of a request's body. Raises as ``check_encoding`` and ``media_type``."""
+    check_encoding(request.headers.get("content-encoding"))
+    return media_type(request.headers.get("content-type"), taken)
 
 
 class Codec(Generic[T]):
@@ -116,6 +122,7 @@ class Codec(Generic[T]):
             MSGPACK: msgspec.msgpack.Decoder(kind).decode,
         }
         self._kind: Any = kind
+        self._takes_rows = {each.encode_name for each in msgspec.structs.fields(cast("Any", kind)) if each.required} == {"rows"}
         fields: Any = [
             (each.encode_name, msgspec.Raw) if each.name == "rows" else (each.encode_name, each.type, each.default)
             for each in sorted(msgspec.structs.fields(cast("Any", kind)), key=lambda each: not each.required)
@@ -123,7 +130,7 @@ class Codec(Generic[T]):
         self._parts = msgspec.json.Decoder(msgspec.defstruct("Parts", fields, forbid_unknown_fields=True))
 
     def decode(self, body: bytes | bytearray, name: str, most: int = 1 << 62) -> T:
-        """Returns what a body says.
+        """Return what a body says; an array is the rows of a type that needs no more, ``[{…}]`` for ``{"rows": [{…}]}``.
 
         Args:
             body: the body.
@@ -134,6 +141,8 @@ class Codec(Generic[T]):
             Problem: it cannot be read (400), or says something else (422).
             LimitError: it has more values (413).
         """
+        if self._takes_rows and body[:1] != b"{":
+            body = _as_object(body, name)
         try:
             if len(body) <= LARGE:
                 return self._decoders[name](body)
@@ -171,6 +180,13 @@ class Codec(Generic[T]):
         told = {name: getattr(parts, name) for name in parts.__struct_fields__}
         made: T = self._kind(**told | {"rows": rows})
         return made
+
+
+def _as_object(body: bytes | bytearray, name: str) -> bytes | bytearray:
+    """Return a body as an object, where it is an array of rows."""
+    if name == JSON:
+        return b"".join((b'{"rows":', body, b"}")) if body.lstrip(b" \t\r\n")[:1] == b"[" else body
+    return b"".join((b"\x81\xa4rows", body)) if body and (0x90 <= body[0] < 0xA0 or body[0] in (0xDC, 0xDD)) else body
 
 
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])

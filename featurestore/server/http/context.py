@@ -1,257 +1,186 @@
-"""The context of a request: its sender, its body, and its answer."""
+"""The context of a request: who asks, what the guard decided, and how far its exchange has come.
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+Every message of an exchange passes through its context, whatever the endpoint is made of. So it holds what no endpoint may forget:
+no answer but an error leaves before the guard has allowed something, and a connection whose body was not read is closed.
+"""
 
-from featurestore.errors import Forbidden, LimitError
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import Message, Receive, Scope, Send
+
+from featurestore.errors import Forbidden
 from featurestore.server.http.memory import Budget
-from featurestore.server.http.problems import Problem
-from featurestore.server.security.guard import Guard, Principal, Resource
-
-T = TypeVar("T")
+from featurestore.server.security.guard import Action, Guard, Kind, Permission, Principal, Resource
 
 Entities = tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 """The entities that rows are read by: each with its name, and its join keys with the rows' columns that they are in."""
 
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
-
-class ClientDisconnected(Exception):  # noqa: N818 - nothing failed here
-    """The client went away before it was answered."""
+KEY = "featurestore.context"
+"""Where a context is in its request's ASGI scope."""
 
 
 class RequestContext:
-    """One request.
-
-    No answer leaves before the guard was asked: an endpoint that forgets to ask cannot answer.
+    """One request and its answer.
 
     Args:
         scope: the request's ASGI scope.
         receive: gives its body.
         send: takes the answer.
-        guard: decides.
-        action: what the route needs; "none" where it needs nothing.
+        guard: decides who may do what.
+        project: the project that is served.
         budget: counts the bytes of bodies.
+
+    Attributes:
+        path: the path of the route, as it is declared; empty where the request fits no route.
+        permission: what the route needs; None where it is public.
+        resource: what the request asks for, once the guard was asked about it.
+        decided: whether the guard has allowed what the request asks for, or needs not be asked.
+        uploaded: whether the whole body was received.
+        status: the status of the answer; 0 until it begins.
+        rows: how many rows the request is about.
+        personal: whether personal information is among what is read; None where that is not known.
+        entities: what the rows are read by.
+        entity_rows: the rows, as the request gives them.
+        after: is called once the request is answered, unless by an error.
     """
 
     __slots__ = (
-        "_budget", "_guard", "_headers", "_held", "_receive", "_send", "action", "after", "answered", "asked", "decided",
-        "entities", "given", "personal", "principal", "rows", "scope", "uploaded",
+        "_budget", "_guard", "_headers", "_held", "_project", "_receive", "_send", "after", "decided", "entities", "entity_rows",
+        "path", "permission", "personal", "resource", "rows", "scope", "status", "uploaded",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, action: str, budget: Budget | None = None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard, project: str, budget: Budget) -> None:
         self.scope = scope
-        self._budget = budget
-        self._held = 0
-        self._headers: dict[bytes, bytes] | None = None
         self._receive = receive
         self._send = send
         self._guard = guard
-        self.action = action
-        self.asked: Resource | None = None
-        self.principal: Principal | None = None
-        self.decided = action == "none"
+        self._project = project
+        self._budget = budget
+        self._held = 0
+        self._headers: dict[bytes, bytes] | None = None
+        self.path = ""
+        self.permission: Permission | None = None
+        self.resource: Resource | None = None
+        self.decided = False
         self.uploaded = False
-        self.answered = 0
+        self.status = 0
         self.rows = 0
         self.personal: bool | None = None
         self.entities: Entities = ()
-        self.given: Any = None
+        self.entity_rows: Any = None
         self.after: Callable[[], None] | None = None
 
-    async def admit(self) -> None:
-        """Finds out who asks. Raises Unauthenticated."""
-        self.principal = await self._guard.admit(self.scope)
+    def enter(self, path: str, permission: Permission | None) -> None:
+        """Note the route that answers, and what it needs."""
+        self.path = path
+        self.permission = permission
+        self.decided = permission is None
 
-    def check(self, resource: Resource) -> None:
-        """Asks whether they may do what the route needs to something. Raises Forbidden."""
-        self.asked = resource
-        self._guard.check(self._admitted(), self.action, resource)
+    @property
+    def principal(self) -> Principal | None:
+        """The caller; None before authentication."""
+        principal: Principal | None = self.scope.get("user")
+        return principal
+
+    async def authenticate(self) -> Principal:
+        """Find out who the caller is. Raises as ``Guard.admit``."""
+        principal = await self._guard.admit(self.scope)
+        self.scope["user"] = principal
+        return principal
+
+    def check(self, kind: Kind, names: tuple[str, ...] = ()) -> None:
+        """Ask the guard whether the caller may do what the route needs to something.
+
+        Raises:
+            Forbidden: they may not.
+        """
+        self.resource = Resource(kind, names, self._project)
+        self._guard.check(self.authenticated, self._needed.action, self.resource)
         self.decided = True
 
-    def check_any(self, resource: Resource) -> None:
-        """Asks whether they may do what the route needs to anything at all, before the names are known. Raises Forbidden."""
-        self._guard.check(self._admitted(), self.action, resource)
+    def check_any(self, kind: Kind) -> None:
+        """Ask whether the caller may do what the route needs to anything at all, before the names are known. Raises Forbidden."""
+        self._guard.check(self.authenticated, self._needed.action, Resource(kind, (), self._project))
 
-    def may(self, action: str, resource: Resource) -> bool:
-        """Tells whether they may do something beside what the route needs, for an answer that leaves out what they may not."""
+    def may(self, action: Action, kind: Kind, names: tuple[str, ...]) -> bool:
+        """Tell whether the caller may do something else than the route needs, for an answer that leaves out what they may not."""
         try:
-            self._guard.check(self._admitted(), action, resource)
+            self._guard.check(self.authenticated, action, Resource(kind, names, self._project))
         except Forbidden:
             return False
         return True
 
-    def _admitted(self) -> Principal:
-        # NOTE: these two are no assertions: python -O takes those away, and nothing else says no.
-        if self.principal is None:
-            raise RuntimeError("A route that needs something admits first.")
-        return self.principal
+    @property
+    def authenticated(self) -> Principal:
+        """The caller, who is known.
+
+        Raises:
+            RuntimeError: the route has not authenticated. Not an assertion, which ``python -O`` would take away.
+        """
+        principal = self.principal
+        if principal is None:
+            raise RuntimeError(f"{self.path}: the guard is asked before the caller is known")
+        return principal
+
+    @property
+    def _needed(self) -> Permission:
+        if self.permission is None:
+            raise RuntimeError(f"{self.path}: the route declares no permission, and asks the guard")
+        return self.permission
 
     @property
     def sender(self) -> str:
         """The sender to which bodies are charged: a key, a token's subject, or an address if there is neither."""
-        asks = self._admitted()
-        if asks.key_id or asks.grants:
-            return asks.key_id or asks.name
-        return f"{asks.name} at {(self.scope.get('client') or ('a socket',))[0]}"
+        caller = self.authenticated
+        if caller.key_id or caller.grants:
+            return caller.key_id or caller.name
+        return f"{caller.name} at {(self.scope.get('client') or ('a socket',))[0]}"
 
     def header(self, name: bytes) -> bytes | None:
-        """Returns a header, by its name in small letters; None where it is not there."""
+        """Return a header by its name in small letters; None where it is absent. Of two with one name the first counts."""
         if self._headers is None:
-            self._headers = dict(reversed(list(self.scope["headers"])))  # of two of one name the first counts
+            self._headers = dict(reversed(list(self.scope["headers"])))
         return self._headers.get(name)
 
-    def query(self) -> dict[str, str]:
-        """Returns the query's parameters.
-
-        Raises:
-            Problem: one is given twice (400).
-        """
-        pairs = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        found: dict[str, str] = {}
-        for name, value in pairs:
-            if name in found:
-                raise Problem(400, "malformed", f"The parameter {name!r} is given twice.")
-            found[name] = value
-        return found
-
-    async def body(self, most: int, first_of_all: Callable[[], None] | None = None) -> bytes | bytearray:
-        """Returns the body.
-
-        Args:
-            most: the bytes that it may have.
-            first_of_all: is called before more is read than what came with the head; what it raises ends the request.
-
-        Raises:
-            LimitError: it is larger than that; it is not read to its end.
-            Gone: the client went away.
-        """
-        self._check_length(most)
+    async def receive(self) -> Message:
+        """Return the next message of the request, and note whether it ends the body."""
         message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        first: bytes = message.get("body", b"")
-        self.uploaded = not message.get("more_body", False)
-        if len(first) > most:
-            raise _too_large(f"more than {most:,} bytes", most)
-        if self.uploaded:
-            return first
-        if first_of_all is not None:
-            first_of_all()
-        whole = bytearray(first)
-        self._hold(len(first))
-        async for chunk in self._chunks(most, len(first)):
-            self._hold(len(chunk))
-            whole += chunk
-        return whole
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self.uploaded = True
+        return message
 
-    def _hold(self, size: int) -> None:
-        if self._budget is not None:
-            self._budget.take(size)
-            self._held += size
+    async def send(self, message: Message) -> None:
+        """Send a message of the answer.
 
-    def release(self) -> None:
-        """Says that the body is not needed any more."""
-        if self._budget is not None and self._held:
-            self._budget.give_back(self._held)
-            self._held = 0
-
-    async def chunks(self, most: int) -> AsyncIterator[bytes]:
-        """Yields the body as it comes. Raises as ``body`` does."""
-        self._check_length(most)
-        async for chunk in self._chunks(most, 0):
-            yield chunk
-
-    async def _chunks(self, most: int, read: int) -> AsyncIterator[bytes]:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnected
-            chunk: bytes = message.get("body", b"")
-            read += len(chunk)
-            if read > most:
-                raise _too_large(f"more than {most:,} bytes", most)
-            more = message.get("more_body", False)
-            yield chunk
-        self.uploaded = True
-
-    def _check_length(self, most: int) -> None:
-        said = self.header(b"content-length")
-        if said is not None and said.isdigit() and int(said) > most:
-            raise _too_large(f"{int(said):,} bytes", most)
+        Raises:
+            RuntimeError: it begins an answer that is not an error, and the guard has not allowed what the request asks for.
+        """
+        if message["type"] == "http.response.start":
+            if not self.decided and message["status"] < 400:
+                raise RuntimeError(f"{self.scope['path']}: answered before the guard was asked")
+            self.status = message["status"]
+            if not self.uploaded and self._brings_body():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]  # the rest of the body is not read
+        await self._send(message)
 
     def _brings_body(self) -> bool:
         return self.header(b"content-length") not in (None, b"0") or self.header(b"transfer-encoding") is not None
 
-    async def answer(self, content: bytes, media: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """Sends the whole answer."""
-        await self._begin(status, media, headers, len(content))
-        await self._send({"type": "http.response.body", "body": content})
+    def hold(self, size: int) -> None:
+        """Count bytes of the body that are kept in memory. Raises UnavailableError where bodies take too many."""
+        self._budget.take(size)
+        self._held += size
 
-    async def stream(self, parts: AsyncIterator[bytes], media: bytes, size: int | None = None) -> None:
-        """Sends an answer part by part, no faster than the client takes it.
-
-        Args:
-            parts: the parts.
-            media: their type.
-            size: how many bytes they are in all, if that is known.
-
-        Raises:
-            Gone: the client went away.
-        """
-        await self._begin(200, media, None, size)
-        gone = asyncio.create_task(self.gone())
-        try:
-            async for part in parts:
-                if gone.done():
-                    raise ClientDisconnected
-                await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        finally:
-            gone.cancel()
-        await self._send({"type": "http.response.body", "body": b""})
-
-    async def while_there(self, work: Coroutine[Any, Any, T]) -> T:
-        """Returns what comes of some work, which is not waited for once the client has gone; only after the body was read.
-
-        Raises:
-            Gone: the client went away. Work that has not begun by then is dropped.
-        """
-        task, gone = asyncio.create_task(work), asyncio.create_task(self.gone())
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientDisconnected
-            return task.result()
-        finally:
-            gone.cancel()
-            task.cancel()
-
-    async def gone(self) -> None:
-        """Returns when the client goes away; only after the body was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def _begin(self, status: int, media: bytes, more: Mapping[str, str] | None, length: int | None) -> None:
-        if not self.decided and status < 400:
-            raise RuntimeError(f"{self.scope['path']}: answered before the guard was asked")
-        headers = [(b"content-type", media)]
-        if length is not None:
-            headers.append((b"content-length", b"%d" % length))
-        if more:
-            headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
-        if not self.uploaded and self._brings_body():
-            headers.append((b"connection", b"close"))  # the rest of the body is not read
-        self.answered = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    def release(self) -> None:
+        """Count the body's bytes no more: it is not needed any longer."""
+        if self._held:
+            self._budget.give_back(self._held)
+            self._held = 0
 
 
-def _too_large(found: str, most: int) -> LimitError:
-    return LimitError(
-        f"The body has {found}, and {most:,} are allowed here. Send it in parts (server.max_body_mib, server.max_spine_mib).",
-        "body",
-    )
+def context_of(request: HTTPConnection) -> RequestContext:
+    """Return the context of a request."""
+    context: RequestContext = request.scope[KEY]
+    return context

@@ -7,12 +7,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from featurestore.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from featurestore.server.limits import Limits
+from featurestore.server.limits import Limits
 
 T = TypeVar("T")
 
@@ -81,7 +79,7 @@ class Pools:
         limits: how many pushes and training frames are worked on at once.
     """
 
-    def __init__(self, limits: "Limits") -> None:
+    def __init__(self, limits: Limits) -> None:
         self.control = Pool("control", _CONTROL, _CONTROL_WAITING)
         """Readiness, metrics, documents: what must be answered whatever else there is to do."""
         self.reads = Pool("reads", _READS, _READS_WAITING)

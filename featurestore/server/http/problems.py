@@ -1,9 +1,10 @@
 """Problem documents, ``application/problem+json`` (RFC 9457): one table maps errors to statuses."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from featurestore.errors import (
     BreakingChangeError,
@@ -49,6 +50,20 @@ KINDS: dict[str, str] = {
     "internal": "The server failed",
 }
 """The kinds of problems, each with its title; a problem's ``type`` is ``urn:featurestore:problem:`` and the kind."""
+
+
+class ProblemDetails(msgspec.Struct):
+    """A problem of RFC 9457."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": [f"urn:featurestore:problem:{kind}" for kind in KINDS]})]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="What was found, and what to do.")]
+    error: Annotated[str, Meta(description="The class of the error in featurestore.errors.")] | UnsetType = UNSET
+    suggestion: Annotated[str, Meta(description="What was perhaps meant.")] | UnsetType = UNSET
+    row: Annotated[int, Meta(description="The number of the row, from 0.")] | UnsetType = UNSET
+    column: str | UnsetType = UNSET
+
 
 _ERRORS: tuple[tuple[type[FeatureStoreError], int, str], ...] = (
     (NotFoundError, 404, "not-found"),

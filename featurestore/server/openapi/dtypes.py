@@ -9,8 +9,7 @@ from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.request import RequestField
 from featurestore.dtypes import inner_dtype
 from featurestore.selection.select import Selection
-
-Schema = dict[str, Any]
+from featurestore.server.openapi.dialect import Schema, nullable
 
 _TEXT: Schema = {"type": "string"}
 STATUSES = ["present", "null", "expired", "missing"]
@@ -49,13 +48,6 @@ def of_dtype(dtype: pl.DataType) -> Schema:
         least, most = _BITS[dtype.base_type()]
         return {"type": "integer", "minimum": least, "maximum": most, "example": 1}
     return dict(_SIMPLE[dtype.base_type()])
-
-
-def nullable(schema: Schema) -> Schema:
-    """Returns the schema of the same values and null."""
-    if "enum" in schema:
-        return schema | {"nullable": True, "enum": [*schema["enum"], None]}
-    return schema | {"nullable": True}
 
 
 def of_feature(feature: FeatureSpec) -> Schema:

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from starlette.authentication import BaseUser
 
 from featurestore.access.grants import Grant
 from featurestore.access.policy import Policy
@@ -14,10 +16,8 @@ from featurestore.errors import ConfigError, Forbidden, Unauthenticated
 from featurestore.server.backend import Backend, backend_of
 from featurestore.server.security.api_key_cache import ApiKeyCache
 from featurestore.server.security.loopback import check_local, is_loopback
-
-if TYPE_CHECKING:
-    from featurestore.server.security.oidc import Tokens
-    from featurestore.store import FeatureStore
+from featurestore.server.security.oidc import Tokens
+from featurestore.store import FeatureStore
 
 _log = logging.getLogger("featurestore.server")
 _HOW = "Send the header Authorization: Bearer fs_…, with a key that featurestore keys create has made"
@@ -28,8 +28,21 @@ Kind = Literal["features", "source", "service", "view", "entity", "catalog", "me
 
 
 @dataclass(frozen=True)
-class Principal:
-    """Who asks.
+class Permission:
+    """What a route needs.
+
+    Args:
+        action: what it does.
+        kind: to what.
+    """
+
+    action: Action
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Principal(BaseUser):
+    """The caller, as ``request.user`` of a route that needs a permission.
 
     Args:
         name: the name that stands in the audit log: a key's, or a token's subject.
@@ -43,6 +56,21 @@ class Principal:
 
     def __hash__(self) -> int:
         return hash((self.name, self.key_id))
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the caller is known by a key or a token."""
+        return bool(self.key_id or self.grants)
+
+    @property
+    def display_name(self) -> str:
+        """The name in the audit log."""
+        return self.name
+
+    @property
+    def identity(self) -> str:
+        """The id of the key, or a token's subject."""
+        return self.key_id or self.name
 
 
 @dataclass(frozen=True)
@@ -128,7 +156,7 @@ class AccessGuard:
     """
 
     def __init__(
-        self, catalog: Callable[[], Catalog], project: str, keys: ApiKeyCache, tokens: "Tokens | None", clock: Clock
+        self, catalog: Callable[[], Catalog], project: str, keys: ApiKeyCache, tokens: Tokens | None, clock: Clock
     ) -> None:
         self._catalog = catalog
         self._project = project
@@ -209,7 +237,7 @@ def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this m
     return "this machine" if open_till_then and not keys else "keys"
 
 
-def make_guard(store: "FeatureStore | Backend") -> Guard:
+def make_guard(store: FeatureStore | Backend) -> Guard:
     """Returns the guard that a project's settings ask for.
 
     Raises:
@@ -220,17 +248,13 @@ def make_guard(store: "FeatureStore | Backend") -> Guard:
     admitted = admission(settings, keys=False)
     if admitted == "everybody":
         return OpenGuard()
-    tokens = None
-    if settings.oidc.issuer:
-        from featurestore.server.security.oidc import Tokens
-
-        tokens = Tokens(settings.oidc, backend.clock)
+    tokens = Tokens(settings.oidc, backend.clock) if settings.oidc.issuer else None
     ring = ApiKeyCache(backend.keys)
     guard = AccessGuard(lambda: backend.catalog, settings.project, ring, tokens, backend.clock)
     return OpenGuard(guard, ring, settings.server.origins) if admitted == "this machine" else guard
 
 
-def require_access(store: "FeatureStore | Backend") -> None:
+def require_access(store: FeatureStore | Backend) -> None:
     """Refuses to serve others than this machine before it is said who they may be.
 
     Raises:

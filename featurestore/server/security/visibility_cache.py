@@ -1,14 +1,12 @@
 """The cache of visibility: what each caller sees of the current catalog."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from featurestore.access.visibility import Visibility, see
 from featurestore.definitions.catalog import Catalog
-from featurestore.server.http.context import RequestContext
-from featurestore.server.security.guard import Kind, Principal, Resource
-
-if TYPE_CHECKING:
-    from featurestore.server.backend import Backend
+from featurestore.errors import Forbidden
+from featurestore.server.backend import Backend
+from featurestore.server.security.guard import Guard, Kind, Principal, Resource
 
 _MOST_KEPT = 256
 
@@ -18,35 +16,42 @@ class VisibilityCache:
 
     Args:
         backend: has the catalog.
+        guard: decides.
     """
 
-    def __init__(self, backend: "Backend") -> None:
+    def __init__(self, backend: Backend, guard: Guard) -> None:
         self._backend = backend
+        self._guard = guard
         self._project = backend.settings.project
         self._catalog: Catalog | None = None
-        self._seen: dict[Principal, Visibility] = {}
+        self._visible: dict[Principal, Visibility] = {}
 
-    def of(self, visit: RequestContext) -> tuple[Catalog, Visibility]:
-        """Return the catalog, and what the caller sees of it."""
+    def of(self, principal: Principal) -> tuple[Catalog, Visibility]:
+        """Return the catalog, and what a caller sees of it."""
         catalog = self._backend.catalog
         if catalog is not self._catalog:
-            self._catalog, self._seen = catalog, {}
-        assert visit.principal is not None, "a route that needs something admits first"
-        found = self._seen.get(visit.principal)
-        if found is None:
-            found = see(catalog, lambda action, kind, name: visit.may(action, self._resource(kind, name)))
-            if len(self._seen) >= _MOST_KEPT:
-                self._seen.clear()
-            self._seen[visit.principal] = found
-        return catalog, found
+            self._catalog, self._visible = catalog, {}
+        visible = self._visible.get(principal)
+        if visible is None:
+            visible = see(catalog, lambda action, kind, name: self._may(principal, action, kind, name))
+            if len(self._visible) >= _MOST_KEPT:
+                self._visible.clear()
+            self._visible[principal] = visible
+        return catalog, visible
 
-    def names(self, visit: RequestContext) -> frozenset[str] | None:
-        """Return the names that the caller may see, features' too; None if these are all there are."""
-        sight = self.of(visit)[1]
-        if sight.everything:
+    def names(self, principal: Principal) -> frozenset[str] | None:
+        """Return the names that a caller may see, features' too; None if these are all there are."""
+        visible = self.of(principal)[1]
+        if visible.everything:
             return None
-        features = [part for name in sight.features for part in (name, name.partition(".")[2])]
-        return frozenset({*sight.services, *sight.views, *sight.entities, *sight.sources, *sight.read, *sight.pushed, *features})
+        features = [part for name in visible.features for part in (name, name.partition(".")[2])]
+        return frozenset(
+            {*visible.services, *visible.views, *visible.entities, *visible.sources, *visible.read, *visible.pushed, *features}
+        )
 
-    def _resource(self, kind: str, name: str) -> Resource:
-        return Resource(cast("Kind", kind), (name,) if name else (), self._project)
+    def _may(self, principal: Principal, action: str, kind: str, name: str) -> bool:
+        try:
+            self._guard.check(principal, action, Resource(cast("Kind", kind), (name,) if name else (), self._project))
+        except Forbidden:
+            return False
+        return True

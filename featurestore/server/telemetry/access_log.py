@@ -2,13 +2,10 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from featurestore.clock import Clock
+from featurestore.server.http.context import RequestContext
 from featurestore.server.telemetry.events import NullTelemetry
-
-if TYPE_CHECKING:
-    from featurestore.server.http.context import RequestContext
 
 _PLAIN = dict.fromkeys((*range(32), *range(127, 160)), "?")
 """What a request may say and a line must not: it would end the line, or set the terminal."""
@@ -26,11 +23,11 @@ class AccessLog(NullTelemetry):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Writes a line."""
-        client = visit.scope.get("client")
-        who = visit.principal.name.translate(_PLAIN) if visit.principal is not None else "-"
+        client = context.scope.get("client")
+        who = context.principal.name.translate(_PLAIN) if context.principal is not None else "-"
         time = self._clock().isoformat(timespec="milliseconds")
-        asked = f"{visit.scope['method']} {route}"
+        asked = f"{context.scope['method']} {route}"
         line = f"{time} {client[0] if client else '-'} {asked} {status} {seconds * 1e3:.1f} ms {who}\n"
         os.write(sys.stderr.fileno(), line.encode())

@@ -17,11 +17,11 @@ import msgspec
 
 from featurestore.clock import Clock
 from featurestore.errors import ConfigError, RegistryError
+from featurestore.server.http.context import RequestContext
 from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.registry.audit_trail import EntityDigests
-    from featurestore.server.http.context import RequestContext
 
 _MOST_NAMES = 100
 _MOST_ROWS = 1_000
@@ -57,27 +57,28 @@ class AuditLog(NullTelemetry):
         except OSError as error:
             raise ConfigError(f"audit={target!r} cannot be written: {error.strerror}. Name a file that can, or stderr.") from error
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Writes a line, but of what needs nothing."""
-        if visit.action == "none":
+        permission = context.permission
+        if permission is None:
             return
         number = next(self._numbers)
         if self._path is not None and number % _LOOK_EVERY == 0:
-            self._follow()
-        who, asked = visit.principal, visit.asked
-        said = visit.header(b"x-request-id")
-        client = visit.scope.get("client")
+            self._follow(self._path)
+        who, asked = context.principal, context.resource
+        said = context.header(b"x-request-id")
+        client = context.scope.get("client")
         line = {
             "time": self._clock().isoformat(timespec="microseconds"),
             "who": None if who is None else who.name,
             "key": None if who is None else who.key_id or None,
-            "action": visit.action,
+            "action": permission.action,
             "kind": None if asked is None else asked.kind,
             "names": [] if asked is None else [name[:_LONGEST] for name in asked.names[:_MOST_NAMES]],
-            "rows": visit.rows,
-            "entities": self._entities(visit),
-            "personal": visit.personal,
-            "decision": _decision(visit),
+            "rows": context.rows,
+            "entities": self._entities(context),
+            "personal": context.personal,
+            "decision": _decision(context),
             "status": status,
             "route": route,
             "client": client[0] if client else None,
@@ -85,13 +86,13 @@ class AuditLog(NullTelemetry):
         }
         os.write(self._file, self._encoder.encode(line) + b"\n")
 
-    def _entities(self, visit: "RequestContext") -> list[str] | None:
+    def _entities(self, context: RequestContext) -> list[str] | None:
         """Return the digests of the first rows' entities, each once; None if they cannot be determined."""
         try:
             told = {
                 self._digests.of(entity, keys): None
-                for entity, columns in visit.entities
-                for keys in _keys(visit.given, columns)
+                for entity, columns in context.entities
+                for keys in _keys(context.entity_rows, columns)
                 if None not in keys.values()
             }
         except RegistryError:  # without the registry there may be no key yet: the rest of the line is worth having
@@ -109,12 +110,11 @@ class AuditLog(NullTelemetry):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
-    def _follow(self) -> None:
+    def _follow(self, path: Path) -> None:
         """Reopen the file if it was moved away."""
-        assert self._path is not None, "standard error is never moved"
         now = os.fstat(self._file)
         try:
-            there = self._path.stat()
+            there = path.stat()
             moved = (there.st_dev, there.st_ino) != (now.st_dev, now.st_ino)
         except FileNotFoundError:
             moved = True
@@ -135,13 +135,13 @@ def _keys(rows: Any, columns: tuple[tuple[str, str], ...]) -> Iterator[dict[str,
         yield {key: row.get(column) for key, column in columns}
 
 
-def _decision(visit: "RequestContext") -> str:
+def _decision(context: RequestContext) -> str:
     """Returns what was decided: ``allowed``, ``denied``, ``unknown`` who asks, or ``none``, where it came to no question."""
-    if visit.principal is None:
+    if context.principal is None:
         return "unknown"
-    if visit.asked is None:
+    if context.resource is None:
         return "none"
-    return "allowed" if visit.decided else "denied"
+    return "allowed" if context.decided else "denied"
 
 
 def _printable(text: bytes) -> str:

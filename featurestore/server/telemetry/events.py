@@ -2,16 +2,17 @@
 
 from typing import TYPE_CHECKING, Protocol
 
+from featurestore.server.http.context import RequestContext
+
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.http.context import RequestContext
 
 
 class Telemetry(Protocol):
     """Receives what the server did, after the answer is sent. Its errors are logged and do not affect the request."""
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Receive every request: its route as the table writes it, the status, how long it took, and who asked for what."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
@@ -30,7 +31,7 @@ class Telemetry(Protocol):
 class NullTelemetry:
     """Looks away."""
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Does nothing."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:

@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.server.backend import Backend, backend_of
+from featurestore.server.http.context import RequestContext
 from featurestore.server.telemetry.access_log import AccessLog
 from featurestore.server.telemetry.audit import AuditLog
 from featurestore.server.telemetry.events import Telemetry
 from featurestore.server.telemetry.feature_log import FeatureLogging
 from featurestore.server.telemetry.metrics import Metrics
+from featurestore.store import FeatureStore
 
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.http.context import RequestContext
-    from featurestore.store import FeatureStore
 
 _log = logging.getLogger("featurestore.server")
 
@@ -30,9 +30,9 @@ class Observers:
     def __init__(self, observers: Sequence[Telemetry]) -> None:
         self._observers = tuple(observers)
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Tells each."""
-        self._each(lambda observer: observer.request(route, status, seconds, visit))
+        self._each(lambda observer: observer.request(route, status, seconds, context))
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
         """Tells each."""
@@ -59,7 +59,7 @@ class Observers:
                 _log.error("%s failed: %s.", type(observer).__name__, type(error).__name__)
 
 
-def make_observer(store: "FeatureStore | Backend") -> Telemetry:
+def make_observer(store: FeatureStore | Backend) -> Telemetry:
     """Returns the observers that a project's settings ask for.
 
     Raises:

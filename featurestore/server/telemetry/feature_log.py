@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from featurestore.definitions.catalog import Catalog
+from featurestore.server.backend import Backend
 from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.retrieval.feature_logger import FeatureLogger
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.backend import Backend
 
 
 class FeatureLogging(NullTelemetry):
@@ -20,7 +20,7 @@ class FeatureLogging(NullTelemetry):
         told: called with a service's name, how many rows were written, and how many dropped.
     """
 
-    def __init__(self, backend: "Backend", told: Callable[[str, int, int], None]) -> None:
+    def __init__(self, backend: Backend, told: Callable[[str, int, int], None]) -> None:
         self._backend = backend
         self._told = told
         self._catalog: Catalog | None = None

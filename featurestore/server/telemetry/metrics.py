@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from featurestore.errors import ClosedError, FeatureStoreError
+from featurestore.server.backend import Backend
+from featurestore.server.http.context import RequestContext
 from featurestore.server.telemetry.events import NullTelemetry
 
 if TYPE_CHECKING:
     from featurestore.materialization.results import PushSummary
     from featurestore.retrieval.online_result import OnlineRows
-    from featurestore.server.backend import Backend
-    from featurestore.server.http.context import RequestContext
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which the Prometheus client knows that there are several workers; it must be set before it is imported."""
@@ -45,7 +45,7 @@ class Metrics(NullTelemetry):
         backend: the store that is served.
     """
 
-    def __init__(self, backend: "Backend") -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.registry = CollectorRegistry()
         made: dict[str, Any] = {"registry": self.registry, "namespace": "featurestore"}
@@ -76,9 +76,9 @@ class Metrics(NullTelemetry):
         self._thread = threading.Thread(target=self._run, name="featurestore-metrics", daemon=True)
         self._thread.start()
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Counts a request."""
-        asked = visit.asked
+        asked = context.resource
         service = asked.names[0] if asked is not None and len(asked.names) == 1 and asked.kind in ("features", "service") else ""
         if service and (status == 404 or service not in self._backend.catalog.services):
             service = ""  # whatever was asked for, only what there is becomes a label
@@ -86,7 +86,7 @@ class Metrics(NullTelemetry):
         with self._counting:
             self._asked[route, service, str(status)] += 1
             self._took[key].append(seconds)
-            self._about[key] += visit.rows
+            self._about[key] += context.rows
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
         """Counts the values of an answer, and now and then how old they are."""

@@ -1,6 +1,6 @@
 """OpenTelemetry tracing: one span for each request, in the trace of its ``traceparent`` header."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.clock import Clock, to_micros
 from featurestore.errors import MissingExtraError
@@ -11,8 +11,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("tracing=true", "tracing") from error
 
-if TYPE_CHECKING:
-    from featurestore.server.http.context import RequestContext
+from featurestore.server.http.context import RequestContext
 
 
 class Tracing(NullTelemetry):
@@ -26,18 +25,18 @@ class Tracing(NullTelemetry):
         self._clock = clock
         self._tracer = trace.get_tracer("featurestore.server")
 
-    def request(self, route: str, status: int, seconds: float, visit: "RequestContext") -> None:
+    def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Makes the span of a request that was answered."""
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in visit.scope["headers"] if name in _CARRIED}
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in context.scope["headers"] if name in _CARRIED}
         end = to_micros(self._clock()) * 1000
         told: dict[str, Any] = {
-            "http.request.method": visit.scope["method"], "http.route": route, "http.response.status_code": status,
-            "featurestore.rows": visit.rows,
+            "http.request.method": context.scope["method"], "http.route": route, "http.response.status_code": status,
+            "featurestore.rows": context.rows,
         }  # fmt: skip
-        if visit.asked is not None:
-            told["featurestore.asked"] = visit.asked.names
+        if context.resource is not None:
+            told["featurestore.asked"] = context.resource.names
         span = self._tracer.start_span(
-            f"{visit.scope['method']} {route}",
+            f"{context.scope['method']} {route}",
             propagate.extract(carrier) if carrier else None,
             trace.SpanKind.SERVER,
             attributes=told,
