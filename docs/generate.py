@@ -177,7 +177,7 @@ def api() -> str:
 
 
 def thing_lines(thing: Any) -> Iterator[str]:
-    """Yields what is told of a class or function: its signature, its docstring, its members."""
+    """Yield what is shown of a class or function: its signature, its docstring, its members."""
     name = thing.__name__
     public = name in featurestore.__all__
     yield f"### {name}"
@@ -204,10 +204,10 @@ def thing_lines(thing: Any) -> Iterator[str]:
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
     """Yields the public methods and properties of a class, those of bases that the page does not tell of too, in their order."""
-    told = {each for things in GROUPS.values() for each in things} - {cls}
+    shown = {thing for things in GROUPS.values() for thing in things} - {cls}
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        if base.__module__.startswith("featurestore") and base not in told:
+        if base.__module__.startswith("featurestore") and base not in shown:
             for name, value in vars(base).items():
                 plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
                 if not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)):

@@ -10,7 +10,7 @@ import polars as pl
 
 from featurestore.errors import FeatureStoreError
 from featurestore.offline.base import FeatureLog
-from featurestore.retrieval.online_result import OnlineRows
+from featurestore.retrieval.online_result import OnlineRows, join_keys_of, log_frame, plan_of
 from featurestore.rows.buckets import key_hash
 
 _log = logging.getLogger("featurestore")
@@ -90,7 +90,7 @@ class FeatureLogger:
             self._waiting = 0
         alike: dict[tuple[str, float, int], list[OnlineRows]] = {}
         for service, rate, rows in given:
-            alike.setdefault((service, rate, id(rows.plan)), []).append(rows)
+            alike.setdefault((service, rate, id(plan_of(rows))), []).append(rows)
         for (service, rate, _), answers in alike.items():
             try:
                 self._sampled.setdefault(service, []).extend(sample(answers, rate))
@@ -122,8 +122,8 @@ def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
     with a null key, or of a service without join keys, is logged where all are.
     """
     if rate >= 1:
-        return [rows.logged() for rows in answers if len(rows)]
-    keys = OnlineRows.keys_of(answers)
+        return [log_frame(rows) for rows in answers if len(rows)]
+    keys = join_keys_of(answers)
     if not keys.width:
         return []
     hashed = keys.select(key_hash(keys.schema)).to_series()
@@ -134,7 +134,7 @@ def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
         part = chosen[start : start + len(rows)]
         start += len(rows)
         if part.any():
-            frames.append(rows.logged().filter(part))
+            frames.append(log_frame(rows).filter(part))
     return frames
 
 

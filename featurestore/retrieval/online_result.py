@@ -124,32 +124,6 @@ class OnlineRows:
                 features[name] = to_series(name, list(column), dtype)
         return [features[name] for name in self._plan.names]
 
-    @staticmethod
-    def keys_of(answers: "Sequence[OnlineRows]") -> pl.DataFrame:
-        """Returns the join keys of answers of one plan, one below the other; without a column where there are none."""
-        joins = answers[0].plan.joins
-        keys = {column: dtype for join in joins for column, dtype in zip(join.on, join.key_dtypes, strict=True)}
-        given = [row for answer in answers for row in answer._given]
-        return pl.DataFrame([pl.Series(name, [row[name] for row in given], dtype, strict=False) for name, dtype in keys.items()])
-
-    @property
-    def plan(self) -> OnlinePlan:
-        """The plan they were read by."""
-        return self._plan
-
-    def logged(self) -> pl.DataFrame:
-        """Returns the whole answer as the feature log has it: the instant, keys, fields, features, statuses, event times."""
-        keys, features = self.keys_of([self]).get_columns(), self._series()
-        known = {column.name for column in keys}
-        fields = [self._brought[field.name].alias(field.field.name) for field in self._plan.computation.fields]
-        status = [pl.Series(f"{name}__status", values, dtype=pl.String) for name, values in self.status.items()]
-        times = [
-            pl.Series(f"{re.sub(r'[^0-9A-Za-z_]+', '_', label).strip('_')}__event_time", values, dtype=INSTANT)
-            for label, values in self.event_time.items()
-        ]
-        instant = pl.Series("read_at", [from_micros(self._now)] * len(self), dtype=INSTANT)
-        return pl.DataFrame([instant, *keys, *(field for field in fields if field.name not in known), *features, *status, *times])
-
     @property
     def status(self) -> dict[str, list[Status]]:
         """For each feature and row, why it has its value (S14).
@@ -182,8 +156,8 @@ class OnlineRows:
         instants = {header: from_micros(unpack_times(header)[0]) for header in {*chain.from_iterable(served)} if header}
         return {join.label: list(map(instants.get, headers)) for join, headers in zip(self._plan.joins, served, strict=True)}
 
-    def tallies(self, most: int = 128) -> "Iterator[StatusCounts]":
-        """Yields for each join how many of its values have which status, at little cost; for metrics.
+    def status_counts(self, most: int = 128) -> "Iterator[StatusCounts]":
+        """Yield for each join how many of its values have which status, at little cost.
 
         Args:
             most: of more rows than these, every second, third … is looked at, and counts for those between.
@@ -272,6 +246,33 @@ class OnlineRows:
 
     def _repr_html_(self) -> str:
         return self.to_polars()._repr_html_()
+
+
+def plan_of(rows: OnlineRows) -> OnlinePlan:
+    """Return the plan that rows were read by."""
+    return rows._plan
+
+
+def join_keys_of(answers: Sequence[OnlineRows]) -> pl.DataFrame:
+    """Return the join keys of answers of one plan, one below the other; without a column where there are none."""
+    joins = answers[0]._plan.joins
+    keys = {column: dtype for join in joins for column, dtype in zip(join.on, join.key_dtypes, strict=True)}
+    given = [row for answer in answers for row in answer._given]
+    return pl.DataFrame([pl.Series(name, [row[name] for row in given], dtype, strict=False) for name, dtype in keys.items()])
+
+
+def log_frame(rows: OnlineRows) -> pl.DataFrame:
+    """Return the whole answer as the feature log has it: the instant, keys, fields, features, statuses, event times."""
+    keys, features = join_keys_of([rows]).get_columns(), rows._series()
+    known = {column.name for column in keys}
+    fields = [rows._brought[field.name].alias(field.field.name) for field in rows._plan.computation.fields]
+    status = [pl.Series(f"{name}__status", values, dtype=pl.String) for name, values in rows.status.items()]
+    times = [
+        pl.Series(f"{re.sub(r'[^0-9A-Za-z_]+', '_', label).strip('_')}__event_time", values, dtype=INSTANT)
+        for label, values in rows.event_time.items()
+    ]
+    instant = pl.Series("read_at", [from_micros(rows._now)] * len(rows), dtype=INSTANT)
+    return pl.DataFrame([instant, *keys, *(field for field in fields if field.name not in known), *features, *status, *times])
 
 
 def _nulls(rows: Sequence[Sequence[Any] | None]) -> int:

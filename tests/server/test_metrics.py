@@ -116,7 +116,7 @@ def test_pushes_are_counted(client: httpx.Client) -> None:
 
 def test_of_many_rows_some_are_looked_at_and_count_for_all(store: FeatureStore) -> None:
     rows = store.online("weather", [{"origin": "JFK"}] * 1000)
-    exact, sampled = list(rows.tallies(most=1000)), list(rows.tallies(most=100))
+    exact, sampled = list(rows.status_counts(most=1000)), list(rows.status_counts(most=100))
     assert exact == sampled
     assert (exact[0].present, exact[0].missing) == (3000, 0)
 
@@ -126,7 +126,7 @@ def test_the_statuses_are_those_of_the_answer(store: FeatureStore) -> None:
     told: dict[str, list[str]] = {"weather": [], "recent": []}
     for name, statuses in rows.status.items():
         told["weather" if name in ("temp", "gust", "gusty") else "recent"] += statuses
-    for tally in rows.tallies():
+    for tally in rows.status_counts():
         counted = {name: getattr(tally, name) for name in ("present", "null", "expired", "missing")}
         assert counted == {name: told[tally.view].count(name) for name in counted}
 

@@ -93,7 +93,7 @@ class Metrics(NullTelemetry):
         aged = self._looked % _AGE_EACH == 0
         self._looked += 1
         with self._counting:
-            for view, present, null, expired, missing, age in rows.tallies():
+            for view, present, null, expired, missing, age in rows.status_counts():
                 counts = self._served[view]
                 counts[0] += present
                 counts[1] += null

@@ -83,8 +83,8 @@ class JSONLReader(FilesReader[JSONLSource]):
                 # Half a line may be anything; it is read in earnest once it is whole.
                 yield FileSlice(first, end - first, 1, None, None, nulls=True, stamp=stamp, open=True)
                 continue
-            told = extent(self._spec, rows.lazy().select(normalised(self._spec, pl.Schema(self._spec.columns)))).collect()
-            earliest, latest, nulls = told.row(0)
+            bounds = extent(self._spec, rows.lazy().select(normalised(self._spec, pl.Schema(self._spec.columns)))).collect()
+            earliest, latest, nulls = bounds.row(0)
             yield FileSlice(first, end - first, end - first, earliest, latest, nulls, stamp, open=is_open)
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:

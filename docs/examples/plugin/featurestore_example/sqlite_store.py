@@ -111,8 +111,8 @@ class SQLiteStore(OnlineAdapter):
                     raise
                 connection.execute("commit")
             except (sqlite3.Error, OSError) as error:
-                told = f"The online store {self._path} cannot be used: {error}. Check the file and its folder."
-                raise OnlineStoreError(told) from error
+                message = f"The online store {self._path} cannot be used: {error}. Check the file and its folder."
+                raise OnlineStoreError(message) from error
 
     def _connected(self) -> sqlite3.Connection:
         if self._closed:
