@@ -17,6 +17,7 @@ from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.errors import NameClashError, RequestError
 from featurestore.testing import FakeClock
+from tests.numbers import examples
 from tests.oracle import Row, latest, status, winner
 from tests.projects import INSTANT, frame_of, memory_of, parquet_of, same, store_at, view_of
 
@@ -25,7 +26,11 @@ FEATURES = {"x": float | None, "i": int | None, "s": str | None}
 POLARS = {"x": pl.Float64, "i": pl.Int64, "s": pl.String}
 POLARS_KEYS = {"k": pl.String, "n": pl.Int64}
 END = 40
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FEW = settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+FEWER = settings(FEW, max_examples=examples(6))
+"""Of a server: what rows mean is worked out before any store is asked; what a store does with them its contract tests."""
 
 entity = st.tuples(st.sampled_from(["a", "b", ""]), st.sampled_from([0, -1]))
 maybe_entity = st.tuples(st.none() | st.sampled_from(["a", "b", "", "never"]), st.none() | st.sampled_from([0, -1]))
@@ -99,6 +104,7 @@ def test_s11_a_sink_holds_the_same_rows_in_the_same_order(
 
 
 ADDRESSES = {"lmdb": None, "valkey": "valkey_url", "redis": "redis_server_url", "cluster": "valkey_cluster_url"}
+SERVERS = [name for name in ADDRESSES if name != "lmdb"]
 
 
 def address_of(online: str, request: pytest.FixtureRequest) -> str | None:
@@ -107,14 +113,8 @@ def address_of(online: str, request: pytest.FixtureRequest) -> str | None:
     return None if fixture is None else request.getfixturevalue(fixture)
 
 
-@pytest.mark.parametrize("online", ADDRESSES)
-@FEW
-@given(rows=rows_strategy, ttl=ttls, instants=st.lists(moment, min_size=1, max_size=4), files=st.integers(1, 3))
-def test_s14_s16_replayed_online_reads_equal_the_training_frame(
-    rows: list[Row], ttl: int | None, instants: list[int], files: int, online: str, request: pytest.FixtureRequest
-) -> None:
-    """The rows available by each instant are written, and nothing else; then every entity is read at that instant."""
-    address = address_of(online, request)
+def replay(rows: list[Row], ttl: int | None, instants: list[int], files: int, address: str | None) -> None:
+    """Writes the rows available by each instant, and nothing else; then reads every entity at that instant."""
     asked = [(k, n) for k in ("a", "b", "", "never", None) for n in (0, -1, None)]
     with project(rows, ttl, address, files=files) as (store, view, clock):
         for t in sorted(instants):
@@ -138,14 +138,28 @@ def test_s14_s16_replayed_online_reads_equal_the_training_frame(
                 assert event == (None if expected is None else from_micros(expected.event or 0))
 
 
-@pytest.mark.parametrize("online", ADDRESSES)
+replayed = given(rows=rows_strategy, ttl=ttls, instants=st.lists(moment, min_size=1, max_size=4), files=st.integers(1, 3))
+
+
 @FEW
-@given(rows=rows_strategy, order=st.randoms(use_true_random=False), parts=st.integers(1, 4))
-def test_s15_any_order_and_repetition_of_writes_leaves_the_same(
-    rows: list[Row], order: Any, parts: int, online: str, request: pytest.FixtureRequest
+@replayed
+def test_s14_s16_replayed_online_reads_equal_the_training_frame(
+    rows: list[Row], ttl: int | None, instants: list[int], files: int
 ) -> None:
+    replay(rows, ttl, instants, files, None)
+
+
+@pytest.mark.parametrize("online", SERVERS)
+@FEWER
+@replayed
+def test_s14_s16_replayed_reads_of_a_server_equal_the_training_frame(
+    rows: list[Row], ttl: int | None, instants: list[int], files: int, online: str, request: pytest.FixtureRequest
+) -> None:
+    replay(rows, ttl, instants, files, address_of(online, request))
+
+
+def write_in_parts(rows: list[Row], order: Any, parts: int, address: str | None) -> None:
     """Files arrive one by one in any order, some twice; the online store and the history end as one run leaves them."""
-    address = address_of(online, request)
     shuffled = order.sample(rows, len(rows)) + order.sample(rows, len(rows) // 2)
     with project(rows, None, address) as (once, view, _):
         once.materialize()
@@ -160,6 +174,24 @@ def test_s15_any_order_and_repetition_of_writes_leaves_the_same(
             assert store.online(other, asked).to_polars().equals(expected.to_polars(), null_equal=True)
             assert store.online(other, asked).event_time == expected.event_time
             assert store.sql("select * from v").sort(pl.all(), nulls_last=True).equals(history, null_equal=True)
+
+
+written_in_parts = given(rows=rows_strategy, order=st.randoms(use_true_random=False), parts=st.integers(1, 4))
+
+
+@FEW
+@written_in_parts
+def test_s15_any_order_and_repetition_of_writes_leaves_the_same(rows: list[Row], order: Any, parts: int) -> None:
+    write_in_parts(rows, order, parts, None)
+
+
+@pytest.mark.parametrize("online", SERVERS)
+@FEWER
+@written_in_parts
+def test_s15_any_order_and_repetition_of_writes_to_a_server_leaves_the_same(
+    rows: list[Row], order: Any, parts: int, online: str, request: pytest.FixtureRequest
+) -> None:
+    write_in_parts(rows, order, parts, address_of(online, request))
 
 
 def test_s2_nothing_is_known_before_it_happens(tmp_path: Path) -> None:

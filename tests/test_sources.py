@@ -350,9 +350,11 @@ def test_s19_a_cell_that_cannot_be_read_rejects_its_row(store: FeatureStore, tmp
 FAR = ["infinity", "-infinity", "20000-01-01", "0044-03-15 (BC)"]
 
 
-@pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("column", ["t", "got"])
-@pytest.mark.parametrize("kind", ["sql", "parquet", "delta", "frame", "postgres"])
+@pytest.mark.parametrize(
+    ("kind", "windowed"),
+    [("sql", False), ("sql", True), ("parquet", False), ("delta", False), ("frame", False), ("postgres", False)],
+)
 @pytest.mark.parametrize("type_", ["timestamp", "date"])
 def test_s19_times_out_of_the_calendar_are_rejected_everywhere_alike(
     store: FeatureStore, tmp_path: Path, postgres_dsn: str, kind: str, column: str, type_: str, windowed: bool

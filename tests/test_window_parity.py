@@ -152,7 +152,7 @@ def test_s14_s15_s16_s17_s18_many_interleavings(
         play(World(store, view, scene, Counter()), clock, data, replay=replay, early=early and not replay)
 
 
-@pytest.mark.parametrize("online", STORES)
+@pytest.mark.parametrize("online", ["lmdb", pytest.param("valkey", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
 @settings(FEW, max_examples=2)
 @given(data=st.data(), replay=st.booleans())

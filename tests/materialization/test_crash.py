@@ -93,7 +93,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
 
 
 def test_s17_a_killed_run_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
-    survive(data, quiet, "", 4)
+    survive(data, quiet, "", 2)
 
 
 @pytest.mark.slow

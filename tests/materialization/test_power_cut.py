@@ -167,7 +167,7 @@ class Disk:
                 (target / name).write_bytes(draw.choice([before, whole, whole[: len(whole) // 2]]))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_f1_nothing_acknowledged_is_lost_by_what_was_not_flushed(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,16 +83,19 @@ def test_s17_killed_at_many_points(
     survive(data, quiet, online and request.getfixturevalue(online), 6)
 
 
-def test_s17_two_processes_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
-    for number, online in enumerate(("", valkey_url)):
-        folder = data / f"push-twice-{number}"
-        folder.mkdir()
-        store_of(folder, online or None).close()
-        WORKER.run_twice_at_once(folder, online)
-        # The last run of one may have come before the last push of the other.
-        with store_of(folder, online or None) as store:
-            store.materialize()
-        assert left(folder, online or None) == quiet[0]
+@pytest.mark.parametrize("online", ["", pytest.param("valkey_url", marks=pytest.mark.slow)], ids=["lmdb", "valkey"])
+def test_s17_two_processes_at_once_leave_what_one_leaves(
+    data: Path, quiet: tuple[dict[str, Any], int], online: str, request: pytest.FixtureRequest
+) -> None:
+    address = online and request.getfixturevalue(online)
+    folder = data / f"push-twice-{online}"
+    folder.mkdir()
+    store_of(folder, address or None).close()
+    WORKER.run_twice_at_once(folder, address)
+    # The last run of one may have come before the last push of the other.
+    with store_of(folder, address or None) as store:
+        store.materialize()
+    assert left(folder, address or None) == quiet[0]
 
 
 def test_s17_what_is_visible_stays_visible_while_it_is_folded(tmp_path: Path) -> None:

@@ -168,11 +168,14 @@ def http(url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(params=["lmdb", "valkey"])
-def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
+def own(request: pytest.FixtureRequest, tmp_path: Path, lab_folder: Path) -> Iterator[FeatureStore]:
     """A store of the test's own, over each online store, which it may write to."""
-    online = None if request.param == "lmdb" else request.getfixturevalue("valkey_url")
+    if request.param == "lmdb":
+        with FeatureStore(shutil.copytree(lab_folder, tmp_path / "own")) as store:
+            yield store
+        return
     folder = make_project(tmp_path / "own")
-    with FeatureStore(folder, online=online, project=f"own_{time.monotonic_ns()}") as store:
+    with FeatureStore(folder, online=request.getfixturevalue("valkey_url"), project=f"own_{time.monotonic_ns()}") as store:
         store.apply()
         store.materialize()
         yield store

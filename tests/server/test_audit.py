@@ -1,6 +1,7 @@
 """The audit log: who asked for what and whether they might, and no value and no secret, there or in any other log."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,10 +25,9 @@ MARK = "XVALUEX"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    with FeatureStore(make_project(tmp_path / "lab"), access="required", audit="logs/audit.jsonl") as opened:
-        opened.apply()
-        opened.materialize()
+def store(lab_folder: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = shutil.copytree(lab_folder, tmp_path / "lab")
+    with FeatureStore(folder, access="required", audit="logs/audit.jsonl") as opened:
         yield opened
 
 
@@ -82,13 +82,20 @@ model = FeatureService("by_name", [Person.temp])
 """
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[FeatureStore]:
-    folder = make_project(tmp_path / "people")
+@pytest.fixture(scope="module")
+def people_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("audited") / "people")
     (folder / "definitions" / "people.py").write_text(PEOPLE)
-    with FeatureStore(folder, access="open", audit="logs/audit.jsonl") as opened:
+    with FeatureStore(folder) as opened:
         opened.apply()
         opened.materialize()
+    return folder
+
+
+@pytest.fixture
+def people(people_folder: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = shutil.copytree(people_folder, tmp_path / "people")
+    with FeatureStore(folder, access="open", audit="logs/audit.jsonl") as opened:
         yield opened
 
 

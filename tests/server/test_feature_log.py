@@ -1,6 +1,7 @@
 """The feature log: it holds what was answered, of the same entities always, and stands in no request's way."""
 
 import asyncio
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -37,13 +38,20 @@ some_model = FeatureService("some_model", [Weather], log=0.25)
 ORIGINS = ("JFK", "LGA", "EWR", "BOS", "XXX", None)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    folder = make_project(tmp_path / "lab")
+@pytest.fixture(scope="module")
+def logged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("logged") / "lab")
     (folder / "definitions" / "logged.py").write_text(LOGGED)
-    with FeatureStore(folder, feature_log={"flush_interval": "100ms"}) as opened:
+    with FeatureStore(folder) as opened:
         opened.apply()
         opened.materialize()
+    return folder
+
+
+@pytest.fixture
+def store(logged_folder: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = shutil.copytree(logged_folder, tmp_path / "lab")
+    with FeatureStore(folder, feature_log={"flush_interval": "100ms"}) as opened:
         yield opened
 
 

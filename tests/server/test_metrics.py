@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -33,10 +34,8 @@ def read(text: str) -> dict[str, Values]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    with FeatureStore(make_project(tmp_path / "lab")) as opened:
-        opened.apply()
-        opened.materialize()
+def store(lab_folder: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    with FeatureStore(shutil.copytree(lab_folder, tmp_path / "lab")) as opened:
         yield opened
 
 

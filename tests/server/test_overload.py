@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import socket
 import threading
 import tracemalloc
@@ -21,7 +22,7 @@ from featurestore.server.http.content_types import ARROW, JSON
 from featurestore.server.http.memory import Budget
 from featurestore.server.http.pools import Pool
 from featurestore.server.security.guard import make_guard
-from tests.server.conftest import make_project, served
+from tests.server.conftest import served
 from tests.server.test_access import bearer
 from tests.servers.valkey import wait_until
 
@@ -46,11 +47,9 @@ class Slow:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeatureStore]:
-    folder = make_project(tmp_path / "lab")
+def store(lab_folder: Path, tmp_path: Path) -> Iterator[FeatureStore]:
+    folder = shutil.copytree(lab_folder, tmp_path / "lab")
     with FeatureStore(folder, access="required", server={"max_concurrent_pushes": 2, "max_waiting_pushes": 2}) as store:
-        store.apply()
-        store.materialize()
         yield store
 
 

@@ -113,9 +113,8 @@ def test_s17_a_quiet_process_leaves_what_the_oracle_says_and_so_do_two(data: Pat
     assert left(data / "quiet", None) == before
 
 
-def test_s17_killed_in_a_push_or_a_run(data: Path, quiet: int, valkey_url: str) -> None:
+def test_s17_killed_in_a_push_or_a_run(data: Path, quiet: int) -> None:
     survive(data, quiet, "", 2)
-    survive(data, quiet, valkey_url, 2)
 
 
 @pytest.mark.slow
