@@ -38,6 +38,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "identity",
         "once",
         "reports",
+        "version",
         "zones",
     ),
     "aggregates": ("aggregates", "aggregates.*"),

@@ -8,6 +8,7 @@ import typer
 from featurestore.cli.loader import LazyGroup
 from featurestore.cli.options import Flag, Folder, examples
 from featurestore.errors import FeatureStoreError
+from featurestore.version import VERSION
 
 
 class Commands(LazyGroup):
@@ -24,15 +25,13 @@ class Commands(LazyGroup):
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(name="featurestore", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+app = typer.Typer(name="featurestore", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120})  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"featurestore {version('featurestore')}")
+        typer.echo(f"featurestore {VERSION}")
         raise typer.Exit
 
 

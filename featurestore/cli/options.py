@@ -22,8 +22,8 @@ Json = Annotated[bool, Flag("--json", help="Print JSON, for a script to read.")]
 def examples(*commands: str) -> str:
     """Returns the end of a command's help."""
     word = "Example" if len(commands) == 1 else "Examples"
-    lines = "\n".join(f"[dim]$[/dim] [cyan]{command}[/cyan]" for command in commands)
-    return f"[bold]{word}[/bold]\n{lines}"
+    lines = "\n".join(f"  $ {command}" for command in commands)
+    return f"\b\n{word}:\n{lines}"  # \b: the lines are not wrapped
 
 
 def project_folder(ctx: typer.Context, folder: Path | None) -> Path:

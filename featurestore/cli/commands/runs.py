@@ -25,7 +25,9 @@ STATES = {
 """The colour of each state of a run or a view."""
 _RUN_STATES = ("running", "committed", "done", "failed")
 _NUMBERS = ("read", "written", "rejected", "online")
-runs = typer.Typer(name="runs", help="Shows what the jobs did: every run of every view.", invoke_without_command=True)
+runs = typer.Typer(
+    name="runs", rich_markup_mode=None, help="Shows what the jobs did: every run of every view.", invoke_without_command=True
+)
 
 
 @runs.callback(
