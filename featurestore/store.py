@@ -11,11 +11,12 @@ import polars as pl
 from featurestore.adapters import run_sql
 from featurestore.clock import Clock, parse_duration, parse_instant, utc_now
 from featurestore.components import Components
-from featurestore.config import Settings, load_settings
+from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.source import Source
 from featurestore.errors import DefinitionError, NotFoundError, RequestError
 from featurestore.retrieval.online_result import OnlineRows
+from featurestore.settings_loader import load_settings
 
 if TYPE_CHECKING:
     from featurestore.maintenance.admin import Admin

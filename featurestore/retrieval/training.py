@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import YEARS, instants, to_micros
+from featurestore.clock import YEARS, to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import OfflineStoreError, RequestError
+from featurestore.instants import instants
 from featurestore.offline.base import OfflineStore, Snapshot, Table
 from featurestore.retrieval.join_plan import (
     BUCKET,

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, open_store
 from featurestore.cli.terminal import called, err
-from featurestore.config import load_settings
 from featurestore.errors import MissingExtraError
+from featurestore.settings_loader import load_settings
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
