@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -13,34 +12,30 @@ from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
 from featurestore.definitions.source import Source
 from featurestore.definitions.stream_source import StreamSource
+from featurestore.engines.base import Engine, EngineAdapter
 from featurestore.errors import ConfigError
+from featurestore.offline.adapter import OfflineAdapter
+from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, Table, Upkeep, WriteBarrier
+from featurestore.offline.condition import Mender
+from featurestore.online.base import OnlineAdapter, OnlineStore
 from featurestore.plugins import Context
-
-if TYPE_CHECKING:
-    from featurestore.engines.base import Engine
-    from featurestore.offline.adapter import OfflineAdapter
-    from featurestore.offline.base import Eraser, FeatureLog, OfflineStore, Table, Upkeep, WriteBarrier
-    from featurestore.offline.condition import Mender
-    from featurestore.online.base import OnlineAdapter, OnlineStore
-    from featurestore.registry.tombstone_secret import TombstoneSecret
-    from featurestore.sources.base import SourceReader
-    from featurestore.streams.base import StreamConsumer
+from featurestore.registry.tombstone_secret import TombstoneSecret
+from featurestore.sources.base import ReaderAdapter, SourceContext, SourceReader
+from featurestore.streams.base import StreamAdapter, StreamConsumer
 
 
-def open_source(source: Source, root: Path, clock: Clock = utc_now) -> "SourceReader":
+def open_source(source: Source, root: Path, clock: Clock = utc_now) -> SourceReader:
     """Return the reader of a source.
 
     Raises:
         ConfigError: no installed package brings a reader of this kind of source.
     """
-    from featurestore.sources.base import ReaderAdapter, SourceContext
-
     context = SourceContext(root, clock, lambda other: open_source(other, root, clock))
     adapter: type[ReaderAdapter] = plugins.load(plugins.SOURCE_READERS, source.kind, ReaderAdapter)
     return adapter.open(source, context)
 
 
-def open_stream(source: StreamSource, project: str, idle_seconds: float) -> "StreamConsumer":
+def open_stream(source: StreamSource, project: str, idle_seconds: float) -> StreamConsumer:
     """Return what takes a stream's entries for a project.
 
     Args:
@@ -52,13 +47,11 @@ def open_stream(source: StreamSource, project: str, idle_seconds: float) -> "Str
         ConfigError: no installed package brings such a broker, the address is wrong, or a variable in it is not set.
         MissingExtraError: the client of the broker is not installed.
     """
-    from featurestore.streams.base import StreamAdapter
-
     adapter: type[StreamAdapter] = plugins.load(plugins.STREAMS, source.url.partition("://")[0], StreamAdapter)
     return adapter.open(source.url, source.topic, source.group or f"{project}.{source.name}", idle_seconds=idle_seconds)
 
 
-def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
+def open_online(settings: Settings, clock: Clock) -> OnlineStore:
     """Return the online store of a project's settings.
 
     Raises:
@@ -67,7 +60,7 @@ def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
     return _online(settings).open(settings.online, _context(settings, clock))
 
 
-def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
+def open_offline(settings: Settings, clock: Clock) -> OfflineStore:
     """Return the offline store of a project's settings.
 
     Raises:
@@ -76,7 +69,7 @@ def open_offline(settings: Settings, clock: Clock) -> "OfflineStore":
     return _offline(settings).open(settings.offline, _context(settings, clock))
 
 
-def open_feature_log(settings: Settings) -> "FeatureLog":
+def open_feature_log(settings: Settings) -> FeatureLog:
     """Return where a project's settings keep what services answered."""
     return _offline(settings).feature_log(settings.offline, _context(settings))
 
@@ -114,31 +107,29 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
     return _online(settings).facts(settings.online)
 
 
-def open_gate(settings: Settings) -> "WriteBarrier":
+def open_gate(settings: Settings) -> WriteBarrier:
     """Returns the gate that all writes of a project pass."""
-    from featurestore.offline.write_barrier import FileWriteBarrier
+    from featurestore.offline.write_barrier import FileWriteBarrier  # it loads deltalake and pyarrow
 
     return FileWriteBarrier(settings.history_folder / settings.project)
 
 
-def tombstone_secret(settings: Settings) -> "TombstoneSecret":
+def tombstone_secret(settings: Settings) -> TombstoneSecret:
     """Returns the secret of a project's tombstones, which lies beside its history."""
-    from featurestore.registry.tombstone_secret import TombstoneSecret
-
     return TombstoneSecret(settings.history_folder / settings.project / "_tombstone_secret", settings.tombstone_secret)
 
 
-def open_eraser(settings: Settings, clock: Clock) -> "Eraser":
+def open_eraser(settings: Settings, clock: Clock) -> Eraser:
     """Return what takes entities out of the offline store of a project's settings."""
     return _offline(settings).eraser(settings.offline, _context(settings, clock))
 
 
-def open_upkeep(settings: Settings, clock: Clock) -> "Upkeep":
+def open_upkeep(settings: Settings, clock: Clock) -> Upkeep:
     """Return what keeps the offline store of a project's settings in order."""
     return _offline(settings).upkeep(settings.offline, _context(settings, clock))
 
 
-def open_mender(settings: Settings, clock: Clock) -> "Mender":
+def open_mender(settings: Settings, clock: Clock) -> Mender:
     """Return what checks whether the histories of a project's settings are whole, and mends them."""
     return _offline(settings).mender(settings.offline, _context(settings, clock))
 
@@ -165,35 +156,29 @@ def copy_history(settings: Settings, target: Path) -> tuple[int, int]:
     return _offline(settings).copy_project(settings.offline, _context(settings), target)
 
 
-def open_engine(settings: Settings) -> "Engine":
+def open_engine(settings: Settings) -> Engine:
     """Return the engine of a project's settings.
 
     Raises:
         ConfigError: no installed package brings an engine of this name.
     """
-    from featurestore.engines.base import EngineAdapter
-
     adapter: type[EngineAdapter] = plugins.load(plugins.ENGINES, settings.engine, EngineAdapter)
     return adapter.open(_context(settings))
 
 
-def run_sql(query: str, tables: "Mapping[str, Table]", store: "OfflineStore") -> pl.DataFrame:
+def run_sql(query: str, tables: Mapping[str, Table], store: OfflineStore) -> pl.DataFrame:
     """Returns the result of a SELECT in which every view's history is a table of its name."""
-    from featurestore.offline.delta.sql import query_history
+    from featurestore.offline.delta.sql import query_history  # it loads DuckDB, which nothing else of a store needs
 
     return query_history(query, tables, store)
 
 
-def _online(settings: Settings) -> "type[OnlineAdapter]":
-    from featurestore.online.base import OnlineAdapter
-
+def _online(settings: Settings) -> type[OnlineAdapter]:
     adapter: type[OnlineAdapter] = plugins.load(plugins.ONLINE_STORES, settings.online.partition(":")[0], OnlineAdapter)
     return adapter
 
 
-def _offline(settings: Settings) -> "type[OfflineAdapter]":
-    from featurestore.offline.adapter import OfflineAdapter
-
+def _offline(settings: Settings) -> type[OfflineAdapter]:
     scheme, sign, _ = settings.offline.partition("://")
     adapter: type[OfflineAdapter] = plugins.load(plugins.OFFLINE_STORES, scheme if sign else "file", OfflineAdapter)
     return adapter

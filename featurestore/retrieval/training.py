@@ -25,7 +25,6 @@ from featurestore.retrieval.join_plan import (
     spine_bucket,
     spine_columns,
 )
-from featurestore.retrieval.sink import ParquetSink
 from featurestore.retrieval.spine import FilePart, FramePart, batches
 from featurestore.rows.point_in_time import TIME
 from featurestore.selection.request_fields import check_fields, spine_fields
@@ -216,6 +215,8 @@ def _with_features(spine: pl.DataFrame, found: Sequence[pl.Series], selection: S
 
 
 def _assemble(selection: Selection, work: Path, spans: Sequence[tuple[int, int, Any, Any]], path: Path) -> int:
+    from featurestore.retrieval.sink import ParquetSink  # it loads pyarrow, which a frame in memory does not need
+
     with ParquetSink(path) as sink:
         for index, (start, rows, _, _) in enumerate(spans):
             features: list[pl.Series] = []
