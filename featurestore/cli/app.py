@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from featurestore.cli.loader import LazyGroup
-from featurestore.cli.options import Flag, Folder, examples
+from featurestore.cli.options import CONTROLS, Flag, Folder, examples
 from featurestore.errors import FeatureStoreError
 from featurestore.version import VERSION
 
@@ -19,9 +19,8 @@ class Commands(LazyGroup):
         try:
             return super().invoke(ctx)
         except FeatureStoreError as error:
-            from featurestore.cli.terminal import fail  # which loads rich, and the clock Polars
-
-            fail(str(error))
+            # Places and addresses are to be clicked and copied, so no line of it is broken.
+            typer.secho(f"{typer.style('Error: ', bold=True)}{str(error).translate(CONTROLS)}", fg="red", err=True)
             raise typer.Exit(1) from None
 
 

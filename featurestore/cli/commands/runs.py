@@ -1,13 +1,16 @@
 """The ``runs`` commands."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from featurestore.cli.frames import frame_table
 from featurestore.cli.options import Folder, Json, examples, open_store
-from featurestore.cli.terminal import called, frame_table, instant, out, print_json, table
+from featurestore.cli.terminal import called, instant, out, print_json, table
+from featurestore.rows.python_values import rows_of
 
 if TYPE_CHECKING:
     from featurestore.registry.ledger import Run
@@ -67,8 +70,6 @@ def show_run(
     project_dir: Folder = None,
 ) -> None:
     """Shows one run: its span, counts, error, and the rows it rejected with the reasons."""
-    from featurestore.rows.python_values import rows_of
-
     with open_store(ctx, project_dir) as store:
         run = store.runs.get(run_id)
         rejected = store.runs.rejected_rows(run)
@@ -108,8 +109,6 @@ def print_runs(console: Console, found: "list[Run]", *, named: bool) -> None:
 
 
 def _plain(run: "Run") -> dict[str, object]:
-    from dataclasses import asdict
-
     return {"id": run.id, **asdict(run), "seconds": run.seconds}
 
 
