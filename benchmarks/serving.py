@@ -221,8 +221,8 @@ def _serve_empty() -> None:
 
 
 def _serve(folder: str, online: str = "") -> None:
-    from featurestore.config import load_settings
     from featurestore.server.run import serve
+    from featurestore.settings_loader import load_settings
 
     given = {"project": "bench", "server": {"port": 0}} | ({"online": online} if online else {})
     root: Path = root_of(folder)

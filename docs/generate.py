@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.text import Text
 
 import featurestore
 from featurestore import errors
@@ -360,7 +359,7 @@ def command_lines(name: str, command: Any) -> Iterator[str]:
             names = ", ".join(f"`{opt}{value if opt.startswith('--') else ''}`" for opt in sorted(each.opts, key=len, reverse=True))
             default = "" if each.default in (None, False) or callable(each.default) else f" Default: `{each.default}`."
             yield f"| {names} | {plain(each.help)}{default} |"
-    shown = [line for line in Text.from_markup(command.epilog or "").plain.splitlines() if line.startswith("$")]
+    shown = [line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith("$")]
     if shown:
         yield ""
         yield "```sh"
@@ -375,8 +374,8 @@ def argument_word(argument: Any) -> str:
 
 
 def plain(help_text: str | None) -> str:
-    """Returns help without rich's markup, fit for a table's cell."""
-    return Text.from_markup(help_text or "").plain.replace("|", "\\|")
+    """Returns help fit for a table's cell."""
+    return (help_text or "").replace("|", "\\|")
 
 
 def modules() -> str:

@@ -5,6 +5,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from featurestore.hints import MODULE as _HINTS
+
 if TYPE_CHECKING:
     from featurestore.definitions.entity import Entity
     from featurestore.definitions.feature import Feature
@@ -91,9 +93,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name not in _MODULES:
-            from featurestore.hints import MODULE
-
-            hint = f" Use {MODULE[name]}." if name in MODULE else ""
+            hint = f" Use {_HINTS[name]}." if name in _HINTS else ""
             message = f"module {__name__!r} has no attribute {name!r}.{hint}"
             frame = sys._getframe(1)
             # NOTE: of an AttributeError ``from featurestore import sum`` shows nothing.

@@ -4,39 +4,34 @@ import os
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from featurestore import plugins
 from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
 from featurestore.definitions.source import Source
 from featurestore.definitions.stream_source import StreamSource
+from featurestore.engines.base import Engine, EngineAdapter
 from featurestore.errors import ConfigError
+from featurestore.locks import Locks
+from featurestore.offline.backend import OfflineBackend
+from featurestore.online.base import OnlineAdapter, OnlineStore
 from featurestore.plugins import Context
-
-if TYPE_CHECKING:
-    from featurestore.engines.base import Engine
-    from featurestore.locks import Locks
-    from featurestore.offline.backend import OfflineBackend
-    from featurestore.online.base import OnlineAdapter, OnlineStore
-    from featurestore.sources.base import SourceReader
-    from featurestore.streams.base import StreamConsumer
+from featurestore.sources.base import ReaderAdapter, SourceContext, SourceReader
+from featurestore.streams.base import StreamAdapter, StreamConsumer
 
 
-def open_source(source: Source, root: Path, clock: Clock = utc_now) -> "SourceReader":
+def open_source(source: Source, root: Path, clock: Clock = utc_now) -> SourceReader:
     """Return the reader of a source.
 
     Raises:
         ConfigError: no installed package brings a reader of this kind of source.
     """
-    from featurestore.sources.base import ReaderAdapter, SourceContext
-
     context = SourceContext(root, clock, lambda other: open_source(other, root, clock))
     adapter: type[ReaderAdapter] = plugins.load(plugins.SOURCE_READERS, source.kind, ReaderAdapter)
     return adapter.open(source, context)
 
 
-def open_stream(source: StreamSource, project: str, idle_seconds: float) -> "StreamConsumer":
+def open_stream(source: StreamSource, project: str, idle_seconds: float) -> StreamConsumer:
     """Return what takes a stream's entries for a project.
 
     Args:
@@ -48,13 +43,11 @@ def open_stream(source: StreamSource, project: str, idle_seconds: float) -> "Str
         ConfigError: no installed package brings such a broker, the address is wrong, or a variable in it is not set.
         MissingExtraError: the client of the broker is not installed.
     """
-    from featurestore.streams.base import StreamAdapter
-
     adapter: type[StreamAdapter] = plugins.load(plugins.STREAMS, source.url.partition("://")[0], StreamAdapter)
     return adapter.open(source.url, source.topic, source.group or f"{project}.{source.name}", idle_seconds=idle_seconds)
 
 
-def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
+def open_online(settings: Settings, clock: Clock) -> OnlineStore:
     """Return the online store of a project's settings.
 
     Raises:
@@ -63,7 +56,7 @@ def open_online(settings: Settings, clock: Clock) -> "OnlineStore":
     return _online(settings).open(settings.online, _context(settings, clock))
 
 
-def open_offline(settings: Settings, clock: Clock, locks: "Locks") -> "OfflineBackend":
+def open_offline(settings: Settings, clock: Clock, locks: Locks) -> OfflineBackend:
     """Return the offline store of a project's settings.
 
     Args:
@@ -137,28 +130,22 @@ def kept_files(settings: Settings) -> dict[str, Path]:
     return found
 
 
-def open_engine(settings: Settings) -> "Engine":
+def open_engine(settings: Settings) -> Engine:
     """Return the engine of a project's settings.
 
     Raises:
         ConfigError: no installed package brings an engine of this name.
     """
-    from featurestore.engines.base import EngineAdapter
-
     adapter: type[EngineAdapter] = plugins.load(plugins.ENGINES, settings.engine, EngineAdapter)
     return adapter.open(_context(settings))
 
 
-def _online(settings: Settings) -> "type[OnlineAdapter]":
-    from featurestore.online.base import OnlineAdapter
-
+def _online(settings: Settings) -> type[OnlineAdapter]:
     adapter: type[OnlineAdapter] = plugins.load(plugins.ONLINE_STORES, settings.online.partition(":")[0], OnlineAdapter)
     return adapter
 
 
-def _offline(settings: Settings) -> "type[OfflineBackend]":
-    from featurestore.offline.backend import OfflineBackend
-
+def _offline(settings: Settings) -> type[OfflineBackend]:
     scheme, sign, _ = settings.offline.partition("://")
     adapter: type[OfflineBackend] = plugins.load(plugins.OFFLINE_STORES, scheme if sign else "file", OfflineBackend)
     return adapter

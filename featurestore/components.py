@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.adapters import (
     open_engine,
@@ -18,38 +18,39 @@ from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.source import Source
 from featurestore.durable import share_with_group
+from featurestore.engines.base import Engine
 from featurestore.errors import NotFoundError
+from featurestore.locks import Locks
+from featurestore.maintenance.check_history import HistoryChecks
+from featurestore.materialization.materializer import Materializer
+from featurestore.materialization.online_repair import OnlineRepair
+from featurestore.materialization.online_trust import WatchedOnline
+from featurestore.materialization.progress import Progress, Silence
+from featurestore.materialization.push import Pusher
+from featurestore.materialization.stores import MaterializeOptions, Stores
+from featurestore.offline.backend import OfflineBackend
+from featurestore.offline.base import FeatureLog, OfflineStore, Table
 from featurestore.once import MadeOnce, closed_with_owner, once
+from featurestore.online.base import OnlineStore
+from featurestore.privacy.guarded_stores import ForgottenFilter, GuardedFeatureLog, GuardedOffline, GuardedOnline
+from featurestore.project.apply import Applier
+from featurestore.project.definition_loader import DefinitionLoader, KnownCatalog
+from featurestore.registry.advisory_locks import project_locks
+from featurestore.registry.api_keys import Keys
+from featurestore.registry.catalog_cache import CatalogCache
+from featurestore.registry.ledger import Ledger
+from featurestore.registry.online_epochs import OnlineEpochs
+from featurestore.registry.serving import Serving
+from featurestore.registry.specs import SpecRegistry
+from featurestore.registry.tombstone_secret import TombstoneSecret
+from featurestore.registry.tombstones import Tombstones
+from featurestore.registry.write_barrier import WriteBarrier
+from featurestore.retrieval.online import OnlineReader
+from featurestore.retrieval.training import TrainingReader
 from featurestore.selection.select import Selection, select
-
-if TYPE_CHECKING:
-    from featurestore.engines.base import Engine
-    from featurestore.locks import Locks
-    from featurestore.maintenance.check_history import HistoryChecks
-    from featurestore.materialization.materializer import Materializer
-    from featurestore.materialization.online_repair import OnlineRepair
-    from featurestore.materialization.online_trust import WatchedOnline
-    from featurestore.materialization.progress import Progress
-    from featurestore.materialization.push import Pusher
-    from featurestore.materialization.stores import Stores
-    from featurestore.offline.backend import OfflineBackend
-    from featurestore.offline.base import FeatureLog, OfflineStore, Table
-    from featurestore.online.base import OnlineStore
-    from featurestore.privacy.guarded_stores import ForgottenFilter
-    from featurestore.project.apply import Applier
-    from featurestore.project.definition_loader import DefinitionLoader
-    from featurestore.registry.api_keys import Keys
-    from featurestore.registry.catalog_cache import CatalogCache
-    from featurestore.registry.ledger import Ledger
-    from featurestore.registry.online_epochs import OnlineEpochs
-    from featurestore.registry.serving import Serving
-    from featurestore.registry.specs import SpecRegistry
-    from featurestore.registry.tombstones import Tombstones
-    from featurestore.registry.write_barrier import WriteBarrier
-    from featurestore.retrieval.online import OnlineReader
-    from featurestore.retrieval.training import TrainingReader
-    from featurestore.sources.base import SourceReader
-    from featurestore.streams.control import Streams
+from featurestore.sources.base import SourceReader
+from featurestore.streams.control import Streams
+from featurestore.streams.pending_entries import PendingLimits
 
 Fold = Callable[[BoundView], None]
 """Adds what was pushed to a view to its history."""
@@ -84,86 +85,62 @@ class Components(MadeOnce):
     # -- registry --------------------------------------------------------------------------------------------------------
 
     @closed_with_owner
-    def registry(self) -> "SpecRegistry":
+    def registry(self) -> SpecRegistry:
         """The registry of definitions, and the database that everything else in it shares."""
-        from featurestore.registry.specs import SpecRegistry
-
         return SpecRegistry(self.settings.registry, self.settings.project, self.settings.root, self.clock)
 
     @once
-    def ledger(self) -> "Ledger":
+    def ledger(self) -> Ledger:
         """The ledger of runs."""
-        from featurestore.registry.ledger import Ledger
-
         return Ledger(self.registry)
 
     @once
-    def serving(self) -> "Serving":
+    def serving(self) -> Serving:
         """Which version of each view readers are given."""
-        from featurestore.registry.serving import Serving
-
         return Serving(self.registry)
 
     @once
-    def online_epochs(self) -> "OnlineEpochs":
+    def online_epochs(self) -> OnlineEpochs:
         """What the registry knows of the online store's content."""
-        from featurestore.registry.online_epochs import OnlineEpochs
-
         return OnlineEpochs(self.registry)
 
     @once
-    def tombstones(self) -> "Tombstones":
+    def tombstones(self) -> Tombstones:
         """Who is forgotten."""
-        from featurestore.registry.tombstone_secret import TombstoneSecret
-        from featurestore.registry.tombstones import Tombstones
-
         secret = TombstoneSecret(self.backend.secret(self.settings.project), self.settings.tombstone_secret)
         return Tombstones(self.registry, secret)
 
     @once
-    def locks(self) -> "Locks":
+    def locks(self) -> Locks:
         """The project's locks."""
-        from featurestore.registry.advisory_locks import project_locks
-
         return project_locks(self.registry.database, self.settings.project)
 
     @once
-    def write_barrier(self) -> "WriteBarrier":
+    def write_barrier(self) -> WriteBarrier:
         """What all writes of rows share, and erasure has alone."""
-        from featurestore.registry.write_barrier import WriteBarrier
-
         return WriteBarrier(self.locks)
 
     @once
-    def api_keys(self) -> "Keys":
+    def api_keys(self) -> Keys:
         """The API keys of the project's server."""
-        from featurestore.registry.api_keys import Keys
-
         return Keys(self.registry)
 
     # -- definitions -----------------------------------------------------------------------------------------------------
 
     @once
-    def definition_loader(self) -> "DefinitionLoader":
+    def definition_loader(self) -> DefinitionLoader:
         """Imports the project's definitions, and binds applied views to their transforms."""
-        from featurestore.project.definition_loader import DefinitionLoader
-
         return DefinitionLoader(self.settings.root / self.settings.definitions, self.settings.root)
 
     @closed_with_owner
-    def catalog_cache(self) -> "CatalogCache":
+    def catalog_cache(self) -> CatalogCache:
         """What is applied: ``refresh()`` asks the registry, ``current`` is a few seconds old."""
-        from featurestore.project.definition_loader import KnownCatalog
-        from featurestore.registry.catalog_cache import CatalogCache
-
         source = KnownCatalog(self.registry, self.definition_loader)
         return CatalogCache(source, self.settings.catalog_refresh.total_seconds(), self._drop_plans)
 
     @once
-    def applier(self) -> "Applier":
+    def applier(self) -> Applier:
         """Plans and applies definitions."""
-        from featurestore.project.apply import Applier
-
         asked = self.open_source, self.count_rows, self.serving.retained, self.history_checks.place
         return Applier(self.registry, *asked, self._adopt)
 
@@ -193,73 +170,58 @@ class Components(MadeOnce):
     # -- stores ----------------------------------------------------------------------------------------------------------
 
     @once
-    def forgotten(self) -> "ForgottenFilter":
+    def forgotten(self) -> ForgottenFilter:
         """Keeps forgotten entities out of everything that is written or read."""
-        from featurestore.privacy.guarded_stores import ForgottenFilter
-
         return ForgottenFilter(self.write_barrier, lambda: self.tombstones, lambda: self.catalog_cache.refresh().revision)
 
     @once
-    def backend(self) -> "OfflineBackend":
+    def backend(self) -> OfflineBackend:
         """The offline store as it is; what writes rows goes through ``offline``, which leaves out who is forgotten."""
         return open_offline(self.settings, self.clock, self.locks)
 
     @once
-    def offline(self) -> "OfflineStore":
+    def offline(self) -> OfflineStore:
         """The histories."""
-        from featurestore.privacy.guarded_stores import GuardedOffline
-
         return GuardedOffline(self.backend.history, self.forgotten)
 
     @once
-    def feature_log(self) -> "FeatureLog":
+    def feature_log(self) -> FeatureLog:
         """What services answered."""
-        from featurestore.privacy.guarded_stores import GuardedFeatureLog
-
         return GuardedFeatureLog(self.backend.feature_log, self.forgotten)
 
     @once
-    def online(self) -> "OnlineStore":
+    def online(self) -> OnlineStore:
         """The latest values."""
-        from featurestore.privacy.guarded_stores import GuardedOnline
-
         return GuardedOnline(self.watched_online, self.forgotten, self.watched_online)
 
     @closed_with_owner
-    def watched_online(self) -> "WatchedOnline":
+    def watched_online(self) -> WatchedOnline:
         """The online store, with an eye on whether it lost values."""
-        from featurestore.materialization.online_trust import WatchedOnline
-
         store = open_online(self.settings, self.clock)
         return WatchedOnline(store, self.online_epochs, lambda: self.catalog_cache.refresh().online, self._with_history)
 
     @closed_with_owner
-    def online_repair(self) -> "OnlineRepair":
+    def online_repair(self) -> OnlineRepair:
         """Writes lost values online again from the history, in the background."""
-        from featurestore.materialization.online_repair import OnlineRepair
 
-        def rebuild(view: AppliedView, progress: "Progress") -> int:
+        def rebuild(view: AppliedView, progress: Progress) -> int:
             return self.materializer(progress).rebuilder.rebuild(view)
 
         return OnlineRepair(self.registry, self.watched_online.look, lambda: self.catalog_cache.refresh().online, rebuild)
 
     @once
-    def history_checks(self) -> "HistoryChecks":
+    def history_checks(self) -> HistoryChecks:
         """Checks and mends the histories."""
-        from featurestore.maintenance.check_history import HistoryChecks
-
         tables = self.backend.maintenance.tables
         return HistoryChecks(self.settings.project, self.ledger, self.backend.repair, tables, self.forgotten)
 
     @closed_with_owner
-    def engine(self) -> "Engine":
+    def engine(self) -> Engine:
         """Runs the partitions of a plan."""
         return open_engine(self.settings)
 
-    def table(self, applied: AppliedView) -> "Table":
+    def table(self, applied: AppliedView) -> Table:
         """Return the table that holds a view's history."""
-        from featurestore.offline.base import Table
-
         return Table.of(self.settings.project, applied)
 
     def count_rows(self, applied: AppliedView) -> int:
@@ -269,61 +231,48 @@ class Components(MadeOnce):
     # -- reading ---------------------------------------------------------------------------------------------------------
 
     @once
-    def online_reader(self) -> "OnlineReader":
+    def online_reader(self) -> OnlineReader:
         """Reads features online."""
-        from featurestore.retrieval.online import OnlineReader
-
         return OnlineReader(self.watched_online.space, self.online, self.clock)
 
     @once
-    def training_reader(self) -> "TrainingReader":
+    def training_reader(self) -> TrainingReader:
         """Makes training frames."""
-        from featurestore.retrieval.training import TrainingReader
-
         return TrainingReader(self.settings.project, self.offline, self.engine)
 
     # -- writing ---------------------------------------------------------------------------------------------------------
 
-    def open_source(self, source: Source) -> "SourceReader":
+    def open_source(self, source: Source) -> SourceReader:
         """Return the reader of a source."""
         return open_source(source, self.settings.root, self.clock)
 
-    def materializer(self, progress: "Progress | None" = None, ledger: "Ledger | None" = None) -> "Materializer":
+    def materializer(self, progress: Progress | None = None, ledger: Ledger | None = None) -> Materializer:
         """Return a materializer.
 
         Args:
             progress: receives its progress.
             ledger: the ledger that it writes to; the project's by default.
         """
-        from featurestore.materialization.materializer import Materializer
-        from featurestore.materialization.progress import Silence
-        from featurestore.materialization.stores import MaterializeOptions
-
         options = MaterializeOptions(self.settings.chunk_rows, progress or Silence())
         return Materializer(self.stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)
 
     @once
-    def pusher(self) -> "Pusher":
+    def pusher(self) -> Pusher:
         """Pushes rows into both stores."""
         return self.make_pusher(self.materializer().fold, lambda view: self.online_repair.begin())
 
-    def make_pusher(self, fold: Fold, mend: Fold | None = None) -> "Pusher":
+    def make_pusher(self, fold: Fold, mend: Fold | None = None) -> Pusher:
         """Return a pusher.
 
         Args:
             fold: is called where a view's log of pushes has grown long.
             mend: is called where values were lost online.
         """
-        from featurestore.materialization.push import Pusher
-
         return Pusher(self.stores(), self.open_source, self.forgotten, fold, mend)
 
     @once
-    def streams(self) -> "Streams":
+    def streams(self) -> Streams:
         """The project's streams."""
-        from featurestore.streams.control import Streams
-        from featurestore.streams.pending_entries import PendingLimits
-
         return Streams(
             lambda: self.catalog_cache.current,
             self.definition_loader.bind,
@@ -333,10 +282,8 @@ class Components(MadeOnce):
             PendingLimits(self.clock, self.settings.stream.pending_timeout.total_seconds()),
         )
 
-    def stores(self, ledger: "Ledger | None" = None) -> "Stores":
+    def stores(self, ledger: Ledger | None = None) -> Stores:
         """Return the stores as a job takes them; ``ledger`` is the ledger that it writes to, the project's by default."""
-        from featurestore.materialization.stores import Stores
-
         return Stores(self.settings.project, ledger or self.ledger, self.offline, self.online, self.watched_online, self.clock)
 
     def _with_history(self, views: Iterable[AppliedView]) -> set[tuple[str, int]]:

@@ -1,57 +1,25 @@
-"""Settings: ``featurestore.toml``, overridden by ``FEATURESTORE_*`` variables, then by keywords."""
+"""Settings: what there is to set, with defaults and limits."""
 
-import json
-import logging
 import math
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
 
 from featurestore.clock import check_schedule, check_zone, format_duration, parse_length
-from featurestore.errors import ConfigError, DefinitionError, did_you_mean
-from featurestore.suggestion import nearest
+from featurestore.errors import ConfigError, DefinitionError
+from featurestore.setting_errors import MissingUnitError, explain, fields_of, is_table
 
-FILE_NAME = "featurestore.toml"
-_PREFIX = "FEATURESTORE_"
-_DELIMITER = "__"
-_OF_OTHERS = frozenset({"FEATURESTORE_VENV", "FEATURESTORE_PYTHON", "FEATURESTORE_KEY"})
-"""Variables that are not settings: those of this repository's scripts, and the one in which the docs keep an API key."""
-_OF_KUBERNETES = re.compile(r"FEATURESTORE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-"""What Kubernetes sets in every pod for a Service whose name begins with ``featurestore``."""
-_ADDRESS_OF_KUBERNETES = re.compile(r"FEATURESTORE_(.+_)?PORT")
-"""This too, if the value is an address."""
-_ADDRESSES = ("tcp://", "udp://", "sctp://")
-_SECRET = frozenset({"online", "registry", "tombstone_secret", "webhook"})
-"""Settings whose values may hold a password: no message shows them."""
 _NOTHING = timedelta()
-
-_log = logging.getLogger("featurestore")
-_warned: set[str] = set()
-
-
-class _NoUnitError(ValueError):
-    """A duration was expected, and something else is there; it says itself what."""
 
 
 def _to_duration(value: Any) -> timedelta:
     """Return what a setting says as a duration: a string with a unit, or a ``timedelta``; a bare number has no unit."""
     if not isinstance(value, (str, timedelta)) or _is_number(value):
-        raise _NoUnitError(f"{value!r} must be a duration such as '{_as_seconds(value)}' (units: us ms s m h d w)")
+        raise MissingUnitError(f"{value!r} must be a duration such as '{_as_seconds(value)}' (units: us ms s m h d w)")
     try:
         return timedelta(microseconds=parse_length(value))
     except DefinitionError as error:
@@ -93,7 +61,7 @@ class ServerSettings(_Table):
     """What ``featurestore serve`` listens on, and the limits of requests.
 
     Example:
-        >>> load_settings(".", server={"request_timeout": "5s"}).server.request_timeout
+        >>> Settings().replace(server={"request_timeout": "5s"}).server.request_timeout
         datetime.timedelta(seconds=5)
     """
 
@@ -197,7 +165,7 @@ class RetentionSettings(_Table):
     """How long things stay that nothing needs any more.
 
     Example:
-        >>> load_settings(".", retention={"logs": "90d"}).retention.logs
+        >>> Settings().replace(retention={"logs": "90d"}).retention.logs
         datetime.timedelta(days=90)
     """
 
@@ -255,7 +223,7 @@ class Settings(_Table):
     Relative paths in them start at ``root``, the project's folder.
 
     Example:
-        >>> load_settings(".", project="flights").online
+        >>> Settings(project="flights").online
         'lmdb:.featurestore/online'
     """
 
@@ -312,7 +280,7 @@ class Settings(_Table):
         try:
             return Settings.model_validate(_merge(self.model_dump(), changes))
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            raise ConfigError(explain(error, FIELDS)) from error
 
     @field_validator("project")
     @classmethod
@@ -329,34 +297,6 @@ class Settings(_Table):
         return value
 
 
-def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
-    """Returns the settings of the project in a folder.
-
-    Tables are merged key by key: a variable overrides one key of the file's table, a keyword's mapping those that it has.
-
-    Args:
-        root: the project's folder; it needs no ``featurestore.toml``.
-        overrides: settings by name, which win over the file and the environment; those of a table as a mapping
-            (``server={"port": 0}``), or all of them as a model (``ServerSettings(port=0)``). A None is as if it were not given.
-
-    Raises:
-        ConfigError: the folder is not there, the file is not TOML, or a setting is unknown or of the wrong form.
-    """
-    folder = Path(root).expanduser().absolute()
-    if not folder.is_dir():
-        raise ConfigError(f"The project's folder {str(folder)!r} is not there. Run: featurestore init {folder.name}")
-    given = {name: _given(value) for name, value in overrides.items() if value is not None}
-    _check_variables()
-    try:
-        return Settings(**dict(_Sources(root=folder, **given)))
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-    except SettingsError as error:
-        raise ConfigError(_explain_variable()) from error
-    except ValueError as error:  # tomllib.TOMLDecodeError
-        raise ConfigError(f"{folder / FILE_NAME} is not valid TOML: {error}") from error
-
-
 def is_webhook(url: str) -> bool:
     """Tells whether something is an address that notices can be posted to."""
     try:
@@ -366,68 +306,13 @@ def is_webhook(url: str) -> bool:
         return False
 
 
-# -- sources -------------------------------------------------------------------------------------------------------------
-
-
-class _Sources(Settings, BaseSettings):
-    """Reads settings from where they are said; the ones that come first win, key by key."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, extra="forbid", frozen=True)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        root = Path(init_settings().get("root", "."))
-        return init_settings, _Variables(settings_cls), TomlConfigSettingsSource(settings_cls, toml_file=root / FILE_NAME)
-
-
-class _Variables(EnvSettingsSource):
-    """The settings among the variables. Others of our prefix, of Kubernetes or misspelled, must not end a pod."""
-
-    def __init__(self, settings_cls: type[BaseSettings]) -> None:
-        super().__init__(settings_cls)
-        known = {_variable(name).lower() for name in _FIELDS}
-        self.env_vars = {name: value for name, value in self.env_vars.items() if name in known}
-
-
-def _fields(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        yield before + name, field
-        if _is_table(field):
-            yield from _fields(field.annotation, f"{before}{name}.")  # type: ignore[arg-type]  # it is a model
-
-
-def _is_table(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, _Table)
+FIELDS = {name: field for name, field in fields_of(Settings) if name != "root"}
+"""The settings and tables by their dotted names."""
 
 
 def setting_names() -> list[str]:
     """Return the names of all settings, those in tables with dots (``server.port``)."""
-    return [name for name, field in _FIELDS.items() if not _is_table(field)]
-
-
-def _tables() -> list[str]:
-    return [name for name, field in _FIELDS.items() if _is_table(field)]
-
-
-_FIELDS = {name: field for name, field in _fields(Settings) if name != "root"}
-"""The settings and tables by their dotted names."""
-
-
-def _variable(name: str) -> str:
-    """Return the variable of a setting."""
-    return _PREFIX + name.replace(".", _DELIMITER).upper()
-
-
-def _given(value: Any) -> Any:
-    """Return what a keyword says of a table without the keys that are None, which are as if they were not given."""
-    return {key: inner for key, inner in value.items() if inner is not None} if isinstance(value, Mapping) else value
+    return [name for name, field in FIELDS.items() if not is_table(field)]
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -436,110 +321,3 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         own = merged.get(key)
         merged[key] = _merge(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def _check_variables() -> None:
-    """Warns, once a process, of variables that look like settings and are none: a misspelling would have no effect."""
-    for variable, value in os.environ.items():
-        name = variable.removeprefix(_PREFIX).lower().replace(_DELIMITER, ".")
-        if not variable.startswith(_PREFIX) or variable in _OF_OTHERS or variable in _warned or name in _FIELDS:
-            continue
-        if not _sets_kubernetes(variable, value):
-            _warned.add(variable)
-            _log.warning("The variable %s names no setting and is passed over. %s", variable, _suggest(name, _variable))
-
-
-def _sets_kubernetes(variable: str, value: str) -> bool:
-    named = _OF_KUBERNETES.fullmatch(variable) is not None
-    return named or (_ADDRESS_OF_KUBERNETES.fullmatch(variable) is not None and value.startswith(_ADDRESSES))
-
-
-# -- messages ------------------------------------------------------------------------------------------------------------
-
-
-_RENAMED = {
-    "refresh_seconds": "catalog_refresh",
-    "server_decoder_mib": "server.decoder_memory_mib",
-    "server_decoder_seconds": "server.decoder_timeout",
-    "server_pushes": "server.max_concurrent_pushes",
-    "server_pushes_waiting": "server.max_waiting_pushes",
-    "server_worker_seconds": "server.worker_timeout",
-    "server_seconds": "server.request_timeout",
-    "server_training": "server.max_concurrent_training",
-    "server_head_seconds": "server.head_timeout",
-    "schedule_seconds": "schedule.interval",
-    "schedule_retry_seconds": "schedule.retry_delay",
-    "schedule_lease_seconds": "schedule.lease",
-    "schedule_retry_longest_seconds": "schedule.retry_max_delay",
-    "schedule_wait_seconds": "schedule.source_poll",
-    "keep_files_days": "retention.files",
-    "keep_versions_days": "retention.versions",
-    "keep_logs_days": "retention.logs",
-    "log_seconds": "feature_log.flush_interval",
-    "upkeep_schedule": "maintenance.schedule",
-}
-"""Settings of before there were tables, whose names of now resemble others more."""
-
-
-def _suggest(name: str, write: Callable[[str], str] = str) -> str:
-    """Return what to write instead of a name that is not a setting.
-
-    Args:
-        name: the name, with dots.
-        write: writes a setting's name as it is written where the wrong one was found.
-    """
-    plain = name.replace(".", "_")
-    if "." not in name:  # server_port, of before there were tables
-        name = next((f"{table}.{plain.removeprefix(f'{table}_')}" for table in _tables() if plain.startswith(f"{table}_")), name)
-    table, _, key = name.rpartition(".")
-    inside = [each.removeprefix(f"{table}.") for each in _FIELDS if each.rpartition(".")[0] == table]
-    near = (
-        [_RENAMED[plain]] if plain in _RENAMED else
-        [each for each in _FIELDS if each.replace(".", "_") == plain]
-        or [f"{table}.{each}".lstrip(".") for each in nearest(key, inside)]
-        or [each for each in _FIELDS if each.rpartition(".")[2] == key]
-        or ([] if table in _FIELDS else nearest(name, _FIELDS))
-    )  # fmt: skip
-    if near:
-        return f"Did you mean {' or '.join(repr(write(each)) for each in near)}?"
-    names = inside or [each for each in _FIELDS if "." not in each]
-    return did_you_mean("", [write(f"{table}.{each}" if inside and table else each) for each in names])
-
-
-def _explain(error: ValidationError) -> str:
-    return "\n".join(_explain_fault(fault) for fault in error.errors())
-
-
-def _explain_fault(fault: Any) -> str:
-    name = ".".join(str(part) for part in fault["loc"])
-    value, said = fault["input"], fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {_suggest(name)}"
-    if fault["type"] == "model_type":
-        first = next(each for each in _FIELDS if each.startswith(f"{name}."))
-        return f"{name!r} is a table of settings, not {value!r}. Write its settings by their names, such as {first!r}."
-    if fault["loc"][0] in _SECRET or isinstance(fault.get("ctx", {}).get("error"), _NoUnitError):
-        return f"The setting {name!r} is wrong: {said}."
-    if isinstance(value, timedelta):
-        value = format_duration(value // timedelta(microseconds=1)) if value >= _NOTHING else str(value)
-    return f"The setting {name!r} is {value!r}: {said}."
-
-
-def _explain_variable() -> str:
-    """Return which variable cannot be read, without its value, which may be a secret."""
-    wrong = (_variable(name) for name, field in _FIELDS.items() if _is_json(field) and not _reads(os.environ.get(_variable(name))))
-    variable = next(wrong, f"{_PREFIX}…")
-    return f'The variable {variable} is not valid JSON. Write lists and mappings as JSON, \'{{"admins": "admin"}}\' for one.'
-
-
-def _is_json(field: FieldInfo) -> bool:
-    kind = get_origin(field.annotation) or field.annotation
-    return isinstance(kind, type) and issubclass(kind, (tuple, dict, BaseModel))
-
-
-def _reads(value: str | None) -> bool:
-    try:
-        json.loads("null" if value is None else value)
-    except ValueError:
-        return False
-    return True

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import polars as pl
 
-from featurestore.clock import INSTANT
 from featurestore.errors import DefinitionError
+from featurestore.instants import INSTANT
 
 PYTHON_TYPES: dict[type, pl.DataType] = {
     bool: pl.Boolean(),

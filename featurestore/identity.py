@@ -17,8 +17,8 @@ from typing import Any, cast
 import polars as pl
 import polars_hash  # noqa: F401 - registers the `nchash` namespace: hashes with a published definition, unlike Polars' own
 
-from featurestore.clock import instants
 from featurestore.dtypes import inner_dtype
+from featurestore.instants import instants
 
 IDS = "event_id"
 """The column of a history that has event ids."""

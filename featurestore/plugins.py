@@ -7,15 +7,15 @@ that is asked for.
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featurestore.clock import Clock  # NOTE: it loads Polars, and a list of plug-ins needs none
 from featurestore.errors import ConfigError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-    from featurestore.clock import Clock  # NOTE: it loads Polars, and a list of plug-ins needs none
+    from featurestore.clock import Clock
 
 _OURS = "featurestore"
 
@@ -174,9 +174,7 @@ def forget() -> None:
 
 
 @cache
-def _entry_points() -> "tuple[EntryPoint, ...]":
-    from importlib.metadata import entry_points  # NOTE: takes longer to import than most of what is imported with this module
-
+def _entry_points() -> tuple[EntryPoint, ...]:
     everything = entry_points()
     ours = tuple(entry for group in GROUPS for entry in everything.select(group=group.name))
     if {group.name for group in GROUPS} - {entry.group for entry in ours if entry.dist is not None and entry.dist.name == _OURS}:
@@ -189,8 +187,6 @@ def _entry_points() -> "tuple[EntryPoint, ...]":
 
 @cache
 def _load(plugin: Plugin) -> Any:
-    from importlib.metadata import EntryPoint
-
     try:
         return EntryPoint(plugin.name, plugin.value, plugin.group.name).load()
     except MissingExtraError:
@@ -202,5 +198,5 @@ def _load(plugin: Plugin) -> Any:
         ) from error
 
 
-def _package(entry: "EntryPoint") -> str:
+def _package(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"

@@ -6,17 +6,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-import polars as pl
-
-from featurestore.clock import Clock, parse_duration, parse_instant, utc_now
-from featurestore.components import Components
-from featurestore.config import Settings, load_settings
-from featurestore.definitions.catalog import Catalog
-from featurestore.definitions.source import Source
-from featurestore.errors import DefinitionError, NotFoundError, RequestError
-from featurestore.retrieval.online_result import OnlineRows
+from featurestore.clock import Clock, utc_now
+from featurestore.hints import STORE
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from featurestore.components import Components
+    from featurestore.config import Settings
+    from featurestore.definitions.catalog import Catalog
+    from featurestore.definitions.source import Source
     from featurestore.maintenance.admin import Admin
     from featurestore.maintenance.status import StatusReport
     from featurestore.materialization.progress import Progress
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from featurestore.materialization.versions import Versions
     from featurestore.registry.api_keys import Keys
     from featurestore.registry.diff import Plan
+    from featurestore.retrieval.online_result import OnlineRows
     from featurestore.scheduling.api import SchedulerApi
     from featurestore.streams.control import Streams
 
@@ -67,16 +67,19 @@ class FeatureStore:
         clock: Clock = utc_now,
         **settings: Any,
     ) -> None:
+        from featurestore.namespaces import Namespaces  # the library: more than whoever only names this class waits for
+
         chosen = {"project": project, "definitions": definitions, "registry": registry, "offline": offline, "online": online}
-        self._components = Components(load_settings(root, **chosen, engine=engine, **settings), clock)
+        self._namespaces = Namespaces(root, clock, {**chosen, "engine": engine, **settings})
+        self._components = self._namespaces.components
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The settings, as they were when the store was made."""
         return self._components.settings
 
     @property
-    def components(self) -> Components:
+    def components(self) -> "Components":
         """What the store is made of: for the server, the command line and tests. Its names may change between versions."""
         return self._components
 
@@ -128,7 +131,7 @@ class FeatureStore:
         return plan
 
     @property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> "Catalog":
         """What is applied, to browse and search: entities, sources, views and services by name."""
         return self._components.catalog_cache.refresh()
 
@@ -170,31 +173,11 @@ class FeatureStore:
             RejectedRowsError: rows were rejected in a view that says ``on_reject="fail"``.
             StoreError: a store cannot be reached; the next call goes on where this one stopped.
         """
-        from featurestore.materialization.backfill import Backfill
-        from featurestore.materialization.results import MaterializeSummary
+        return self._namespaces.writes.materialize(
+            views, start=start, end=end, chunk=chunk, parallel=parallel, dry_run=dry_run, progress=progress
+        )
 
-        components = self._components
-        until = components.clock() if end is None else parse_instant(end)
-        if until > components.clock():
-            raise RequestError(f"end={end!s} lies in the future, when more rows may exist. Leave it out: the default is now.")
-        since = None if start is None else parse_instant(start)
-        if parallel < 1:
-            raise RequestError(f"parallel={parallel} must be at least 1: it is the number of views to materialize at once.")
-        job, chosen, bind = components.materializer(progress), components.views(views), components.definition_loader.bind
-        if since is not None and since.year == 1 and not dry_run:
-            # A source that is read again from its beginning goes on without rows that exist nowhere any more.
-            for applied in chosen:
-                components.history_checks.mend(applied, give_up=True)
-        if chunk is None:
-            done = job.materialize_all(chosen, bind, start=since, end=until, dry_run=dry_run, parallel=parallel)
-            return MaterializeSummary(done, dry_run=dry_run)
-        if dry_run:
-            raise RequestError("dry_run=True writes nothing that a later span could continue from; leave chunk= out.")
-        length = _chunk_length(chunk)
-        backfill = Backfill(job, components.ledger, components.open_source, progress)
-        return MaterializeSummary(backfill.run(chosen, bind, start=since, end=until, chunk=length, parallel=parallel))
-
-    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
+    def push(self, source: "Source | str", rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
         """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
 
         They take the same transforms and checks as in a run. Rows that are known already are passed over, so pushing them
@@ -217,6 +200,7 @@ class FeatureStore:
             StoreError: a store cannot be reached; pushing the rows again completes it.
 
         Example:
+            >>> import polars as pl
             >>> from datetime import datetime
             >>> from featurestore import Entity, FeatureStore, FeatureView, FrameSource
             >>> at = datetime(2013, 7, 1, 12)
@@ -231,38 +215,23 @@ class FeatureStore:
             >>> pushed.rows_new, row
             (1, {'origin': 'JFK', 'temp': 79.0})
         """
-        from featurestore.materialization.push import frame_of
-        from featurestore.materialization.results import PushSummary
-
-        components = self._components
-        name = source.name if isinstance(source, Source) else source
-        catalog = components.catalog_cache.refresh()
-        if name not in catalog.sources:
-            raise NotFoundError("applied source", name, catalog.sources, "Definitions take effect once they are applied.")
-        chosen = [view for view in components.views(views) if views is not None or view.spec.source.name == name]
-        for view in chosen:
-            if view.spec.source.name != name:
-                other = view.spec.source.name
-                raise RequestError(f"View {view.spec.name!r} is on source {other!r}, not on {name!r}: push its rows there.")
-        if not chosen:
-            raise RequestError(f"No view is on source {name!r}, so there is nothing to push to.")
-        return PushSummary(components.pusher.push([components.definition_loader.bind(view) for view in chosen], frame_of(rows)))
+        return self._namespaces.writes.push(source, rows, views=views)
 
     # -- data out --------------------------------------------------------------------------------------------------------
 
     @overload
     def training_frame(
         self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: None = ...
-    ) -> pl.DataFrame: ...
+    ) -> "pl.DataFrame": ...
 
     @overload
     def training_frame(
         self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: str | Path
-    ) -> pl.LazyFrame: ...
+    ) -> "pl.LazyFrame": ...
 
     def training_frame(
         self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
-    ) -> pl.DataFrame | pl.LazyFrame:
+    ) -> "pl.DataFrame | pl.LazyFrame":
         """Returns a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
         Args:
@@ -283,19 +252,9 @@ class FeatureStore:
             NameClashError: two columns would have one name (S13).
             RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
         """
-        from featurestore.retrieval.spine import read_spine, reading_spine
+        return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink)
 
-        reader, selection = self._components.training_reader, self._components.select(features)
-        rows = read_spine(spine, self.settings.root, self.sql)
-        if sink is not None:
-            path = self.settings.root / Path(sink).expanduser()
-            reader.sink(rows, selection, path, time=time, as_known=as_known)
-            return pl.scan_parquet(path)
-        with reading_spine("The lazy spine"):
-            frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
-        return reader.frame(frame, selection, time=time, as_known=as_known)
-
-    def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
+    def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
         """Looks features up: the values that a training frame would have for this instant (S14, S16).
 
         Args:
@@ -317,7 +276,7 @@ class FeatureStore:
         reader = self._components.online_reader
         return reader.read(reader.plan(features, self._components.select_cached), rows, at)
 
-    async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> OnlineRows:
+    async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
         """Looks features up like ``online``, without blocking the event loop while the store answers."""
         reader = self._components.online_reader
         return await reader.read_async(reader.plan(features, self._components.select_cached), rows, at)
@@ -333,11 +292,11 @@ class FeatureStore:
         Raises:
             NotFoundError: it is not applied.
         """
-        from featurestore.retrieval.sample_request import Examples
+        return self._namespaces.reads.sample_request(features)
 
-        return Examples(self._components.clock).look_up(features, self._components.select_cached)
-
-    def feature_log(self, service: Any, *, start: datetime | str | None = None, end: datetime | str | None = None) -> pl.LazyFrame:
+    def feature_log(
+        self, service: Any, *, start: datetime | str | None = None, end: datetime | str | None = None
+    ) -> "pl.LazyFrame":
         """Return the sampled answers of a service that has ``log=``.
 
         A row has ``read_at``, the join keys, the fields of requests, the features, for each feature ``<name>__status``, and
@@ -351,20 +310,9 @@ class FeatureStore:
         Raises:
             NotFoundError: the service is not applied.
         """
-        name = getattr(service, "name", service)
-        services = self._components.catalog_cache.refresh().services
-        if name not in services:
-            raise NotFoundError("applied feature service", name, services)
-        answers = self._components.feature_log.read(self.settings.project, name)
-        bounds = []
-        if start is not None:
-            bounds.append(pl.col("read_at") >= parse_instant(start))
-        if end is not None:
-            bounds.append(pl.col("read_at") < parse_instant(end))
-        # Before the first answer there is no table, and so no column.
-        return answers.filter(*bounds) if bounds and "read_at" in answers.collect_schema() else answers
+        return self._namespaces.reads.feature_log(service, start=start, end=end)
 
-    def sql(self, query: str) -> pl.DataFrame:
+    def sql(self, query: str) -> "pl.DataFrame":
         """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
 
         The tables have the join keys, ``event_time``, ``available_time`` and the features. DuckDB runs the query.
@@ -373,18 +321,13 @@ class FeatureStore:
             NotFoundError: the query names a table that is not a view.
             RequestError: the query is refused; the message is DuckDB's.
         """
-        tables = {
-            name: self._components.table(applied) for name, applied in self._components.catalog_cache.refresh().served.items()
-        }
-        return self._components.backend.query(query, tables)
+        return self._namespaces.reads.sql(query)
 
     # -- state -----------------------------------------------------------------------------------------------------------
 
     def status(self) -> "StatusReport":
         """Return the status of each view: its rows, its freshness against its target, its last and next run; print it."""
-        from featurestore.maintenance.project_status import project_status
-
-        return project_status(self._components, self.scheduler.shown_tasks())
+        return self._namespaces.status()
 
     def close(self) -> None:
         """Close files, connections and threads. Idempotent; any other use afterwards raises ``ClosedError``."""
@@ -395,23 +338,17 @@ class FeatureStore:
     @property
     def runs(self) -> "Runs":
         """The runs: ``list``, ``get``, ``rejected_rows``."""
-        from featurestore.materialization.runs import Runs
-
-        return Runs(self._components)
+        return self._namespaces.runs
 
     @property
     def versions(self) -> "Versions":
         """The versions of views: ``list``, ``rollback``, ``undo_rollback``."""
-        from featurestore.materialization.versions import Versions
-
-        return Versions(self._components)
+        return self._namespaces.versions
 
     @property
     def scheduler(self) -> "SchedulerApi":
         """Scheduling: ``run_once``, ``run_until``, ``upcoming``."""
-        from featurestore.scheduling.api import SchedulerApi
-
-        return SchedulerApi(self._components)
+        return self._namespaces.scheduler
 
     @property
     def streams(self) -> "Streams":
@@ -426,15 +363,11 @@ class FeatureStore:
     @property
     def admin(self) -> "Admin":
         """Administration: ``doctor``, ``maintain``, ``backup``, ``forget``, ``rebuild_online``, ``delete_project`` and more."""
-        from featurestore.maintenance.admin import Admin
-
-        return Admin(self._components)
+        return self._namespaces.admin
 
     if not TYPE_CHECKING:  # which would take any name for a member
 
         def __getattr__(self, name: str) -> Any:
-            from featurestore.hints import STORE
-
             hint = f" Use store.{STORE[name]}." if name in STORE else ""
             raise AttributeError(f"FeatureStore has no {name!r}.{hint}", name=name, obj=self)
 
@@ -447,10 +380,3 @@ class FeatureStore:
     def __repr__(self) -> str:
         settings = self.settings
         return f"FeatureStore({str(settings.root)!r}, project={settings.project!r}, online={settings.online!r})"
-
-
-def _chunk_length(chunk: timedelta | str) -> int:
-    try:
-        return parse_duration(chunk)
-    except DefinitionError as error:
-        raise RequestError(f"chunk={chunk!r} is not a duration. {error.problem}") from error

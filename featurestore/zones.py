@@ -5,7 +5,6 @@ the IANA database and whole hours; at any other, ``+05:30``, it refuses a frame,
 """
 
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -26,44 +25,21 @@ def frame_of(given: Any, *, infer_schema_length: int | None = 100) -> pl.DataFra
     """
     schema = getattr(given, "schema", None)
     if "pyarrow" in sys.modules and isinstance(schema, sys.modules["pyarrow"].Schema):
-        known = with_known_zones(schema)
-        return pl.DataFrame(given if known is None else _table(given).cast(known), infer_schema_length=infer_schema_length)
+        table = _in_known_zones(given, schema)
+        return pl.DataFrame(given if table is None else table, infer_schema_length=infer_schema_length)
     try:
         return pl.DataFrame(given, infer_schema_length=infer_schema_length)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         if not hasattr(given, "reset_index"):
             raise
         # The index of a pandas frame is none of its columns, here and in Polars.
-        table = _table(given.reset_index(drop=True))
-        known = with_known_zones(table.schema)
-        if known is None:
+        table = _in_known_zones(given.reset_index(drop=True))
+        if table is None:
             raise
-        return pl.DataFrame(table.cast(known))
+        return pl.DataFrame(table)
 
 
-def _table(given: Any) -> "pa.Table":
-    import pyarrow as pa  # a quarter of a second, which a definition need not pay
+def _in_known_zones(given: Any, schema: "pa.Schema | None" = None) -> "pa.Table | None":
+    from featurestore.arrow_zones import in_known_zones  # it loads pyarrow, which a definition need not wait for
 
-    return pa.RecordBatchReader.from_stream(given).read_all()
-
-
-def with_known_zones(schema: "pa.Schema") -> "pa.Schema | None":
-    """Returns a schema with UTC in place of the zones that Polars does not know; None where it knows them all."""
-    import pyarrow as pa
-
-    changed = False
-    for place, field in enumerate(schema):
-        zone = field.type.tz if pa.types.is_timestamp(field.type) else None
-        if zone is not None and not _is_known(zone):
-            schema = schema.set(place, field.with_type(pa.timestamp(field.type.unit, "UTC")))
-            changed = True
-    return schema if changed else None
-
-
-@lru_cache(maxsize=256)
-def _is_known(zone: str) -> bool:
-    try:
-        pl.select(pl.lit(0).cast(pl.Datetime("us", zone)))
-    except pl.exceptions.PolarsError:
-        return False
-    return True
+    return in_known_zones(given, schema)

@@ -25,6 +25,7 @@ _PORTS = ("offline.backend", "offline.condition")
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
         "suggestion",
+        "arrow_zones",
         "errors",
         "plugins",
         "shortage",
@@ -36,9 +37,13 @@ ROWS: dict[str, tuple[str, ...]] = {
         "forking",
         "hints",
         "identity",
+        "instants",
         "locks",
         "once",
         "reports",
+        "setting_errors",
+        "settings_loader",
+        "version",
         "zones",
     ),
     "aggregates": ("aggregates", "aggregates.*"),
@@ -106,6 +111,9 @@ ROWS: dict[str, tuple[str, ...]] = {
         "maintenance.project_status",
         "materialization.runs",
         "materialization.versions",
+        "materialization.writes",
+        "namespaces",
+        "retrieval.reads",
         "scheduling.api",
         "store",
         "",
@@ -131,8 +139,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "adbc_driver_manager": ("sources.sql_backends",),
     "adbc_driver_postgresql": ("sources.sql_backends",),
     "polars_hash": ("identity", "rows.buckets"),
-    "pydantic": ("config", "definitions.request"),
-    "pydantic_settings": ("config",),
+    "pydantic": ("config", "setting_errors", "settings_loader", "definitions.request"),
+    "pydantic_settings": ("settings_loader",),
     "typer": ("cli.*",),
     "rich": ("cli.*", "demo.*"),
     "msgspec": (
@@ -146,13 +154,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "client.*",
     ),
     "pyarrow": (
+        "arrow_zones",
         "offline.delta.log_entries",
-        "windows.tiles",
         "retrieval.sink",
         "sources.delta_commits",
         "sources.parquet",
         "sources.sql_backends",
-        "reports",
         "zones",
         "server.*",
         "client.*",
@@ -197,6 +204,8 @@ NO_FILES = {("online.redis.store", "link"), ("streams.redis", "link")}
 """Whose methods have such names and are about keys."""
 
 LONGEST = 600
+LOCAL_IMPORTS = 12
+"""How many functions outside of the server may import."""
 PUBLIC_METHODS = 7
 MOST_ARGUMENTS = 6
 MANY_ARGUMENTS = {"store.FeatureStore": "the settings that nearly every call gives, each with its name"}
@@ -494,6 +503,31 @@ def test_a_constructor_takes_few_arguments() -> None:
         and len(member.args.args) - 1 + len(member.args.kwonlyargs) > MOST_ARGUMENTS
     }
     assert many == set(MANY_ARGUMENTS)
+
+
+def functions_that_import() -> dict[str, list[int]]:
+    """The functions that import, each with the lines where it does. The command loader imports a command's module by its name."""
+    found: dict[str, list[int]] = {}
+    for module in modules():
+        inside = [node for node in ast.walk(tree_of(module)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        for function in inside:
+            lines = [each.lineno for each in ast.walk(function) if isinstance(each, (ast.Import, ast.ImportFrom))]
+            if lines:
+                found[f"{module}:{function.name}"] = lines
+    return found
+
+
+def test_few_functions_import_and_each_says_why() -> None:
+    """What a function imports no reader of the module's head sees: it stands there only where start-up pays for it."""
+    found = {name: lines for name, lines in functions_that_import().items() if not name.startswith("server.")}
+    assert len(found) <= LOCAL_IMPORTS, sorted(found)
+    silent = []
+    for name, numbers in found.items():
+        lines = modules()[name.partition(":")[0]].read_text(encoding="utf-8").splitlines()
+        first = min(numbers)
+        if "  # " not in lines[first - 1] and not lines[first - 2].strip().startswith("#"):
+            silent.append(f"{name}, line {first}")
+    assert not silent
 
 
 def test_a_name_says_what_is_in_it() -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.clock import check_schedule, format_duration, from_micros, instants, parse_duration, parse_instant, to_micros
+from featurestore.clock import check_schedule, format_duration, from_micros, parse_duration, parse_instant, to_micros
 from featurestore.errors import DefinitionError, RequestError
+from featurestore.instants import instants
 
 
 @given(st.integers(1, 100_000 * 86_400_000_000))

@@ -11,8 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from featurestore import FeatureStore
-from featurestore.config import FILE_NAME, OidcSettings, ServerSettings, Settings, load_settings
+from featurestore.config import OidcSettings, ServerSettings, Settings
 from featurestore.errors import ConfigError
+from featurestore.setting_errors import FILE_NAME
+from featurestore.settings_loader import load_settings
 
 RENAMED = {
     "refresh_seconds": "catalog_refresh",
@@ -75,7 +77,7 @@ RENAMED = {
 
 @pytest.fixture(autouse=True)
 def _forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.config._warned", set())
+    monkeypatch.setattr("featurestore.settings_loader._warned", set())
 
 
 def variable(name: str) -> str:

@@ -23,13 +23,13 @@ from featurestore.adapters import (
 )
 from featurestore.aggregates import AGGREGATES, Aggregate, Count
 from featurestore.clock import utc_now
-from featurestore.config import load_settings
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import from_json, to_json
 from featurestore.definitions.source import Source
 from featurestore.errors import ConfigError, DefinitionError, MissingExtraError, OfflineStoreError, UnknownSourceError
 from featurestore.locks import FileLocks
 from featurestore.online.base import OnlineAdapter
+from featurestore.settings_loader import load_settings
 
 Install = Callable[..., None]
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from featurestore.cli.loader import LazyGroup
-from featurestore.cli.options import Flag, Folder, examples
+from featurestore.cli.options import CONTROLS, Flag, Folder, examples
 from featurestore.errors import FeatureStoreError
+from featurestore.version import VERSION
 
 
 class Commands(LazyGroup):
@@ -18,21 +19,18 @@ class Commands(LazyGroup):
         try:
             return super().invoke(ctx)
         except FeatureStoreError as error:
-            from featurestore.cli.terminal import fail  # which loads rich, and the clock Polars
-
-            fail(str(error))
+            # Places and addresses are to be clicked and copied, so no line of it is broken.
+            typer.secho(f"{typer.style('Error: ', bold=True)}{str(error).translate(CONTROLS)}", fg="red", err=True)
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(name="featurestore", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+app = typer.Typer(name="featurestore", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 120})  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"featurestore {version('featurestore')}")
+        typer.echo(f"featurestore {VERSION}")
         raise typer.Exit
 
 

@@ -7,12 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from featurestore.clock import parse_instant
+from featurestore.definitions.reference import parse_references
 from featurestore.errors import RequestError, did_you_mean
+from featurestore.selection.select import select
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from featurestore.selection.select import Selection
     from featurestore.store import FeatureStore
 
@@ -23,9 +25,6 @@ def selection_of(store: "FeatureStore", features: Sequence[str]) -> "Selection":
     Raises:
         NotFoundError: one of them is not applied.
     """
-    from featurestore.definitions.reference import parse_references
-    from featurestore.selection.select import select
-
     return select(store.catalog, parse_references(list(features)))
 
 
@@ -92,8 +91,6 @@ def read_frame(path: Path) -> "pl.DataFrame":
     Raises:
         RequestError: the file does not exist, has another format, or cannot be read.
     """
-    import polars as pl
-
     if path.name == "-":
         try:
             return pl.read_ndjson(sys.stdin.buffer.read(), infer_schema_length=None)

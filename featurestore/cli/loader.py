@@ -3,14 +3,12 @@
 NOTE: what the commands import takes half a second. ``--help``, ``--version`` and the shell's completion need none of it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from featurestore import hints
 from featurestore.cli.options import examples
@@ -23,7 +21,7 @@ class Entry(NamedTuple):
 
     Args:
         module: its module within ``featurestore.cli.commands``, which has a function or an app of the command's name.
-        panel: the panel of ``--help`` that it stands in.
+        panel: the heading of ``--help`` that it stands under.
         summary: the first line of its own help.
         examples: command lines that its help ends with; none for a group, which has its own.
         function: the function's name, where it is not the command's.
@@ -280,9 +278,17 @@ def load(name: str) -> Any:
     target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), entry.function or name)
     if isinstance(target, typer.Typer):
         return typer.main.get_group(target)
-    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    alone.command(name, rich_help_panel=entry.panel, epilog=examples(*entry.examples))(target)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name, epilog=examples(*entry.examples))(target)
     return typer.main.get_command(alone)
+
+
+class Unconverted(TyperOption):
+    """An option whose value stays a text while the shell completes a word: converting it would load pydantic."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Returns the option's value."""
+        return value if ctx.resilient_parsing else super().process_value(ctx, value)
 
 
 class LazyGroup(TyperGroup):
@@ -290,10 +296,15 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.commands = {
-            name: TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel) for name, entry in COMMANDS.items()
-        }
+        self.commands = {name: TyperCommand(name, help=entry.summary) for name, entry in COMMANDS.items()}
         self._listing = False
+
+    def get_params(self, ctx: Any) -> Any:
+        """Returns the group's own options."""
+        options = super().get_params(ctx)
+        for option in options:  # typer makes them, and the one of --help, by itself
+            option.__class__ = Unconverted
+        return options
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns a command; of a name that is called otherwise here, says how."""
@@ -302,23 +313,19 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns a command; for the group's own help what is listed of it."""
+        """Returns a command; for the group's own completion what is listed of it."""
         return load(cmd_name) if cmd_name in COMMANDS and not self._listing else super().get_command(ctx, cmd_name)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help."""
-        with self._listed():
-            super().format_help(ctx, formatter)
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of commands, by subject."""
+        for panel in dict.fromkeys(entry.panel for entry in COMMANDS.values()):
+            with formatter.section(panel):
+                formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items() if entry.panel == panel])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """Returns the names that complete a word."""
-        with self._listed():
-            return super().shell_complete(ctx, incomplete)
-
-    @contextmanager
-    def _listed(self) -> Iterator[None]:
         self._listing = True
         try:
-            yield
+            return super().shell_complete(ctx, incomplete)
         finally:
             self._listing = False

@@ -1,15 +1,14 @@
 """Options that several commands share, and how a command opens its store."""
 
+import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from featurestore.errors import ConfigError
-
-if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+from featurestore.store import FeatureStore
 
 Folder = Annotated[
     Path | None,
@@ -18,12 +17,15 @@ Folder = Annotated[
 Flag = partial(typer.Option, metavar="")
 Json = Annotated[bool, Flag("--json", help="Print JSON, for a script to read.")]
 
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+"""What no text may say to a terminal: C0 and C1, with which it would set the title or the clipboard, or clear the screen (K21)."""
+
 
 def examples(*commands: str) -> str:
     """Returns the end of a command's help."""
     word = "Example" if len(commands) == 1 else "Examples"
-    lines = "\n".join(f"[dim]$[/dim] [cyan]{command}[/cyan]" for command in commands)
-    return f"[bold]{word}[/bold]\n{lines}"
+    lines = "\n".join(f"  $ {command}" for command in commands)
+    return f"\b\n{word}:\n{lines}"  # \b: the lines are not wrapped
 
 
 def project_folder(ctx: typer.Context, folder: Path | None) -> Path:
@@ -37,10 +39,6 @@ def open_store(ctx: typer.Context, folder: Path | None) -> "FeatureStore":
     Raises:
         ConfigError: there is no project, so that nothing is written where a command was run by mistake.
     """
-    import os
-
-    from featurestore.store import FeatureStore
-
     store = FeatureStore(project_folder(ctx, folder))
     root, definitions = store.settings.root, store.settings.definitions
     is_project = (root / "featurestore.toml").exists() or (root / definitions).is_dir() or "FEATURESTORE_REGISTRY" in os.environ

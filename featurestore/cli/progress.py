@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
+
 from featurestore.cli.terminal import err
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Display
     from rich.progress import TaskID
 
     from featurestore.materialization.progress import Progress
@@ -44,9 +46,6 @@ def bars(*, wanted: bool = True) -> "Iterator[Progress | None]":
     if not wanted or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Display
-
     columns = (TextColumn("[bold]{task.description}"), TextColumn("{task.fields[stage]}", style="dim"), BarColumn(),
                MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left", style="dim"), TimeRemainingColumn())  # fmt: skip
     with Display(*columns, console=err(), transient=True) as display:

@@ -6,11 +6,12 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import typer
 from rich import box
 from rich.console import Console
@@ -18,19 +19,14 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from featurestore.cli.options import CONTROLS
 from featurestore.clock import utc_now
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from featurestore.reports import Report
     from featurestore.store import FeatureStore
 
 _LONGEST_CELL = 40
-
-
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
-"""What no text may say to a terminal: C0 and C1, with which it would set the title or the clipboard, or clear the screen (K21)."""
 
 
 class _Console(Console):
@@ -38,7 +34,7 @@ class _Console(Console):
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
-            each if each.control else Segment(each.text.translate(_CONTROLS), each.style) for each in buffer
+            each if each.control else Segment(each.text.translate(CONTROLS), each.style) for each in buffer
         )
 
 
@@ -52,16 +48,8 @@ def err() -> Console:
     return _Console(stderr=True, highlight=False)
 
 
-def fail(message: str) -> None:
-    """Tells an error."""
-    # Places and addresses are to be clicked and copied, so no line of them is broken.
-    err().print(Text.assemble(("Error: ", "bold red"), (message, "red")), soft_wrap=True)
-
-
 def print_json(value: Any) -> None:
     """Prints a value as JSON: times as ISO 8601, NaN and infinities, which JSON lacks, as null."""
-    import msgspec
-
     text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
     typer.echo(text.translate({code: f"\\u{code:04x}" for code in range(127, 160)}))
 
@@ -154,49 +142,6 @@ def ago(value: datetime | None) -> str:
         if passed >= unit:
             return f"{passed // unit} {name} ago"
     return "just now"
-
-
-def frame_table(frame: "pl.DataFrame", width: int, rows: int) -> Table:
-    """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
-    from featurestore.rows.python_values import values_of
-
-    shown = frame.head(rows)
-    cells = [[cell(value) for value in values_of(column)] for column in shown.get_columns()]
-    widths = [max([len(name), *(each.cell_len for each in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
-    fitting = 0
-    while fitting < len(widths) and sum(widths[: fitting + 1]) <= width - (3 if fitting + 1 < len(widths) else 0):
-        fitting += 1
-    fitting = max(fitting, 1)
-    numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
-    made = table(*frame.columns[:fitting], right=numbers)
-    hidden = frame.width - fitting
-    if hidden:
-        made.add_column("…")
-    for row in zip(*cells[:fitting], strict=True):
-        made.add_row(*row, *(["…"] if hidden else []))
-    told = [row_count(frame.height)]
-    if frame.height > rows:
-        told.append(f"the first {rows} are shown")
-    if hidden:
-        told.append(f"{hidden} more columns: {', '.join(frame.columns[fitting:])}")
-    made.caption, made.caption_justify = "; ".join(told), "left"
-    return made
-
-
-def head_table(frame: "pl.DataFrame", spine: Sequence[str], rows: int = 3) -> Table:
-    """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
-    from featurestore.rows.python_values import values_of
-
-    made = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
-    for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):
-        last = name == (list(spine) or [""])[-1]
-        made.add_row(Text(name, style="cyan" if name not in spine else ""), Text(_type(column.dtype), style="dim"),
-                     *(cell(value, 24) for value in values_of(column)), end_section=last)  # fmt: skip
-    return made
-
-
-def _type(dtype: "pl.DataType") -> str:
-    return str(dtype.base_type()) if dtype.is_temporal() else str(dtype)
 
 
 def shown_path(path: Path) -> str:

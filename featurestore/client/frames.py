@@ -7,6 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featurestore.dtypes import dtype_from_name
 from featurestore.errors import RequestError
@@ -59,8 +61,6 @@ class _Written(io.RawIOBase):
 
 def decoded(body: Any) -> pl.DataFrame:
     """Returns the frame of an Arrow IPC stream, whose buffers it goes on using: nothing is copied that needs not be."""
-    import pyarrow as pa
-
     with pa.ipc.open_stream(pa.py_buffer(body)) as batches:
         frame = pl.from_arrow(batches.read_all())
     assert isinstance(frame, pl.DataFrame), "a stream is a table"
@@ -76,8 +76,6 @@ def received(parts: Iterator[bytes], size: int | None) -> pl.DataFrame:
     """
     if size is None:
         return decoded(b"".join(parts))
-    import pyarrow as pa
-
     # Arrow's memory is used again from frame to frame, and Python's is new each time, which takes as long as the network.
     buffer = pa.allocate_buffer(size)
     view, place = memoryview(buffer).cast("B"), 0
@@ -149,9 +147,6 @@ class Parts(io.RawIOBase):
 
 def sink(parts: Iterator[bytes], path: Path) -> pl.LazyFrame:
     """Writes an Arrow IPC stream to a Parquet file batch by batch, and returns the frame over it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from featurestore.client.wire import from_wire
+from featurestore.client.wire import from_wire, load_frames
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,9 +45,8 @@ class RemoteRows:
 
     def to_polars(self) -> "pl.DataFrame":
         """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
-        from featurestore.client.frames import with_columns
-
-        return with_columns(self._given, self._columns, self._answer["types"])
+        frame: pl.DataFrame = load_frames().with_columns(self._given, self._columns, self._answer["types"])
+        return frame
 
     @property
     def status(self) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import msgspec
 
 from featurestore.client.results import PushedRows, RemoteRows
 from featurestore.client.transport import Transport
-from featurestore.client.wire import encode, is_frame, names_of, rows_of
+from featurestore.client.wire import encode, is_frame, load_frames, names_of, rows_of
 from featurestore.errors import ServerError
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ class RemoteFeatureStore:
             RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
             UnavailableError: the server cannot be reached, or makes as many frames as it may.
         """
-        from featurestore.client import frames
-
+        frames = load_frames()
         upload = frames.Upload(spine)
         names = names_of(features)
         asked = names if isinstance(names, str) else ",".join(names)
@@ -134,11 +133,12 @@ class RemoteFeatureStore:
 
         if sink is not None:
             path = Path(sink).expanduser()
-            return ask(lambda parts, _: frames.sink(parts, path))
-        if upload.frame is None:
-            return ask(frames.received)
-        query["spine"] = "false"  # it is here already
-        return upload.frame.hstack(ask(frames.received))
+            written: pl.LazyFrame = ask(lambda parts, _: frames.sink(parts, path))
+            return written
+        if upload.frame is not None:
+            query["spine"] = "false"  # it is here already
+        received: pl.DataFrame = ask(frames.received)
+        return received if upload.frame is None else upload.frame.hstack(received)
 
     def push(self, source: Any, rows: Any, *, views: Iterable[Any] | None = None) -> list[PushedRows]:
         """Puts rows of a source straight into both stores: when it returns, look-ups and training frames see them.
@@ -161,8 +161,7 @@ class RemoteFeatureStore:
         names = None if views is None else [names_of(view) for view in views]
         query = {} if names is None else {"views": ",".join(map(str, names))}
         if is_frame(rows):
-            from featurestore.client import frames
-
+            frames = load_frames()
             body, media = frames.encoded(frames.as_frame(rows, "push")), frames.ARROW
         else:
             body, media = encode({"rows": rows}), _MSGPACK

@@ -13,6 +13,11 @@ import msgspec
 from featurestore import errors
 from featurestore.errors import FeatureStoreError, MissingExtraError, ServerError, UnavailableError
 
+try:
+    import httpx
+except ImportError as error:
+    raise MissingExtraError("A client of a feature server", "client") from error
+
 T = TypeVar("T")
 
 _FIRST_PAUSE = 0.1
@@ -43,17 +48,9 @@ class Transport:
         timeout: the seconds to wait for an answer.
         retries: how often a request is sent again.
         verify: whether and by what the server's certificate is checked, as httpx takes it.
-
-    Raises:
-        MissingExtraError: httpx is not installed.
     """
 
     def __init__(self, url: str, token: str | None, timeout: float, retries: int, verify: Any) -> None:
-        try:
-            import httpx
-        except ImportError as error:
-            raise MissingExtraError("A client of a feature server", "client") from error
-        self._httpx = httpx
         self._url = url
         self._uds = url.removeprefix("unix:") if url.startswith("unix:") else None
         self._options: dict[str, Any] = {
@@ -105,7 +102,7 @@ class Transport:
                     if answer.status_code < 400:
                         return use(answer.iter_bytes(), _size(answer.headers))
                     failed = error_of(answer.status_code, answer.read(), answer.headers)
-            except self._httpx.TransportError as error:
+            except httpx.TransportError as error:
                 failed = self._lost(error)
             time.sleep(pause(failed))
         raise AssertionError("the last pause raises")
@@ -116,7 +113,7 @@ class Transport:
         for pause in self._pauses():
             try:
                 answer = await client.post(path, content=content(), headers=_headers(media))
-            except self._httpx.TransportError as error:
+            except httpx.TransportError as error:
                 await asyncio.sleep(pause(self._lost(error)))
                 continue
             if answer.status_code < 400:
@@ -145,15 +142,15 @@ class Transport:
             yield pause
 
     def _lost(self, error: Exception) -> FeatureStoreError:
-        if isinstance(error, self._httpx.ReadTimeout):
+        if isinstance(error, httpx.ReadTimeout):
             return errors.LimitError(f"The server at {self._url} did not answer in time. Ask for less, or raise timeout=.", "time")
         reason = str(error) or type(error).__name__
         return UnavailableError(f"The server at {self._url} cannot be reached: {reason}. Is it running, and is the address right?")
 
     def _sync(self) -> Any:
         if self._client is None:
-            transport = self._httpx.HTTPTransport(uds=self._uds, verify=self._verify)
-            self._client = self._httpx.Client(transport=transport, **self._options)
+            transport = httpx.HTTPTransport(uds=self._uds, verify=self._verify)
+            self._client = httpx.Client(transport=transport, **self._options)
         return self._client
 
     async def _async(self) -> Any:
@@ -165,8 +162,8 @@ class Transport:
 
     async def _keep(self) -> AsyncGenerator[Any, None]:
         """Holds an event loop's client, and closes it as the loop ends (``loop.shutdown_asyncgens``)."""
-        transport = self._httpx.AsyncHTTPTransport(uds=self._uds, verify=self._verify)
-        async with self._httpx.AsyncClient(transport=transport, **self._options) as client:
+        transport = httpx.AsyncHTTPTransport(uds=self._uds, verify=self._verify)
+        async with httpx.AsyncClient(transport=transport, **self._options) as client:
             yield client
 
 

@@ -4,6 +4,7 @@ import datetime
 from collections.abc import Callable, Iterable, Mapping, Sized
 from decimal import Decimal
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -120,9 +121,7 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
     """
     if isinstance(rows, Mapping):
         if all(map(_is_column, rows.values())) and not all(isinstance(column, (list, tuple)) for column in rows.values()):
-            from featurestore.client.frames import as_frame
-
-            arrays: list[dict[str, Any]] = as_frame(rows, "request").to_dicts()
+            arrays: list[dict[str, Any]] = load_frames().as_frame(rows, "request").to_dicts()
             return arrays
         columns = {name: list(column) for name, column in rows.items() if isinstance(column, (list, tuple))}
         if len(columns) != len(rows):
@@ -132,9 +131,7 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
             raise RequestError(f"The rows' columns must be equally long: {lengths}.")
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     if is_frame(rows):
-        from featurestore.client.frames import as_frame
-
-        dicts: list[dict[str, Any]] = as_frame(rows, "request").to_dicts()
+        dicts: list[dict[str, Any]] = load_frames().as_frame(rows, "request").to_dicts()
         return dicts
     if isinstance(rows, Iterable) and not isinstance(rows, (str, bytes)):
         listed = list(rows)
@@ -143,6 +140,13 @@ def rows_of(rows: Any) -> list[dict[str, Any]]:
     raise RequestError(
         f'{rows!r} cannot be read as rows. Give a list of dictionaries, [{{"origin": "JFK"}}], a mapping of columns, or a frame.'
     )
+
+
+def load_frames() -> ModuleType:
+    """Return the module of frames, ``featurestore.client.frames``."""
+    from featurestore.client import frames  # it loads Polars, which who asks with dictionaries need not wait for
+
+    return frames
 
 
 def _is_column(given: Any) -> bool:

@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl, urlsplit
 import polars as pl
 
 from featurestore import plugins
-from featurestore.clock import INSTANT
 from featurestore.definitions.definition_errors import report
 from featurestore.definitions.source import Source
 from featurestore.dtypes import as_dtype
 from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.instants import INSTANT
 
 ENTRY_ID = "entry_id"
 """The column with an entry's own id in its stream, as text."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.adapters import open_online
+from featurestore.clock import utc_now
 from featurestore.store import FeatureStore
 
 _UNKNOWN = {"origin": ["BOS", None], "carrier": ["ZZ", None], "tailnum": ["N00000", None], "distance": [0, 1]}
@@ -109,8 +110,6 @@ def _replay(store: FeatureStore, folder: Path) -> FeatureStore:
 
 def forget_online(store: FeatureStore) -> None:
     """Deletes all that a project has in its online store."""
-    from featurestore.clock import utc_now
-
     online = open_online(store.settings, utc_now)
     try:
         online.delete(f"{store.settings.project}/".encode())

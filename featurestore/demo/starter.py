@@ -5,6 +5,8 @@ from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 
+import polars as pl
+
 from featurestore.cli.terminal import called
 from featurestore.clock import utc_now
 from featurestore.durable import make_folders, write_file
@@ -93,8 +95,6 @@ def next_steps(folder: Path | None, *, empty: bool = False) -> list[tuple[str, s
 
 def _write_data(root: Path) -> None:
     """Writes orders, accounts and a spine; only the hour they are counted back from differs from day to day."""
-    import polars as pl
-
     now = utc_now().replace(minute=0, second=0, microsecond=0)
     order = pl.int_range(_ORDERS, eager=True)
     ordered = [now - timedelta(minutes=137 * number + 60) for number in range(_ORDERS)]

@@ -17,8 +17,9 @@ from featurestore.cli.commands.materialize import show_summary
 from featurestore.cli.commands.online import show_rows
 from featurestore.cli.commands.plan import show_plan
 from featurestore.cli.commands.push import show_pushed
+from featurestore.cli.frames import head_table
 from featurestore.cli.progress import bars
-from featurestore.cli.terminal import called, head_table, instant, shown_path, table
+from featurestore.cli.terminal import called, instant, shown_path, table
 from featurestore.demo.dataset import DEMO_MONTHS, Prepared, prepare_data
 from featurestore.demo.parity import compare_at, sample_instants
 from featurestore.demo.project import make_demo_project

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurestore.adapters import open_stream
 from featurestore.components import Components
@@ -15,7 +15,9 @@ from featurestore.durable import make_folders
 from featurestore.errors import RequestError
 from featurestore.maintenance.backup import Backup
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
+from featurestore.maintenance.doctor import DoctorReport, examine
 from featurestore.maintenance.maintain import Maintenance, MaintenanceOptions, MaintenanceReport, Retention, retention_of
+from featurestore.maintenance.project_checks import ProjectChecks
 from featurestore.materialization.progress import Progress
 from featurestore.privacy.forget import ErasablePlaces, ForgetReport, Forgetter
 from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
@@ -23,9 +25,6 @@ from featurestore.registry.database import Database
 from featurestore.registry.delete_project import remove_project
 from featurestore.registry.error_scrub import Remains
 from featurestore.registry.migrations import MigrationReport
-
-if TYPE_CHECKING:
-    from featurestore.maintenance.doctor import DoctorReport
 
 _IDLE_SECONDS = 60.0
 """After how long a stream's entries go to another worker; forgetting takes none."""
@@ -43,7 +42,7 @@ class Admin:
 
     # -- diagnosis and care ----------------------------------------------------------------------------------------------
 
-    def doctor(self, *, repair: bool = False) -> "DoctorReport":
+    def doctor(self, *, repair: bool = False) -> DoctorReport:
         """Examine the project: settings, servers, clocks, disks, definitions, and registry, history and online store together.
 
         Of each view some entities are looked up in both stores and compared.
@@ -62,9 +61,6 @@ class Admin:
             (True, 'settings', 'ok')
         """
         # NOTE: what the checks import takes longer than all other commands of this class need.
-        from featurestore.maintenance.doctor import examine
-        from featurestore.maintenance.project_checks import ProjectChecks
-
         self._components.require_open()
         checks = ProjectChecks(self._components)
         repairs = [("repair", checks.repair)] if repair else []
@@ -72,7 +68,7 @@ class Admin:
 
     def maintain(
         self, views: Iterable[Any] | None = None, *, retention: timedelta | str | None = None, dry_run: bool = False
-    ) -> "MaintenanceReport":
+    ) -> MaintenanceReport:
         """Compact histories, remove files that nothing needs, and clean up versions that no reader is given.
 
         It may run at any time, beside runs, pushes and readers, and changes no feature's value. The scheduler does it by itself.
@@ -120,7 +116,7 @@ class Admin:
         logs = maintenance.keep_logs() if names is None else []
         return MaintenanceReport([*histories, *maintenance.clean_up(names), *logs], dry_run=dry_run)
 
-    def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: "Progress | None" = None) -> dict[str, int]:
+    def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: Progress | None = None) -> dict[str, int]:
         """Write the latest values of the whole history online, for an online store that is new or lost values.
 
         Newer values that are online stay.
@@ -141,7 +137,7 @@ class Admin:
 
     # -- backup and removal ----------------------------------------------------------------------------------------------
 
-    def backup(self, target: str | Path) -> "Backup":
+    def backup(self, target: str | Path) -> Backup:
         """Copy the registry and the history to a folder, while runs, pushes and readers go on.
 
         The copy has everything that was materialized or pushed before. It still has entities that are forgotten later. The online
@@ -175,7 +171,7 @@ class Admin:
         files, size = self._components.backend.copy_project(settings.project, str(folder / "offline"))
         return Backup(folder, registry, files, size)
 
-    def delete_project(self, *, dry_run: bool = False) -> "DeletionReport":
+    def delete_project(self, *, dry_run: bool = False) -> DeletionReport:
         """Delete everything that the project has in both stores and in the registry; its definitions and settings stay.
 
         Other projects on the same servers are not touched. Stop whatever serves, runs or pushes first. The file of an embedded
@@ -197,7 +193,7 @@ class Admin:
             components.watched_online.forget()
         return report
 
-    def migrate(self, *, dry_run: bool = False) -> "MigrationReport":
+    def migrate(self, *, dry_run: bool = False) -> MigrationReport:
         """Bring the registry's tables to the schema version of this featurestore. The first use of a registry does so by itself.
 
         Args:
@@ -238,7 +234,7 @@ class Admin:
 
     # -- privacy ---------------------------------------------------------------------------------------------------------
 
-    def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, new_secret: bool = False) -> "ForgetReport":
+    def forget(self, entity: Any, rows: Any, *, dry_run: bool = False, new_secret: bool = False) -> ForgetReport:
         """Erase one or more entities from everything that the project keeps; a tombstone keeps them from coming back.
 
         That is the history of every view on the entity, present and removed, with its older versions, pushed rows, the staged rows
@@ -286,7 +282,7 @@ class Admin:
         """
         return self._forgetter().forget(_name(entity), rows, dry_run=dry_run, new_secret=new_secret)
 
-    def unforget(self, entity: Any, rows: Any, *, dry_run: bool = False) -> "ForgetReport":
+    def unforget(self, entity: Any, rows: Any, *, dry_run: bool = False) -> ForgetReport:
         """Remove the tombstones of entities, so that they may come back with the next rows. What was erased stays erased.
 
         Args:
@@ -304,7 +300,7 @@ class Admin:
         """
         return self._forgetter().lift(_name(entity), rows, dry_run=dry_run)
 
-    def entity_forms(self, name: str) -> "list[Entity]":
+    def entity_forms(self, name: str) -> list[Entity]:
         """Return an entity as it is and as it was, the latest first: former keys, keys of other types, other names.
 
         Raises:
@@ -314,7 +310,7 @@ class Admin:
 
     # -- audit trail -----------------------------------------------------------------------------------------------------
 
-    def audit_trail(self, limit: int = 100) -> "list[AuditRecord]":
+    def audit_trail(self, limit: int = 100) -> list[AuditRecord]:
         """Return who changed what the project keeps, grants or forgets, the newest first; forgotten entities by their digests.
 
         Args:
@@ -334,13 +330,13 @@ class Admin:
         return records(self._components.registry, limit)
 
     @property
-    def entity_digests(self) -> "EntityDigests":
+    def entity_digests(self) -> EntityDigests:
         """The keyed digests by which audit logs name entities: ``store.admin.entity_digests.of("user", {"id": 42})``."""
         return EntityDigests(self._components.registry)
 
     # -- within ----------------------------------------------------------------------------------------------------------
 
-    def _removers(self) -> "Mapping[str, Remover]":
+    def _removers(self) -> Mapping[str, Remover]:
         components = self._components
         return {
             "offline store": lambda dry_run: components.backend.delete_project(components.settings.project, dry_run=dry_run),
@@ -357,7 +353,7 @@ class Admin:
         self._components.online.delete(space + b"!")
         return self._components.online.delete(space)
 
-    def _forgetter(self) -> "Forgetter":
+    def _forgetter(self) -> Forgetter:
         components = self._components
         settings = components.settings
         streams = {
@@ -376,7 +372,7 @@ class Admin:
         return Forgetter(settings.project, components.tombstones, components.write_barrier, places)
 
 
-def make_maintenance(components: Components, retention: timedelta | None = None, dry_run: bool = False) -> "Maintenance":
+def make_maintenance(components: Components, retention: timedelta | None = None, dry_run: bool = False) -> Maintenance:
     """Return what maintains the stores.
 
     Args:

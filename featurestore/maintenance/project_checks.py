@@ -10,7 +10,7 @@ import polars as pl
 from featurestore.access.redaction import discreetly
 from featurestore.adapters import history_folder, kept_files, online_address, online_facts, store_folders
 from featurestore.components import Components
-from featurestore.config import FILE_NAME, Settings
+from featurestore.config import Settings
 from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.source import FrameSource, Source
 from featurestore.durable import folder_mode
@@ -31,6 +31,7 @@ from featurestore.maintenance.doctor import (
 )
 from featurestore.project.source_notices import decimal_notices
 from featurestore.registry.facts import database_facts, dues_ahead, expired_leases
+from featurestore.setting_errors import FILE_NAME
 
 
 class ProjectChecks:

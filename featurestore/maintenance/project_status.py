@@ -1,11 +1,15 @@
 """The status of a project's views, read from the registry and the histories."""
 
+from typing import TYPE_CHECKING
+
 from featurestore.components import Components
 from featurestore.maintenance.status import StatusReport, view_status
-from featurestore.scheduling.upcoming import UpcomingTasks
+
+if TYPE_CHECKING:
+    from featurestore.scheduling.upcoming import UpcomingTasks
 
 
-def project_status(components: Components, upcoming: UpcomingTasks, *, promised: bool = False) -> StatusReport:
+def project_status(components: Components, upcoming: "UpcomingTasks", *, promised: bool = False) -> StatusReport:
     """Return the status of all views, or only of those with a freshness target.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from featurestore.clock import format_duration, format_seconds, from_micros, parse_duration, to_micros
 from featurestore.definitions.catalog import AppliedView
@@ -14,7 +14,9 @@ from featurestore.offline.base import Snapshot
 from featurestore.registry.leases import Lease, Leases
 from featurestore.registry.ledger import Run
 from featurestore.reports import Column, Note, Report
-from featurestore.scheduling.upcoming import Upcoming
+
+if TYPE_CHECKING:
+    from featurestore.scheduling.upcoming import Upcoming
 
 State = Literal["empty", "failed", "late", "ok", "retrying"]
 
@@ -72,7 +74,7 @@ def view_status(
     last_run: Run | None,
     now: datetime,
     *,
-    task: Upcoming | None = None,
+    task: "Upcoming | None" = None,
     most: int = 1,
     served: int | None = None,
     noticed: Mapping[str, int] | None = None,
@@ -128,7 +130,7 @@ def is_late(freshness: int, age: int | None) -> bool:
     return age is None or age > freshness or age < -_SKEW
 
 
-def _judged(freshness: int | None, age: int | None, last_run: Run | None, task: Upcoming | None, most: int) -> tuple[State, str]:
+def _judged(freshness: int | None, age: int | None, last_run: Run | None, task: "Upcoming | None", most: int) -> tuple[State, str]:
     if task is not None and task.state == "retrying":
         count = f"{task.attempts}/{most}" if task.attempts <= most else f"{task.attempts}"
         return "retrying", f"retrying ({count}): {task.error}"

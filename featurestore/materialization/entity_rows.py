@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from featurestore.clock import INSTANT
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature_view import ViewSpec
+from featurestore.instants import INSTANT
 from featurestore.offline.base import Snapshot
 from featurestore.rows.buckets import bucket
 from featurestore.rows.total_order import AVAILABLE, EVENT, merge_files

@@ -382,7 +382,7 @@ def _connecting() -> Callable[..., Any]:
     Keepalives tell that the other side's machine is gone. Behind a proxy, or where a server has stopped, the connection is well
     and the answer never comes.
     """
-    from featurestore.registry.timeouts import Connector
+    from featurestore.registry.timeouts import Connector  # it loads psycopg, which is an extra
 
     connector = Connector()
     return lambda dialect, record, arguments, options: connector.connect(SILENT_SECONDS, arguments, options)

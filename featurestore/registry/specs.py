@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import msgspec
+from sqlalchemy import Connection, Row
 
 from featurestore.clock import Clock, from_micros, to_micros
 from featurestore.definitions.catalog import AppliedView, Catalog
@@ -23,9 +24,7 @@ from featurestore.errors import (
     UnknownSourceError,
 )
 from featurestore.registry.audit_trail import record
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+from featurestore.registry.database import Database
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,6 @@ class SpecRegistry:
 
     def __init__(self, url: str, project: str, root: Path, clock: Clock) -> None:
         # SQLAlchemy takes a fifth of a second to import, which who only defines features need not wait for.
-        from featurestore.registry.database import Database
-
         self.database = Database(url, root)
         self.project = project
         self.clock = clock
@@ -174,7 +171,7 @@ class SpecRegistry:
         """Close the connections to the database. Idempotent."""
         self.database.close()
 
-    def claim(self, connection: "Connection", base_revision: int) -> None:
+    def claim(self, connection: Connection, base_revision: int) -> None:
         """Raises the project's revision by one, if it is what it should be; of two who do so at once one comes first.
 
         Raises:
@@ -201,19 +198,19 @@ class SpecRegistry:
         """Returns the columns of the project's row at the revision after one."""
         return {"revision": revision + 1, "stamp": uuid4().hex}
 
-    def current_serving_row(self, connection: "Connection", view: str) -> "Row[Any] | None":
+    def current_serving_row(self, connection: Connection, view: str) -> Row[Any] | None:
         """Returns the newest row of a view's readers; None where they never were given anything but what was applied."""
         serving = self.database.tables.serving
         mine = (serving.c.project == self.project) & (serving.c.view == view)
         return connection.execute(serving.select().where(mine).order_by(serving.c.seq.desc()).limit(1)).first()
 
-    def give(self, connection: "Connection", view: str, served: Mapping[str, Any]) -> None:
+    def give(self, connection: Connection, view: str, served: Mapping[str, Any]) -> None:
         """Gives a view's readers a version, from the transaction's commit on; ``turn`` has the other columns of its row."""
         before = self.current_serving_row(connection, view)
         place = {"project": self.project, "view": view, "seq": 1 if before is None else before.seq + 1}
         connection.execute(self.database.tables.serving.insert(), {**place, **served})
 
-    def _serve(self, connection: "Connection", catalog: Catalog, put: Put, now: int) -> None:
+    def _serve(self, connection: Connection, catalog: Catalog, put: Put, now: int) -> None:
         """Notes what readers are given of a view that was added or changed, where that is not simply what is applied."""
         name, revision = put.spec.name, catalog.revision + 1
         assert put.data_version is not None, "a view has one"
@@ -235,7 +232,7 @@ class SpecRegistry:
             row = {"version": version, "data_version": data_version, "pinned": False, "since": since, "revision": revision}
             self.give(connection, name, row)
 
-    def load_within(self, connection: "Connection") -> Catalog:
+    def load_within(self, connection: Connection) -> Catalog:
         """Returns what is applied, as a transaction sees it."""
         rows = connection.execute(self.database.tables.newest_specs(self.project)).all()
         applied: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -292,7 +289,7 @@ def read_view(name: str, version: int, body: str) -> ViewSpec:
     return spec
 
 
-def _read(row: "Row[Any]") -> Spec:
+def _read(row: Row[Any]) -> Spec:
     """Return the definition in a row of the database."""
     if row.kind == "view" and row.data_version is None:
         raise RegistryError(
@@ -324,7 +321,7 @@ def _as_personal(served: ViewSpec, applied: ViewSpec) -> ViewSpec:
     )
 
 
-def _changed_lines(rows: "Iterable[Row[Any]]") -> list[str]:
+def _changed_lines(rows: Iterable[Row[Any]]) -> list[str]:
     """Returns a line for each definition among rows of changes, the oldest first: what became of it in the end."""
     lines = {}
     for row in rows:

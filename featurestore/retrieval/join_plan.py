@@ -6,10 +6,10 @@ from typing import Protocol
 
 import polars as pl
 
-from featurestore.clock import instants
 from featurestore.definitions.feature import FeatureSpec
 from featurestore.dtypes import fits
 from featurestore.errors import RequestError, did_you_mean
+from featurestore.instants import instants
 from featurestore.rows.buckets import bucket
 from featurestore.rows.point_in_time import TIME, PointInTime
 from featurestore.rows.total_order import merge_files

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from featurestore.clock import INSTANT, from_micros
+from featurestore.clock import from_micros
 from featurestore.errors import RequestError
+from featurestore.instants import INSTANT
 from featurestore.on_demand.values import compute, python_values
 from featurestore.online.plan import OnlineJoin, OnlinePlan
 from featurestore.retrieval.spine import to_frame

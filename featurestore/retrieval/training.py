@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import YEARS, instants, to_micros
+from featurestore.clock import YEARS, to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import OfflineStoreError, RequestError
+from featurestore.instants import instants
 from featurestore.offline.base import OfflineStore, Snapshot, Table
 from featurestore.retrieval.join_plan import (
     BUCKET,
@@ -24,7 +25,6 @@ from featurestore.retrieval.join_plan import (
     spine_bucket,
     spine_columns,
 )
-from featurestore.retrieval.sink import ParquetSink
 from featurestore.retrieval.spine import FilePart, FramePart, batches
 from featurestore.rows.point_in_time import TIME
 from featurestore.selection.request_fields import check_fields, spine_fields
@@ -215,6 +215,8 @@ def _with_features(spine: pl.DataFrame, features: Sequence[pl.Series], selection
 
 
 def _assemble(selection: Selection, work: Path, spans: Sequence[tuple[int, int, Any, Any]], path: Path) -> int:
+    from featurestore.retrieval.sink import ParquetSink  # it loads pyarrow, which a frame in memory does not need
+
     with ParquetSink(path) as sink:
         for index, (start, rows, _, _) in enumerate(spans):
             features: list[pl.Series] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from featurestore.clock import INSTANT
+from featurestore.instants import INSTANT
 from featurestore.rows.total_order import AVAILABLE, EVENT, same_as_before
 
 TIME = "_time"

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import polars as pl
 
-from featurestore.clock import INSTANT, instants, parse_times
 from featurestore.definitions.source import Source
 from featurestore.dtypes import fits, inner_dtype
 from featurestore.errors import RequestError, did_you_mean
+from featurestore.instants import INSTANT, instants, parse_times
 from featurestore.rows.total_order import AVAILABLE
 from featurestore.rows.transform import TransformResult, fitted
 from featurestore.rows.unreadable import overflowed

@@ -5,8 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import YEARS, instants
+from featurestore.clock import YEARS
 from featurestore.dtypes import inner_dtype
+from featurestore.instants import instants
 
 _LONGEST = timedelta.max // timedelta(milliseconds=1)
 """In milliseconds: of finer units 64 bits hold no longer ones."""

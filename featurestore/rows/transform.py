@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import polars as pl
 
 from featurestore.access.redaction import described, is_personal
-from featurestore.clock import INSTANT, YEARS, instants
+from featurestore.clock import YEARS
 from featurestore.definitions.feature import LENGTH_CONSTRAINTS, FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.window_features import COPY, ORDER, ROW_HASH, WithInputs
 from featurestore.dtypes import fits, inner_dtype, python_name
 from featurestore.errors import DefinitionError, did_you_mean
+from featurestore.instants import INSTANT, instants
 from featurestore.rows.python_values import values_of
 from featurestore.rows.total_order import AVAILABLE, EVENT
 from featurestore.rows.unreadable import UNREAD, foreign_type, shown, shown_rows, take_unread

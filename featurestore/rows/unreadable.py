@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 
 import polars as pl
 
-from featurestore.clock import instants
 from featurestore.dtypes import inner_dtype, python_name
 from featurestore.errors import DefinitionError
+from featurestore.instants import instants
 from featurestore.rows.python_values import beyond_calendar
 
 UNREAD = "_unread"

@@ -53,7 +53,7 @@ class SchedulerApi:
         self._components = components
 
     def run_once(
-        self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
+        self, *, on_result: Callable[[TaskResult], None] | None = None, on_alert: Callable[[Alert], None] | None = None
     ) -> None:
         """Run everything that is due, and what becomes due by it, and return when it is done.
 
@@ -70,8 +70,8 @@ class SchedulerApi:
         self,
         stop: Event,
         *,
-        on_result: "Callable[[TaskResult], None] | None" = None,
-        on_alert: "Callable[[Alert], None] | None" = None,
+        on_result: Callable[[TaskResult], None] | None = None,
+        on_alert: Callable[[Alert], None] | None = None,
     ) -> int:
         """Run what is due until an event is set, then let running tasks finish, for ``schedule.shutdown_timeout`` at most.
 
@@ -89,13 +89,13 @@ class SchedulerApi:
         """
         return self.drive(self.create(on_result=on_result, on_alert=on_alert), stop)
 
-    def drive(self, scheduler: "Scheduler", stop: Event) -> int:
+    def drive(self, scheduler: Scheduler, stop: Event) -> int:
         """Run a scheduler that ``create`` returned until an event is set; return how many tasks were not finished."""
         settings = self._components.settings.schedule
         interval, timeout = settings.interval.total_seconds(), settings.shutdown_timeout.total_seconds()
         return run_scheduler(scheduler, interval, timeout, stop, self._freshness_monitor(scheduler.holder))
 
-    def upcoming(self) -> "list[Upcoming]":
+    def upcoming(self) -> list[Upcoming]:
         """Return what runs next and when, the earliest first; each prints as a line.
 
         Raises:
@@ -104,8 +104,8 @@ class SchedulerApi:
         return self.shown_tasks().upcoming()
 
     def create(
-        self, *, on_result: "Callable[[TaskResult], None] | None" = None, on_alert: "Callable[[Alert], None] | None" = None
-    ) -> "Scheduler":
+        self, *, on_result: Callable[[TaskResult], None] | None = None, on_alert: Callable[[Alert], None] | None = None
+    ) -> Scheduler:
         """Return a scheduler for a caller that drives it: see ``run_once`` for the arguments."""
         components = self._components
         settings = components.settings
@@ -153,7 +153,7 @@ class SchedulerApi:
             Belief.of(RetryPolicy.of(settings), settings.schedule.lease.total_seconds()),
         )
 
-    def send_alerts(self, status: "StatusReport", *, logged: bool = True) -> None:
+    def send_alerts(self, status: StatusReport, *, logged: bool = True) -> None:
         """Log, and send to the webhook of the settings, which views became late, failed or recovered; each change once.
 
         Args:
@@ -165,7 +165,7 @@ class SchedulerApi:
         for alert in FreshnessTracker(Notices(self._components.registry).exchange).news(status):
             send(alert)
 
-    def _freshness_monitor(self, holder: str) -> "FreshnessMonitor":
+    def _freshness_monitor(self, holder: str) -> FreshnessMonitor:
         components = self._components
         settings, tasks = components.settings, self.tasks()
         return FreshnessMonitor(
@@ -176,13 +176,13 @@ class SchedulerApi:
             open_webhook(settings.webhook, settings.project),
         )
 
-    def _materialize(self, applied: AppliedView, lease: "Lease") -> "ViewSummary":
+    def _materialize(self, applied: AppliedView, lease: Lease) -> ViewSummary:
         """Materialize a view for the scheduler that holds its lease; once the lease is lost, nothing more is written."""
         components = self._components
         job = components.materializer(None, components.ledger.fenced(lease)).sharing(components.settings.schedule.parallel)
         return job.materialize(components.definition_loader.bind(applied), start=None, end=components.clock())
 
-    def _maintain(self, applied: AppliedView, lease: "Lease") -> None:
+    def _maintain(self, applied: AppliedView, lease: Lease) -> None:
         """Maintain a view; with the first of them, also what belongs to no applied view."""
         components = self._components
         maintenance = make_maintenance(components)

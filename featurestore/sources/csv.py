@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import INSTANT, parse_times
 from featurestore.definitions.source import CSVSource
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
+from featurestore.instants import INSTANT, parse_times
 from featurestore.rows.unreadable import UNREAD, overflowed, with_texts
 from featurestore.sources.base import Chunk
 from featurestore.sources.csv_records import cut, opened, readable, without_blank_lines

@@ -17,10 +17,10 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from featurestore.clock import instants
 from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError, SourceMissingError
 from featurestore.forking import is_first_user
+from featurestore.instants import instants
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import Pool, commits_since, pooled
 from featurestore.sources.file_cursor import KnownFile

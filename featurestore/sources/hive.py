@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from featurestore.clock import INSTANT, parse_times
+from featurestore.instants import INSTANT, parse_times
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _FORMS: tuple[tuple[str, Callable[[pl.Series], pl.Series]], ...] = (

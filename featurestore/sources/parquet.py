@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.arrow_zones import with_known_zones
 from featurestore.clock import Clock, utc_now
 from featurestore.definitions.source import ParquetSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
@@ -21,7 +22,6 @@ from featurestore.sources.hive import Partition, partition_texts, partitions
 from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
 from featurestore.sources.supertypes import widened
 from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
-from featurestore.zones import with_known_zones
 
 ENDINGS = (".parquet", ".parq", ".pq")
 ADVICE = (

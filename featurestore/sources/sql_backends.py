@@ -196,6 +196,7 @@ def _duckdb(spec: SQLSource, address: str | None, root: Path) -> Iterator[DuckDB
 @contextmanager
 def _postgres(spec: SQLSource, address: str) -> Iterator[Postgres]:
     try:
+        # An extra, which DuckDB does not need.
         import adbc_driver_manager
         from adbc_driver_postgresql import dbapi
     except ImportError as error:

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from featurestore.clock import INSTANT, instants
 from featurestore.dtypes import inner_dtype
+from featurestore.instants import INSTANT, instants
 
 _SIGNED: dict[pl.DataType, int] = {pl.Int8(): 8, pl.Int16(): 16, pl.Int32(): 32, pl.Int64(): 64}
 _UNSIGNED: dict[pl.DataType, int] = {pl.UInt8(): 8, pl.UInt16(): 16, pl.UInt32(): 32, pl.UInt64(): 64}

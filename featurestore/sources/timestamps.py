@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from featurestore.clock import INSTANT, from_micros
+from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
+from featurestore.instants import INSTANT
 from featurestore.sources.base import Cursor
 from featurestore.sources.supertypes import cast
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import msgspec
 import polars as pl
 
-from featurestore.clock import INSTANT, parse_times
 from featurestore.definitions.stream_source import ENTRY_ID, ENTRY_TIME, StreamSource
 from featurestore.dtypes import inner_dtype, python_type
 from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.instants import INSTANT, parse_times
 from featurestore.shortage import shortage_of
 from featurestore.streams.base import Entry
 

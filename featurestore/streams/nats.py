@@ -20,6 +20,14 @@ from featurestore.errors import MissingExtraError, StreamError, StreamRefusedErr
 from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
 from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
+try:
+    import nats.aio.client
+    import nats.errors
+    import nats.js.api
+    import nats.js.errors
+except ImportError as error:
+    raise MissingExtraError("a stream of NATS", "nats") from error
+
 T = TypeVar("T")
 
 _PAYLOAD = b"payload"
@@ -53,13 +61,6 @@ class NATSConsumer(StreamAdapter):
     """
 
     def __init__(self, url: str, topic: str, group: str, *, idle_seconds: float, clock: Clock = utc_now) -> None:
-        try:
-            import nats.aio.client
-            import nats.errors
-            import nats.js.api
-            import nats.js.errors
-        except ImportError as error:
-            raise MissingExtraError(f"a stream at {url.partition('://')[0]}://", "nats") from error
         self._nats: Any = nats
         self._shown = f"The subject {topic!r} at {url}"
         self._servers = expanded(url).split(",")
@@ -343,22 +344,18 @@ class NATSShelf:
 
     async def _values(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """Return what is kept, by the ids of the entries; of some entries, or of all."""
-        from nats.js.errors import KeyNotFoundError
-
         bucket = await self._consumer.bucket()
         values = {}
         names = await self._names(bucket)
         for name in names if ids is None else sorted(set(names).intersection(ids)):
-            with suppress(KeyNotFoundError):  # it was removed meanwhile
+            with suppress(nats.js.errors.KeyNotFoundError):  # it was removed meanwhile
                 values[name] = (await bucket.get(name)).value or b""
         return values
 
     async def _names(self, bucket: Any) -> list[str]:
-        from nats.js.errors import NoKeysError
-
         try:
             names: list[str] = await bucket.keys()
-        except NoKeysError:
+        except nats.js.errors.NoKeysError:
             # NOTE: the client says this also if the keys that it asked for have not reached it yet. The server knows.
             names = await self._consumer.names_kept()
         return names

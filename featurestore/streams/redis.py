@@ -17,6 +17,11 @@ from featurestore.errors import ConfigError, MissingExtraError, StreamError, Str
 from featurestore.streams.base import DAMAGED, DeadLetter, Entry, Lag, StreamAdapter
 from featurestore.streams.dead_letters import expanded, in_order, pack, unpack
 
+try:
+    import redis
+except ImportError as error:
+    raise MissingExtraError("a stream of Redis or Valkey", "redis") from error
+
 T = TypeVar("T")
 
 _SOCKET_SECONDS = 5.0
@@ -48,10 +53,6 @@ class RedisConsumer(StreamAdapter):
     """
 
     def __init__(self, url: str, topic: str, group: str, *, idle_seconds: float) -> None:
-        try:
-            import redis
-        except ImportError as error:
-            raise MissingExtraError(f"a stream at {url.partition('://')[0]}://", "redis") from error
         self._errors: Any = redis.exceptions
         self._shown = f"The stream {topic!r} at {url}"
         try:

@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from featurestore.aggregates.counts import CountDistinct
-from featurestore.clock import INSTANT
 from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.window import WindowSpec
 from featurestore.definitions.window_features import EVENT_ID
 from featurestore.identity import same_values
+from featurestore.instants import INSTANT
 from featurestore.rows.point_in_time import TIME
 from featurestore.rows.total_order import AVAILABLE, EVENT, same_as_before
 from featurestore.rows.transform import fitted

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -354,7 +354,6 @@ def little_endian(data: bytes) -> bytes:
 
 
 def _from_bytes(data: bytes) -> pl.Series:
-    import pyarrow as pa  # a quarter of a second, which a definition need not pay
-
-    numbers = pa.Array.from_buffers(pa.int64(), len(data) // 8, [None, pa.py_buffer(little_endian(data))])
-    return cast("pl.Series", pl.from_arrow(numbers))
+    if not data:
+        return pl.Series(dtype=pl.Int64)
+    return pl.Series([data]).bin.reinterpret(dtype=pl.Array(pl.Int64, len(data) // 8), endianness="little").explode()

@@ -55,7 +55,7 @@ def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
     assert "Did you mean 'plan'?" in failed.stderr
 
 
-HEAVY = ("polars", "duckdb", "deltalake", "sqlalchemy", "pydantic_settings", "redis", "lmdb", "pyarrow", "msgspec")
+HEAVY = ("polars", "duckdb", "deltalake", "sqlalchemy", "pydantic", "redis", "lmdb", "pyarrow", "msgspec", "rich")
 COMPLETING = {"_FEATURESTORE_COMPLETE": "complete_bash", "COMP_WORDS": "featurestore st", "COMP_CWORD": "1"}
 
 
@@ -64,7 +64,7 @@ COMPLETING = {"_FEATURESTORE_COMPLETE": "complete_bash", "COMP_WORDS": "features
     [(["--help"], {}, "materialize"), (["--version"], {}, "featurestore "), ([], COMPLETING, "status\nstream\n")],
     ids=["help", "version", "completion"],
 )
-def test_the_first_keystroke_loads_no_library_but_the_terminals(
+def test_the_first_keystroke_loads_no_library_but_typer(
     tmp_path: Path, words: list[str], environment: dict[str, str], printed: str
 ) -> None:
     code = f"""

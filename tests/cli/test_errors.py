@@ -107,10 +107,11 @@ def test_help_has_an_example_and_fits(invoke: Invoke, command: str) -> None:
     told = invoke(command, "--help").stdout
     assert "Example" in told
     assert f"$ featurestore {command}" in told
-    assert max(map(len, told.splitlines())) <= 80
+    # An example is to be copied, so no line of it is broken.
+    assert max(len(line) for line in told.splitlines() if "$ featurestore" not in line) <= 80
 
 
 def test_help_of_all(invoke: Invoke) -> None:
     told = invoke("--help").stdout
     for command in COMMANDS:
-        assert f"│ {command}" in told
+        assert f"\n  {command} " in told

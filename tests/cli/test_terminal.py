@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from featurestore.cli.terminal import ago, called, cell, frame_table, instant
+from featurestore.cli.frames import frame_table
+from featurestore.cli.terminal import ago, called, cell, instant
 from featurestore.clock import utc_now
 
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.clock import INSTANT
 from featurestore.definitions.entity import RESERVED_COLUMNS, Entity
 from featurestore.definitions.feature import Feature, FeatureSpec, make_feature
 from featurestore.definitions.feature_view import FeatureView, ViewSpec
@@ -21,6 +20,7 @@ from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import CSVSource, DeltaSource, FrameSource, ParquetSource, Source, SQLSource
 from featurestore.dtypes import KEY_TYPES, SIMPLE_TYPES
 from featurestore.errors import RegistryError
+from featurestore.instants import INSTANT
 
 NAMES = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_]{0,6}", fullmatch=True).filter(
     lambda name: not keyword.iskeyword(name) and name not in RESERVED_COLUMNS | {"description", "owner"}

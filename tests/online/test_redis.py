@@ -5,6 +5,7 @@ import gc
 import sys
 from contextlib import closing
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
@@ -251,8 +252,9 @@ class TestAddress:
     @pytest.mark.parametrize("missing", ["redis", "hiredis"])
     def test_the_extra_is_missing(self, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
         monkeypatch.setitem(sys.modules, missing, None)
-        with pytest.raises(MissingExtraError, match=r"rediss:// needs .* pip install 'featurestore\[redis\]'"):
-            RedisStore("rediss://host")
+        monkeypatch.delitem(sys.modules, "featurestore.online.redis.store")
+        with pytest.raises(MissingExtraError, match=r"Redis or Valkey needs .* pip install 'featurestore\[redis\]'"):
+            import_module("featurestore.online.redis.store")
 
 
 def test_the_script_compares_without_the_locale(valkey_url: str) -> None:

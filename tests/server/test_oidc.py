@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import serialization
 
 from featurestore.access.grants import Grant
 from featurestore.clock import utc_now
-from featurestore.config import load_settings
 from featurestore.errors import ConfigError, Unauthenticated, UnavailableError
 from featurestore.server.security import oidc as tokens
 from featurestore.server.security.oidc import KeySet, Tokens
+from featurestore.settings_loader import load_settings
 from tests.server.issuers import AUDIENCE, Issuer
 
 GRANTS = {"ml": "reader service:delay_model", "dpo": "reader project pii, writer view:weather"}

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore.clock import from_micros, parse_times
+from featurestore.clock import from_micros
 from featurestore.definitions.source import CSVSource
 from featurestore.errors import SourceError
+from featurestore.instants import parse_times
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.csv import CSVReader
 from featurestore.testing.sources import EVENT, INSTANT, MANY, TIMES, SourceReaderContract, pin, read, run

@@ -19,7 +19,10 @@ _Ids = Annotated[
 ]
 
 dead_letters = typer.Typer(
-    name="dead-letters", help="Lists, requeues and discards the entries of streams that could not be pushed.", no_args_is_help=True
+    name="dead-letters",
+    rich_markup_mode=None,
+    help="Lists, requeues and discards the entries of streams that could not be pushed.",
+    no_args_is_help=True,
 )
 
 

@@ -7,6 +7,7 @@ import typer
 
 from featurestore.cli.options import Folder, project_folder
 from featurestore.cli.terminal import out
+from featurestore.demo.walkthrough import Tour
 
 
 def demo(
@@ -20,7 +21,5 @@ def demo(
 
     Prepares the data, applies definitions, materializes, trains, looks features up, and shows that both agree.
     """
-    from featurestore.demo.walkthrough import Tour
-
     if not Tour(project_folder(ctx, project_dir) / folder, out()).run():
         raise typer.Exit(1)

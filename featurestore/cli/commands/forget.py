@@ -1,5 +1,6 @@
 """The ``forget`` and ``unforget`` commands."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,8 +107,6 @@ def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dic
 
 def _rows(forms: "list[Entity]", path: Path) -> list[dict[str, Any]]:
     """Returns the rows of keys in a file, in the form of the entity that has keys of these names."""
-    import json
-
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, project_folder
 from featurestore.cli.terminal import out
+from featurestore.demo.starter import make_project, next_steps
 
 
 def init(
@@ -19,8 +20,6 @@ def init(
     project_dir: Folder = None,
 ) -> None:
     """Makes a small project that works: definitions, some data, settings."""
-    from featurestore.demo.starter import make_project, next_steps
-
     root = project_folder(ctx, project_dir) / (folder or Path())
     written, kept = make_project(root, empty=empty)
     console = out()

@@ -12,7 +12,9 @@ from featurestore.clock import utc_now
 
 _STATES = {"active": "green", "expired": "yellow", "revoked": "red"}
 
-keys = typer.Typer(name="keys", no_args_is_help=True, help="Makes, lists and revokes the API keys of a server.")
+keys = typer.Typer(
+    name="keys", rich_markup_mode=None, no_args_is_help=True, help="Makes, lists and revokes the API keys of a server."
+)
 
 
 @keys.command(

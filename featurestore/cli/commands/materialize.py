@@ -6,6 +6,7 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.progress import bars
 from featurestore.cli.terminal import called, out, print_json, print_report, table
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def materialize(
     A run that was interrupted is completed first; a run repeated changes nothing. Times are ISO 8601, in UTC. With --chunk, spans
     that are done are not done again when the same backfill is repeated.
     """
-    from featurestore.cli.progress import bars
-
     if rebuild and (start or end or chunk or dry_run):
         raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end, --chunk and --dry-run.")
     with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:

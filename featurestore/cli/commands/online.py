@@ -29,7 +29,7 @@ def online(
     ],
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Read as of this time, ISO 8601 in UTC, if not now.")] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='Take the rows from a JSON file: \\[{"origin": "JFK"}, …]')
+        Path | None, typer.Option(metavar="FILE", help='Take the rows from a JSON file: [{"origin": "JFK"}, …]')
     ] = None,
     json: Json = False,
     project_dir: Folder = None,

@@ -1,13 +1,16 @@
 """The ``runs`` commands."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from featurestore.cli.frames import frame_table
 from featurestore.cli.options import Folder, Json, examples, open_store
-from featurestore.cli.terminal import called, frame_table, instant, out, print_json, table
+from featurestore.cli.terminal import called, instant, out, print_json, table
+from featurestore.rows.python_values import rows_of
 
 if TYPE_CHECKING:
     from featurestore.registry.ledger import Run
@@ -25,7 +28,9 @@ STATES = {
 """The colour of each state of a run or a view."""
 _RUN_STATES = ("running", "committed", "done", "failed")
 _NUMBERS = ("read", "written", "rejected", "online")
-runs = typer.Typer(name="runs", help="Shows what the jobs did: every run of every view.", invoke_without_command=True)
+runs = typer.Typer(
+    name="runs", rich_markup_mode=None, help="Shows what the jobs did: every run of every view.", invoke_without_command=True
+)
 
 
 @runs.callback(
@@ -65,8 +70,6 @@ def show_run(
     project_dir: Folder = None,
 ) -> None:
     """Shows one run: its span, counts, error, and the rows it rejected with the reasons."""
-    from featurestore.rows.python_values import rows_of
-
     with open_store(ctx, project_dir) as store:
         run = store.runs.get(run_id)
         rejected = store.runs.rejected_rows(run)
@@ -106,8 +109,6 @@ def print_runs(console: Console, found: "list[Run]", *, named: bool) -> None:
 
 
 def _plain(run: "Run") -> dict[str, object]:
-    from dataclasses import asdict
-
     return {"id": run.id, **asdict(run), "seconds": run.seconds}
 
 

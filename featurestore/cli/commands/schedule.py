@@ -1,10 +1,13 @@
 """The ``schedule`` command."""
 
+import logging
+import os
 import signal
 import sys
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -72,9 +75,6 @@ def _interrupt(stop: Event, *, once: bool) -> None:
 
 def _leave() -> None:
     """Ends the process at once, whatever its threads are at: it is written down for others to resume (S17)."""
-    import logging
-    import os
-
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -123,7 +123,5 @@ def _line(outcome: "TaskResult") -> Text:
 
 
 def _print_line(value: Any) -> None:
-    import msgspec
-
     typer.echo(msgspec.json.encode(value).decode())
     sys.stdout.flush()

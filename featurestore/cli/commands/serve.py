@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, open_store
 from featurestore.cli.terminal import called, err
-from featurestore.config import load_settings
 from featurestore.errors import MissingExtraError
+from featurestore.settings_loader import load_settings
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
@@ -35,6 +36,7 @@ def serve(
     What is applied meanwhile is noticed without a restart. Requests in flight are answered before it ends.
     """
     try:
+        # The extra ``server``: the help of this command is for all.
         from featurestore.server.run import serve as run
         from featurestore.server.security.guard import admission
     except ModuleNotFoundError as error:
@@ -88,6 +90,4 @@ def _example(store: "FeatureStore") -> str:
     names = [*catalog.services, *catalog.views]
     if not names:
         return ""
-    import msgspec
-
     return msgspec.json.encode(store.sample_request(names[0])).decode().replace("'", "\\u0027")

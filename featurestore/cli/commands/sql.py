@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from featurestore.cli.frames import frame_table
 from featurestore.cli.options import Folder, Json, open_store
-from featurestore.cli.terminal import frame_table, out, print_json
+from featurestore.cli.terminal import out, print_json
+from featurestore.rows.python_values import rows_of
 
 
 def sql(
@@ -20,8 +22,6 @@ def sql(
     A view's table has its join keys, event_time, available_time and the features. DuckDB runs the query. --json prints all
     rows.
     """
-    from featurestore.rows.python_values import rows_of
-
     with open_store(ctx, project_dir) as store:
         frame = store.sql(query)
     if json:

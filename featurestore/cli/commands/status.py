@@ -2,16 +2,21 @@
 
 import re
 from collections.abc import Callable
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from featurestore.cli.commands.runs import STATES, print_runs
+from featurestore.cli.frames import frame_table
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import ago, called, frame_table, nothing_applied, out, print_json, table
+from featurestore.cli.terminal import ago, called, nothing_applied, out, print_json, table
 from featurestore.clock import format_seconds, utc_now
+from featurestore.errors import NotFoundError
+from featurestore.rows.python_values import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,14 +68,10 @@ def _show_views(store: "FeatureStore", *, json: bool, check: bool) -> None:
 
 
 def _watch(store: "FeatureStore", seconds: float, *, json: bool) -> None:
-    from time import sleep
-
     console = out()
     if json or not console.is_terminal:
         _repeat(lambda: _show_views(store, json=json, check=False), lambda: sleep(seconds))
         return
-    from rich.live import Live
-
     with Live(_standing(store, store.status()), console=console, screen=True, auto_refresh=False) as live:
         _repeat(lambda: live.update(_standing(store, store.status()), refresh=True), lambda: sleep(seconds))
 
@@ -152,8 +153,6 @@ def _last_run(status: "ViewStatus") -> Text:
 
 
 def _show_rejected(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:
-    from featurestore.rows.python_values import rows_of
-
     rows = store.runs.rejected_rows(view=view)
     if json:
         print_json(rows_of(rows))
@@ -166,8 +165,6 @@ def _show_rejected(store: "FeatureStore", view: str, limit: int, *, json: bool) 
 
 
 def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:
-    from featurestore.errors import NotFoundError
-
     applied = store.catalog.views.get(view)
     if applied is None:
         raise NotFoundError("applied feature view", view, store.catalog.views)

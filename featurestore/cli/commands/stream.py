@@ -8,12 +8,14 @@ from dataclasses import replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.text import Text
 
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.terminal import called, err, instant, out
 from featurestore.clock import utc_now
+from featurestore.definitions.stream_source import StreamSource
 from featurestore.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ def stream(
 def _run(
     store: "FeatureStore", names: list[str] | None, batch: int, idle: float, host: str, port: int | None, *, once: bool, json: bool
 ) -> None:
-    from featurestore.definitions.stream_source import StreamSource
-
     known = [each for each in store.catalog.sources.values() if isinstance(each, StreamSource)]
     if not known:
         raise ConfigError(
@@ -100,6 +100,7 @@ def _metrics(store: "FeatureStore", host: str, port: int | None) -> Iterator[Non
         yield
         return
     try:
+        # The extra ``server``, which streams need for their metrics alone.
         from featurestore.server.telemetry.stream_metrics import StreamCollector, serving
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("featurestore"):
@@ -131,8 +132,6 @@ class _Teller:
     def print(self, counts: "StreamCounts") -> None:
         """Prints counts."""
         if self._json:
-            import msgspec
-
             typer.echo(msgspec.json.encode({"time": utc_now(), **msgspec.to_builtins(counts)}).decode())
             return
         told = f"{counts.entries:,} entries, {counts.rows_new:,} rows new"

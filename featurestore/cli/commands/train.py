@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.text import Text
 
 from featurestore.cli.arguments import selection_of
+from featurestore.cli.frames import head_table
 from featurestore.cli.options import Flag, Folder, Json, open_store
-from featurestore.cli.terminal import head_table, out, print_json, row_count, shown_path
+from featurestore.cli.terminal import out, print_json, row_count, shown_path
 
 
 def train(
@@ -38,8 +40,6 @@ def train(
             rows, head, names = frame.height, frame.head(3), frame.columns
         else:
             written = store.training_frame(spine, features, time=time, as_known=not corrected, sink=file)
-            import polars as pl
-
             rows, head, names = (
                 written.select(pl.len()).collect().item(),
                 written.head(3).collect(),

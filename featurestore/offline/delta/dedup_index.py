@@ -10,9 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
-from featurestore.clock import INSTANT, from_micros
+from featurestore.clock import from_micros
 from featurestore.definitions.window_features import EVENT_ID
 from featurestore.identity import loose_text, same_values
+from featurestore.instants import INSTANT
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.delta.files import HASH, File, by_bucket, event_span, of_keys
 from featurestore.offline.delta.table import DeltaState

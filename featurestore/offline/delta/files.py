@@ -14,11 +14,12 @@ from deltalake import Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.clock import INSTANT, nearest_instant, to_micros
+from featurestore.clock import nearest_instant, to_micros
 from featurestore.dtypes import as_dtype
 from featurestore.durable import make_folders
 from featurestore.durable import write_file as write_lasting
 from featurestore.errors import OfflineStoreError
+from featurestore.instants import INSTANT
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.rows.buckets import ROOT, are_related, bits_of, key_hash, node_of, within
 from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history

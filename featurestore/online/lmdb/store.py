@@ -24,6 +24,7 @@ from featurestore.online.base import Entry, Epoch, Marks, OnlineAdapter, OnlineL
 from featurestore.online.batching import batches, greatest
 from featurestore.online.lmdb.environment import LMDBEnvironments, explain
 from featurestore.online.lmdb.loss_marks import LMDBMarks
+from featurestore.online.lmdb.scrub import scrub
 from featurestore.plugins import Context
 
 _T = TypeVar("_T")
@@ -232,8 +233,6 @@ class LMDBStore(OnlineAdapter):
             raise explain(error, self._path, done) from error
 
     def _erase(self, keys: Sequence[bytes]) -> int:
-        from featurestore.online.lmdb.scrub import scrub
-
         places = [_place(key) for key in dict.fromkeys(keys)]
         if not places:
             return 0

@@ -20,6 +20,15 @@ from featurestore.online.redis.health import server_facts
 from featurestore.online.redis.loss_marks import RedisMarks
 from featurestore.plugins import Context
 
+try:
+    import hiredis
+    import redis.asyncio.cluster
+    import redis.backoff
+    import redis.cluster
+    import redis.retry
+except ImportError as error:
+    raise MissingExtraError("an online store of Redis or Valkey", "redis") from error
+
 _CONNECTIONS = 64
 _DELETES = 1000  # keys, that are deleted at once
 _REFUSED = -1  # by a script, where the mark is another one
@@ -249,7 +258,7 @@ class RedisStore(OnlineAdapter):
 
 
 class _RedisPy:
-    """redis-py and hiredis, for one address; imported when the first store of this kind is made.
+    """redis-py and hiredis, for one address.
 
     Args:
         url: the address.
@@ -257,14 +266,6 @@ class _RedisPy:
     """
 
     def __init__(self, url: str, shown: str) -> None:
-        try:
-            import hiredis
-            import redis.asyncio.cluster
-            import redis.backoff
-            import redis.cluster
-            import redis.retry
-        except ImportError as error:
-            raise MissingExtraError(f"an online store at {url.partition('://')[0]}://", "redis") from error
         self._redis: Any = redis
         self.errors: Any = redis.exceptions
         self.pack: Any = hiredis.pack_command

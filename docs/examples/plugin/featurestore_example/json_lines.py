@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from featurestore.clock import parse_times
 from featurestore.definitions.source import Source
 from featurestore.dtypes import as_dtype, python_type
 from featurestore.errors import DefinitionError, SourceError
+from featurestore.instants import parse_times
 from featurestore.rows.unreadable import with_texts
 from featurestore.sources.base import Chunk
 from featurestore.sources.file_slices import FileSlice, ReadTask
