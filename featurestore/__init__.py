@@ -100,8 +100,8 @@ if not TYPE_CHECKING:
             if hint and opcode.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM":
                 raise ImportError(message, name=__name__)
             raise AttributeError(message, name=name)
-        found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        return found
+        member = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return member
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -120,14 +120,14 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
 def kept_files(settings: Settings) -> dict[str, Path]:
     """Returns where on this machine a project's settings keep what others are not to read, by what it is."""
     folder = history_folder(settings)
-    found = {} if folder is None else {"history": folder / settings.project}
+    paths = {} if folder is None else {"history": folder / settings.project}
     online = _online(settings).files(settings.online, settings.root)
-    found |= {"online" if len(online) == 1 else f"online: {path.name}": path for path in online}
+    paths |= {"online" if len(online) == 1 else f"online: {path.name}": path for path in online}
     scheme, _, path = settings.registry.partition(":///")
     if scheme.startswith("sqlite"):
         registry = settings.root / path
-        found |= {"registry" + ending: registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")}
-    return found
+        paths |= {"registry" + ending: registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")}
+    return paths
 
 
 def open_engine(settings: Settings) -> Engine:

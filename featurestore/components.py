@@ -292,8 +292,10 @@ class Components(MadeOnce):
 
     def _adopt(self, views: Iterable[AppliedView]) -> None:
         """Note which views have a history that this registry did not make: others wrote what is online of them."""
-        made = self.online_epochs.materialized()
-        self.online_epochs.adopt(self._with_history(view for view in views if (view.spec.name, view.data_version) not in made))
+        materialized = self.online_epochs.materialized()
+        self.online_epochs.adopt(
+            self._with_history(view for view in views if (view.spec.name, view.data_version) not in materialized)
+        )
 
     def _drop_plans(self) -> None:
         """Drop what was compiled from the catalog before. The registry may be another one, with another id."""

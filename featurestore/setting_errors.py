@@ -69,22 +69,22 @@ def suggest(name: str, fields: Fields, write: Callable[[str], str] = str) -> str
         fields: the settings and tables.
         write: writes a setting's name as it is written where the wrong one was found.
     """
-    plain, tables = name.replace(".", "_"), [each for each, field in fields.items() if is_table(field)]
+    plain, tables = name.replace(".", "_"), [known for known, field in fields.items() if is_table(field)]
     if "." not in name:  # server_port, of before there were tables
         name = next((f"{table}.{plain.removeprefix(f'{table}_')}" for table in tables if plain.startswith(f"{table}_")), name)
     table, _, key = name.rpartition(".")
-    inside = [each.removeprefix(f"{table}.") for each in fields if each.rpartition(".")[0] == table]
+    inside = [known.removeprefix(f"{table}.") for known in fields if known.rpartition(".")[0] == table]
     near = (
         [_RENAMED[plain]] if plain in _RENAMED else
-        [each for each in fields if each.replace(".", "_") == plain]
-        or [f"{table}.{each}".lstrip(".") for each in nearest(key, inside)]
-        or [each for each in fields if each.rpartition(".")[2] == key]
+        [known for known in fields if known.replace(".", "_") == plain]
+        or [f"{table}.{known}".lstrip(".") for known in nearest(key, inside)]
+        or [known for known in fields if known.rpartition(".")[2] == key]
         or ([] if table in fields else nearest(name, fields))
     )  # fmt: skip
     if near:
-        return f"Did you mean {' or '.join(repr(write(each)) for each in near)}?"
-    names = inside or [each for each in fields if "." not in each]
-    return did_you_mean("", [write(f"{table}.{each}" if inside and table else each) for each in names])
+        return f"Did you mean {' or '.join(repr(write(known)) for known in near)}?"
+    names = inside or [known for known in fields if "." not in known]
+    return did_you_mean("", [write(f"{table}.{known}" if inside and table else known) for known in names])
 
 
 def explain(error: ValidationError, fields: Fields) -> str:
@@ -98,7 +98,7 @@ def _explain_fault(fault: Any, fields: Fields) -> str:
     if fault["type"] == "extra_forbidden":
         return f"There is no setting {name!r} (in {FILE_NAME}, a FEATURESTORE_ variable or a keyword). {suggest(name, fields)}"
     if fault["type"] == "model_type":
-        first = next(each for each in fields if each.startswith(f"{name}."))
+        first = next(known for known in fields if known.startswith(f"{name}."))
         return f"{name!r} is a table of settings, not {value!r}. Write its settings by their names, such as {first!r}."
     if fault["loc"][0] in _SECRET or isinstance(fault.get("ctx", {}).get("error"), MissingUnitError):
         return f"The setting {name!r} is wrong: {said}."

@@ -45,12 +45,12 @@ def parse_pairs(
     """
     columns: dict[str, list[Any]] = {}
     known = {**fields, **keys}
-    for pair, is_whole in [*((each, False) for each in pairs), *((each, True) for each in whole)]:
+    for pair, is_whole in [*((given_text, False) for given_text in pairs), *((given_text, True) for given_text in whole)]:
         name, _, text = pair.partition("=")
         if name not in known:
             what = "key or request field" if fields else "key"
             raise RequestError(f"{pair!r}: these features have no {what} {name!r}. {did_you_mean(name, known)}")
-        columns[name] = [_converted(each, name, known[name]) for each in ([text] if is_whole else text.split(","))]
+        columns[name] = [_converted(given_text, name, known[name]) for given_text in ([text] if is_whole else text.split(","))]
     missing = [name for name in keys if name not in columns]
     if missing:
         raise RequestError(
@@ -58,8 +58,8 @@ def parse_pairs(
         )
     lengths = {name: len(column) for name, column in columns.items() if len(column) > 1}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise RequestError(f"Lists of values must be equally long: {told}.")
+        shown_lengths = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise RequestError(f"Lists of values must be equally long: {shown_lengths}.")
     rows = max(lengths.values(), default=1)
     return [{name: column[row if len(column) > 1 else 0] for name, column in columns.items()} for row in range(rows)]
 

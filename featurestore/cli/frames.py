@@ -14,35 +14,35 @@ def frame_table(frame: pl.DataFrame, width: int, rows: int) -> Table:
     """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
     shown = frame.head(rows)
     cells = [[cell(value) for value in values_of(column)] for column in shown.get_columns()]
-    widths = [max([len(name), *(each.cell_len for each in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
+    widths = [max([len(name), *(text.cell_len for text in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
     fitting = 0
     while fitting < len(widths) and sum(widths[: fitting + 1]) <= width - (3 if fitting + 1 < len(widths) else 0):
         fitting += 1
     fitting = max(fitting, 1)
     numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
-    made = table(*frame.columns[:fitting], right=numbers)
+    grid = table(*frame.columns[:fitting], right=numbers)
     hidden = frame.width - fitting
     if hidden:
-        made.add_column("…")
+        grid.add_column("…")
     for row in zip(*cells[:fitting], strict=True):
-        made.add_row(*row, *(["…"] if hidden else []))
-    told = [row_count(frame.height)]
+        grid.add_row(*row, *(["…"] if hidden else []))
+    captions = [row_count(frame.height)]
     if frame.height > rows:
-        told.append(f"the first {rows} are shown")
+        captions.append(f"the first {rows} are shown")
     if hidden:
-        told.append(f"{hidden} more columns: {', '.join(frame.columns[fitting:])}")
-    made.caption, made.caption_justify = "; ".join(told), "left"
-    return made
+        captions.append(f"{hidden} more columns: {', '.join(frame.columns[fitting:])}")
+    grid.caption, grid.caption_justify = "; ".join(captions), "left"
+    return grid
 
 
 def head_table(frame: pl.DataFrame, spine: Sequence[str], rows: int = 3) -> Table:
     """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
-    made = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
+    grid = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
     for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):
         last = name == (list(spine) or [""])[-1]
-        made.add_row(Text(name, style="cyan" if name not in spine else ""), Text(_type(column.dtype), style="dim"),
+        grid.add_row(Text(name, style="cyan" if name not in spine else ""), Text(_type(column.dtype), style="dim"),
                      *(cell(value, 24) for value in values_of(column)), end_section=last)  # fmt: skip
-    return made
+    return grid
 
 
 def _type(dtype: pl.DataType) -> str:

@@ -34,7 +34,7 @@ class _Console(Console):
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
-            each if each.control else Segment(each.text.translate(CONTROLS), each.style) for each in buffer
+            segment if segment.control else Segment(segment.text.translate(CONTROLS), segment.style) for segment in buffer
         )
 
 
@@ -68,11 +68,11 @@ def table(*columns: str, right: Iterable[str] = (), title: str | None = None) ->
         right: the headers of columns of numbers, which stand at the right.
         title: what stands above it.
     """
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, header_style="bold")
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         # The first column names the line; rather the others are broken.
-        made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold", no_wrap=place == 0)
-    return made
+        grid.add_column(column, justify="right" if column in set(right) else "left", overflow="fold", no_wrap=place == 0)
+    return grid
 
 
 def print_report(console: Console, report: "Report[Any]") -> None:
@@ -80,7 +80,7 @@ def print_report(console: Console, report: "Report[Any]") -> None:
     columns = report.columns()
     headers = [column.header.strip() for column in columns]
     if len(report):
-        made = table(*headers, right=[column.header for column in columns if column.is_number])
+        grid = table(*headers, right=[column.header for column in columns if column.is_number])
         below: list[Text] = []
         for value in report:
             cells = [Text(column.text(value).strip(), style=column.style(value)) for column in columns]
@@ -89,8 +89,8 @@ def print_report(console: Console, report: "Report[Any]") -> None:
                     cells[-1].append(f"\n{note.text}", style=note.style)
                 else:
                     below.append(Text(f"  {cells[0]}: {note.text}", style=note.style))
-            made.add_row(*cells)
-        console.print(made)
+            grid.add_row(*cells)
+        console.print(grid)
         for line in below:
             console.print(line)
     if report.summary:
@@ -155,7 +155,7 @@ def called(root: Path | None = None, *, anywhere: bool = False) -> str:
     elsewhere = root is not None and root.resolve() != Path.cwd().resolve()
     chosen = f" -C {shlex.quote(shown_path(root.absolute()))}" if root is not None and elsewhere else ""
     this = Path(sys.argv[0])
-    found = shutil.which("featurestore")
-    if this.name != "featurestore" or (found and os.path.realpath(found) == os.path.realpath(this)):
+    installed = shutil.which("featurestore")
+    if this.name != "featurestore" or (installed and os.path.realpath(installed) == os.path.realpath(this)):
         return f"featurestore{chosen}"
     return shlex.quote(str(this.absolute()) if anywhere else shown_path(this.absolute())) + chosen

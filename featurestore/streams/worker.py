@@ -399,10 +399,10 @@ def _no_collection() -> Iterator[None]:
 def ready(find: Callable[[], Views]) -> Callable[[], Views]:
     """Returns what finds views, its errors as ``NotReadyError``: no row gives cause to them."""
 
-    def found() -> Views:
+    def checked() -> Views:
         try:
             return find()
         except (DefinitionError, NotFoundError, RequestError) as error:
             raise NotReadyError(str(error)) from error
 
-    return found
+    return checked

@@ -312,7 +312,10 @@ def test_status_of_a_view(invoke: Invoke, made_shop: Path) -> None:
     told = invoke("-C", made_shop, "status", "last_order").stdout
     assert "last_order version 1 · customer (customer_id: Int64) from orders" in told
     assert "ge=1 le=100" in told
-    [run] = json.loads(invoke("-C", made_shop, "status", "last_order", "--json").stdout)
+    [status] = json.loads(invoke("-C", made_shop, "status", "last_order", "--json").stdout)
+    assert status["view"] == "last_order"
+    assert status.keys() == json.loads(invoke("-C", made_shop, "status", "--json").stdout)[0].keys()
+    [run] = json.loads(invoke("-C", made_shop, "runs", "--view", "last_order", "--json").stdout)
     assert (run["rows_read"], run["rows_written"], run["state"]) == (600, 600, "done")
 
 

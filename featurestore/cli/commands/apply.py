@@ -32,20 +32,20 @@ def apply(
     removes nothing unless --yes is said.
     """
     with open_store(ctx, project_dir) as store:
-        found = None
+        changes = None
         if not json:
-            found = store.plan()
-            show_plan(out(), found)
-            if found.is_empty:
+            changes = store.plan()
+            show_plan(out(), changes)
+            if changes.is_empty:
                 return
-            grave = any(change.action == "remove" or change.recompute for change in found.changes)
+            grave = any(change.action == "remove" or change.recompute for change in changes.changes)
             if grave and not yes and sys.stdin.isatty() and sys.stdout.isatty():
                 typer.confirm("Apply this?", abort=True)
                 yes = True
         if not yes:
-            found = found or store.plan()
-            _check_removals(found)
-        done = store.apply(allow_breaking=allow_breaking, allow_unprotect=allow_unprotect, expected=found)
+            changes = changes or store.plan()
+            _check_removals(changes)
+        done = store.apply(allow_breaking=allow_breaking, allow_unprotect=allow_unprotect, expected=changes)
         revision = store.catalog.revision
     if json:
         print_json({**done.to_dict(), "revision": revision})

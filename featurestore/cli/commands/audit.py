@@ -28,7 +28,7 @@ def audit(
         raise typer.BadParameter("--entity ENTITY and --key KEY=VALUE go together.")
     with open_store(ctx, project_dir) as store:
         if entity:
-            keys = {name: value for name, _, value in (each.partition("=") for each in key or ())}
+            keys = {name: value for name, _, value in (record.partition("=") for record in key or ())}
             forms = store.admin.entity_forms(entity)
             if not any(form.keys.keys() == keys.keys() for form in forms):
                 raise RequestError(
@@ -37,15 +37,15 @@ def audit(
             digest = store.admin.entity_digests.of(entity, keys)
             print_json({"digest": digest}) if json else out().print(digest, soft_wrap=True)
             return
-        found = store.admin.audit_trail(limit)
+        records = store.admin.audit_trail(limit)
     if json:
-        print_json([each.to_dict() for each in found])
+        print_json([record.to_dict() for record in records])
         return
-    made = table("when", "who", "did", "what")
-    for each in found:
-        what = ", ".join(f"{name}: {_said(value)}" for name, value in each.what.items())
-        made.add_row(each.at.isoformat(" ", "seconds"), Text(each.who), Text(each.action, style="cyan"), Text(what))
-    out().print(made)
+    grid = table("when", "who", "did", "what")
+    for record in records:
+        what = ", ".join(f"{name}: {_said(value)}" for name, value in record.what.items())
+        grid.add_row(record.at.isoformat(" ", "seconds"), Text(record.who), Text(record.action, style="cyan"), Text(what))
+    out().print(grid)
 
 
 def _said(value: object) -> str:

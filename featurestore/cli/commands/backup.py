@@ -20,8 +20,8 @@ def backup(
     A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is rebuilt when you restore.
     """
     with open_store(ctx, project_dir) as store:
-        made = store.admin.backup(target.absolute())
+        copied = store.admin.backup(target.absolute())
     if json:
-        print_json(made.to_dict())
+        print_json(copied.to_dict())
     else:
-        out().print(str(made), soft_wrap=True)
+        out().print(str(copied), soft_wrap=True)

@@ -91,7 +91,7 @@ def _details(catalog: Catalog, entry: CatalogEntry) -> Iterator[tuple[str, Any]]
                 yield "ttl", None if spec.ttl is None else format_duration(spec.ttl)
                 yield "schedule", spec.schedule
                 yield "freshness", None if spec.freshness is None else format_duration(spec.freshness)
-            yield "features", [feature(each) for each in spec.features]
+            yield "features", [feature(member) for member in spec.features]
         else:
             described = spec.feature(feature_name)
             yield "constraints", described.constraints
@@ -126,7 +126,7 @@ def _to_dict(entry: CatalogEntry) -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={each}" for name, each in value.items())
+        return ", ".join(f"{name}={item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

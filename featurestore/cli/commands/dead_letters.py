@@ -36,13 +36,13 @@ def list_dead_letters(ctx: typer.Context, streams: _Streams = None, json: Json =
     if json:
         print_json(letters)
         return
-    made = table("stream", "entry", "arrived", "reason", "holds")
+    grid = table("stream", "entry", "arrived", "reason", "holds")
     for name, entries in letters.items():
         for entry in entries:
             holds = " ".join(f"{field}={value}" for field, value in entry.fields.items())
-            made.add_row(Text(name, style="cyan"), entry.id, instant(entry.time)[:19], Text(entry.reason), cell(holds, 80))
-    if made.row_count:
-        out().print(made)
+            grid.add_row(Text(name, style="cyan"), entry.id, instant(entry.time)[:19], Text(entry.reason), cell(holds, 80))
+    if grid.row_count:
+        out().print(grid)
     else:
         out().print("There are no dead letters.")
 

@@ -21,10 +21,10 @@ def doctor(
     Says of what is wrong what to do, and ends with 1 then. Of each view some entities are compared in both stores.
     """
     with open_store(ctx, project_dir) as store:
-        found = store.admin.doctor(repair=repair)
+        report = store.admin.doctor(repair=repair)
     if json:
-        print_json(found.to_dict())
+        print_json(report.to_dict())
     else:
-        print_report(out(), found)
-    if not found.is_well:
+        print_report(out(), report)
+    if not report.is_well:
         raise typer.Exit(1)

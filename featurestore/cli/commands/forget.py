@@ -94,7 +94,7 @@ def _entities(store: "FeatureStore", entity: str, keys: list[str], whole: list[s
 
 def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dict[str, Any]]:
     """Returns the rows of keys that are given as texts, in the form of the entity that has keys of these names."""
-    names = {each.partition("=")[0] for each in [*keys, *whole]}
+    names = {pair.partition("=")[0] for pair in [*keys, *whole]}
     fitting = [form for form in forms if form.keys.keys() == names] or forms[:1]
     for form in fitting:
         try:

@@ -40,20 +40,20 @@ def create(
     project_dir: Folder = None,
 ) -> None:
     """Makes an API key and prints it. It is shown this once; the registry keeps no more than a digest of it."""
-    scopes = [*(("service", each) for each in service or []), *(("view", each) for each in view or [])]
+    scopes = [*(("service", item) for item in service or []), *(("view", item) for item in view or [])]
     if everything == bool(scopes):
         raise typer.BadParameter("Say where the role counts: --service NAME, --view NAME, or --all by itself.")
-    words = [f"{each} {kind}:{name}" for each in role for kind, name in scopes] or [f"{each} project" for each in role]
-    grants = [Grant.parse(f"{each}{' pii' if pii else ''}") for each in words]
+    words = [f"{item} {kind}:{name}" for item in role for kind, name in scopes] or [f"{item} project" for item in role]
+    grants = [Grant.parse(f"{item}{' pii' if pii else ''}") for item in words]
     with open_store(ctx, project_dir) as store:
-        made = store.keys.create(name, grants, expires=expires)
+        new_key = store.keys.create(name, grants, expires=expires)
     if json:
-        print_json({**made.key.to_dict(), "key": made.secret})
+        print_json({**new_key.key.to_dict(), "key": new_key.secret})
         return
     console = out()
-    console.print(Text(made.secret, style="bold"), soft_wrap=True)
-    until = "" if made.key.expires_at is None else f", until {instant(made.key.expires_at)} UTC"
-    console.print(Text(f"may: {'; '.join(map(str, made.key.grants))}{until}"), soft_wrap=True)
+    console.print(Text(new_key.secret, style="bold"), soft_wrap=True)
+    until = "" if new_key.key.expires_at is None else f", until {instant(new_key.key.expires_at)} UTC"
+    console.print(Text(f"may: {'; '.join(map(str, new_key.key.grants))}{until}"), soft_wrap=True)
     console.print(Text("Keep it now: it is not shown again. Send it as the header Authorization: Bearer …", style="dim"))
 
 
@@ -62,17 +62,17 @@ def list_keys(ctx: typer.Context, json: Json = False, project_dir: Folder = None
     """Shows all keys, expired and revoked ones too; of each secret no more than its last four letters."""
     now = utc_now()
     with open_store(ctx, project_dir) as store:
-        found = store.keys.list()
+        known_keys = store.keys.list()
     if json:
-        print_json([{**each.to_dict(), "state": each.state(now)} for each in found])
+        print_json([{**key.to_dict(), "state": key.state(now)} for key in known_keys])
         return
-    made = table("id", "name", "may", "ends in", "created, UTC", "expires, UTC", "state")
-    for each in found:
-        state = each.state(now)
-        made.add_row(Text(each.id, style="cyan"), Text(each.name), Text("\n".join(map(str, each.grants))), Text(each.last_four),
-                     Text(instant(each.created_at)[:16]), Text(instant(each.expires_at)[:16]),
+    grid = table("id", "name", "may", "ends in", "created, UTC", "expires, UTC", "state")
+    for key in known_keys:
+        state = key.state(now)
+        grid.add_row(Text(key.id, style="cyan"), Text(key.name), Text("\n".join(map(str, key.grants))), Text(key.last_four),
+                     Text(instant(key.created_at)[:16]), Text(instant(key.expires_at)[:16]),
                      Text(state, style=_STATES[state]))  # fmt: skip
-    out().print(made)
+    out().print(grid)
 
 
 @keys.command(epilog=examples("featurestore keys revoke 0c1d2e3f4a5b6c7d"))

@@ -63,10 +63,10 @@ def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
     if json:
         print_json(written)
         return
-    made = table("view", "online", right=("online",))
+    grid = table("view", "online", right=("online",))
     for view, values in written.items():
-        made.add_row(Text(view, style="cyan"), f"{values:,}")
-    out().print(made)
+        grid.add_row(Text(view, style="cyan"), f"{values:,}")
+    out().print(grid)
 
 
 def show_summary(console: "Console", summary: "MaterializeSummary", program: str) -> None:

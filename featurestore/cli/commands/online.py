@@ -46,33 +46,33 @@ def online(
     with open_store(ctx, project_dir) as store:
         selection = selection_of(store, features)
         keys = {column: dtype for join in selection.joins for column, dtype in zip(join.on, join.keys.values(), strict=True)}
-        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
+        fields = {request_column.field.name: request_column.field.dtype for request_column in selection.computation.fields}
         path = None if rows is None else store.settings.root / rows.expanduser()
         given = parse_pairs(pairs, keys, fields) if path is None else read_rows(path, keys, fields)
-        found = store.online(features, given, at=at)
-        values = found.to_dicts()
+        answer = store.online(features, given, at=at)
+        values = answer.to_dicts()
     if json:
-        print_json({"rows": values, "status": found.status, "event_time": found.event_time})
+        print_json({"rows": values, "status": answer.status, "event_time": answer.event_time})
     else:
-        show_rows(out(), selection, values, found)
+        show_rows(out(), selection, values, answer)
 
 
-def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], found: "OnlineRows") -> None:
+def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], answer: "OnlineRows") -> None:
     """Prints a table a row: each feature with its value, why it has it, and since when it is so."""
     labels = {column.name: join.label for join in selection.joins for column in join.columns}
     labels |= {output.name: step.view for step in selection.computation.steps for output in step.outputs}
-    status, times = found.status, found.event_time
+    status, times = answer.status, answer.event_time
     computed = [None] * len(values)
     for number, row in enumerate(values):
         given = {name: value for name, value in row.items() if name not in selection.names}
         keys = ", ".join(f"{name}={'null' if value is None else value}" for name, value in given.items())
-        made = table("feature", "value", "status", "event time, UTC", title=keys)
+        grid = table("feature", "value", "status", "event time, UTC", title=keys)
         before = None
         for name in selection.names:
             if before not in (None, labels[name]):
-                made.add_section()
+                grid.add_section()
             before = labels[name]
-            told = status[name][number]
-            made.add_row(Text(name, style="cyan"), cell(row[name]), Text(told, style=_STATUSES[told]),
+            why = status[name][number]
+            grid.add_row(Text(name, style="cyan"), cell(row[name]), Text(why, style=_STATUSES[why]),
                          Text(instant(times.get(labels[name], computed)[number]), style="dim"))  # fmt: skip
-        console.print(made)
+        console.print(grid)

@@ -26,17 +26,17 @@ def plan(
     """Shows what apply would add, change and remove, and what has to be recomputed."""
     with open_store(ctx, project_dir) as store:
         try:
-            found = store.plan()
+            changes = store.plan()
         except DefinitionError as error:
             if not json:
                 raise
-            print_json({"faults": [_fault(each) for each in getattr(error, "faults", [error])]})
+            print_json({"faults": [_fault(fault) for fault in getattr(error, "faults", [error])]})
             raise typer.Exit(1) from None
     if json:
-        print_json(found.to_dict())
+        print_json(changes.to_dict())
     else:
-        show_plan(out(), found)
-    if exit_code and not found.is_empty:
+        show_plan(out(), changes)
+    if exit_code and not changes.is_empty:
         raise typer.Exit(2)
 
 

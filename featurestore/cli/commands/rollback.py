@@ -38,5 +38,5 @@ def rollback(
     if view in catalog.pinned:
         console.print(Text(f"They keep it until the view is applied otherwise, or: {program} rollback {view} --undo", style="dim"))
     elif served.data_version != applied.data_version:
-        told = f"Version {applied.version} is given to them once it is materialized: {program} materialize {view}"
-        console.print(Text(told, style="dim"))
+        note = f"Version {applied.version} is given to them once it is materialized: {program} materialize {view}"
+        console.print(Text(note, style="dim"))

@@ -50,11 +50,11 @@ def list_runs(
     if state is not None and state not in _RUN_STATES:
         raise typer.BadParameter(f"{state!r} is none of {', '.join(_RUN_STATES)}.", param_hint="--state")
     with open_store(ctx, project_dir) as store:
-        found = store.runs.list(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
+        runs_listed = store.runs.list(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
         if json:
-            print_json([_plain(each) for each in found])
-        elif found:
-            print_runs(out(), found, named=True)
+            print_json([_plain(run) for run in runs_listed])
+        elif runs_listed:
+            print_runs(out(), runs_listed, named=True)
         else:
             out().print(
                 "There are no such runs." if view or state else f"Nothing has run yet: {called(store.settings.root)} materialize"
@@ -82,7 +82,7 @@ def show_run(
         tries = "" if run.attempts == 1 else f", attempt {run.attempts}"
         console.print(f"began {instant(run.started_at)[:19]} UTC{took}{tries}")
         chunks = run.span["chunks"]
-        kind = "pushed segment" if any("pushed" in each for each in chunks) else "chunk"
+        kind = "pushed segment" if any("pushed" in chunk for chunk in chunks) else "chunk"
         counts = ", ".join(f"{name} {count}" for name, count in zip(_NUMBERS, _counts(run), strict=True))
         console.print(f"{len(chunks)} {kind}{'' if len(chunks) == 1 else 's'}: {counts}")
         for reason, count in run.reasons.items():
@@ -95,15 +95,15 @@ def show_run(
             console.print(frame_table(ordered, console.width, limit))
 
 
-def print_runs(console: Console, found: "list[Run]", *, named: bool) -> None:
+def print_runs(console: Console, runs: "list[Run]", *, named: bool) -> None:
     """Print runs as a table, and their errors below it; ``named`` shows whole ids instead of numbers."""
-    made = table("run", "state", *_NUMBERS, "secs", "began", right=(*_NUMBERS, "secs"))
-    for run in found:
+    grid = table("run", "state", *_NUMBERS, "secs", "began", right=(*_NUMBERS, "secs"))
+    for run in runs:
         took = "" if run.seconds is None else f"{run.seconds:.1f}"
-        made.add_row(run.id if named else str(run.seq), Text(run.state, style=STATES[run.state]), *_counts(run), took,
+        grid.add_row(run.id if named else str(run.seq), Text(run.state, style=STATES[run.state]), *_counts(run), took,
                      f"{instant(run.started_at)[5:16]}")  # fmt: skip
-    console.print(made)
-    for run in found:
+    console.print(grid)
+    for run in runs:
         if run.error:
             console.print(Text(f"  run {run.id if named else run.seq}: {run.error}", style="red"), soft_wrap=True)
 

@@ -46,13 +46,16 @@ def schedule(
     store = open_store(ctx, project_dir)
     scheduler = store.scheduler.create(on_result=tell)
     stop = Event()
-    handled = [(each, signal.signal(each, lambda *_: _interrupt(stop, once=once))) for each in (signal.SIGINT, signal.SIGTERM)]
+    handled = [
+        (signal_number, signal.signal(signal_number, lambda *_: _interrupt(stop, once=once)))
+        for signal_number in (signal.SIGINT, signal.SIGTERM)
+    ]
     try:
         if once:
             scheduler.once()
             unfinished = 0
         else:
-            _tell_what_comes(store, scheduler, json=json)
+            _print_upcoming(store, scheduler, json=json)
             unfinished = store.scheduler.drive(scheduler, stop)
     except KeyboardInterrupt:
         unfinished = scheduler.stop(0 if stop.is_set() else store.settings.schedule.shutdown_timeout.total_seconds())
@@ -81,7 +84,7 @@ def _leave() -> None:
     os._exit(0)
 
 
-def _tell_what_comes(store: "FeatureStore", scheduler: "Scheduler", *, json: bool) -> None:
+def _print_upcoming(store: "FeatureStore", scheduler: "Scheduler", *, json: bool) -> None:
     try:
         coming = scheduler.upcoming()
     except RegistryError as error:
@@ -89,20 +92,20 @@ def _tell_what_comes(store: "FeatureStore", scheduler: "Scheduler", *, json: boo
         err().print(Text(f"{error} It is tried again every {interval:g} s.", style="yellow"), soft_wrap=True)
         return
     if json:
-        for each in coming:
-            _print_line(each)
+        for task in coming:
+            _print_line(task)
         return
     console = out()
     if not coming:
         program = called(store.settings.root)
         console.print(f"No applied view has a schedule yet. Give one its schedule=, and run: {program} apply")
         return
-    made = table("view", "schedule", "next", "state", "after")
+    grid = table("view", "schedule", "next", "state", "after")
     now = utc_now()
-    for each in coming:
-        when = "now" if each.next_at <= now else instant(each.next_at)[:19]
-        made.add_row(Text(each.name, style="cyan"), each.schedule, when, each.state, ", ".join(each.after))
-    console.print(made)
+    for task in coming:
+        when = "now" if task.next_at <= now else instant(task.next_at)[:19]
+        grid.add_row(Text(task.name, style="cyan"), task.schedule, when, task.state, ", ".join(task.after))
+    console.print(grid)
     console.print(Text("Times are in UTC. Ctrl-C ends it.", style="dim"))
 
 

@@ -57,7 +57,7 @@ def serve(
     settings = load_settings(root, **given)
     admitted = admission(settings, keys=keys)
     key = ' -H "Authorization: Bearer $FEATURESTORE_KEY"' if admitted == "keys" else ""
-    run(root, given, settings, uds=uds, ready=lambda url: _tell(url, root, line, key, _ADMITTED[admitted]))
+    run(root, given, settings, uds=uds, ready=lambda url: _announce(url, root, line, key, _ADMITTED[admitted]))
 
 
 _ADMITTED = {
@@ -67,7 +67,7 @@ _ADMITTED = {
 }
 
 
-def _tell(url: str, root: Path, body: str, key: str, admitted: str) -> None:
+def _announce(url: str, root: Path, body: str, key: str, admitted: str) -> None:
     console = err()
     console.print(Text.assemble("featurestore serves at ", (url, "bold")), soft_wrap=True)
     console.print(Text(admitted), soft_wrap=True)

@@ -56,14 +56,14 @@ def status(
 
 
 def _show_views(store: "FeatureStore", *, json: bool, check: bool) -> None:
-    standing = store.status()
+    report = store.status()
     if json:
-        print_json(list(standing))
+        print_json(list(report))
     else:
-        out().print(_standing(store, standing))
+        out().print(_status_table(store, report))
     if check:
-        store.scheduler.send_alerts(standing, logged=False)  # it is printed above
-        if standing.wrong:
+        store.scheduler.send_alerts(report, logged=False)  # it is printed above
+        if report.wrong:
             raise typer.Exit(1)
 
 
@@ -72,8 +72,8 @@ def _watch(store: "FeatureStore", seconds: float, *, json: bool) -> None:
     if json or not console.is_terminal:
         _repeat(lambda: _show_views(store, json=json, check=False), lambda: sleep(seconds))
         return
-    with Live(_standing(store, store.status()), console=console, screen=True, auto_refresh=False) as live:
-        _repeat(lambda: live.update(_standing(store, store.status()), refresh=True), lambda: sleep(seconds))
+    with Live(_status_table(store, store.status()), console=console, screen=True, auto_refresh=False) as live:
+        _repeat(lambda: live.update(_status_table(store, store.status()), refresh=True), lambda: sleep(seconds))
 
 
 def _repeat(show: Callable[[], None], pause: Callable[[], None]) -> None:
@@ -85,55 +85,55 @@ def _repeat(show: Callable[[], None], pause: Callable[[], None]) -> None:
         return
 
 
-def _standing(store: "FeatureStore", standing: "StatusReport") -> RenderableType:
+def _status_table(store: "FeatureStore", report: "StatusReport") -> RenderableType:
     """Returns the table of all views, and under it what is wrong with some."""
     settings = store.settings
     head = Text.assemble("project ", (settings.project, "bold"), f" · online {without_password(settings.online)}")
-    if not standing:
+    if not report:
         return Group(head, nothing_applied(store))
-    promised = any(each.freshness for each in standing)
-    scheduled = any(each.schedule for each in standing)
+    promised = any(status.freshness for status in report)
+    scheduled = any(status.schedule for status in report)
     columns = ("view", "v", "rows", "lag", *(["promise"] if promised else []), "state", "last run",
                *(["schedule", "next"] if scheduled else []))  # fmt: skip
-    made = table(*columns, right=("rows", "lag", "promise"))
-    for each in standing:
-        cells = [Text(each.view, style="cyan"), Text(str(each.version)), Text(f"{each.rows:,}")]
-        cells.append(Text("" if each.lag is None else format_seconds(each.lag)))
-        cells += [Text(each.freshness or "")] if promised else []
-        cells += [Text(each.state, style=STATES[each.state]), _last_run(each)]
-        cells += [Text(each.schedule or ""), Text(_until(each.next_run))] if scheduled else []
-        made.add_row(*cells)
-    wrong = [Text(f"  {each.view}: {each.problem}", style="red") for each in standing if each.problem]
+    grid = table(*columns, right=("rows", "lag", "promise"))
+    for status in report:
+        cells = [Text(status.view, style="cyan"), Text(str(status.version)), Text(f"{status.rows:,}")]
+        cells.append(Text("" if status.lag is None else format_seconds(status.lag)))
+        cells += [Text(status.freshness or "")] if promised else []
+        cells += [Text(status.state, style=STATES[status.state]), _last_run(status)]
+        cells += [Text(status.schedule or ""), Text(_until(status.next_run))] if scheduled else []
+        grid.add_row(*cells)
+    wrong = [Text(f"  {status.view}: {status.problem}", style="red") for status in report if status.problem]
     behind = [
         Text(
-            f"  {each.view}: readers are given version {each.served}, until version {each.data_version} is materialized",
+            f"  {status.view}: readers are given version {status.served}, until version {status.data_version} is materialized",
             style="yellow",
         )
-        for each in standing
-        if each.served is not None
+        for status in report
+        if status.served is not None
     ]
-    return Group(head, made, *wrong, *behind, *_notices(standing), *_streams(store))
+    return Group(head, grid, *wrong, *behind, *_notices(report), *_streams(store))
 
 
-def _notices(standing: "Iterable[ViewStatus]") -> "list[Text]":
+def _notices(statuses: "Iterable[ViewStatus]") -> "list[Text]":
     """Returns what the last runs noticed of the views' sources, a line each."""
-    return [Text(f"  {each.view}, {notice}", style="yellow") for each in standing for notice in each.notices]
+    return [Text(f"  {status.view}, {notice}", style="yellow") for status in statuses for notice in status.notices]
 
 
 def _streams(store: "FeatureStore") -> list[RenderableType]:
     """Returns the table of the streams, as far as there are any."""
-    found = store.streams.status()
-    if not found:
+    streams = store.streams.status()
+    if not streams:
         return []
-    made = table("stream", "waiting", "pending", "behind", "set aside", right=("waiting", "pending", "behind", "set aside"))
-    for each in found:
-        made.add_row(Text(each.source, style="cyan"), f"{each.waiting:,}", f"{each.pending:,}", format_seconds(each.seconds or 0.0),
-                     f"{each.set_aside:,}")  # fmt: skip
+    grid = table("stream", "waiting", "pending", "behind", "set aside", right=("waiting", "pending", "behind", "set aside"))
+    for stream in streams:
+        numbers = f"{stream.waiting:,}", f"{stream.pending:,}", format_seconds(stream.seconds or 0.0), f"{stream.set_aside:,}"
+        grid.add_row(Text(stream.source, style="cyan"), *numbers)
     lost = "  {}: {:,} entries were lost: the broker dropped them before they were pushed"
     return [
-        made,
-        *(Text(lost.format(each.source, each.lost), style="red") for each in found if each.lost),
-        *(Text(f"  {each.source}: {each.error}", style="red") for each in found if each.error),
+        grid,
+        *(Text(lost.format(stream.source, stream.lost), style="red") for stream in streams if stream.lost),
+        *(Text(f"  {stream.source}: {stream.error}", style="red") for stream in streams if stream.error),
     ]
 
 
@@ -168,16 +168,16 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
     applied = store.catalog.views.get(view)
     if applied is None:
         raise NotFoundError("applied feature view", view, store.catalog.views)
-    found = store.runs.list(view, limit=limit)
     if json:
-        print_json(found)
+        print_json([status for status in store.status() if status.view == view])
         return
+    runs = store.runs.list(view, limit=limit)
     spec, console = applied.spec, out()
     features = table("feature", "type", "window" if spec.windows else "constraints", "description")
-    for each in spec.features:
-        constraints = " ".join(f"{name}={bound}" for name, bound in each.constraints.items())
-        said = f"{each.description}{', ' if each.description and each.unit else ''}{each.unit}"
-        features.add_row(Text(each.name, style="cyan"), each.type_name, Text(str(each.window or constraints)), Text(said))
+    for feature in spec.features:
+        constraints = " ".join(f"{name}={bound}" for name, bound in feature.constraints.items())
+        said = f"{feature.description}{', ' if feature.description and feature.unit else ''}{feature.unit}"
+        features.add_row(Text(feature.name, style="cyan"), feature.type_name, Text(str(feature.window or constraints)), Text(said))
     keys = ", ".join(f"{key}: {dtype}" for key, dtype in spec.entity.keys.items())
     console.print(
         Text.assemble((view, "bold"), f" version {applied.version} · {spec.entity.name} ({keys}) from {spec.source.name}")
@@ -185,16 +185,16 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
     if spec.description:
         console.print(Text(spec.description, style="dim"))
     console.print(features)
-    standing = [each for each in store.status() if each.view == view]
-    for status in standing:
+    statuses = [feature for feature in store.status() if feature.view == view]
+    for status in statuses:
         if status.problem:
             console.print(Text(status.problem, style="red"), soft_wrap=True)
-    for line in _notices(standing):
+    for line in _notices(statuses):
         console.print(line, soft_wrap=True)
-    if not found:
+    if not runs:
         console.print(f"It was never materialized: {called(store.settings.root)} materialize {view}")
         return
-    print_runs(console, found, named=False)
+    print_runs(console, runs, named=False)
 
 
 def without_password(address: str) -> str:

@@ -55,27 +55,30 @@ def stream(
 def _run(
     store: "FeatureStore", names: list[str] | None, batch: int, idle: float, host: str, port: int | None, *, once: bool, json: bool
 ) -> None:
-    known = [each for each in store.catalog.sources.values() if isinstance(each, StreamSource)]
+    known = [stream_source for stream_source in store.catalog.sources.values() if isinstance(stream_source, StreamSource)]
     if not known:
         raise ConfigError(
             f"No stream is applied. Define a StreamSource and a view on it, and run: {called(store.settings.root)} apply"
         )
-    teller = _Teller(json=json)
-    with _metrics(store, host, port), _until_told() as stop:
+    printer = _ProgressPrinter(json=json)
+    with _metrics(store, host, port), _until_signalled() as stop:
         if not json:
-            for each in known:
-                if names is None or each.name in names:
-                    views = [view.spec.name for view in store.catalog.views.values() if view.spec.source.name == each.name]
-                    told = Text.assemble((each.name, "cyan"), f": {each.topic} at {each.url} → {', '.join(views) or 'no view'}")
-                    out().print(told, soft_wrap=True)
+            for stream_source in known:
+                if names is None or stream_source.name in names:
+                    views = [view.spec.name for view in store.catalog.views.values() if view.spec.source.name == stream_source.name]
+                    line = Text.assemble(
+                        (stream_source.name, "cyan"),
+                        f": {stream_source.topic} at {stream_source.url} → {', '.join(views) or 'no view'}",
+                    )
+                    out().print(line, soft_wrap=True)
             out().print("Ctrl-C ends it", style="dim")
-        done = store.streams.run(names, batch=batch, idle_seconds=idle, once=once, stop=stop, on_change=teller.tell)
+        done = store.streams.run(names, batch=batch, idle_seconds=idle, once=once, stop=stop, on_change=printer.tell)
     for counts in done:
-        teller.print(counts)
+        printer.print(counts)
 
 
 @contextmanager
-def _until_told() -> Iterator[Event]:
+def _until_signalled() -> Iterator[Event]:
     """Gives what SIGTERM and Ctrl-C set; a second one ends the process at once."""
     stop = Event()
     before = {}
@@ -112,7 +115,7 @@ def _metrics(store: "FeatureStore", host: str, port: int | None) -> Iterator[Non
         yield
 
 
-class _Teller:
+class _ProgressPrinter:
     """Prints a line of each stream now and then, and at once where it begins or ends to wait."""
 
     def __init__(self, *, json: bool) -> None:
@@ -134,10 +137,10 @@ class _Teller:
         if self._json:
             typer.echo(msgspec.json.encode({"time": utc_now(), **msgspec.to_builtins(counts)}).decode())
             return
-        told = f"{counts.entries:,} entries, {counts.rows_new:,} rows new"
+        summary = f"{counts.entries:,} entries, {counts.rows_new:,} rows new"
         for number, word in ((counts.rows_known, "known"), (counts.rows_rejected, "rejected")):
-            told += f", {number:,} {word}" if number else ""
-        line = Text.assemble((instant(utc_now())[:19], "dim"), " ", (counts.source, "cyan"), f" {told}")
+            summary += f", {number:,} {word}" if number else ""
+        line = Text.assemble((instant(utc_now())[:19], "dim"), " ", (counts.source, "cyan"), f" {summary}")
         if counts.set_aside:
             line.append(f", {counts.set_aside:,} set aside", "yellow")
         for number, word in ((counts.waiting, "not known yet"), (counts.lost, "lost")):

@@ -21,20 +21,20 @@ def versions(
     Versions that only differ in words, a schedule or a ttl share their rows: they have one data version.
     """
     with open_store(ctx, project_dir) as store:
-        found = store.versions.list(view)
+        versions_listed = store.versions.list(view)
     if json:
-        print_json([asdict(each) for each in found])
+        print_json([asdict(version) for version in versions_listed])
         return
-    made = table("version", "data", "applied", "rows", "served", "", right=("version", "data", "rows"))
-    for each in found:
-        marks = [("applied", each.applied), ("pinned", each.pinned), ("cleaned up", each.cleaned)]
-        served = "" if each.served_since is None else f"since {instant(each.served_since)[:19]}"
-        made.add_row(
-            str(each.version),
-            str(each.data_version),
-            instant(each.applied_at)[:19],
-            "" if each.rows is None else f"{each.rows:,}",
+    grid = table("version", "data", "applied", "rows", "served", "", right=("version", "data", "rows"))
+    for version in versions_listed:
+        marks = [("applied", version.applied), ("pinned", version.pinned), ("cleaned up", version.cleaned)]
+        served = "" if version.served_since is None else f"since {instant(version.served_since)[:19]}"
+        grid.add_row(
+            str(version.version),
+            str(version.data_version),
+            instant(version.applied_at)[:19],
+            "" if version.rows is None else f"{version.rows:,}",
             Text(served, style="green"),
             Text(", ".join(word for word, is_so in marks if is_so), style="dim"),
         )
-    out().print(made)
+    out().print(grid)
