@@ -118,7 +118,7 @@ def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:
 
 
 def kept_files(settings: Settings) -> dict[str, Path]:
-    """Returns where on this machine a project's settings keep what others are not to read, by what it is."""
+    """Return where on this machine a project's settings keep what others are not to read, by what it is."""
     folder = history_folder(settings)
     paths = {} if folder is None else {"history": folder / settings.project}
     online = _online(settings).files(settings.online, settings.root)

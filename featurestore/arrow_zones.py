@@ -20,7 +20,7 @@ def in_known_zones(given: Any, schema: pa.Schema | None = None) -> pa.Table | No
 
 
 def with_known_zones(schema: pa.Schema) -> pa.Schema | None:
-    """Returns a schema with UTC in place of the zones that Polars does not know; None where it knows them all."""
+    """Return a schema with UTC in place of the zones that Polars does not know; None where it knows them all."""
     changed = False
     for place, field in enumerate(schema):
         zone = field.type.tz if pa.types.is_timestamp(field.type) else None

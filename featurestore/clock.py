@@ -46,12 +46,12 @@ YEARS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 
 
 def utc_now() -> datetime:
-    """Returns the present instant, in UTC."""
+    """Return the present instant, in UTC."""
     return datetime.now(UTC)
 
 
 def to_micros(instant: datetime) -> int:
-    """Returns the microseconds from the epoch to an instant; a naive one is taken as UTC (S1).
+    """Return the microseconds from the epoch to an instant; a naive one is taken as UTC (S1).
 
     Example:
         >>> to_micros(datetime(1970, 1, 1, 0, 0, 1))
@@ -62,7 +62,7 @@ def to_micros(instant: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    """Returns the instant that lies so many microseconds after the epoch, in UTC.
+    """Return the instant that lies so many microseconds after the epoch, in UTC.
 
     Example:
         >>> from_micros(1_000_000)
@@ -72,7 +72,7 @@ def from_micros(micros: int) -> datetime:
 
 
 def nearest_instant(micros: int) -> datetime:
-    """Returns the same, or the first or last instant of the calendar for one before or behind it: as a bound it is as good.
+    """Return the same, or the first or last instant of the calendar for one before or behind it: as a bound it is as good.
 
     Example:
         >>> nearest_instant(-10**18).year, nearest_instant(10**18).year
@@ -82,7 +82,7 @@ def nearest_instant(micros: int) -> datetime:
 
 
 def parse_instant(value: date | str) -> datetime:
-    """Returns an instant in UTC from a datetime, a date (its midnight) or an ISO 8601 string; naive ones are taken as UTC (S1).
+    """Return an instant in UTC from a datetime, a date (its midnight) or an ISO 8601 string; naive ones are taken as UTC (S1).
 
     Raises:
         RequestError: it is none of these, or its year in UTC is not one of 1 to 9999.
@@ -109,7 +109,7 @@ def parse_instant(value: date | str) -> datetime:
 
 
 def parse_duration(value: str | timedelta) -> int:
-    """Returns a duration in microseconds, from a Polars duration string or a ``timedelta``.
+    """Return a duration in microseconds, from a Polars duration string or a ``timedelta``.
 
     The units are ``us ms s m h d w``; a day is 24 hours. Months and years have no fixed length and are refused.
 
@@ -180,7 +180,7 @@ def format_duration(micros: int, *, weeks: bool = False) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a length of time in its two largest units.
+    """Return a length of time in its two largest units.
 
     Example:
         >>> format_seconds(7384), format_seconds(0.4)
@@ -195,7 +195,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def check_schedule(value: str) -> str:
-    """Returns a schedule as it is, once it is known to be an interval (``"15m"``) or a cron line of five fields.
+    """Return a schedule as it is, once it is known to be an interval (``"15m"``) or a cron line of five fields.
 
     A cron line may end with a time zone: ``"0 6 * * mon-fri Europe/Berlin"``.
 
@@ -219,7 +219,7 @@ def check_schedule(value: str) -> str:
 
 
 def parse_cron(line: str) -> tuple[list[tuple[int, ...]], str]:
-    """Returns the minutes, hours, days, months and weekdays (Sunday is 0) of a cron line, and its time zone; empty for none.
+    """Return the minutes, hours, days, months and weekdays (Sunday is 0) of a cron line, and its time zone; empty for none.
 
     Raises:
         DefinitionError: it is not a valid cron line, or its time zone is unknown.
@@ -267,7 +267,7 @@ def _cron_field(text: str, field: str, lowest: int, highest: int, names: dict[st
 
 
 def check_zone(name: str) -> str:
-    """Returns the name of a time zone as it is, once it is known to be one.
+    """Return the name of a time zone as it is, once it is known to be one.
 
     Raises:
         ValueError: there is no such zone.

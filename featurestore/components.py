@@ -129,7 +129,7 @@ class Components(MadeOnce):
 
     @once
     def definition_loader(self) -> DefinitionLoader:
-        """Imports the project's definitions, and binds applied views to their transforms."""
+        """The loader of the project's definitions, which binds applied views to their transforms."""
         return DefinitionLoader(self.settings.root / self.settings.definitions, self.settings.root)
 
     @closed_with_owner
@@ -140,7 +140,7 @@ class Components(MadeOnce):
 
     @once
     def applier(self) -> Applier:
-        """Plans and applies definitions."""
+        """The planner of changes to what is applied."""
         asked = self.open_source, self.count_rows, self.serving.retained, self.history_checks.place
         return Applier(self.registry, *asked, self._adopt)
 
@@ -171,7 +171,7 @@ class Components(MadeOnce):
 
     @once
     def forgotten(self) -> ForgottenFilter:
-        """Keeps forgotten entities out of everything that is written or read."""
+        """The filter that keeps forgotten entities out of everything that is written or read."""
         return ForgottenFilter(self.write_barrier, lambda: self.tombstones, lambda: self.catalog_cache.refresh().revision)
 
     @once
@@ -202,7 +202,7 @@ class Components(MadeOnce):
 
     @closed_with_owner
     def online_repair(self) -> OnlineRepair:
-        """Writes lost values online again from the history, in the background."""
+        """The repair of lost online values from the history, in the background."""
 
         def rebuild(view: AppliedView, progress: Progress) -> int:
             return self.materializer(progress).rebuilder.rebuild(view)
@@ -211,13 +211,13 @@ class Components(MadeOnce):
 
     @once
     def history_checks(self) -> HistoryChecks:
-        """Checks and mends the histories."""
+        """The checks of the histories, and their repair."""
         tables = self.backend.maintenance.tables
         return HistoryChecks(self.settings.project, self.ledger, self.backend.repair, tables, self.forgotten)
 
     @closed_with_owner
     def engine(self) -> Engine:
-        """Runs the partitions of a plan."""
+        """The engine that runs the partitions of a plan."""
         return open_engine(self.settings)
 
     def table(self, applied: AppliedView) -> Table:
@@ -232,12 +232,12 @@ class Components(MadeOnce):
 
     @once
     def online_reader(self) -> OnlineReader:
-        """Reads features online."""
+        """The reader of online features."""
         return OnlineReader(self.watched_online.space, self.online, self.clock)
 
     @once
     def training_reader(self) -> TrainingReader:
-        """Makes training frames."""
+        """The maker of training frames."""
         return TrainingReader(self.settings.project, self.offline, self.engine)
 
     # -- writing ---------------------------------------------------------------------------------------------------------

@@ -298,7 +298,7 @@ class Settings(_Table):
 
 
 def is_webhook(url: str) -> bool:
-    """Tells whether something is an address that notices can be posted to."""
+    """Return whether something is an address that notices can be posted to."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

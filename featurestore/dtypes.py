@@ -47,7 +47,7 @@ KEY_TYPES = (pl.String, pl.Binary, pl.Boolean, pl.Date, pl.Datetime, pl.Int8, pl
 
 
 def as_dtype(given: Any) -> pl.DataType:
-    """Returns the Polars dtype that a Python type, Polars dtype or dtype class stands for.
+    """Return the Polars dtype that a Python type, Polars dtype or dtype class stands for.
 
     Every ``Datetime`` becomes ``Datetime("us", "UTC")`` (S1), every ``Duration`` one of microseconds.
 
@@ -90,7 +90,7 @@ def _with_parameters(dtype: pl.Datetime | pl.Duration | pl.Decimal | pl.List | p
 
 
 def read_annotation(annotation: Any) -> tuple[pl.DataType, bool]:
-    """Returns the dtype an annotation names, and whether it admits null (``float | None``).
+    """Return the dtype an annotation names, and whether it admits null (``float | None``).
 
     Raises:
         DefinitionError: the annotation is a string, a union of several types, or no type of a column.
@@ -123,7 +123,7 @@ def read_annotation(annotation: Any) -> tuple[pl.DataType, bool]:
 
 
 def dtype_name(dtype: pl.DataType) -> str:
-    """Returns a dtype as text, which ``dtype_from_name`` reads.
+    """Return a dtype as text, which ``dtype_from_name`` reads.
 
     Example:
         >>> dtype_name(pl.List(pl.Datetime("us", "UTC")))
@@ -150,7 +150,7 @@ _PARAMETRIC: dict[str, Callable[[str], pl.DataType]] = {
 
 
 def dtype_from_name(name: str) -> pl.DataType:
-    """Returns the dtype that ``dtype_name`` wrote.
+    """Return the dtype that ``dtype_name`` wrote.
 
     Raises:
         DefinitionError: the text names no dtype.
@@ -172,7 +172,7 @@ def dtype_from_name(name: str) -> pl.DataType:
 
 
 def python_name(dtype: pl.DataType, *, nullable: bool) -> str:
-    """Returns how a user would annotate a column: ``"float | None"``.
+    """Return how a user would annotate a column: ``"float | None"``.
 
     Example:
         >>> python_name(pl.Float64(), nullable=True)
@@ -186,7 +186,7 @@ def python_name(dtype: pl.DataType, *, nullable: bool) -> str:
 
 
 def python_type(dtype: pl.DataType) -> Any:
-    """Returns the Python type of a column's values.
+    """Return the Python type of a column's values.
 
     Example:
         >>> python_type(pl.Int32()), python_type(pl.List(pl.Date))
@@ -198,7 +198,7 @@ def python_type(dtype: pl.DataType) -> Any:
 
 
 def fits(actual: pl.DataType, wanted: pl.DataType) -> bool:
-    """Tells whether values of one dtype can be values of another, each to be checked by itself where that narrows.
+    """Return whether values of one dtype can be values of another, each to be checked by itself where that narrows.
 
     Numbers fit numbers (a value that does not is a rejected row, S19), times fit times, text fits text; nothing turns
     into text or out of it, and a column of nulls fits all.
@@ -223,7 +223,7 @@ def fits(actual: pl.DataType, wanted: pl.DataType) -> bool:
 
 
 def inner_dtype(dtype: pl.List | pl.Array) -> pl.DataType:
-    """Returns the dtype of a list's or vector's elements, which Polars may hold as a class.
+    """Return the dtype of a list's or vector's elements, which Polars may hold as a class.
 
     Example:
         >>> inner_dtype(pl.List(pl.Int8))

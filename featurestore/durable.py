@@ -37,22 +37,22 @@ _MOST_SETTLED = 100_000
 
 
 def share_with_group(folder: Path) -> None:
-    """Lets the group of new files and folders under a folder read and write them, in this process."""
+    """Let the group of new files and folders under a folder read and write them, in this process."""
     _shared.add(folder.absolute())
 
 
 def file_mode(path: Path) -> int:
-    """Returns the mode that a file has which a store keeps at a path."""
+    """Return the mode that a file has which a store keeps at a path."""
     return 0o660 if _is_shared(path) else 0o600
 
 
 def folder_mode(path: Path) -> int:
-    """Returns the mode that a folder has in which a store keeps something."""
+    """Return the mode that a folder has in which a store keeps something."""
     return 0o770 if _is_shared(path) else 0o700
 
 
 def make_folders(folder: Path, *, private: bool = True) -> None:
-    """Makes a folder and those above it, as far as they are not there.
+    """Make a folder and those above it, as far as they are not there.
 
     Args:
         folder: the folder.
@@ -76,7 +76,7 @@ def make_folders(folder: Path, *, private: bool = True) -> None:
 
 
 def write_file(path: Path, content: Content, *, private: bool = True) -> None:
-    """Writes a file under a name that nobody looks at before this returns; its folder is there.
+    """Write a file under a name that nobody looks at before this returns; its folder is there.
 
     Args:
         path: where.
@@ -99,12 +99,12 @@ def replace_file(path: Path, content: Content, *, private: bool = True) -> None:
 
 
 def write_beside(path: Path, content: Content) -> None:
-    """Writes a file that ``move`` gives its name; where it lies until then need not outlast anything."""
+    """Write a file that ``move`` gives its name; where it lies until then need not outlast anything."""
     _write(path, content, private=True)
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a file, whose bytes are on the disk, another name, in place of a file that has it."""
+    """Give a file, whose bytes are on the disk, another name, in place of a file that has it."""
     source.replace(target)
     sync_folder(target.parent)
     if source.parent != target.parent:
@@ -112,7 +112,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copies a file with its times; the folders of the copy are made."""
+    """Copy a file with its times; the folders of the copy are made."""
     make_folders(target.parent)
     with source.open("rb") as given:
         write_file(target, lambda file: shutil.copyfileobj(given, file, 1 << 20))
@@ -122,7 +122,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def remove(paths: Iterable[Path], *, lasting: bool = False) -> None:
-    """Deletes files; one that is not there is no error.
+    """Delete files; one that is not there is no error.
 
     Args:
         paths: the files.
@@ -139,7 +139,7 @@ def remove(paths: Iterable[Path], *, lasting: bool = False) -> None:
 
 
 def remove_folder(folder: Path, *, lasting: bool = True) -> None:
-    """Deletes a folder with all that is in it; others may do so at the same time."""
+    """Delete a folder with all that is in it; others may do so at the same time."""
     while folder.is_dir():
         try:
             shutil.rmtree(folder)
@@ -157,7 +157,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """Opens a file that locks are taken on, and makes it where it is not there; returns its descriptor."""
+    """Open a file that locks are taken on, and make it where it is not there; return its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, file_mode(path))
     if _is_shared(path):
         with suppress(PermissionError, AttributeError):  # another user's, or Windows
@@ -166,7 +166,7 @@ def open_lock(path: Path) -> int:
 
 
 def make_file(path: Path) -> None:
-    """Makes an empty file for a library to write to, with its mode, where there is none; its folder is made."""
+    """Make an empty file for a library to write to, with its mode, where there is none; its folder is made."""
     make_folders(path.parent)
     if not path.exists():
         os.close(open_lock(path))
@@ -174,20 +174,20 @@ def make_file(path: Path) -> None:
 
 
 def make_mark(path: Path, former: Iterable[Path]) -> None:
-    """Makes an empty file whose name says something, in place of former ones; it need not outlast a power cut."""
+    """Make an empty file whose name says something, in place of former ones; it need not outlast a power cut."""
     os.close(open_lock(path))
     for former_mark in former:
         former_mark.unlink(missing_ok=True)
 
 
 def touch(path: Path) -> float:
-    """Sets a file's time to the present, and returns it as the file system has it."""
+    """Set a file's time to the present, and return it as the file system has it."""
     path.touch(mode=file_mode(path))
     return path.stat().st_mtime
 
 
 def settle(folder: Path) -> None:
-    """Takes over what a library wrote into a folder: its files are on the disk then, and their owner's alone.
+    """Take over what a library wrote into a folder: its files are on the disk then, and their owner's alone.
 
     Those that this process took over before it passes over, so it costs a look at each. Their modes would not tell: where the
     umask keeps others out anyway, a new file has the mode already.
@@ -218,7 +218,7 @@ def settle(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlast a power cut."""
+    """Make the names in a folder outlast a power cut."""
     if os.name == "nt":  # where a folder cannot be opened, and names are journalled
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -251,7 +251,7 @@ def _write(path: Path, content: Content, *, private: bool) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """Returns once a file or folder is on the disk; on macOS ``fsync`` alone leaves it in the drive's cache."""
+    """Return once a file or folder is on the disk; on macOS ``fsync`` alone leaves it in the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
         try:

@@ -54,7 +54,7 @@ class FeatureStoreError(Exception):
     """What it carries beside its message, each with its value where that is not known."""
 
     def to_wire(self) -> dict[str, Any]:
-        """Returns what it carries, for an answer over the network."""
+        """Return what it carries, for an answer over the network."""
         return {name: getattr(self, name) for name in self.FIELDS}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,12 +127,12 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
         super().__init__(f"{head}\n{lines}")
 
     def to_wire(self) -> dict[str, Any]:
-        """Returns the problem and place of each fault."""
+        """Return the problem and place of each fault."""
         return super().to_wire() | {"faults": [fault.to_wire() for fault in self.faults]}
 
     @classmethod
     def from_wire(cls, message: str, fields: Mapping[str, Any]) -> "FeatureStoreError":
-        """Returns the error with its faults."""
+        """Return the error with its faults."""
         error = super().from_wire(message, fields)
         faults = fields.get("faults", ())
         error.faults = tuple(DefinitionError(fault.get("problem", ""), fault.get("place", "")) for fault in faults)  # type: ignore[attr-defined]  # of this class
@@ -140,7 +140,7 @@ class DefinitionErrors(DefinitionError):  # noqa: N818 - the plural says that th
 
 
 def with_article(noun: str) -> str:
-    """Returns a noun with its indefinite article: an int, a LazyFrame."""
+    """Return a noun with its indefinite article: an int, a LazyFrame."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 

@@ -20,7 +20,7 @@ _LIVING: "weakref.WeakSet[Forked]" = weakref.WeakSet()
 
 
 def notify_of_forks(owner: Forked) -> None:
-    """Has ``owner.after_fork()`` called in each child that this process forks, as long as the owner lives."""
+    """Have ``owner.after_fork()`` called in each child that this process forks, as long as the owner lives."""
     _LIVING.add(owner)
 
 
@@ -37,5 +37,5 @@ _first_users: dict[str, int] = {}
 
 
 def is_first_user(library: str) -> bool:
-    """Tells whether this process may use a library whose threads a forked child has not: whether none above it has used it."""
+    """Return whether this process may use a library whose threads a forked child has not: whether none above it has used it."""
     return _first_users.setdefault(library, os.getpid()) == os.getpid()

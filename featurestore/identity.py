@@ -68,7 +68,7 @@ def value_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns event ids as text: as ``value_text``, but that times are written out, in UTC, and bytes are read as text.
+    """Return event ids as text: as ``value_text``, but that times are written out, in UTC, and bytes are read as text.
 
     Raises:
         TypeError: they are not single values.
@@ -83,7 +83,7 @@ def id_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def same_values(frame: pl.DataFrame, columns: Iterable[str], like: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Returns rows with the numbers in some columns of ``value_text`` all marked, where some of them are.
+    """Return rows with the numbers in some columns of ``value_text`` all marked, where some of them are.
 
     Args:
         frame: the rows.
@@ -108,7 +108,7 @@ def _have(texts: pl.Series, form: str) -> bool:
 
 
 def _with_zones(texts: pl.Series) -> pl.Series:
-    """Returns event ids with the times among them that were stored without a zone written as those with one."""
+    """Return event ids with the times among them that were stored without a zone written as those with one."""
     text = pl.col(texts.name)
     whole = pl.when(text.str.contains(" ", literal=True)).then(text).otherwise(pl.concat_str(text, pl.lit(" 00:00:00.000000")))
     with_zone = pl.concat_str(whole, pl.lit("+00:00"))
@@ -117,7 +117,7 @@ def _with_zones(texts: pl.Series) -> pl.Series:
 
 
 def distinct_values(values: Sequence[str]) -> int:
-    r"""Returns how many values some texts of ``value_text`` are.
+    r"""Return how many values some texts of ``value_text`` are.
 
     Example:
         >>> distinct_values(["\x1f1", "1.0", "\x1f2"]), distinct_values(["1", "1.0"])
@@ -131,12 +131,12 @@ def distinct_values(values: Sequence[str]) -> int:
 
 
 def loose_text(text: pl.Expr) -> pl.Expr:
-    """Returns text that is equal where ``value_text`` may be of one value, the text of before among it, and perhaps elsewhere."""
+    """Return text that is equal where ``value_text`` may be of one value, the text of before among it, and perhaps elsewhere."""
     return text.str.strip_chars_start(TEXT + NUMBER).str.strip_suffix(".0")
 
 
 def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Returns an expression for 64 bits that tell a row from others, by all of its columns: equal for rows that are the same.
+    """Return an expression for 64 bits that tell a row from others, by all of its columns: equal for rows that are the same.
 
     Each value that is not null is XXH64 of its text, seeded with its column's name and its kind; a row's hash is their sum. So
     neither the columns' order nor a column of nulls makes a difference.
@@ -158,7 +158,7 @@ def row_hash(schema: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def _value_hash(column: pl.Expr, dtype: pl.DataType, name: str) -> pl.Expr:
-    """Returns the hash of each value of a column; null for null, and for Python's objects, of which nothing is known."""
+    """Return the hash of each value of a column; null for null, and for Python's objects, of which nothing is known."""
     if isinstance(dtype, (pl.List, pl.Array)):
         lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
         inner = _value_hash(pl.element(), inner_dtype(dtype), name)
@@ -200,7 +200,7 @@ def _hashed(text: pl.Expr, name: str, kind: str) -> pl.Expr:
 
 
 def _number_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns numbers as text: of whole ones the digits, of others the bits of the float after an ``f``."""
+    """Return numbers as text: of whole ones the digits, of others the bits of the float after an ``f``."""
     if dtype.is_integer():
         return column.cast(pl.String)
     if isinstance(dtype, pl.Decimal):
@@ -220,7 +220,7 @@ def _bits_text(value: pl.Expr) -> pl.Expr:
 
 
 def _micros_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns times as text: of instants and durations the microseconds, and a fraction of one where there is any."""
+    """Return times as text: of instants and durations the microseconds, and a fraction of one where there is any."""
     physical = column.to_physical()
     unit = dtype.time_unit if isinstance(dtype, (pl.Datetime, pl.Duration)) else None
     if unit == "ms":
@@ -232,12 +232,12 @@ def _micros_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _plain_text(text: pl.Expr) -> pl.Expr:
-    """Returns texts with a mark before those that begin with one."""
+    """Return texts with a mark before those that begin with one."""
     return pl.when(text.str.contains(_BEGINS)).then(pl.concat_str(pl.lit(TEXT), text)).otherwise(text)
 
 
 def _with_plain_texts(texts: pl.Series) -> pl.Series:
-    """Returns texts with the mark that those have not which were stored before there was one."""
+    """Return texts with the mark that those have not which were stored before there was one."""
     text = pl.col(texts.name)
     former = text.str.contains(_FORMER_TEXT) | (text.str.starts_with(NUMBER) & ~text.str.contains(_A_NUMBER))
     marked = pl.when(former).then(pl.concat_str(pl.lit(TEXT), text)).otherwise(text)
@@ -245,7 +245,7 @@ def _with_plain_texts(texts: pl.Series) -> pl.Series:
 
 
 def _marked(texts: pl.Series) -> pl.Series:
-    """Returns texts with the numbers among them that have no mark written with it."""
+    """Return texts with the numbers among them that have no mark written with it."""
     text = pl.col(texts.name)
     number = text.cast(pl.Float64, strict=False)
     digits = text.str.contains(r"^-?(0|[1-9]\d*)$")  # of a whole number, perhaps one that no float is equal to

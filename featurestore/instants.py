@@ -17,7 +17,7 @@ _ISO_FORMATS = (
 
 
 def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns an expression that brings a column of times to ``INSTANT`` (S1).
+    """Return an expression that brings a column of times to ``INSTANT`` (S1).
 
     Aware times are converted, naive ones taken as UTC, finer precision floored (also before the epoch), dates taken as
     their midnight.
@@ -44,7 +44,7 @@ def instants(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def parse_times(texts: pl.Series) -> pl.Series:
-    """Returns ISO 8601 texts as instants; null where a text is none.
+    """Return ISO 8601 texts as instants; null where a text is none.
 
     Dates, times to the minute, the second or any fraction of it, with or without an offset, each row for itself. Naive
     times are taken as UTC, finer precision is floored (S1).

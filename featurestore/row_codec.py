@@ -77,7 +77,7 @@ def _vector_code(dtype: pl.DataType) -> str | None:
 
 
 def wire_dtype(dtype: pl.DataType) -> pl.DataType:
-    """Returns the dtype in which a column's values are written.
+    """Return the dtype in which a column's values are written.
 
     Example:
         >>> wire_dtype(pl.List(pl.Date))
@@ -95,7 +95,7 @@ def wire_dtype(dtype: pl.DataType) -> pl.DataType:
 
 
 def _wire_column(column: pl.Series) -> pl.Series | list[Any]:
-    """Returns a column as it is written: its values in the wire's dtype, vectors as bytes."""
+    """Return a column as it is written: its values in the wire's dtype, vectors as bytes."""
     code = _vector_code(column.dtype)
     if code is None:
         return column.cast(wire_dtype(column.dtype))
@@ -127,7 +127,7 @@ def _pack_row(row: tuple[Any, ...]) -> bytes:
 
 
 def full_row(row: Sequence[Any], width: int) -> list[Any]:
-    """Returns a row with as many values as its view has features: null where it has none, less what a later version has.
+    """Return a row with as many values as its view has features: null where it has none, less what a later version has.
 
     Example:
         >>> full_row([1.5], 3), full_row([1.5, 2], 1)
@@ -137,12 +137,12 @@ def full_row(row: Sequence[Any], width: int) -> list[Any]:
 
 
 def pack_rows(frame: pl.DataFrame) -> list[bytes]:
-    """Returns each row's values packed, without the header: what decides between rows of one key and time (S4)."""
+    """Return each row's values packed, without the header: what decides between rows of one key and time (S4)."""
     return [_pack_row(row) for row in _wire_rows(frame)]
 
 
 def pack_values(frame: pl.DataFrame, features: Sequence[str], *, order: str | None = None) -> list[bytes]:
-    """Returns the online value of each row.
+    """Return the online value of each row.
 
     Args:
         frame: the columns ``event_time``, ``available_time`` (effective) and the features.
@@ -167,7 +167,7 @@ def _pack_order(value: Decimal | None) -> bytes:
 
 
 def pack_state(event: int, body: Sequence[Any]) -> bytes:
-    """Returns the online value of a windowed view's entity (``plan.tiles``).
+    """Return the online value of a windowed view's entity (``plan.tiles``).
 
     Its header has the greatest event time, in microseconds, and a digest of the body: two values that begin alike are
     alike, so a writer can tell whether the one it read is still there.
@@ -177,7 +177,7 @@ def pack_state(event: int, body: Sequence[Any]) -> bytes:
 
 
 def seal(key: bytes, value: bytes) -> bytes:
-    """Returns a value with its checksum, as the store keeps it under a key.
+    """Return a value with its checksum, as the store keeps it under a key.
 
     Example:
         >>> unpack_values([b"flights/weather"], [seal(b"flights/weather", pack_state(0, [])[:19])])[1]
@@ -188,12 +188,12 @@ def seal(key: bytes, value: bytes) -> bytes:
 
 
 def is_whole(key: bytes, value: bytes) -> bool:
-    """Returns whether a value is what was written under a key, by its checksum."""
+    """Return whether a value is what was written under a key, by its checksum."""
     return crc32c(key + value) == _WHOLE
 
 
 def unpack_values(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> list[Any]:
-    """Returns headers and rows in turn, ``[header, row, header, row, …]``; an empty header and None for a missing value.
+    """Return headers and rows in turn, ``[header, row, header, row, …]``; an empty header and None for a missing value.
 
     All values are decoded in one call, which costs a third of as many calls.
 
@@ -231,18 +231,18 @@ def _damaged(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> On
 
 
 def unpack_times(header: bytes) -> tuple[int, int]:
-    """Returns the event time and the available time of a header, in microseconds."""
+    """Return the event time and the available time of a header, in microseconds."""
     event, available = _TIMES.unpack_from(header)
     return event - BIAS, available - BIAS
 
 
 def oldest_header(micros: int) -> bytes:
-    """Returns the bound below which a header's event time lies before an instant: ``header < bound`` tells it is older."""
+    """Return the bound below which a header's event time lies before an instant: ``header < bound`` tells it is older."""
     return _BOUND.pack(min(max(micros, -BIAS), BIAS - 1) + BIAS)
 
 
 def to_python(dtype: pl.DataType) -> Callable[[Any], Any] | None:
-    """Returns what turns a column's wire values into Python's, or None where they are that already.
+    """Return what turns a column's wire values into Python's, or None where they are that already.
 
     Example:
         >>> to_python(pl.Date())(0)
@@ -269,7 +269,7 @@ def _vector(code: str, value: bytes) -> list[Any]:
 
 
 def shortest(value: float) -> float:
-    """Returns the number that the shortest text of a Float32 says; as a Float32 it is the same one.
+    """Return the number that the shortest text of a Float32 says; as a Float32 it is the same one.
 
     Example:
         >>> shortest(1.1100000143051147)
@@ -288,7 +288,7 @@ def shortest(value: float) -> float:
 
 
 def shortest_of(values: list[Any]) -> list[Any]:
-    """Returns the same of each Float32 in a list."""
+    """Return the same of each Float32 in a list."""
     if len(values) < _FEW:
         return [None if value is None else shortest(value) for value in values]
     return pl.Series(values, dtype=pl.Float32).cast(pl.String).cast(pl.Float64).to_list()
@@ -309,7 +309,7 @@ _TO_PYTHON: dict[Any, Callable[[Any], Any]] = {
 
 
 def to_series(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """Returns a column from its wire values."""
+    """Return a column from its wire values."""
     code = _vector_code(dtype)
     if code is not None:
         return pl.Series(name, [None if value is None else _vector(code, value) for value in values], dtype=dtype)
@@ -330,7 +330,7 @@ def _day_number(day: date) -> int:
 
 
 def key_type(dtype: pl.DataType) -> type:
-    """Returns the Python type that a join key of a dtype has in a request.
+    """Return the Python type that a join key of a dtype has in a request.
 
     Example:
         >>> key_type(pl.Int32())
@@ -340,7 +340,7 @@ def key_type(dtype: pl.DataType) -> type:
 
 
 def key_encoder(dtype: pl.DataType) -> Callable[[Any], bytes]:
-    """Returns what encodes one join key of a dtype, given as ``key_type`` says."""
+    """Return what encodes one join key of a dtype, given as ``key_type`` says."""
     if isinstance(dtype, pl.Datetime):
         return lambda value: _encode(to_micros(value))
     if isinstance(dtype, pl.Date):
@@ -349,7 +349,7 @@ def key_encoder(dtype: pl.DataType) -> Callable[[Any], bytes]:
 
 
 def encode_keys(frame: pl.DataFrame) -> list[bytes]:
-    """Returns each row's join keys, encoded; the columns are the keys in the entity's order."""
+    """Return each row's join keys, encoded; the columns are the keys in the entity's order."""
     columns = [column.cast(wire_dtype(column.dtype)).to_list() for column in frame.get_columns()]
     if len(columns) == 1:
         return [_encode(value) for value in columns[0]]
@@ -357,7 +357,7 @@ def encode_keys(frame: pl.DataFrame) -> list[bytes]:
 
 
 def decode_keys(encoded: Sequence[bytes], keys: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Returns the join keys that ``encode_keys`` encoded.
+    """Return the join keys that ``encode_keys`` encoded.
 
     Example:
         >>> decode_keys([b"*"], {"user_id": pl.Int64()}).rows()
@@ -369,7 +369,7 @@ def decode_keys(encoded: Sequence[bytes], keys: Mapping[str, pl.DataType]) -> pl
 
 
 def key_prefix(space: str, view: str, data_version: int) -> bytes:
-    """Returns what the keys of one version of a view begin with.
+    """Return what the keys of one version of a view begin with.
 
     Args:
         space: the project and its registry's id, ``project/id``.

@@ -38,7 +38,7 @@ _warned: set[str] = set()
 
 
 def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
-    """Returns the settings of the project in a folder.
+    """Return the settings of the project in a folder.
 
     Tables are merged key by key: a variable overrides one key of the file's table, a keyword's mapping those that it has.
 
@@ -103,7 +103,7 @@ def _given(value: Any) -> Any:
 
 
 def _check_variables() -> None:
-    """Warns, once a process, of variables that look like settings and are none: a misspelling would have no effect."""
+    """Warn, once a process, of variables that look like settings and are none: a misspelling would have no effect."""
     for variable, value in os.environ.items():
         name = variable.removeprefix(_PREFIX).lower().replace(_DELIMITER, ".")
         if not variable.startswith(_PREFIX) or variable in _OF_OTHERS or variable in _warned or name in FIELDS:

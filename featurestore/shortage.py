@@ -15,7 +15,7 @@ _OF_DUCKDB = "OutOfMemoryException"
 
 
 def shortage_of(error: BaseException) -> Exception | None:
-    """Returns what was lacking where an error, or one that it was raised from, comes of that; None where it does not.
+    """Return what was lacking where an error, or one that it was raised from, comes of that; None where it does not.
 
     Memory is a ``MemoryError``, a thread a ``RuntimeError``, all else an ``OSError`` with its number. What is returned has no text
     of the error's own, so it tells no value.

@@ -86,7 +86,7 @@ class FeatureStore:
     # -- definitions -----------------------------------------------------------------------------------------------------
 
     def plan(self, objects: Iterable[Any] | None = None) -> "Plan":
-        """Returns what ``apply`` would add, change and remove, and what that means recomputing; print it.
+        """Return what ``apply`` would add, change and remove, and what that means recomputing; print it.
 
         Args:
             objects: definitions to apply by themselves; None for the project's definitions folder.
@@ -105,7 +105,7 @@ class FeatureStore:
         allow_unprotect: bool = False,
         expected: "Plan | None" = None,
     ) -> "Plan":
-        """Makes definitions take effect: all of it or, on any error, nothing. Returns what changed.
+        """Make definitions take effect: all of it or, on any error, nothing. Returns what changed.
 
         Args:
             objects: definitions to apply by themselves (``[Weather, delay_model]``), removing none; None for the project's
@@ -148,7 +148,7 @@ class FeatureStore:
         dry_run: bool = False,
         progress: "Progress | None" = None,
     ) -> "MaterializeSummary":
-        """Brings what is new in the views' sources into the history and the online store.
+        """Bring what is new in the views' sources into the history and the online store.
 
         A run that was interrupted is completed first. Running it again, or twice at once, changes nothing (S17). A view that
         was changed is given to readers once it is done; until then they are given the version before.
@@ -178,7 +178,7 @@ class FeatureStore:
         )
 
     def push(self, source: "Source | str", rows: Any, *, views: Iterable[Any] | None = None) -> "PushSummary":
-        """Puts rows of a source straight into both stores: when it returns, an online read and a training frame see them.
+        """Put rows of a source straight into both stores: when it returns, an online read and a training frame see them.
 
         They take the same transforms and checks as in a run. Rows that are known already are passed over, so pushing them
         again changes nothing, nor does a run that finds them in the source later (S17).
@@ -232,7 +232,7 @@ class FeatureStore:
     def training_frame(
         self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
     ) -> "pl.DataFrame | pl.LazyFrame":
-        """Returns a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
+        """Return a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
         Args:
             spine: the rows to train on: a Polars frame (eager or lazy), pandas, Arrow, a Parquet path, or a SELECT over the
@@ -255,7 +255,7 @@ class FeatureStore:
         return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink)
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
-        """Looks features up: the values that a training frame would have for this instant (S14, S16).
+        """Look features up: the values that a training frame would have for this instant (S14, S16).
 
         Args:
             features: a service, views and features, or a list of these, by object or by name.
@@ -277,12 +277,12 @@ class FeatureStore:
         return reader.read(reader.plan(features, self._components.select_cached), rows, at)
 
     async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
-        """Looks features up like ``online``, without blocking the event loop while the store answers."""
+        """Look features up like ``online``, without blocking the event loop while the store answers."""
         reader = self._components.online_reader
         return await reader.read_async(reader.plan(features, self._components.select_cached), rows, at)
 
     def sample_request(self, features: str) -> dict[str, Any]:
-        """Returns a look-up to begin with, that shows its form: ``store.online(**store.sample_request("delay_model"))``.
+        """Return a look-up to begin with, that shows its form: ``store.online(**store.sample_request("delay_model"))``.
 
         Its keys and the fields of requests are invented by their types: no entity that the stores have is named by it.
 
@@ -313,7 +313,7 @@ class FeatureStore:
         return self._namespaces.reads.feature_log(service, start=start, end=end)
 
     def sql(self, query: str) -> "pl.DataFrame":
-        """Returns the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
+        """Return the result of a SELECT over the history, where every view is a table: ``select * from weather limit 5``.
 
         The tables have the join keys, ``event_time``, ``available_time`` and the features. DuckDB runs the query.
 

@@ -9,7 +9,7 @@ _LONGEST_NAME, MOST_NAMES = 200, 1_000
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a suggestion to append to a message: the names nearest to ``name``, or else those there are.
+    """Return a suggestion to append to a message: the names nearest to ``name``, or else those there are.
 
     Example:
         >>> did_you_mean("wether", ["weather", "planes"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def frame_of(given: Any, *, infer_schema_length: int | None = 100) -> pl.DataFrame:
-    """Returns what a Polars frame can be made of as one, as ``pl.DataFrame`` does, with times of zones it does not know in UTC.
+    """Return what a Polars frame can be made of as one, as ``pl.DataFrame`` does, with times of zones it does not know in UTC.
 
     Args:
         given: rows, columns, or another library's frame.

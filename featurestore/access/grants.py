@@ -37,7 +37,7 @@ class Grant:
 
     @classmethod
     def parse(cls, text: str) -> "Grant":
-        """Returns the grant that a text says.
+        """Return the grant that a text says.
 
         Raises:
             ConfigError: it says none.
@@ -59,7 +59,7 @@ class Grant:
 
     @classmethod
     def parse_all(cls, texts: str | Iterable[str]) -> "tuple[Grant, ...]":
-        """Returns the grants of several texts, or of one with commas between them, each once."""
+        """Return the grants of several texts, or of one with commas between them, each once."""
         parts = texts.split(",") if isinstance(texts, str) else texts
         return tuple(dict.fromkeys(cls.parse(part) for part in parts))
 

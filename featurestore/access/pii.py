@@ -16,7 +16,7 @@ _OWN = (REASON, "_run", EVENT, AVAILABLE)
 
 
 def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
-    """Returns the names of each view's personal features, on-demand views included; a view without any is left out.
+    """Return the names of each view's personal features, on-demand views included; a view without any is left out.
 
     A feature that is computed on demand is personal where its expression names a personal one, whatever the feature itself
     says: what is made of a person's data tells of the person.
@@ -34,7 +34,7 @@ def personal_features(catalog: Catalog) -> Mapping[str, frozenset[str]]:
 
 
 def without_unkeyed(rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
-    """Returns rejected rows as they may be kept (S19): of those without a key nothing that may be personal.
+    """Return rejected rows as they may be kept (S19): of those without a key nothing that may be personal.
 
     Nobody could find such a row to erase it once its person is to be forgotten. Where a view has personal features, what is left
     of the row are its times, and the columns of features that are not personal; what other columns a source has nobody says.

@@ -38,7 +38,7 @@ class Policy:
         self._in_sight = lru_cache(maxsize=64)(self._seen_by)
 
     def refusal(self, grants: Grants, action: str, kind: str, names: Sequence[str]) -> str:
-        """Returns why somebody may not do something; empty where they may. What nothing allows is refused.
+        """Return why somebody may not do something; empty where they may. What nothing allows is refused.
 
         Args:
             grants: theirs.
@@ -88,7 +88,7 @@ class Policy:
     def _allowed(
         self, grants: Grants, column: ResolvedReference, *, personal: bool = True, above: frozenset[_Feature] = frozenset()
     ) -> bool:
-        """Tells whether a feature may be read; ``personal=False`` overlooks that some take a grant with pii."""
+        """Return whether a feature may be read; ``personal=False`` overlooks that some take a grant with pii."""
         count = [grant for grant in grants if grant.pii] if personal and self._is_personal(column) else grants
         if _wide(count):
             return True
@@ -111,7 +111,7 @@ class Policy:
         return next((f"may not look at the {kind} {name!r}" for name in names if name not in seen), "")
 
     def _seen_by(self, grants: tuple[Grant, ...]) -> dict[str, set[str]]:
-        """Returns what grants for services and views let one look at: these themselves, and what they are of."""
+        """Return what grants for services and views let one look at: these themselves, and what they are of."""
         services = {grant.name for grant in grants if grant.scope == "service"}
         views = {grant.name for grant in grants if grant.scope == "view"}
         columns = [column for name in services for column in self._columns_of(name)]
@@ -154,11 +154,11 @@ class Policy:
         return dict(personal_features(self._catalog))
 
     def _given_by(self, service: str) -> frozenset[_Feature]:
-        """Returns the features that a service gives; none where there is no such service."""
+        """Return the features that a service gives; none where there is no such service."""
         return frozenset((column.owner, column.feature.name) for column in self._columns_of(service))
 
     def _stored_of(self, columns: Iterable[ResolvedReference]) -> set[str]:
-        """Returns the views whose rows the values of columns come from."""
+        """Return the views whose rows the values of columns come from."""
         views: set[str] = set()
         seen: set[_Feature] = set()
         ahead = list(columns)
@@ -185,7 +185,7 @@ class Policy:
         return columns
 
     def _inputs(self, view: str, feature: str) -> list[ResolvedReference]:
-        """Returns what an on-demand feature is computed from."""
+        """Return what an on-demand feature is computed from."""
         spec = self._catalog.on_demand[view]
         try:
             inputs = find_inputs(self._catalog, spec)
@@ -195,15 +195,15 @@ class Policy:
 
 
 def _of(grants: Iterable[Grant], role: str) -> list[Grant]:
-    """Returns the grants of a role; an admin has them all."""
+    """Return the grants of a role; an admin has them all."""
     return [grant for grant in grants if grant.role in (role, "admin")]
 
 
 def _lookers(grants: Iterable[Grant]) -> Iterable[Grant]:
-    """Yields the grants that let one look at what they are for: a monitor reads numbers alone."""
+    """Yield the grants that let one look at what they are for: a monitor reads numbers alone."""
     return (grant for grant in grants if grant.role != "monitor")
 
 
 def _wide(grants: Iterable[Grant]) -> bool:
-    """Tells whether one of the grants is for the whole project."""
+    """Return whether one of the grants is for the whole project."""
     return any(grant.scope == "project" for grant in grants)

@@ -31,7 +31,7 @@ _OWN = Path(__file__).parent.parent
 
 
 def is_personal(view: ViewSpec) -> bool:
-    """Tells whether a view has features that are personal information."""
+    """Return whether a view has features that are personal information."""
     return any(feature.pii for feature in view.features)
 
 
@@ -73,7 +73,7 @@ def discreetly(views: Iterable[ViewSpec], work: Callable[[], T], columns: Callab
 
 
 def discreet_text(text: str, views: Iterable[ViewSpec] | None) -> str:
-    """Returns a text of ours about rows of some views: of those with personal features without what it says of their values.
+    """Return a text of ours about rows of some views: of those with personal features without what it says of their values.
 
     Where it is not known which views these are, None, it is as if they had some.
 
@@ -101,7 +101,7 @@ def described(error: BaseException) -> str:
 
 
 def without_values(error: FeatureStoreError, names: Collection[str]) -> FeatureStoreError:
-    """Takes out of an error of ours what an error beneath it says, and what it quotes, but for names; returns it.
+    """Take out of an error of ours what an error beneath it says, and what it quotes, but for names; return it.
 
     Example:
         >>> str(without_values(FeatureStoreError("'ann@example.org' is not a valid Int64 for the column 'age'"), {"age"}))

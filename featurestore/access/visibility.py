@@ -35,7 +35,7 @@ class Visibility:
 
 
 def see(catalog: Catalog, may: AccessCheck) -> Visibility:
-    """Returns what somebody sees of a catalog.
+    """Return what somebody sees of a catalog.
 
     Example:
         >>> see(Catalog(), lambda action, kind, name: True)

@@ -58,7 +58,7 @@ class PartialAggregate:
     of: "Callable[[pl.DataType], PartialAggregate] | None" = None
 
     def merged(self, first: Columns, second: Columns) -> Columns:
-        """Returns the columns of two stretches together, whichever of them have inputs."""
+        """Return the columns of two stretches together, whichever of them have inputs."""
         if self.fields == 1:
             return (pl.coalesce(self.merge(first, second)[0], first[0], second[0]),)
         lacks_first, lacks_second = first[0].is_null(), second[0].is_null()
@@ -69,7 +69,7 @@ class PartialAggregate:
 
 
 def _differ(taken: type, other: type) -> bool:
-    """Tells whether two classes are two aggregates, and not one that was made again: in a cell that was run twice, for one."""
+    """Return whether two classes are two aggregates, and not one that was made again: in a cell that was run twice, for one."""
     if (taken.__module__, taken.__qualname__) == (other.__module__, other.__qualname__):
         return False
     if taken.__qualname__ != other.__qualname__ or _is_ours(taken):
@@ -88,7 +88,7 @@ def _package(module: str) -> str:
 
 
 def _refuse_declared(cls: type, name: str) -> None:
-    """Refuses a name that an installed package declares for another class; that need not be imported yet."""
+    """Refuse a name that an installed package declares for another class; that need not be imported yet."""
     declared = plugins.find(plugins.AGGREGATES, name)
     if declared is not None:
         module, _, qualname = declared.value.partition(":")
@@ -138,7 +138,7 @@ class Aggregate(ABC):
 
     @abstractmethod
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the dtype its inputs are stored in, for a feature declared as ``result``.
+        """Return the dtype its inputs are stored in, for a feature declared as ``result``.
 
         Raises:
             DefinitionError: it gives no such values.
@@ -146,17 +146,17 @@ class Aggregate(ABC):
 
     @abstractmethod
     def finish(self, *columns: Any) -> Any:
-        """Returns the value in plain Python, of all its parts' columns; not asked where there are no inputs.
+        """Return the value in plain Python, of all its parts' columns; not asked where there are no inputs.
 
         A listed column is the tiles' lists joined. Dates and times are the integers they are stored as.
         """
 
     @abstractmethod
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the same as an expression; it may be anything where there are no inputs."""
+        """Return the same as an expression; it may be anything where there are no inputs."""
 
     def finished_frame(self, frame: pl.DataFrame) -> pl.Series:
-        """Returns the value of each row of a frame of its parts' columns."""
+        """Return the value of each row of a frame of its parts' columns."""
         return frame.select(self.finished(*map(pl.col, frame.columns))).to_series()
 
     @property
@@ -165,7 +165,7 @@ class Aggregate(ABC):
         return {option.name: getattr(self, option.name) for option in fields(self)}  # type: ignore[arg-type]  # each is a dataclass
 
     def refuse(self, result: pl.DataType, what: str) -> DefinitionError:
-        """Returns the error of a feature declared as a type that the aggregate does not give."""
+        """Return the error of a feature declared as a type that the aggregate does not give."""
         return DefinitionError(f"{self.name} gives {what}; it cannot be declared as {python_name(result, nullable=False)}.")
 
     def __str__(self) -> str:
@@ -177,5 +177,5 @@ AGGREGATES: dict[str, type[Aggregate]] = {}
 
 
 def only(value: pl.Expr) -> Columns:
-    """Returns a part's single column."""
+    """Return a part's single column."""
     return (value,)

@@ -33,17 +33,17 @@ class Count(Aggregate, name="count"):
         return (ROWS,) if self.of_rows else (COUNT,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns bool: whether there is an input is all that counts."""
+        """Return bool: whether there is an input is all that counts."""
         if not result.is_integer():
             raise self.refuse(result, "whole numbers (int)")
         return pl.Boolean()
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the number."""
+        """Return the number."""
         return columns[0]
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the number."""
+        """Return the number."""
         return columns[0]
 
 
@@ -59,15 +59,15 @@ class CountDistinct(Aggregate, name="count_distinct"):
         return (VALUES,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns text."""
+        """Return text."""
         if not result.is_integer():
             raise self.refuse(result, "whole numbers (int)")
         return pl.String()
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the number."""
+        """Return the number."""
         return distinct_values(columns[0])
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the number."""
+        """Return the number."""
         return columns[0].list.n_unique()

@@ -16,7 +16,7 @@ def _lift(value: pl.Expr, dtype: pl.DataType) -> Columns:
 
 
 def _is_later(a: Columns, b: Columns) -> pl.Expr:
-    """Tells whether ``a`` is later than ``b``: by event time, then available time, then by the greater value."""
+    """Return whether ``a`` is later than ``b``: by event time, then available time, then by the greater value."""
     known = (a[1] > b[1]) | ((a[1] == b[1]) & (a[2] > b[2]))
     return (a[0] > b[0]) | ((a[0] == b[0]) & known)
 
@@ -33,17 +33,17 @@ class _End(Aggregate, ABC, name=None):
     """The input at one end, as it is."""
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
+        """Return the type declared."""
         if result.is_nested():
             raise self.refuse(result, "single values, not lists")
         return result
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the value."""
+        """Return the value."""
         return columns[2]
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the value."""
+        """Return the value."""
         return columns[2]
 
 
@@ -93,17 +93,17 @@ class LastN(Aggregate, name="last_n"):
         )
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type of the elements declared."""
+        """Return the type of the elements declared."""
         if not isinstance(result, pl.List) or inner_dtype(result).is_nested():
             raise self.refuse(result, "lists, list[float] say")
         return inner_dtype(result)
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the list's end."""
+        """Return the list's end."""
         return columns[0][-self.n :]
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the list."""
+        """Return the list."""
         return columns[0]
 
     def __str__(self) -> str:

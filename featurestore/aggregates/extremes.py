@@ -23,17 +23,17 @@ class _Extreme(Aggregate, ABC, name=None):
     """An input that others are compared with. NaN is passed over where there is any number, as in Polars."""
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the type declared."""
+        """Return the type declared."""
         if result.is_nested() or isinstance(result, (pl.Binary, pl.Decimal)):
             raise self.refuse(result, "numbers, text, bool, dates and times")
         return result
 
     def finish(self, *columns: Any) -> Any:
-        """Returns it."""
+        """Return it."""
         return columns[0]
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns it."""
+        """Return it."""
         return columns[0]
 
 

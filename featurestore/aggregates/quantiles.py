@@ -25,7 +25,7 @@ _BITS, _FLOAT = Struct("<Q"), Struct("<d")
 
 
 def _middle(value: float) -> float:
-    """Returns the middle of a value's bucket; zero, the infinities and NaN stand for themselves."""
+    """Return the middle of a value's bucket; zero, the infinities and NaN stand for themselves."""
     (bits,) = _BITS.unpack(_FLOAT.pack(value))
     if value == 0 or bits & _INFINITY == _INFINITY:
         return value
@@ -34,14 +34,14 @@ def _middle(value: float) -> float:
 
 
 def _middles(values: pl.Expr) -> pl.Expr:
-    """Returns the same as an expression."""
+    """Return the same as an expression."""
     bits = values.reinterpret(dtype=pl.UInt64)
     middle = (bits - bits % _BUCKET + _BUCKET // 2).reinterpret(dtype=pl.Float64)
     return pl.when((values == 0) | values.is_nan() | values.is_infinite()).then(values).otherwise(middle)
 
 
 def _compact(frame: pl.DataFrame) -> pl.DataFrame:
-    """Counts the values of a bucket together, where there are more than are kept as they are."""
+    """Count the values of a bucket together, where there are more than are kept as they are."""
     values, counts = frame.columns
     large = frame.with_row_index("_row").filter(pl.col(values).list.len() > EXACT)
     if large.is_empty():
@@ -91,13 +91,13 @@ class Quantile(Aggregate, name="quantile"):
         return (SAMPLES,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns float."""
+        """Return float."""
         if not result.is_float():
             raise self.refuse(result, "float")
         return pl.Float64()
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the quantile."""
+        """Return the quantile."""
         values, counts = columns
         total = sum(counts)
         place = self.q * (total - 1)
@@ -118,7 +118,7 @@ class Quantile(Aggregate, name="quantile"):
         raise AssertionError("the counts add up to the total")
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the quantile of values that are few enough."""
+        """Return the quantile of values that are few enough."""
         values, counts = columns
         place = self.q * (counts.list.sum() - 1).cast(pl.Float64)
         low = place.floor()
@@ -131,7 +131,7 @@ class Quantile(Aggregate, name="quantile"):
         return pl.when((place == low) | (below == above)).then(below).otherwise(between)
 
     def finished_frame(self, frame: pl.DataFrame) -> pl.Series:
-        """Returns the quantile of each row of its columns, few values or many."""
+        """Return the quantile of each row of its columns, few values or many."""
         values, counts = frame.columns
         exact = super().finished_frame(frame)
         many = frame.with_row_index("_row").filter(pl.col(counts).list.sum() > EXACT)
@@ -158,12 +158,12 @@ class Quantile(Aggregate, name="quantile"):
 
 
 def _apart(below: Any, above: Any, share: Any) -> Any:
-    """Returns what lies between two values that are too far apart to take one from the other."""
+    """Return what lies between two values that are too far apart to take one from the other."""
     return below * (1 - share) + above * share
 
 
 def _rank(value: float) -> tuple[bool, float]:
-    """Orders numbers, NaN the greatest."""
+    """Order numbers, NaN the greatest."""
     return (True, 0.0) if math.isnan(value) else (False, value)
 
 

@@ -40,7 +40,7 @@ def _lift_any(value: pl.Expr, dtype: pl.DataType) -> Columns:
 
 
 def _scaled(part: Columns) -> Columns:
-    """Returns a stretch's count, mean and squares as they are of its inputs over ``2**600``."""
+    """Return a stretch's count, mean and squares as they are of its inputs over ``2**600``."""
     return part[0], pl.coalesce(part[3], part[1] / _SCALE), pl.coalesce(part[4], part[2] / _SCALE / _SCALE)
 
 
@@ -73,15 +73,15 @@ class Var(Aggregate, name="var"):
         return (MOMENTS,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns float."""
+        """Return float."""
         return _float(self, result)
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the squared differences by the number less one; null for one that no float holds."""
+        """Return the squared differences by the number less one; null for one that no float holds."""
         return _number(columns, root=False)
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the squared differences by the number less one."""
+        """Return the squared differences by the number less one."""
         return _column(columns, root=False)
 
 
@@ -97,20 +97,20 @@ class Std(Aggregate, name="std"):
         return (MOMENTS,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns float."""
+        """Return float."""
         return _float(self, result)
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the variance's root."""
+        """Return the variance's root."""
         return _number(columns, root=True)
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the variance's root."""
+        """Return the variance's root."""
         return _column(columns, root=True)
 
 
 def _number(columns: Sequence[Any], *, root: bool) -> float | None:
-    """Returns the variance, or its root; null for one that no float holds."""
+    """Return the variance, or its root; null for one that no float holds."""
     count, scaled = columns[0], len(columns) > 3 and columns[4] is not None
     if not count > 1:
         return None
@@ -122,7 +122,7 @@ def _number(columns: Sequence[Any], *, root: bool) -> float | None:
 
 
 def _column(columns: Sequence[pl.Expr], *, root: bool) -> pl.Expr:
-    """Returns the same as an expression."""
+    """Return the same as an expression."""
     count, plain = columns[0], columns[2] / (columns[0] - 1)
     spread = plain.sqrt() if root else plain
     if len(columns) > 3:

@@ -22,12 +22,12 @@ _WORD, _HALF = pl.lit(2**64, pl.Int128), pl.lit(2**63, pl.Int128)
 
 
 def _units(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns integers, or decimals as integers of their last digit."""
+    """Return integers, or decimals as integers of their last digit."""
     return value.to_physical() if isinstance(dtype, pl.Decimal) else value
 
 
 def _halves(total: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Returns 128-bit integers as the lower 64 bits, signed, and what is to be added above them."""
+    """Return 128-bit integers as the lower 64 bits, signed, and what is to be added above them."""
     low = (total + _HALF) % _WORD - _HALF
     return low.cast(pl.Int64), (total - low) // _WORD
 
@@ -73,7 +73,7 @@ def _plain_dtype(dtype: pl.DataType) -> pl.DataType:
 
 
 def _total(first: Any, spare: Any) -> Any:
-    """Returns a sum of its columns; null for one that no float holds."""
+    """Return a sum of its columns; null for one that no float holds."""
     if spare is None:
         return first
     if isinstance(first, int):
@@ -83,7 +83,7 @@ def _total(first: Any, spare: Any) -> Any:
 
 
 def _totals(frame: pl.DataFrame) -> pl.Series:
-    """Returns the sum of each row of its columns, in 128 bits where it needs them; null for one that nothing holds."""
+    """Return the sum of each row of its columns, in 128 bits where it needs them; null for one that nothing holds."""
     first = frame.to_series(0)
     if frame.width == 1 or frame.to_series(1).null_count() == frame.height:
         return first
@@ -111,7 +111,7 @@ class Sum(Aggregate, name="sum"):
         return (SUM,)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns the widest type of the kind declared: one input may be beyond what the sum is not."""
+        """Return the widest type of the kind declared: one input may be beyond what the sum is not."""
         if result.is_float():
             return pl.Float64()
         if isinstance(result, pl.UInt64):
@@ -123,15 +123,15 @@ class Sum(Aggregate, name="sum"):
         raise self.refuse(result, "numbers (int, float or Decimal)")
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the sum; of decimals as an integer of their last digit."""
+        """Return the sum; of decimals as an integer of their last digit."""
         return columns[0] if len(columns) == 1 else _total(*columns)
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the sum that its first column is where it needs no other."""
+        """Return the sum that its first column is where it needs no other."""
         return columns[0]
 
     def finished_frame(self, frame: pl.DataFrame) -> pl.Series:
-        """Returns the sum of each row; of decimals as an integer of their last digit."""
+        """Return the sum of each row; of decimals as an integer of their last digit."""
         return _totals(frame)
 
 
@@ -147,13 +147,13 @@ class Mean(Aggregate, name="mean"):
         return (SUM, COUNT)
 
     def input_dtype(self, result: pl.DataType) -> pl.DataType:
-        """Returns float."""
+        """Return float."""
         if not result.is_float():
             raise self.refuse(result, "float")
         return pl.Float64()
 
     def finish(self, *columns: Any) -> Any:
-        """Returns the sum by the number."""
+        """Return the sum by the number."""
         if len(columns) == 2 or columns[1] is None:
             return columns[0] / columns[-1]
         first, large, count = columns
@@ -162,7 +162,7 @@ class Mean(Aggregate, name="mean"):
         return mean if math.isinf(first) else min(max(mean, -float_info.max), float_info.max) if mean == mean else mean
 
     def finished(self, *columns: pl.Expr) -> pl.Expr:
-        """Returns the sum by the number."""
+        """Return the sum by the number."""
         if len(columns) == 2:
             return columns[0] / columns[1]
         first, large, count = columns

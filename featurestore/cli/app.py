@@ -15,7 +15,7 @@ class Commands(LazyGroup):
     """The commands. An error of the feature store is printed without a traceback, and the exit code is 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except FeatureStoreError as error:
@@ -48,5 +48,5 @@ def featurestore(
 
 
 def main() -> None:
-    """Runs the command line: 0 is success, 1 an error, 2 wrong usage, 130 an interruption."""
+    """Run the command line: 0 is success, 1 an error, 2 wrong usage, 130 an interruption."""
     app()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def selection_of(store: "FeatureStore", features: Sequence[str]) -> "Selection":
-    """Returns what some names ask for: the joins, their keys and columns.
+    """Return what some names ask for: the joins, their keys and columns.
 
     Raises:
         NotFoundError: one of them is not applied.
@@ -31,7 +31,7 @@ def selection_of(store: "FeatureStore", features: Sequence[str]) -> "Selection":
 def parse_pairs(
     pairs: Iterable[str], keys: Mapping[str, "pl.DataType"], fields: Mapping[str, "pl.DataType"], whole: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """Returns the rows that texts like ``origin=JFK,LGA`` stand for.
+    """Return the rows that texts like ``origin=JFK,LGA`` stand for.
 
     Args:
         pairs: the texts. A list separated by commas makes a row of each of its values; a single value goes into every row;
@@ -115,7 +115,7 @@ def read_frame(path: Path) -> "pl.DataFrame":
 
 
 def split_features(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the words that name features, and those that say ``KEY=VALUE``."""
+    """Return the words that name features, and those that say ``KEY=VALUE``."""
     return [word for word in words if "=" not in word], [word for word in words if "=" in word]
 
 
@@ -124,7 +124,7 @@ def _of_json(value: Any, name: str, keys: Mapping[str, "pl.DataType"]) -> Any:
 
 
 def _converted(text: str, name: str, dtype: "pl.DataType") -> Any:
-    """Returns a key's value in the Python type of its dtype."""
+    """Return a key's value in the Python type of its dtype."""
     if text == "":
         return None
     kind = str(dtype.base_type())

@@ -11,7 +11,7 @@ from featurestore.rows.python_values import values_of
 
 
 def frame_table(frame: pl.DataFrame, width: int, rows: int) -> Table:
-    """Returns a frame's first rows as a table of as many columns as have room, and says what is left out."""
+    """Return a frame's first rows as a table of as many columns as have room, and say what is left out."""
     shown = frame.head(rows)
     cells = [[cell(value) for value in values_of(column)] for column in shown.get_columns()]
     widths = [max([len(name), *(text.cell_len for text in column)]) + 2 for name, column in zip(frame.columns, cells, strict=True)]
@@ -36,7 +36,7 @@ def frame_table(frame: pl.DataFrame, width: int, rows: int) -> Table:
 
 
 def head_table(frame: pl.DataFrame, spine: Sequence[str], rows: int = 3) -> Table:
-    """Returns a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
+    """Return a wide frame's first rows turned round: a line a column, the spine's columns apart from the features."""
     grid = table("column", "type", *(f"row {number + 1}" for number in range(min(rows, frame.height))))
     for name, column in zip(frame.columns, frame.head(rows).get_columns(), strict=True):
         last = name == (list(spine) or [""])[-1]

@@ -273,7 +273,7 @@ COMMANDS: dict[str, Entry] = {
 
 @cache
 def load(name: str) -> Any:
-    """Imports a command and returns it, as click takes it."""
+    """Import a command and return it, as click takes it."""
     entry = COMMANDS[name]
     target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), entry.function or name)
     if isinstance(target, typer.Typer):
@@ -287,7 +287,7 @@ class Unconverted(TyperOption):
     """An option whose value stays a text while the shell completes a word: converting it would load pydantic."""
 
     def process_value(self, ctx: Any, value: Any) -> Any:
-        """Returns the option's value."""
+        """Return the option's value."""
         return value if ctx.resilient_parsing else super().process_value(ctx, value)
 
 
@@ -300,30 +300,30 @@ class LazyGroup(TyperGroup):
         self._listing = False
 
     def get_params(self, ctx: Any) -> Any:
-        """Returns the group's own options."""
+        """Return the group's own options."""
         options = super().get_params(ctx)
         for option in options:  # typer makes them, and the one of --help, by itself
             option.__class__ = Unconverted
         return options
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns a command; of a name that is called otherwise here, says how."""
+        """Return a command; of a name that is called otherwise here, say how."""
         if args and args[0] not in COMMANDS and args[0] in hints.COMMANDS:
             ctx.fail(f"There is no command {args[0]!r}. Use: featurestore {hints.COMMANDS[args[0]]}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns a command; for the group's own completion what is listed of it."""
+        """Return a command; for the group's own completion what is listed of it."""
         return load(cmd_name) if cmd_name in COMMANDS and not self._listing else super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the list of commands, by subject."""
+        """Write the list of commands, by subject."""
         for panel in dict.fromkeys(entry.panel for entry in COMMANDS.values()):
             with formatter.section(panel):
                 formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items() if entry.panel == panel])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """Returns the names that complete a word."""
+        """Return the names that complete a word."""
         self._listing = True
         try:
             return super().shell_complete(ctx, incomplete)

@@ -22,19 +22,19 @@ CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(12
 
 
 def examples(*commands: str) -> str:
-    """Returns the end of a command's help."""
+    """Return the end of a command's help."""
     word = "Example" if len(commands) == 1 else "Examples"
     lines = "\n".join(f"  $ {command}" for command in commands)
     return f"\b\n{word}:\n{lines}"  # \b: the lines are not wrapped
 
 
 def project_folder(ctx: typer.Context, folder: Path | None) -> Path:
-    """Returns the project's folder: the one given to the command, or before it, or the one we are in."""
+    """Return the project's folder: the one given to the command, or before it, or the one we are in."""
     return folder if folder is not None else ctx.ensure_object(Path)
 
 
 def open_store(ctx: typer.Context, folder: Path | None) -> "FeatureStore":
-    """Returns the store of the project in a folder.
+    """Return the store of the project in a folder.
 
     Raises:
         ConfigError: there is no project, so that nothing is written where a command was run by mistake.

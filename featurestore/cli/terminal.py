@@ -39,17 +39,17 @@ class _Console(Console):
 
 
 def out() -> Console:
-    """Returns the console of standard output, as it is now."""
+    """Return the console of standard output, as it is now."""
     return _Console(highlight=False)
 
 
 def err() -> Console:
-    """Returns the console of standard error, as it is now."""
+    """Return the console of standard error, as it is now."""
     return _Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as JSON: times as ISO 8601, NaN and infinities, which JSON lacks, as null."""
+    """Print a value as JSON: times as ISO 8601, NaN and infinities, which JSON lacks, as null."""
     text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
     typer.echo(text.translate({code: f"\\u{code:04x}" for code in range(127, 160)}))
 
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
-    """Returns an empty table.
+    """Return an empty table.
 
     Args:
         columns: the headers.
@@ -76,7 +76,7 @@ def table(*columns: str, right: Iterable[str] = (), title: str | None = None) ->
 
 
 def print_report(console: Console, report: "Report[Any]") -> None:
-    """Prints a report: its table, the notes on its values, and its summary."""
+    """Print a report: its table, the notes on its values, and its summary."""
     columns = report.columns()
     headers = [column.header.strip() for column in columns]
     if len(report):
@@ -98,7 +98,7 @@ def print_report(console: Console, report: "Report[Any]") -> None:
 
 
 def nothing_applied(store: "FeatureStore") -> Text:
-    """Returns what to do where no view is applied: apply some, or name the project that was meant."""
+    """Return what to do where no view is applied: apply some, or name the project that was meant."""
     project, others = store.settings.project, store.admin.other_projects()
     lines = [f"No views are applied in project {project!r}. Apply some: {called(store.settings.root)} apply"]
     if others:
@@ -108,7 +108,7 @@ def nothing_applied(store: "FeatureStore") -> Text:
 
 
 def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:
-    """Returns a value as it stands in a table."""
+    """Return a value as it stands in a table."""
     if value is None:
         return Text("null", style="dim")
     if isinstance(value, datetime):
@@ -120,12 +120,12 @@ def cell(value: Any, longest: int = _LONGEST_CELL) -> Text:
 
 
 def row_count(rows: int) -> str:
-    """Returns a number of rows in words."""
+    """Return a number of rows in words."""
     return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def instant(value: datetime | None) -> str:
-    """Returns a time in UTC without the zeros at its end; empty for none."""
+    """Return a time in UTC without the zeros at its end; empty for none."""
     if value is None:
         return ""
     aware = value if value.tzinfo is None else value.astimezone(UTC)  # a naive time is in UTC (S1), wherever this machine stands
@@ -134,7 +134,7 @@ def instant(value: datetime | None) -> str:
 
 
 def ago(value: datetime | None) -> str:
-    """Returns how long ago a time was, in its largest unit."""
+    """Return how long ago a time was, in its largest unit."""
     if value is None:
         return ""
     passed = utc_now() - value
@@ -145,13 +145,13 @@ def ago(value: datetime | None) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Returns a path as one would type it here: relative where that is shorter."""
+    """Return a path as one would type it here: relative where that is shorter."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def called(root: Path | None = None, *, anywhere: bool = False) -> str:
-    """Returns how to call this program, for the project in a folder: from here or, where that is said, from anywhere."""
+    """Return how to call this program, for the project in a folder: from here or, where that is said, from anywhere."""
     elsewhere = root is not None and root.resolve() != Path.cwd().resolve()
     chosen = f" -C {shlex.quote(shown_path(root.absolute()))}" if root is not None and elsewhere else ""
     this = Path(sys.argv[0])

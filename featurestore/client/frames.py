@@ -21,7 +21,7 @@ _SENT = 1 << 18
 
 
 def as_frame(given: Any, what: str) -> pl.DataFrame:
-    """Returns rows, columns or another library's frame as a Polars frame.
+    """Return rows, columns or another library's frame as a Polars frame.
 
     Raises:
         RequestError: they make no frame.
@@ -35,7 +35,7 @@ def as_frame(given: Any, what: str) -> pl.DataFrame:
 
 
 def encoded(frame: pl.DataFrame) -> bytes:
-    """Returns a frame as an Arrow IPC stream."""
+    """Return a frame as an Arrow IPC stream."""
     return b"".join(_pieces(frame))
 
 
@@ -60,7 +60,7 @@ class _Written(io.RawIOBase):
 
 
 def decoded(body: Any) -> pl.DataFrame:
-    """Returns the frame of an Arrow IPC stream, whose buffers it goes on using: nothing is copied that needs not be."""
+    """Return the frame of an Arrow IPC stream, whose buffers it goes on using: nothing is copied that needs not be."""
     with pa.ipc.open_stream(pa.py_buffer(body)) as batches:
         frame = pl.from_arrow(batches.read_all())
     assert isinstance(frame, pl.DataFrame), "a stream is a table"
@@ -68,7 +68,7 @@ def decoded(body: Any) -> pl.DataFrame:
 
 
 def received(parts: Iterator[bytes], size: int | None) -> pl.DataFrame:
-    """Returns the frame of an Arrow IPC stream that comes in parts.
+    """Return the frame of an Arrow IPC stream that comes in parts.
 
     Args:
         parts: the parts.
@@ -107,7 +107,7 @@ class Upload:
         self.size = self._path.stat().st_size if self._path is not None else sum(map(len, self._pieces))
 
     def content(self) -> Iterator[bytes]:
-        """Returns the body's parts from its beginning."""
+        """Return the body's parts from its beginning."""
         return self._read(self._path) if self._path is not None else self._cut()
 
     def _cut(self) -> Iterator[bytes]:
@@ -146,7 +146,7 @@ class Parts(io.RawIOBase):
 
 
 def sink(parts: Iterator[bytes], path: Path) -> pl.LazyFrame:
-    """Writes an Arrow IPC stream to a Parquet file batch by batch, and returns the frame over it."""
+    """Write an Arrow IPC stream to a Parquet file batch by batch, and return the frame over it."""
     beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -163,6 +163,6 @@ def sink(parts: Iterator[bytes], path: Path) -> pl.LazyFrame:
 
 
 def with_columns(given: list[dict[str, Any]], columns: dict[str, list[Any]], types: dict[str, str]) -> pl.DataFrame:
-    """Returns the rows of a look-up as a frame, with the features after their own columns, in the dtypes declared."""
+    """Return the rows of a look-up as a frame, with the features after their own columns, in the dtypes declared."""
     frame = as_frame(given, "request") if given and given[0] else pl.DataFrame(height=len(given))
     return frame.with_columns(pl.Series(name, column, dtype=dtype_from_name(types[name])) for name, column in columns.items())

@@ -31,11 +31,11 @@ class RemoteRows:
         return {name: from_wire(types[name], column) for name, column in self._answer["features"].items()}
 
     def columns(self) -> dict[str, list[Any]]:
-        """Returns each feature's values in the order of the rows, without the rows' own columns."""
+        """Return each feature's values in the order of the rows, without the rows' own columns."""
         return dict(self._columns)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns the rows given, each with its features after its own values, as Python values."""
+        """Return the rows given, each with its features after its own values, as Python values."""
         names = self._columns
         values = zip(*names.values(), strict=True)
         return [
@@ -44,7 +44,7 @@ class RemoteRows:
         ]
 
     def to_polars(self) -> "pl.DataFrame":
-        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
+        """Return the rows given, with the features after their own columns, in the dtypes the views declare (S12)."""
         frame: pl.DataFrame = load_frames().with_columns(self._given, self._columns, self._answer["types"])
         return frame
 

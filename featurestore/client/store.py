@@ -61,7 +61,7 @@ class RemoteFeatureStore:
         self._transport = Transport(url, token, timeout, retries, verify)
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> RemoteRows:
-        """Looks features up: the values that a training frame would have for this instant (S14, S16).
+        """Look features up: the values that a training frame would have for this instant (S14, S16).
 
         Args:
             features: a service, views and features, or a list of these, by name or by definition.
@@ -84,7 +84,7 @@ class RemoteFeatureStore:
         return RemoteRows(given, _decoded(self._transport.post("/v1/online", lambda: body, _MSGPACK)))
 
     async def online_async(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> RemoteRows:
-        """Looks features up like ``online``, without blocking the event loop."""
+        """Look features up like ``online``, without blocking the event loop."""
         given, body = _question(features, rows, at)
         return RemoteRows(given, _decoded(await self._transport.post_async("/v1/online", lambda: body, _MSGPACK)))
 
@@ -101,7 +101,7 @@ class RemoteFeatureStore:
     def training_frame(
         self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
     ) -> "pl.DataFrame | pl.LazyFrame":
-        """Returns a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
+        """Return a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
         Args:
             spine: the rows to train on: a Polars frame, pandas, Arrow, rows or columns, or the path of a Parquet file, which is
@@ -141,7 +141,7 @@ class RemoteFeatureStore:
         return received if upload.frame is None else upload.frame.hstack(received)
 
     def push(self, source: Any, rows: Any, *, views: Iterable[Any] | None = None) -> list[PushedRows]:
-        """Puts rows of a source straight into both stores: when it returns, look-ups and training frames see them.
+        """Put rows of a source straight into both stores: when it returns, look-ups and training frames see them.
 
         Args:
             source: the source, or its name.

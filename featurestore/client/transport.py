@@ -108,7 +108,7 @@ class Transport:
         raise AssertionError("the last pause raises")
 
     async def post_async(self, path: str, content: Callable[[], Any], media: str) -> bytes:
-        """Returns the answer to a POST like ``post``, without blocking the event loop."""
+        """Return the answer to a POST like ``post``, without blocking the event loop."""
         client = await self._async()
         for pause in self._pauses():
             try:
@@ -123,13 +123,13 @@ class Transport:
         raise AssertionError("the last pause raises")
 
     def close(self) -> None:
-        """Closes the connections; those of event loops close with their loops."""
+        """Close the connections; those of event loops close with their loops."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def _pauses(self) -> Iterator[Callable[[FeatureStoreError], float]]:
-        """Yields for each try what says how long to wait after it failed, or raises what it failed with."""
+        """Yield for each try what says how long to wait after it failed, or raise what it failed with."""
         for number in range(self._retries + 1):
 
             def pause(error: FeatureStoreError, number: int = number) -> float:
@@ -161,14 +161,14 @@ class Transport:
         return self._clients[loop][0]
 
     async def _keep(self) -> AsyncGenerator[Any, None]:
-        """Holds an event loop's client, and closes it as the loop ends (``loop.shutdown_asyncgens``)."""
+        """Hold an event loop's client, and close it as the loop ends (``loop.shutdown_asyncgens``)."""
         transport = httpx.AsyncHTTPTransport(uds=self._uds, verify=self._verify)
         async with httpx.AsyncClient(transport=transport, **self._options) as client:
             yield client
 
 
 def error_of(status: int, body: bytes, headers: Any) -> FeatureStoreError:
-    """Returns the error that an answer stands for: the same that the store raised on the server.
+    """Return the error that an answer stands for: the same that the store raised on the server.
 
     Args:
         status: the answer's status.
@@ -195,7 +195,7 @@ def error_of(status: int, body: bytes, headers: Any) -> FeatureStoreError:
 
 
 def _passes(error: FeatureStoreError) -> bool:
-    """Tells whether a later try may have another answer."""
+    """Return whether a later try may have another answer."""
     return not isinstance(error, errors.LimitError) and (isinstance(error, UnavailableError) or getattr(error, "status", 0) == 503)
 
 

@@ -21,7 +21,7 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 
 
 def encode(value: Any) -> bytes:
-    """Returns a request in MessagePack.
+    """Return a request in MessagePack.
 
     Raises:
         RequestError: it holds a value that MessagePack cannot say.
@@ -35,7 +35,7 @@ def encode(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value of another library, or of a subclass, as Python's own."""
+    """Return a value of another library, or of a subclass, as Python's own."""
     kinds: tuple[type, ...] = (str, bytes, int, float)
     for kind in kinds:
         if isinstance(value, kind):
@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_wire(dtype: str, values: list[Any]) -> list[Any]:
-    """Returns an answer's column as Python values.
+    """Return an answer's column as Python values.
 
     Args:
         dtype: the dtype's name, as the server tells it.
@@ -71,7 +71,7 @@ def _converter(dtype: str) -> Callable[[Any], Any] | None:
 
 
 def names_of(features: Any) -> str | list[str]:
-    """Returns features as the server takes them: the name of a service, or a list of names.
+    """Return features as the server takes them: the name of a service, or a list of names.
 
     Args:
         features: names, or definitions: services, views, features.
@@ -111,7 +111,7 @@ def _name_of(given: Any) -> str:
 
 
 def rows_of(rows: Any) -> list[dict[str, Any]]:
-    """Returns the rows of a look-up as dictionaries.
+    """Return the rows of a look-up as dictionaries.
 
     Args:
         rows: a list of dictionaries, a mapping of columns, or a frame.
@@ -150,10 +150,10 @@ def load_frames() -> ModuleType:
 
 
 def _is_column(given: Any) -> bool:
-    """Tells whether something is a list, a tuple, an array or a series."""
+    """Return whether something is a list, a tuple, an array or a series."""
     return isinstance(given, Sized) and not isinstance(given, (str, bytes, Mapping)) and getattr(given, "ndim", 1) > 0
 
 
 def is_frame(given: Any) -> bool:
-    """Tells whether something is a frame of some library."""
+    """Return whether something is a frame of some library."""
     return hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__") or hasattr(given, "collect_schema")

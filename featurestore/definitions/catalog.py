@@ -161,7 +161,7 @@ class Catalog:
         return [*self.views.values(), *self.previous_versions.values()]
 
     def online_of(self, applied: AppliedView) -> list[AppliedView]:
-        """Returns a view in each version that is read or written online."""
+        """Return a view in each version that is read or written online."""
         return [applied, *(previous for name, previous in self.previous_versions.items() if name == applied.spec.name)]
 
     @property

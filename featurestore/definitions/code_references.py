@@ -21,14 +21,14 @@ _SELF = Path(__file__).resolve().parent.parent
 
 
 def surroundings(function: FunctionType) -> dict[str, Any]:
-    """Returns what a function's names stand for, but for its own variables and what is built in."""
+    """Return what a function's names stand for, but for its own variables and what is built in."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     filled = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
     return function.__globals__ | filled
 
 
 def paths_of(function: FunctionType) -> list[tuple[str, ...]]:
-    """Returns the names that a function and those inside it load from around it, each with the attributes asked of it, in order.
+    """Return the names that a function and those inside it load from around it, each with the attributes asked of it, in order.
 
     Example:
         >>> paths_of(paths_of)[-1]
@@ -53,7 +53,7 @@ def paths_of(function: FunctionType) -> list[tuple[str, ...]]:
 
 
 def walked(code: CodeType) -> Iterator[CodeType]:
-    """Returns a function's code and that of the functions inside it."""
+    """Return a function's code and that of the functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -61,7 +61,7 @@ def walked(code: CodeType) -> Iterator[CodeType]:
 
 
 def imports_inside(node: ast.AST | None) -> Iterator[tuple[int, str]]:
-    """Returns the modules that are imported inside a function: how far above its package, and the name."""
+    """Return the modules that are imported inside a function: how far above its package, and the name."""
     for inner in () if node is None else ast.walk(node):
         if isinstance(inner, ast.Import):
             yield from ((0, alias.name) for alias in inner.names)
@@ -83,7 +83,7 @@ class Project:
 
     @classmethod
     def of(cls, function: FunctionType) -> "Project":
-        """Returns the project that a function is in: that of its ``featurestore.toml``, or the folder its package is in."""
+        """Return the project that a function is in: that of its ``featurestore.toml``, or the folder its package is in."""
         module = function.__module__ or ""  # none where it was made by exec()
         top = module.partition(".")[0]
         file = Path(function.__code__.co_filename)
@@ -94,25 +94,25 @@ class Project:
         return cls(top, _project_of(parents[min(depth, len(parents) - 1)]))
 
     def has_function(self, function: FunctionType) -> bool:
-        """Tells whether a function's code was written in the project, whatever module it says to be of."""
+        """Return whether a function's code was written in the project, whatever module it says to be of."""
         if function.__globals__.get("__name__", "").partition(".")[0] == self.top:
             return True
         return self._has_file(function.__code__.co_filename)
 
     def has_module(self, module: ModuleType) -> bool:
-        """Tells whether a module is one of the project."""
+        """Return whether a module is one of the project."""
         places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
         return module.__name__.partition(".")[0] == self.top or any(map(self._has_file, places))
 
     def has_class(self, kind: type) -> bool:
-        """Tells whether a class was written in the project."""
+        """Return whether a class was written in the project."""
         if (kind.__module__ or "").partition(".")[0] == self.top:
             return True
         module = sys.modules.get(kind.__module__)
         return module is not None and module.__name__ != "builtins" and self.has_module(module)
 
     def has_name(self, level: int, name: str) -> bool:
-        """Tells whether a name that is imported is a module of the project; nothing is imported to find out."""
+        """Return whether a name that is imported is a module of the project; nothing is imported to find out."""
         top = name.partition(".")[0]
         if level or top == self.top:
             return True

@@ -20,7 +20,7 @@ _PACKAGE = str(Path(__file__).parent.parent)
 
 @contextmanager
 def collect_faults() -> Iterator[list[DefinitionError]]:
-    """Collects the faults of all definitions made inside the block, which then do not raise."""
+    """Collect the faults of all definitions made inside the block, which then do not raise."""
     faults: list[DefinitionError] = []
     token = _collected.set(faults)
     try:
@@ -30,7 +30,7 @@ def collect_faults() -> Iterator[list[DefinitionError]]:
 
 
 def report(faults: Sequence[DefinitionError]) -> None:
-    """Raises the faults of one definition, or adds them to those being collected.
+    """Raise the faults of one definition, or add them to those being collected.
 
     Raises:
         DefinitionError: there are faults, and nobody collects them.
@@ -47,7 +47,7 @@ def report(faults: Sequence[DefinitionError]) -> None:
 
 
 def caller_place(*libraries: str) -> str:
-    """Returns ``file:line`` of the user's code that is now making a definition; empty outside a file.
+    """Return ``file:line`` of the user's code that is now making a definition; empty outside a file.
 
     Args:
         libraries: folders of libraries that stand between the user's code and the definition.
@@ -65,7 +65,7 @@ def caller_place(*libraries: str) -> str:
 
 
 def member_place(class_place: str, class_name: str, member: str) -> str:
-    """Returns ``file:line`` of a class's member, or the class's own place where its source cannot be read."""
+    """Return ``file:line`` of a class's member, or the class's own place where its source cannot be read."""
     file, _, _ = class_place.rpartition(":")
     source = "".join(linecache.getlines(file)) if file else ""
     try:

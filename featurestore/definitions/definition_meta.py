@@ -33,7 +33,7 @@ class DefinitionMeta(type):
     __view_name__: str
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any) -> Any:
-        """Makes the class. Options that do not exist are kept aside, to be reported with the other faults."""
+        """Make the class. Options that do not exist are kept aside, to be reported with the other faults."""
         base = next((base for base in bases if isinstance(base, DefinitionMeta)), None)
         if base is None or getattr(base, "__spec__", None) is None:  # the base of a kind of view, or what is above it
             return super().__new__(mcs, name, bases, namespace)

@@ -79,7 +79,7 @@ class Entity:
 
 
 def check_name(kind: str, name: str, place: str) -> list[DefinitionError]:
-    """Returns the fault of a name that no attribute, file or SQL view can have; else nothing."""
+    """Return the fault of a name that no attribute, file or SQL view can have; else nothing."""
     if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_"):
         return []
     article = "an" if kind[0] in "aeiou" else "a"

@@ -47,7 +47,7 @@ class Expression:
 
 
 def read_expression(given: Any) -> Expression:
-    """Returns an expression that is given in a definition.
+    """Return an expression that is given in a definition.
 
     Raises:
         DefinitionError: it is not an expression, uses columns that it does not name one by one, or none, calls Python, or

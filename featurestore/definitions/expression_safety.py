@@ -87,7 +87,7 @@ class ForbiddenPartError(Exception):
 
 
 def check_serialized(serialized: str) -> None:
-    """Checks an expression before Polars reads it.
+    """Check an expression before Polars reads it.
 
     Args:
         serialized: the expression, as Polars writes it in JSON.
@@ -112,7 +112,7 @@ def check_serialized(serialized: str) -> None:
 
 
 def _inside(node: Any) -> Iterator[Any]:
-    """Checks one node of an expression, and yields the expressions within it."""
+    """Check one node of an expression, and yield the expressions within it."""
     if node is None or (isinstance(node, str) and node in _UNITS):
         return
     name, body = _variant(node)
@@ -185,7 +185,7 @@ def _check_dtype(dtype: Any) -> None:
 
 
 def _check_plain(value: Any) -> None:
-    """Checks what is neither expression nor literal: the words and numbers of functions, options and types.
+    """Check what is neither expression nor literal: the words and numbers of functions, options and types.
 
     A Python function is bytes wherever it stands, or the same as text, which then begins with characters below the space. So no
     field needs to be known by name.
@@ -201,14 +201,14 @@ def _check_plain(value: Any) -> None:
 
 
 def _check_data(body: Any) -> None:
-    """Checks a literal: a column within it is bytes, which must be of Polars' own types."""
+    """Check a literal: a column within it is bytes, which must be of Polars' own types."""
     for key, part in _walk(body):
         if key in ("Series", "List", "Array", "Struct") and isinstance(part, list) and part and isinstance(part[0], int):
             _check_column(part, "a column of objects")
 
 
 def _check_column(numbers: list[Any], part: str) -> None:
-    """Checks the bytes of a column: they are those of Arrow's format, and of no type that is not Polars' own."""
+    """Check the bytes of a column: they are those of Arrow's format, and of no type that is not Polars' own."""
     if not all(isinstance(item, int) and 0 <= item < 256 for item in numbers):
         raise ForbiddenPartError(part)
     data = bytes(numbers)
@@ -217,7 +217,7 @@ def _check_column(numbers: list[Any], part: str) -> None:
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields all that is within some JSON, but for the numbers of lists, with the key that it stands under."""
+    """Yield all that is within some JSON, but for the numbers of lists, with the key that it stands under."""
     waiting = [("", value)]
     while waiting:
         key, part = waiting.pop()

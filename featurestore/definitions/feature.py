@@ -51,7 +51,7 @@ def Feature(  # noqa: N802 - reads as the thing it declares, as in pydantic's Fi
     one_of: Sequence[Any] | None = None,
     pii: bool = False,
 ) -> Any:
-    """Says more of a feature than its type: what it means, and what its values must be like.
+    """Say more of a feature than its type: what it means, and what its values must be like.
 
     A row with a value that breaks a constraint is rejected, counted and kept with the reason (S19). A null breaks no
     constraint but that of a type without ``| None``.
@@ -141,7 +141,7 @@ DATA_FIELDS = tuple(
 
 
 def make_feature(name: str, dtype: pl.DataType, said: FeatureField, *, nullable: bool) -> FeatureSpec:
-    """Returns the feature that an annotation and its ``Feature(…)`` describe.
+    """Return the feature that an annotation and its ``Feature(…)`` describe.
 
     Raises:
         DefinitionError: a constraint does not go with the type, or its value is of the wrong form; or there is an
@@ -186,7 +186,7 @@ def _applies(constraint: str, dtype: pl.DataType) -> bool:
 
 
 def _bound(value: Any, dtype: pl.DataType) -> Bound:
-    """Returns a constraint's value as the registry keeps it."""
+    """Return a constraint's value as the registry keeps it."""
     if isinstance(dtype, pl.Datetime) and isinstance(value, (date, str)):
         moment = value if isinstance(value, (datetime, str)) else datetime(value.year, value.month, value.day, tzinfo=UTC)
         return parse_instant(moment).isoformat()

@@ -109,7 +109,7 @@ class ViewSpec:
         return tuple(feature.name for feature in self.features)
 
     def feature(self, name: str) -> FeatureSpec | None:
-        """Returns the feature of a name, or None."""
+        """Return the feature of a name, or None."""
         return next((feature for feature in self.features if feature.name == name), None)
 
     @property
@@ -236,17 +236,17 @@ class FeatureView(_View):
 
     @classmethod
     def prefix(cls, prefix: str) -> ViewReference:
-        """Returns the view's features, each named with this before its name."""
+        """Return the view's features, each named with this before its name."""
         return ViewReference(cls.__view_name__).prefix(prefix)
 
     @classmethod
     def on(cls, **columns: str) -> ViewReference:
-        """Returns the view's features joined by other columns: ``on(join_key="column of the spine")``."""
+        """Return the view's features joined by other columns: ``on(join_key="column of the spine")``."""
         return ViewReference(cls.__view_name__).on(**columns)
 
 
 def snake_case(name: str) -> str:
-    """Returns a class's name as a view's.
+    """Return a class's name as a view's.
 
     Example:
         >>> snake_case("CarrierDelays"), snake_case("HTTPErrors7d")
@@ -256,7 +256,7 @@ def snake_case(name: str) -> str:
 
 
 def _word_problems(words: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong with the words about a view."""
+    """Yield what is wrong with the words about a view."""
     for option in ("name", "owner"):
         if not isinstance(words[option] or "", str):
             yield f"{option}={words[option]!r} is not text."
@@ -276,7 +276,7 @@ def _checked(check: Callable[[Any], Any], value: str | timedelta | None, option:
 
 
 def _set_references(cls: type, view: str, members: Iterable[str], features: Sequence[FeatureSpec]) -> None:
-    """Makes a view's attributes the references to its features; that of several windows names them all."""
+    """Make a view's attributes the references to its features; that of several windows names them all."""
     windows: dict[str, list[tuple[str, str]]] = {}
     for spec in features:
         if spec.window is not None:
@@ -336,7 +336,7 @@ def _check_feature_name(name: str, entity: Entity | None, taken: Mapping[str, st
 
 
 def _made_features(name: str, annotation: Any, said: Any, inputs: Inputs) -> list[FeatureSpec]:
-    """Returns the features that an attribute makes: one, or one for each of its windows."""
+    """Return the features that an attribute makes: one, or one for each of its windows."""
     if isinstance(said, Aggregation):
         raise DefinitionError(f'{said.aggregate} needs a window: {said.aggregate.name}(…).over("1h").')
     if not isinstance(said, (FeatureField, WindowedField)):
@@ -365,7 +365,7 @@ def _read_transform(cls: type, fault: Callable[[str], None]) -> Transform | None
 
 
 def without_words(view: ViewSpec) -> ViewSpec:
-    """Returns a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
+    """Return a view without what its stored values do not depend on: words, schedule, freshness, ttl (enforced at the read)."""
     features = tuple(replace(member, description="", unit="", owner="", tags={}, pii=False) for member in view.features)
     entity = Entity(view.entity.name, keys=view.entity.keys)
     source = view.source.without_words()

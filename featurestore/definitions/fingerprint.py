@@ -43,7 +43,7 @@ _DESCRIPTORS = {"member_descriptor", "getset_descriptor", "_tuplegetter"}
 
 
 def source_text(function: FunctionType) -> str:
-    """Returns a function's source, or nothing where there is none, as for one typed into a bare console."""
+    """Return a function's source, or nothing where there is none, as for one typed into a bare console."""
     text, node = _source(function)
     if node is None:
         return ""
@@ -52,7 +52,7 @@ def source_text(function: FunctionType) -> str:
 
 
 def meaning_digest(function: FunctionType) -> str:
-    """Returns a digest of what a function means.
+    """Return a digest of what a function means.
 
     Example:
         >>> meaning_digest(source_text) == meaning_digest(meaning_digest)
@@ -62,7 +62,7 @@ def meaning_digest(function: FunctionType) -> str:
 
 
 def meaning_of(function: FunctionType, own: type | None = None) -> tuple[str, tuple[str, ...]]:
-    """Returns a digest of what a function means, and what it uses that the digest cannot take in: a change of it is not seen.
+    """Return a digest of what a function means, and what it uses that the digest cannot take in: a change of it is not seen.
 
     Args:
         function: the function.
@@ -88,7 +88,7 @@ def _source(function: FunctionType) -> tuple[str, ast.FunctionDef | ast.Lambda |
 
 @lru_cache(maxsize=16)
 def _functions(text: str) -> dict[tuple[str, int], list[ast.FunctionDef | ast.Lambda]]:
-    """Returns the functions in a module's text, by their names and each line that may be called their first.
+    """Return the functions in a module's text, by their names and each line that may be called their first.
 
     It is kept, for a module may hold hundreds of transforms.
     """
@@ -107,7 +107,7 @@ def _functions(text: str) -> dict[tuple[str, int], list[ast.FunctionDef | ast.La
 
 
 def _code_meaning(code: CodeType) -> str:
-    """Returns what compiled code does, without the addresses and lines that its own text would name."""
+    """Return what compiled code does, without the addresses and lines that its own text would name."""
     constants = [_code_meaning(constant) if isinstance(constant, CodeType) else repr(constant) for constant in code.co_consts]
     return repr((code.co_code, constants, code.co_names))
 
@@ -127,7 +127,7 @@ class _Meaning:
         self._seen: set[Any] = set()
 
     def lines(self, function: FunctionType) -> Iterator[str]:
-        """Returns what a function means, and what it uses."""
+        """Return what a function means, and what it uses."""
         code = function.__code__
         if code in self._seen:
             return
@@ -143,7 +143,7 @@ class _Meaning:
         yield from self._beyond(function, node)
 
     def _beyond(self, function: FunctionType, node: ast.FunctionDef | ast.Lambda | None) -> Iterator[str]:
-        """Returns what the names say that a function reaches otherwise than as a plain value or a function of its package."""
+        """Return what the names say that a function reaches otherwise than as a plain value or a function of its package."""
         if not self._project.has_function(function):
             # A library's wrapper: what it wraps counts, and the library itself does not.
             for enclosed in _held(function):
@@ -165,7 +165,7 @@ class _Meaning:
                 self.opaque["." * level + name] = "a module of yours that is imported inside a function"
 
     def _reached(self, path: tuple[str, ...], value: Any) -> Iterator[str]:
-        """Returns what stands at the end of a chain of attributes, as far as it goes through modules, classes and objects."""
+        """Return what stands at the end of a chain of attributes, as far as it goes through modules, classes and objects."""
         name = path[0]
         for number, step in enumerate(path[1:], 2):
             if isinstance(value, ModuleType):
@@ -187,7 +187,7 @@ class _Meaning:
         return isinstance(value, SimpleNamespace) or self._project.has_class(value if isinstance(value, type) else type(value))
 
     def _value(self, name: str, value: Any) -> Iterator[str]:
-        """Returns what a value of any kind means, or notes that nothing tells it."""
+        """Return what a value of any kind means, or note that nothing tells it."""
         inner = next((getattr(value, where) for kind, where in _INNER if isinstance(value, kind)), None)
         if inner is None and not isinstance(value, type) and not self._has_attributes(value):
             wrapped = getattr_static(value, "__wrapped__", None)  # such as functools.cache makes
@@ -235,7 +235,7 @@ class _Meaning:
             yield from self._beyond(value, None)
 
     def _class(self, name: str, kind: type) -> Iterator[str]:
-        """Returns what the members of a class mean: those of its own, and of the bases that are the project's."""
+        """Return what the members of a class mean: those of its own, and of the bases that are the project's."""
         if kind in self._seen or not self._project.has_class(kind):
             return
         self._seen.add(kind)
@@ -274,21 +274,21 @@ class _Meaning:
 
 
 def _held(function: FunctionType) -> list[FunctionType]:
-    """Returns the functions that a decorated one holds: what it wraps, and what it closes over."""
+    """Return the functions that a decorated one holds: what it wraps, and what it closes over."""
     around = surroundings(function)
     candidates = [getattr(function, "__wrapped__", None), *(around.get(name) for name in function.__code__.co_freevars)]
     return [candidate for candidate in candidates if isinstance(candidate, FunctionType)]
 
 
 def _is_own(value: Any, attribute: str) -> bool:
-    """Tells whether an attribute says all: a class's does, and a value that an object has; a method needs its object."""
+    """Return whether an attribute says all: a class's does, and a value that an object has; a method needs its object."""
     if isinstance(value, type):
         return any(attribute in vars(base) for base in value.__mro__)
     return attribute in getattr(value, "__dict__", {})
 
 
 def _defaults(function: FunctionType, node: ast.FunctionDef | ast.Lambda | None) -> Iterator[tuple[str, Any]]:
-    """Returns the defaults that a function's text does not tell, such as the ``factor`` of ``lambda rows, by=factor: …``."""
+    """Return the defaults that a function's text does not tell, such as the ``factor`` of ``lambda rows, by=factor: …``."""
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     values = function.__defaults__ or ()
@@ -306,7 +306,7 @@ def _defaults(function: FunctionType, node: ast.FunctionDef | ast.Lambda | None)
 
 
 def _used(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Returns the names of a function's surroundings that it or a function inside it uses, with their values, in order."""
+    """Return the names of a function's surroundings that it or a function inside it uses, with their values, in order."""
     names = {name for code in walked(function.__code__) for name in code.co_names}
     around = {name: value for name, value in surroundings(function).items() if name in function.__code__.co_freevars}
     around |= {name: function.__globals__[name] for name in names if name in function.__globals__}
@@ -314,7 +314,7 @@ def _used(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _bare(function: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef | ast.Lambda:
-    """Takes the docstrings out of a function, and what decorates it."""
+    """Take the docstrings out of a function, and what decorates it."""
     for node in ast.walk(function):
         if isinstance(node, ast.FunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -324,7 +324,7 @@ def _bare(function: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef | ast.Lambd
 
 
 def _is_users(value: FunctionType, function: FunctionType) -> bool:
-    """Tells whether a function is of the same project: one of a library changes with the library, which is another matter."""
+    """Return whether a function is of the same project: one of a library changes with the library, which is another matter."""
     return (value.__module__ or "").partition(".")[0] == (function.__module__ or "").partition(".")[0]
 
 
@@ -337,7 +337,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Returns the one text that a value has wherever it is made; None where it holds something else than values."""
+    """Return the one text that a value has wherever it is made; None where it holds something else than values."""
     if isinstance(value, (set, frozenset)):
         members = [_text(member) for member in value]
         texts = sorted(member for member in members if member is not None)

@@ -61,11 +61,11 @@ class OnDemandSpec:
         return tuple(feature.name for feature in self.features)
 
     def feature(self, name: str) -> FeatureSpec | None:
-        """Returns the feature of a name, or None."""
+        """Return the feature of a name, or None."""
         return next((feature for feature in self.features if feature.name == name), None)
 
     def expression(self, name: str) -> Expression:
-        """Returns what computes the feature of a name."""
+        """Return what computes the feature of a name."""
         return self.expressions[self.feature_names.index(name)]
 
 
@@ -161,12 +161,12 @@ class OnDemandView(_View):
 
     @classmethod
     def prefix(cls, prefix: str) -> ViewReference:
-        """Returns the view's features, each named with this before its name."""
+        """Return the view's features, each named with this before its name."""
         return ViewReference(cls.__view_name__).prefix(prefix)
 
     @classmethod
     def on(cls, **columns: str) -> NoReturn:
-        """Refuses: an on-demand view has no join keys; its inputs are what is joined.
+        """Refuse: an on-demand view has no join keys; its inputs are what is joined.
 
         Raises:
             RequestError: always.

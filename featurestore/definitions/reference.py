@@ -23,11 +23,11 @@ class ViewReference:
     key_columns: tuple[tuple[str, str], ...] = ()
 
     def prefix(self, prefix: str) -> "ViewReference":
-        """Returns the same features, each named with this before its name."""
+        """Return the same features, each named with this before its name."""
         return replace(self, name_prefix=prefix)
 
     def on(self, **columns: str) -> "ViewReference":
-        """Returns the same features joined by other columns: ``on(join_key="column of the spine")``."""
+        """Return the same features joined by other columns: ``on(join_key="column of the spine")``."""
         return replace(self, key_columns=tuple(columns.items()))
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class FeatureReference:
     """For a windowed feature's attribute: each window, and the feature that it makes."""
 
     def __getitem__(self, window: str | timedelta) -> "FeatureReference":
-        """Returns the feature of one window: ``CarrierDelays.mean_delay["1d"]``."""
+        """Return the feature of one window: ``CarrierDelays.mean_delay["1d"]``."""
         size = parse_duration(window)
         for text, feature in self.windows:
             if parse_duration(text) == size:
@@ -69,15 +69,15 @@ class FeatureReference:
         raise TypeError(f"{self!r} is one reference; put it into a list.")
 
     def alias(self, name: str) -> "FeatureReference":
-        """Returns the same feature under another name."""
+        """Return the same feature under another name."""
         return replace(self, new_name=name, label="")
 
     def prefix(self, prefix: str) -> "FeatureReference":
-        """Returns the same feature, named with this before its name."""
+        """Return the same feature, named with this before its name."""
         return replace(self, name_prefix=prefix, label="")
 
     def on(self, **columns: str) -> "FeatureReference":
-        """Returns the same feature joined by other columns: ``on(join_key="column of the spine")``."""
+        """Return the same feature joined by other columns: ``on(join_key="column of the spine")``."""
         return replace(self, key_columns=tuple(columns.items()), label="")
 
     @property
@@ -105,11 +105,11 @@ class Referable(Protocol):
     """What stands for references of its own: a feature view's class, a feature service."""
 
     def __references__(self) -> tuple[Reference, ...]:
-        """Returns the references it stands for."""
+        """Return the references it stands for."""
 
 
 def parse_references(given: Any, *, where: str = "features") -> tuple[Reference, ...]:
-    """Returns the references that a view, feature, service, ``"view"``, ``"view.feature"`` or a list of these names.
+    """Return the references that a view, feature, service, ``"view"``, ``"view.feature"`` or a list of these names.
 
     Whether the names exist is the registry's to say; here they are only taken apart.
 

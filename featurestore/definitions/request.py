@@ -49,7 +49,7 @@ class RequestSpec:
         return tuple(field.name for field in self.features)
 
     def feature(self, name: str) -> RequestField | None:
-        """Returns the field of a name, or None."""
+        """Return the field of a name, or None."""
         return next((field for field in self.features if field.name == name), None)
 
 
@@ -117,7 +117,7 @@ class Request(BaseModel):
 
 
 def _annotation(cls: type, name: str) -> Any:
-    """Returns the annotation as it was written; the one pydantic keeps has lost its Polars dtype."""
+    """Return the annotation as it was written; the one pydantic keeps has lost its Polars dtype."""
     return next(annotations[name] for annotations in map(inspect.get_annotations, cls.__mro__) if name in annotations)
 
 
@@ -142,7 +142,7 @@ def _read_field(name: str, annotation: Any, info: FieldInfo) -> RequestField:
 
 
 def _choices(annotation: Any) -> tuple[Any, tuple[Any, ...] | None]:
-    """Returns an annotation in which the type of its values stands for a ``Literal``, and the values."""
+    """Return an annotation in which the type of its values stands for a ``Literal``, and the values."""
     if get_origin(annotation) is Literal:
         values: tuple[Any, ...] = get_args(annotation)
         types = set(map(type, values))
@@ -176,12 +176,12 @@ _KNOWN = (*ORDER_CONSTRAINTS, *LENGTH_CONSTRAINTS, "pattern")
 
 
 def _is_strict(constraint: Any) -> bool:
-    """Tells whether a constraint only says that nothing is to be converted, as is always so here."""
+    """Return whether a constraint only says that nothing is to be converted, as is always so here."""
     return bool(getattr(constraint, "strict", False))
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """Returns what an annotation says beside the type, also where it adds ``| None`` outside."""
+    """Return what an annotation says beside the type, also where it adds ``| None`` outside."""
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
         yield from _metadata(base)
@@ -195,7 +195,7 @@ def _metadata(annotation: Any) -> Iterator[Any]:
 
 
 def _default(info: FieldInfo, dtype: pl.DataType) -> Any:
-    """Returns a default as its column holds it."""
+    """Return a default as its column holds it."""
     try:
         kind: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         TypeAdapter(kind).validate_python(info.default, strict=True)

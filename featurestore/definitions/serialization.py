@@ -36,12 +36,12 @@ _NOT_WRITTEN = frozenset({"place", "label", "windows", "frame", "_", "_declared"
 
 
 def kind_of(spec: Spec) -> str:
-    """Returns a spec's kind, as the registry names it."""
+    """Return a spec's kind, as the registry names it."""
     return next(kind for kind, cls in KINDS.items() if isinstance(spec, cls))
 
 
 def to_plain(spec: Spec) -> dict[str, Any]:
-    """Returns a spec as plain values: what JSON can say, defaults left out."""
+    """Return a spec as plain values: what JSON can say, defaults left out."""
     if isinstance(spec, Entity):
         # Pairs, not an object: the order of the keys is part of what they mean, and objects are written sorted.
         keys = [(key, dtype_name(dtype)) for key, dtype in spec.keys.items()]
@@ -66,7 +66,7 @@ def to_plain(spec: Spec) -> dict[str, Any]:
 
 
 def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
-    """Returns the spec that ``to_plain`` took apart.
+    """Return the spec that ``to_plain`` took apart.
 
     Raises:
         RegistryError: the values are not those of such a spec, as when a newer version of featurestore wrote them.
@@ -99,22 +99,22 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
 
 
 def to_json(spec: Spec) -> str:
-    """Returns a spec as JSON text, the same for equal specs."""
+    """Return a spec as JSON text, the same for equal specs."""
     return msgspec.json.encode(to_plain(spec), order="sorted").decode()
 
 
 def from_json(kind: str, text: str) -> Spec:
-    """Returns the spec that ``to_json`` wrote."""
+    """Return the spec that ``to_json`` wrote."""
     return from_plain(kind, msgspec.json.decode(text))
 
 
 def data_digest(view: ViewSpec) -> str:
-    """Returns a digest of all that a view's stored values depend on: a change of it means recomputing them."""
+    """Return a digest of all that a view's stored values depend on: a change of it means recomputing them."""
     return hashlib.sha256(to_json(without_words(view)).encode()).hexdigest()
 
 
 def stored_digests(view: ViewSpec) -> tuple[str, ...]:
-    """Returns the digest of a view, and those of what it may have been before nullable features were added to it.
+    """Return the digest of a view, and those of what it may have been before nullable features were added to it.
 
     Rows that it had then need only lack them, so they are the same rows still.
     """
@@ -127,7 +127,7 @@ def stored_digests(view: ViewSpec) -> tuple[str, ...]:
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:
-    """Returns the fields of a definition that differ from their defaults, but for those that stay in the process."""
+    """Return the fields of a definition that differ from their defaults, but for those that stay in the process."""
     plain = {}
     for field in fields(value):
         if field.name not in _NOT_WRITTEN:
@@ -171,7 +171,7 @@ def _source(values: dict[str, Any]) -> Source:
 
 
 def _check_installed(source: Source) -> None:
-    """Refuses a source that another process could not read from the registry."""
+    """Refuse a source that another process could not read from the registry."""
     cls, there = type(source), plugins.find(plugins.SOURCES, source.kind)
     # A module that was imported again, as in a notebook, has other classes of the same names.
     declared = None if there is None else plugins.load(plugins.SOURCES, source.kind, Source)

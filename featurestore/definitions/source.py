@@ -110,7 +110,7 @@ class Source:
         return values
 
     def without_words(self) -> "Source":
-        """Returns the source without what its rows do not depend on."""
+        """Return the source without what its rows do not depend on."""
         changes = {"on_bad_file": "fail"} if hasattr(self, "on_bad_file") else {}
         return replace(self, description="", owner="", **changes)  # type: ignore[arg-type]  # a subclass has that field
 

@@ -105,7 +105,7 @@ class WindowedField:
     pii: bool = False
 
     def tile_of(self, size: int) -> int:
-        """Returns the tile of a window of a length (S7).
+        """Return the tile of a window of a length (S7).
 
         Raises:
             DefinitionError: the one declared does not divide it.
@@ -137,7 +137,7 @@ class Aggregation:
         tags: Mapping[str, str] | None = None,
         pii: bool = False,
     ) -> Any:
-        """Returns the feature, or the features, of one or several windows that end at the look-up.
+        """Return the feature, or the features, of one or several windows that end at the look-up.
 
         A window holds the events from ``floor((t - window) / tile) * tile`` to ``t``, both inclusive (S7). Of one window
         the feature is named as the attribute; of several, each has the window after it: ``mean_delay_1h``.
@@ -184,7 +184,7 @@ def _duration(value: str | timedelta, what: str) -> int:
 
 
 def aggregate(kind: Aggregate, column: str | pl.Expr | None, *, where: pl.Expr | None = None) -> Aggregation:
-    """Returns an aggregate of a column; what the functions of the aggregates' names call, and yours may.
+    """Return an aggregate of a column; what the functions of the aggregates' names call, and yours may.
 
     Args:
         kind: the aggregate.

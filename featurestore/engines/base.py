@@ -16,7 +16,7 @@ class Engine(Protocol):
     """Runs tasks, here or elsewhere. Tasks are independent of one another and can be pickled."""
 
     def run(self, tasks: Iterable[T]) -> Iterator[tuple[T, pl.DataFrame]]:
-        """Runs each task once and gives its result as it comes, in any order.
+        """Run each task once and give its result as it comes, in any order.
 
         Tasks are drawn as there is room: those under way weigh no more together than the engine's memory allows, but one
         always runs. The first error of a task is raised, and no further task begun.

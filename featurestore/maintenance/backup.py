@@ -22,7 +22,7 @@ class Backup:
     size: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it in plain JSON values."""
+        """Return it in plain JSON values."""
         return {**asdict(self), "folder": str(self.folder)}
 
     def __str__(self) -> str:

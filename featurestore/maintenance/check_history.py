@@ -43,7 +43,7 @@ class HistoryChecks:
         self._forgotten_filter = forgotten_filter
 
     def whole(self, applied: AppliedView) -> Iterator[Finding]:
-        """Looks whether a view's history has all that was written to it, and was made by the definition that is applied."""
+        """Look whether a view's history has all that was written to it, and was made by the definition that is applied."""
         name, where = applied.spec.name, f"history: {applied.spec.name}"
         table = Table.of(self._project, applied)
         recorded = self._ledger.recorded(name, applied.data_version)
@@ -60,7 +60,7 @@ class HistoryChecks:
             )
 
     def known(self, catalog: Catalog) -> Iterator[Finding]:
-        """Looks whether the registry knows of the histories that are there: it may have been lost, or be of another time."""
+        """Look whether the registry knows of the histories that are there: it may have been lost, or be of another time."""
         there: dict[str, list[int]] = {}
         for view, number in self._tables(self._project):
             there.setdefault(view, []).append(number)
@@ -78,7 +78,7 @@ class HistoryChecks:
                 yield Finding("registry", "warning", message, "Restore a newer backup of it, if there is one")
 
     def place(self, spec: ViewSpec, number: int) -> int:
-        """Returns which data version a view is to have whose rows are to be made, given the one that comes next by the registry.
+        """Return which data version a view is to have whose rows are to be made, given the one that comes next by the registry.
 
         Where there is a history of that number or a later one, of a registry that was lost, it is the one that this very definition
         made, or a new one.
@@ -92,7 +92,7 @@ class HistoryChecks:
         return max(there, default=number - 1) + 1
 
     def repaired(self, applied: AppliedView) -> Iterator[Finding]:
-        """Puts back what a view's history lacks, and tells of it; nothing where it lacks nothing."""
+        """Put back what a view's history lacks, and yield what was done; nothing where it lacks nothing."""
         try:
             done = self.mend(applied)
         except DamagedHistoryError as error:
@@ -102,7 +102,7 @@ class HistoryChecks:
             yield Finding(f"repair: {applied.spec.name}", "ok", done)
 
     def mend(self, applied: AppliedView, *, give_up: bool = False) -> str:
-        """Puts back what a view's history lacks; returns what was done. Raises as ``HistoryRepair.mend``."""
+        """Put back what a view's history lacks; return what was done. Raises as ``HistoryRepair.mend``."""
         name, number = applied.spec.name, applied.data_version
         table = Table.of(self._project, applied)
         # NOTE: behind the gate all along: who is forgotten meanwhile is erased from what is put back, too.
@@ -112,7 +112,7 @@ class HistoryChecks:
 
 
 def check_access(folders: Mapping[str, Path], allowed: int) -> Iterator[Finding]:
-    """Looks whether others than should may read or write what is kept on this machine.
+    """Look whether others than should may read or write what is kept on this machine.
 
     Args:
         folders: folders and files, by what they hold.

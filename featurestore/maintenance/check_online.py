@@ -39,7 +39,7 @@ class OnlineChecks:
         self._clock = clock
 
     def values(self, applied: AppliedView) -> Iterator[Finding]:
-        """Looks whether values of a view are missing or damaged, of entities that should have one."""
+        """Look whether values of a view are missing or damaged, of entities that should have one."""
         view, where = applied.spec, f"online values: {applied.spec.name}"
         entities = self._with_values(applied)
         if entities.is_empty():
@@ -58,7 +58,7 @@ class OnlineChecks:
         yield Finding(where, "error", f"of {entities.height:,} entities {message}", advice)
 
     def strangers(self) -> Iterator[Finding]:
-        """Tells of keys that other registries have in the store under the project's name, and former versions of this one."""
+        """Return of keys that other registries have in the store under the project's name, and former versions of this one."""
         mine = self._trust.space().rpartition("/")[2].encode()
         counts = self._online.marks.strangers(f"{self._project}/".encode())
         for part, count in sorted(counts.items()):
@@ -79,7 +79,7 @@ class OnlineChecks:
         return Finding("online store", "warning", message, advice)
 
     def _with_values(self, applied: AppliedView) -> pl.DataFrame:
-        """Returns the keys of some entities whose values a store may not have forgotten yet."""
+        """Return the keys of some entities whose values a store may not have forgotten yet."""
         view = applied.spec
         keys = list(view.entity.key_names)
         snapshot = self._offline.snapshot(Table.of(self._project, applied))

@@ -28,13 +28,13 @@ class SourceChecks:
         self._ledger = ledger
 
     def of(self, catalog: Catalog) -> Iterator[tuple[str, Check]]:
-        """Yields what is looked at, each with what it is called where it cannot be looked at."""
+        """Yield what is looked at, each with what it is called where it cannot be looked at."""
         for name, applied in sorted(catalog.views.items()):
             yield f"source of {name}", partial(self.noticed, applied)
             yield f"corrections: {name}", partial(self.several_at_one_instant, applied)
 
     def noticed(self, applied: AppliedView) -> Iterator[Finding]:
-        """Tells what the last runs noticed of a view's source: rows taken away, files set aside, a clock that was wrong."""
+        """Return what the last runs noticed of a view's source: rows taken away, files set aside, a clock that was wrong."""
         name = applied.spec.name
         notices = self._ledger.noticed(name, applied.data_version)
         if not notices:
@@ -44,7 +44,7 @@ class SourceChecks:
             yield Finding(f"source of {name}", "warning", f"run {seq}: {notice}", advice)
 
     def several_at_one_instant(self, applied: AppliedView) -> Iterator[Finding]:
-        """Looks in a part of a history for keys with several rows of one instant: a row corrected in place leaves the former.
+        """Look in a part of a history for keys with several rows of one instant: a row corrected in place leaves the former.
 
         It looks at another part each time that the history has changed.
         """

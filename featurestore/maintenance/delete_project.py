@@ -37,7 +37,7 @@ class DeletionReport(Report[Removed]):
         self.dry_run = dry_run
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it all in plain JSON values."""
+        """Return it all in plain JSON values."""
         return {"project": self.project, "dry_run": self.dry_run, "removed": [asdict(value) for value in self._values]}
 
     @property
@@ -63,7 +63,7 @@ Remover = Callable[[bool], Mapping[str, int | None]]
 
 
 def tear_down(project: str, places: Mapping[str, Remover], *, dry_run: bool) -> DeletionReport:
-    """Removes a project from some places, one after the other; repeated, it completes what was interrupted.
+    """Remove a project from some places, one after the other; repeated, it completes what was interrupted.
 
     Args:
         project: the project.

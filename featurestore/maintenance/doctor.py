@@ -66,7 +66,7 @@ class DoctorReport(Report[Finding]):
         return all(finding.state != "error" for finding in self._values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it all in plain JSON values."""
+        """Return it all in plain JSON values."""
         return {"well": self.is_well, "findings": self.to_dicts()}
 
     @property
@@ -96,7 +96,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(checks: Sequence[tuple[str, Check]]) -> DoctorReport:
-    """Runs checks one after the other; one that fails for an error of the feature store has found that.
+    """Run checks one after the other; one that fails for an error of the feature store has found that.
 
     Args:
         checks: each with what it looks at.
@@ -111,7 +111,7 @@ def examine(checks: Sequence[tuple[str, Check]]) -> DoctorReport:
 
 
 def check_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
-    """Returns how far somebody's clock is from ours."""
+    """Return how far somebody's clock is from ours."""
     return _clock_finding(name, abs((theirs - ours).total_seconds()))
 
 
@@ -122,20 +122,20 @@ def _clock_finding(name: str, apart: float) -> Finding:
 
 
 def check_due(due: tuple[str, float]) -> Finding:
-    """Tells what was taken up in so many seconds from now."""
+    """Return what was taken up in so many seconds from now."""
     name, seconds = due
     message = f"it was taken up {format_seconds(seconds)} from now: a scheduler's clock was ahead, or this one's is behind"
     return Finding(f"schedule: {name}", "warning", message, "Set all by a time server. Schedulers take it up again all the same.")
 
 
 def check_streams(streams: Sequence[StreamStatus]) -> Iterator[Finding]:
-    """Tells how streams stand, one after the other."""
+    """Return how streams stand, one after the other."""
     for status in streams:
         yield from check_stream(status)
 
 
 def check_stream(stream: StreamStatus) -> Iterator[Finding]:
-    """Tells how a stream stands: whether its broker is there, what it lost, what is set aside, and how far its clock is off."""
+    """Return how a stream stands: whether its broker is there, what it lost, what is set aside, and how far its clock is off."""
     where = f"stream: {stream.source}"
     if stream.error:
         yield Finding(where, "error", stream.error)
@@ -152,7 +152,7 @@ def check_stream(stream: StreamStatus) -> Iterator[Finding]:
 
 
 def check_room(name: str, free: int, total: int) -> Finding:
-    """Returns how much room a disk has left."""
+    """Return how much room a disk has left."""
     part = free / max(total, 1)
     state: State = "error" if free < 100 << 20 else "warning" if free < 1 << 30 or part < 0.05 else "ok"
     advice = "" if state == "ok" else "Make room: a run or push that cannot write fails, and is completed later."
@@ -160,7 +160,7 @@ def check_room(name: str, free: int, total: int) -> Finding:
 
 
 def check_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
-    """Looks at whether a folder can be written to, what time its files have, and how much room there is."""
+    """Look at whether a folder can be written to, what time its files have, and how much room there is."""
     try:
         make_folders(folder)
         with TemporaryFile(dir=folder) as file:
@@ -179,7 +179,7 @@ def check_folder(name: str, folder: Path, clock: Clock) -> Iterator[Finding]:
 
 
 def check_versions() -> Iterator[Finding]:
-    """Tells the versions of Python and of the libraries that stores and features rest on."""
+    """Return the versions of Python and of the libraries that stores and features rest on."""
     names = ("featurestore", "polars", "deltalake", "lmdb", "redis", "sqlalchemy", "duckdb")
     versions = []
     for name in names:
@@ -219,7 +219,7 @@ class ViewChecks:
         self._look_up = look_up
 
     def runs(self, applied: AppliedView) -> Iterator[Finding]:
-        """Looks at a view's last run."""
+        """Look at a view's last run."""
         name = applied.spec.name
         last = self._ledger.latest(name, applied.data_version)
         where, number = f"runs: {name}", f"run {last.seq}" if last else ""
@@ -237,7 +237,7 @@ class ViewChecks:
             yield Finding(where, "ok", f"{number} is done")
 
     def history(self, applied: AppliedView) -> Iterator[Finding]:
-        """Looks at whether a view's history has what its runs have written."""
+        """Look at whether a view's history has what its runs have written."""
         name = applied.spec.name
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
         yield Finding(f"history: {name}", "ok", f"{snapshot.rows:,} rows")
@@ -251,7 +251,7 @@ class ViewChecks:
             yield Finding(f"freshness: {name}", "error" if late else "ok", f"{message}, {promise}", advice)
 
     def online(self, applied: AppliedView) -> Iterator[Finding]:
-        """Compares some entities' online values with what the history makes of them at this instant (S16)."""
+        """Compare some entities' online values with what the history makes of them at this instant (S16)."""
         name = applied.spec.name
         where = f"online: {name}"
         entities = self._sample(applied)
@@ -270,7 +270,7 @@ class ViewChecks:
         )
 
     def _sample(self, applied: AppliedView) -> pl.DataFrame:
-        """Returns the keys of some entities, other ones at each look."""
+        """Return the keys of some entities, other ones at each look."""
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
         keys = list(applied.spec.entity.key_names)
         if not snapshot.buckets:

@@ -149,11 +149,11 @@ class Maintenance:
         self._dry_run = options.dry_run
 
     def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
-        """Keeps the histories of a view in order: that of its present data version, and those that one can return to."""
+        """Keep the histories of a view in order: that of its present data version, and those that one can return to."""
         return [self._keep(version) for version in (applied, *self._serving.retained(applied.spec.name))]
 
     def clean_up(self, views: Sequence[str] | None = None) -> list[MaintenanceResult]:
-        """Deletes the rows of data versions that nobody was given for as long as they are retained.
+        """Delete the rows of data versions that nobody was given for as long as they are retained.
 
         Args:
             views: of these views only, be they applied or removed; None for all.
@@ -170,7 +170,7 @@ class Maintenance:
         return cleaned
 
     def keep_logs(self) -> list[MaintenanceResult]:
-        """Compacts the feature log of each service, and deletes what is older than it is to be."""
+        """Compact the feature log of each service, and delete what is older than it is to be."""
         logs, kept = self._feature_log, []
         for service in logs.services(self._project):
             fewer = deleted = 0

@@ -79,7 +79,7 @@ def view_status(
     served: int | None = None,
     noticed: Mapping[str, int] | None = None,
 ) -> ViewStatus:
-    """Returns how a view stands at an instant.
+    """Return how a view stands at an instant.
 
     A view is late where its latest event, in the history or pushed, is older than the view promises; without any event a
     promise is broken as soon as the view has one.
@@ -118,12 +118,12 @@ def view_status(
 
 
 def age_of(snapshot: Snapshot, now: datetime) -> int | None:
-    """Returns how many microseconds ago the latest event of a history was; None without one."""
+    """Return how many microseconds ago the latest event of a history was; None without one."""
     return None if snapshot.spans is None else to_micros(now) - snapshot.spans[1]
 
 
 def is_late(freshness: int, age: int | None) -> bool:
-    """Tells whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds.
+    """Return whether a view whose latest event is of an age, if it has one, breaks its promise; both are microseconds.
 
     An event that lies ahead of the clock by more than clocks differ says nothing of how fresh the view is: one of them is wrong.
     """
@@ -153,7 +153,7 @@ def _judged(freshness: int | None, age: int | None, last_run: Run | None, task: 
 
 
 def _as_promised(status: ViewStatus) -> ViewStatus:
-    """Returns how a view stands by its promise alone, whatever became of its runs."""
+    """Return how a view stands by its promise alone, whatever became of its runs."""
     freshness = None if status.freshness is None else parse_duration(status.freshness)
     state, problem = _judged(freshness, None if status.lag is None else round(status.lag * _MICROS), None, None, 1)
     return replace(status, state=state, problem=problem)
@@ -220,7 +220,7 @@ class FreshnessTracker:
         self._wrong: Mapping[str, State] = {}
 
     def news(self, report: StatusReport) -> list[Alert]:
-        """Returns what has changed since the report before.
+        """Return what has changed since the report before.
 
         Args:
             report: how the views stand now.
@@ -263,7 +263,7 @@ class FreshnessMonitor:
         self._lease: Lease | None = None
 
     def look(self) -> None:
-        """Looks once, and tells which views came to be late, or are fresh again. Errors are logged: the next look is soon."""
+        """Look once, and return which views came to be late, or are fresh again. Errors are logged: the next look is soon."""
         try:
             if self._is_mine():
                 # What failed is told by whoever ran it; whether it is late is told all the same.
@@ -274,7 +274,7 @@ class FreshnessMonitor:
             _log.warning("Cannot determine whether views are as fresh as they promise: %s", error)
 
     def end(self) -> None:
-        """Lets another tell from now on."""
+        """Let another tell from now on."""
         if self._lease is not None:
             with suppress(FeatureStoreError):
                 self._leases.release(self._lease)

@@ -52,7 +52,7 @@ class Backfill:
         chunk: int,
         parallel: int,
     ) -> list[ViewSummary]:
-        """Materializes views, each its spans one after the other.
+        """Materialize views, each its spans one after the other.
 
         Args:
             views: the views as applied.
@@ -94,7 +94,7 @@ class Backfill:
         return summary
 
     def _first(self, applied: AppliedView, start: datetime | None, chunk: int) -> int | None:
-        """Returns where a view's first span begins, in microseconds; None where its source is empty."""
+        """Return where a view's first span begins, in microseconds; None where its source is empty."""
         if start is not None:
             return to_micros(start)
         earliest = self.open_source(applied.spec.source_as_read).first()
@@ -103,7 +103,7 @@ class Backfill:
 
 
 def spans(first: int, last: int, length: int) -> list[tuple[int, int]]:
-    """Returns a stretch of time in spans of one length, but for the last; all bounds are inclusive, in microseconds.
+    """Return a stretch of time in spans of one length, but for the last; all bounds are inclusive, in microseconds.
 
     Raises:
         RequestError: there are too many.

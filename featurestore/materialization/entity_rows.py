@@ -17,14 +17,14 @@ _BUCKET = "_bucket"
 
 
 def in_buckets(entities: pl.DataFrame, entity: Entity, snapshot: Snapshot) -> pl.DataFrame:
-    """Returns entities in the order of their buckets: neighbours lie in few, so a batch of them reads few."""
+    """Return entities in the order of their buckets: neighbours lie in few, so a batch of them reads few."""
     return entities.sort(bucket(entity.keys, snapshot.bits))
 
 
 def entity_rows(
     snapshot: Snapshot, view: ViewSpec, stored: Mapping[str, pl.DataType], entities: pl.DataFrame, *, since: int | None = None
 ) -> pl.DataFrame:
-    """Returns the rows of some entities, in their total order.
+    """Return the rows of some entities, in their total order.
 
     Args:
         snapshot: the history.

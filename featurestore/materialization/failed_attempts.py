@@ -15,7 +15,7 @@ from featurestore.sources.base import Span
 
 @contextmanager
 def noting_failures(ledger: Ledger, offline: OfflineStore, table: Table, clock: Clock | None) -> Iterator[None]:
-    """Makes a failed run of an attempt that ends with an error of the source or the definition, unless a run has failed for it.
+    """Make a failed run of an attempt that ends with an error of the source or the definition, unless a run has failed for it.
 
     A source that is not there yet is waited for; that does not count as a failed attempt.
 
@@ -49,7 +49,7 @@ def _note(ledger: Ledger, offline: OfflineStore, table: Table, error: str, began
 
 
 def pinned(span: Span, note: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the span of a run in plain JSON values, with what it shall have besides, and what is not as usual."""
+    """Return the span of a run in plain JSON values, with what it shall have besides, and what is not as usual."""
     notices = {"notices": list(span.notices)} if span.notices else {}
     unfinished = {} if span.whole else {"whole": False}
     still = {} if span.moves else {"still": True}
@@ -57,12 +57,12 @@ def pinned(span: Span, note: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reads_nothing(ledger: Ledger, view: str, data_version: int) -> dict[str, Any]:
-    """Returns the span of a run that reads nothing, and leaves the cursor where it is."""
+    """Return the span of a run that reads nothing, and leave the cursor where it is."""
     done = ledger.last_done(view, data_version)
     return {"chunks": [], "cursor": done.span["cursor"] if done else None}
 
 
 def is_to_clear(ledger: Ledger, applied: AppliedView) -> bool:
-    """Tells whether the last run is an attempt that failed: where there is nothing to read now, a run that is done is to say so."""
+    """Return whether the last run is an attempt that failed: where there is nothing to read now, a run that is done is to say so."""
     latest: Run | None = ledger.latest(applied.spec.name, applied.data_version)
     return latest is not None and latest.state == "failed" and not latest.span["chunks"]

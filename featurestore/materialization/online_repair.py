@@ -52,7 +52,7 @@ class OnlineRepair:
         self._last_error = ""
 
     def begin(self, pause: float = _PAUSE) -> None:
-        """Has it looked, and mended what is to be, in a thread; unless that is under way, or was begun just now.
+        """Have it looked, and mended what is to be, in a thread; unless that is under way, or was begun just now.
 
         Args:
             pause: how many seconds are to lie between two of them.

@@ -28,19 +28,19 @@ class Trust(Protocol):
     """What writers ask about the values that are online."""
 
     def space(self) -> str:
-        """Returns what all keys begin with: the project and its registry's id, ``project/id``."""
+        """Return what all keys begin with: the project and its registry's id, ``project/id``."""
 
     def look(self) -> Mapping[Place, str]:
-        """Looks whether the store lost data; returns why values may be lost or too old, by view and data version."""
+        """Look whether the store lost data; return why values may be lost or too old, by view and data version."""
 
     def doubted(self, applied: AppliedView) -> bool:
-        """Tells whether values of a view may be lost or too old: they are computed from the history, not from one another."""
+        """Return whether values of a view may be lost or too old: they are computed from the history, not from one another."""
 
     def epoch(self) -> str:
-        """Returns the present epoch, which ends when the store loses data."""
+        """Return the present epoch, which ends when the store loses data."""
 
     def settle(self, applied: AppliedView, epoch: str) -> bool:
-        """Notes that all values of a view were written from its history; tells whether the epoch is still that one."""
+        """Note that all values of a view were written from its history; return whether the epoch is still that one."""
 
 
 class TrustedOnline:
@@ -54,23 +54,23 @@ class TrustedOnline:
         self._space = space
 
     def space(self) -> str:
-        """Returns what all keys begin with."""
+        """Return what all keys begin with."""
         return self._space
 
     def look(self) -> Mapping[Place, str]:
-        """Returns nothing."""
+        """Return nothing."""
         return {}
 
     def doubted(self, applied: AppliedView) -> bool:
-        """Returns False."""
+        """Return False."""
         return False
 
     def epoch(self) -> str:
-        """Returns the only epoch."""
+        """Return the only epoch."""
         return ""
 
     def settle(self, applied: AppliedView, epoch: str) -> bool:
-        """Returns True."""
+        """Return True."""
         return True
 
 
@@ -119,7 +119,7 @@ class WatchedOnline:
             raise
 
     def check(self) -> str:
-        """Returns the store's kind and version.
+        """Return the store's kind and version.
 
         Raises:
             OnlineStoreError: it cannot be reached.
@@ -136,7 +136,7 @@ class WatchedOnline:
         return kind
 
     def look(self) -> dict[Place, str]:
-        """Looks whether the store lost data, and returns ``doubts``."""
+        """Look whether the store lost data, and return ``doubts``."""
         state = self._load()
         if not state.epoch:
             return dict.fromkeys(self._filled(self._served()), _UNKNOWN)
@@ -159,7 +159,7 @@ class WatchedOnline:
         return place in self._load().doubts  # somebody may have written them meanwhile
 
     def doubts(self) -> dict[Place, str]:
-        """Returns why values may be lost or too old, of views that are read or written and have a history."""
+        """Return why values may be lost or too old, of views that are read or written and have a history."""
         doubts = self._load().doubts
         served = [view for view in self._served() if (view.spec.name, view.data_version) in doubts]
         filled = self._filled(served)
@@ -176,7 +176,7 @@ class WatchedOnline:
         return self._begun().epoch
 
     def forget(self) -> None:
-        """Forgets what the registry said, where it may say something else by now."""
+        """Forget what the registry said, where it may say something else by now."""
         self._known = None
 
     def _load(self) -> OnlineState:
@@ -184,12 +184,12 @@ class WatchedOnline:
         return known
 
     def _begun(self) -> OnlineState:
-        """Returns the state; the first to use a store that was never marked marks it."""
+        """Return the state; the first to use a store that was never marked marks it."""
         state = self._known or self._load()
         return state if state.epoch else self._notice(state, _UNKNOWN)
 
     def _notice(self, state: OnlineState, reason: str, *, must_place: bool = True) -> OnlineState:
-        """Begins another epoch where the state is still the present one, and returns the present one.
+        """Begin another epoch where the state is still the present one, and return the present one.
 
         Args:
             state: what was known when the loss was noticed.

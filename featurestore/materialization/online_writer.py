@@ -59,7 +59,7 @@ class LatestWriter:
         self._trust = trust or TrustedOnline(project)
 
     def write_rows(self, applied: AppliedView, rows: pl.DataFrame) -> Written:
-        """Writes rows that the history has got, in any order."""
+        """Write rows that the history has got, in any order."""
         view = applied.spec
         history = sort_history(rows, view.entity.key_names, list(view.stored_schema))
         return Written(self._write(applied, history), count_tied(history, view.entity.key_names))
@@ -76,7 +76,7 @@ class LatestWriter:
         return self._write_parts(applied, parts, progress, whole=first, repair=False)
 
     def rebuild(self, applied: AppliedView, progress: Progress) -> int:
-        """Writes the values of the whole history, in the place of damaged ones too; returns how many changed."""
+        """Write the values of the whole history, in the place of damaged ones too; return how many changed."""
         parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
         return self._write_parts(applied, parts, progress, whole=True, repair=True).online
 
@@ -96,7 +96,7 @@ class LatestWriter:
         return Written(written, tied)
 
     def _write(self, applied: AppliedView, rows: pl.DataFrame, *, whole: bool = False, repair: bool = False) -> int:
-        """Writes each entity's greatest row among some in their total order, or in all of the history where that may be another.
+        """Write each entity's greatest row among some in their total order, or in all of the history where that may be another.
 
         Args:
             applied: the view.
@@ -135,7 +135,7 @@ class LatestWriter:
         return self._online.write(entries)
 
     def _greatest(self, applied: AppliedView, rows: pl.DataFrame, entries: list[Entry], *, doubted: bool) -> list[Entry]:
-        """Returns what to write for some rows, of which a newer one may be lost or forgotten online: the history tells."""
+        """Return what to write for some rows, of which a newer one may be lost or forgotten online: the history tells."""
         bound = self._late_before(applied.spec)
         keys = [entry.key for entry in entries if doubted or _event(entry) < bound]
         if keys and not doubted:
@@ -152,7 +152,7 @@ class LatestWriter:
         return kept
 
     def _newest(self, applied: AppliedView, rows: pl.DataFrame, keys: set[bytes]) -> dict[bytes, Entry]:
-        """Returns the greatest row that the history has of some entities, which are among those of some rows."""
+        """Return the greatest row that the history has of some entities, which are among those of some rows."""
         view = applied.spec
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
         if snapshot.rows == rows.height:
@@ -168,10 +168,10 @@ class LatestWriter:
         return newest
 
     def _late_before(self, view: ViewSpec) -> bytes:
-        """Returns below which bound (``oldest_header``) events lie whose rows a store may have forgotten; without a ttl none do."""
+        """Return below which bound (``oldest_header``) events lie whose rows a store may have forgotten; without a ttl none do."""
         return b"" if view.ttl is None else oldest_header(to_micros(self._clock()) - view.ttl - 1000 * _LATE_MS)
 
 
 def _event(entry: Entry) -> bytes:
-    """Returns the event time of a row as its value has it, which orders as the times do."""
+    """Return the event time of a row as its value has it, which orders as the times do."""
     return entry.value[_EVENT]

@@ -17,7 +17,7 @@ def each_view(
     do: Callable[[BoundView], ViewSummary],
     parallel: int,
 ) -> list[ViewSummary]:
-    """Does something with each view, some at once; one that fails does not keep the others from being done.
+    """Do something with each view, some at once; one that fails does not keep the others from being done.
 
     Args:
         views: the views as applied.

@@ -91,7 +91,7 @@ class Pusher:
         self._schemas: dict[str, tuple[Source, pl.Schema | None]] = {}
 
     def push(self, views: Sequence[BoundView], rows: pl.DataFrame, *, until: int | None = None) -> list[PushedView]:
-        """Pushes rows of a source into the views on it; when it returns, an online read and training see them.
+        """Push rows of a source into the views on it; when it returns, an online read and training see them.
 
         Args:
             views: the views, all on the source.
@@ -157,7 +157,7 @@ class Pusher:
         return _Given(view, Table.of(self._project, view.applied), known, waiting, time.perf_counter() - began)
 
     def _try(self, bound: BoundView, rows: pl.DataFrame) -> None:
-        """Tries a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
+        """Try a transform on the first rows that are pushed through it: the source may have had none at ``apply`` (S20)."""
         view, transform = bound.spec, bound.transform
         if transform is None or self._tried.get(view.name) is transform:
             return
@@ -170,7 +170,7 @@ class Pusher:
             self._tried[view.name] = transform
 
     def _keep_rejected(self, given: _Given) -> str:
-        """Keeps a view's rejected rows, those of a push repeated once; returns where, empty for none."""
+        """Keep a view's rejected rows, those of a push repeated once; return where, empty for none."""
         if not given.shaped.rejected:
             return ""
         frame = without_unkeyed(stack_rejects(given.shaped.rejected), given.view.spec)
@@ -180,7 +180,7 @@ class Pusher:
         return self._offline.keep_rejected(given.table, _PUSHES, int.from_bytes(digest, "big"), frame)
 
     def _write(self, given: _Given, read: int) -> tuple[PushedView, bool]:
-        """Writes a view's rows; returns what became of them, and whether its log has grown so much that it is to be folded."""
+        """Write a view's rows; return what became of them, and whether its log has grown so much that it is to be folded."""
         began = time.perf_counter()
         applied, rows = given.view.applied, given.shaped.rows
         appended = self._offline.log.append(given.table, rows, since=_events_since(applied, rows))
@@ -216,7 +216,7 @@ class Pusher:
 
 
 def frame_of(rows: Any) -> pl.DataFrame:
-    """Returns rows in any of the forms that can be pushed as a frame.
+    """Return rows in any of the forms that can be pushed as a frame.
 
     Raises:
         RequestError: they are in another form, or make no frame.
@@ -236,7 +236,7 @@ def frame_of(rows: Any) -> pl.DataFrame:
 
 
 def _events_since(applied: AppliedView, rows: pl.DataFrame) -> int | None:
-    """Returns from which event time on other versions of pushed events matter; None where events have no ids (S9)."""
+    """Return from which event time on other versions of pushed events matter; None where events have no ids (S9)."""
     if not applied.spec.windows or EVENT_ID not in applied.spec.stored_schema or rows.is_empty():
         return None
     # An entity's value reaches back so far from its last event, which is none before these. In whole steps, so that a

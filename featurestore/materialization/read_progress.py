@@ -14,7 +14,7 @@ from featurestore.sources.base import accepted
 
 
 def latest_accepted(rows: pl.DataFrame, shaped: TransformResult, source: Source) -> int | None:
-    """Returns the greatest effective available time of a chunk's rows that were accepted, in microseconds; None without any.
+    """Return the greatest effective available time of a chunk's rows that were accepted, in microseconds; None without any.
 
     Where none was rejected, all were accepted, those too that a transform leaves out.
 
@@ -32,7 +32,7 @@ def latest_accepted(rows: pl.DataFrame, shaped: TransformResult, source: Source)
 
 
 def accepted_cursor(span: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns a run's cursor where the rows that were accepted end; of a run that moves none, the one it was given.
+    """Return a run's cursor where the rows that were accepted end; of a run that moves none, the one it was given.
 
     Args:
         span: the run's span, as it was pinned.
@@ -47,6 +47,6 @@ def accepted_cursor(span: Mapping[str, Any], bodies: Sequence[Mapping[str, Any]]
 
 
 def rejects(shaped: TransformResult, view: ViewSpec) -> pl.DataFrame:
-    """Returns the rows of a chunk that were rejected as they are kept, each with its reason."""
+    """Return the rows of a chunk that were rejected as they are kept, each with its reason."""
     frame = without_unkeyed(stack_rejects(shaped.rejected), view)
     return frame.select(pl.exclude(REASON), REASON)

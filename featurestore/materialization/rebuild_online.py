@@ -42,7 +42,7 @@ class Rebuilder:
         self._progress = progress
 
     def mend(self, applied: AppliedView, *, look: bool = True) -> int:
-        """Writes the values of a view's history online where the store may have lost some; returns how many changed.
+        """Write the values of a view's history online where the store may have lost some; return how many changed.
 
         Args:
             applied: the view, of which the version that readers are given is looked at too.
@@ -65,7 +65,7 @@ class Rebuilder:
         return sum(self.rebuild(version) for version in self._versions(applied) if self._trust.doubted(version))
 
     def rebuild(self, applied: AppliedView) -> int:
-        """Writes the values of a view's whole history online, in the place of damaged ones too; returns how many changed.
+        """Write the values of a view's whole history online, in the place of damaged ones too; return how many changed.
 
         Raises:
             OnlineStoreError: the store cannot be reached.

@@ -44,7 +44,7 @@ class ViewSummary:
     notices: tuple[str, ...] = ()
 
     def plus(self, other: "ViewSummary") -> "ViewSummary":
-        """Returns the sum of two summaries of one view."""
+        """Return the sum of two summaries of one view."""
         reasons = dict(Counter(self.reasons or {}) + Counter(other.reasons or {}))
         return ViewSummary(
             self.view,
@@ -69,7 +69,7 @@ class ViewSummary:
 
 
 def _tie_remarks(tied: int) -> list[str]:
-    """Returns the line that tells of rows that tie, if there are any."""
+    """Return the line that tells of rows that tie, if there are any."""
     remark = f"{tied:,} tied: their join keys and times are those of others; order_by= in the source says which of them counts (S4)"
     return [remark] if tied else []
 

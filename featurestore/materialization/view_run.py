@@ -85,7 +85,7 @@ class ViewRun:
                 return summary
 
     def settle(self) -> tuple[ViewSummary, int]:
-        """Completes a run that was interrupted, then folds what was pushed until now.
+        """Complete a run that was interrupted, then fold what was pushed until now.
 
         Returns:
             What came of the former, and the number of the next run. It is the next one after a run that is over, and what a
@@ -116,7 +116,7 @@ class ViewRun:
                 folded = True
 
     def _pin(self, start: datetime | None, end: datetime) -> Span:
-        """Pins what a run, or a dry one, reads; where that is something, the transform is tried first (S20)."""
+        """Pin what a run, or a dry one, reads; where that is something, the transform is tried first (S20)."""
         # A failed run counts for nothing: the cursor is that of the last run that was done.
         done = self._ledger.last_done(self._spec.name, self._view.data_version)
         span = self.reader.span(done.span["cursor"] if done else None, start, end, self._chunk_rows)

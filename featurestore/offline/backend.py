@@ -61,16 +61,16 @@ class OfflineBackend(ABC):
     @property
     @abstractmethod
     def maintenance(self) -> TableMaintenance:
-        """Lists and compacts tables, and removes files that nobody needs."""
+        """What lists and compacts tables, and removes files that nobody needs."""
 
     @property
     @abstractmethod
     def repair(self) -> HistoryRepair:
-        """Compares histories with the ledger, and mends them."""
+        """What compares histories with the ledger, and mends them."""
 
     @property
     def eraser(self) -> Eraser:
-        """Takes entities that are forgotten out of everything."""
+        """What takes forgotten entities out of everything."""
         raise self._lacking("a way to erase entities", "Erase them there by its own means")
 
     def query(self, query: str, tables: Mapping[str, Table]) -> pl.DataFrame:

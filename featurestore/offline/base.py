@@ -37,7 +37,7 @@ class Table:
 
     @classmethod
     def of(cls, project: str, applied: AppliedView) -> "Table":
-        """Returns the table of a view as applied."""
+        """Return the table of a view as applied."""
         spec = applied.spec
         return cls(project, spec.name, applied.data_version, spec.entity.keys, spec.stored_schema, spec)
 
@@ -68,7 +68,7 @@ class History(Protocol):
     def read(
         self, columns: Sequence[str] | None = None, *, entities: pl.DataFrame | None = None, since: int | None = None
     ) -> list[pl.DataFrame]:
-        """Returns the rows, one frame in the total order or several, of which each may be in any.
+        """Return the rows, one frame in the total order or several, of which each may be in any.
 
         Args:
             columns: which columns, in this order; None for all.
@@ -77,7 +77,7 @@ class History(Protocol):
         """
 
     def joined(self, others: "Sequence[History]") -> "History":
-        """Returns the rows of this and other buckets of one snapshot as if they were one bucket."""
+        """Return the rows of this and other buckets of one snapshot as if they were one bucket."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class PushLog(Protocol):
     """
 
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
-        """Adds the rows that neither the table nor its log holds yet, as one segment, and tells which they were.
+        """Add the rows that neither the table nor its log holds yet, as one segment, and return which they were.
 
         Rows given twice are added once; rows already known are reported, so a repeated push changes nothing. When it returns,
         the rows are on the disk.
@@ -165,19 +165,19 @@ class PushLog(Protocol):
         """
 
     def segments(self, table: Table) -> list[Segment]:
-        """Returns the segments in the log, by their numbers."""
+        """Return the segments in the log, by their numbers."""
 
     def read(self, table: Table, seq: int) -> pl.DataFrame | None:
-        """Returns a segment's rows as ``Appended`` has them, or None once it was removed."""
+        """Return a segment's rows as ``Appended`` has them, or None once it was removed."""
 
     def exists(self, table: Table, seq: int) -> bool:
-        """Tells whether a segment was not removed yet, be it committed or not."""
+        """Return whether a segment was not removed yet, be it committed or not."""
 
     def remove(self, table: Table) -> None:
         """Delete the committed segments; all readers have finished with them. Idempotent."""
 
     def folding(self, table: Table) -> AbstractContextManager[bool]:
-        """Returns a context in which no one else of this store folds the log: it gives False where somebody does."""
+        """Return a context in which no one else of this store folds the log: it gives False where somebody does."""
 
 
 class FeatureLog(Protocol):
@@ -188,25 +188,25 @@ class FeatureLog(Protocol):
     """
 
     def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
-        """Adds rows of a service, all or none of them. They have the column ``read_at``, an instant."""
+        """Add rows of a service, all or none of them. They have the column ``read_at``, an instant."""
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
-        """Returns all rows of a service, in no order; without a column where there are none."""
+        """Return all rows of a service, in no order; without a column where there are none."""
 
     def services(self, project: str) -> list[str]:
-        """Returns the services that have rows or had some, applied or not."""
+        """Return the services that have rows or had some, applied or not."""
 
     def compact(self, project: str, service: str) -> int:
-        """Puts small files together and removes what nothing needs any more; returns how many files became fewer.
+        """Put small files together and remove what nothing needs any more; return how many files became fewer.
 
         The rows stay the same, and frames that were read before can be collected for an hour.
         """
 
     def prune(self, project: str, service: str, before: datetime) -> int:
-        """Deletes the rows that were read before an instant, and returns how many; a second time there are none."""
+        """Delete the rows that were read before an instant, and return how many; a second time there are none."""
 
     def delete(self, project: str, service: str, keys: pl.DataFrame) -> int:
-        """Deletes the rows that are like one of ``keys`` in all of its columns, and returns how many.
+        """Delete the rows that are like one of ``keys`` in all of its columns, and return how many.
 
         Once it returns no file has them, nor does any tell of them. Null is like null. Rows without one of the columns are
         like none. Rows that are added meanwhile may stay: who must be forgotten is not asked for any more, or deleted again.
@@ -258,7 +258,7 @@ class Eraser(Protocol):
         """Return the present, as the store's files tell it, in seconds."""
 
     def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
-        """Erases entities from what waits for a commit, the log and what is staged; nobody may write anything meanwhile.
+        """Erase entities from what waits for a commit, the log and what is staged; nobody may write anything meanwhile.
 
         Args:
             table: the table.
@@ -267,7 +267,7 @@ class Eraser(Protocol):
         """
 
     def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> EraseCounts:
-        """Erases entities from the table, its older versions and its rejected rows.
+        """Erase entities from the table, its older versions and its rejected rows.
 
         The table has no older versions afterwards. A reader that is still at one finds that files are gone, and has to ask again.
 
@@ -314,15 +314,15 @@ class TableMaintenance(Protocol):
     """
 
     def tables(self, project: str) -> list[tuple[str, int]]:
-        """Returns the view and the data version of each table of a project that is there."""
+        """Return the view and the data version of each table of a project that is there."""
 
     def files(self, table: Table) -> int:
-        """Returns how many files the table has, and segments its log; 0 where there is neither."""
+        """Return how many files the table has, and segments its log; 0 where there is neither."""
 
     def compact(
         self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
     ) -> Compacted | None:
-        """Merges some small files into fewer, in one commit; returns None where there is nothing worth it.
+        """Merge some small files into fewer, in one commit; return None where there is nothing worth it.
 
         To be called until it returns None, or once for a dry run: then it tells of the first step. Where a run or somebody
         else takes one of the files away meanwhile, nothing is done of this step, and it may be tried again.
@@ -335,10 +335,10 @@ class TableMaintenance(Protocol):
         """
 
     def checkpoint(self, table: Table) -> bool:
-        """Writes what the table's log says into one file, if enough was added to it, and drops what is old of the log."""
+        """Write what the table's log says into one file, if enough was added to it, and drop what is old of the log."""
 
     def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
-        """Removes files that the table has not needed for some time, and what writers who were killed have left.
+        """Remove files that the table has not needed for some time, and what writers who were killed have left.
 
         A snapshot that is not older than ``keep`` can be read. What is in the log of pushes stays.
         """
@@ -355,7 +355,7 @@ class OfflineStore(Protocol):
     """What was pushed and is not in the tables yet."""
 
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
-        """Returns the table as it is now, with what is in its log; an empty snapshot where there is neither.
+        """Return the table as it is now, with what is in its log; an empty snapshot where there is neither.
 
         Args:
             table: the table.
@@ -364,10 +364,10 @@ class OfflineStore(Protocol):
         """
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
-        """Writes the rows of a run's chunk where no reader sees them, and tells where."""
+        """Write the rows of a run's chunk where no reader sees them, and return where."""
 
     def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
-        """Adds the staged rows of a run to the table, all at once, less those it or its log holds already; returns how many.
+        """Add the staged rows of a run to the table, all at once, less those it or its log holds already; return how many.
 
         Segments of the log may be among what is staged: all up to a certain one. They are out of the log then, but deleted
         only by ``PushLog.remove``.
@@ -379,16 +379,16 @@ class OfflineStore(Protocol):
         """
 
     def committed(self, table: Table, run: int) -> list[History]:
-        """Returns what a committed run added, a part for each bucket; nothing where it added nothing.
+        """Return what a committed run added, a part for each bucket; nothing where it added nothing.
 
         Where a later run has split the table and with it rewritten these rows, that run's parts hold them.
         """
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
-        """Keeps a chunk's rejected rows with their reasons, replacing what an earlier attempt kept; returns where (S19)."""
+        """Keep a chunk's rejected rows with their reasons, replacing what an earlier attempt kept; return where (S19)."""
 
     def rejected(self, table: Table) -> pl.DataFrame:
-        """Returns all rejected rows that are kept, with the run and the reason; columns differ as the source's did."""
+        """Return all rejected rows that are kept, with the run and the reason; columns differ as the source's did."""
 
     def drop(self, table: Table) -> None:
-        """Deletes the table, its log, what is staged for it and its rejected rows. None there is no error."""
+        """Delete the table, its log, what is staged for it and its rejected rows. None there is no error."""

@@ -28,7 +28,7 @@ class LedgerRecord:
         return max(self.rows, default=0)
 
     def after(self, run: int) -> int:
-        """Returns how many rows the runs after one have added."""
+        """Return how many rows the runs after one have added."""
         return sum(count for number, count in self.rows.items() if number > run)
 
 
@@ -50,14 +50,14 @@ class Condition:
 
 
 def damaged(table: str, view: str, problems: Sequence[str], *, mended: bool = False) -> DamagedHistoryError:
-    """Returns the error that says of a history what is wrong with it, a phrase each, and what to do."""
+    """Return the error that says of a history what is wrong with it, a phrase each, and what to do."""
     return DamagedHistoryError(
         f"The history {table} is damaged, and nothing is written over it: {'; '.join(problems)}. {cure(view, mended=mended)}"
     )
 
 
 def cure(view: str, *, mended: bool = False) -> str:
-    """Returns what to do about a damaged history; ``mended`` is for one that could not be mended from what is on the disk."""
+    """Return what to do about a damaged history; ``mended`` is for one that could not be mended from what is on the disk."""
     repair = "" if mended else "Put back what is on the disk still: featurestore doctor --repair. If that does not do, "
     return (
         f"{repair}{'Restore' if mended else 'restore'} it from a backup, or read the source again, which gives up what cannot be "
@@ -66,13 +66,13 @@ def cure(view: str, *, mended: bool = False) -> str:
 
 
 def lost_runs(last: int, recorded: int) -> str:
-    """Returns what is to be said of a history that has runs up to one, where the ledger has them up to a later one."""
+    """Return what is to be said of a history that has runs up to one, where the ledger has them up to a later one."""
     lost = f"run {recorded} is" if recorded == last + 1 else f"runs {last + 1} to {recorded} are"
     return f"{lost} done by the registry, but the history has {last or 'none'}"
 
 
 def require_runs(table: Table, last_committed: Callable[[str, int], int], snapshot: Callable[[Table], Snapshot]) -> None:
-    """Refuses to go on where a history lacks runs that the ledger has as committed: nothing is written over a hole.
+    """Refuse to go on where a history lacks runs that the ledger has as committed: nothing is written over a hole.
 
     Args:
         table: the history.
@@ -91,12 +91,12 @@ class HistoryRepair(Protocol):
     """Looks whether histories are whole, and mends them."""
 
     def inspect(self, table: Table, recorded: LedgerRecord) -> Condition:
-        """Returns what condition a table and its log are in; of a table that is not there and need not be, an empty one."""
+        """Return what condition a table and its log are in; of a table that is not there and need not be, an empty one."""
 
     def mend(
         self, table: Table, recorded: LedgerRecord, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
     ) -> str:
-        """Puts back what a table lacks, as far as the rows are in files on the disk still; repeated, it does nothing.
+        """Put back what a table lacks, as far as the rows are in files on the disk still; repeated, it does nothing.
 
         Args:
             table: the table.

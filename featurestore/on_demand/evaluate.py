@@ -24,7 +24,7 @@ _MANY_ROWS = 10_000
 
 
 def evaluate(columns: Sequence[pl.Series], expressions: Sequence[pl.Expr]) -> pl.DataFrame:
-    """Returns what row-local expressions make of columns: of each row the same, bit for bit, however many rows there are.
+    """Return what row-local expressions make of columns: of each row the same, bit for bit, however many rows there are.
 
     NOTE: Polars takes a column of one row for a constant, and computes otherwise with constants: a column is divided by 3
     by multiplying it with a third, a constant is divided, which may differ in the last bit. It also adds up otherwise where a
@@ -50,7 +50,7 @@ def _select(columns: Sequence[pl.Series], expressions: Sequence[pl.Expr]) -> pl.
 
 
 def _with_nulls(column: pl.Series) -> pl.Series:
-    """Returns a column and, after its rows, a null and a zero; of lists two of nulls that are longer than the first."""
+    """Return a column and, after its rows, a null and a zero; of lists two of nulls that are longer than the first."""
     if column.dtype.is_nested():
         return pl.concat([column, _list_of_nulls(column).new_from_index(0, 2)], rechunk=True)
     return column.clone().append(_null_and_zero(column.dtype))
@@ -71,7 +71,7 @@ def _list_of_nulls(column: pl.Series) -> pl.Series:
 
 
 def _nulls(dtype: pl.DataType) -> Any:
-    """Returns a list or vector of nulls, as deep as a dtype."""
+    """Return a list or vector of nulls, as deep as a dtype."""
     if isinstance(dtype, pl.Array):
         return [_nulls(inner_dtype(dtype))] * dtype.size
     return [_nulls(inner_dtype(dtype))] if isinstance(dtype, pl.List) else None
@@ -138,7 +138,7 @@ class OnDemandStep:
         return {column.name: column for column in computed.get_columns()}
 
     def _failing(self, columns: Sequence[pl.Series]) -> int | None:
-        """Returns the first row on which an expression fails; None where there are too many rows to try each."""
+        """Return the first row on which an expression fails; None where there are too many rows to try each."""
         for row in range(columns[0].len() if columns[0].len() <= _MANY_ROWS else 0):
             try:
                 evaluate([column[row : row + 1] for column in columns], self._expressions)
@@ -198,7 +198,7 @@ class OnDemandPlan:
         return tuple(output for step in self.steps for output in step.outputs)
 
     def run(self, columns: Mapping[str, pl.Series], start: int = 0) -> dict[str, pl.Series]:
-        """Returns the columns that are computed, by name.
+        """Return the columns that are computed, by name.
 
         Args:
             columns: the features that were found and the fields of requests, by name.

@@ -13,7 +13,7 @@ from featurestore.row_codec import shortest_of, to_python, to_series, wire_dtype
 def compute(
     plan: OnlinePlan, served: Sequence[tuple[Sequence[bytes], Sequence[Any]]], brought: Mapping[str, pl.Series]
 ) -> dict[str, pl.Series]:
-    """Returns the columns that are computed for online rows, by name.
+    """Return the columns that are computed for online rows, by name.
 
     Args:
         plan: the plan of the read.
@@ -34,7 +34,7 @@ def compute(
 
 
 def python_values(column: pl.Series) -> list[Any]:
-    """Returns a column's values as those of stored features are: its timestamps aware, in ``datetime.UTC``."""
+    """Return a column's values as those of stored features are: its timestamps aware, in ``datetime.UTC``."""
     convert = to_python(column.dtype)
     if convert is None or not _is_converted(column.dtype):
         return column.to_list()
@@ -44,7 +44,7 @@ def python_values(column: pl.Series) -> list[Any]:
 
 
 def _is_converted(dtype: pl.DataType) -> bool:
-    """Tells whether values are shown otherwise than Polars would: timestamps, and Float32 by their shortest text."""
+    """Return whether values are shown otherwise than Polars would: timestamps, and Float32 by their shortest text."""
     if isinstance(dtype, (pl.List, pl.Array)):
         return _is_converted(inner_dtype(dtype))
     return isinstance(dtype, (pl.Datetime, pl.Float32))

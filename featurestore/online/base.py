@@ -52,7 +52,7 @@ class Marks(Protocol):
     """The marks of a store: one or more for each shard that can lose its data alone."""
 
     def look(self, epoch: Epoch) -> list[str]:
-        """Returns what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are.
+        """Return what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are.
 
         A mark that is missing beside others of its shard, as after the slots of a Cluster were moved, is placed again.
         """
@@ -61,7 +61,7 @@ class Marks(Protocol):
         """Mark every shard. What was written before counts for nothing; the caller has recorded that."""
 
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
-        """Returns how many keys of a project have which second part: the id of a registry, or a view of an older version.
+        """Return how many keys of a project have which second part: the id of a registry, or a view of an older version.
 
         Args:
             project: the project and ``/``.
@@ -76,7 +76,7 @@ class OnlineStore(Protocol):
     """
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None for a key that is missing or forgotten. One round trip."""
+        """Return the value of each key, in order; None for a key that is missing or forgotten. One round trip."""
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, without blocking the event loop while a network is waited for."""
@@ -85,7 +85,7 @@ class OnlineStore(Protocol):
     """What tells whether the store lost data."""
 
     def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
-        """Writes each value unless its key has one as great or greater; returns how many were written (S15).
+        """Write each value unless its key has one as great or greater; return how many were written (S15).
 
         Each key changes atomically, whatever other writers do; of two entries with one key the greater wins. Writing
         again what is there changes nothing, but that a longer ttl keeps it for longer; a shorter one never takes it away
@@ -105,7 +105,7 @@ class OnlineStore(Protocol):
         """
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
-        """Deletes all keys that begin with a prefix; returns how many there were, perhaps none.
+        """Delete all keys that begin with a prefix; return how many there were, perhaps none.
 
         Args:
             prefix: what they begin with.
@@ -113,10 +113,10 @@ class OnlineStore(Protocol):
         """
 
     def sweep(self) -> int:
-        """Makes room by dropping forgotten keys, and returns how many; 0 where the server does that by itself."""
+        """Make room by dropping forgotten keys, and return how many; 0 where the server does that by itself."""
 
     def check(self) -> str:
-        """Returns the store's kind and version for people to read.
+        """Return the store's kind and version for people to read.
 
         Raises:
             OnlineStoreError: it cannot be reached.

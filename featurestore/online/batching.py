@@ -7,7 +7,7 @@ from featurestore.online.base import Entry
 
 
 def greatest(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """Returns the entries without those that another entry of their key outdoes; of two equal ones the first stays.
+    """Return the entries without those that another entry of their key outdoes; of two equal ones the first stays.
 
     Raises:
         ValueError: a key that is to be replaced has several entries.
@@ -31,7 +31,7 @@ def greatest(entries: Sequence[Entry]) -> Sequence[Entry]:
 
 
 def batches(entries: Iterable[Entry], most: int, most_bytes: int) -> Iterator[list[Entry]]:
-    """Yields the entries in batches of at most so many entries, and bytes where an entry is not larger by itself.
+    """Yield the entries in batches of at most so many entries, and bytes where an entry is not larger by itself.
 
     Example:
         >>> [len(batch) for batch in batches([Entry(b"k%d" % i, b"v") for i in range(5)], most=2, most_bytes=100)]

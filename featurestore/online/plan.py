@@ -88,7 +88,7 @@ class OnlinePlan:
 
 
 def compile_online(space: str, selection: Selection) -> OnlinePlan:
-    """Returns the plan of a selection's online reads, of keys in a space (``codec.key_prefix``)."""
+    """Return the plan of a selection's online reads, of keys in a space (``codec.key_prefix``)."""
     joins = tuple(_join(space, join) for join in selection.joins)
     computation = selection.computation
     grouped = [*(name for join in joins for name in join.names), *(output.name for output in computation.outputs)]
@@ -138,7 +138,7 @@ def _join(space: str, join: Join) -> OnlineJoin:
 
 
 def online_entries(space: str, applied: AppliedView, history: pl.DataFrame, now: int) -> list[Entry]:
-    """Returns what to write online for a history: each entity's greatest row (S4, S15).
+    """Return what to write online for a history: each entity's greatest row (S4, S15).
 
     Args:
         space: what the keys begin with (``codec.key_prefix``).
@@ -155,13 +155,13 @@ def online_entries(space: str, applied: AppliedView, history: pl.DataFrame, now:
 
 
 def entity_keys(space: str, applied: AppliedView, entities: pl.DataFrame) -> list[bytes]:
-    """Returns the store's key of each entity, whose join keys are among some columns."""
+    """Return the store's key of each entity, whose join keys are among some columns."""
     prefix = key_prefix(space, applied.spec.name, applied.data_version) + b"{"
     return [prefix + key + b"}" for key in encode_keys(entities.select(applied.spec.entity.key_names))]
 
 
 def lives(events: pl.Series, reach: int | None, now: int) -> Sequence[int | None]:
-    """Returns for how many milliseconds the store must keep each value: until it has nothing to serve, and a day more.
+    """Return for how many milliseconds the store must keep each value: until it has nothing to serve, and a day more.
 
     Args:
         events: the last event of each, in microseconds.

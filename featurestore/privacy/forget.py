@@ -78,7 +78,7 @@ class ForgetReport(Report[ErasedEntry]):
         self.notes = tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it all in plain JSON values."""
+        """Return it all in plain JSON values."""
         counts = [asdict(value) for value in self._values]
         return {"entity": self.entity, "entities": self.entities, "dry_run": self.dry_run, "lifted": self.lifted, "erased": counts,
                 "notes": list(self.notes)}  # fmt: skip
@@ -148,7 +148,7 @@ class Forgetter:
         self._places = places
 
     def forget(self, name: str, given: Any, *, dry_run: bool, new_secret: bool = False) -> ForgetReport:
-        """Erases entities wherever they are.
+        """Erase entities wherever they are.
 
         Args:
             name: the entity's name, or one that it had.
@@ -180,11 +180,11 @@ class Forgetter:
         return ForgetReport(erased, name, entities.height, dry_run=dry_run, notes=[*notes, *_not_reached(entities, left)])
 
     def forms(self, name: str) -> list[Entity]:
-        """Returns the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
+        """Return the forms that an entity has and had, the latest first. Raises ``NotFoundError`` where there is none."""
         return _forms(name, Forms(self._tombstones))
 
     def lift(self, name: str, given: Any, *, dry_run: bool = False) -> ForgetReport:
-        """Takes tombstones away, so that the entities may come back; reports how many there were. Raises as ``forget``."""
+        """Take tombstones away, so that the entities may come back; report how many there were. Raises as ``forget``."""
         forms = self.forms(name)
         lifted = self._tombstones.lift(forms, entities_of(name, forms, given), dry_run=dry_run)
         return ForgetReport((), name, lifted, dry_run=dry_run, lifted=True)
@@ -324,7 +324,7 @@ def _forms(name: str, known: Forms) -> list[Entity]:
 
 
 def _as_keyed(entities: pl.DataFrame, view: AppliedView) -> pl.DataFrame | None:
-    """Returns the keys in the types that a version of a view has; None where it was by other keys, or has no such values."""
+    """Return the keys in the types that a version of a view has; None where it was by other keys, or has no such values."""
     keys = view.spec.entity.keys
     if set(keys) != set(entities.columns):
         return None
@@ -333,7 +333,7 @@ def _as_keyed(entities: pl.DataFrame, view: AppliedView) -> pl.DataFrame | None:
 
 
 def _not_reached(entities: pl.DataFrame, views: Sequence[AppliedView]) -> Iterator[str]:
-    """Yields which views are by other keys than the entities were named by: what they hold of them nobody can know."""
+    """Yield which views are by other keys than the entities were named by: what they hold of them nobody can know."""
     others: dict[tuple[str, ...], list[str]] = {}
     for view in views:
         keys = view.spec.entity.key_names

@@ -58,7 +58,7 @@ class ForgottenFilter:
 
     @contextmanager
     def writing(self) -> Iterator[TombstoneSet]:
-        """Gives who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
+        """Give who is forgotten, for as long as something is written: who is forgotten meanwhile is erased after it.
 
         Within another one of this thread it gives what that one gave.
         """
@@ -87,14 +87,14 @@ class ForgottenFilter:
                 raise failure from None
 
     def forms(self) -> Forms:
-        """Returns the forms that entities have and had, as of the present definitions."""
+        """Return the forms that entities have and had, as of the present definitions."""
         revision, known = self._revision(), self._forms
         if known is None or known[0] != revision:
             known = self._forms = revision, Forms(self._tombstones())
         return known[1]
 
     def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
-        """Returns a source's rows without those that name a forgotten entity by a key that the view's entity had once."""
+        """Return a source's rows without those that name a forgotten entity by a key that the view's entity had once."""
         with self.writing() as tombstones:
             if not tombstones:
                 return rows
@@ -103,7 +103,7 @@ class ForgottenFilter:
             return rows.filter(~tombstones.rows_of(former, rows)) if tombstones.concern(former) else rows
 
     def without_forgotten(self, shaped: TransformResult, view: ViewSpec) -> TransformResult:
-        """Returns what became of a source's rows without those of forgotten entities, which are counted."""
+        """Return what became of a source's rows without those of forgotten entities, which are counted."""
         with self.writing() as tombstones:
             if not tombstones:
                 return shaped
@@ -119,7 +119,7 @@ class ForgottenFilter:
         )
 
     def answers(self, tombstones: TombstoneSet, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rows of a service's answers without those that were asked for forgotten entities."""
+        """Return rows of a service's answers without those that were asked for forgotten entities."""
         known = self.forms()
         for name in {*tombstones.digests, *tombstones.former}:
             forms = known.of_entity(name)
@@ -130,16 +130,16 @@ class ForgottenFilter:
         return rows
 
     def rows(self, tombstones: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rows of a view's table without those of forgotten entities."""
+        """Return rows of a view's table without those of forgotten entities."""
         forms = self.forms().of_view(table.view) if tombstones else []
         return rows.filter(~tombstones.rows_of(forms, rows)) if tombstones.concern(forms) else rows
 
     def concerned(self, tombstones: TombstoneSet, table: Table) -> bool:
-        """Tells whether a table may have rows of forgotten entities."""
+        """Return whether a table may have rows of forgotten entities."""
         return bool(tombstones) and tombstones.concern(self.forms().of_view(table.view))
 
     def rejected(self, tombstones: TombstoneSet, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rejected rows, as a source gave them, without those that may be of forgotten entities."""
+        """Return rejected rows, as a source gave them, without those that may be of forgotten entities."""
         if not tombstones:
             return rows
         known = self.forms()
@@ -147,7 +147,7 @@ class ForgottenFilter:
         return rows if entity is None else self._without_rejected(tombstones, known.of_view(table.view), entity, rows)
 
     def online(self, tombstones: TombstoneSet, view: str, data_version: int, encoded: Sequence[bytes]) -> list[bool]:
-        """Tells of each entity of a view, by its encoded join keys, whether it was forgotten."""
+        """Return of each entity of a view, by its encoded join keys, whether it was forgotten."""
         known = self.forms()
         entity = known.keyed(view, data_version)
         if entity is None or not tombstones.concern(forms := known.of_view(view)):
@@ -155,13 +155,13 @@ class ForgottenFilter:
         return tombstones.rows_of(forms, decode_keys(encoded, entity.keys)).to_list()
 
     def _of(self, view: str, entity: Entity) -> list[Entity]:
-        """Returns the forms of a view's entity; of one that is not applied, those of its entity."""
+        """Return the forms of a view's entity; of one that is not applied, those of its entity."""
         known = self.forms()
         return list(dict.fromkeys([entity, *known.of_view(view), *known.of_entity(entity.name)]))
 
     @staticmethod
     def _without_rejected(tombstones: TombstoneSet, forms: Sequence[Entity], entity: Entity, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns rejected rows without those that may be of forgotten entities.
+        """Return rejected rows without those that may be of forgotten entities.
 
         Where it cannot be said whose they are, as a transform names the keys and there are several, the reason alone is left.
         """

@@ -18,7 +18,7 @@ class _Pairs(list[Any]):
 
 
 def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
-    """Tells whether an entry that was set aside may be of some entities.
+    """Return whether an entry that was set aside may be of some entities.
 
     Its fields, or the object in one of them, are checked like rejected rows, to any depth. A field that is not JSON, or cannot
     be read, counts if the texts of all keys of an entity stand somewhere in it, written plainly or with JSON's escapes; in a field
@@ -61,7 +61,7 @@ def is_of(fields: Mapping[bytes, bytes], entities: pl.DataFrame) -> bool:
 
 
 def _may_be_rows(text: bytes) -> bool:
-    """Tells whether a text may be more than one value, in whatever form: CSV, a query, MessagePack, JSON behind something."""
+    """Return whether a text may be more than one value, in whatever form: CSV, a query, MessagePack, JSON behind something."""
     return _ROWS.search(text) is not None or not _is_text(text)
 
 
@@ -81,7 +81,7 @@ def _word(text: bytes) -> "re.Pattern[bytes]":
 
 
 def _forms(column: pl.Series) -> list[set[bytes]]:
-    """Returns how each value of a key may be written in an entry: bytes in base64 too, and times in any of ISO 8601's forms."""
+    """Return how each value of a key may be written in an entry: bytes in base64 too, and times in any of ISO 8601's forms."""
     forms = [set() if value is None else {value} for value in canonical(column)]
     if column.dtype == pl.Binary:
         for value in [value for value in forms if value]:
@@ -107,7 +107,7 @@ _ESCAPED = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
 
 
 def _unescaped(match: "re.Match[bytes]") -> bytes:
-    """Returns what one of JSON's escapes stands for."""
+    """Return what one of JSON's escapes stands for."""
     if match[0].startswith(b"\\u"):
         units = b"".join(bytes.fromhex(unit.decode()) for unit in match[0].split(b"\\u")[1:])
         return units.decode("utf-16-be", "replace").encode("utf-8", "replace")

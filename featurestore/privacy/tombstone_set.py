@@ -37,11 +37,11 @@ class TombstoneSet:
         return bool(self.digests or self.former)
 
     def concern(self, forms: Iterable[Entity]) -> bool:
-        """Tells whether anybody was forgotten under one of the names that an entity has or had."""
+        """Return whether anybody was forgotten under one of the names that an entity has or had."""
         return any(form.name in self.digests or form.name in self.former for form in forms)
 
     def rows_of(self, forms: Sequence[Entity], rows: pl.DataFrame) -> pl.Series:
-        """Tells of each row whether it is of an entity that was forgotten.
+        """Return of each row whether it is of an entity that was forgotten.
 
         Args:
             forms: the entity as it is and as it was: under former names, by former keys, with keys of former types.
@@ -71,7 +71,7 @@ class TombstoneSet:
 
 
 def digest(secret: bytes, key: bytes) -> bytes:
-    """Returns the keyed hash of an entity's join keys.
+    """Return the keyed hash of an entity's join keys.
 
     Example:
         >>> len(digest(b"secret", b"42"))
@@ -81,7 +81,7 @@ def digest(secret: bytes, key: bytes) -> bytes:
 
 
 def canonical(column: pl.Series) -> list[bytes | None]:
-    """Returns what a column's values are whatever their type: 42 and "42" are one, and so are a date and its ISO text.
+    """Return what a column's values are whatever their type: 42 and "42" are one, and so are a date and its ISO text.
 
     Example:
         >>> canonical(pl.Series([42, None])), canonical(pl.Series(["42"]))
@@ -105,7 +105,7 @@ def canonical(column: pl.Series) -> list[bytes | None]:
 
 
 def canonical_keys(keys: pl.DataFrame) -> list[bytes | None]:
-    """Returns join keys as the hashes take them: names and values, in the names' order; None where one is null."""
+    """Return join keys as the hashes take them: names and values, in the names' order; None where one is null."""
     names = sorted(keys.columns)
     heads = [b"%d:%b" % (len(name.encode()), name.encode()) for name in names]
     columns = [canonical(keys[name]) for name in names]
@@ -118,21 +118,21 @@ def _joined(heads: Sequence[bytes], values: Sequence[bytes | None]) -> bytes | N
 
 
 def former_keys(keys: pl.DataFrame, form: Entity) -> list[bytes | None]:
-    """Returns join keys as a former version took them for its hashes: encoded, in the types of a form; None where none."""
+    """Return join keys as a former version took them for its hashes: encoded, in the types of a form; None where none."""
     cast = pl.DataFrame([_as_key(keys[key], dtype).alias(key) for key, dtype in form.keys.items()])
     whole = cast.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_list()
     return [key if there else None for key, there in zip(encode_keys(cast), whole, strict=True)]
 
 
 def keys_as(entities: pl.DataFrame, keys: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Returns the keys of those entities that have a value in some types, in these: 1 as "1", "1" as 1, and not "01" as 1."""
+    """Return the keys of those entities that have a value in some types, in these: 1 as "1", "1" as 1, and not "01" as 1."""
     cast = pl.DataFrame([_as_key(entities[key], dtype).alias(key) for key, dtype in keys.items()])
     same = [one == other for one, other in zip(canonical_keys(cast), canonical_keys(entities), strict=True)]
     return cast.filter(pl.Series(same, dtype=pl.Boolean)).drop_nulls()
 
 
 def related(views: Iterable[AppliedView]) -> dict[str, frozenset[str]]:
-    """Returns of each entity the names that it has and had.
+    """Return of each entity the names that it has and had.
 
     Two names are one entity's where a view was on both by the same keys, one after the other; or where views without a
     transform on one source are by the same keys, which are then the same columns.
@@ -152,7 +152,7 @@ def related(views: Iterable[AppliedView]) -> dict[str, frozenset[str]]:
 
 
 def forms_of(names: Iterable[str], views: Iterable[AppliedView]) -> list[Entity]:
-    """Returns the forms that entities of some names have or had, the latest first: each with other keys or other types."""
+    """Return the forms that entities of some names have or had, the latest first: each with other keys or other types."""
     wanted = set(names)
     forms: dict[tuple[Any, ...], Entity] = {}
     for view in views:
@@ -165,7 +165,7 @@ def forms_of(names: Iterable[str], views: Iterable[AppliedView]) -> list[Entity]
 
 
 def among(rows: pl.DataFrame, entities: pl.DataFrame) -> pl.Series:
-    """Tells of each row whether its join keys, all of its columns, are those of one of some entities."""
+    """Return of each row whether its join keys, all of its columns, are those of one of some entities."""
     keys = rows.columns
     wanted = entities.select(keys).unique().with_columns(pl.lit(value=True).alias("_among"))
     joined = rows.join(wanted, on=keys, how="left", nulls_equal=True, maintain_order="left")
@@ -173,7 +173,7 @@ def among(rows: pl.DataFrame, entities: pl.DataFrame) -> pl.Series:
 
 
 def loosely_among(rows: pl.DataFrame, keys: Iterable[str], entities: pl.DataFrame) -> pl.Series:
-    """Tells of each row that a source gave, of whatever columns and types, whether it may be of one of some entities.
+    """Return of each row that a source gave, of whatever columns and types, whether it may be of one of some entities.
 
     Where the rows have all join keys, those decide, as text or in the type of the key. Else they came before a transform gave
     them the keys' names, and a row counts in which each of the entity's keys stands in some column.
@@ -195,7 +195,7 @@ def loosely_among(rows: pl.DataFrame, keys: Iterable[str], entities: pl.DataFram
 
 
 def loose_keys(rows: pl.DataFrame, entity: Entity) -> list[pl.DataFrame]:
-    """Returns what may be the join keys of rows that a source gave; empty where that cannot be said.
+    """Return what may be the join keys of rows that a source gave; empty where that cannot be said.
 
     Of an entity with one key, that is the column of its name or else every column; with several, the columns of their names.
     """
@@ -208,7 +208,7 @@ def loose_keys(rows: pl.DataFrame, entity: Entity) -> list[pl.DataFrame]:
 
 
 def scalars(value: Any) -> Iterator[bytes]:
-    """Yields the canonical values of all that is in a value: in lists and mappings of any depth, names included."""
+    """Yield the canonical values of all that is in a value: in lists and mappings of any depth, names included."""
     left = [value]
     while left:
         item = left.pop()
@@ -224,7 +224,7 @@ def scalars(value: Any) -> Iterator[bytes]:
 
 
 def _as_key(column: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Returns a column in a key's type, null where it has no such value."""
+    """Return a column in a key's type, null where it has no such value."""
     if column.dtype == dtype:
         return column
     if isinstance(column.dtype, (pl.Date, pl.Datetime)):

@@ -49,7 +49,7 @@ class Applier:
     adopt: Callable[[Sequence[AppliedView]], None] = lambda views: None
 
     def plan(self, definitions: Definitions, *, partial: bool) -> Plan:
-        """Returns what applying the definitions would change.
+        """Return what applying the definitions would change.
 
         Raises:
             DefinitionErrors: views do not fit their sources or have invalid transforms; all are reported.
@@ -75,7 +75,7 @@ class Applier:
     def apply(
         self, definitions: Definitions, *, partial: bool, allow_breaking: bool, allow_unprotect: bool, expected: Plan | None
     ) -> tuple[Plan, Catalog]:
-        """Applies the definitions; returns what changed, and the catalog as it then is.
+        """Apply the definitions; return what changed, and the catalog as it then is.
 
         Args:
             definitions: the definitions.
@@ -102,7 +102,7 @@ class Applier:
         return plan, self.registry.commit(base, plan.puts(), plan.deletes(), plan.unprotected)
 
     def _moved(self, plan: Plan) -> Iterator[AppliedView]:
-        """Returns the views that a plan gives another data version than they have, or their first one."""
+        """Return the views that a plan gives another data version than they have, or their first one."""
         before = self.registry.load().views
         for put in plan.puts():
             if isinstance(put.spec, ViewSpec) and put.data_version is not None:
@@ -115,7 +115,7 @@ class Applier:
         return discreetly([view], lambda: self._check(defined, tried=tried), lambda: self.open_source(view.source).schema())
 
     def _check(self, defined: type[FeatureView], *, tried: bool) -> list[str]:
-        """Checks a view against its source; returns what is to be known of it, and what could not be checked without a source.
+        """Check a view against its source; return what is to be known of it, and what could not be checked without a source.
 
         A transform that is applied as it is was tried then (S20), and is tried again by each run that has something to read.
         """
@@ -146,7 +146,7 @@ class Applier:
 
 
 def _opaque_warnings(view: type[FeatureView]) -> Iterator[str]:
-    """Returns what a view's transform uses whose changes no plan can show (D17)."""
+    """Return what a view's transform uses whose changes no plan can show (D17)."""
     if view.__opaque__:
         yield (
             f"view {view.__view__.name!r}: its transform uses {', '.join(view.__opaque__)}; a change there does not change the "

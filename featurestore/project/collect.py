@@ -47,7 +47,7 @@ class Definitions:
         }
 
     def merged(self, later: "Definitions") -> "Definitions":
-        """Returns these definitions, with later ones in the place of those of the same name."""
+        """Return these definitions, with later ones in the place of those of the same name."""
         return Definitions(
             {**self.entities, **later.entities},
             {**self.sources, **later.sources},
@@ -58,7 +58,7 @@ class Definitions:
         )
 
     def bind(self, applied: AppliedView, folder: Path) -> BoundView:
-        """Returns a view as applied, with the source and the transform that its definition has.
+        """Return a view as applied, with the source and the transform that its definition has.
 
         Args:
             applied: the view.
@@ -95,7 +95,7 @@ class Definitions:
 
 
 def load_definitions(folder: Path, root: Path | None = None) -> Definitions:
-    """Imports the modules of a folder and returns what they define.
+    """Import the modules of a folder and return what they define.
 
     Every ``*.py`` in the folder and below is imported again, except those whose name begins with ``_``. The entity and the
     source that a view names count as defined too.
@@ -131,7 +131,7 @@ def load_definitions(folder: Path, root: Path | None = None) -> Definitions:
 
 
 def collect_definitions(objects: Iterable[Any]) -> Definitions:
-    """Returns the definitions among objects; views bring their entity and source along, on-demand views their requests.
+    """Return the definitions among objects; views bring their entity and source along, on-demand views their requests.
 
     What services and on-demand views use of views that are not among the objects is left for ``check`` to look up in the catalog.
 
@@ -159,7 +159,7 @@ def collect_definitions(objects: Iterable[Any]) -> Definitions:
 
 
 def check(definitions: Definitions, catalog: Catalog) -> None:
-    """Checks definitions that are to be applied beside what is applied already.
+    """Check definitions that are to be applied beside what is applied already.
 
     Raises:
         DefinitionErrors: a service or on-demand view uses what is neither defined nor applied, an on-demand view cannot be
@@ -180,7 +180,7 @@ class _Gathered:
         self._root = root
 
     def add(self, value: Any) -> bool:
-        """Takes a value, if it is a definition; tells whether it is."""
+        """Take a value, if it is a definition; return whether it is."""
         definitions = self.definitions
         if isinstance(value, Entity):
             self._put("entities", definitions.entities, value.name, value)
@@ -211,7 +211,7 @@ class _Gathered:
             self._put("feature views", definitions.views, view.name, value)
 
     def _is_sound(self, value: type, spec: str, name: str) -> bool:
-        """Tells whether a class became a definition; of one with faults, the name is remembered."""
+        """Return whether a class became a definition; of one with faults, the name is remembered."""
         if spec not in vars(value):
             self.faulty_views.add(name)
         return spec in vars(value)
@@ -229,7 +229,7 @@ _BASES = (FeatureView, OnDemandView, Request)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Tells whether two definitions of one name are one: the same object, or equal in all they say."""
+    """Return whether two definitions of one name are one: the same object, or equal in all they say."""
     if one is other:
         return True
     if isinstance(one, type) and isinstance(other, type):
@@ -245,7 +245,7 @@ def _same(one: Any, other: Any) -> bool:
 def _check(
     definitions: Definitions, catalog: Catalog | None, root: Path | None, faulty_views: Iterable[str] = ()
 ) -> list[DefinitionError]:
-    """Returns the faults of what refers to other definitions; to those not defined here only where there is a catalog to ask."""
+    """Return the faults of what refers to other definitions; to those not defined here only where there is a catalog to ask."""
     unknown = None if catalog is None else set(faulty_views)
     known: Known = {
         **(catalog.referable if catalog else {}),
@@ -267,7 +267,7 @@ _REFERABLE = {"view": "a feature view", "request": "a request", "on_demand": "an
 
 
 def _shared_names(definitions: Definitions, catalog: Catalog | None, root: Path | None) -> list[DefinitionError]:
-    """Tells which definitions have the name of one of another kind, defined or applied."""
+    """Return which definitions have the name of one of another kind, defined or applied."""
     defined = definitions.specs
     applied = {"service": {*catalog.services}, "view": {*catalog.views}, "request": {*catalog.requests},
                "on_demand": {*catalog.on_demand}} if catalog else {}  # fmt: skip
@@ -288,7 +288,7 @@ def _shared_names(definitions: Definitions, catalog: Catalog | None, root: Path 
 
 
 def _spec_of(item: Any) -> Any:
-    """Returns what the registry keeps of a definition."""
+    """Return what the registry keeps of a definition."""
     if isinstance(item, DefinitionMeta):
         return getattr(item, item.__spec__)
     return item.__request__ if isinstance(item, type) and issubclass(item, Request) else item
@@ -299,7 +299,7 @@ def _place(item: Any) -> str:
 
 
 def _relative(place: str, root: Path | None) -> str:
-    """Returns a place as seen from the project's folder, if it is in there."""
+    """Return a place as seen from the project's folder, if it is in there."""
     file, _, line = place.rpartition(":")
     if root is None or not file or not Path(file).is_relative_to(root):
         return place
@@ -307,7 +307,7 @@ def _relative(place: str, root: Path | None) -> str:
 
 
 def _in_order(faults: Iterable[DefinitionError], root: Path | None) -> list[DefinitionError]:
-    """Returns faults by file and line, each once, with their places as seen from the project's folder."""
+    """Return faults by file and line, each once, with their places as seen from the project's folder."""
     distinct = {(fault.place, fault.problem): fault for fault in faults}
 
     def position(fault: DefinitionError) -> tuple[str, int]:

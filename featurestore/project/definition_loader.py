@@ -54,7 +54,7 @@ class DefinitionLoader:
                 self._loaded, self._given = definitions, Definitions()
 
     def bind(self, applied: AppliedView) -> BoundView:
-        """Returns a view with its definition's source and transform. Raises as ``Definitions.bind`` and ``load``."""
+        """Return a view with its definition's source and transform. Raises as ``Definitions.bind`` and ``load``."""
         with self._lock:
             return self._bind(applied)
 
@@ -73,7 +73,7 @@ class DefinitionLoader:
         return self._given if self._loaded is None else self._loaded.merged(self._given)
 
     def import_folder(self) -> bool:
-        """Imports the folder's modules, for what they define besides, such as aggregates; returns whether there is a folder.
+        """Import the folder's modules, for what they define besides, such as aggregates; return whether there is a folder.
 
         Raises:
             DefinitionErrors: they are wrong.
@@ -97,7 +97,7 @@ class KnownCatalog:
         self._at_hand = at_hand
 
     def load(self) -> Catalog:
-        """Returns the catalog.
+        """Return the catalog.
 
         Raises:
             UnknownAggregateError: an aggregate that it needs is defined nowhere.
@@ -111,5 +111,5 @@ class KnownCatalog:
             return self._registry.load()
 
     def state(self) -> tuple[int, str]:
-        """Returns the catalog's revision and its stamp, cheaply."""
+        """Return the catalog's revision and its stamp, cheaply."""
         return self._registry.state()

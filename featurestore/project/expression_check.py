@@ -20,7 +20,7 @@ _ROWS = 24
 
 
 def on_demand_faults(view: OnDemandSpec, inputs: Mapping[str, ResolvedReference]) -> Iterator[str]:
-    """Returns what is wrong with an on-demand view over inputs that are there, a line each; none where it can be computed."""
+    """Return what is wrong with an on-demand view over inputs that are there, a line each; none where it can be computed."""
     for name, column in inputs.items():
         if column.kind == "request" and view.feature(name) is not None:
             yield (
@@ -58,7 +58,7 @@ def _feature_faults(
 
 
 def _is_row_local(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> bool:
-    """Tries an expression on a sample, whole and row by row; what fails on a single row is left out of it."""
+    """Try an expression on a sample, whole and row by row; what fails on a single row is left out of it."""
     sample = pl.DataFrame([_sample(name, dtype, place) for place, (name, dtype) in enumerate(schema.items())])
     rows, singles = [], []
     for row in sample.iter_slices(1):
@@ -77,7 +77,7 @@ def _is_row_local(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> boo
 
 
 def _sample(name: str, dtype: pl.DataType, place: int) -> pl.Series:
-    """Returns a column of some values and nulls; columns differ in their period, so that each value meets many others."""
+    """Return a column of some values and nulls; columns differ in their period, so that each value meets many others."""
     values = islice(cycle([*_values(dtype), None][place % 2 :]), _ROWS)
     return pl.Series(name, list(values), dtype=dtype)
 

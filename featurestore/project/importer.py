@@ -20,7 +20,7 @@ _loading: set[Path] = set()
 
 
 def import_folder(folder: Path) -> tuple[list[ModuleType], list[DefinitionError]]:
-    """Imports every module of a folder afresh; returns them, in the order of their files, and the faults of the others.
+    """Import every module of a folder afresh; return them, in the order of their files, and the faults of the others.
 
     Modules and packages whose name begins with ``_`` or ``.`` are imported only where others import them. A module may
     import its neighbours as parts of the folder (``from definitions.flights import Weather``), by their own name
@@ -69,7 +69,7 @@ def _module_files(folder: Path) -> Iterator[Path]:
 
 
 def _dotted(file: Path, folder: Path) -> str:
-    """Returns a module's name inside the folder; that of the folder itself is empty."""
+    """Return a module's name inside the folder; that of the folder itself is empty."""
     parts = file.relative_to(folder).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -115,14 +115,14 @@ class _FolderFinder(MetaPathFinder):
         return spec
 
     def inside(self, fullname: str) -> str | None:
-        """Returns what a module is called inside the folder; None for a module that is not of the folder."""
+        """Return what a module is called inside the folder; None for a module that is not of the folder."""
         top, _, rest = fullname.partition(".")
         if top in self._own_tops:
             return rest
         return fullname if top in self._tops else None
 
     def _file(self, dotted: str) -> tuple[Path | None, bool]:
-        """Returns the file of a module, and whether it is a package; a package need not have a file."""
+        """Return the file of a module, and whether it is a package; a package need not have a file."""
         path = self.folder.joinpath(*dotted.split("."))
         if (path / "__init__.py").is_file():
             return path / "__init__.py", True
@@ -132,7 +132,7 @@ class _FolderFinder(MetaPathFinder):
 
 
 def _is_library(name: str, folder: Path) -> bool:
-    """Tells whether a name is that of a module which is installed, outside of the folder."""
+    """Return whether a name is that of a module which is installed, outside of the folder."""
     spec = PathFinder.find_spec(name)
     if spec is None:
         return False
@@ -166,7 +166,7 @@ class _AliasLoader(Loader):
 
 @contextmanager
 def _importable(finder: _FolderFinder) -> Iterator[None]:
-    """Makes a folder's modules importable by all their names, and puts the interpreter back as it was but for their own."""
+    """Make a folder's modules importable by all their names, and put the interpreter back as it was but for their own."""
     for name in [name for name in sys.modules if name.partition(".")[0] == finder.package]:
         del sys.modules[name]
     # What the user imported from the folder by other means is not to be mixed with what is imported here.
@@ -197,7 +197,7 @@ def _is_inside(name: str, module: ModuleType, finder: _FolderFinder) -> bool:
 
 
 def _faults(error: BaseException, file: Path, folder: Path, own_package: str) -> list[DefinitionError]:
-    """Returns what a module raised as faults of definitions, at the innermost line that is in the folder."""
+    """Return what a module raised as faults of definitions, at the innermost line that is in the folder."""
     place = _innermost(error.__traceback__, folder) or f"{file}:1"
     if isinstance(error, DefinitionErrors):
         return list(error.faults)

@@ -10,7 +10,7 @@ from featurestore.registry.specs import SpecRegistry
 
 
 def unprotected(registry: SpecRegistry, definitions: Definitions) -> list[str]:
-    """Returns a line for each feature that is marked as personal where it was defined last, and is not any more.
+    """Return a line for each feature that is marked as personal where it was defined last, and is not any more.
 
     A view that was removed and comes back is compared with what it was: else two applies would do what one may not.
 
@@ -34,7 +34,7 @@ def unprotected(registry: SpecRegistry, definitions: Definitions) -> list[str]:
 
 
 def _latest(registry: SpecRegistry) -> Iterator[ViewSpec | OnDemandSpec]:
-    """Yields every view that there is or was, as it was defined last."""
+    """Yield every view that there is or was, as it was defined last."""
     spec = registry.database.tables.spec
     mine = (spec.c.project == registry.project) & spec.c.kind.in_(("view", "on_demand")) & ~spec.c.deleted
     with registry.database.reading() as connection:

@@ -18,7 +18,7 @@ _HINT = (
 
 
 def check_row_local(view: ViewSpec, transform: Transform, sample: pl.DataFrame) -> None:
-    """Tries a transform on a sample, whole, once more, and split in several ways; refuses it where the results differ.
+    """Try a transform on a sample, whole, once more, and split in several ways; refuse it where the results differ.
 
     Args:
         view: the view.
@@ -65,7 +65,7 @@ def _compare(view: ViewSpec, whole: pl.DataFrame, parts: pl.DataFrame, split: st
 
 
 def _differing(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
-    """Returns the columns in which two results differ, whatever the order of their rows."""
+    """Return the columns in which two results differ, whatever the order of their rows."""
     if one.height != other.height:
         return output_columns(one)
     # Python has no words for times beyond its calendar: they are compared as the numbers that they are stored as.
@@ -77,12 +77,12 @@ def _differing(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
 
 
 def _bag(column: pl.Series) -> list[str]:
-    """Returns a column's values, in an order that does not depend on the rows'."""
+    """Return a column's values, in an order that does not depend on the rows'."""
     return sorted(map(_said, column.to_list()))
 
 
 def _said(value: Any) -> str:
-    """Returns a value as text; a float without the last bits, in which Polars' division of a single row may differ."""
+    """Return a value as text; a float without the last bits, in which Polars' division of a single row may differ."""
     return f"{value:.13g}" if isinstance(value, float) else repr(value)
 
 

@@ -12,7 +12,7 @@ from featurestore.dtypes import inner_dtype
 
 
 def source_notices(view: ViewSpec) -> Iterator[str]:
-    """Returns what a view's source does not tell, and what follows from it, a line each.
+    """Return what a view's source does not tell, and what follows from it, a line each.
 
     Args:
         view: the view.
@@ -39,7 +39,7 @@ def source_notices(view: ViewSpec) -> Iterator[str]:
 
 
 def decimal_notices(view: ViewSpec, schema: Mapping[str, pl.DataType]) -> Iterator[str]:
-    """Returns where a source's decimals meet floats or integers, a line each: what these cannot hold exactly rejects its row (S22).
+    """Return where a source's decimals meet floats or integers, a line each: what these cannot hold exactly rejects its row (S22).
 
     Args:
         view: the view.
@@ -73,5 +73,5 @@ def decimal_notices(view: ViewSpec, schema: Mapping[str, pl.DataType]) -> Iterat
 
 
 def _number_of(dtype: pl.DataType | None) -> pl.DataType | None:
-    """Returns the dtype of a column's numbers: its own, or that of a list's elements."""
+    """Return the dtype of a column's numbers: its own, or that of a list's elements."""
     return inner_dtype(dtype) if isinstance(dtype, (pl.List, pl.Array)) else dtype

@@ -19,7 +19,7 @@ Known = Mapping[str, Referable]
 
 
 def service_problems(service: FeatureService, known: Known, *, unknown: Collection[str] | None = ()) -> list[str]:
-    """Returns what is wrong with the features a service uses, a line each; none where it can be served.
+    """Return what is wrong with the features a service uses, a line each; none where it can be served.
 
     Args:
         service: the service.
@@ -51,7 +51,7 @@ def service_problems(service: FeatureService, known: Known, *, unknown: Collecti
 
 
 def on_demand_problems(view: OnDemandSpec, known: Known, *, unknown: Collection[str] | None = ()) -> list[str]:
-    """Returns what is wrong with what an on-demand view uses and computes, a line each; none where it can be computed.
+    """Return what is wrong with what an on-demand view uses and computes, a line each; none where it can be computed.
 
     Args:
         view: the on-demand view.
@@ -76,7 +76,7 @@ def on_demand_problems(view: OnDemandSpec, known: Known, *, unknown: Collection[
 def _split(
     user: str, references: tuple[Reference, ...], known: Known, unknown: Collection[str] | None
 ) -> tuple[list[str], list[Reference]]:
-    """Returns what is wrong with references, and those that are right."""
+    """Return what is wrong with references, and those that are right."""
     problems: list[str] = []
     sound: list[Reference] = []
     for reference in references:
@@ -119,7 +119,7 @@ def _catalog(known: Known) -> Catalog:
 
 
 def _circle(view: OnDemandSpec, known: Known) -> list[str]:
-    """Returns the way from an on-demand view back to itself; empty where there is none."""
+    """Return the way from an on-demand view back to itself; empty where there is none."""
     ways = [[view.name]]
     seen: set[str] = set()
     while ways:

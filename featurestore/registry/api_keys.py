@@ -52,17 +52,17 @@ class Key:
     digest: str = field(default="", repr=False)
 
     def state(self, now: datetime) -> str:
-        """Returns ``"active"``, ``"expired"`` or ``"revoked"``."""
+        """Return ``"active"``, ``"expired"`` or ``"revoked"``."""
         if self.revoked_at is not None:
             return "revoked"
         return "active" if self.expires_at is None or now < self.expires_at else "expired"
 
     def fits(self, secret: str) -> bool:
-        """Tells, in a time that says nothing, whether a secret is this key's."""
+        """Return, in a time that says nothing, whether a secret is this key's."""
         return compare_digest(_digest(secret), self.digest)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the key in plain JSON values, without anything secret."""
+        """Return the key in plain JSON values, without anything secret."""
         times = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         instants = {name: None if time is None else time.isoformat() for name, time in times.items()}
         grants = [str(grant) for grant in self.grants]
@@ -109,7 +109,7 @@ class Keys:
         self._database = registry.database
 
     def create(self, name: str, grants: Iterable[str | Grant], *, expires: str | timedelta | datetime | None = None) -> NewKey:
-        """Makes a key, and returns it with the secret, which is shown this once.
+        """Make a key, and return it with the secret, which is shown this once.
 
         Args:
             name: whose it is, or what it is for.
@@ -146,7 +146,7 @@ class Keys:
         return NewKey(_key(row), f"{PREFIX}_{values['id']}_{secret}")
 
     def list(self) -> list[Key]:
-        """Returns all keys, expired and revoked ones too, in the order in which they were made."""
+        """Return all keys, expired and revoked ones too, in the order in which they were made."""
         key = self._database.tables.key
         mine = key.select().where(key.c.project == self._registry.project).order_by(key.c.created_at, key.c.id)
         with self._database.reading() as connection:

@@ -62,12 +62,12 @@ class AuditRecord:
     what: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it in plain JSON values."""
+        """Return it in plain JSON values."""
         return {**asdict(self), "at": self.at.isoformat()}
 
 
 def record(connection: "Connection", registry: Audited, action: str, *, when: int | None = None, **what: Any) -> None:
-    """Writes a record, as part of a transaction; ``when`` is the transaction's instant in microseconds, if it has one."""
+    """Write a record, as part of a transaction; ``when`` is the transaction's instant in microseconds, if it has one."""
     at = to_micros(registry.clock()) if when is None else when
     row = {
         "project": registry.project, "id": secrets.token_hex(8), "at": at, "who": _who(),
@@ -77,7 +77,7 @@ def record(connection: "Connection", registry: Audited, action: str, *, when: in
 
 
 def records(registry: Audited, limit: int) -> list[AuditRecord]:
-    """Returns the latest records of a project, the newest first.
+    """Return the latest records of a project, the newest first.
 
     Raises:
         RequestError: the limit is not a positive number.
@@ -107,7 +107,7 @@ class EntityDigests:
         self._key = b""
 
     def of(self, entity: str, keys: Mapping[str, Any]) -> str:
-        """Returns the digest of one entity, by its name and join keys: ``airport:3f2a…``. 42 and "42" are one.
+        """Return the digest of one entity, by its name and join keys: ``airport:3f2a…``. 42 and "42" are one.
 
         Raises:
             RegistryError: the key is not known yet, and the database cannot be reached.
@@ -138,7 +138,7 @@ class EntityDigests:
 
 
 def _as_bytes(value: Any) -> bytes:
-    """Returns a join key's value whatever its type: 42, 42.0 and "42" are one, and so are a date and its ISO text."""
+    """Return a join key's value whatever its type: 42, 42.0 and "42" are one, and so are a date and its ISO text."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, float) and value.is_integer():

@@ -21,10 +21,10 @@ class CatalogSource(Protocol):
     """What the watch asks of the registry."""
 
     def load(self) -> Catalog:
-        """Returns the catalog."""
+        """Return the catalog."""
 
     def state(self) -> tuple[int, str]:
-        """Returns the catalog's revision and its stamp, cheaply."""
+        """Return the catalog's revision and its stamp, cheaply."""
 
 
 class CatalogCache:
@@ -76,7 +76,7 @@ class CatalogCache:
         return time.perf_counter() - self._fresh
 
     def refresh(self) -> Catalog:
-        """Returns the catalog as it is applied at this moment."""
+        """Return the catalog as it is applied at this moment."""
         look = self._look()
         catalog = self._catalog
         if catalog is None or self._registry.state() != catalog.state:
@@ -85,7 +85,7 @@ class CatalogCache:
         return catalog
 
     def use(self, catalog: Catalog) -> Catalog:
-        """Takes the catalog that an apply here has just made, unless a newer one is known; returns the one that counts."""
+        """Take the catalog that an apply here has just made, unless a newer one is known; return the one that counts."""
         with self._lock:
             known = self._catalog
             if known is not None and known.revision > catalog.revision:
@@ -93,7 +93,7 @@ class CatalogCache:
         return self._take(catalog, self._look())
 
     def switch(self, view: str, move: Callable[[], Catalog | None]) -> None:
-        """Gives readers a view as it is applied, where they are given another version still.
+        """Give readers a view as it is applied, where they are given another version still.
 
         Args:
             view: its name.
@@ -112,13 +112,13 @@ class CatalogCache:
         self._changed()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_CLOSING_SECONDS)
 
     def _look(self) -> int:
-        """Returns the number of a look at the registry that begins now."""
+        """Return the number of a look at the registry that begins now."""
         with self._lock:
             self._looks += 1
             return self._looks
@@ -141,7 +141,7 @@ class CatalogCache:
             self._thread = thread
 
     def _ended(self) -> None:
-        """Lets the next use begin another thread, where this one is gone."""
+        """Let the next use begin another thread, where this one is gone."""
         with self._lock:
             if self._thread is threading.current_thread():
                 self._thread = None

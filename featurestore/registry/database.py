@@ -69,31 +69,31 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Opens a transaction that only reads."""
+        """Open a transaction that only reads."""
         self._ready()
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Opens a transaction, which commits at the block's end and rolls back where the block raises."""
+        """Open a transaction, which commits at the block's end and rolls back where the block raises."""
         self._ready()
         with self._transaction(_WRITING) as connection:
             yield connection
 
     def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-        """Inserts a row unless one is there with its primary key, or with another key that must be unique; tells whether it did."""
+        """Insert a row unless one is there with its primary key, or with another key that must be unique; return whether it did."""
         insert = sqlite.insert if self._is_file else postgresql.insert
         new = insert(table).values(values).on_conflict_do_nothing()
         # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.
         return connection.execute(new.execution_options(preserve_rowcount=True)).rowcount == 1
 
     def server_clock(self, connection: Connection) -> Any:
-        """Returns the instant that PostgreSQL's clock tells."""
+        """Return the instant that PostgreSQL's clock tells."""
         return connection.execute(select(func.clock_timestamp())).scalar_one()
 
     def copy_to(self, path: Path) -> bool:
-        """Copies the database to a file while others write to it; returns False where it is one of PostgreSQL's, not a file."""
+        """Copy the database to a file while others write to it; return False where it is one of PostgreSQL's, not a file."""
         if not self._is_file:
             return False
         self._ready()
@@ -123,7 +123,7 @@ class Database:
             return MigrationReport(self.address, version, SCHEMA_VERSION, tuple(steps), dry_run)
 
     def scrub(self) -> None:
-        """Takes what was deleted or replaced out of the database's files, as far as they are ours to write.
+        """Take what was deleted or replaced out of the database's files, as far as they are ours to write.
 
         Raises:
             RegistryError: others were in the way for all the time that a writer waits.

@@ -9,7 +9,7 @@ from featurestore.registry.specs import SpecRegistry
 
 
 def remove_project(registry: SpecRegistry, *, dry_run: bool) -> dict[str, int]:
-    """Deletes, or counts, the rows of a registry's project in all tables; returns how many, by table.
+    """Delete, or count, the rows of a registry's project in all tables; return how many, by table.
 
     Raises:
         RegistryError: the database cannot be reached.

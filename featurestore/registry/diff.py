@@ -64,7 +64,7 @@ class Change:
         return f"to recompute: {_rows(self.rows)}{until}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the change in plain JSON values, without the definition itself."""
+        """Return the change in plain JSON values, without the definition itself."""
         return {
             "action": self.action, "kind": self.kind, "name": self.name, "version": self.version,
             "data_version": self.data_version, "details": list(self.details), "recompute": self.recompute, "rows": self.rows,
@@ -112,7 +112,7 @@ class Plan:
         return line
 
     def puts(self) -> tuple[Put, ...]:
-        """Returns the versions to write, for ``SpecRegistry.commit``."""
+        """Return the versions to write, for ``SpecRegistry.commit``."""
         return tuple(
             Put(change.spec, change.version, change.data_version, change.serves is not None)
             for change in self.changes
@@ -120,11 +120,11 @@ class Plan:
         )
 
     def deletes(self) -> tuple[tuple[str, str], ...]:
-        """Returns the (kind, name) of what is to be removed, for ``SpecRegistry.commit``."""
+        """Return the (kind, name) of what is to be removed, for ``SpecRegistry.commit``."""
         return tuple((change.kind, change.name) for change in self.changes if change.action == "remove")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan in plain JSON values."""
+        """Return the plan in plain JSON values."""
         opened = {"unprotected": list(self.unprotected)} if self.unprotected else {}
         return opened | {
             "base_revision": self.base_revision, "changes": [change.to_dict() for change in self.changes],
@@ -150,7 +150,7 @@ def diff(
     retained: Callable[[str], Sequence[AppliedView]] = lambda view: (),
     place: Callable[[ViewSpec, int], int] = lambda view, number: number,
 ) -> Plan:
-    """Returns what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` and ``retained`` do.
+    """Return what it takes to bring what is applied to what is defined. Pure, but for what ``rows`` and ``retained`` do.
 
     Args:
         catalog: what is applied.
@@ -200,7 +200,7 @@ def _change(
     retained: Callable[[str], Sequence[AppliedView]],
     place: Callable[[ViewSpec, int], int],
 ) -> Change | None:
-    """Returns what becomes of a definition; None where it stays as it is."""
+    """Return what becomes of a definition; None where it stays as it is."""
     version = catalog.versions.get((kind, name), 0) + 1
     if new is None:
         return Change("remove", kind, name, version=version)
@@ -224,7 +224,7 @@ def _changed_view(
     retained: Callable[[str], Sequence[AppliedView]],
     place: Callable[[ViewSpec, int], int],
 ) -> Change:
-    """Returns what becomes of a view that is defined otherwise: of its rows, and of what readers are given."""
+    """Return what becomes of a view that is defined otherwise: of its rows, and of what readers are given."""
     name, version = new.name, catalog.versions["view", new.name] + 1
     applied, lingers = catalog.views[name], catalog.previous_versions.get(name)
     changed = Change("change", "view", name, lines, version=version, data_version=applied.data_version, spec=new)
@@ -250,7 +250,7 @@ def _changed_view(
 
 
 def appended(old: ViewSpec, new: ViewSpec) -> tuple[str, ...]:
-    """Returns the features that a view has got, where rows stored before need only lack them; empty where they need more.
+    """Return the features that a view has got, where rows stored before need only lack them; empty where they need more.
 
     These are nullable features after all those that were there, of a view that is otherwise stored as it was.
     """
@@ -264,7 +264,7 @@ def appended(old: ViewSpec, new: ViewSpec) -> tuple[str, ...]:
 
 
 def _kept(served: AppliedView, rows: Callable[[AppliedView], int | None]) -> int | None:
-    """Returns the version that readers keep for the time being; None where it has nothing to give."""
+    """Return the version that readers keep for the time being; None where it has nothing to give."""
     return served.version if rows(served) != 0 else None
 
 
@@ -284,7 +284,7 @@ def _broken(applied: dict[str, dict[str, Spec]], remaining: dict[str, dict[str, 
 
 
 def _shrunk(service: FeatureService, before: Known, after: Known) -> Iterator[str]:
-    """Tells which features a service would lose without a word that uses views as a whole."""
+    """Return which features a service would lose without a word that uses views as a whole."""
     whole = dict.fromkeys(reference.view for reference in service.references if isinstance(reference, ViewReference))
     for view in whole:
         if view in before and view in after:
@@ -303,7 +303,7 @@ def _views(specs: dict[str, dict[str, Spec]]) -> dict[str, ViewSpec]:
 
 
 def _left_behind(remaining: dict[str, dict[str, Spec]], changes: list[Change]) -> Iterator[str]:
-    """Tells of views which a partial apply leaves with an entity or source that it changes."""
+    """Return of views which a partial apply leaves with an entity or source that it changes."""
     changed = {(change.kind, change.name) for change in changes}
     for name, view in _views(remaining).items():
         for kind, part in (("entity", view.entity), ("source", view.source)):

@@ -17,7 +17,7 @@ from featurestore.definitions.source import Source
 
 
 def details(old: Spec, new: Spec) -> tuple[str, ...]:
-    """Returns what changed from one definition to another of the same kind and name, a line each.
+    """Return what changed from one definition to another of the same kind and name, a line each.
 
     Example:
         >>> details(Entity("airport", origin=str), Entity("airport", origin=str, terminal=int))
@@ -80,7 +80,7 @@ def _view(old: ViewSpec, new: ViewSpec) -> Iterator[str]:
 
 
 def _part(kind: str, old: Entity | Source, new: Entity | Source) -> Iterator[str]:
-    """Tells what became of a view's entity or source."""
+    """Return what became of a view's entity or source."""
     if old.name != new.name:
         yield f"{kind}: {old.name} → {new.name}"
     else:
@@ -140,7 +140,7 @@ def _used(references: tuple[Reference, ...]) -> list[str]:
 
 
 def _columns(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    """Tells which columns came, went or changed their type."""
+    """Return which columns came, went or changed their type."""
     for name, type_name in new.items():
         if name not in old:
             yield f"{what} {name}: {type_name} added"
@@ -152,7 +152,7 @@ def _columns(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Itera
 
 
 def _words(old: Any, new: Any) -> Iterator[str]:
-    """Tells of what all definitions may say beside what they mean."""
+    """Return of what all definitions may say beside what they mean."""
     if old.description != new.description:
         yield f"description {'added' if not old.description else 'changed' if new.description else 'removed'}"
     yield from _value("owner", old.owner, new.owner)

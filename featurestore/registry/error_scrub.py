@@ -27,7 +27,7 @@ class Remains:
         self._database = registry.database
 
     def clear(self, views: Iterable[str], *, dry_run: bool = False) -> dict[str, int]:
-        """Clears the errors of views' runs and of what was due of them; returns how many, by view.
+        """Clear the errors of views' runs and of what was due of them; return how many, by view.
 
         Nothing is left of them in the database's files either, nor of those that were cleared or replaced before. A server
         of PostgreSQL has them in its own log and backups still.

@@ -12,7 +12,7 @@ _RESTORE = "Restore it from a backup; without one move it away, then: featuresto
 
 
 def database_facts(registry: SpecRegistry) -> tuple[str, datetime | None]:
-    """Returns the kind and version of a registry's database, and the time that its server has; None for a file.
+    """Return the kind and version of a registry's database, and the time that its server has; None for a file.
 
     Raises:
         RegistryError: it cannot be reached, or its file is damaged.
@@ -27,7 +27,7 @@ def database_facts(registry: SpecRegistry) -> tuple[str, datetime | None]:
 
 
 def dues_ahead(registry: SpecRegistry, seconds: float) -> dict[str, float]:
-    """Returns what was taken up, by the due table, more than so many seconds from now, and in how many: clocks do not agree.
+    """Return what was taken up, by the due table, more than so many seconds from now, and in how many: clocks do not agree.
 
     Raises:
         RegistryError: the database cannot be reached.
@@ -52,7 +52,7 @@ def expired_leases(registry: SpecRegistry) -> list[str]:
 
 
 def _require_whole(registry: SpecRegistry, connection: Connection) -> None:
-    """Has SQLite look through a registry's file; PostgreSQL looks by itself."""
+    """Have SQLite look through a registry's file; PostgreSQL looks by itself."""
     if connection.dialect.name != "sqlite":
         return
     problems = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(3)").all()]

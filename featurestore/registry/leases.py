@@ -26,7 +26,7 @@ _MICROS = 1_000_000
 
 
 def longest_lease(seconds: float) -> int:
-    """Returns how far ahead the end of a lease may lie, in microseconds, for one who takes leases of so many seconds.
+    """Return how far ahead the end of a lease may lie, in microseconds, for one who takes leases of so many seconds.
 
     It leaves room for holders who take longer ones, and whose clocks are ahead: what is in doubt is held.
     """
@@ -79,7 +79,7 @@ class Leases:
         self._lease = registry.database.tables.lease
 
     def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        """Takes the lease on a thing; returns None while it is held, be it by the same holder."""
+        """Take the lease on a thing; return None while it is held, be it by the same holder."""
         lease, key = self._lease, {"project": self._registry.project, "name": name}
         with self._database.writing() as connection:
             now, ends = self._until(seconds, connection)
@@ -95,7 +95,7 @@ class Leases:
         return Lease(name, holder, 1, from_micros(ends)) if new else None
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
-        """Prolongs a lease to so many seconds from now; one that has ended too, where nobody took it over.
+        """Prolong a lease to so many seconds from now; one that has ended too, where nobody took it over.
 
         Raises:
             LeaseLostError: somebody took it over, or it was released.
@@ -108,12 +108,12 @@ class Leases:
         return replace(lease, expires_at=from_micros(ends))
 
     def release(self, lease: Lease) -> None:
-        """Gives a lease back. One that is lost is left as it is."""
+        """Give a lease back. One that is lost is left as it is."""
         with self._database.writing() as connection:
             self.release_in(connection, lease)
 
     def holders(self) -> list[Lease]:
-        """Returns the leases that are held now, by name."""
+        """Return the leases that are held now, by name."""
         lease = self._lease
         with self._database.reading() as connection:
             now, _ = self._until(0.0, connection)
@@ -122,7 +122,7 @@ class Leases:
         return [Lease(row.name, row.holder, row.token, from_micros(row.expires_at)) for row in rows]
 
     def require(self, connection: "Connection", lease: Lease) -> None:
-        """Makes sure that a lease is still its holder's until a transaction ends: nobody takes it over meanwhile.
+        """Make sure that a lease is still its holder's until a transaction ends: nobody takes it over meanwhile.
 
         A lease that has ended counts as long as nobody took it over.
 
@@ -135,7 +135,7 @@ class Leases:
             raise LeaseLostError(lease.name, lease.holder)
 
     def release_in(self, connection: "Connection", lease: Lease) -> None:
-        """Gives a lease back with what else a transaction does."""
+        """Give a lease back with what else a transaction does."""
         # The row stays, for its token must go on rising.
         connection.execute(self._lease.update().where(self._mine(lease)).values(expires_at=_RELEASED))
 
@@ -145,7 +145,7 @@ class Leases:
         return mine & (row.c.token == lease.token) & (row.c.expires_at > _RELEASED)
 
     def _until(self, seconds: float, connection: "Connection") -> tuple[int, int]:
-        """Returns the present and the instant so many seconds later, by the clock that all holders share, where there is one."""
+        """Return the present and the instant so many seconds later, by the clock that all holders share, where there is one."""
         now = self._registry.clock()
         if self._registry.clock is utc_now and connection.dialect.name == "postgresql":
             now = self._database.server_clock(connection)

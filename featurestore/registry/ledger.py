@@ -112,19 +112,19 @@ class Ledger:
         self._chunk = registry.database.tables.chunk
 
     def fenced(self, lease: Lease) -> "Ledger":
-        """Returns the same ledger for a lease's holder: a write that finds it lost raises ``LeaseLostError``, changing nothing."""
+        """Return the same ledger for a lease's holder: a write that finds it lost raises ``LeaseLostError``, changing nothing."""
         return Ledger(self._registry, lease)
 
     def latest(self, view: str, data_version: int) -> Run | None:
-        """Returns the run with the greatest ``seq`` of a view and data version; None before the first."""
+        """Return the run with the greatest ``seq`` of a view and data version; None before the first."""
         return self._greatest(view, data_version)
 
     def last_done(self, view: str, data_version: int) -> Run | None:
-        """Returns the run with the greatest ``seq`` among those that are done; None before the first of them."""
+        """Return the run with the greatest ``seq`` among those that are done; None before the first of them."""
         return self._greatest(view, data_version, "done")
 
     def last_committed(self, view: str, data_version: int) -> int:
-        """Returns the number of the last run whose rows the history has; 0 before the first of them."""
+        """Return the number of the last run whose rows the history has; 0 before the first of them."""
         run = self._run
         newest = run.select().where(self._written(view, data_version)).order_by(run.c.seq.desc()).limit(1)
         with self._database.reading() as connection:
@@ -132,7 +132,7 @@ class Ledger:
         return 0 if row is None else int(row.seq)
 
     def recorded(self, view: str, data_version: int) -> LedgerRecord:
-        """Returns what all runs together have written to the history."""
+        """Return what all runs together have written to the history."""
         run, written = self._run, self._written(view, data_version)
         # A run's span may name very many files: those alone are read in which there are segments, some at a time.
         folds = run.select().with_only_columns(run.c.seq, run.c.span).where(written & run.c.span.like('%"pushed"%'))
@@ -145,7 +145,7 @@ class Ledger:
         return LedgerRecord({row.seq: row.rows_written for row in rows}, pushed)
 
     def begin(self, view: str, data_version: int, seq: int, span: dict[str, Any]) -> Run:
-        """Begins a run, in the state ``running`` and with ``attempts`` at 1.
+        """Begin a run, in the state ``running`` and with ``attempts`` at 1.
 
         Where that ``seq`` was begun already, here or elsewhere, nothing changes and that run is returned as it is, with
         its own span: the caller joins it. It may have gone into any state meanwhile.
@@ -175,14 +175,14 @@ class Ledger:
         return _decode(text, _what(run.view, run.data_version, run.seq))
 
     def staged(self, run: Run) -> dict[int, dict[str, Any]]:
-        """Returns what is recorded of a run's chunks, by index and in its order; nothing once the run is done."""
+        """Return what is recorded of a run's chunks, by index and in its order; nothing once the run is done."""
         chunk, what = self._chunk, _what(run.view, run.data_version, run.seq)
         with self._database.reading() as connection:
             rows = connection.execute(chunk.select().where(self._of(chunk, run)).order_by(chunk.c.idx)).all()
         return {row.idx: _decode(row.body, what) for row in rows}
 
     def update(self, run: Run, **fields: Any) -> Run:
-        """Sets fields of a run, and returns it as it then is.
+        """Set fields of a run, and return it as it then is.
 
         No state goes back. ``done`` is final: nothing is set any more. What is ``committed`` becomes neither ``running`` nor
         ``failed``, for the history has it; what has ``failed`` becomes ``done`` by way of ``committed`` alone. An update
@@ -222,7 +222,7 @@ class Ledger:
         return fresh
 
     def find(self, view: str, data_version: int, seq: int) -> Run | None:
-        """Returns a run, or None where there is none of that number."""
+        """Return a run, or None where there is none of that number."""
         run = self._run
         mine = (run.c.project == self._registry.project) & (run.c.view == view)
         with self._database.reading() as connection:
@@ -230,7 +230,7 @@ class Ledger:
         return None if row is None else _read(row)
 
     def backfilled(self, view: str, data_version: int) -> set[tuple[int | None, int]]:
-        """Returns the spans of available time that runs of backfills have done, in microseconds, both bounds inclusive.
+        """Return the spans of available time that runs of backfills have done, in microseconds, both bounds inclusive.
 
         One without a first bound reads on from where the run before it stopped.
         """
@@ -246,7 +246,7 @@ class Ledger:
         return {_bounds(text, _what(view, data_version, seq)) for seq, text in texts.items() if text}
 
     def runs(self, view: str | None = None, limit: int = 50, state: State | None = None) -> list[Run]:
-        """Returns the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""
+        """Return the runs of a view, or of all views, the newest first and at most so many; those in a state, or all."""
         if limit < 1:
             raise RequestError(f"limit={limit} is not at least 1.")
         if state is not None and state not in _COMES_FROM:
@@ -263,7 +263,7 @@ class Ledger:
         return [_read(row) for row in rows]
 
     def noticed(self, view: str, data_version: int) -> dict[str, int]:
-        """Returns what the last runs noticed of a view's source, the oldest first, each with the last run that did."""
+        """Return what the last runs noticed of a view's source, the oldest first, each with the last run that did."""
         run = self._run
         mine = (run.c.project == self._registry.project) & (run.c.view == view) & (run.c.data_version == data_version)
         last = run.select().with_only_columns(run.c.seq, run.c.span).where(mine).order_by(run.c.seq.desc()).limit(_LAST).subquery()
@@ -297,7 +297,7 @@ class Ledger:
         return written
 
     def _of(self, table: "Table", run: Run) -> "ColumnElement[bool]":
-        """Returns the condition that a row of a table belongs to a run."""
+        """Return the condition that a row of a table belongs to a run."""
         mine = (table.c.project == self._registry.project) & (table.c.view == run.view)
         return mine & (table.c.data_version == run.data_version) & (table.c.seq == run.seq)
 
@@ -316,7 +316,7 @@ class Ledger:
 
 
 def _columns(fields: dict[str, Any]) -> dict[str, Any]:
-    """Returns fields of a run as their columns hold them."""
+    """Return fields of a run as their columns hold them."""
     values = dict(fields)
     for name in {"reasons", "span"} & values.keys():
         values[name] = _encode(values[name])

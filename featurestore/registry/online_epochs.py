@@ -57,7 +57,7 @@ class OnlineEpochs:
         self._project = registry.project
 
     def current(self) -> OnlineState:
-        """Returns the state; the registry's id is made where it has none yet."""
+        """Return the state; the registry's id is made where it has none yet."""
         state = self.find()
         if state is not None:
             return state
@@ -70,12 +70,12 @@ class OnlineEpochs:
         return state
 
     def find(self) -> OnlineState | None:
-        """Returns the state; None where the registry has no id yet."""
+        """Return the state; None where the registry has no id yet."""
         with self._database.reading() as connection:
             return self._read(connection)
 
     def renew(self, seen: str, places: Iterable[tuple[str, int]], reason: str) -> OnlineState:
-        """Begins another epoch, in which the values of some views are in doubt, unless somebody has begun one; returns the state.
+        """Begin another epoch, in which the values of some views are in doubt, unless somebody has begun one; return the state.
 
         Args:
             seen: the epoch that was the present one.
@@ -93,7 +93,7 @@ class OnlineEpochs:
         return state
 
     def outgrow(self, before: Catalog, after: Catalog) -> None:
-        """Notes the views whose ttl became longer: the store would forget what it has of them after the former one."""
+        """Note the views whose ttl became longer: the store would forget what it has of them after the former one."""
         known = {(view.spec.name, view.data_version): view.spec.ttl for view in before.views.values()}
         grown = []
         for view in after.views.values():
@@ -106,7 +106,7 @@ class OnlineEpochs:
                 self._doubt(connection, grown, "its ttl became longer", lost=False)
 
     def adopt(self, places: Iterable[tuple[str, int]]) -> None:
-        """Notes views whose histories were there before this registry had them: their values are to be written online.
+        """Note views whose histories were there before this registry had them: their values are to be written online.
 
         Args:
             places: the views, each with its data version.
@@ -117,7 +117,7 @@ class OnlineEpochs:
                 self._doubt(connection, adopted, "this registry has written none of its values", lost=True)
 
     def settle(self, place: tuple[str, int], epoch: str) -> bool:
-        """Notes that the values of a view were all written, if it was begun in the present epoch; tells whether it was."""
+        """Note that the values of a view were all written, if it was begun in the present epoch; return whether it was."""
         tables = self._database.tables
         with self._database.writing() as connection:
             state = self._read(connection)
@@ -128,7 +128,7 @@ class OnlineEpochs:
             return True
 
     def materialized(self) -> set[tuple[str, int]]:
-        """Returns the views that were ever materialized, each with its data versions."""
+        """Return the views that were ever materialized, each with its data versions."""
         run = self._database.tables.run
         with self._database.reading() as connection:
             rows = connection.execute(run.select().where(run.c.project == self._project).with_only_columns(
@@ -160,5 +160,5 @@ class OnlineEpochs:
 
 
 def new_id() -> str:
-    """Returns an id for a registry: eight letters and digits, of which none is taken for another."""
+    """Return an id for a registry: eight letters and digits, of which none is taken for another."""
     return "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))

@@ -74,7 +74,7 @@ class ScheduleStates:
         self._due = registry.database.tables.due
 
     def load(self) -> ScheduleSnapshot:
-        """Returns all of it, in one query."""
+        """Return all of it, in one query."""
         query = self._database.tables.standing_dues(self._registry.project)
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
@@ -84,7 +84,7 @@ class ScheduleStates:
         return ScheduleSnapshot(state, {row.view: ScheduleState(*row[2:]) for row in rows if row.view is not None})
 
     def move(self, lease: Lease, seen: ScheduleState | None, due: ScheduleState, *, release: bool = False) -> bool:
-        """Puts a view's row from what it was to what it is to be, all at once, on behalf of the lease on it.
+        """Put a view's row from what it was to what it is to be, all at once, on behalf of the lease on it.
 
         Args:
             lease: the lease on the view.

@@ -263,7 +263,7 @@ _HASTY = frozenset({f"DEFAULT_{mode}SYNCHRONOUS={level}" for mode in ("", "WAL_"
 
 @lru_cache  # building it takes longer than most databases take to answer
 def newest_specs(project_name: str) -> Select[Any]:
-    """Returns the query of a project's revision, the newest version of each of its definitions, and what readers are given.
+    """Return the query of a project's revision, the newest version of each of its definitions, and what readers are given.
 
     One statement, so that it is one snapshot on every database. A project without definitions is one row of nulls. The
     columns ``served_…`` and ``pinned`` are null for a view whose readers never were given another version.
@@ -301,7 +301,7 @@ def newest_specs(project_name: str) -> Select[Any]:
 
 @lru_cache
 def standing_dues(project_name: str) -> Select[Any]:
-    """Returns the query of a project's revision and its due rows, each with who holds the lease of the same name.
+    """Return the query of a project's revision and its due rows, each with who holds the lease of the same name.
 
     One statement, for it is asked every second. A project without due rows is one row of nulls.
     """
@@ -313,7 +313,7 @@ def standing_dues(project_name: str) -> Select[Any]:
 
 
 def open_engine(url: str, root: Path, **options: Any) -> Engine:
-    """Returns the engine of a registry's address. It does not connect, and makes no file yet.
+    """Return the engine of a registry's address. It does not connect, and makes no file yet.
 
     Args:
         url: ``sqlite:///path``, whose relative path starts at ``root``, or ``postgresql+psycopg://…``.
@@ -377,7 +377,7 @@ _PATIENCE: dict[str, int] = {
 
 
 def _connecting() -> Callable[..., Any]:
-    """Returns what connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
+    """Return what connects to PostgreSQL in a way that waits for no answer longer than ``SILENT_SECONDS``.
 
     Keepalives tell that the other side's machine is gone. Behind a proxy, or where a server has stopped, the connection is well
     and the answer never comes.
@@ -389,7 +389,7 @@ def _connecting() -> Callable[..., Any]:
 
 
 def _be_patient(connection: Any, _: Any) -> None:
-    """Has a PostgreSQL server end what keeps others waiting: a process may stand still in the midst of a transaction."""
+    """Have a PostgreSQL server end what keeps others waiting: a process may stand still in the midst of a transaction."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
         cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
@@ -398,7 +398,7 @@ def _be_patient(connection: Any, _: Any) -> None:
 
 
 def _be_lasting(connection: Any, _: Any) -> None:
-    """Has a SQLite database on the disk when a transaction has ended: what a run or push says is written follows from it."""
+    """Have a SQLite database on the disk when a transaction has ended: what a run or push says is written follows from it."""
     options = {option for (option,) in connection.execute("PRAGMA compile_options")}
     if options & _HASTY:
         # NOTE: only where it is not so anyway: it has to read the file, and would wait where somebody is making it.
@@ -408,7 +408,7 @@ def _be_lasting(connection: Any, _: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Begins a SQLite transaction as the connection's ``begin`` option says; None is for what must be outside of one."""
+    """Begin a SQLite transaction as the connection's ``begin`` option says; None is for what must be outside of one."""
     begin = connection.get_execution_options().get("begin", "BEGIN")
     if begin is not None:
         connection.exec_driver_sql(begin)

@@ -75,7 +75,7 @@ class Serving:
         self._tables = registry.database.tables
 
     def switch(self, applied: AppliedView, through: datetime) -> Catalog | None:
-        """Gives readers a view as it is applied, now that it is materialized; returns the catalog that says so.
+        """Give readers a view as it is applied, now that it is materialized; return the catalog that says so.
 
         None where there is nothing to do: readers have it already, it is pinned, or it is applied otherwise by now; or its
         rows do not reach as far yet as those that readers have, which nobody writes since it was applied.
@@ -100,7 +100,7 @@ class Serving:
             return self._registry.load_within(connection)
 
     def roll_back(self, view: str, to: int | None, written: Collection[int]) -> Catalog:
-        """Gives a view's readers the version that they were given before, or a certain one, and pins it.
+        """Give a view's readers the version that they were given before, or a certain one, and pins it.
 
         Args:
             view: the view.
@@ -147,7 +147,7 @@ class Serving:
             return self._registry.load_within(connection)
 
     def undo(self, view: str) -> Catalog:
-        """Takes a rollback back: readers are given the applied version again, at once if they had it before.
+        """Take a rollback back: readers are given the applied version again, at once if they had it before.
 
         Else they are given it once it is materialized.
 
@@ -168,7 +168,7 @@ class Serving:
             return self._registry.load_within(connection)
 
     def versions(self, view: str) -> list[ViewVersion]:
-        """Returns all versions of a view, the oldest first, without those that are its removal.
+        """Return all versions of a view, the oldest first, without those that are its removal.
 
         Raises:
             NotFoundError: nothing ever had that name.
@@ -196,7 +196,7 @@ class Serving:
         ]
 
     def retained(self, view: str) -> list[AppliedView]:
-        """Returns each earlier data version of an applied view that was not cleaned up, as it was last, the newest first."""
+        """Return each earlier data version of an applied view that was not cleaned up, as it was last, the newest first."""
         with self._database.reading() as connection:
             rows = self._versions(connection, view)
             cleaned = self._cleaned(connection, view)
@@ -206,7 +206,7 @@ class Serving:
         return [AppliedView(read_view(view, row.version, row.body), row.version, row.data_version) for row in reversed(kept)]
 
     def retired(self, before: datetime) -> list[Retired]:
-        """Returns the data versions that were neither applied nor served since before an instant, and were not cleaned up yet.
+        """Return the data versions that were neither applied nor served since before an instant, and were not cleaned up yet.
 
         Among them are those of views that were removed. What is pinned is served.
         """
@@ -244,12 +244,12 @@ class Serving:
             return True
 
     def is_cleaned(self, view: str, data_version: int) -> bool:
-        """Tells whether it was noted that the rows of a data version are given up."""
+        """Return whether it was noted that the rows of a data version are given up."""
         with self._database.reading() as connection:
             return data_version in self._cleaned(connection, view)
 
     def _check_return(self, catalog: Catalog, row: "Row[Any]", cleaned: Collection[int], written: Collection[int]) -> None:
-        """Refuses a rollback to a version that cannot be served, or need not."""
+        """Refuse a rollback to a version that cannot be served, or need not."""
         view, now, served = row.name, catalog.views[row.name], catalog.served[row.name]
         if row.data_version == served.data_version:
             raise RollbackError(f"Readers of view {view!r} are given the rows of version {row.version} already.")
@@ -264,7 +264,7 @@ class Serving:
             raise RollbackError(f"Version {row.version} of view {view!r} has no rows: it was never materialized.")
 
     def _give(self, connection: "Connection", catalog: Catalog, view: AppliedView, *, pinned: bool) -> None:
-        """Gives readers a version; the project's revision was raised, or is here."""
+        """Give readers a version; the project's revision was raised, or is here."""
         project, name = self._tables.project, self._registry.project
         now = to_micros(self._registry.clock())
         now_at = self._registry.next_state(catalog.revision)
@@ -273,7 +273,7 @@ class Serving:
         self._registry.give(connection, view.spec.name, {**served, "revision": catalog.revision + 1})
 
     def _hold(self, connection: "Connection") -> None:
-        """Keeps others from changing the project until the transaction's end."""
+        """Keep others from changing the project until the transaction's end."""
         project = self._tables.project
         connection.execute(project.update().where(project.c.project == self._registry.project).values(revision=project.c.revision))
 
@@ -301,7 +301,7 @@ def _applied(views: Any, view: str) -> AppliedView:
 
 
 def _since(served: AppliedView, rows: "Iterable[Row[Any]]", history: "Iterable[Row[Any]]") -> int:
-    """Returns since when readers are given the rows of what they are given."""
+    """Return since when readers are given the rows of what they are given."""
     since: int | None = None
     last = None
     for served_row in history:
@@ -313,7 +313,7 @@ def _since(served: AppliedView, rows: "Iterable[Row[Any]]", history: "Iterable[R
 
 
 def _retired(name: str, rows: "Iterable[Row[Any]]", given: "Iterable[Row[Any]]") -> list[Retired]:
-    """Returns the data versions of a view that are neither applied nor served, and since when.
+    """Return the data versions of a view that are neither applied nor served, and since when.
 
     Args:
         name: the view.

@@ -20,7 +20,7 @@ class Notices:
         self._notice = registry.database.tables.notice
 
     def exchange(self, wrong: Mapping[str, str]) -> dict[str, str]:
-        """Notes which views are wrong, each with its state, and returns what was noted before; of two at once the second sees it.
+        """Note which views are wrong, each with its state, and return what was noted before; of two at once the second sees it.
 
         Args:
             wrong: the states of the views that are wrong.

@@ -91,16 +91,16 @@ class SpecRegistry:
         self.clock = clock
 
     def load(self) -> Catalog:
-        """Returns what is applied now, as one consistent snapshot; an empty catalog before the first apply."""
+        """Return what is applied now, as one consistent snapshot; an empty catalog before the first apply."""
         with self.database.reading() as connection:
             return self.load_within(connection)
 
     def revision(self) -> int:
-        """Returns the project's revision."""
+        """Return the project's revision."""
         return self.state()[0]
 
     def state(self) -> tuple[int, str]:
-        """Returns the project's revision and its stamp, cheaply: they tell whether a catalog loaded earlier is what is applied."""
+        """Return the project's revision and its stamp, cheaply: they tell whether a catalog loaded earlier is what is applied."""
         project = self.database.tables.project
         with self.database.reading() as connection:
             row = connection.execute(project.select().where(project.c.project == self.project)).first()
@@ -116,7 +116,7 @@ class SpecRegistry:
     def commit(
         self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]], unprotected: Sequence[str] = ()
     ) -> Catalog:
-        """Writes and removes definitions, all or none, if the project is still at a revision.
+        """Write and remove definitions, all or none, if the project is still at a revision.
 
         Args:
             base_revision: the revision of the catalog from which the changes were worked out.
@@ -160,7 +160,7 @@ class SpecRegistry:
             return self.load_within(connection)
 
     def history(self, kind: str, name: str) -> list[Version]:
-        """Returns all versions of a definition, the oldest first; none where nothing ever had that name."""
+        """Return all versions of a definition, the oldest first; none where nothing ever had that name."""
         spec = self.database.tables.spec
         mine = (spec.c.project == self.project) & (spec.c.kind == kind) & (spec.c.name == name)
         with self.database.reading() as connection:
@@ -172,7 +172,7 @@ class SpecRegistry:
         self.database.close()
 
     def claim(self, connection: Connection, base_revision: int) -> None:
-        """Raises the project's revision by one, if it is what it should be; of two who do so at once one comes first.
+        """Raise the project's revision by one, if it is what it should be; of two who do so at once one comes first.
 
         Raises:
             ConcurrentApplyError: it is another one; the error tells what changed since.
@@ -195,23 +195,23 @@ class SpecRegistry:
         raise ConcurrentApplyError(changes or [f"the registry is not at revision {base_revision}: it was recreated"])
 
     def next_state(self, revision: int) -> dict[str, Any]:
-        """Returns the columns of the project's row at the revision after one."""
+        """Return the columns of the project's row at the revision after one."""
         return {"revision": revision + 1, "stamp": uuid4().hex}
 
     def current_serving_row(self, connection: Connection, view: str) -> Row[Any] | None:
-        """Returns the newest row of a view's readers; None where they never were given anything but what was applied."""
+        """Return the newest row of a view's readers; None where they never were given anything but what was applied."""
         serving = self.database.tables.serving
         mine = (serving.c.project == self.project) & (serving.c.view == view)
         return connection.execute(serving.select().where(mine).order_by(serving.c.seq.desc()).limit(1)).first()
 
     def give(self, connection: Connection, view: str, served: Mapping[str, Any]) -> None:
-        """Gives a view's readers a version, from the transaction's commit on; ``turn`` has the other columns of its row."""
+        """Give a view's readers a version, from the transaction's commit on; ``turn`` has the other columns of its row."""
         before = self.current_serving_row(connection, view)
         place = {"project": self.project, "view": view, "seq": 1 if before is None else before.seq + 1}
         connection.execute(self.database.tables.serving.insert(), {**place, **served})
 
     def _serve(self, connection: Connection, catalog: Catalog, put: Put, now: int) -> None:
-        """Notes what readers are given of a view that was added or changed, where that is not simply what is applied."""
+        """Note what readers are given of a view that was added or changed, where that is not simply what is applied."""
         name, revision = put.spec.name, catalog.revision + 1
         assert put.data_version is not None, "a view has one"
         spec, cleaned = self.database.tables.spec, self.database.tables.cleaned
@@ -233,7 +233,7 @@ class SpecRegistry:
             self.give(connection, name, row)
 
     def load_within(self, connection: Connection) -> Catalog:
-        """Returns what is applied, as a transaction sees it."""
+        """Return what is applied, as a transaction sees it."""
         rows = connection.execute(self.database.tables.newest_specs(self.project)).all()
         applied: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         previous_versions: dict[str, AppliedView] = {}
@@ -265,7 +265,7 @@ class SpecRegistry:
 
 
 def applied_specs(catalog: Catalog) -> dict[str, dict[str, Spec]]:
-    """Returns what is applied, by kind and name.
+    """Return what is applied, by kind and name.
 
     Example:
         >>> applied_specs(Catalog())["view"]
@@ -279,7 +279,7 @@ def applied_specs(catalog: Catalog) -> dict[str, dict[str, Spec]]:
 
 
 def read_view(name: str, version: int, body: str) -> ViewSpec:
-    """Returns a version of a view as the registry holds it.
+    """Return a version of a view as the registry holds it.
 
     Raises:
         RegistryError: it cannot be read.
@@ -314,7 +314,7 @@ def _parsed(kind: str, name: str, version: int, body: str) -> Spec:
 
 
 def _as_personal(served: ViewSpec, applied: ViewSpec) -> ViewSpec:
-    """Returns an older version of a view whose features are personal where they are by now: that is not to wait for rows."""
+    """Return an older version of a view whose features are personal where they are by now: that is not to wait for rows."""
     personal = {feature.name for feature in applied.features if feature.pii}
     return replace(
         served, features=tuple(replace(feature, pii=feature.pii or feature.name in personal) for feature in served.features)
@@ -322,7 +322,7 @@ def _as_personal(served: ViewSpec, applied: ViewSpec) -> ViewSpec:
 
 
 def _changed_lines(rows: Iterable[Row[Any]]) -> list[str]:
-    """Returns a line for each definition among rows of changes, the oldest first: what became of it in the end."""
+    """Return a line for each definition among rows of changes, the oldest first: what became of it in the end."""
     lines = {}
     for row in rows:
         what = "was removed" if row.deleted else "was added" if row.version == 1 else f"changed (version {row.version})"

@@ -18,7 +18,7 @@ class PatientConnection(psycopg.Connection[Any]):
     connector: "Connector | None" = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        """Waits for what a generator of psycopg's waits for, and not for longer.
+        """Wait for what a generator of psycopg's waits for, and not for longer.
 
         Raises:
             psycopg.OperationalError: nothing came.
@@ -40,7 +40,7 @@ class Connector:
         """Whether the server did not answer when it was last asked."""
 
     def connect(self, silent_seconds: float, arguments: Sequence[Any], options: Mapping[str, Any]) -> PatientConnection:
-        """Returns a new connection.
+        """Return a new connection.
 
         Args:
             silent_seconds: how long an answer may take.
@@ -67,7 +67,7 @@ class _SilentError(Exception):
 
 
 def _within(waiting: Generator[Any, Any, ResultT], until: float) -> Generator[Any, Any, ResultT]:
-    """Yields what a generator waits for; raises once it waits for longer than that."""
+    """Yield what a generator waits for; raise once it waits for longer than that."""
     try:
         wanted = next(waiting)
         while True:

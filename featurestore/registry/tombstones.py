@@ -46,7 +46,7 @@ class Tombstones:
         self._known = TombstoneSet()
 
     def current(self) -> TombstoneSet:
-        """Returns who is forgotten at this moment: one small query where nothing changed since the last call."""
+        """Return who is forgotten at this moment: one small query where nothing changed since the last call."""
         tombstone = self._database.tables.tombstone
         mine = tombstone.c.project == self._registry.project
         newest = select(tombstone.c.change, tombstone.c.entity, tombstone.c.digest, tombstone.c.forgotten_at, tombstone.c.lifted)
@@ -139,7 +139,7 @@ class Tombstones:
             return connection.execute(tombstone.update().where(later).values(values)).rowcount
 
     def lift(self, forms: Sequence[Entity], entities: pl.DataFrame, *, dry_run: bool = False) -> int:
-        """Lets entities come back, whichever form they were forgotten in; returns how many of them were forgotten.
+        """Let entities come back, whichever form they were forgotten in; return how many of them were forgotten.
 
         Args:
             forms: the forms that they have or had.
@@ -175,7 +175,7 @@ class Tombstones:
         return {row.entity: int(row._mapping["count"]) for row in rows}
 
     def tables(self) -> list[AppliedView]:
-        """Returns every data version that any view of the project ever had, removed ones too, as it was last; the oldest first."""
+        """Return every data version that any view of the project ever had, removed ones too, as it was last; the oldest first."""
         spec = self._database.tables.spec
         mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & ~spec.c.deleted
         with self._database.reading() as connection:
@@ -187,7 +187,7 @@ class Tombstones:
         return [AppliedView(read_view(row.name, row.version, row.body), row.version, row.data_version) for row in newest.values()]
 
     def renamed(self) -> set[tuple[tuple[str, str], ...]]:
-        """Returns what any version of a service or on-demand view says with ``.on(…)``, and nothing for what says nothing."""
+        """Return what any version of a service or on-demand view says with ``.on(…)``, and nothing for what says nothing."""
         spec = self._database.tables.spec
         mine = (spec.c.project == self._registry.project) & spec.c.kind.in_(("service", "on_demand")) & ~spec.c.deleted
         with self._database.reading() as connection:
@@ -200,14 +200,14 @@ class Tombstones:
         return renamed
 
     def cleaned(self) -> set[tuple[str, int]]:
-        """Returns the data versions of views whose rows were given up."""
+        """Return the data versions of views whose rows were given up."""
         cleaned = self._database.tables.cleaned
         mine = select(cleaned.c.view, cleaned.c.data_version).where(cleaned.c.project == self._registry.project)
         with self._database.reading() as connection:
             return {(row.view, row.data_version) for row in connection.execute(mine).all()}
 
     def _next_change(self, connection: "Connection") -> int:
-        """Returns the number of a change, which nobody else gets until the transaction is over.
+        """Return the number of a change, which nobody else gets until the transaction is over.
 
         So numbers rise in the order of commits: who has seen one has seen all that are smaller.
         """
@@ -218,7 +218,7 @@ class Tombstones:
         return int(connection.execute(select(func.max(tombstone.c.change)).where(mine)).scalar() or 0) + 1
 
     def _salt(self, connection: "Connection", *, make: bool = False) -> bytes | None:
-        """Returns the project's random number in the registry, which former versions had for a secret; None where there is none."""
+        """Return the project's random number in the registry, which former versions had for a secret; None where there is none."""
         if make:
             row = {"project": self._registry.project, "name": _SALT, "value": secrets.token_hex(32)}
             self._database.insert_new(connection, self._database.tables.secret, row)
@@ -226,7 +226,7 @@ class Tombstones:
         return None if value is None else bytes.fromhex(value)
 
     def _secret(self, connection: "Connection", salt: bytes, *, make: bool = False) -> bytes:
-        """Returns the secret, once it is known to be the one that there are tombstones of."""
+        """Return the secret, once it is known to be the one that there are tombstones of."""
         wanted = self._value(connection, _CHECK)
         secret = self._outside.make(salt) if make and wanted is None else self._outside.read(salt)
         check = "" if secret is None else blake2b(secret, digest_size=16, person=b"tombstones-check").hexdigest()
@@ -254,7 +254,7 @@ class Tombstones:
         return None if row is None else str(row.value)
 
     def _laid(self, connection: "Connection", forms: Sequence[Entity], entities: pl.DataFrame) -> "Iterator[ColumnElement[bool]]":
-        """Yields for each entity the condition of its tombstones, in whatever form and by whatever version they were laid."""
+        """Yield for each entity the condition of its tombstones, in whatever form and by whatever version they were laid."""
         salt = self._salt(connection)
         if salt is None:
             return
@@ -293,20 +293,20 @@ class Forms:
         return list(self._related)
 
     def of_entity(self, name: str) -> list[Entity]:
-        """Returns the forms of an entity under all names that it has or had, the latest first; none of an unknown one."""
+        """Return the forms of an entity under all names that it has or had, the latest first; none of an unknown one."""
         return forms_of(self._related.get(name, ()), self.views)
 
     def of_view(self, name: str) -> list[Entity]:
-        """Returns the forms of the entities that a view is or was on, the latest first."""
+        """Return the forms of the entities that a view is or was on, the latest first."""
         own = {entity.name for (view, _), entity in self._entities.items() if view == name}
         return forms_of(own.union(*(self._related[entity_name] for entity_name in own)), self.views)
 
     def keyed(self, view: str, data_version: int) -> Entity | None:
-        """Returns the entity by which a data version of a view is stored."""
+        """Return the entity by which a data version of a view is stored."""
         return self._entities.get((view, data_version))
 
     def columns(self, forms: Iterable[Entity]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Returns the join keys of each form with the columns that they came in, wherever something was asked for."""
+        """Return the join keys of each form with the columns that they came in, wherever something was asked for."""
         keys = dict.fromkeys(form.key_names for form in forms)
         return [
             (names, columns)

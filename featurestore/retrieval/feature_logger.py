@@ -53,7 +53,7 @@ class FeatureLogger:
         self._thread.start()
 
     def offer(self, service: str, rate: float, rows: OnlineRows) -> None:
-        """Takes an answer, or drops it where too many wait already.
+        """Take an answer, or drop it where too many wait already.
 
         Args:
             service: the service that was asked for.
@@ -70,7 +70,7 @@ class FeatureLogger:
             self._on_flush(service, 0, count)
 
     def close(self) -> None:
-        """Writes what waits, and ends."""
+        """Write what waits, and end."""
         self._stop.set()
         self._thread.join()
 
@@ -84,7 +84,7 @@ class FeatureLogger:
         self._flush()
 
     def _look(self) -> None:
-        """Samples the answers that wait."""
+        """Sample the answers that wait."""
         with self._lock:
             given, self._given = self._given, deque()
             self._waiting = 0
@@ -100,7 +100,7 @@ class FeatureLogger:
                 self._on_flush(service, 0, sum(map(len, answers)))
 
     def _flush(self) -> None:
-        """Writes what was sampled."""
+        """Write what was sampled."""
         self._began = perf_counter()
         sampled, self._sampled = self._sampled, {}
         for service, frames in sampled.items():
@@ -116,7 +116,7 @@ class FeatureLogger:
 
 
 def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
-    """Returns the rows of answers of one plan that are logged: those of the entities whose hash lies in a part of all hashes.
+    """Return the rows of answers of one plan that are logged: those of the entities whose hash lies in a part of all hashes.
 
     The hash (XXH64) is of all join keys together, so an entity is always logged or never, by every worker and at any time. A row
     with a null key, or of a service without join keys, is logged where all are.
@@ -139,7 +139,7 @@ def sample(answers: Sequence[OnlineRows], rate: float) -> list[pl.DataFrame]:
 
 
 def _by_schema(frames: Sequence[pl.DataFrame]) -> list[list[pl.DataFrame]]:
-    """Returns frames that have the same columns together: others come after an apply."""
+    """Return frames that have the same columns together: others come after an apply."""
     alike: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
         alike.setdefault(tuple(frame.schema.items()), []).append(frame)

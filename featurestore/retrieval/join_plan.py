@@ -25,7 +25,7 @@ class Rows(Protocol):
     """A history's rows that can be read where the task runs."""
 
     def read(self, columns: Sequence[str] | None = None) -> list[pl.DataFrame]:
-        """Returns the rows of each file, each in the total order."""
+        """Return the rows of each file, each in the total order."""
 
     @property
     def parts(self) -> int:
@@ -36,7 +36,7 @@ class SpinePart(Protocol):
     """A bucket of the spine that can be read where the task runs."""
 
     def read(self) -> pl.DataFrame:
-        """Returns the columns ``_row``, ``_time`` and the join keys."""
+        """Return the columns ``_row``, ``_time`` and the join keys."""
 
 
 LookUp = PointInTime | WindowLookUp
@@ -64,7 +64,7 @@ class JoinTask:
     weight: int
 
     def run(self) -> pl.DataFrame:
-        """Returns the column ``_row`` and the features, in the order of the bucket's spine rows."""
+        """Return the column ``_row`` and the features, in the order of the bucket's spine rows."""
         spine = self.spine.read()
         history = None if self.history is None or spine.is_empty() else self._history(self.history)
         if history is None or history.is_empty():
@@ -79,12 +79,12 @@ class JoinTask:
 
 
 def empty_columns(columns: Sequence[tuple[str, FeatureSpec]], rows: int) -> list[pl.Series]:
-    """Returns what features are of entities without any row: null, or S8's values of empty windows."""
+    """Return what features are of entities without any row: null, or S8's values of empty windows."""
     return [pl.Series(name, [empty_value(feature)], dtype=feature.dtype).new_from_index(0, rows) for name, feature in columns]
 
 
 def plan_join(join: Join, *, as_known: bool) -> LookUp:
-    """Returns what a join looks up for each spine row."""
+    """Return what a join looks up for each spine row."""
     view = join.applied.spec
     if view.windows:
         asked = {column.feature.name: column.feature for column in join.columns}
@@ -101,7 +101,7 @@ def plan_join(join: Join, *, as_known: bool) -> LookUp:
 
 
 def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
-    """Refuses a spine that lacks a column or has one of a type that cannot be a key or a time.
+    """Refuse a spine that lacks a column or has one of a type that cannot be a key or a time.
 
     Raises:
         RequestError: it does; the message names the column and what to do.
@@ -124,7 +124,7 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
 
 
 def check_keys(spine: pl.DataFrame, selection: Selection) -> None:
-    """Refuses a spine whose join key is an integer, and has a number in its column that is none.
+    """Refuse a spine whose join key is an integer, and has a number in its column that is none.
 
     Raises:
         RequestError: it does; the message names the column and what to do.
@@ -146,7 +146,7 @@ def _wrong_key(column: str, actual: pl.DataType, key: str, dtype: pl.DataType, j
 
 
 def spine_columns(schema: pl.Schema, time: str, join: Join) -> list[pl.Expr]:
-    """Returns expressions for what a join needs of the spine: its keys under their own names and dtypes, and ``_time``."""
+    """Return expressions for what a join needs of the spine: its keys under their own names and dtypes, and ``_time``."""
     keys = [
         fitted(pl.col(column), schema[column], dtype)[0].alias(key)
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True)
@@ -155,5 +155,5 @@ def spine_columns(schema: pl.Schema, time: str, join: Join) -> list[pl.Expr]:
 
 
 def spine_bucket(join: Join, bits: int) -> pl.Expr:
-    """Returns an expression for the bucket of a spine row's keys; null where one is null."""
+    """Return an expression for the bucket of a spine row's keys; null where one is null."""
     return bucket(join.keys, bits).alias(BUCKET)

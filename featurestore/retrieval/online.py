@@ -51,12 +51,12 @@ class OnlineReader:
         self.trips = RoundTrips()
 
     def forget_plans(self) -> None:
-        """Drops the compiled plans, once another catalog is applied."""
+        """Drop the compiled plans, once another catalog is applied."""
         with self._turn:
             self._plans = ({}, {})
 
     def plan(self, features: Any, select: Callable[[Any], Selection]) -> OnlinePlan:
-        """Returns the compiled plan of a request's features, from those kept where it is there."""
+        """Return the compiled plan of a request's features, from those kept where it is there."""
         # NOTE: taken before the catalog is read. A plan of the catalog before goes into dictionaries that were dropped with it.
         kept = self._plans
         plans, before = kept
@@ -79,16 +79,16 @@ class OnlineReader:
         return plan
 
     def compile(self, selection: Selection) -> OnlinePlan:
-        """Returns the plan of a selection."""
+        """Return the plan of a selection."""
         return compile_online(self._space(), selection)
 
     def read(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
-        """Returns the features of some rows."""
+        """Return the features of some rows."""
         question = self._question(plan, rows, at)
         return question.answer(self._store.read(question.keys))
 
     async def read_async(self, plan: OnlinePlan, rows: Any, at: datetime | str | None) -> OnlineRows:
-        """Returns the same, without blocking the event loop while the store answers."""
+        """Return the same, without blocking the event loop while the store answers."""
         question = self._question(plan, rows, at)
         began = perf_counter()
         try:
@@ -121,7 +121,7 @@ class _Question(NamedTuple):
 
 
 def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Returns rows as dictionaries, from a list of them, a mapping of columns, or a frame.
+    """Return rows as dictionaries, from a list of them, a mapping of columns, or a frame.
 
     Args:
         given: the rows. A column may be a list, a tuple, an array or a series of any library.
@@ -155,7 +155,7 @@ def as_rows(given: Any, whole: Collection[str] = ()) -> list[dict[str, Any]]:
 
 
 def store_keys(plan: OnlinePlan, rows: Sequence[Row]) -> tuple[list[bytes], list[int | None] | None]:
-    """Returns the store keys of a request, join by join, each in the order of the rows.
+    """Return the store keys of a request, join by join, each in the order of the rows.
 
     Also returns, where a row's key is null, each value's place among the keys (None: no key, so no value).
 
@@ -225,7 +225,7 @@ def _entity(join: OnlineJoin, values: Sequence[Any], number: int) -> bytes | Non
 
 
 def _converted(value: Any, wanted: type, column: str, number: int) -> Any:
-    """Returns a key in the type wanted, where that changes nothing of it (a NumPy integer, a subclass)."""
+    """Return a key in the type wanted, where that changes nothing of it (a NumPy integer, a subclass)."""
     if wanted is int and hasattr(value, "__index__") and not isinstance(value, bool):
         try:
             return value.__index__()

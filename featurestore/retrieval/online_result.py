@@ -80,7 +80,7 @@ class OnlineRows:
         self._decoded: list[tuple[list[bytes], list[Any]]] | None = None
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Returns the rows given, each with its features after its own values, as Python values.
+        """Return the rows given, each with its features after its own values, as Python values.
 
         Timestamps are aware and in UTC; a list or vector is a list. A Float32 is the number that its shortest text says, 1.11.
         """
@@ -98,7 +98,7 @@ class OnlineRows:
         ]
 
     def columns(self) -> dict[str, Sequence[Any]]:
-        """Returns each feature's values in the order of the rows, without the rows' own columns, as ``to_dicts()`` has them."""
+        """Return each feature's values in the order of the rows, without the rows' own columns, as ``to_dicts()`` has them."""
         columns: dict[str, Sequence[Any]] = {name: python_values(column) for name, column in self._computed.items()}
         for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
             columns.update(
@@ -107,7 +107,7 @@ class OnlineRows:
         return {name: columns[name] for name in self._plan.names}
 
     def to_polars(self) -> pl.DataFrame:
-        """Returns the rows given, with the features after their own columns, in the dtypes the views declare (S12).
+        """Return the rows given, with the features after their own columns, in the dtypes the views declare (S12).
 
         A column passed through whose values have no dtype in common is one of Python objects.
 
@@ -117,7 +117,7 @@ class OnlineRows:
         return _given_frame(self._given).with_columns(self._series())
 
     def _series(self) -> list[pl.Series]:
-        """Returns the features as columns."""
+        """Return the features as columns."""
         features = dict(self._computed)
         for join, (_, rows) in zip(self._plan.joins, self._served, strict=True):
             columns = zip(*(join.blank if row is None else row for row in rows), strict=True) if rows else ([] for _ in join.names)
@@ -277,13 +277,13 @@ def log_frame(rows: OnlineRows) -> pl.DataFrame:
 
 
 def _nulls(rows: Sequence[Sequence[Any] | None]) -> int:
-    """Returns how many values are null in the rows that are there."""
+    """Return how many values are null in the rows that are there."""
     # NOTE: ``row.count(None)`` asks each value whether it equals None, which takes thrice as long.
     return len([None for row in rows if row is not None for value in row if value is None])
 
 
 def _picked(picks: Sequence[int], width: int, rows: list[Any]) -> list[Any]:
-    """Returns the values asked for of each row, which may have fewer than its view has features."""
+    """Return the values asked for of each row, which may have fewer than its view has features."""
     try:
         return [None if row is None else [row[place] for place in picks] for row in rows]
     except IndexError:  # one is shorter: looked for only now, for hardly any is
@@ -292,7 +292,7 @@ def _picked(picks: Sequence[int], width: int, rows: list[Any]) -> list[Any]:
 
 
 def _windows(windows: WindowValues, headers: list[bytes], values: list[Any], now: int, until: int) -> tuple[list[bytes], list[Any]]:
-    """Returns what windows hold at an instant, and the headers; an entity of whom more is in them than is known is as not there."""
+    """Return what windows hold at an instant, and the headers; an entity of whom more is in them than is known is as not there."""
     latest, read = oldest_header(until), windows.read
     headers = [
         header if header[:8] <= latest and (value is None or len(value) < 3 or value[2] <= until) else b""

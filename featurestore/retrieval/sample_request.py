@@ -23,7 +23,7 @@ class Examples:
         self._clock = clock
 
     def look_up(self, name: str, select: Callable[[Any], Selection]) -> dict[str, Any]:
-        """Returns the arguments of a look-up of a service or view: ``features`` and ``rows``, one with invented values.
+        """Return the arguments of a look-up of a service or view: ``features`` and ``rows``, one with invented values.
 
         Args:
             name: the service or view.
@@ -43,7 +43,7 @@ class Examples:
 
 
 def invented_key(dtype: pl.DataType) -> Any:
-    """Returns a key of a dtype that is seen to be an example, the same for every project.
+    """Return a key of a dtype that is seen to be an example, the same for every project.
 
     Example:
         >>> invented_key(pl.String()), invented_key(pl.Int64()), invented_key(pl.Int8())
@@ -59,7 +59,7 @@ def invented_key(dtype: pl.DataType) -> Any:
 
 
 def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | None = None) -> Any:
-    """Returns some value of a dtype that keeps to constraints; only a pattern it does not know how to.
+    """Return some value of a dtype that keeps to constraints; only a pattern it does not know how to.
 
     Example:
         >>> from datetime import UTC
@@ -86,7 +86,7 @@ def made_up(dtype: pl.DataType, now: datetime, constraints: Mapping[str, Any] | 
 
 
 def _within(said: Mapping[str, Any]) -> Any:
-    """Returns a number within bounds, 1 if that is."""
+    """Return a number within bounds, 1 if that is."""
     least = max([said[name] + more for name, more in (("ge", 0), ("gt", 1)) if name in said], default=None)
     most = min([said[name] - less for name, less in (("le", 0), ("lt", 1)) if name in said], default=None)
     if least is not None and most is not None and least > most:  # they are close together

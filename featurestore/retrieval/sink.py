@@ -36,7 +36,7 @@ class ParquetSink:
         return self
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Appends the rows of a frame."""
+        """Append the rows of a frame."""
         check_fileable(frame.schema)
         try:
             rows = frame.to_arrow()

@@ -33,7 +33,7 @@ class FramePart:
     frame: pl.DataFrame
 
     def read(self) -> pl.DataFrame:
-        """Returns the bucket's rows."""
+        """Return the bucket's rows."""
         return self.frame
 
 
@@ -46,13 +46,13 @@ class FilePart:
     bucket: int
 
     def read(self) -> pl.DataFrame:
-        """Returns the bucket's rows."""
+        """Return the bucket's rows."""
         scans = [pl.scan_parquet(path, glob=False).filter(pl.col(self.column) == self.bucket) for path in self.paths]
         return pl.concat(scans).drop(self.column).collect()
 
 
 def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.LazyFrame:
-    """Returns a spine as a Polars frame, lazy where it need not be in memory.
+    """Return a spine as a Polars frame, lazy where it need not be in memory.
 
     Args:
         given: a Polars frame, eager or lazy; pandas, Arrow, or anything else that speaks Arrow; a mapping or list of rows;
@@ -104,7 +104,7 @@ def _scan(path: Path) -> pl.LazyFrame:
 
 @contextmanager
 def reading_spine(what: str) -> Iterator[None]:
-    """Translates what Polars raises while it runs a user's lazy frame.
+    """Translate what Polars raises while it runs a user's lazy frame.
 
     Raises:
         RequestError: the frame fails.
@@ -116,7 +116,7 @@ def reading_spine(what: str) -> Iterator[None]:
 
 
 def to_frame(given: Any, what: str) -> pl.DataFrame:
-    """Returns rows, columns or another library's frame as a Polars frame; every row has its say in the dtypes.
+    """Return rows, columns or another library's frame as a Polars frame; every row has its say in the dtypes.
 
     Args:
         given: a list of dictionaries, a mapping of columns, or anything that speaks Arrow.
@@ -148,12 +148,12 @@ def to_frame(given: Any, what: str) -> pl.DataFrame:
 
 
 def _may_round(dtype: Any) -> bool:
-    """Tells whether Polars makes values of a dtype of numbers that are others (S22)."""
+    """Return whether Polars makes values of a dtype of numbers that are others (S22)."""
     return _may_round(dtype.inner) if isinstance(dtype, (pl.List, pl.Array)) else dtype.is_float() or dtype.is_decimal()
 
 
 def _changed(given: Sequence[Any], converted: Sequence[Any]) -> Iterator[Any]:
-    """Yields the integers and decimals, in lists too, that are others in a column."""
+    """Yield the integers and decimals, in lists too, that are others in a column."""
     if set(map(type, given)) <= {float, type(None)}:
         return
     for one, other in zip(given, converted, strict=True):
@@ -164,12 +164,12 @@ def _changed(given: Sequence[Any], converted: Sequence[Any]) -> Iterator[Any]:
 
 
 def is_column(given: Any) -> bool:
-    """Tells whether something is a column of values: a list, a tuple, an array or a series of whichever library."""
+    """Return whether something is a column of values: a list, a tuple, an array or a series of whichever library."""
     return isinstance(given, Sized) and not isinstance(given, (str, bytes, Mapping)) and getattr(given, "ndim", 1) > 0
 
 
 def whole_numbers(frame: pl.DataFrame, names: Collection[str]) -> list[pl.Series]:
-    """Returns those of some columns that are floats and could be integers, as these; NaN is a value that is missing."""
+    """Return those of some columns that are floats and could be integers, as these; NaN is a value that is missing."""
     columns = []
     for name in names:
         if name in frame.columns and frame.schema[name].is_float():
@@ -181,7 +181,7 @@ def whole_numbers(frame: pl.DataFrame, names: Collection[str]) -> list[pl.Series
 
 
 def _fault(given: Any) -> str:
-    """Returns what is wrong with rows that make no frame; empty where it is not known."""
+    """Return what is wrong with rows that make no frame; empty where it is not known."""
     if isinstance(given, Mapping):
         columns: dict[Any, Any] = dict(given)
         lengths = {
@@ -210,7 +210,7 @@ def _fault(given: Any) -> str:
 
 
 def _makes_column(values: Any, *, as_rows: bool) -> bool:
-    """Tells whether values can be one Polars column; among rows it finds a common dtype where in a list it does not."""
+    """Return whether values can be one Polars column; among rows it finds a common dtype where in a list it does not."""
     try:
         pl.DataFrame([{"": value} for value in values] if as_rows else {"": values}, infer_schema_length=None)
     except _UNREADABLE:
@@ -219,7 +219,7 @@ def _makes_column(values: Any, *, as_rows: bool) -> bool:
 
 
 def shown_lengths(lengths: Mapping[Any, int]) -> str:
-    """Returns columns' lengths in words.
+    """Return columns' lengths in words.
 
     Example:
         >>> shown_lengths({"k": 2, "t": 1})
@@ -233,7 +233,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def batches(spine: pl.DataFrame | pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-    """Returns a spine in parts of at most so many rows, in its order; at least one, perhaps empty.
+    """Return a spine in parts of at most so many rows, in its order; at least one, perhaps empty.
 
     Raises:
         RequestError: a column cannot lie in a file, or the spine's lazy frame fails.
@@ -252,7 +252,7 @@ def batches(spine: pl.DataFrame | pl.LazyFrame, rows: int) -> Iterator[pl.DataFr
 
 
 def check_fileable(schema: Mapping[str, pl.DataType]) -> None:
-    """Refuses columns that no Parquet file holds, or that Arrow, on the way there, does not know.
+    """Refuse columns that no Parquet file holds, or that Arrow, on the way there, does not know.
 
     Raises:
         RequestError: there is one; the message names it and what to do.

@@ -51,7 +51,7 @@ class TrainingReader:
         self._engine = engine
 
     def frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
-        """Returns the spine's rows in their order, with the features after its own columns.
+        """Return the spine's rows in their order, with the features after its own columns.
 
         Again where files that it has in hand are deleted meanwhile, as an entity is forgotten or upkeep keeps nothing back.
         """
@@ -85,7 +85,7 @@ class TrainingReader:
             yield from self._tasks(number, join, snapshot, _in_memory(thin, join, snapshot), as_known=as_known)
 
     def sink(self, spine: pl.DataFrame | pl.LazyFrame, selection: Selection, path: Path, *, time: str, as_known: bool) -> int:
-        """Writes the same to a Parquet file, in bounded memory whatever the spine's and the result's size; returns the rows.
+        """Write the same to a Parquet file, in bounded memory whatever the spine's and the result's size; return the rows.
 
         The spine is bucketed on disk, each join runs bucket by bucket, and the results are put in the spine's order batch
         by batch. The file appears once it is whole.
@@ -100,7 +100,7 @@ class TrainingReader:
             return _assemble(selection, work, spans, path)
 
     def _snapshot(self, join: Join, earliest: Any, latest: Any, *, as_known: bool) -> Snapshot:
-        """Returns a join's history, less the files that no spine row can see."""
+        """Return a join's history, less the files that no spine row can see."""
         table = Table.of(self._project, join.applied)
         plan = plan_join(join, as_known=as_known)
         if not isinstance(earliest, datetime) or not isinstance(latest, datetime) or not plan.prunes:
@@ -124,7 +124,7 @@ class TrainingReader:
     def _spill(
         self, spine: pl.DataFrame | pl.LazyFrame, schema: pl.Schema, selection: Selection, time: str, work: Path
     ) -> list[tuple[int, int, Any, Any]]:
-        """Writes the spine and each join's part of it in batches; returns each batch's first row, rows and times."""
+        """Write the spine and each join's part of it in batches; return each batch's first row, rows and times."""
         spans = []
         start = 0
         for index, batch in enumerate(batches(spine, _BATCH_ROWS)):
@@ -192,7 +192,7 @@ def _in_memory(thin: pl.DataFrame, join: Join, snapshot: Snapshot) -> Iterator[t
 
 
 def _in_order(frames: Sequence[pl.DataFrame], join: Join, start: int, rows: int) -> pl.DataFrame:
-    """Returns a join's features for the spine rows from ``start`` on, empty ones where no look-up was made (null keys)."""
+    """Return a join's features for the spine rows from ``start`` on, empty ones where no look-up was made (null keys)."""
     columns = {column.name: column.feature.dtype for column in join.columns}
     frame = pl.concat([pl.DataFrame(schema={ROW: pl.UInt32(), **columns}), *frames])
     if frame.height < rows:
@@ -205,7 +205,7 @@ def _in_order(frames: Sequence[pl.DataFrame], join: Join, start: int, rows: int)
 
 
 def _with_features(spine: pl.DataFrame, features: Sequence[pl.Series], selection: Selection, start: int) -> pl.DataFrame:
-    """Returns spine rows with the features asked for after their own columns, of those found and those computed of them."""
+    """Return spine rows with the features asked for after their own columns, of those found and those computed of them."""
     columns = {column.name: column for column in features}
     computation = selection.computation
     if computation.steps:

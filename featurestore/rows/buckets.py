@@ -21,7 +21,7 @@ _SEPARATOR = "\x1f"
 
 
 def bits_for(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
-    """Returns how many bits of the hash a history of so many rows is split by.
+    """Return how many bits of the hash a history of so many rows is split by.
 
     Example:
         >>> bits_for(10_000), bits_for(10_000_000)
@@ -31,12 +31,12 @@ def bits_for(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
 
 
 def bits_of(node: int) -> int:
-    """Returns how deep a node lies."""
+    """Return how deep a node lies."""
     return node.bit_length() - 1
 
 
 def bits_worth(rows: int, bits: int) -> int:
-    """Returns how deep so many new rows are spread, in a history that is split by some bits.
+    """Return how deep so many new rows are spread, in a history that is split by some bits.
 
     Example:
         >>> bits_worth(1_000, 7), bits_worth(300_000, 7), bits_worth(10_000_000, 7)
@@ -46,7 +46,7 @@ def bits_worth(rows: int, bits: int) -> int:
 
 
 def are_related(one: int, other: int) -> bool:
-    """Tells whether rows of one node may be rows of another: it lies above the other, or below, or is it.
+    """Return whether rows of one node may be rows of another: it lies above the other, or below, or is it.
 
     Example:
         >>> are_related(1, 13), are_related(6, 13), are_related(7, 13)
@@ -57,7 +57,7 @@ def are_related(one: int, other: int) -> bool:
 
 
 def within(node: int, hashed: pl.Expr) -> pl.Expr:
-    """Returns an expression that tells whether a hash of keys falls in a node."""
+    """Return an expression that tells whether a hash of keys falls in a node."""
     if node == ROOT:
         return pl.lit(value=True)
     shift = 64 - bits_of(node)
@@ -66,7 +66,7 @@ def within(node: int, hashed: pl.Expr) -> pl.Expr:
 
 
 def key_hash(keys: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Returns an expression for the hash of the join keys: XXH64 of their text, null where a key is null.
+    """Return an expression for the hash of the join keys: XXH64 of their text, null where a key is null.
 
     Args:
         keys: the columns and the dtypes they have.
@@ -77,7 +77,7 @@ def key_hash(keys: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def bucket(keys: Mapping[str, pl.DataType], bits: int) -> pl.Expr:
-    """Returns an expression for the bucket of each row, among ``2**bits``; null where a key is null."""
+    """Return an expression for the bucket of each row, among ``2**bits``; null where a key is null."""
     if bits == 0:
         known = pl.all_horizontal(pl.col(name).is_not_null() for name in keys)
         return pl.when(known).then(pl.lit(ROOT, pl.UInt32))
@@ -85,7 +85,7 @@ def bucket(keys: Mapping[str, pl.DataType], bits: int) -> pl.Expr:
 
 
 def node_of(hashed: pl.Expr, bits: int) -> pl.Expr:
-    """Returns an expression for the node that a hash falls in, ``bits`` deep: its leading bits, after a 1."""
+    """Return an expression for the node that a hash falls in, ``bits`` deep: its leading bits, after a 1."""
     if bits == 0:
         return pl.when(hashed.is_not_null()).then(pl.lit(ROOT, pl.UInt32))
     return (hashed // (1 << (64 - bits))).cast(pl.UInt32) + (1 << bits)

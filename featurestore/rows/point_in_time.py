@@ -66,12 +66,12 @@ class PointInTime:
         return self.view_features
 
     def look_up(self, spine: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
-        """Returns the features that each spine row sees: ``latest_as_of``."""
+        """Return the features that each spine row sees: ``latest_as_of``."""
         return latest_as_of(spine, history, self)
 
 
 def latest_as_of(spine: pl.DataFrame, history: pl.DataFrame, plan: PointInTime) -> pl.DataFrame:
-    """Returns the features that each spine row sees, one row for each spine row, in the spine's order.
+    """Return the features that each spine row sees, one row for each spine row, in the spine's order.
 
     Args:
         spine: the join keys under the history's names and dtypes, and the instant in ``_time``.
@@ -97,7 +97,7 @@ def latest_as_of(spine: pl.DataFrame, history: pl.DataFrame, plan: PointInTime) 
 
 
 def _steps(history: pl.DataFrame, plan: PointInTime) -> pl.DataFrame:
-    """Returns the rows that win from some instant on: keys, that instant, and the row's place in the history."""
+    """Return the rows that win from some instant on: keys, that instant, and the row's place in the history."""
     keys = list(plan.keys)
     if not (plan.late and plan.as_known):
         return _last_of_equals(history.select(*keys, EVENT, pl.int_range(pl.len(), dtype=pl.UInt32).alias(_INDEX)), keys, EVENT)

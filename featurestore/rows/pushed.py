@@ -22,7 +22,7 @@ _TRUTHS = {"true": True, "false": False}
 
 
 def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None) -> pl.DataFrame:
-    """Returns rows with the columns that a source has after ``rename=``, in its dtypes; times as instants (S1).
+    """Return rows with the columns that a source has after ``rename=``, in its dtypes; times as instants (S1).
 
     A column is renamed where it bears the name it has in the source. Text is read as what the source's column is: a time or a
     duration in ISO 8601, a number, true or false, bytes in base64; in lists too. A number keeps its own dtype where the source's
@@ -61,7 +61,7 @@ def in_source_form(rows: pl.DataFrame, source: Source, schema: pl.Schema | None)
 
 
 def without_unknown(shaped: TransformResult, until: int) -> tuple[TransformResult, int]:
-    """Returns what became of some rows, less those of which nobody can know yet, and how many those are (S18).
+    """Return what became of some rows, less those of which nobody can know yet, and how many those are (S18).
 
     They are neither stored nor rejected: the caller keeps them until they can be known.
 
@@ -76,7 +76,7 @@ def without_unknown(shaped: TransformResult, until: int) -> tuple[TransformResul
 
 
 def not_yet_known(rows: pl.DataFrame, source: Source, until: int) -> tuple[pl.Series, pl.Series]:
-    """Returns which of a source's rows nobody can know yet (S2), and when each is known.
+    """Return which of a source's rows nobody can know yet (S2), and when each is known.
 
     A row without a time does not count: it is rejected.
 
@@ -95,7 +95,7 @@ def not_yet_known(rows: pl.DataFrame, source: Source, until: int) -> tuple[pl.Se
 
 
 def _conformed(column: pl.Series, dtype: pl.DataType, source: Source) -> pl.Series:
-    """Returns a column in the dtype that it has in the source."""
+    """Return a column in the dtype that it has in the source."""
     actual = column.dtype
     if isinstance(actual, pl.List) and isinstance(actual.inner, pl.String) and isinstance(dtype, (pl.List, pl.Array)):
         inner = inner_dtype(dtype)
@@ -161,7 +161,7 @@ def _numbers(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def _duration_micros(text: str | None) -> int | None:
-    """Returns the duration that a text of ISO 8601 says, ``-P1DT0.000001S``; None where it says none that can be kept."""
+    """Return the duration that a text of ISO 8601 says, ``-P1DT0.000001S``; None where it says none that can be kept."""
     match = _DURATION.fullmatch(text) if text is not None else None
     if match is None or not any(match.groups()[1:]):
         return None

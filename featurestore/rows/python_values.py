@@ -15,7 +15,7 @@ _DAY = 86_400_000_000
 
 
 def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Returns a frame's rows as dictionaries, like ``to_dicts()``; what Python cannot say as the number that it is.
+    """Return a frame's rows as dictionaries, like ``to_dicts()``; what Python cannot say as the number that it is.
 
     Example:
         >>> rows_of(pl.DataFrame({"day": pl.Series([0, 2**31 - 1], dtype=pl.Int32).cast(pl.Date)}))
@@ -47,13 +47,13 @@ def values_of(column: pl.Series) -> list[Any]:
 
 
 def in_calendar(column: pl.Series) -> pl.Series:
-    """Returns a column of times without those that Python cannot say: beyond the years 1 to 9999, or too long; they are null."""
+    """Return a column of times without those that Python cannot say: beyond the years 1 to 9999, or too long; they are null."""
     beyond = beyond_calendar(pl.nth(0), column.dtype)
     return column if beyond is None else column.set(column.to_frame().select(beyond.fill_null(value=True)).to_series(), None)
 
 
 def beyond_calendar(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
-    """Returns which times of a column Python cannot say; None where all that the dtype has can be said.
+    """Return which times of a column Python cannot say; None where all that the dtype has can be said.
 
     In a zone, the first and the last day count among them: there it may be another year.
     """

@@ -14,7 +14,7 @@ from featurestore.rows.transform import shape_rows
 
 
 def rereading_warnings(view: ViewSpec, transform: Transform | None, first: pl.DataFrame, second: pl.DataFrame) -> Iterator[str]:
-    """Returns what is to be known of a windowed view whose rows have no event id (S9), a line each.
+    """Return what is to be known of a windowed view whose rows have no event id (S9), a line each.
 
     Args:
         view: the view.
@@ -37,7 +37,7 @@ def rereading_warnings(view: ViewSpec, transform: Transform | None, first: pl.Da
 
 
 def changing_columns(first: pl.DataFrame, second: pl.DataFrame) -> list[str]:
-    """Returns the columns in which rows differ that have been read twice; none where other rows have been read.
+    """Return the columns in which rows differ that have been read twice; none where other rows have been read.
 
     Example:
         >>> changing_columns(pl.DataFrame({"a": [1, 2], "now": [3, 3]}), pl.DataFrame({"a": [2, 1], "now": [4, 4]}))
@@ -58,7 +58,7 @@ def _same_bag(one: pl.DataFrame, other: pl.DataFrame) -> bool:
 
 
 def tie_warnings(view: ViewSpec, transform: Transform | None, sample: pl.DataFrame) -> Iterator[str]:
-    """Returns a line where rows of a sample have the keys and times of others, so that something arbitrary decides (S4)."""
+    """Return a line where rows of a sample have the keys and times of others, so that something arbitrary decides (S4)."""
     if view.windows or sample.is_empty():
         return
     try:

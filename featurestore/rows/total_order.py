@@ -21,12 +21,12 @@ _HELD = "_held"
 
 
 def same_as_before(columns: Sequence[str]) -> pl.Expr:
-    """Returns an expression that tells whether a row agrees with the one before it in some columns."""
+    """Return an expression that tells whether a row agrees with the one before it in some columns."""
     return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns) & (pl.int_range(pl.len()) > 0)
 
 
 def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
-    """Returns the distinct rows of a history in their total order.
+    """Return the distinct rows of a history in their total order.
 
     Args:
         frame: rows in any order, perhaps repeated.
@@ -48,12 +48,12 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
 
 
 def _order_of(keys: Sequence[str], features: Collection[str]) -> list[str]:
-    """Returns the columns that order a history, before the bytes of its values do."""
+    """Return the columns that order a history, before the bytes of its values do."""
     return [*keys, EVENT, AVAILABLE, *([ORDER] if ORDER in features else [])]
 
 
 def count_tied(history: pl.DataFrame, keys: Sequence[str]) -> int:
-    """Returns how many rows of a history, in its total order, have all of another that orders it but for the values (S4)."""
+    """Return how many rows of a history, in its total order, have all of another that orders it but for the values (S4)."""
     if history.height < 2:
         return 0
     same = history.select(same_as_before(_order_of(keys, history.columns))).to_series()
@@ -61,7 +61,7 @@ def count_tied(history: pl.DataFrame, keys: Sequence[str]) -> int:
 
 
 def number_copies(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
-    """Returns rows with those that are wholly equal numbered in ``_copy``, so that each of them counts (S9).
+    """Return rows with those that are wholly equal numbered in ``_copy``, so that each of them counts (S9).
 
     A row read again gets the number it had, so what is read twice is still kept once (S17). Rows numbered already, and
     histories that have no such column, stay as they are.
@@ -73,19 +73,19 @@ def number_copies(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[s
 
 
 def merge_files(parts: Sequence[pl.DataFrame], keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
-    """Returns one history of several files' rows, each in the total order; of one file, it is that already."""
+    """Return one history of several files' rows, each in the total order; of one file, it is that already."""
     return parts[0] if len(parts) == 1 else sort_history(pl.concat(parts), keys, features)
 
 
 def without_known(new: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]) -> pl.DataFrame:
-    """Returns the rows that a history does not hold yet, in their order (S17)."""
+    """Return the rows that a history does not hold yet, in their order (S17)."""
     return split_known(new, known, keys, features)[0]
 
 
 def split_known(
     given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Returns the rows that a history does not hold yet, and those it holds, both in their order.
+    """Return the rows that a history does not hold yet, and those it holds, both in their order.
 
     Args:
         given: the rows.
@@ -125,7 +125,7 @@ def split_equal(
 def split_former(
     given: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str], features: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Returns the rows that are not among those stored before rows had a hash, and those that are, by what these have.
+    """Return the rows that are not among those stored before rows had a hash, and those that are, by what these have.
 
     As many rows are taken for known as there are former ones that agree in all other columns. It is to be asked of rows that
     no row with a hash is equal to, with all former ones that may be the same.
@@ -157,7 +157,7 @@ def split_former(
 
 
 def without_hash(known: pl.DataFrame, given: pl.DataFrame, keys: Sequence[str]) -> list[pl.DataFrame]:
-    """Returns the rows of a history that were stored before rows had a hash and may be some of those given: a frame or none."""
+    """Return the rows of a history that were stored before rows had a hash and may be some of those given: a frame or none."""
     if ROW_HASH not in known.columns or not known[ROW_HASH].null_count():
         return []
     order = [*keys, EVENT, AVAILABLE]
@@ -169,6 +169,6 @@ def _texts(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def last_rows(frame: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Returns each entity's greatest row (S4), of a history in its total order."""
+    """Return each entity's greatest row (S4), of a history in its total order."""
     is_last = ~pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift(-1)) for key in keys)
     return frame.filter(is_last | (pl.int_range(pl.len()) == pl.len() - 1))

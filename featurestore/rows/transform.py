@@ -59,12 +59,12 @@ class TransformResult:
         return counts
 
     def without(self, forgotten: int) -> "TransformResult":
-        """Returns the same, and how many more rows of forgotten entities there were."""
+        """Return the same, and how many more rows of forgotten entities there were."""
         return replace(self, forgotten=self.forgotten + forgotten)
 
 
 def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> TransformResult:
-    """Returns a view's history rows made of a source's rows, and the rows rejected.
+    """Return a view's history rows made of a source's rows, and the rows rejected.
 
     Args:
         rows: the source's rows, their times as ``Datetime("us", "UTC")``.
@@ -117,14 +117,14 @@ def shape_rows(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) 
 
 
 def _order(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns what orders rows of one key and time as numbers: times in microseconds."""
+    """Return what orders rows of one key and time as numbers: times in microseconds."""
     if isinstance(dtype, (pl.Date, pl.Datetime)):
         return column.cast(pl.Datetime("us")).to_physical()
     return column.cast(pl.UInt8) if isinstance(dtype, pl.Boolean) else column
 
 
 def _used(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> set[str]:
-    """Returns the columns with values that could not be read which a view uses: without them its rows cannot be made."""
+    """Return the columns with values that could not be read which a view uses: without them its rows cannot be made."""
     if UNREAD not in rows.columns:
         return set()
     source, lazy = view.source, rows.drop(UNREAD).lazy()
@@ -140,7 +140,7 @@ def _used(rows: pl.DataFrame, view: ViewSpec, transform: Transform | None) -> se
 
 
 def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Takes out the rows without a time, or with one that no calendar of Python's has (S1)."""
+    """Take out the rows without a time, or with one that no calendar of Python's has (S1)."""
     names = [name for name in view.source.time_columns if name in rows.columns and rows.schema[name] == INSTANT]
     reasons = []
     for name in names:
@@ -159,7 +159,7 @@ def _with_times(rows: pl.DataFrame, view: ViewSpec) -> tuple[pl.DataFrame, list[
 
 
 def stack_rejects(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Returns rejected rows of different shapes as one frame; a column whose types cannot meet, or with times beyond, is text."""
+    """Return rejected rows of different shapes as one frame; a column whose types cannot meet, or with times beyond, is text."""
     frames = [shown_rows(frame) for frame in frames]
     try:
         return pl.concat(frames, how="diagonal_relaxed")
@@ -182,7 +182,7 @@ def _as_text(frame: pl.DataFrame, names: set[str]) -> pl.DataFrame:
 
 
 def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> pl.LazyFrame:
-    """Returns a transform's result.
+    """Return a transform's result.
 
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
@@ -198,7 +198,7 @@ def run_transform(rows: pl.LazyFrame, view: ViewSpec, transform: Transform) -> p
 
 
 def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) -> pl.DataFrame:
-    """Returns the rows that a transform makes of some.
+    """Return the rows that a transform makes of some.
 
     Raises:
         DefinitionError: it fails, or returns something else than a LazyFrame.
@@ -219,12 +219,12 @@ def collect_transform(rows: pl.DataFrame, view: ViewSpec, transform: Transform) 
 
 
 def output_columns(output: pl.DataFrame) -> list[str]:
-    """Returns the columns that a transform has made, without those that only the history has."""
+    """Return the columns that a transform has made, without those that only the history has."""
     return [name for name in output.columns if name not in (ROW_HASH, COPY)]
 
 
 def not_the_same_twice(view: ViewSpec, columns: Sequence[str]) -> str:
-    """Returns the message for a transform that makes other values of the same row when it is given it again."""
+    """Return the message for a transform that makes other values of the same row when it is given it again."""
     names = ", ".join(repr(name) for name in columns)
     return (
         f"the transform of view {view.name!r} is not the same twice (S20): {names} differ when the same row is given again, as "
@@ -244,7 +244,7 @@ def _with_schema(result: Any) -> tuple[Any, pl.Schema | None]:
 
 
 def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
-    """Returns what a view's transform returns. It is the user's code, so it may raise anything."""
+    """Return what a view's transform returns. It is the user's code, so it may raise anything."""
     try:
         return run()
     except DefinitionError as error:  # of what an aggregate takes, which is none of the transform's
@@ -260,7 +260,7 @@ def _users_code(view: ViewSpec, run: Callable[[], T]) -> T:
 
 
 def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
-    """Returns what is wrong with the columns that a view's rows have before they are shaped; nothing if all is well."""
+    """Return what is wrong with the columns that a view's rows have before they are shaped; nothing if all is well."""
     made_by = f"the transform of view {view.name!r} returns" if view.transform_digest else f"source {view.source.name!r} has"
     faults = []
     for name in view.source.time_columns:
@@ -287,7 +287,7 @@ def check_columns(view: ViewSpec, schema: pl.Schema) -> list[str]:
 
 
 def fitted(column: pl.Expr, actual: pl.DataType, wanted: pl.DataType) -> tuple[pl.Expr, pl.Expr | None]:
-    """Returns a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19, S22).
+    """Return a column in the dtype wanted, and what tells which of its values do not fit it, if any may not (S19, S22).
 
     A value fits where it stays the value it is; a float may be rounded to the precision of another float or of a decimal. A
     list fits where its elements do, a vector where it has the length wanted besides, and no holes.
@@ -308,7 +308,7 @@ def fitted(column: pl.Expr, actual: pl.DataType, wanted: pl.DataType) -> tuple[p
 
 
 def _number(column: pl.Expr, actual: pl.DataType, wanted: pl.DataType) -> pl.Expr:
-    """Returns numbers in another dtype, null where they would not stay the numbers they are (S22)."""
+    """Return numbers in another dtype, null where they would not stay the numbers they are (S22)."""
     if actual.is_float() and wanted.is_float():
         value = column.cast(wanted)
         return pl.when(value.is_finite() | ~column.is_finite()).then(value)
@@ -343,7 +343,7 @@ def _fitted_list(column: pl.Expr, actual: pl.DataType, wanted: pl.List | pl.Arra
 
 
 def broken_constraints(feature: FeatureSpec) -> list[tuple[pl.Expr, str]]:
-    """Returns the conditions under which a value, in the feature's own dtype, breaks its constraints, with the reasons."""
+    """Return the conditions under which a value, in the feature's own dtype, breaks its constraints, with the reasons."""
     column = pl.col(feature.name)
     lengths = column
     if isinstance(feature.dtype, pl.String):

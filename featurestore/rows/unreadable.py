@@ -14,7 +14,7 @@ UNREAD = "_unread"
 
 
 def with_texts(rows: pl.DataFrame, texts: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """Returns rows with the texts of what could not be read of them, in ``UNREAD``.
+    """Return rows with the texts of what could not be read of them, in ``UNREAD``.
 
     Args:
         rows: the rows, null where a value could not be read.
@@ -34,7 +34,7 @@ def with_texts(rows: pl.DataFrame, texts: Mapping[str, pl.Series]) -> pl.DataFra
 
 
 def take_unread(rows: pl.DataFrame, used: Collection[str] | None, reason: str) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Takes out the rows with a value that could not be read, each with the reason; those have the texts in its place.
+    """Take out the rows with a value that could not be read, each with the reason; those have the texts in its place.
 
     The reason does not repeat the text, which may be personal.
 
@@ -68,7 +68,7 @@ def take_unread(rows: pl.DataFrame, used: Collection[str] | None, reason: str) -
 
 
 def overflowed(parsed: pl.Series, texts: pl.Series) -> pl.Series:
-    """Returns which floats are not what their texts say: of digits that are too many for a float Polars makes an infinity.
+    """Return which floats are not what their texts say: of digits that are too many for a float Polars makes an infinity.
 
     Example:
         >>> overflowed(pl.Series([1.0, float("inf"), float("inf")]), pl.Series(["1", "inf", "1e400"])).to_list()
@@ -78,7 +78,7 @@ def overflowed(parsed: pl.Series, texts: pl.Series) -> pl.Series:
 
 
 def shown(times: pl.Series) -> pl.Series:
-    """Returns times as texts, those too that no calendar has.
+    """Return times as texts, those too that no calendar has.
 
     Example:
         >>> shown(pl.Series([0, 2**63 - 1]).cast(pl.Datetime("us"))).to_list()
@@ -88,7 +88,7 @@ def shown(times: pl.Series) -> pl.Series:
 
 
 def shown_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns rows with the columns as texts that hold times, or lists of times, which no calendar of Python's has.
+    """Return rows with the columns as texts that hold times, or lists of times, which no calendar of Python's has.
 
     Polars panics where such a one is printed, written or made an object.
 
@@ -103,7 +103,7 @@ def shown_rows(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _beyond(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
-    """Returns which of a column's values are, or hold, times that Python cannot say; None where none can be."""
+    """Return which of a column's values are, or hold, times that Python cannot say; None where none can be."""
     if isinstance(dtype, (pl.List, pl.Array)):
         inner = _beyond(pl.element(), inner_dtype(dtype))
         return None if inner is None else _lists(column, dtype).list.eval(inner).list.any()
@@ -111,7 +111,7 @@ def _beyond(column: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
 
 
 def _texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns times as texts, an infinity for those that cannot be written out; of lists each element."""
+    """Return times as texts, an infinity for those that cannot be written out; of lists each element."""
     if isinstance(dtype, (pl.List, pl.Array)):
         return _lists(column, dtype).list.eval(_texts(pl.element(), inner_dtype(dtype)))
     if isinstance(dtype, pl.Duration):
@@ -129,7 +129,7 @@ def _lists(column: pl.Expr, dtype: pl.List | pl.Array) -> pl.Expr:
 
 
 def foreign_texts(texts: pl.Expr, kind: str) -> pl.Expr:
-    """Returns the texts of a column whose type is not read: a struct that says so, and that no feature fits.
+    """Return the texts of a column whose type is not read: a struct that says so, and that no feature fits.
 
     Example:
         >>> pl.select(foreign_texts(pl.lit("$1.50"), "money").alias("price")).to_series().to_list()
@@ -139,7 +139,7 @@ def foreign_texts(texts: pl.Expr, kind: str) -> pl.Expr:
 
 
 def foreign_type(dtype: pl.DataType) -> str | None:
-    """Returns the database's type of a column that ``foreign_texts`` made; None for any other."""
+    """Return the database's type of a column that ``foreign_texts`` made; None for any other."""
     if not isinstance(dtype, pl.Struct) or len(dtype.fields) != 1 or not dtype.fields[0].name.startswith(_FOREIGN):
         return None
     return dtype.fields[0].name.removeprefix(_FOREIGN)

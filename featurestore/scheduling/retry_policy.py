@@ -45,13 +45,13 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, settings: Settings) -> "RetryPolicy":
-        """Returns what the settings say."""
+        """Return what the settings say."""
         schedule = settings.schedule
         pauses = schedule.retry_delay, schedule.retry_max_delay, schedule.source_poll
         return cls(schedule.max_attempts, *(pause // _MICROSECOND for pause in pauses))
 
     def pause(self, attempt: int, draw: random.Random) -> int:
-        """Returns the pause after an attempt: twice the last one, less up to half of it, so that not all come back at once.
+        """Return the pause after an attempt: twice the last one, less up to half of it, so that not all come back at once.
 
         Example:
             >>> pauses = [RetryPolicy().pause(attempt, random.Random(1)) / 1e6 for attempt in (1, 2, 9)]
@@ -78,25 +78,25 @@ class Belief:
 
     @classmethod
     def of(cls, retries: RetryPolicy, lease_seconds: float) -> "Belief":
-        """Returns what leases and pauses of such lengths make possible."""
+        """Return what leases and pauses of such lengths make possible."""
         ahead = round(lease_seconds * _MICROS)
         return cls(ahead, longest_lease(lease_seconds), max(retries.longest, retries.wait, retries.first))
 
     def past(self, instant: int | None, now: int) -> int | None:
-        """Returns the instant of something that has been; None where it lies too far in the future for that."""
+        """Return the instant of something that has been; None where it lies too far in the future for that."""
         return instant if instant is not None and instant <= now + self.ahead else None
 
     def retry(self, instant: int | None, now: int) -> int | None:
-        """Returns when something is tried again; None where no pause is that long."""
+        """Return when something is tried again; None where no pause is that long."""
         return instant if instant is not None and instant <= now + self.ahead + self.pause else None
 
     def is_held(self, until: int | None, now: int) -> bool:
-        """Tells whether a lease that ends then is held."""
+        """Return whether a lease that ends then is held."""
         return until is not None and now < until <= now + self.held
 
 
 def take_up(name: str, seen: ScheduleState | None, fire: int, now: int, belief: Belief = Belief()) -> ScheduleState | None:
-    """Returns the row with which something is taken up now; None where it is not its turn.
+    """Return the row with which something is taken up now; None where it is not its turn.
 
     Args:
         name: what it is.
@@ -129,7 +129,7 @@ def take_up(name: str, seen: ScheduleState | None, fire: int, now: int, belief: 
 
 
 def done(due: ScheduleState, now: int) -> ScheduleState:
-    """Returns the row of what was done."""
+    """Return the row of what was done."""
     return replace(due, state="done", attempts=0, deaths=0, next_at=None, finished_at=now, settled_at=due.due_at, error="")
 
 
@@ -144,7 +144,7 @@ def waiting(due: ScheduleState, error: str, until: int | None) -> ScheduleState:
 
 
 def failed(due: ScheduleState, error: str, now: int, retries: RetryPolicy, draw: random.Random, *, endless: bool) -> ScheduleState:
-    """Returns the row after a failed attempt: tried again after a pause, or given up.
+    """Return the row after a failed attempt: tried again after a pause, or given up.
 
     Args:
         due: the row.

@@ -14,7 +14,7 @@ _END_SECONDS, _TICK_SECONDS = 5.0, 1.0
 
 
 def run_scheduler(scheduler: Scheduler, seconds: float, shutdown_seconds: float, stop: Event, watch: FreshnessMonitor) -> int:
-    """Ticks until an event is set; then gives what is being done some time to be finished.
+    """Tick until an event is set; then give what is being done some time to be finished.
 
     Args:
         scheduler: the scheduler.

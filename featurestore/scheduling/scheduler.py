@@ -160,7 +160,7 @@ class Scheduler:
         self._trouble = ""
 
     def tick(self, now: datetime | None = None) -> int:
-        """Takes up what is due, as far as there is room, and returns how much that was.
+        """Take up what is due, as far as there is room, and return how much that was.
 
         Args:
             now: the present; what the clock says, if None.
@@ -184,7 +184,7 @@ class Scheduler:
         return sum(self._take_up(occasion.task, occasion.seen, due, blocked) for occasion, due in mine)
 
     def step(self) -> None:
-        """Ticks; where a store or definition is in the way, says so in the log, once, and leaves it to the next tick."""
+        """Tick; where a store or definition is in the way, say so in the log, once, and leave it to the next tick."""
         if self._mending is not None:
             self._mending.begin(_MEND_SECONDS)
         try:
@@ -199,7 +199,7 @@ class Scheduler:
             self._trouble = ""
 
     def once(self, now: datetime | None = None) -> None:
-        """Does all that is due at an instant, and waits until it is done."""
+        """Do all that is due at an instant, and wait until it is done."""
         instant = now or self._clock()
         while self.tick(instant) or self._jobs:
             self._wait(None)
@@ -207,7 +207,7 @@ class Scheduler:
             self._mending.run()
 
     def renew(self) -> None:
-        """Renews the leases on what is being done here; to be called three times while a lease lasts."""
+        """Renew the leases on what is being done here; to be called three times while a lease lasts."""
         for job in list(self._jobs.values()):
             try:
                 self._leases.renew(job.lease, self.lease_seconds)
@@ -217,7 +217,7 @@ class Scheduler:
                 _log.warning("The lease on %r could not be renewed: %s", job.task.name, error)
 
     def stop(self, seconds: float) -> int:
-        """Takes up nothing any more, and gives what is being done some time to be finished.
+        """Take up nothing any more, and give what is being done some time to be finished.
 
         What is not finished then is given back for others to resume; its next write to the ledger is refused.
 
@@ -239,7 +239,7 @@ class Scheduler:
         return len(left)
 
     def upcoming(self) -> list[Upcoming]:
-        """Returns what is done next and when, the earliest first.
+        """Return what is done next and when, the earliest first.
 
         Raises:
             RegistryError: the registry cannot be reached.
@@ -249,7 +249,7 @@ class Scheduler:
     # -- within ----------------------------------------------------------------------------------------------------------
 
     def _is_done_here(self, occasion: Occasion) -> bool:
-        """Tells whether this process did it, and another, whose clock is far from this one's, put the row to another instant.
+        """Return whether this process did it, and another, whose clock is far from this one's, put the row to another instant.
 
         Each then does it once for each of its own instants, and they do not take it from one another at every tick.
         """
@@ -257,7 +257,7 @@ class Scheduler:
         return occasion.task.name in self._jobs or (over and occasion.fire <= self._did.get(occasion.task.name, occasion.fire - 1))
 
     def _warn_of_the_future(self, occasions: Sequence[Occasion], now: int) -> None:
-        """Says in the log, once, of which tasks the rows were written by a clock that was ahead."""
+        """Say in the log, once, of which tasks the rows were written by a clock that was ahead."""
         latest = now + self._belief.ahead
         ahead = {
             occasion.seen.view: occasion.seen.due_at - now
@@ -342,7 +342,7 @@ class Scheduler:
             job.ended.set()
 
     def _judged(self, job: _Job, error: BaseException | None) -> ScheduleState:
-        """Returns the due row after an attempt that ended so."""
+        """Return the due row after an attempt that ended so."""
         now = to_micros(self._clock())
         if error is None:
             return done(job.due, now)
@@ -355,7 +355,7 @@ class Scheduler:
         return failed(job.due, message, now, self._retries, self._draw, endless=isinstance(error, _ENDLESS))
 
     def _settle(self, job: _Job, due: ScheduleState, summary: ViewSummary | None) -> None:
-        """Puts what came of a job into the due table; where that cannot be reached, the next ticks try again."""
+        """Put what came of a job into the due table; where that cannot be reached, the next ticks try again."""
         try:
             moved = self._dues.move(job.lease, job.due, due, release=True)
         except LeaseLostError as error:
@@ -399,7 +399,7 @@ class Scheduler:
                 self._settle(job, *unsettled)
 
     def _wait(self, seconds: float | None) -> None:
-        """Waits until all that is being done here has ended, at most so long, and renews its leases meanwhile."""
+        """Wait until all that is being done here has ended, at most so long, and renew its leases meanwhile."""
         left = math.inf if seconds is None else seconds
         while left > 0:
             job = next((job for job in list(self._jobs.values()) if not job.ended.is_set()), None)

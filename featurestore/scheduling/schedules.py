@@ -40,11 +40,11 @@ class ScheduleTimes:
         self._found: dict[str, tuple[int, int]] = {}
 
     def latest(self, schedule: str, now: int) -> int:
-        """Returns the latest instant, in microseconds, at which a schedule fired, at the present one inclusive."""
+        """Return the latest instant, in microseconds, at which a schedule fired, at the present one inclusive."""
         return self._around(schedule, now)[0]
 
     def next(self, schedule: str, now: int) -> int:
-        """Returns the next instant, in microseconds, at which a schedule fires."""
+        """Return the next instant, in microseconds, at which a schedule fires."""
         return self._around(schedule, now)[1]
 
     def _around(self, schedule: str, now: int) -> tuple[int, int]:
@@ -97,7 +97,7 @@ class _Line:
         return cls(tuple(_triggers(line)), ZoneInfo(own or zone))
 
     def after(self, instant: int) -> int:
-        """Returns when it fires next, which may be at the instant itself."""
+        """Return when it fires next, which may be at the instant itself."""
         best: int | None = None
         wall = instant + min(self._offsets(instant))
         while True:
@@ -113,14 +113,14 @@ class _Line:
         return min(to_micros(fire_time) for fire_time in fire_times if fire_time is not None)
 
     def _offsets(self, instant: int) -> list[int]:
-        """Returns by how much the zone is ahead of UTC around an instant."""
+        """Return by how much the zone is ahead of UTC around an instant."""
         return [self._shown(instant + by) - instant - by for by in (-_DAY_AND_MORE, 0, _DAY_AND_MORE)]
 
     def _shown(self, instant: int) -> int:
         return to_micros(from_micros(instant).astimezone(self.zone).replace(tzinfo=UTC))
 
     def _instants(self, wall: int) -> list[int]:
-        """Returns when the clock shows something: once, twice, or in a gap when it would have, had it not been put forward."""
+        """Return when the clock shows something: once, twice, or in a gap when it would have, had it not been put forward."""
         local = from_micros(wall).replace(tzinfo=self.zone)
         first, second = to_micros(local), to_micros(local.replace(fold=1))
         return [first, second] if first < second else [first]

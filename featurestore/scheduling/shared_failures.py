@@ -28,7 +28,7 @@ class SharedFailures:
         self._known: dict[tuple[str, str], _Trouble] = {}
 
     def note(self, task: ScheduledTask, due: ScheduleState, attempts: int) -> tuple[bool, bool]:
-        """Takes note of what came of something.
+        """Take note of what came of something.
 
         Args:
             task: what it is.

@@ -37,7 +37,7 @@ class ScheduledTask:
 
 
 def materialize_tasks(catalog: Catalog, work: Work, root: Path, histories: Path | None) -> list[ScheduledTask]:
-    """Returns the runs of the views that have a schedule.
+    """Return the runs of the views that have a schedule.
 
     Args:
         catalog: what is applied.
@@ -56,14 +56,14 @@ def materialize_tasks(catalog: Catalog, work: Work, root: Path, histories: Path 
 
 
 def maintenance_tasks(catalog: Catalog, schedule: str, work: Work) -> list[ScheduledTask]:
-    """Returns the upkeep of every view; none without a schedule."""
+    """Return the upkeep of every view; none without a schedule."""
     if not schedule:
         return []
     return [ScheduledTask(f"upkeep:{name}", schedule, view, work, kind="upkeep") for name, view in sorted(catalog.views.items())]
 
 
 def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path | None) -> dict[str, Sequence[str]]:
-    """Returns for each view those in whose history its source lies."""
+    """Return for each view those in whose history its source lies."""
     reads: dict[str, Sequence[str]] = dict.fromkeys(views, ())
     if histories is None:
         return reads
@@ -79,7 +79,7 @@ def _reads(views: Mapping[str, AppliedView], root: Path, histories: Path | None)
 
 
 def _all_read(name: str, reads: Mapping[str, Sequence[str]]) -> set[str]:
-    """Returns all that a view reads, directly or through others; views that read one another wait for none."""
+    """Return all that a view reads, directly or through others; views that read one another wait for none."""
     all_read: set[str] = set()
     left = [name]
     while left:

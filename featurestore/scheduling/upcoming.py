@@ -81,7 +81,7 @@ class UpcomingTasks:
         self._tasks: Mapping[str, ScheduledTask] = {}
 
     def look(self) -> tuple[ScheduleSnapshot, Mapping[str, ScheduledTask]]:
-        """Returns the due table and the tasks as they are now.
+        """Return the due table and the tasks as they are now.
 
         Raises:
             RegistryError: the registry cannot be reached.
@@ -94,7 +94,7 @@ class UpcomingTasks:
             return snapshot, self._tasks
 
     def occasions(self, snapshot: ScheduleSnapshot, tasks: Mapping[str, ScheduledTask], now: int) -> list[Occasion]:
-        """Returns the turn of each task at an instant."""
+        """Return the turn of each task at an instant."""
         occasions = []
         with self._lock:  # the fire times are kept
             for task in tasks.values():
@@ -103,14 +103,14 @@ class UpcomingTasks:
         return occasions
 
     def is_over(self, first: ScheduledTask, due_at: int, snapshot: ScheduleSnapshot, now: int) -> bool:
-        """Tells whether something is over as of its latest due instant up to a given one."""
+        """Return whether something is over as of its latest due instant up to a given one."""
         row = snapshot.dues.get(first.name)
         settled = None if row is None else self._belief.past(row.settled_at, now)
         with self._lock:
             return settled is not None and settled >= self._fires.latest(first.schedule, due_at)
 
     def upcoming(self) -> list[Upcoming]:
-        """Returns what is done next and when, the earliest first.
+        """Return what is done next and when, the earliest first.
 
         Raises:
             RegistryError: the registry cannot be reached.

@@ -19,7 +19,7 @@ _log = logging.getLogger("featurestore")
 
 
 def open_webhook(url: str, project: str, *, logged: bool = True) -> AlertHandler:
-    """Returns what posts notices to a webhook; each is logged too. Without an address they are only logged.
+    """Return what posts notices to a webhook; each is logged too. Without an address they are only logged.
 
     A notice is a JSON object with ``text``, which chats show, and ``project``, ``view`` and ``state``. A webhook that cannot
     be reached is logged, and keeps nothing else from being done.

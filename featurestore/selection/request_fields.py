@@ -48,12 +48,12 @@ class RequestColumn:
         return pl.Series(self.field.name, [self.field.default], dtype=self.field.dtype)
 
     def lacking(self, where: str, there: Sequence[str], row: int | None = None) -> RequestError:
-        """Returns the error of its not being there."""
+        """Return the error of its not being there."""
         name = self.field.name
         return RequestError(f"{where} no request field {self.said}. {did_you_mean(name, there)}", row=row, column=name)
 
     def checked(self, given: pl.Series, start: int = 0) -> pl.Series:
-        """Returns a column of values as the field's dtype, each checked.
+        """Return a column of values as the field's dtype, each checked.
 
         Args:
             given: the values; their dtype fits the field's.
@@ -90,7 +90,7 @@ class RequestColumn:
 
 
 def first_broken(frame: pl.DataFrame, conditions: Sequence[tuple[pl.Expr, str]]) -> tuple[int, str] | None:
-    """Returns the first row that meets one of some conditions, and what that condition says; None where none does."""
+    """Return the first row that meets one of some conditions, and what that condition says; None where none does."""
     if not conditions:
         return None
     met = frame.select_seq([condition.fill_null(value=False).alias(str(n)) for n, (condition, _) in enumerate(conditions)])
@@ -99,7 +99,7 @@ def first_broken(frame: pl.DataFrame, conditions: Sequence[tuple[pl.Expr, str]])
 
 
 def constraints_of(feature: FeatureSpec, column: str) -> tuple[tuple[pl.Expr, str], ...]:
-    """Returns when a column's values break a feature's constraints, and what to say then: "breaks ge=0"."""
+    """Return when a column's values break a feature's constraints, and what to say then: "breaks ge=0"."""
     return tuple(
         (broken, reason.removeprefix(f"{column} ")) for broken, reason in broken_constraints(replace(feature, name=column))
     )
@@ -124,7 +124,7 @@ def spine_fields(fields: Sequence[RequestColumn], spine: pl.DataFrame, start: in
 
 
 def check_fields(fields: Sequence[RequestColumn], schema: Mapping[str, pl.DataType]) -> None:
-    """Refuses a spine that lacks a request's field, or has one of a dtype that does not fit.
+    """Refuse a spine that lacks a request's field, or has one of a dtype that does not fit.
 
     Raises:
         RequestError: it does; names the field and who needs it.
@@ -210,7 +210,7 @@ _FLOAT32 = Struct("<f")
 
 
 def _as_float(number: float, dtype: pl.DataType) -> float | None:
-    """Returns a number as a float; None where it is an integer that would not be the same number in the dtype (S22)."""
+    """Return a number as a float; None where it is an integer that would not be the same number in the dtype (S22)."""
     if type(number) is float:
         return number
     try:
@@ -222,7 +222,7 @@ def _as_float(number: float, dtype: pl.DataType) -> float | None:
 
 
 def _value(column: RequestColumn, value: Any, number: int) -> pl.Series:
-    """Returns one row's value, checked as a spine's column of one row is."""
+    """Return one row's value, checked as a spine's column of one row is."""
     try:
         given = pl.Series(column.field.name, [value])
         fit = fits(given.dtype, column.field.dtype)

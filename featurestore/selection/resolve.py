@@ -39,7 +39,7 @@ class ResolvedReference:
 
 
 def find_columns(catalog: Catalog, reference: Reference) -> list[ResolvedReference]:
-    """Returns the columns that a reference stands for, in their order.
+    """Return the columns that a reference stands for, in their order.
 
     A family of windowed features (``CarrierDelays.mean_delay``) stands for all of its features.
 
@@ -62,7 +62,7 @@ def find_columns(catalog: Catalog, reference: Reference) -> list[ResolvedReferen
 
 
 def find_inputs(catalog: Catalog, view: OnDemandSpec) -> dict[str, ResolvedReference]:
-    """Returns the columns that an on-demand view's expressions may use, by their names there.
+    """Return the columns that an on-demand view's expressions may use, by their names there.
 
     Raises:
         NotFoundError, RequestError: as ``find_columns``.
@@ -78,7 +78,7 @@ def find_inputs(catalog: Catalog, view: OnDemandSpec) -> dict[str, ResolvedRefer
 
 
 def family_of(spec: ViewSpec | OnDemandSpec | RequestSpec, name: str) -> list[FeatureSpec]:
-    """Returns the features that a name stands for: the one of that name, or those of the family; none if there are none."""
+    """Return the features that a name stands for: the one of that name, or those of the family; none if there are none."""
     feature = spec.feature(name)
     return [feature] if feature is not None else [member for member in spec.features if member.family == name]
 
@@ -106,7 +106,7 @@ def _named(
 
 
 def _coming(reference: FeatureReference, catalog: Catalog) -> str:
-    """Returns what to do where a feature is not served, though it is applied; empty where it is neither."""
+    """Return what to do where a feature is not served, though it is applied; empty where it is neither."""
     name = reference.view
     if name not in catalog.previous_versions or not family_of(catalog.views[name].spec, reference.feature):
         return ""
@@ -118,7 +118,7 @@ def _coming(reference: FeatureReference, catalog: Catalog) -> str:
 
 
 def family_alias(reference: FeatureReference, features: list[FeatureSpec]) -> str:
-    """Returns what to say of one alias for several features."""
+    """Return what to say of one alias for several features."""
     names = ", ".join(feature.name for feature in features)
     return f"{reference!r} gives one name to several features ({names}). Name one of them, or put .prefix(…) before all."
 

@@ -96,7 +96,7 @@ class Selection:
 
 
 def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
-    """Returns what references ask for.
+    """Return what references ask for.
 
     Args:
         catalog: what is applied.
@@ -131,7 +131,7 @@ def select(catalog: Catalog, references: Sequence[Reference]) -> Selection:
 
 
 def check_clashes(selection: Selection, given: Iterable[str], what: str) -> None:
-    """Refuses features named like a column that a spine or request brings (S13).
+    """Refuse features named like a column that a spine or request brings (S13).
 
     Raises:
         NameClashError: there is one.
@@ -168,7 +168,7 @@ class _Needs:
         self._visited: set[tuple[str, str]] = set()
 
     def ask(self, name: str, column: ResolvedReference) -> None:
-        """Takes in a column under a name; several may show one feature."""
+        """Take in a column under a name; several may show one feature."""
         place = (column.owner, column.on)
         self._names.setdefault((place, column.feature.name), name)
         if column.kind == "view":
@@ -185,7 +185,7 @@ class _Needs:
         self._seen = list(self._fetched)
 
     def add_inputs(self, asked: ResolvedReference) -> None:
-        """Takes in what a column is computed from, and what that is computed from, under names that nobody sees."""
+        """Take in what a column is computed from, and what that is computed from, under names that nobody sees."""
         name = asked.feature.name
         if asked.kind != "on_demand" or (asked.owner, name) in self._visited:
             return
@@ -221,7 +221,7 @@ class _Needs:
         return OnDemandPlan(fields, tuple(self._step(view) for view in self._in_order()))
 
     def _in_order(self) -> list[str]:
-        """Returns the on-demand views that are computed, each after those it needs."""
+        """Return the on-demand views that are computed, each after those it needs."""
         graph = {
             view: [source.owner for source in self._used(view).values() if source.kind == "on_demand"] for view in self._outputs
         }
@@ -231,7 +231,7 @@ class _Needs:
             raise RequestError(f"On-demand views need one another in a circle: {' → '.join(reversed(error.args[1]))}.") from error
 
     def _used(self, view: str) -> dict[str, ResolvedReference]:
-        """Returns the inputs that what is asked of an on-demand view needs, by their names in the expressions."""
+        """Return the inputs that what is asked of an on-demand view needs, by their names in the expressions."""
         columns = dict.fromkeys(column for output in self._outputs[view] for column in output.expression.columns)
         return {column: self._inputs[view][column] for column in columns}
 

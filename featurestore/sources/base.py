@@ -48,7 +48,7 @@ class Span:
 
 
 def accepted(cursor: Cursor, latest: int | None) -> Cursor:
-    """Returns a span's cursor once it is known which of its rows the run accepted: a time goes no further than these (S18).
+    """Return a span's cursor once it is known which of its rows the run accepted: a time goes no further than these (S18).
 
     Args:
         cursor: the span's cursor.
@@ -77,7 +77,7 @@ class SourceReader(Protocol):
         """The source's definition."""
 
     def schema(self) -> pl.Schema:
-        """Returns the columns and their dtypes.
+        """Return the columns and their dtypes.
 
         Raises:
             SourceError: the source is not there, cannot be read, lacks a column that its definition names, or has a time
@@ -85,16 +85,16 @@ class SourceReader(Protocol):
         """
 
     def sample(self, rows: int) -> pl.DataFrame:
-        """Returns some rows that have good times, at most so many; none where the source is empty. Raises like ``schema``."""
+        """Return some rows that have good times, at most so many; none where the source is empty. Raises like ``schema``."""
 
     def first(self) -> datetime | None:
-        """Returns an instant before which no row becomes available, near the first of them; None where there is no row.
+        """Return an instant before which no row becomes available, near the first of them; None where there is no row.
 
         Raises like ``schema``.
         """
 
     def span(self, cursor: Cursor | None, start: datetime | None, end: datetime, chunk_rows: int) -> Span:
-        """Pins what a run reads: the rows since the cursor that are available by ``end``, inclusive (S18).
+        """Pin what a run reads: the rows since the cursor that are available by ``end``, inclusive (S18).
 
         A row's effective available time is the later of its available and its event time (S2). Rows that become
         available after ``end`` are left to a later run, whose cursor remembers that they are there. Rows whose time is
@@ -113,7 +113,7 @@ class SourceReader(Protocol):
         """
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
-        """Returns the rows of a chunk.
+        """Return the rows of a chunk.
 
         Reading a chunk again gives the same rows as long as the source keeps them. A value that cannot be read as its
         column's type is null.

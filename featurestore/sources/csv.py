@@ -58,7 +58,7 @@ class CSVReader(FilesReader[CSVSource]):
     _columns: pl.Schema | None = None
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
-        """Returns the columns of the first file with rows, or else of the first with a header."""
+        """Return the columns of the first file with rows, or else of the first with a header."""
         headers: list[tuple[SourceFile, bytes, bytes]] = []
         schemas: list[pl.Schema] = []
         for file in files:
@@ -82,7 +82,7 @@ class CSVReader(FilesReader[CSVSource]):
         return schemas[0] if schemas else self._checked(*headers[0])
 
     def _beginning(self, file: SourceFile) -> tuple[bytes, bytes]:
-        """Returns a file's header and its first records, but for one that may still be being written."""
+        """Return a file's header and its first records, but for one that may still be being written."""
         stretches = self._stretches(file, _INFERRED_ROWS)
         _, header, _ = next(stretches, (0, b"", False))
         _, head, is_open = next(stretches, (0, b"", False))
@@ -96,15 +96,15 @@ class CSVReader(FilesReader[CSVSource]):
         return schema
 
     def files(self) -> list[SourceFile]:
-        """Returns the files there are now."""
+        """Return the files there are now."""
         return find_files(self._spec, self._spec.path, self._root, ENDINGS)
 
     def missing(self) -> SourceError:
-        """Returns the error that tells where no file was found."""
+        """Return the error that tells where no file was found."""
         return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
-        """Cuts a file between its records, and reads the times of each stretch."""
+        """Cut a file between its records, and read the times of each stretch."""
         times = raw_time_columns(self._spec)
         texts = self._stretches(file, chunk_rows)
         _, header, _ = next(texts, (0, b"", False))
@@ -139,7 +139,7 @@ class CSVReader(FilesReader[CSVSource]):
         return rows.lazy().select(*normalised(self._spec, rows.drop(unread).schema), *unread)
 
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
-        """Collects rows of a file."""
+        """Collect rows of a file."""
         return rows.collect()
 
     def _stretches(self, file: SourceFile, count: int) -> Iterator[tuple[int, bytes, bool]]:
@@ -147,7 +147,7 @@ class CSVReader(FilesReader[CSVSource]):
             yield from cut(text, count)
 
     def _inferred(self, header: bytes, head: bytes, where: str) -> pl.Schema:
-        """Returns the columns of a file by its first rows, and by what ``columns=`` says of them."""
+        """Return the columns of a file by its first rows, and by what ``columns=`` says of them."""
         declared = {name: as_dtype(dtype) for name, dtype in self._spec.columns.items()}
         there = self._names(header, where)
         for name in declared:
@@ -197,7 +197,7 @@ class CSVReader(FilesReader[CSVSource]):
             )
 
     def _parsed(self, header: bytes, data: bytes, location: str, only: tuple[str, ...] | None = None) -> pl.DataFrame:
-        """Returns records as rows of the source's columns, or of some of them."""
+        """Return records as rows of the source's columns, or of some of them."""
         if self._columns is None:
             self.schema()
         assert self._columns is not None  # described() has set it, or raised

@@ -9,7 +9,7 @@ from typing import IO, cast
 
 
 def opened(location: str) -> IO[bytes]:
-    """Opens a file of text, plain or gzipped."""
+    """Open a file of text, plain or gzipped."""
     path = Path(location)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -17,7 +17,7 @@ def opened(location: str) -> IO[bytes]:
 
 
 def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes, bool]]:
-    r"""Yields a file's header and then stretches of ``count`` records, each with its offset, and whether its end is open.
+    r"""Yield a file's header and then stretches of ``count`` records, each with its offset, and whether its end is open.
 
     A line's end lies between two records where the quotes before it are even in number. What follows the last of them is a
     record too, in a stretch of its own: its end is open, for it may still be being written.
@@ -69,7 +69,7 @@ _PRIVATE = range(0xE000, 0xF900)
 
 
 def without_blank_lines(text: bytes) -> bytes:
-    r"""Returns records without the blank lines between them.
+    r"""Return records without the blank lines between them.
 
     Example:
         >>> without_blank_lines(b"1,2\n\n3,4\n")

@@ -60,11 +60,11 @@ class Snapshot:
     table: DeltaTable
 
     def location(self, name: str) -> str:
-        """Returns where a file is opened."""
+        """Return where a file is opened."""
         return name if "://" in name else self.root + name
 
     def vector(self, name: str) -> int:
-        """Returns a checksum of a file's deletion vector; 0 where it has none."""
+        """Return a checksum of a file's deletion vector; 0 where it has none."""
         gone = self.deleted.get(self.location(name))
         return 0 if gone is None else zlib.crc32(",".join(map(str, gone.to_list())).encode())
 
@@ -83,7 +83,7 @@ class DeltaReader(FilesReader[DeltaSource]):
     _snapshot: Snapshot | None = None
 
     def files(self) -> list[SourceFile]:
-        """Returns the files of the table's newest version, the oldest first."""
+        """Return the files of the table's newest version, the oldest first."""
         return self._files_of(self._at(None))
 
     def _files_of(self, snapshot: Snapshot) -> list[SourceFile]:
@@ -97,7 +97,7 @@ class DeltaReader(FilesReader[DeltaSource]):
         return sorted(files, key=lambda file: (file.modified, file.name))
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
-        """Returns the columns of the version that the files were listed from."""
+        """Return the columns of the version that the files were listed from."""
         return checked(self._spec, self._listed().columns, f"table {self._address}", ADVICE)
 
     def missing(self) -> None:
@@ -105,11 +105,11 @@ class DeltaReader(FilesReader[DeltaSource]):
         return
 
     def pinned(self) -> Mapping[str, Any]:
-        """Returns the version whose files were listed last."""
+        """Return the version whose files were listed last."""
         return {"version": self._listed().version}
 
     def cursor_state(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> CursorState:
-        """Returns which files a compaction wrote of known ones, and whether commits since the cursor took rows away."""
+        """Return which files a compaction wrote of known ones, and whether commits since the cursor took rows away."""
         snapshot = self._listed()
         marks = {"version": snapshot.version}
         since = (cursor or {}).get("version")
@@ -147,7 +147,7 @@ class DeltaReader(FilesReader[DeltaSource]):
 
     @contextmanager
     def at(self, pinned: Mapping[str, Any]) -> Iterator[Sequence[SourceFile]]:
-        """Returns a block in which the table is as it was in a version."""
+        """Return a block in which the table is as it was in a version."""
         now = self._listed()
         try:
             yield self._files_of(self._at(pinned["version"]))
@@ -155,7 +155,7 @@ class DeltaReader(FilesReader[DeltaSource]):
             self._snapshot = now
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
-        """Cuts a file by rows, by what the table's log tells of it."""
+        """Cut a file by rows, by what the table's log tells of it."""
         snapshot = self._listed()
         stats = snapshot.files[file.name]
         whole = ReadTask(file.name, 0, -1, None, True, None)
@@ -170,11 +170,11 @@ class DeltaReader(FilesReader[DeltaSource]):
             yield FileSlice(first, rows, rows, earliest, latest, nulls, stamp=None)
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
-        """Returns the rows of a part, as they were in the version it was pinned in."""
+        """Return the rows of a part, as they were in the version it was pinned in."""
         return self._scan(self._at(chunk["version"]), part)
 
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
-        """Collects rows of a file."""
+        """Collect rows of a file."""
         with translated(self._spec, f"file {file} of table {self._address}", *ERRORS, advice=_GONE):
             return rows.collect()
 
@@ -231,7 +231,7 @@ class DeltaReader(FilesReader[DeltaSource]):
         return Snapshot(table.version(), _plain(table.table_uri), columns, files, deleted, table)
 
     def _looked_at(self, actions: pl.DataFrame) -> pl.DataFrame:
-        """Returns what is wanted of what the log says of files; times in microseconds, for Python's calendar may not have them."""
+        """Return what is wanted of what the log says of files; times in microseconds, for Python's calendar may not have them."""
         kept = ["path", "size_bytes", "modification_time", "num_records"]
         stats = [f"{word}.{name}" for name in raw_time_columns(self._spec) for word in ("min", "max", "null_count")]
         there = [name for name in actions.columns if name in kept or name in stats or name.startswith("partition.")]

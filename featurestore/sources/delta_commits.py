@@ -50,7 +50,7 @@ class Pool:
 
 
 def pooled(pools: Sequence[Pool], group: Rewritten, version: int) -> list[Pool]:
-    """Returns pools after a further compaction.
+    """Return pools after a further compaction.
 
     Args:
         pools: the pools before.
@@ -72,7 +72,7 @@ def pooled(pools: Sequence[Pool], group: Rewritten, version: int) -> list[Pool]:
 
 
 def commits_since(table: DeltaTable, since: int, until: int) -> list[Commit] | None:
-    """Returns the commits after a version, up to another; None where the log does not reach back so far.
+    """Return the commits after a version, up to another; None where the log does not reach back so far.
 
     Raises:
         OSError: the log cannot be read.

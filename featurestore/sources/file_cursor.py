@@ -41,12 +41,12 @@ class KnownFile:
     waits: int | None = None
 
     def to_plain(self) -> list[Any]:
-        """Returns it as a cursor has it."""
+        """Return it as a cursor has it."""
         return [list(self.stamp), self.rest, self.checksum, self.rows, self.waits]
 
 
 def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFile]:
-    """Returns what a cursor knows, by the files' names.
+    """Return what a cursor knows, by the files' names.
 
     Args:
         cursor: the cursor; None for none.
@@ -69,7 +69,7 @@ def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFil
 
 
 def same_stamp(known: Sequence[int], stamp: Sequence[int]) -> bool:
-    """Returns whether a stamp is one known before; one of an earlier version tells less.
+    """Return whether a stamp is one known before; one of an earlier version tells less.
 
     Example:
         >>> same_stamp([10, 5], [10, 5, 7, 1]), same_stamp([10, 5, 6, 1], [10, 5, 7, 1])
@@ -79,7 +79,7 @@ def same_stamp(known: Sequence[int], stamp: Sequence[int]) -> bool:
 
 
 def checksum(location: str) -> int:
-    """Returns a checksum of a file's bytes.
+    """Return a checksum of a file's bytes.
 
     Raises:
         OSError: it cannot be read.
@@ -92,7 +92,7 @@ def checksum(location: str) -> int:
 
 
 def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownFile | None, int | None]:
-    """Returns what is known of a file if it is the one known, None if it is new or has changed; and its checksum if it needs one.
+    """Return what is known of a file if it is the one known, None if it is new or has changed; and its checksum if it needs one.
 
     Args:
         file: the file as it is.
@@ -114,7 +114,7 @@ def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownF
 
 
 def settled(before: Mapping[str, KnownFile], known: Mapping[str, KnownFile]) -> int:
-    """Returns how many bytes need no checksum any more: those of files that have been left alone since they were read."""
+    """Return how many bytes need no checksum any more: those of files that have been left alone since they were read."""
     return sum(
         state.stamp[0]
         for name, state in known.items()

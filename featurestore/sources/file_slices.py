@@ -34,7 +34,7 @@ class FileSlice:
     open: bool = False
 
     def holds(self, after: int | None, until: int, nulls: bool) -> bool:
-        """Returns whether rows of that span may be in it."""
+        """Return whether rows of that span may be in it."""
         if nulls and self.nulls:
             return True
         if self.earliest is None or self.latest is None:
@@ -102,7 +102,7 @@ class Chunks:
         self._filled = 0
 
     def add(self, file: SourceFile, piece: FileSlice, wish: ReadRequest, marks: Mapping[str, Any]) -> None:
-        """Adds a piece, of which a chunk takes what is wished, and remembers the marks."""
+        """Add a piece, of which a chunk takes what is wished, and remembers the marks."""
         self.rows += piece.rows
         if not self.made or self._filled + piece.rows > self.chunk_rows or self.made[-1][0] != marks:
             self.made.append((marks, []))
@@ -118,7 +118,7 @@ class Chunks:
 
 
 def pieces_of_rows(counts: Iterable[int], chunk_rows: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts runs of rows that lie one after another into stretches of equal length, ``chunk_rows`` at the most.
+    """Cut runs of rows that lie one after another into stretches of equal length, ``chunk_rows`` at the most.
 
     Args:
         counts: how many rows each run has: those of a file's row groups.

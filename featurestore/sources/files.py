@@ -73,11 +73,11 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     @abstractmethod
     def files(self) -> list[SourceFile]:
-        """Returns the files there are now, in the order in which they are read."""
+        """Return the files there are now, in the order in which they are read."""
 
     @abstractmethod
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
-        """Returns the columns that these files, just listed, have in common, as ``SourceReader.schema``.
+        """Return the columns that these files, just listed, have in common, as ``SourceReader.schema``.
 
         Args:
             files: the files.
@@ -86,15 +86,15 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     @abstractmethod
     def missing(self) -> SourceError | None:
-        """Returns the error for a source that has no files; None where that only means that it is empty."""
+        """Return the error for a source that has no files; None where that only means that it is empty."""
 
     @abstractmethod
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterable[FileSlice]:
-        """Cuts a file into pieces of ``chunk_rows`` rows at the most."""
+        """Cut a file into pieces of ``chunk_rows`` rows at the most."""
 
     @abstractmethod
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
-        """Returns all rows of a part, with the columns that ``schema`` tells, and ``UNREAD`` where there are texts for it.
+        """Return all rows of a part, with the columns that ``schema`` tells, and ``UNREAD`` where there are texts for it.
 
         Raises:
             SourceError: the file does not hold them any more.
@@ -102,18 +102,18 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     @abstractmethod
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
-        """Collects rows of a file, with the library's errors translated."""
+        """Collect rows of a file, with the library's errors translated."""
 
     def pinned(self) -> Mapping[str, Any]:
-        """Returns what each chunk of the span just made shall remember besides its parts, in plain JSON values."""
+        """Return what each chunk of the span just made shall remember besides its parts, in plain JSON values."""
         return {}
 
     def cursor_state(self, cursor: Cursor | None, known: Mapping[str, KnownFile], files: Sequence[SourceFile]) -> CursorState:
-        """Returns what else tells of files since a cursor: which hold nothing but rows known, and what is worth a notice."""
+        """Return what else tells of files since a cursor: which hold nothing but rows known, and what is worth a notice."""
         return CursorState({}, (), {})
 
     def at(self, pinned: Mapping[str, Any]) -> AbstractContextManager[Sequence[SourceFile]]:
-        """Returns a block in which the files are those of former times, which it gives, and afterwards those of now again.
+        """Return a block in which the files are those of former times, which it gives, and afterwards those of now again.
 
         Args:
             pinned: what a chunk of then remembers.
@@ -221,7 +221,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         return [file for file in files if file.name not in (aside or {})]
 
     def _pieces(self, file: SourceFile, chunk_rows: int) -> list[FileSlice]:
-        """Returns the pieces of a file; none where it cannot be read and such files are set aside."""
+        """Return the pieces of a file; none where it cannot be read and such files are set aside."""
         try:
             young = self._waits_since(file, None) is not None
             return [piece for piece in self.pieces(file, chunk_rows) if not (piece.open and young)]
@@ -233,7 +233,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
     def _look(
         self, file: SourceFile, before: KnownFile | None, start: datetime | None, until: int, looked: int, chunk_rows: int
     ) -> _Looked:
-        """Looks at a file: whether it is new or has changed since, and what of it is to be read."""
+        """Look at a file: whether it is new or has changed since, and what of it is to be read."""
         with translated(self._spec, f"file {file.location}", OSError):
             same, crc = look(file, before, looked * _NANO)
         if start is not None:
@@ -263,7 +263,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
     def _add_former(
         self, former: Former, files: Sequence[SourceFile], before: Mapping[str, KnownFile], until: int, looked: int, chunks: Chunks
     ) -> tuple[dict[str, KnownFile], list[str]]:
-        """Adds what is new in files of former times; returns what is known of those that hold their rows now, and notices."""
+        """Add what is new in files of former times; return what is known of those that hold their rows now, and notices."""
         former_files: list[tuple[SourceFile, Mapping[str, Any], _Looked]] = []
         try:
             for pinned, names in former.sources:
@@ -287,7 +287,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         looked: int,
         chunk_rows: int,
     ) -> list[tuple[SourceFile, Mapping[str, Any], _Looked]]:
-        """Looks at files of former times; raises ``SourceError`` where one that has new rows is not there any more."""
+        """Look at files of former times; raise ``SourceError`` where one that has new rows is not there any more."""
         seen_files = []
         with self.at(pinned) as then:
             for file in then:
@@ -302,7 +302,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         return seen_files
 
     def _waits_since(self, file: SourceFile, same: KnownFile | None) -> int | None:
-        """Returns since when a last record without an end is waited for; None where the file is old enough to count it."""
+        """Return since when a last record without an end is waited for; None where the file is old enough to count it."""
         now = to_micros(self._clock())
         # NOTE: a file's times come from its file system's clock, which the clock given need not agree with, least of all a test's.
         age = min(now, to_micros(utc_now())) - file.modified // _NANO
@@ -310,7 +310,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         return None if age >= PATIENCE or now - since >= PATIENCE else min(since, now)
 
     def _read_through(self, file: SourceFile, pieces: Sequence[FileSlice]) -> None:
-        """Reads pieces and forgets them, so that one that cannot be read is known before a run pins it."""
+        """Read pieces and forget them, so that one that cannot be read is known before a run pins it."""
         for piece in pieces:
             self.collect(
                 self.rows(ReadTask(file.name, piece.first, piece.count, None, True, piece.stamp), self.pinned()), file.name

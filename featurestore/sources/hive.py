@@ -28,16 +28,16 @@ class Partition:
     values: dict[str, Any]
 
     def literal(self, text: str) -> pl.Expr:
-        """Returns the value of a text as a column."""
+        """Return the value of a text as a column."""
         return pl.lit(self.values[text], dtype=self.dtype)
 
     def reads(self, text: str) -> bool:
-        """Returns whether a text could be read as the partition's type."""
+        """Return whether a text could be read as the partition's type."""
         return text == _NULL or self.values[text] is not None
 
 
 def partition_texts(name: str) -> dict[str, str]:
-    """Returns the partition columns of a file's path and their values' texts.
+    """Return the partition columns of a file's path and their values' texts.
 
     Example:
         >>> partition_texts("data/day=2013-01-01/x.parquet")
@@ -50,7 +50,7 @@ def partition_texts(name: str) -> dict[str, str]:
 def partitions(
     names: Iterable[str], declared: Mapping[str, pl.DataType] | None = None, times: Collection[str] = ()
 ) -> dict[str, Partition]:
-    """Returns the partition columns of files, in the types declared, or in that which Polars infers of a CSV column.
+    """Return the partition columns of files, in the types declared, or in that which Polars infers of a CSV column.
 
     Args:
         names: the files' names.
@@ -93,7 +93,7 @@ def _typed(texts: list[str], declared: pl.DataType | None) -> Partition:
 
 
 def _as_declared(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Returns texts as a type; null where they are none of it. A type that no text can have leaves them as they are."""
+    """Return texts as a type; null where they are none of it. A type that no text can have leaves them as they are."""
     if isinstance(dtype, pl.Datetime):
         return parse_times(texts)
     if isinstance(dtype, pl.Date):

@@ -61,7 +61,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         self._zoned: dict[str, pa.Schema] = {}
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
-        """Returns the columns that the files have together; their footers tell."""
+        """Return the columns that the files have together; their footers tell."""
         self._partitions = partitions(
             (file.name for file in files), {**self._spec._declared, **self._spec.columns}, raw_time_columns(self._spec)
         )
@@ -91,15 +91,15 @@ class ParquetReader(FilesReader[ParquetSource]):
         return checked(self._spec, self._columns, f"file {readable[0].location}", ADVICE)
 
     def files(self) -> list[SourceFile]:
-        """Returns the files there are now."""
+        """Return the files there are now."""
         return find_files(self._spec, self._spec.path, self._root, ENDINGS)
 
     def missing(self) -> SourceError:
-        """Returns the error that tells where no file was found."""
+        """Return the error that tells where no file was found."""
         return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
-        """Cuts a file along its row groups, and those that are too large by rows."""
+        """Cut a file along its row groups, and those that are too large by rows."""
         with translated(self._spec, f"file {file.location}", *ERRORS):
             footer = pq.read_metadata(file.location)
         times = raw_time_columns(self._spec)
@@ -113,7 +113,7 @@ class ParquetReader(FilesReader[ParquetSource]):
             yield FileSlice(first, rows, rows, earliest, latest, nulls, stamp=file.stamp)
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
-        """Returns the rows of a part; raises if the file was replaced after they were pinned."""
+        """Return the rows of a part; raise if the file was replaced after they were pinned."""
         location = absolute_path(part.file, self._root)
         try:
             file = source_file(location, self._root)
@@ -128,7 +128,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         return self._scan(file, part)
 
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
-        """Collects rows of a file."""
+        """Collect rows of a file."""
         with translated(self._spec, f"file {absolute_path(file, self._root)}", *ERRORS):
             return rows.collect()
 
@@ -173,7 +173,7 @@ class ParquetReader(FilesReader[ParquetSource]):
         file: SourceFile,
         before: Sequence[SourceFile],
     ) -> dict[str, pl.DataType]:
-        """Returns the columns of the files before and of one more."""
+        """Return the columns of the files before and of one more."""
         mine, times = own[file.name][1], raw_time_columns(self._spec)
         if not before:
             return dict(mine)
@@ -211,7 +211,7 @@ class ParquetReader(FilesReader[ParquetSource]):
 
 
 def _read_with(location: str, schema: pa.Schema, part: ReadTask | None) -> pl.LazyFrame:
-    """Returns the rows of a file, or of a part of it, that Polars would panic over as it stands, with another schema."""
+    """Return the rows of a file, or of a part of it, that Polars would panic over as it stands, with another schema."""
     first, end = (0, None) if part is None else (part.first, part.first + part.count)
     with pq.ParquetFile(location) as file:
         groups, begin, skipped = [], 0, 0
@@ -227,7 +227,7 @@ def _read_with(location: str, schema: pa.Schema, part: ReadTask | None) -> pl.La
 
 
 def footer_extents(footer: pq.FileMetaData, times: Sequence[str]) -> list[Extent] | None:
-    """Returns the extent of each row group, from the statistics in a file's footer; None where they do not tell.
+    """Return the extent of each row group, from the statistics in a file's footer; None where they do not tell.
 
     Args:
         footer: the file's footer.

@@ -40,7 +40,7 @@ class SourceFile:
 
 
 def natural_order(name: str) -> list[str | int]:
-    """Returns a key that sorts names with their numbers as numbers: ``day_9`` before ``day_10``.
+    """Return a key that sorts names with their numbers as numbers: ``day_9`` before ``day_10``.
 
     Example:
         >>> sorted(["day_10", "day_9"], key=natural_order)
@@ -50,12 +50,12 @@ def natural_order(name: str) -> list[str | int]:
 
 
 def absolute_path(path: str, root: Path) -> Path:
-    """Returns where a source's path leads, from the project's folder on; no I/O."""
+    """Return where a source's path leads, from the project's folder on; no I/O."""
     return root.absolute() / path.removeprefix("file://")
 
 
 def source_file(location: Path, root: Path) -> SourceFile:
-    """Returns a file as it is now.
+    """Return a file as it is now.
 
     Raises:
         OSError: it is not there or may not be looked at.
@@ -67,7 +67,7 @@ def source_file(location: Path, root: Path) -> SourceFile:
 
 
 def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) -> list[SourceFile]:
-    """Returns the files of a path, in natural order of their names.
+    """Return the files of a path, in natural order of their names.
 
     What a glob or a folder holds under a name that starts with ``_`` or ``.`` is left out: such files are being written, or
     speak about the others.
@@ -103,7 +103,7 @@ def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) ->
 
 
 def nothing_there(spec: Source, path: str, root: Path, endings: tuple[str, ...]) -> SourceMissingError:
-    """Returns the error for a path without files: where was looked, and what to do."""
+    """Return the error for a path without files: where was looked, and what to do."""
     target = absolute_path(path, root)
     if target.is_dir():
         what = f"the folder {target} has no files that end in {' or '.join(endings)}"

@@ -126,7 +126,7 @@ class SQLReader(ReaderAdapter):
 
     @contextmanager
     def _opened(self, *, known: bool = False) -> Iterator[tuple[Database, pl.Schema]]:
-        """Opens the database, and asks it for the query's columns unless those known already will do."""
+        """Open the database, and ask it for the query's columns unless those known already will do."""
         with open_database(self._spec, self._root) as database:
             if self._columns is None or not known:
                 self._foreign = database.foreign(self._from_query)
@@ -134,7 +134,7 @@ class SQLReader(ReaderAdapter):
             yield database, checked(self._spec, self._columns, self._where, _ADVICE)
 
     def _selected(self, database: Database, rest: str) -> pl.DataFrame:
-        """Returns rows of the query; a column of a type that is not read has its text, in a struct that says the type."""
+        """Return rows of the query; a column of a type that is not read has its text, in a struct that says the type."""
         columns = "*"
         if self._foreign:
             texts = {name: database.text(quoted_name(name)) for name, kind in self._foreign.items() if kind}
@@ -158,7 +158,7 @@ class SQLReader(ReaderAdapter):
 
 
 def _trusted(cursor: Cursor | None, now: int) -> int | None:
-    """Returns how far the rows have been read for certain, by a clock that tells ``now``; None for not at all.
+    """Return how far the rows have been read for certain, by a clock that tells ``now``; None for not at all.
 
     A cursor ahead of the clock is one that a wrong clock made, or this one is wrong. What came before it may be right.
     """
@@ -168,7 +168,7 @@ def _trusted(cursor: Cursor | None, now: int) -> int | None:
 
 
 def _step_of(micros: str) -> str:
-    """Returns the SQL for the longest of the steps that a time is on; each is a part of the one before."""
+    """Return the SQL for the longest of the steps that a time is on; each is a part of the one before."""
     steps = [*_GRAINS, 1]
     cases = " ".join(f"when {micros} % {step} <> 0 then {finer}" for step, finer in reversed(list(pairwise(steps))))
     return f"case {cases} else {steps[0]} end"
@@ -215,7 +215,7 @@ class _Slices:
         return " or ".join(conditions)
 
     def within(self, low: int | None, high: int) -> str:
-        """Returns the condition of the rows available from ``low`` on and before ``high``; rows without a good time meet it never.
+        """Return the condition of the rows available from ``low`` on and before ``high``; rows without a good time meet it never.
 
         The columns themselves are compared, so an index or a file's statistics help. With the end left out, finer precision
         needs no rounding: a time is before ``high`` exactly if its floor is.
@@ -230,11 +230,11 @@ class _Slices:
         return " and ".join([*before, f"({' or '.join(since)})"])
 
     def count_nulls(self) -> int:
-        """Returns how many rows lack a good time."""
+        """Return how many rows lack a good time."""
         return int(self._database.fetch(f"select count(*) as n {self._from_query} where {self.nulls}").item())
 
     def cut(self, low: int | None, high: int, limit: int) -> tuple["_Seen", list[int]]:
-        """Returns what is known of the rows from ``low`` to ``high``, and the instants that divide them, ``limit`` rows apart.
+        """Return what is known of the rows from ``low`` to ``high``, and the instants that divide them, ``limit`` rows apart.
 
         More than ``limit`` rows stay together only when they share one microsecond.
         """
@@ -245,11 +245,11 @@ class _Slices:
         return seen, self._edges(min(begin, high - 1), high, seen.rows, limit)[0]
 
     def first(self) -> int | None:
-        """Returns an instant before which no row becomes available; None where no row has its times."""
+        """Return an instant before which no row becomes available; None where no row has its times."""
         return self._counted(f"not ({self.nulls})").earliest
 
     def _counted(self, condition: str) -> "_Seen":
-        """Returns what is known of the rows that meet a condition; they have their times."""
+        """Return what is known of the rows that meet a condition; they have their times."""
         micros = [self._database.micros(column, dtype) for column, dtype in self._columns.items()]
         # NOTE: offset keeps PostgreSQL from putting the expressions in the place of their names, to be computed many times a row.
         times = ", ".join(f"{expression} as t{index}" for index, expression in enumerate(micros))
@@ -267,7 +267,7 @@ class _Slices:
         return _Seen(int(counts["n"]), earliest, int(counts["latest"]), grain)
 
     def _edges(self, low: int, high: int, count: int, limit: int) -> tuple[list[int], int]:
-        """Returns the instants that divide ``count`` rows, and how many rows lie after the last of them.
+        """Return the instants that divide ``count`` rows, and how many rows lie after the last of them.
 
         The rows are counted in buckets of equal width, and a bucket of too many is divided again.
         """

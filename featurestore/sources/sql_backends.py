@@ -29,31 +29,31 @@ class Database(Protocol):
     """The operator that divides integers and drops the remainder."""
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows."""
+        """Return a query's rows."""
 
     def foreign(self, from_query: str) -> dict[str, str]:
-        """Returns a query's columns, where there are such of types that are not read: for each its type, empty if it is read.
+        """Return a query's columns, where there are such of types that are not read: for each its type, empty if it is read.
 
         Args:
             from_query: ``from (the query) as q``.
         """
 
     def text(self, column: str) -> str:
-        """Returns the SQL for a column as text."""
+        """Return the SQL for a column as text."""
 
     def horizon(self) -> tuple[int, int]:
-        """Returns the database's time, and an instant before which no row will be stamped any more, as far as can be seen."""
+        """Return the database's time, and an instant before which no row will be stamped any more, as far as can be seen."""
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
-        """Returns the SQL for a time column as the microseconds since the epoch, finer precision floored."""
+        """Return the SQL for a time column as the microseconds since the epoch, finer precision floored."""
 
     def literal(self, micros: int, dtype: pl.DataType) -> str:
-        """Returns the SQL for an instant, to compare with a column of a dtype."""
+        """Return the SQL for an instant, to compare with a column of a dtype."""
 
 
 @contextmanager
 def open_database(spec: SQLSource, root: Path) -> Iterator[Database]:
-    """Opens the database of a source, and closes it at the end of the block. Its errors are translated.
+    """Open the database of a source, and close it at the end of the block. Its errors are translated.
 
     Raises:
         SourceError: it cannot be opened, or the query fails.
@@ -82,7 +82,7 @@ class DuckDB:
         self._connection = connection
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows; types unknown to Polars as they are stored.
+        """Return a query's rows; types unknown to Polars as they are stored.
 
         A value that Arrow does not hold as what it is here is null, and its text in ``UNREAD``.
         """
@@ -102,13 +102,13 @@ class DuckDB:
         return with_texts(frame, {**texts, **_midnights(table, frame)})
 
     def foreign(self, from_query: str) -> dict[str, str]:
-        """Returns a query's columns and their types that are not read."""
+        """Return a query's columns and their types that are not read."""
         relation = self._connection.sql(f"select * {from_query} limit 0")
         kinds = {name: _foreign_duckdb(dtype) for name, dtype in zip(relation.columns, relation.types, strict=True)}
         return kinds if any(kinds.values()) else {}
 
     def text(self, column: str) -> str:
-        """Returns the SQL for a column as text."""
+        """Return the SQL for a column as text."""
         return f"cast({column} as varchar)"
 
     def horizon(self) -> tuple[int, int]:
@@ -117,14 +117,14 @@ class DuckDB:
         return now, now
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
-        """Returns the SQL for a time column as microseconds."""
+        """Return the SQL for a time column as microseconds."""
         if getattr(dtype, "time_unit", None) != "ns":
             return f"epoch_us({column})"
         # NOTE: DuckDB's // and casts cut towards zero; before the epoch that is not the floor.
         return f"((epoch_ns({column}) - if(epoch_ns({column}) < 0, 999, 0)) // 1000)"
 
     def literal(self, micros: int, dtype: pl.DataType) -> str:
-        """Returns the SQL for an instant."""
+        """Return the SQL for an instant."""
         if getattr(dtype, "time_unit", None) != "ns":
             return _literal(micros, dtype)
         text = _text(min(max(micros, _FIRST_NS), _LAST_NS))
@@ -140,7 +140,7 @@ class Postgres:
         self._cursor = cursor
 
     def fetch(self, query: str) -> pl.DataFrame:
-        """Returns a query's rows; ``numeric`` as ``Decimal(38, 9)``, other types unknown to Arrow as they are stored.
+        """Return a query's rows; ``numeric`` as ``Decimal(38, 9)``, other types unknown to Arrow as they are stored.
 
         A number that this decimal does not hold is null, and its text in ``UNREAD``.
         """
@@ -152,28 +152,28 @@ class Postgres:
         return with_texts(frame.with_columns(column for column, _ in plain.values()), {**texts, **_midnights(table, frame)})
 
     def foreign(self, from_query: str) -> dict[str, str]:
-        """Returns a query's columns and their types that are not read."""
+        """Return a query's columns and their types that are not read."""
         self._cursor.execute(f"select * {from_query} limit 0")
         schema: pa.Schema = self._cursor.fetch_arrow_table().schema
         kinds = {field.name: _foreign_postgres(field) for field in schema}
         return kinds if any(kinds.values()) else {}
 
     def text(self, column: str) -> str:
-        """Returns the SQL for a column as text."""
+        """Return the SQL for a column as text."""
         return f"({column})::text"
 
     def horizon(self) -> tuple[int, int]:
-        """Returns the server's time, and when the oldest transaction began that is open or prepared, as far as this role sees."""
+        """Return the server's time, and when the oldest transaction began that is open or prepared, as far as this role sees."""
         self._cursor.execute(_HORIZON)
         row = pl.DataFrame(self._cursor.fetch_arrow_table()).row(0, named=True)
         return row["now"], row["horizon"]
 
     def micros(self, column: str, dtype: pl.DataType) -> str:
-        """Returns the SQL for a time column as microseconds."""
+        """Return the SQL for a time column as microseconds."""
         return f"(extract(epoch from {column}) * 1000000)::bigint"
 
     def literal(self, micros: int, dtype: pl.DataType) -> str:
-        """Returns the SQL for an instant."""
+        """Return the SQL for an instant."""
         return _literal(micros, dtype)
 
 
@@ -213,13 +213,13 @@ def _postgres(spec: SQLSource, address: str) -> Iterator[Postgres]:
 
 
 def first_line(spec: SQLSource) -> str:
-    """Returns the first line of a source's query, to tell which one is meant."""
+    """Return the first line of a source's query, to tell which one is meant."""
     lines = spec.query.strip().splitlines()
     return lines[0].strip() + (" …" if len(lines) > 1 else "") if lines else "(it is empty)"
 
 
 def quoted_name(name: str) -> str:
-    """Returns a column's name as SQL.
+    """Return a column's name as SQL.
 
     Example:
         >>> quoted_name("wind gust")
@@ -244,7 +244,7 @@ def _literal(micros: int, dtype: pl.DataType) -> str:
 
 
 def _foreign_duckdb(dtype: Any) -> str:
-    """Returns the name of a DuckDB type that is not read, or that has one inside; empty for others."""
+    """Return the name of a DuckDB type that is not read, or that has one inside; empty for others."""
     # Of a time with a zone Arrow has the time alone.
     if dtype.id in ("interval", "union", "time with time zone"):
         return str(dtype)
@@ -255,7 +255,7 @@ def _foreign_duckdb(dtype: Any) -> str:
 
 
 def _held(column: str, kind: str) -> str | None:
-    """Returns the SQL for a DuckDB column's values as far as Arrow and Polars hold them, null for others; None where all are held.
+    """Return the SQL for a DuckDB column's values as far as Arrow and Polars hold them, null for others; None where all are held.
 
     A 128-bit integer comes as a decimal of 38 digits, a larger one wrapped around. An infinity of seconds is taken for a time in
     1970, one of nanoseconds for the last that there is.
@@ -266,7 +266,7 @@ def _held(column: str, kind: str) -> str | None:
 
 
 def _midnights(table: pa.Table, frame: pl.DataFrame) -> dict[str, pl.Series]:
-    """Returns the texts of times that only SQL has, a day's end, which Polars takes for null."""
+    """Return the texts of times that only SQL has, a day's end, which Polars takes for null."""
     texts = {}
     for at, name in enumerate(frame.columns):
         if isinstance(frame.schema[name], pl.Time) and frame[name].null_count() > table.column(at).null_count:
@@ -276,7 +276,7 @@ def _midnights(table: pa.Table, frame: pl.DataFrame) -> dict[str, pl.Series]:
 
 
 def _foreign_postgres(field: pa.Field) -> str:
-    """Returns the name of a PostgreSQL type that is not read rightly, or that has others inside; empty for others.
+    """Return the name of a PostgreSQL type that is not read rightly, or that has others inside; empty for others.
 
     A domain has the name of what it is over. Money comes as cents, an interval has no fixed length, and of a row or an array of
     what the server's users defined the driver does not say what is inside.
@@ -313,7 +313,7 @@ _DECIMAL = r"^-?\d{1,29}(\.\d{1,9}0*)?$"
 
 
 def _plain(column: pl.Series) -> tuple[pl.Series, pl.Series | None]:
-    """Returns a column as it is stored, a numeric one as decimals, and the texts of those that are none."""
+    """Return a column as it is stored, a numeric one as decimals, and the texts of those that are none."""
     stored = column.ext.storage()
     if "numeric" not in str(column.dtype) or stored.dtype != pl.String:
         return stored, None
@@ -327,7 +327,7 @@ def _message_of(error: Exception) -> str:
 
 
 def _without_password(message: str, address: str) -> str:
-    """Returns a message with every trace of an address's password taken out, were the address misread too."""
+    """Return a message with every trace of an address's password taken out, were the address misread too."""
     parts = urlsplit(address)
     before_host = re.match(r"^[a-z]+://[^:/?#]*:(.*)@", address)
     secrets = {*parse_qs(parts.query).get("password", []), *(before_host.groups() if before_host else ())}

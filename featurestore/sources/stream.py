@@ -56,7 +56,7 @@ class StreamReader(ReaderAdapter):
         return self._fitted(self._batch.read(chunk, texts=texts))
 
     def _fitted(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns the batch source's rows with the stream's columns, in their types."""
+        """Return the batch source's rows with the stream's columns, in their types."""
         schema, batch = self.schema(), self._spec.batch
         assert batch is not None, "there are rows of it"
         for name in schema:

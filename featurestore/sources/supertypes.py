@@ -11,7 +11,7 @@ _FLOAT_MANTISSA: dict[pl.DataType, int] = {pl.Float32(): 24, pl.Float64(): 53}
 
 
 def widened(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
-    """Returns the narrowest dtype that holds every value of both; None where none does.
+    """Return the narrowest dtype that holds every value of both; None where none does.
 
     Timestamps of two precisions or zones meet in ``Datetime("us", "UTC")``, which is S1's precision.
 
@@ -37,7 +37,7 @@ def widened(first: pl.DataType, second: pl.DataType) -> pl.DataType | None:
 
 
 def cast(column: pl.Expr, dtype: pl.DataType, to: pl.DataType) -> pl.Expr:
-    """Returns a column brought to the dtype that ``widened`` found."""
+    """Return a column brought to the dtype that ``widened`` found."""
     if dtype == to:
         return column
     if to == INSTANT and isinstance(dtype, (pl.Date, pl.Datetime)):

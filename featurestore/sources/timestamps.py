@@ -18,7 +18,7 @@ FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 @contextmanager
 def translated(spec: Source, what: str, *errors: type[Exception], advice: str = "") -> Iterator[None]:
-    """Turns a library's errors into ``SourceError``, naming the source and what was being read.
+    """Turn a library's errors into ``SourceError``, naming the source and what was being read.
 
     Args:
         spec: the source's definition.
@@ -34,23 +34,23 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
 
 
 def names_in_source(spec: Source) -> dict[str, str]:
-    """Returns, for each column that ``rename=`` renames, the source's own name by the name here."""
+    """Return, for each column that ``rename=`` renames, the source's own name by the name here."""
     return {new: old for old, new in spec.rename.items()}
 
 
 def raw_time_columns(spec: Source) -> tuple[str, ...]:
-    """Returns the time columns by the names the source itself gives them."""
+    """Return the time columns by the names the source itself gives them."""
     old = names_in_source(spec)
     return tuple(old.get(name, name) for name in spec.time_columns)
 
 
 def is_time(dtype: pl.DataType) -> bool:
-    """Returns whether a column of this dtype can tell time: a timestamp, a date, or nothing but nulls."""
+    """Return whether a column of this dtype can tell time: a timestamp, a date, or nothing but nulls."""
     return isinstance(dtype, (pl.Date, pl.Datetime, pl.Null))
 
 
 def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
-    """Returns the columns as the reader gives them: renamed, times as instants, in the order of the source.
+    """Return the columns as the reader gives them: renamed, times as instants, in the order of the source.
 
     Args:
         spec: the source's definition.
@@ -86,7 +86,7 @@ def checked(spec: Source, raw: pl.Schema, where: str, advice: str) -> pl.Schema:
 
 
 def normalised(spec: Source, there: pl.Schema, columns: pl.Schema | None = None) -> list[pl.Expr]:
-    """Returns the expressions that bring rows, whose columns are known to be good, to what ``checked`` returns.
+    """Return the expressions that bring rows, whose columns are known to be good, to what ``checked`` returns.
 
     Args:
         spec: the source's definition.
@@ -102,19 +102,19 @@ def normalised(spec: Source, there: pl.Schema, columns: pl.Schema | None = None)
 
 
 def effective(spec: Source) -> pl.Expr:
-    """Returns the effective available time: the later of available and event time (S2)."""
+    """Return the effective available time: the later of available and event time (S2)."""
     return pl.max_horizontal(*spec.time_columns)
 
 
 def no_time(spec: Source) -> pl.Expr:
-    """Returns whether a row lacks one of its times, or has one outside the years 1 to 9999: it is rejected in any case (S1)."""
+    """Return whether a row lacks one of its times, or has one outside the years 1 to 9999: it is rejected in any case (S1)."""
     return pl.any_horizontal(
         pl.col(name).is_null() | ~pl.col(name).to_physical().is_between(FIRST, LAST) for name in spec.time_columns
     )
 
 
 def wanted(spec: Source, after: int | None, until: int, nulls: bool) -> pl.Expr:
-    """Returns which rows a run wants, of columns as ``normalised`` leaves them.
+    """Return which rows a run wants, of columns as ``normalised`` leaves them.
 
     Args:
         spec: the source's definition.
@@ -128,7 +128,7 @@ def wanted(spec: Source, after: int | None, until: int, nulls: bool) -> pl.Expr:
 
 
 def behind(spec: Source, cursor: Cursor | None, until: int) -> tuple[str, ...]:
-    """Returns a notice where a run reads up to an instant before the one that an earlier run has read up to."""
+    """Return a notice where a run reads up to an instant before the one that an earlier run has read up to."""
     through = (cursor or {}).get("through")
     if through is None or until >= through:
         return ()
@@ -140,7 +140,7 @@ def behind(spec: Source, cursor: Cursor | None, until: int) -> tuple[str, ...]:
 
 
 def extent(spec: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Returns one row about rows as ``normalised`` leaves them: ``earliest``, ``latest``, ``nulls``.
+    """Return one row about rows as ``normalised`` leaves them: ``earliest``, ``latest``, ``nulls``.
 
     The first and the last effective available time in microseconds, of the rows that have good times, and whether there
     are others.

@@ -27,7 +27,7 @@ class BackgroundFolds:
         self._running: dict[str, tuple[Future[None], int]] = {}
 
     def ask(self, view: BoundView) -> None:
-        """Begins a fold unless one is at work; waits for that where it was asked for many times meanwhile."""
+        """Begin a fold unless one is at work; wait for that where it was asked for many times meanwhile."""
         name = view.spec.name
         with self._lock:
             future, asked = self._running.get(name, (None, 0))
@@ -39,7 +39,7 @@ class BackgroundFolds:
             future.result()
 
     def close(self) -> None:
-        """Waits for what is at work."""
+        """Wait for what is at work."""
         self._thread.shutdown()
 
     def _run(self, view: BoundView) -> None:

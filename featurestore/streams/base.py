@@ -64,10 +64,10 @@ class DeadLetterQueue(Protocol):
     """Keeps the entries that were set aside, each once. A broker that cannot be reached raises ``StreamError``."""
 
     def read(self) -> list[DeadLetter]:
-        """Returns all of them, the oldest first."""
+        """Return all of them, the oldest first."""
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Erases entries for good; returns how many there were."""
+        """Erase entries for good; return how many there were."""
 
     def put_back(self, ids: Sequence[str]) -> int:
         """Put entries back into the stream, with new ids, and remove them from the queue; return how many there were."""
@@ -87,7 +87,7 @@ class StreamConsumer(Protocol):
         """What was set aside."""
 
     def read(self, count: int, seconds: float, *, pending: Sequence[Entry] = ()) -> list[Entry]:
-        """Returns entries to work on: first those that a worker has left behind, else new ones.
+        """Return entries to work on: first those that a worker has left behind, else new ones.
 
         Args:
             count: how many at the most.
@@ -100,16 +100,16 @@ class StreamConsumer(Protocol):
         """Acknowledge entries, so that no one is given them again. Idempotent."""
 
     def set_aside(self, entry: Entry, reason: str) -> None:
-        """Puts an entry on the shelf, where a worker has left it for people to look at, and then acknowledges it.
+        """Put an entry on the shelf, where a worker has left it for people to look at, and then acknowledge it.
 
         Done again, it leaves one copy, with the last reason.
         """
 
     def lag(self) -> Lag:
-        """Returns how far the group is behind, what it has lost, and what the broker's clock says."""
+        """Return how far the group is behind, what it has lost, and what the broker's clock says."""
 
     def check(self) -> str:
-        """Returns the broker's kind and version for people to read."""
+        """Return the broker's kind and version for people to read."""
 
     def close(self) -> None:
         """Close connections. What was read and not acknowledged goes to others. Idempotent."""

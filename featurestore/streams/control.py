@@ -261,7 +261,7 @@ class Streams:
             consumer = self._open_stream(source, idle_seconds)
 
     def status(self) -> list[StreamStatus]:
-        """Returns how each stream stands that is applied; of one whose broker cannot be reached, why."""
+        """Return how each stream stands that is applied; of one whose broker cannot be reached, why."""
         return [self._status(source) for source in self._chosen(None)]
 
     @property
@@ -297,14 +297,14 @@ class Streams:
         return source
 
     def _on(self, name: str) -> list[AppliedView]:
-        """Returns the views on a source: without one, what is taken from the stream would be lost."""
+        """Return the views on a source: without one, what is taken from the stream would be lost."""
         views = [view for view in self._catalog().views.values() if view.spec.source.name == name]
         if not views:
             raise RequestError(f"No view is on the stream {name!r}, so nothing is taken from it. Apply one.")
         return views
 
     def _views(self, source: StreamSource) -> Views:
-        """Returns the views on a source.
+        """Return the views on a source.
 
         Raises:
             SourceChanged: the source is defined otherwise by now.

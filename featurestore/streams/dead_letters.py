@@ -16,12 +16,12 @@ _TIME = Annotated[int, msgspec.Meta(ge=YEARS[0], le=YEARS[1])]
 
 
 def pack(entry: Entry, reason: str) -> bytes:
-    """Returns an entry and the reason as MessagePack: ``[id, time, {field: value}, reason]``."""
+    """Return an entry and the reason as MessagePack: ``[id, time, {field: value}, reason]``."""
     return msgspec.msgpack.encode([entry.id, entry.time, dict(entry.fields), reason])
 
 
 def unpack(name: str, value: bytes) -> DeadLetter:
-    """Returns what ``pack`` packed under a name.
+    """Return what ``pack`` packed under a name.
 
     What is damaged, or was put there by others, is an entry of its own as it is: it must hinder neither who looks at the others
     nor who forgets somebody.
@@ -34,7 +34,7 @@ def unpack(name: str, value: bytes) -> DeadLetter:
 
 
 def in_order(kept: Iterable[DeadLetter]) -> list[DeadLetter]:
-    """Returns entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
+    """Return entries in the order of the stream: by their times, then by the numbers at the end of their ids."""
     return sorted(kept, key=lambda letter: (letter.entry.time, _number(letter.entry.id), letter.entry.id))
 
 
@@ -44,7 +44,7 @@ def _number(name: str) -> int:
 
 
 def expanded(url: str) -> str:
-    """Returns an address with its variables' values in their places.
+    """Return an address with its variables' values in their places.
 
     Raises:
         ConfigError: a variable is not set.

@@ -74,7 +74,7 @@ class EntryDecoder:
         self._json = msgspec.json.Decoder(self._struct)
 
     def decode(self, entries: Sequence[Entry]) -> Decoded:
-        """Returns the rows of some entries."""
+        """Return the rows of some entries."""
         read: Callable[[Entry], Any] = self._from_fields if self._payload is None else self._from_json
         faulty: list[tuple[Entry, str]] = []
         good: list[Entry] = []
@@ -116,7 +116,7 @@ class EntryDecoder:
 
 
 def _wire_type(dtype: pl.DataType) -> Any:
-    """Returns the type that msgspec reads of a value: what it checks itself need not be checked again."""
+    """Return the type that msgspec reads of a value: what it checks itself need not be checked again."""
     if isinstance(dtype, pl.Datetime):
         return _MICROS | str
     if isinstance(dtype, pl.Array):
@@ -129,7 +129,7 @@ def _wire_type(dtype: pl.DataType) -> Any:
 
 
 def _column(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
-    """Returns values as a column, and by their places what is wrong with some."""
+    """Return values as a column, and by their places what is wrong with some."""
     wrong: dict[int, str] = {}
     if isinstance(dtype, pl.Decimal):
         values, wrong = _decimals(name, values, dtype)
@@ -163,7 +163,7 @@ def _one_by_one(name: str, values: list[Any], dtype: pl.DataType) -> tuple[pl.Se
 
 
 def _decimals(name: str, values: list[Any], dtype: pl.Decimal) -> tuple[list[Any], dict[int, str]]:
-    """Returns decimals to the column's places, those that it cannot hold as nulls: Polars panics at some of them."""
+    """Return decimals to the column's places, those that it cannot hold as nulls: Polars panics at some of them."""
     places = Decimal(1).scaleb(-(dtype.scale or 0))
     context = Context(prec=dtype.precision or 38, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
     decimals: list[Any] = []
@@ -219,5 +219,5 @@ def _times(name: str, values: list[Any], dtype: pl.Datetime) -> tuple[pl.Series,
 
 
 def entry_texts(entry: Entry) -> dict[str, str]:
-    """Returns what an entry holds as text; what is none shows as the escapes of its bytes."""
+    """Return what an entry holds as text; what is none shows as the escapes of its bytes."""
     return {name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace") for name, value in entry.fields.items()}

@@ -121,7 +121,7 @@ class NATSConsumer(StreamAdapter):
         loop.close()
 
     def run(self, do: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Returns what a coroutine returns, which runs in the thread of this consumer, once there is a connection."""
+        """Return what a coroutine returns, which runs in the thread of this consumer, once there is a connection."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="featurestore-nats", daemon=True)
@@ -141,7 +141,7 @@ class NATSConsumer(StreamAdapter):
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turns the client's errors into ``StreamError``."""
+        """Turn the client's errors into ``StreamError``."""
         try:
             yield
         except self._nats.js.errors.NotFoundError as error:
@@ -158,7 +158,7 @@ class NATSConsumer(StreamAdapter):
             ) from error
 
     async def bucket(self) -> Any:
-        """Returns where entries are set aside."""
+        """Return where entries are set aside."""
         if self._bucket is None:
             self._bucket = await self._js.create_key_value(bucket=f"{self._durable}_rejected", history=1)
         return self._bucket
@@ -170,7 +170,7 @@ class NATSConsumer(StreamAdapter):
         return [subject.removeprefix(f"$KV.{bucket}.") for subject in info.state.subjects or {}]
 
     async def message(self, entry: Entry) -> Entry:
-        """Returns an entry with its payload, which is still in the stream where it was too long for the bucket; else without."""
+        """Return an entry with its payload, which is still in the stream where it was too long for the bucket; else without."""
         if entry.fields:
             return entry
         await self._subscribed()
@@ -180,7 +180,7 @@ class NATSConsumer(StreamAdapter):
         return entry
 
     async def add(self, fields: Mapping[bytes, bytes]) -> None:
-        """Adds a message to the stream."""
+        """Add a message to the stream."""
         await self._js.publish(self._topic, fields.get(_PAYLOAD, b""), timeout=_SECONDS)
 
     async def _connect(self) -> None:
@@ -267,7 +267,7 @@ class NATSConsumer(StreamAdapter):
         return Lag(waiting, pending, seconds, aside.state.messages if aside is not None else 0, await self._lost(), now)
 
     async def _lost(self) -> int:
-        """Notes how far the stream was read, and returns how many of its messages were dropped before they were.
+        """Note how far the stream was read, and return how many of its messages were dropped before they were.
 
         Messages are numbered without gaps, so those between the last one read and the first one that is left are lost. Of a stream
         that has other subjects too it is unknown whose they were.

@@ -55,7 +55,7 @@ class BrokerClock:
         return self._looked is None or self._patience.timer() - self._looked > _LOOK_SECONDS
 
     def look(self, theirs: int) -> None:
-        """Takes note of what the broker's clock says now, and says in the log, once, where it is far from this machine's."""
+        """Take note of what the broker's clock says now, and say in the log, once, where it is far from this machine's."""
         self._looked = self._patience.timer()
         self._ahead = theirs - to_micros(self._patience.clock())
         apart = abs(self._ahead) / _MICROS
@@ -72,7 +72,7 @@ class BrokerClock:
         self._loud = loud
 
     def until(self) -> int:
-        """Returns the latest instant that is past, in microseconds."""
+        """Return the latest instant that is past, in microseconds."""
         now = to_micros(self._patience.clock())
         return now + self._ahead if abs(self._ahead) <= self._patience.seconds * _MICROS else now
 
@@ -101,19 +101,19 @@ class PendingEntries:
         return [entry for entry, _ in self._held.values()]
 
     def hold(self, entry: Entry, known_at: int) -> None:
-        """Keeps an entry until an instant in microseconds; it waits since it was held first."""
+        """Keep an entry until an instant in microseconds; it waits since it was held first."""
         self._since.setdefault(entry.id, self._patience.timer())
         self._held[entry.id] = entry, known_at
 
     def due(self, until: int, most: int) -> list[Entry]:
-        """Takes out the entries that are known by an instant, so many at the most."""
+        """Take out the entries that are known by an instant, so many at the most."""
         due = [entry for entry, known_at in self._held.values() if known_at <= until][:most]
         for entry in due:
             del self._held[entry.id]
         return due
 
     def worn(self, broker_now: int, until: int) -> list[tuple[Entry, str]]:
-        """Takes out the entries that have waited too long, each with the reason.
+        """Take out the entries that have waited too long, each with the reason.
 
         An entry counts as having waited since it came into the stream, too, unless what it waits for is near.
         """
@@ -131,7 +131,7 @@ class PendingEntries:
         return worn_entries
 
     def forget(self, entries: Sequence[Entry]) -> None:
-        """Takes note that entries are done with."""
+        """Take note that entries are done with."""
         for entry in entries:
             self._held.pop(entry.id, None)
             self._since.pop(entry.id, None)

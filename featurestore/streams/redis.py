@@ -107,7 +107,7 @@ class RedisConsumer(StreamAdapter):
         self._client.close()
 
     def ask(self, *command: Any) -> Any:
-        """Returns the answer to a command as the server gives it: redis-py would make dictionaries of it."""
+        """Return the answer to a command as the server gives it: redis-py would make dictionaries of it."""
         connection = self._client.connection_pool.get_connection()
         try:
             connection.send_command(*command)
@@ -122,7 +122,7 @@ class RedisConsumer(StreamAdapter):
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turns redis-py's errors into ``StreamError``."""
+        """Turn redis-py's errors into ``StreamError``."""
         try:
             yield
         except (self._errors.RedisError, OSError) as error:
@@ -131,7 +131,7 @@ class RedisConsumer(StreamAdapter):
             raise kind(f"{self._shown} failed: {str(error).rstrip('.')}. {self._advice(error)}") from error
 
     def add(self, fields: Mapping[bytes, bytes]) -> None:
-        """Adds an entry to the stream."""
+        """Add an entry to the stream."""
         self.ask("XADD", self._topic, "*", *(part for pair in fields.items() for part in pair))
 
     def _advice(self, error: Exception) -> str:
@@ -147,7 +147,7 @@ class RedisConsumer(StreamAdapter):
         return "Is the server running, and is the address right? Nothing is lost: it is tried again."
 
     def _again(self, do: Callable[[], T]) -> T:
-        """Does something, after having made the group where the server does not know it (any more)."""
+        """Do something, after having made the group where the server does not know it (any more)."""
         if not self._ready:
             self._make_group()
         try:
@@ -169,7 +169,7 @@ class RedisConsumer(StreamAdapter):
         self._ready = True
 
     def _count(self, *ids: str, is_new: bool = False) -> int:
-        """Acknowledges entries, counts them, and returns how many entries are lost by now."""
+        """Acknowledge entries, count them, and return how many entries are lost by now."""
         try:
             return int(self.ask("EVAL", _COUNT, 2, self._topic, self._counts, self._group, int(is_new), *ids))
         except (self._errors.NoPermissionError, self._errors.ClusterCrossSlotError):
@@ -180,7 +180,7 @@ class RedisConsumer(StreamAdapter):
             return 0
 
     def _keep(self, pending: Sequence[Entry]) -> list[Entry]:
-        """Keeps entries from being taken for left behind; returns none."""
+        """Keep entries from being taken for left behind; return none."""
         now = time.perf_counter()
         if not pending or now - self._kept < self._idle_ms / 4000:
             return []
@@ -191,7 +191,7 @@ class RedisConsumer(StreamAdapter):
         return []
 
     def _left_behind(self, count: int) -> list[Entry]:
-        """Takes over entries that were with a worker for too long, be it this one; looks for them now and then."""
+        """Take over entries that were with a worker for too long, be it this one; look for them now and then."""
         now = time.perf_counter()
         if self._looked is not None and now - self._looked < self._idle_ms / 2000:
             return []
@@ -261,7 +261,7 @@ class RedisShelf:
         self.key = key
 
     def put(self, entry: Entry, reason: str) -> None:
-        """Puts an entry there."""
+        """Put an entry there."""
         self._consumer.ask("HSET", self.key, entry.id, pack(entry, reason))
 
     def read(self) -> list[DeadLetter]:

@@ -152,7 +152,7 @@ class StreamWorker:
                 stop.wait(max(0.0, _GATHER - (time.perf_counter() - began)))
 
     def _look(self) -> None:
-        """Looks at the broker's clock, and at what it has dropped."""
+        """Look at the broker's clock, and at what it has dropped."""
         lag = self._kept_at(self._consumer.lag)
         if lag is None:
             return
@@ -266,7 +266,7 @@ class StreamWorker:
         return True
 
     def _has_memory(self) -> bool:
-        """Pushes again what has gone through. Raises ``MemoryError`` where there is too little for that."""
+        """Push again what has gone through. Raises ``MemoryError`` where there is too little for that."""
         if self._sound is not None:
             refusal, _ = self._pushed(self._sound, again=True)
             if refusal is _NO_MEMORY:
@@ -274,7 +274,7 @@ class StreamWorker:
         return True
 
     def _put_aside(self, refused: Sequence[tuple[Entry, str]]) -> int:
-        """Sets entries aside, each with its reason, and returns how many there were."""
+        """Set entries aside, each with its reason, and return how many there were."""
         self.counts.waiting = len(self._held)
         for entry, reason in refused:
             if self._kept_at(lambda entry=entry, reason=reason: self._set_aside(entry, reason)) is None:  # type: ignore[misc]  # as above
@@ -282,7 +282,7 @@ class StreamWorker:
         return len(refused)
 
     def _known(self, rows: pl.DataFrame, entries: Sequence[Entry]) -> tuple[pl.DataFrame, Sequence[Entry]]:
-        """Returns the rows that are known, with their entries; the others are held."""
+        """Return the rows that are known, with their entries; the others are held."""
         if not entries:
             return rows, entries
         waits, known_at = not_yet_known(rows, self._views()[0].spec.source, self._until)
@@ -293,7 +293,7 @@ class StreamWorker:
         return rows.filter(~waits), [entries[place] for place in (~waits).arg_true()]
 
     def _pushed(self, rows: pl.DataFrame, *, again: bool = False) -> tuple[str, int]:
-        """Pushes rows; returns why they are refused, empty if they are not, and how many are not known yet.
+        """Push rows; return why they are refused, empty if they are not, and how many are not known yet.
 
         What went through is not counted where it is pushed again.
         """
@@ -374,7 +374,7 @@ class StreamWorker:
                 return done
 
     def _lacks(self, error: BaseException) -> None:
-        """Says why it waits."""
+        """Say why it waits."""
         if str(error) != self.counts.error:
             self.counts.error = str(error)
             self._on_change(self.counts)
@@ -382,7 +382,7 @@ class StreamWorker:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keeps Python from looking for cycles meanwhile.
+    """Keep Python from looking for cycles meanwhile.
 
     A batch makes hundreds of thousands of objects, none of them in a cycle, that all live until it is written: looking through them
     again and again took a third of the time.
@@ -397,7 +397,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def ready(find: Callable[[], Views]) -> Callable[[], Views]:
-    """Returns what finds views, its errors as ``NotReadyError``: no row gives cause to them."""
+    """Return what finds views, its errors as ``NotReadyError``: no row gives cause to them."""
 
     def checked() -> Views:
         try:

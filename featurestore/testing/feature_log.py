@@ -160,7 +160,7 @@ class FeatureLogContract:
         assert [name for name, _ in kept(log)] == [f"p{number}" for number in range(6)]
 
     def make(self, folder: str) -> FeatureLog:
-        """Opens a log in an empty folder."""
+        """Open a log in an empty folder."""
         raise NotImplementedError
 
     NAMES = st.sampled_from(["ann", "bob", None])

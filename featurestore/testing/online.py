@@ -47,13 +47,13 @@ ASCENDING = [
 
 
 def versioned(version: int, size: int = 1500) -> bytes:
-    """Returns a value that orders by its version, and of which each part tells the version: a torn one shows."""
+    """Return a value that orders by its version, and of which each part tells the version: a torn one shows."""
     stamp = version.to_bytes(8, "big")
     return stamp + blake2b(stamp).digest() * (size // 64)
 
 
 def version_of(value: bytes | None) -> int:
-    """Returns the version of a value, -1 for none; fails if the value is torn."""
+    """Return the version of a value, -1 for none; fails if the value is torn."""
     if value is None:
         return -1
     version = int.from_bytes(value[:8], "big")
@@ -62,7 +62,7 @@ def version_of(value: bytes | None) -> int:
 
 
 def count_up(make: Make, key: bytes, times: int) -> None:
-    """Counts up the number in a value, by as many swaps as it takes: what each counter's process runs."""
+    """Count up the number in a value, by as many swaps as it takes: what each counter's process runs."""
     store = make()
     done = 0
     while done < times:
@@ -80,7 +80,7 @@ def contested_keys(prefix: bytes) -> list[bytes]:
 
 
 def write_shuffled(make: Make, prefix: bytes, seed: int) -> None:
-    """Writes all versions of all contested keys in an order of its own: what each writer's process runs."""
+    """Write all versions of all contested keys in an order of its own: what each writer's process runs."""
     store = make()
     entries = [Entry(key, versioned(version)) for key in contested_keys(prefix) for version in range(VERSIONS)]
     chance = random.Random(seed)
@@ -111,7 +111,7 @@ class OnlineStoreContract:
         store.close()
 
     def remaining_ms(self, store: OnlineStore, key: bytes) -> int | None:
-        """Returns the milliseconds until the store may forget a key; None for never."""
+        """Return the milliseconds until the store may forget a key; None for never."""
         raise NotImplementedError
 
     def test_reads_in_the_order_of_the_keys(self, store: OnlineStore, prefix: bytes) -> None:

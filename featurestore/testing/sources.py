@@ -46,11 +46,11 @@ class Place(ABC):
 
     @abstractmethod
     def write(self, rows: pl.DataFrame) -> None:
-        """Adds rows; the first write makes the place."""
+        """Add rows; the first write makes the place."""
 
     @abstractmethod
     def reader(self, **words: Any) -> SourceReader:
-        """Opens a fresh reader, its definition with these words beside the place's own."""
+        """Open a fresh reader, its definition with these words beside the place's own."""
 
 
 EVENT, AVAILABLE = "observed_at", "received_at"
@@ -93,7 +93,7 @@ def read(reader: SourceReader, chunks: Iterable[Chunk]) -> pl.DataFrame:
 def run(
     reader: SourceReader, cursor: Cursor | None, end: int, chunk_rows: int = MANY, start: int | None = None
 ) -> tuple[list[int], Cursor]:
-    """Returns the numbers of the rows that a run reads, and its cursor."""
+    """Return the numbers of the rows that a run reads, and its cursor."""
     span = pin(reader, cursor, end, chunk_rows, start)
     return sorted(read(reader, span.chunks)["id"]), span.cursor
 
@@ -120,7 +120,7 @@ def wanted(rows: Iterable[Row], end: int, *, available: bool = True) -> set[int]
 
 @st.composite
 def stories(draw: st.DrawFn, *, available: bool) -> list[tuple[list[Row], int]]:
-    """Writes and runs in turn: the rows that came, and the end of the run then.
+    """Return writes and runs in turn: the rows that came, and the end of the run then.
 
     A row that comes after a run becomes available at its end or later; its event may be much older (S18).
     """

@@ -29,19 +29,19 @@ class StreamContract(ABC):
 
     @abstractmethod
     def consumer(self, topic: str, group: str, idle: float) -> StreamConsumer:
-        """Makes a consumer."""
+        """Make a consumer."""
 
     @abstractmethod
     def add(self, topic: str, *payloads: bytes) -> None:
-        """Adds entries to a topic, as a producer does."""
+        """Add entries to a topic, as a producer does."""
 
     @abstractmethod
     def damage(self, topic: str, group: str, **values: bytes) -> None:
-        """Writes values where entries are that were set aside."""
+        """Write values where entries are that were set aside."""
 
     @abstractmethod
     def begin(self, topic: str) -> None:
-        """Makes a topic where the broker needs that done."""
+        """Make a topic where the broker needs that done."""
 
     @pytest.fixture
     def topic(self) -> str:
@@ -226,7 +226,7 @@ class StreamContract(ABC):
 
     @abstractmethod
     def away(self, topic: str) -> StreamConsumer:
-        """Makes a consumer of an address at which nothing is."""
+        """Make a consumer of an address at which nothing is."""
 
 
 def payloads(entries: list[Entry]) -> list[bytes]:
@@ -235,7 +235,7 @@ def payloads(entries: list[Entry]) -> list[bytes]:
 
 
 def read_all(consumer: StreamConsumer, count: int) -> list[Entry]:
-    """Reads until there are so many entries; a broker gives fewer at once as it likes."""
+    """Read until there are so many entries; a broker gives fewer at once as it likes."""
     entries: list[Entry] = []
 
     def enough() -> bool:

@@ -41,7 +41,7 @@ STEPS = st.one_of(
 
 
 def kept(store: OfflineStore, upkeep: TableMaintenance, table: Table, done: int) -> int:
-    """Compacts a table until nothing is worth it; returns how many files were merged."""
+    """Compact a table until nothing is worth it; return how many files were merged."""
     merged = 0
     while (step := upkeep.compact(table, done)) is not None:
         merged += step.merged
@@ -299,7 +299,7 @@ class Story:
                 assert sum(frame.height for history in snapshot.buckets.values() for frame in history.read()) == snapshot.rows
 
     def _broken_off(self, writes: int | None) -> AbstractContextManager[list[int]]:
-        """Ends what is done within at its nth write; None lets it be done."""
+        """End what is done within at its nth write; None lets it be done."""
         return interrupted(writes, *self._writes)
 
     def _new(self, given: list[tuple[int, int]]) -> pl.DataFrame:

@@ -91,7 +91,7 @@ class WindowLookUp:
         return not self.identified
 
     def look_up(self, spine: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
-        """Returns the features of each spine row, in the spine's order.
+        """Return the features of each spine row, in the spine's order.
 
         Args:
             spine: the join keys under the history's names and dtypes, and the instant in ``_time``.
@@ -127,12 +127,12 @@ class WindowLookUp:
 
 
 def window_start(at: pl.Series, window: WindowSpec) -> pl.Series:
-    """Returns the first microsecond of the window that ends at each instant: on a tile's edge (S7)."""
+    """Return the first microsecond of the window that ends at each instant: on a tile's edge (S7)."""
     return (at - window.size) // window.tile * window.tile
 
 
 def finished(feature: FeatureSpec, states: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    """Returns a feature's values, from what is kept of each window (S8)."""
+    """Return a feature's values, from what is kept of each window (S8)."""
     aggregate = feature.window.aggregate if feature.window is not None else None
     assert aggregate is not None, "a windowed feature"
     values = states.select(columns)
@@ -145,7 +145,7 @@ def finished(feature: FeatureSpec, states: pl.DataFrame, columns: Sequence[str])
 
 
 def _declared(value: pl.Series, feature: FeatureSpec) -> pl.Series:
-    """Returns values in the dtype declared, null where it does not hold them (S22)."""
+    """Return values in the dtype declared, null where it does not hold them (S22)."""
     wanted = feature.dtype
     if value.dtype == wanted:
         return value
@@ -161,7 +161,7 @@ def _declared(value: pl.Series, feature: FeatureSpec) -> pl.Series:
 
 
 def empty_value(feature: FeatureSpec) -> Any:
-    """Returns a feature's value over no events (S8); null for one that is not windowed."""
+    """Return a feature's value over no events (S8); null for one that is not windowed."""
     empty = None if feature.window is None else feature.window.aggregate.empty
     if isinstance(empty, tuple):
         return list(empty)
@@ -177,7 +177,7 @@ def identified_rows(history: pl.DataFrame, windows: Sequence[WindowSpec]) -> pl.
 
 
 def history_events(history: pl.DataFrame, keys: Sequence[str], *, identified: bool, as_known: bool) -> pl.DataFrame:
-    """Returns a history's rows as events: times in microseconds, and from when until when each is to be seen.
+    """Return a history's rows as events: times in microseconds, and from when until when each is to be seen.
 
     Args:
         history: rows in their total order.
@@ -234,7 +234,7 @@ class EventIndex:
         return most
 
     def after(self, at: pl.Series) -> pl.Series:
-        """Returns the place behind the last event that is at an instant or before it."""
+        """Return the place behind the last event that is at an instant or before it."""
         seen = (
             self._spine.with_columns(at.alias(TIME))
             .sort(TIME)
@@ -245,5 +245,5 @@ class EventIndex:
         return pl.select(pl.coalesce(seen + 1, self._first, 0)).to_series()
 
     def before(self, at: pl.Series) -> pl.Series:
-        """Returns the place of the first event that is at an instant or after it."""
+        """Return the place of the first event that is at an instant or after it."""
         return self.after(at - 1)

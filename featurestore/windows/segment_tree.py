@@ -47,12 +47,12 @@ class StateColumns:
         return self.columns[self.part.fields - self.part.spare :]
 
     def lifted(self) -> list[pl.Expr]:
-        """Returns expressions for its columns of each event."""
+        """Return expressions for its columns of each event."""
         value = pl.col(self.input) if self.input else pl.lit(value=True)
         return [expression.alias(name) for expression, name in zip(self.part.lift(value, self.dtype), self.columns, strict=True)]
 
     def merged(self) -> list[pl.Expr]:
-        """Returns expressions for its columns of two stretches, the later one's marked."""
+        """Return expressions for its columns of two stretches, the later one's marked."""
         first = tuple(pl.col(name) for name in self.columns)
         second = tuple(pl.col(name + _SECOND) for name in self.columns)
         return [expression.alias(name) for expression, name in zip(self.part.merged(first, second), self.columns, strict=True)]
@@ -72,7 +72,7 @@ class PartialStates:
 
     @classmethod
     def of(cls, windows: Sequence[WindowSpec], dtypes: Mapping[str, pl.DataType], *, seen: bool = False) -> "PartialStates":
-        """Returns what some windows need."""
+        """Return what some windows need."""
         columns_by_part: dict[tuple[str, str], StateColumns] = {}
         for window in windows:
             for part in window.aggregate.parts:
@@ -82,7 +82,7 @@ class PartialStates:
         return cls(tuple(columns_by_part.values()), seen)
 
     def plain(self, events: pl.DataFrame) -> "PartialStates":
-        """Returns the same without the columns that none of some events, nor any of their sums, needs."""
+        """Return the same without the columns that none of some events, nor any of their sums, needs."""
         asked = [
             (kept, kept.part.is_plain(pl.col(kept.input), kept.dtype, events.height))
             for kept in self.kept
@@ -95,7 +95,7 @@ class PartialStates:
         return self._without(plain)
 
     def plain_merge(self, *stretches: pl.DataFrame) -> "PartialStates":
-        """Returns the same without the columns that are null in some stretches, and stay so when two of these are merged."""
+        """Return the same without the columns that are null in some stretches, and stay so when two of these are merged."""
         spared = [kept for kept in self.kept if kept.part.spare]
         unused = [
             kept for kept in spared if all(frame[name].null_count() == frame.height for name in kept.spare for frame in stretches)
@@ -104,7 +104,7 @@ class PartialStates:
         return self._without(small)
 
     def of_same(self, others: "PartialStates") -> "PartialStates":
-        """Returns what other states keep, as it is kept in these."""
+        """Return what other states keep, as it is kept in these."""
         known = {(state.part.name, state.input): state for state in self.kept}
         return PartialStates(tuple(known[state.part.name, state.input] for state in others.kept), others.seen)
 
@@ -115,7 +115,7 @@ class PartialStates:
         return PartialStates(tuple(convert(kept) for kept in self.kept), self.seen) if plain else self
 
     def widened(self, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> list[pl.Series]:
-        """Returns the columns of some stretches, null where the frame has none, of these dtypes."""
+        """Return the columns of some stretches, null where the frame has none, of these dtypes."""
         blank = pl.Series([None])
         return [
             frame[name] if name in frame.columns else blank.cast(dtypes[name]).new_from_index(0, frame.height).alias(name)
@@ -134,12 +134,12 @@ class PartialStates:
         return (*self.columns, *(seen if self.seen else ()))
 
     def columns_of(self, window: WindowSpec) -> list[str]:
-        """Returns the names of the columns that a window's aggregate takes."""
+        """Return the names of the columns that a window's aggregate takes."""
         names = {(state.part.name, state.input): state.columns for state in self.kept}
         return [name for part in window.aggregate.parts for name in names[part.name, window.input]]
 
     def lift(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Returns the state of each event alone.
+        """Return the state of each event alone.
 
         Args:
             events: the inputs, ``event_time`` and ``available_time`` in microseconds, and where ``seen`` matters
@@ -169,12 +169,12 @@ class PartialStates:
 
 
 def _stays_plain(first: pl.Series) -> bool:
-    """Tells whether a part's first column is so small that two such stretches need no other."""
+    """Return whether a part's first column is so small that two such stretches need no other."""
     return first.dtype.is_float() or bool(first.is_between(-_QUARTER, _QUARTER).all())  # nulls are passed over
 
 
 def build_levels(states: PartialStates, events: pl.DataFrame, longest: int) -> list[pl.DataFrame]:
-    """Returns the tree over a sequence of events: at level ``j`` the states of whole stretches of ``2**j``.
+    """Return the tree over a sequence of events: at level ``j`` the states of whole stretches of ``2**j``.
 
     Args:
         states: what is kept.
@@ -190,7 +190,7 @@ def build_levels(states: PartialStates, events: pl.DataFrame, longest: int) -> l
 
 
 def aggregate_ranges(states: PartialStates, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series) -> pl.DataFrame:
-    """Returns the state of each range of events ``[low, high)``; a row of nulls for an empty one."""
+    """Return the state of each range of events ``[low, high)``; a row of nulls for an empty one."""
     blank = levels[0].clear()
     queries = pl.DataFrame({_QUERY: pl.int_range(low.len(), dtype=pl.UInt32, eager=True), "low": low, "high": high})
     left, right = blank.clear(low.len()), blank.clear(low.len())
@@ -222,7 +222,7 @@ def aggregate_ranges(states: PartialStates, levels: Sequence[pl.DataFrame], low:
 def aggregate_seen(
     states: PartialStates, levels: Sequence[pl.DataFrame], low: pl.Series, high: pl.Series, at: pl.Series
 ) -> pl.DataFrame:
-    """Returns the same, of those events that are to be seen at an instant: available by then, and not superseded (S7, S9).
+    """Return the same, of those events that are to be seen at an instant: available by then, and not superseded (S7, S9).
 
     Args:
         states: what is kept, with ``seen``.
@@ -247,7 +247,7 @@ def aggregate_seen(
 def _seen_parts(
     states: PartialStates, levels: Sequence[pl.DataFrame], number: pl.Series, low: pl.Series, high: pl.Series, at: pl.Series
 ) -> pl.DataFrame:
-    """Returns ranges of which some events are not to be seen, and their numbers; those that see nothing are left out.
+    """Return ranges of which some events are not to be seen, and their numbers; those that see nothing are left out.
 
     A stretch whose events are all to be seen is taken whole, one without any is passed over, any other is halved.
     """
@@ -276,7 +276,7 @@ def _seen_parts(
 
 
 def _reduce(states: PartialStates, frame: pl.DataFrame) -> pl.DataFrame:
-    """Returns one state for each number, merged of those that stand one after the other under it."""
+    """Return one state for each number, merged of those that stand one after the other under it."""
     while not frame.is_empty():
         again = pl.col(_QUERY) == pl.col(_QUERY).shift(1)
         place = frame.select(pl.int_range(pl.len()).over(_QUERY).alias("_place"))["_place"]
@@ -293,5 +293,5 @@ def _reduce(states: PartialStates, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _gather(frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-    """Returns the rows at some places; a row of nulls for a null."""
+    """Return the rows at some places; a row of nulls for a null."""
     return frame.select(pl.all().gather(places))

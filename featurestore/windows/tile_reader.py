@@ -61,7 +61,7 @@ class WindowValues:
 
     @classmethod
     def of(cls, view: ViewSpec, asked: Sequence[FeatureSpec]) -> "WindowValues":
-        """Returns what reads features of a view, in the order asked for."""
+        """Return what reads features of a view, in the order asked for."""
         groups = []
         for number, group in enumerate(TileLayout.of(view).groups):
             spans = _spans(group, asked, spare=False)
@@ -73,7 +73,7 @@ class WindowValues:
         return cls(tuple(groups), tuple(map(_written, (empty_value(feature) for feature in asked))))
 
     def read(self, groups: Sequence[Sequence[Any]], now: int) -> list[Any]:
-        """Returns the features' values at an instant, in microseconds, of an entity's groups."""
+        """Return the features' values at an instant, in microseconds, of an entity's groups."""
         values = list(self.blank)
         for group in self.groups:
             tiles, records, loose = groups[group.number]
@@ -96,7 +96,7 @@ class WindowValues:
 
 
 def _spans(group: TileGroup, asked: Sequence[FeatureSpec], *, spare: bool) -> tuple[_Span, ...]:
-    """Returns what is looked at in a group, with or without the columns that are hardly ever there."""
+    """Return what is looked at in a group, with or without the columns that are hardly ever there."""
     spans: dict[int, tuple[list[tuple[int, int, int, Finish]], list[tuple[int, Finish]]]] = {}
     for place, feature in enumerate(asked):
         window = feature.window
@@ -116,12 +116,12 @@ _NOTHING = object()
 
 
 def _written(value: Any) -> Any:
-    """Returns a value as the row codec writes it."""
+    """Return a value as the row codec writes it."""
     return str(value) if isinstance(value, Decimal) else value
 
 
 def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
-    """Returns what finishes an aggregate of which all is kept as numbers."""
+    """Return what finishes an aggregate of which all is kept as numbers."""
     at = [group.masks + group.packed.index(name) for name in names]
     finish, convert = window.aggregate.finish, None if isinstance(dtype, pl.Int64) else _converter(window, dtype)
     if len(at) == 1:
@@ -138,7 +138,7 @@ def _of_numbers(group: TileGroup, window: WindowSpec, names: Sequence[str], dtyp
 
 
 def _of_any(group: TileGroup, window: WindowSpec, names: Sequence[str], dtype: pl.DataType) -> Finish:
-    """Returns what finishes an aggregate of which some is kept as lists or text."""
+    """Return what finishes an aggregate of which some is kept as lists or text."""
     finish, convert = window.aggregate.finish, _converter(window, dtype)
     takes = [_taker(group, name) for name in names]
 
@@ -167,7 +167,7 @@ def _taker(group: TileGroup, name: str) -> Finish:
 
 
 def _converter(window: WindowSpec, dtype: pl.DataType) -> Callable[[Any], Any] | None:
-    """Returns what makes a number the value that the dtype has for it, null where it has none (S22); None where it is that."""
+    """Return what makes a number the value that the dtype has for it, null where it has none (S22); None where it is that."""
     if isinstance(dtype, pl.Boolean):
         return bool
     if isinstance(dtype, pl.Float32):
@@ -182,7 +182,7 @@ def _converter(window: WindowSpec, dtype: pl.DataType) -> Callable[[Any], Any] |
 
 
 def _single(value: float | None) -> float | None:
-    """Returns a number as a Float32."""
+    """Return a number as a Float32."""
     try:
         return None if value is None else float(_FLOAT.unpack(_FLOAT.pack(value))[0])
     except OverflowError:
@@ -190,5 +190,5 @@ def _single(value: float | None) -> float | None:
 
 
 def _decimal(scale: int, bound: int, units: int) -> str | None:
-    """Returns an integer of a decimal's last digit as the row codec writes the decimal."""
+    """Return an integer of a decimal's last digit as the row codec writes the decimal."""
     return str(Decimal(units).scaleb(-scale, _DIGITS)) if -bound < units < bound else None

@@ -79,7 +79,7 @@ class TileGroup:
         return (*others, *self.spare)
 
     def first_tile(self, event: pl.Expr) -> pl.Expr:
-        """Returns the first tile that the longest window holds which ends at an event (S7)."""
+        """Return the first tile that the longest window holds which ends at an event (S7)."""
         return (event - self.reach) // self.tile
 
 
@@ -115,7 +115,7 @@ class TileLayout:
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, view: ViewSpec) -> "TileLayout":
-        """Returns the layout of a view."""
+        """Return the layout of a view."""
         blank = pl.DataFrame(schema={EVENT: pl.Int64(), "available_time": pl.Int64(), **view.stored_schema})
         lengths = sorted({window.tile for window in view.windows})
         groups = []
@@ -137,7 +137,7 @@ class TileLayout:
         return any(state.part.in_order for state in self.all.kept)
 
     def build(self, events: pl.DataFrame, entities: pl.DataFrame) -> Tiles:
-        """Returns the tiles of entities from their events.
+        """Return the tiles of entities from their events.
 
         Args:
             events: the view's stored columns and the keys, times in microseconds, sorted by keys and event time.
@@ -167,7 +167,7 @@ class TileLayout:
         return Tiles(latest, groups, known)
 
     def join(self, old: Tiles, new: Tiles) -> Tiles:
-        """Returns the tiles of the same entities with new events; those too old for any window go."""
+        """Return the tiles of the same entities with new events; those too old for any window go."""
         latest = pl.select(pl.max_horizontal(old.latest, new.latest).alias("latest")).to_series()
         known = pl.select(pl.max_horizontal(old.known, new.known).alias("known")).to_series()
         groups = []
@@ -181,7 +181,7 @@ class TileLayout:
         return Tiles(latest, tuple(groups), known)
 
     def encode(self, tiles: Tiles, segments: Sequence[Sequence[int]]) -> list[bytes | None]:
-        """Returns the value of each entity; None of one without events.
+        """Return the value of each entity; None of one without events.
 
         Args:
             tiles: the tiles.
@@ -198,7 +198,7 @@ class TileLayout:
         return values
 
     def decode(self, decoded: Sequence[tuple[int | None, Sequence[Sequence[Any]] | None, int | None]]) -> Tiles:
-        """Returns the tiles that were packed, of each entity's greatest event time, groups and the instant after them.
+        """Return the tiles that were packed, of each entity's greatest event time, groups and the instant after them.
 
         None where there is none.
         """
@@ -212,7 +212,7 @@ class TileLayout:
 
 
 def is_packed(dtype: pl.DataType) -> bool:
-    """Tells whether a column's values are eight-byte numbers in a record."""
+    """Return whether a column's values are eight-byte numbers in a record."""
     return (dtype.is_numeric() or dtype.is_temporal() or isinstance(dtype, pl.Boolean)) and not isinstance(
         dtype, (pl.UInt64, pl.Decimal, pl.Int128, pl.UInt128)
     )
@@ -223,7 +223,7 @@ def _no_tiles(group: TileGroup) -> pl.DataFrame:
 
 
 def _tiles(group: TileGroup, states: PartialStates, events: pl.DataFrame, levels: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Returns the tiles of a group, of events' places: from each tile's first event to the entity's end, or the tile's."""
+    """Return the tiles of a group, of events' places: from each tile's first event to the entity's end, or the tile's."""
     places = events.with_columns((pl.col(EVENT) // group.tile).alias(TILE)).filter(
         pl.col(TILE) >= group.first_tile(pl.col("latest"))
     )
@@ -240,7 +240,7 @@ def _tiles(group: TileGroup, states: PartialStates, events: pl.DataFrame, levels
 
 
 def _from_on(group: TileGroup, tiles: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """Returns what some tiles hold at some places: from a place on, or of lists at the place itself."""
+    """Return what some tiles hold at some places: from a place on, or of lists at the place itself."""
     rows = (
         places.select(ENTITY, TILE)
         .join_asof(
@@ -267,7 +267,7 @@ def _from_bits(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _pack(group: TileGroup, frame: pl.DataFrame, entities: int) -> list[list[Any]]:
-    """Returns each entity's group as it is written."""
+    """Return each entity's group as it is written."""
     starts = frame[ENTITY].search_sorted(pl.int_range(entities + 1, dtype=pl.UInt32, eager=True), side="left").to_list()
     numbers = frame.select(*_masks(group), *(_to_bits(name, group.dtypes[name]).fill_null(0) for name in group.packed))
     tiles, records = _to_bytes(frame[TILE]), _to_bytes(_interleaved(numbers))
@@ -288,7 +288,7 @@ def _pack(group: TileGroup, frame: pl.DataFrame, entities: int) -> list[list[Any
 
 
 def _without_spare(columns: list[list[Any]], always: int) -> list[list[Any]]:
-    """Returns an entity's loose columns less the last ones that hold nothing, of those that need not be there."""
+    """Return an entity's loose columns less the last ones that hold nothing, of those that need not be there."""
     while len(columns) > always and not any(value is not None for value in columns[-1]):
         columns.pop()
     return columns
@@ -304,7 +304,7 @@ def _masks(group: TileGroup) -> list[pl.Expr]:
 
 
 def _unpack(group: TileGroup, packed_tiles: Sequence[tuple[int, Sequence[Any]]]) -> pl.DataFrame:
-    """Returns the tiles of a group, as they were written of some entities."""
+    """Return the tiles of a group, as they were written of some entities."""
     counts = [len(packed[0]) // 8 for _, packed in packed_tiles]
     width = len(group.packed) + group.masks
     owner = pl.Series(ENTITY, [entity for entity, _ in packed_tiles], dtype=pl.UInt32)
@@ -334,7 +334,7 @@ def _unpack(group: TileGroup, packed_tiles: Sequence[tuple[int, Sequence[Any]]])
 
 
 def _interleaved(frame: pl.DataFrame) -> pl.Series:
-    """Returns the numbers of a frame of one dtype, row by row."""
+    """Return the numbers of a frame of one dtype, row by row."""
     return frame.select(pl.concat_arr(pl.all())).to_series().reshape((-1,)) if frame.height else pl.Series(dtype=pl.Int64)
 
 
@@ -345,7 +345,7 @@ def _to_bytes(numbers: pl.Series) -> bytes:
 
 
 def little_endian(data: bytes) -> bytes:
-    """Returns eight-byte numbers of this machine's byte order as little-endian ones, or the other way round."""
+    """Return eight-byte numbers of this machine's byte order as little-endian ones, or the other way round."""
     if sys.byteorder == "little":
         return data
     numbers = array("q", data)

@@ -103,7 +103,7 @@ class WindowWriter:
         return written
 
     def apply_segment(self, applied: AppliedView, seq: int, rows: pl.DataFrame) -> int:
-        """Joins a pushed segment to the values of its entities, where it is not in them yet; returns how many changed.
+        """Join a pushed segment to the values of its entities, where it is not in them yet; return how many changed.
 
         Args:
             applied: the view.
@@ -131,7 +131,7 @@ class WindowWriter:
     def _join(
         self, applied: AppliedView, layout: TileLayout, seq: int, waiting: pl.DataFrame, events: pl.DataFrame
     ) -> tuple[pl.DataFrame, int]:
-        """Joins a segment's events to their entities' values; returns the entities for which somebody was faster."""
+        """Join a segment's events to their entities' values; return the entities for which somebody was faster."""
         keys = list(applied.spec.entity.key_names)
         # NOTE: asked before the values are read. A store that loses them after that refuses what was made of them.
         doubted = self._trust.doubted(applied)
@@ -172,7 +172,7 @@ class WindowWriter:
         return waiting.filter(pl.Series(failed, dtype=pl.Boolean)), done + changed
 
     def _rewrite(self, applied: AppliedView, entities: pl.DataFrame) -> int:
-        """Computes the values of some entities of one bucket from the history."""
+        """Compute the values of some entities of one bucket from the history."""
         view = applied.spec
         layout, table = TileLayout.of(view), Table.of(self._project, applied)
         since = None
@@ -196,7 +196,7 @@ class WindowWriter:
         raise self._contended(applied)
 
     def _events(self, applied: AppliedView, snapshot: Snapshot, entities: pl.DataFrame, since: int | None) -> pl.DataFrame:
-        """Returns the events of some entities from a time on, each in its last version, sorted by entity and event time."""
+        """Return the events of some entities from a time on, each in its last version, sorted by entity and event time."""
         view = applied.spec
         keys, stored = list(view.entity.key_names), view.stored_schema
         rows = entity_rows(snapshot, view, stored, entities, since=since)
@@ -204,7 +204,7 @@ class WindowWriter:
         return history_events(rows, keys, identified=EVENT_ID in stored, as_known=False).sort([*keys, EVENT], maintain_order=True)
 
     def _held(self, names: Sequence[bytes], values: Sequence[bytes | None]) -> list["_Held"]:
-        """Returns values as they are online, decoded all at once; those that are damaged are to be replaced."""
+        """Return values as they are online, decoded all at once; those that are damaged are to be replaced."""
         damaged = [value is not None and not is_whole(name, value) for name, value in zip(names, values, strict=True)]
         if any(damaged):
             _log.warning("%d values in the online store are damaged. They are computed from the history.", sum(damaged))
@@ -230,7 +230,7 @@ class WindowWriter:
         tiles: Tiles,
         segments: Sequence[Sequence[int]],
     ) -> tuple[list[bool], int]:
-        """Replaces values by those computed from them; returns for each whether somebody was faster, and how many changed."""
+        """Replace values by those computed from them; return for each whether somebody was faster, and how many changed."""
         values = [
             None if value is None else seal(name, value) for name, value in zip(names, layout.encode(tiles, segments), strict=True)
         ]

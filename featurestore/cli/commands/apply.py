@@ -26,7 +26,7 @@ def apply(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Makes the definitions take effect: all of them or, on any error, none.
+    """Make the definitions take effect: all of them or, on any error, none.
 
     Shows the plan. Where it removes or recomputes something, and this is a terminal, it asks first. Without a terminal it
     removes nothing unless --yes is said.
@@ -54,7 +54,7 @@ def apply(
 
 
 def _check_removals(plan: "Plan") -> None:
-    """Refuses to remove what is applied where nobody is there to be asked: a folder may lack a file by mistake."""
+    """Refuse to remove what is applied where nobody is there to be asked: a folder may lack a file by mistake."""
     gone = [f"{change.kind} {change.name}" for change in plan.changes if change.action == "remove"]
     if gone:
         raise RequestError(

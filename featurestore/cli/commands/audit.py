@@ -20,7 +20,7 @@ def audit(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows who applied, rolled back, unprotected, forgot, made or revoked keys, and took the project down, and when.
+    """Show who applied, rolled back, unprotected, forgot, made or revoked keys, and took the project down, and when.
 
     Forgotten entities are in it by their keyed hashes alone. What a server was asked for is in its own log (the setting audit).
     """

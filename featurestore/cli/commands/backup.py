@@ -15,7 +15,7 @@ def backup(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Copies the registry and the history to a folder, while runs, pushes and readers go on.
+    """Copy the registry and the history to a folder, while runs, pushes and readers go on.
 
     A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is rebuilt when you restore.
     """

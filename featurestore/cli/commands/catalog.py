@@ -29,7 +29,7 @@ def list_definitions(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Lists what is applied: views, features, services, entities and sources.
+    """List what is applied: views, features, services, entities and sources.
 
     Filters add up: an entry is listed if all of them match.
     """
@@ -55,7 +55,7 @@ def describe(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Describes one definition as it is applied: what it is made of, who owns it, and what uses it."""
+    """Describe one definition as it is applied: what it is made of, who owns it, and what uses it."""
     with open_store(ctx, project_dir) as store:
         catalog = store.catalog
     entries = find_entries(catalog, name)

@@ -30,7 +30,7 @@ dead_letters = typer.Typer(
     name="list", epilog=examples("featurestore dead-letters list", "featurestore dead-letters list orders --json")
 )
 def list_dead_letters(ctx: typer.Context, streams: _Streams = None, json: Json = False, project_dir: Folder = None) -> None:
-    """Lists the entries that could not be pushed, with the reasons."""
+    """List the entries that could not be pushed, with the reasons."""
     with open_store(ctx, project_dir) as store:
         letters = {name: store.streams.dead_letters.list(name) for name in _names(store, streams)}
     if json:
@@ -51,7 +51,7 @@ def list_dead_letters(ctx: typer.Context, streams: _Streams = None, json: Json =
     epilog=examples("featurestore dead-letters requeue orders", "featurestore dead-letters requeue orders --id 1720-0")
 )
 def requeue(ctx: typer.Context, streams: _Streams = None, ids: _Ids = None, json: Json = False, project_dir: Folder = None) -> None:
-    """Puts dead letters back into their streams, once their cause is fixed. They get new ids there."""
+    """Put dead letters back into their streams, once their cause is fixed. They get new ids there."""
     with open_store(ctx, project_dir) as store:
         counts = {name: store.streams.dead_letters.requeue(name, ids) for name in _names(store, streams, ids)}
     _print_counts(counts, "requeued", json=json)
@@ -68,7 +68,7 @@ def discard(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Deletes dead letters for good."""
+    """Delete dead letters for good."""
     with open_store(ctx, project_dir) as store:
         names = _names(store, streams, ids)
         confirm(f"Delete the dead letters of {', '.join(names) or 'no stream'} for good?", yes=yes)

@@ -16,7 +16,7 @@ def delete_project(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Removes all that the project has in the offline store, the online store and the registry. There is no way back.
+    """Remove all that the project has in the offline store, the online store and the registry. There is no way back.
 
     Definitions and settings stay, and so do other projects on the same servers. Stop what serves, runs and pushes first.
     """

@@ -17,7 +17,7 @@ def demo(
     ] = Path("flights"),
     project_dir: Folder = None,
 ) -> None:
-    """Runs it all on real data: 336,776 flights from New York in 2013, and the weather.
+    """Run it all on real data: 336,776 flights from New York in 2013, and the weather.
 
     Prepares the data, applies definitions, materializes, trains, looks features up, and shows that both agree.
     """

@@ -16,7 +16,7 @@ def doctor(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Examines settings, servers, clocks, disks, definitions, and registry, history and online store together.
+    """Examine settings, servers, clocks, disks, definitions, and registry, history and online store together.
 
     Says of what is wrong what to do, and ends with 1 then. Of each view some entities are compared in both stores.
     """

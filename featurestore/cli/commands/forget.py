@@ -46,7 +46,7 @@ def forget(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Erases an entity from everything that the project keeps: history, online store, pushes, rejected rows, feature log.
+    """Erase an entity from everything that the project keeps: history, online store, pushes, rejected rows, feature log.
 
     A tombstone, a keyed hash, keeps it from coming back with the next run or push. Forgetting again completes what was
     interrupted. Your sources, backups and the online server's own files are not touched.
@@ -72,7 +72,7 @@ def unforget(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Removes an entity's tombstone, so that it may come back with the next rows.
+    """Remove an entity's tombstone, so that it may come back with the next rows.
 
     What was erased stays erased: only rows that a source still has, or that are pushed later, come back.
     """
@@ -93,7 +93,7 @@ def _entities(store: "FeatureStore", entity: str, keys: list[str], whole: list[s
 
 
 def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dict[str, Any]]:
-    """Returns the rows of keys that are given as texts, in the form of the entity that has keys of these names."""
+    """Return the rows of keys that are given as texts, in the form of the entity that has keys of these names."""
     names = {pair.partition("=")[0] for pair in [*keys, *whole]}
     fitting = [form for form in forms if form.keys.keys() == names] or forms[:1]
     for form in fitting:
@@ -106,7 +106,7 @@ def _pairs(forms: "list[Entity]", keys: list[str], whole: list[str]) -> list[dic
 
 
 def _rows(forms: "list[Entity]", path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of keys in a file, in the form of the entity that has keys of these names."""
+    """Return the rows of keys in a file, in the form of the entity that has keys of these names."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

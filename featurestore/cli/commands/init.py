@@ -19,7 +19,7 @@ def init(
     empty: Annotated[bool, Flag("--empty", help="Make settings and folders alone, without the example.")] = False,
     project_dir: Folder = None,
 ) -> None:
-    """Makes a small project that works: definitions, some data, settings."""
+    """Make a small project that works: definitions, some data, settings."""
     root = project_folder(ctx, project_dir) / (folder or Path())
     written, kept = make_project(root, empty=empty)
     console = out()

@@ -39,7 +39,7 @@ def create(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Makes an API key and prints it. It is shown this once; the registry keeps no more than a digest of it."""
+    """Make an API key and print it. It is shown this once; the registry keeps no more than a digest of it."""
     scopes = [*(("service", item) for item in service or []), *(("view", item) for item in view or [])]
     if everything == bool(scopes):
         raise typer.BadParameter("Say where the role counts: --service NAME, --view NAME, or --all by itself.")
@@ -59,7 +59,7 @@ def create(
 
 @keys.command(name="list", epilog=examples("featurestore keys list", "featurestore keys list --json"))
 def list_keys(ctx: typer.Context, json: Json = False, project_dir: Folder = None) -> None:
-    """Shows all keys, expired and revoked ones too; of each secret no more than its last four letters."""
+    """Show all keys, expired and revoked ones too; of each secret no more than its last four letters."""
     now = utc_now()
     with open_store(ctx, project_dir) as store:
         known_keys = store.keys.list()
@@ -82,7 +82,7 @@ def revoke(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Takes a key out of use for good; every server knows within two seconds."""
+    """Take a key out of use for good; every server knows within two seconds."""
     with open_store(ctx, project_dir) as store:
         revoked = store.keys.revoke(key_id)
     if json:

@@ -24,7 +24,7 @@ def maintain(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Merges small files of the histories, removes files that nothing needs, and cleans up versions nobody is given.
+    """Merge small files of the histories, remove files that nothing needs, and clean up versions nobody is given.
 
     It may run beside everything else. The scheduler does it by itself, as the setting maintenance.schedule says.
     """

@@ -38,7 +38,7 @@ def materialize(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Brings what is new in the sources into the history and the online store.
+    """Bring what is new in the sources into the history and the online store.
 
     A run that was interrupted is completed first; a run repeated changes nothing. Times are ISO 8601, in UTC. With --chunk, spans
     that are done are not done again when the same backfill is repeated.
@@ -59,7 +59,7 @@ def materialize(
 
 
 def show_rebuilt(written: dict[str, int], *, json: bool) -> None:
-    """Prints how many values were written online, a line a view."""
+    """Print how many values were written online, a line a view."""
     if json:
         print_json(written)
         return

@@ -14,7 +14,7 @@ def migrate(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Brings the registry's tables to the schema version of this featurestore.
+    """Bring the registry's tables to the schema version of this featurestore.
 
     The first use after an upgrade does so by itself; this command does it when you choose, and shows what is done. Back up the
     registry before. Each migration is done whole or, where it fails, not at all.

@@ -34,7 +34,7 @@ def online(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Looks features up: the values that a training frame would have now.
+    """Look features up: the values that a training frame would have now.
 
     A list of values, origin=JFK,LGA, asks for a row of each; an empty value, origin=, is a null key.
     """
@@ -58,7 +58,7 @@ def online(
 
 
 def show_rows(console: "Console", selection: "Selection", values: list[dict[str, Any]], answer: "OnlineRows") -> None:
-    """Prints a table a row: each feature with its value, why it has it, and since when it is so."""
+    """Print a table a row: each feature with its value, why it has it, and since when it is so."""
     labels = {column.name: join.label for join in selection.joins for column in join.columns}
     labels |= {output.name: step.view for step in selection.computation.steps for output in step.outputs}
     status, times = answer.status, answer.event_time

@@ -23,7 +23,7 @@ def plan(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows what apply would add, change and remove, and what has to be recomputed."""
+    """Show what apply would add, change and remove, and what has to be recomputed."""
     with open_store(ctx, project_dir) as store:
         try:
             changes = store.plan()
@@ -46,7 +46,7 @@ def _fault(error: DefinitionError) -> dict[str, object]:
 
 
 def show_plan(console: "Console", plan: "Plan", *, wrap: bool = False) -> None:
-    """Prints a plan; ``wrap`` breaks its warnings where the terminal ends, which a program that reads them would not want."""
+    """Print a plan; ``wrap`` breaks its warnings where the terminal ends, which a program that reads them would not want."""
     for change in plan.changes:
         console.print(_change(change))
     for line in plan.broken:

@@ -31,7 +31,7 @@ def push(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Puts rows of a source straight into both stores, for online reads and training frames to see at once.
+    """Put rows of a source straight into both stores, for online reads and training frames to see at once.
 
     They have the source's columns, and take the same transforms and checks as in a run. Rows that are known already are
     passed over.

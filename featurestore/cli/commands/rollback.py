@@ -19,7 +19,7 @@ def rollback(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Gives a view's readers an earlier version, at once and for training and online alike.
+    """Give a view's readers an earlier version, at once and for training and online alike.
 
     They keep it, whatever is materialized, until the view is applied otherwise or the rollback is undone. Jobs go on writing what
     is applied.

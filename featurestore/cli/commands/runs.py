@@ -44,7 +44,7 @@ def list_runs(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows the latest runs: view, what they read, wrote and rejected, how long they took, and why some failed."""
+    """Show the latest runs: view, what they read, wrote and rejected, how long they took, and why some failed."""
     if ctx.invoked_subcommand is not None:
         return
     if state is not None and state not in _RUN_STATES:
@@ -69,7 +69,7 @@ def show_run(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows one run: its span, counts, error, and the rows it rejected with the reasons."""
+    """Show one run: its span, counts, error, and the rows it rejected with the reasons."""
     with open_store(ctx, project_dir) as store:
         run = store.runs.get(run_id)
         rejected = store.runs.rejected_rows(run)

@@ -29,7 +29,7 @@ def schedule(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Runs the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.
+    """Run the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.
 
     Start as many as you like, on as many machines: they share the work, each due run happens once, and what one that died was at
     is taken over. What is applied meanwhile is taken up. At the end, running ones may finish (schedule.shutdown_timeout).
@@ -70,14 +70,14 @@ def schedule(
 
 
 def _interrupt(stop: Event, *, once: bool) -> None:
-    """Asks for the end the first time; the second time nothing is waited for any more."""
+    """Ask for the end the first time; the second time nothing is waited for any more."""
     if once or stop.is_set():
         raise KeyboardInterrupt
     stop.set()
 
 
 def _leave() -> None:
-    """Ends the process at once, whatever its threads are at: it is written down for others to resume (S17)."""
+    """End the process at once, whatever its threads are at: it is written down for others to resume (S17)."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

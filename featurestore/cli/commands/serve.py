@@ -31,7 +31,7 @@ def serve(
     uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen on a Unix socket instead of an address.")] = None,
     project_dir: Folder = None,
 ) -> None:
-    """Serves the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.
+    """Serve the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.
 
     What is applied meanwhile is noticed without a restart. Requests in flight are answered before it ends.
     """
@@ -85,7 +85,7 @@ def _announce(url: str, root: Path, body: str, key: str, admitted: str) -> None:
 
 
 def _example(store: "FeatureStore") -> str:
-    """Returns the body of a look-up to begin with, of an entity that is invented; empty where nothing is applied."""
+    """Return the body of a look-up to begin with, of an entity that is invented; empty where nothing is applied."""
     catalog = store.catalog
     names = [*catalog.services, *catalog.views]
     if not names:

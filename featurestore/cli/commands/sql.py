@@ -17,7 +17,7 @@ def sql(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Queries the history with SQL.
+    """Query the history with SQL.
 
     A view's table has its join keys, event_time, available_time and the features. DuckDB runs the query. --json prints all
     rows.

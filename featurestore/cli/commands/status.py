@@ -39,7 +39,7 @@ def status(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows how the views stand: how fresh they are against what they promise, rows, last run and next."""
+    """Show how the views stand: how fresh they are against what they promise, rows, last run and next."""
     if rejected and view is None:
         raise typer.BadParameter("Name the view whose rejected rows you want to see.", param_hint="VIEW")
     if watch and (view is not None or check):
@@ -86,7 +86,7 @@ def _repeat(show: Callable[[], None], pause: Callable[[], None]) -> None:
 
 
 def _status_table(store: "FeatureStore", report: "StatusReport") -> RenderableType:
-    """Returns the table of all views, and under it what is wrong with some."""
+    """Return the table of all views, and under it what is wrong with some."""
     settings = store.settings
     head = Text.assemble("project ", (settings.project, "bold"), f" · online {without_password(settings.online)}")
     if not report:
@@ -116,12 +116,12 @@ def _status_table(store: "FeatureStore", report: "StatusReport") -> RenderableTy
 
 
 def _notices(statuses: "Iterable[ViewStatus]") -> "list[Text]":
-    """Returns what the last runs noticed of the views' sources, a line each."""
+    """Return what the last runs noticed of the views' sources, a line each."""
     return [Text(f"  {status.view}, {notice}", style="yellow") for status in statuses for notice in status.notices]
 
 
 def _streams(store: "FeatureStore") -> list[RenderableType]:
-    """Returns the table of the streams, as far as there are any."""
+    """Return the table of the streams, as far as there are any."""
     streams = store.streams.status()
     if not streams:
         return []
@@ -198,6 +198,6 @@ def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> N
 
 
 def without_password(address: str) -> str:
-    """Returns an address without the user and password in it."""
+    """Return an address without the user and password in it."""
     scheme, sign, rest = address.partition("://")
     return f"{scheme}{sign}{rest.rpartition('@')[2]}" if sign else address

@@ -42,7 +42,7 @@ def stream(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Pushes what arrives in streams into the views on them, until Ctrl-C or SIGTERM.
+    """Push what arrives in streams into the views on them, until Ctrl-C or SIGTERM.
 
     Start as many as you like: they share the entries. An entry is acknowledged once both stores have it, and each event counts
     once however often it is delivered. One that makes no row becomes a dead letter, with the reason, and the others go on:
@@ -79,7 +79,7 @@ def _run(
 
 @contextmanager
 def _until_signalled() -> Iterator[Event]:
-    """Gives what SIGTERM and Ctrl-C set; a second one ends the process at once."""
+    """Give what SIGTERM and Ctrl-C set; a second one ends the process at once."""
     stop = Event()
     before = {}
 
@@ -133,7 +133,7 @@ class _ProgressPrinter:
                 self.print(counts)
 
     def print(self, counts: "StreamCounts") -> None:
-        """Prints counts."""
+        """Print counts."""
         if self._json:
             typer.echo(msgspec.json.encode({"time": utc_now(), **msgspec.to_builtins(counts)}).decode())
             return

@@ -33,7 +33,7 @@ def train(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Fetches a training frame: the spine's rows with the features each could have seen at its time."""
+    """Fetch a training frame: the spine's rows with the features each could have seen at its time."""
     with open_store(ctx, project_dir) as store:
         if file is None:
             frame = store.training_frame(spine, features, time=time, as_known=not corrected)

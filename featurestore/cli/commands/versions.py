@@ -16,7 +16,7 @@ def versions(
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Shows a view's versions: when each was applied, its rows, and since when readers are given it.
+    """Show a view's versions: when each was applied, its rows, and since when readers are given it.
 
     Versions that only differ in words, a schedule or a ttl share their rows: they have one data version.
     """

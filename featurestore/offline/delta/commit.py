@@ -71,7 +71,7 @@ class CommitBuilder:
     log: Sequence[pl.DataFrame] = field(default=(), repr=False)
 
     def add(self, parts: Sequence[pl.LazyFrame], staged_rows: int) -> Merged:
-        """Writes the rows staged that neither the table nor its log holds yet.
+        """Write the rows staged that neither the table nor its log holds yet.
 
         Args:
             parts: the rows staged, with the hash of their keys.

@@ -37,7 +37,7 @@ class Group:
 
 
 def worth_merging(files: Sequence[File], done: int) -> Group | None:
-    """Returns files of a table that are to be merged with one another; None where nothing is worth it.
+    """Return files of a table that are to be merged with one another; None where nothing is worth it.
 
     Args:
         files: the table's files.
@@ -68,7 +68,7 @@ def merge_group(
     without: Callable[[pl.DataFrame], pl.DataFrame] | None,
     written: list[NewFile],
 ) -> None:
-    """Writes the rows of some files into fewer ones, a node after the other.
+    """Write the rows of some files into fewer ones, a node after the other.
 
     Args:
         folder: the table's folder.
@@ -90,13 +90,13 @@ def merge_group(
 
 
 def _nodes(file: File, bits: int) -> range:
-    """Returns the nodes of a depth in which rows of a file may be."""
+    """Return the nodes of a depth in which rows of a file may be."""
     down = bits - bits_of(file.node)
     return range(file.node << down, (file.node + 1) << down) if down >= 0 else range(file.node >> -down, (file.node >> -down) + 1)
 
 
 def _of_like_size(files: Sequence[File], ratio: int) -> Iterator[Sequence[File]]:
-    """Yields the smallest files up to one that is not much larger than those before it together; most files first."""
+    """Yield the smallest files up to one that is not much larger than those before it together; most files first."""
     ascending = sorted(files, key=lambda file: (file.rows, file.path))
     rows, ends = 0, []
     for place, file in enumerate(ascending, 1):

@@ -14,7 +14,7 @@ _ATTEMPTS = 5
 
 
 def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
-    """Copies the history of a project, its rejected rows and feature logs; returns how many files, and their bytes.
+    """Copy the history of a project, its rejected rows and feature logs; return how many files, and their bytes.
 
     Of each table the pushed segments are copied first, then the log of commits, then all else. What a commit takes out of the
     log of pushes meanwhile is in the copy as segments still, and what the copied commits name is not deleted before the

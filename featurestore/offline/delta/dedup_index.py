@@ -58,7 +58,7 @@ class DedupIndex:
         self._runs: list[pl.Series] = []
 
     def find(self, rows: pl.DataFrame, state: DeltaState, segments: Mapping[int, pl.DataFrame], since: int | None) -> DedupLookup:
-        """Tells which of some rows are new.
+        """Return which of some rows are new.
 
         Args:
             rows: the rows, each once, with the hash of their keys.
@@ -92,7 +92,7 @@ class DedupIndex:
         return identified.select(key_hash({**self._table.keys, EVENT_ID: self._table.features[EVENT_ID]}).fill_null(0)).to_series()
 
     def _marked(self, new: pl.DataFrame, near: list[pl.DataFrame], since: int | None) -> pl.DataFrame:
-        """Returns rows with ``_corrects``, by the rows near them and by one another."""
+        """Return rows with ``_corrects``, by the rows near them and by one another."""
         if since is None:
             return new.with_columns(pl.lit(value=False).alias(CORRECTS))
         event = [*self._keys, EVENT_ID]
@@ -114,7 +114,7 @@ class DedupIndex:
         )
 
     def _stored_near(self, suspects: pl.DataFrame, state: DeltaState, since: int | None) -> pl.DataFrame:
-        """Returns the rows in the files that share their keys with some rows, and might be them or the same events."""
+        """Return the rows in the files that share their keys with some rows, and might be them or the same events."""
         columns = [*self._keys, EVENT, AVAILABLE, *self._features]
         if state.bits is None:
             return suspects.clear().select(columns)
@@ -142,7 +142,7 @@ class DedupIndex:
         return possible
 
     def _cover(self, state: DeltaState, segments: Mapping[int, pl.DataFrame], first: int, last: int, since: int | None) -> None:
-        """Reads what might hold rows of a span of event times, and has not been read."""
+        """Read what might hold rows of a span of event times, and has not been read."""
         needed = {file.path: bound for file in state.files if (bound := _bound(file, first, last, since)) < _NEVER}
         rows = sum(file.rows for file in state.files if file.path in needed) + sum(frame.height for frame in segments.values())
         gone = self._covered.keys() - {file.path for file in state.files} - {str(seq) for seq in segments}
@@ -174,14 +174,14 @@ class DedupIndex:
         return self._hashed(frame, since)
 
     def _add(self, hashes: pl.Series) -> None:
-        """Adds sorted hashes; runs of like size are merged, so that there are few and each hash is merged a few times only."""
+        """Add sorted hashes; runs of like size are merged, so that there are few and each hash is merged a few times only."""
         while self._runs and len(self._runs[-1]) < 2 * len(hashes):
             hashes = pl.concat([self._runs.pop(), hashes]).sort()
         self._runs.append(hashes)
 
 
 def _bound(file: File, first: int, last: int, since: int | None) -> int:
-    """Returns from which event time on a file must be read to know of rows of a span; ``_NEVER`` where it need not."""
+    """Return from which event time on a file must be read to know of rows of a span; ``_NEVER`` where it need not."""
     if since is None:
         return _ALWAYS if file.overlaps(first, last) else _NEVER
     if first < since and file.overlaps(first, min(last, since)):

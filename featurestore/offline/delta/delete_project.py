@@ -7,7 +7,7 @@ from featurestore.offline.delta.files import translated
 
 
 def remove_project(folder: Path, project: str, *, dry_run: bool) -> dict[str, int]:
-    """Deletes, or counts, the files of a project; returns how many, by view or other folder.
+    """Delete, or count, the files of a project; return how many, by view or other folder.
 
     Args:
         folder: the folder of the history.

@@ -118,7 +118,7 @@ class DeltaEraser:
         return actions, written
 
     def _erase_older(self, folder: Path, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
-        """Deletes the files that hold some entities and are not the table's any more, or never were."""
+        """Delete the files that hold some entities and are not the table's any more, or never were."""
         with self._log.held(table):  # what a commit adds is either not there yet or is named by the table
             needed = {file.path for file in open_state(folder).files}
             others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
@@ -161,14 +161,14 @@ def _segments(folder: Path) -> list[Path]:
 
 
 def _unhit(folder: Path, table: Table, entities: pl.DataFrame) -> Iterator[Path]:
-    """Returns the segments without some entities: among those of one number, what was written by who was interrupted."""
+    """Return the segments without some entities: among those of one number, what was written by who was interrupted."""
     for path in _segments(folder):
         if not _strictly(pl.read_parquet(path, glob=False), table, entities).any():
             yield path
 
 
 def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.DataFrame) -> Iterator[tuple[File, int]]:
-    """Yields the files in which rows of some entities may lie, by their buckets, and how many do."""
+    """Yield the files in which rows of some entities may lie, by their buckets, and how many do."""
     hashes = entities.select(key_hash(table.keys).alias("hash"))
     for file in files:
         bits = bits_of(file.node)
@@ -186,13 +186,13 @@ def _stored(entities: pl.DataFrame, table: Table) -> pl.DataFrame:
 
 
 def _strictly(rows: pl.DataFrame, table: Table, entities: pl.DataFrame) -> pl.Series:
-    """Tells of rows, their keys stored or not, which are of some entities."""
+    """Return of rows, their keys stored or not, which are of some entities."""
     same = [pl.col(key).cast(rows.schema[key]) for key in table.keys]
     return among(rows.select(*table.keys), _stored(entities, table).select(same))
 
 
 def _erase_strictly(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
-    """Erases entities from a file of staged rows, under the name that it has in the ledger; one cut off is deleted."""
+    """Erase entities from a file of staged rows, under the name that it has in the ledger; one cut off is deleted."""
     try:
         rows = pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, FileNotFoundError):
@@ -206,7 +206,7 @@ def _erase_strictly(path: Path, table: Table, entities: pl.DataFrame, dry_run: b
 
 
 def _erase_loosely(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
-    """Erases what may be of some entities from a file of rejected rows."""
+    """Erase what may be of some entities from a file of rejected rows."""
     rows = pl.read_parquet(path, glob=False)
     hit = loosely_among(rows.drop("_reason", "_run", strict=False), table.keys, entities)
     if hit.any() and not dry_run:
@@ -223,7 +223,7 @@ def _replace(rows: pl.DataFrame, path: Path) -> None:
 
 
 def _forget_versions(folder: Path) -> None:
-    """Takes all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
+    """Take all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
     last = from_newest(folder, _write_checkpoint)
     settle(folder / LOG)  # what the entries say must be on the disk elsewhere before they go
     older = []

@@ -124,7 +124,7 @@ class DeltaFeatureLog:
         return deleted
 
     def _without(self, folder: Path, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
-        """Replaces the files that have some rows by files without them, in one commit; returns how many rows these were.
+        """Replace the files that have some rows by files without them, in one commit; return how many rows these were.
 
         NOTE: Delta's own delete would keep its condition, and with it the keys, in the log of commits.
 
@@ -149,7 +149,7 @@ class DeltaFeatureLog:
         return deleted
 
     def _merged(self, folder: Path) -> int:
-        """Merges small files into large ones, in one commit; returns by how many they are fewer."""
+        """Merge small files into large ones, in one commit; return by how many they are fewer."""
         table, now = self._opened(folder), self._now()
         groups: list[list[dict[str, Any]]] = [[]]
         for action in _files(table):
@@ -170,7 +170,7 @@ class DeltaFeatureLog:
 
     @contextmanager
     def _tidying(self, project: str, service: str) -> Iterator[None]:
-        """Lets one tidy at a time. What two did at once would have to be thrown away, and files with it that nothing tells of."""
+        """Let one tidy at a time. What two did at once would have to be thrown away, and files with it that nothing tells of."""
         folder = self._of(project, service)
         if not folder.is_dir():
             yield
@@ -188,7 +188,7 @@ class DeltaFeatureLog:
             yield
 
     def _append(self, folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
-        """Adds a file to a table, which is made where it is not there."""
+        """Add a file to a table, which is made where it is not there."""
         if not DeltaTable.is_deltatable(str(folder)):
             schema = Schema.from_arrow(rows.to_arrow().schema)
             DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
@@ -221,7 +221,7 @@ class DeltaFeatureLog:
         settle(folder / LOG)
 
     def _remove_dropped(self, folder: Path) -> None:
-        """Deletes the files that the table dropped, and those of writers that were killed more than an hour ago."""
+        """Delete the files that the table dropped, and those of writers that were killed more than an hour ago."""
         self._vacuum(folder, 0)
         self._vacuum(folder, _KEEP_HOURS, full=True)
         sync_folder(folder)
@@ -233,7 +233,7 @@ class DeltaFeatureLog:
         return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())
 
     def _tables(self, project: str, service: str) -> Iterator[Path]:
-        """Yields the folders of a service's tables; one that is being made at this moment is left out."""
+        """Yield the folders of a service's tables; one that is being made at this moment is left out."""
         for path in sorted(self._of(project, service).glob(f"*/{_SCHEMA}")):
             if DeltaTable.is_deltatable(str(path.parent)):
                 yield path.parent
@@ -253,7 +253,7 @@ def _tried(act: Callable[[], T]) -> T:
 
 
 def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAction]) -> None:
-    """Writes the version after the one that actions were made from."""
+    """Write the version after the one that actions were made from."""
     if actions:
         once = CommitProperties(max_commit_retries=0)
         table.create_write_transaction(
@@ -276,7 +276,7 @@ def _mend(folder: Path) -> None:
 
 
 def _files(table: DeltaTable) -> Iterator[dict[str, Any]]:
-    """Yields what a table tells of its files."""
+    """Yield what a table tells of its files."""
     return pl.DataFrame(table.get_add_actions()).iter_rows(named=True)
 
 
@@ -303,7 +303,7 @@ def _said(instant: datetime) -> str:
 
 
 def _keep_schema(folder: Path, schema: str) -> None:
-    """Writes what columns a table has, once and as a whole."""
+    """Write what columns a table has, once and as a whole."""
     path = folder / _SCHEMA
     if not path.is_file():
         replace_file(path, schema.encode())

@@ -33,7 +33,7 @@ COMPRESSION: Literal["lz4"] = "lz4"
 
 
 def storage_dtype(dtype: pl.DataType) -> pl.DataType:
-    """Returns the dtype in which a column lies in a Delta table, which knows no unsigned numbers, vectors or durations."""
+    """Return the dtype in which a column lies in a Delta table, which knows no unsigned numbers, vectors or durations."""
     if isinstance(dtype, (pl.List, pl.Array)):
         return pl.List(storage_dtype(as_dtype(dtype.inner)))
     if isinstance(dtype, (pl.Time, pl.Duration)):
@@ -45,7 +45,7 @@ _SIGNED: dict[Any, pl.DataType] = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), 
 
 
 def columns_of(table: Table) -> dict[str, pl.DataType]:
-    """Returns the columns of a table, with the dtypes they have once they are read."""
+    """Return the columns of a table, with the dtypes they have once they are read."""
     return _columns(table.keys, table.features)
 
 
@@ -54,7 +54,7 @@ def _columns(keys: Mapping[str, pl.DataType], features: Mapping[str, pl.DataType
 
 
 def with_columns_of(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns rows with all of a table's columns first, null where they were written before there was such a column.
+    """Return rows with all of a table's columns first, null where they were written before there was such a column.
 
     What is the store's own stays after them; what a later version of the view has goes.
     """
@@ -65,7 +65,7 @@ def with_columns_of(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def delta_schema(table: Table) -> Schema:
-    """Returns the columns of a table as Delta has them."""
+    """Return the columns of a table as Delta has them."""
     stored = {name: storage_dtype(dtype) for name, dtype in columns_of(table).items()}
     return Schema.from_arrow(pl.DataFrame(schema={**stored, BUCKET: pl.Int32()}).to_arrow().schema)
 
@@ -170,7 +170,7 @@ class DeltaFiles:
         )
 
     def _groups(self) -> list[tuple[str, ...]]:
-        """Returns which files are read together: many small ones take less time so, and a large one stays in order."""
+        """Return which files are read together: many small ones take less time so, and a large one stays in order."""
         return [paths for paths in (self.own[:1], self.own[1:], self.above[:1], self.above[1:]) if paths]
 
     def _scan(
@@ -189,12 +189,12 @@ class DeltaFiles:
 
 
 def _casts(dtypes: Mapping[str, pl.DataType]) -> list[pl.Expr]:
-    """Returns expressions that give columns the dtypes they have once they are read."""
+    """Return expressions that give columns the dtypes they have once they are read."""
     return [pl.col(name).cast(dtype) for name, dtype in dtypes.items() if storage_dtype(dtype) != dtype]
 
 
 def of_keys(rows: pl.DataFrame, keys: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Returns an expression on stored columns that leaves out most rows of other entities than some rows are of."""
+    """Return an expression on stored columns that leaves out most rows of other entities than some rows are of."""
     where = pl.lit(value=True)
     for key, dtype in keys.items():
         where = where & pl.col(key).is_in(rows[key].unique().cast(storage_dtype(dtype)).implode())
@@ -209,7 +209,7 @@ def by_bucket(
     *,
     bits: int | None = None,
 ) -> dict[int, DeltaFiles]:
-    """Returns the files of a table, and the rows in its log, as a history a bucket.
+    """Return the files of a table, and the rows in its log, as a history a bucket.
 
     Args:
         folder: the table's folder.
@@ -268,7 +268,7 @@ class NewFile:
 
 
 def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int, *, changes: bool = True) -> NewFile:
-    """Writes one bucket's rows, in the total order, as a file of a table.
+    """Write one bucket's rows, in the total order, as a file of a table.
 
     Args:
         folder: the table's folder.
@@ -302,7 +302,7 @@ def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int,
 
 
 def run_prefix(run: int) -> str:
-    """Returns how the names of the files begin that a run adds."""
+    """Return how the names of the files begin that a run adds."""
     return f"run-{run:08d}-"
 
 
@@ -317,13 +317,13 @@ def pushed_by_bucket(rows: pl.DataFrame, bits: int, since: int | None, until: in
 
 
 def event_span(rows: pl.DataFrame) -> tuple[int, int]:
-    """Returns the least and the greatest event time of some rows, in microseconds."""
+    """Return the least and the greatest event time of some rows, in microseconds."""
     first, last = rows.select(pl.col(EVENT).min().alias("first"), pl.col(EVENT).max().alias("last")).row(0)
     return to_micros(first), to_micros(last)
 
 
 def files_of(actions: pl.DataFrame) -> list[File]:
-    """Returns the files of a table, from what its log tells of them."""
+    """Return the files of a table, from what its log tells of them."""
     if actions.is_empty():
         return []
     columns = ("path", f"partition.{BUCKET}", "num_records", "size_bytes", f"min.{EVENT}", f"max.{EVENT}")
@@ -334,13 +334,13 @@ def files_of(actions: pl.DataFrame) -> list[File]:
 
 
 def run_of(path: str) -> int:
-    """Returns the run whose rows a file of a table has, by its name; 0 where it has those of several."""
+    """Return the run whose rows a file of a table has, by its name; 0 where it has those of several."""
     number = Path(path).name.removeprefix("run-").partition("-")[0]
     return int(number) if number.isdecimal() else 0
 
 
 def write_in_folder(frame: pl.DataFrame, path: Path, *, row_group_size: int) -> None:
-    """Writes a file in a folder that may be cleared away, as it is empty or no longer needed, at any moment."""
+    """Write a file in a folder that may be cleared away, as it is empty or no longer needed, at any moment."""
     for left in reversed(range(_ATTEMPTS)):
         make_folders(path.parent)
         try:
@@ -366,7 +366,7 @@ def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
 
 @contextmanager
 def translated(action: str, where: str) -> Iterator[None]:
-    """Turns what Delta, Polars and the system raise into ``OfflineStoreError``.
+    """Turn what Delta, Polars and the system raise into ``OfflineStoreError``.
 
     Args:
         action: what was being done: ``"read"``.
@@ -384,7 +384,7 @@ def translated(action: str, where: str) -> Iterator[None]:
 
 
 def _plain(error: Exception) -> str:
-    """Returns an error's text without the backtrace that Delta adds to it."""
+    """Return an error's text without the backtrace that Delta adds to it."""
     return str(error).partition("\n   0: ")[0].strip().rstrip(".")
 
 

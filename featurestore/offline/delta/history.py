@@ -54,7 +54,7 @@ class DeltaStore:
         self.log: PushLog = self.push_log
 
     def path(self, table: Table) -> Path:
-        """Returns the folder of a table, readable by anything that reads Delta."""
+        """Return the folder of a table, readable by anything that reads Delta."""
         return self._folder / table.project / table.view / f"v{table.data_version}"
 
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
@@ -145,7 +145,7 @@ class DeltaStore:
                     require_whole(state, table, after, self.push_log.lost(table, state.folded))
 
     def _commit(self, merge: CommitBuilder, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
-        """Writes what was merged as the table's next version, less rows that were pushed while it was merged.
+        """Write what was merged as the table's next version, less rows that were pushed while it was merged.
 
         They are looked for without the lock, which keeps pushes from being written; the last look is with it.
 
@@ -214,7 +214,7 @@ class DeltaStore:
         return to_micros(self._clock()) // 1000
 
     def _unstage(self, table: Table, run: int) -> None:
-        """Clears up what this run and failed ones before it had staged."""
+        """Clear up what this run and failed ones before it had staged."""
         for folder in staged_runs(self.path(table)):
             if int(folder.name) <= run:
                 with suppress(OSError):  # what is left is cleared up by the next run
@@ -222,12 +222,12 @@ class DeltaStore:
 
 
 def staged_runs(folder: Path) -> list[Path]:
-    """Returns the folders in which runs have staged rows; what a desktop or a file system has put beside them is none."""
+    """Return the folders in which runs have staged rows; what a desktop or a file system has put beside them is none."""
     return [path for path in (folder / "_staging").glob("*") if path.name.isdecimal() and path.is_dir()]
 
 
 def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:
-    """Returns the rows of a staged file, with null for columns that the view has got since it was written."""
+    """Return the rows of a staged file, with null for columns that the view has got since it was written."""
     rows = pl.scan_parquet(path, glob=False)
     there = rows.collect_schema()
     return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)

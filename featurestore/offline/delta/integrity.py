@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 def require_whole(state: DeltaState, table: Table, after: int, lost: Sequence[int]) -> None:
-    """Refuses to write to a table that lacks something, or that another definition made.
+    """Refuse to write to a table that lacks something, or that another definition made.
 
     Args:
         state: the table as it is.
@@ -40,7 +40,7 @@ def require_whole(state: DeltaState, table: Table, after: int, lost: Sequence[in
 
 
 def other_definition(table: Table) -> str:
-    """Returns what is to be said of a table that another definition made than the one that is applied."""
+    """Return what is to be said of a table that another definition made than the one that is applied."""
     return (
         f"The history {table} has the rows of another definition of {table.view!r} than is applied, and the registry knows of no "
         "run that wrote them: was it lost, or restored from an older backup? Restore a newer one, or move the history's folder "
@@ -49,7 +49,7 @@ def other_definition(table: Table) -> str:
 
 
 def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]:
-    """Returns what a table lacks, a sentence each."""
+    """Return what a table lacks, a sentence each."""
     problems = [lost_runs(state.last_run, after)] if state.last_run < after else []
     if state.version >= 0:
         problems += broken_entries(state.folder)
@@ -67,7 +67,7 @@ def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]
 
 
 def missing_files(state: DeltaState) -> list[File]:
-    """Returns the files of a table that are not there, or not as long as they were written."""
+    """Return the files of a table that are not there, or not as long as they were written."""
     missing = []
     for file in state.files:
         try:

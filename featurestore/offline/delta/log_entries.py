@@ -25,22 +25,22 @@ _LOOKS = 3
 
 
 def entries_of(folder: Path) -> list[Path]:
-    """Returns the entries of a table's log, in their order; what else lies there is none."""
+    """Return the entries of a table's log, in their order; what else lies there is none."""
     return sorted(path for path in (folder / LOG).glob("*.json") if len(path.stem) == _DIGITS and path.stem.isdecimal())
 
 
 def entry_at(folder: Path, version: int) -> Path:
-    """Returns where the entry of a version is."""
+    """Return where the entry of a version is."""
     return folder / LOG / f"{version:0{_DIGITS}d}.json"
 
 
 def checkpoint_at(folder: Path, version: int) -> Path:
-    """Returns where the checkpoint of a version is."""
+    """Return where the checkpoint of a version is."""
     return folder / LOG / f"{version:0{_DIGITS}d}{_CHECKPOINT}"
 
 
 def hint_of(folder: Path) -> Path:
-    """Returns where it is said which checkpoint readers are to begin with."""
+    """Return where it is said which checkpoint readers are to begin with."""
     return folder / LOG / "_last_checkpoint"
 
 
@@ -53,13 +53,13 @@ def hinted_checkpoint(folder: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> int:
-    """Returns the version of the newest checkpoint that is not empty; -1 where there is none."""
+    """Return the version of the newest checkpoint that is not empty; -1 where there is none."""
     names = [path.name.removesuffix(_CHECKPOINT) for path in (folder / LOG).glob(f"*{_CHECKPOINT}") if _has_bytes(path)]
     return max((int(name) for name in names if len(name) == _DIGITS and name.isdecimal()), default=-1)
 
 
 def broken_checkpoint(folder: Path, *, pages: bool = False) -> Path | None:
-    """Returns the checkpoint that a reader begins with, where it is gone or cannot be read; ``pages`` looks at all of it."""
+    """Return the checkpoint that a reader begins with, where it is gone or cannot be read; ``pages`` looks at all of it."""
     hinted = hinted_checkpoint(folder)  # first: it is written after the checkpoint, and moves before an older one goes
     newest = newest_checkpoint(folder)
     if newest < hinted:
@@ -71,13 +71,13 @@ def broken_checkpoint(folder: Path, *, pages: bool = False) -> Path | None:
 
 
 def needed_entries(folder: Path) -> list[Path]:
-    """Returns the entries after the newest checkpoint, which has what those before say."""
+    """Return the entries after the newest checkpoint, which has what those before say."""
     checkpoint = newest_checkpoint(folder)
     return [path for path in entries_of(folder) if int(path.stem) > checkpoint]
 
 
 def broken_entries(folder: Path, *, pages: bool = False) -> list[str]:
-    """Returns what is wrong with the log: its checkpoint, and entries that are needed and are empty, cut off, or not there.
+    """Return what is wrong with the log: its checkpoint, and entries that are needed and are empty, cut off, or not there.
 
     Args:
         folder: the table's folder.
@@ -105,7 +105,7 @@ def put_aside(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def is_readable(path: Path, *, pages: bool = False) -> bool:
-    """Tells whether a Parquet file can be read: its footer, and all its pages if these are asked for.
+    """Return whether a Parquet file can be read: its footer, and all its pages if these are asked for.
 
     Raises:
         FileNotFoundError: it is gone.
@@ -122,7 +122,7 @@ def is_readable(path: Path, *, pages: bool = False) -> bool:
 
 
 def is_whole(entry: Path) -> bool:
-    """Tells whether an entry can be read to its end."""
+    """Return whether an entry can be read to its end."""
     try:
         lines = entry.read_text(encoding="utf-8").splitlines()
         return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines)
@@ -131,18 +131,18 @@ def is_whole(entry: Path) -> bool:
 
 
 def recorded_rows(folder: Path, version: int) -> int | None:
-    """Returns how many rows a table has, as the entry of a version says; None where that is not said or no longer there."""
+    """Return how many rows a table has, as the entry of a version says; None where that is not said or no longer there."""
     rows = _info(folder, version).get(ROWS)
     return None if rows is None else int(rows)
 
 
 def recorded_run(folder: Path, version: int) -> int:
-    """Returns the run whose commit the entry of a version is; 0 where it is none."""
+    """Return the run whose commit the entry of a version is; 0 where it is none."""
     return int(_info(folder, version).get("run", 0))
 
 
 def recorded_added(folder: Path, run: int) -> int:
-    """Returns how many rows a run that was committed has added; 0 where its entry is no longer in the log, or does not say."""
+    """Return how many rows a run that was committed has added; 0 where its entry is no longer in the log, or do not say."""
     for entry in reversed(entries_of(folder)):
         info = _info(folder, int(entry.stem))
         if ADDED in info and int(info["run"]) <= run:
@@ -151,7 +151,7 @@ def recorded_added(folder: Path, run: int) -> int:
 
 
 def _begins_after(folder: Path) -> int | None:
-    """Returns after which version the entries that are needed begin; None where the log is tidied at this moment."""
+    """Return after which version the entries that are needed begin; None where the log is tidied at this moment."""
     for _ in range(_LOOKS):
         checkpoint = newest_checkpoint(folder)
         first = next((int(path.stem) for path in needed_entries(folder)), checkpoint + 1)

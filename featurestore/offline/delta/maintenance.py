@@ -143,7 +143,7 @@ class DeltaMaintenance:
 
 
 def _removals(folder: Path) -> Iterable[tuple[str, int]]:
-    """Yields the files that a table's log says were removed, and when, in milliseconds."""
+    """Yield the files that a table's log says were removed, and when, in milliseconds."""
     checkpoint = checkpoint_at(folder, max(0, hinted_checkpoint(folder)))
     if checkpoint.exists():
         removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()

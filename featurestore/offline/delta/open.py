@@ -18,7 +18,7 @@ _PAUSE = 0.002
 
 
 def open_delta(folder: Path, version: int | None = None) -> DeltaTable:
-    """Opens a table.
+    """Open a table.
 
     Raises:
         OfflineStoreError: this process was forked by one that had opened some.

@@ -54,7 +54,7 @@ class _Held:
         self.known = DedupIndex(folder, table)
 
     def given(self, folded: int, segments: Iterable[int]) -> int:
-        """Returns the greatest number that was given to a segment: to one in the table, in the log, or lost."""
+        """Return the greatest number that was given to a segment: to one in the table, in the log, or lost."""
         return max([folded, *segments, *self.marks])
 
 
@@ -142,7 +142,7 @@ class DeltaPushLog:
 
     @contextmanager
     def held(self, table: Table) -> Iterator[None]:
-        """Keeps everyone else from appending to the log of a table, and from writing the table's next version."""
+        """Keep everyone else from appending to the log of a table, and from writing the table's next version."""
         with self._locks.exclusive(f"write {table}", _PATIENCE) as taken:
             if not taken:
                 raise OfflineStoreError(
@@ -151,7 +151,7 @@ class DeltaPushLog:
             yield
 
     def consistent(self, table: Table) -> tuple[DeltaState, dict[str, pl.DataFrame]]:
-        """Returns a table and its log as they are at one instant: the segments' rows by name, in their order."""
+        """Return a table and its log as they are at one instant: the segments' rows by name, in their order."""
         cache = self._held(table)
         for _ in range(_ATTEMPTS):
             # NOTE: what a push has opened counts as long as nobody has committed: to open a table takes milliseconds.
@@ -167,7 +167,7 @@ class DeltaPushLog:
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while it was opened. Open it again.")
 
     def live(self, table: Table, state: DeltaState) -> dict[str, pl.DataFrame]:
-        """Returns the rows of each segment that is not in a state of the table, by name and in their order.
+        """Return the rows of each segment that is not in a state of the table, by name and in their order.
 
         Raises:
             FileNotFoundError: one was removed meanwhile, so the table is at a later state.
@@ -179,7 +179,7 @@ class DeltaPushLog:
         return frames
 
     def names(self, table: Table, after: int) -> list[str]:
-        """Returns the names of the segments with numbers after one, in their order."""
+        """Return the names of the segments with numbers after one, in their order."""
         try:
             with os.scandir(self._folder_of(table) / _FOLDER) as entries:
                 listed = [entry.name for entry in entries]
@@ -196,12 +196,12 @@ class DeltaPushLog:
         return [name for number, name in cache.places.items() if number > after]
 
     def lost(self, table: Table, folded: int) -> list[int]:
-        """Returns the numbers of segments that must be there, as they were given and are not in the table, and are not."""
+        """Return the numbers of segments that must be there, as they were given and are not in the table, and are not."""
         there = set(map(segment_number, self.names(table, folded)))
         return sorted(set(range(folded + 1, self._held(table).given(folded, there) + 1)) - there)
 
     def named(self, table: Table, numbers: Sequence[int]) -> list[str]:
-        """Returns the names of the segments with some numbers.
+        """Return the names of the segments with some numbers.
 
         Raises:
             FileNotFoundError: one was removed meanwhile.
@@ -212,7 +212,7 @@ class DeltaPushLog:
         return [names[number] for number in numbers]
 
     def frames(self, table: Table, names: list[str]) -> dict[str, pl.DataFrame]:
-        """Returns the rows of segments by their names, with the hash of the keys.
+        """Return the rows of segments by their names, with the hash of the keys.
 
         Raises:
             FileNotFoundError: one was removed meanwhile.
@@ -234,7 +234,7 @@ class DeltaPushLog:
         return frames
 
     def forget(self, table: Table) -> None:
-        """Forgets what is known of a table, which is no longer there."""
+        """Forget what is known of a table, which is no longer there."""
         self._tables.pop(self._folder_of(table), None)
 
     def _held(self, table: Table) -> _Held:
@@ -246,7 +246,7 @@ class DeltaPushLog:
         return cache
 
     def _try_append(self, table: Table, rows: pl.DataFrame, since: int | None, *, locked: bool) -> Appended | None:
-        """Appends the rows that are new; returns None where something else was written meanwhile."""
+        """Append the rows that are new; return None where something else was written meanwhile."""
         cache = self._held(table)
         with cache.lock:
             state = cache.state
@@ -294,12 +294,12 @@ def _mark(number: int) -> str:
 
 
 def segment_number(name: str) -> int:
-    """Returns the number of a segment, by the name of its file."""
+    """Return the number of a segment, by the name of its file."""
     return int(name[:_DIGITS])
 
 
 def is_segment(name: str) -> bool:
-    """Tells whether a file in the folder of the log is a segment, by its name; others may leave things there."""
+    """Return whether a file in the folder of the log is a segment, by its name; others may leave things there."""
     return name.endswith(".parquet") and name[:_DIGITS].isdecimal() and name[_DIGITS : _DIGITS + 1] == "-"
 
 

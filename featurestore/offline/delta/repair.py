@@ -117,7 +117,7 @@ class DeltaRepair:
         *,
         give_up: bool,
     ) -> str:
-        """Adds the rows to a table that it lacks and that are in files beside it; returns what was done."""
+        """Add the rows to a table that it lacks and that are in files beside it; return what was done."""
         damaged_files = _damaged_files(state, pages=True)
         folder = state.folder
         missing = [*missing_files(state), *(file for file in state.files if folder / file.path in damaged_files)]
@@ -161,7 +161,7 @@ class DeltaRepair:
         return open_state(state.folder)
 
     def _set_aside(self, folder: Path, recorded: LedgerRecord) -> _Survey:
-        """Takes what cannot be read out of the log, and the entries after it; returns how many rows these say there are."""
+        """Take what cannot be read out of the log, and the entries after it; return how many rows these say there are."""
         if not broken_entries(folder, pages=True):
             return _Survey()
         while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
@@ -183,7 +183,7 @@ class DeltaRepair:
         return _Survey(rows)
 
     def _beside(self, folder: Path, table: Table, state: DeltaState, recorded: LedgerRecord) -> Iterator[pl.DataFrame]:
-        """Yields the rows in files that no version of the table names, of runs that were committed or of compaction."""
+        """Yield the rows in files that no version of the table names, of runs that were committed or of compaction."""
         named = {file.path for file in state.files}
         for path in sorted(folder.glob(f"{BUCKET}=*/run-*.parquet")):
             name = str(path.relative_to(folder))
@@ -213,7 +213,7 @@ class DeltaRepair:
         return [(write_rows(folder, run, int(node), frame, now), frame.height) for (node,), frame in parted.items()]
 
     def _close_gaps(self, table: Table, *, give_up: bool) -> str:
-        """Puts an empty segment in the place of each that is lost, where it is given up."""
+        """Put an empty segment in the place of each that is lost, where it is given up."""
         folder = self._path(table)
         state = open_state(folder)
         names = self._log.names(table, state.folded)
@@ -246,7 +246,7 @@ class DeltaRepair:
 
 
 def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:
-    """Returns the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
+    """Return the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
     gone = {file.path for file in missing_files(state)}
     paths = []
     for file in state.files:
@@ -258,7 +258,7 @@ def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:
 
 
 def _survey(folder: Path, entries: Sequence[Path], recorded: LedgerRecord) -> _Survey:
-    """Returns what the entries of a log tell whose beginning is lost."""
+    """Return what the entries of a log tell whose beginning is lost."""
     numbers = [int(path.stem) for path in entries]
     if not entries or not all(map(is_whole, entries)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         return _Survey(max((recorded_rows(folder, number) or 0 for number in numbers), default=0))
@@ -268,7 +268,7 @@ def _survey(folder: Path, entries: Sequence[Path], recorded: LedgerRecord) -> _S
 
 
 def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:
-    """Returns the rows of one file of a table."""
+    """Return the rows of one file of a table."""
     [history] = by_bucket(folder, table, [File(name, 1, 0, 0, 0, 0)]).values()
     [rows] = history.read()
     return rows

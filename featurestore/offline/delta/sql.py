@@ -17,7 +17,7 @@ _ATTEMPTS = 3
 
 
 def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) -> pl.DataFrame:
-    """Returns the result of a SELECT in which every view's history is a table of its name.
+    """Return the result of a SELECT in which every view's history is a table of its name.
 
     Args:
         query: one statement of DuckDB's SQL. Time zones are UTC.
@@ -42,7 +42,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) ->
 
 
 def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Snapshot]) -> pl.DataFrame:
-    """Returns the result of a query over histories as they are in snapshots. Raises as ``query_history``."""
+    """Return the result of a query over histories as they are in snapshots. Raises as ``query_history``."""
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         if connection.execute("select current_setting('enable_progress_bar')").fetchall() != [(False,)]:
@@ -82,7 +82,7 @@ def _unreadable(error: duckdb.Error) -> str:
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table, buckets: Sequence[DeltaFiles]) -> list[str]:
-    """Makes a view of a history; returns the files that it reads."""
+    """Make a view of a history; return the files that it reads."""
     # Buckets share what lies above them.
     paths = list(dict.fromkeys(path for history in buckets for path in history.paths))
     columns = columns_of(table)
@@ -104,7 +104,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table,
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
-    """Lets a connection reach no file but those of the views, no network, and no variable of the process, whatever is asked."""
+    """Let a connection reach no file but those of the views, no network, and no variable of the process, whatever is asked."""
     quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     connection.execute(f"set allowed_paths = [{quoted}]")
     connection.execute("set python_enable_replacements = false")
@@ -113,7 +113,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
 
 
 def _check_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuses what is not one statement that only reads."""
+    """Refuse what is not one statement that only reads."""
     statements = connection.extract_statements(query)
     kinds = [statement.type for statement in statements]
     if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
@@ -124,7 +124,7 @@ def _check_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
 
 
 def _named(words: set[str], tables: Mapping[str, Table]) -> list[str]:
-    """Returns the views that a query's words name, each as it is written or, where that is plain, in another case."""
+    """Return the views that a query's words name, each as it is written or, where that is plain, in another case."""
     alike: dict[str, list[str]] = {}
     for name in tables:
         alike.setdefault(name.lower(), []).append(name)

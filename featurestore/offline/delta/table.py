@@ -66,12 +66,12 @@ class DeltaState:
         return max((bits_of(file.node) for file in self.files), default=None)
 
     def has_rows_of(self, before: "DeltaState") -> bool:
-        """Tells whether it has the rows of an earlier state, in other files perhaps, and no others."""
+        """Return whether it has the rows of an earlier state, in other files perhaps, and no others."""
         marks = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
         return marks == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
 
     def is_current(self) -> bool:
-        """Tells, at the price of a few looks at the file system, whether the table is at this version still."""
+        """Return, at the price of a few looks at the file system, whether the table is at this version still."""
         if self.version < 0:
             # NOTE: not by the entry of version 0, which is taken out of the log once somebody was forgotten.
             return not entries_of(self.folder)
@@ -79,7 +79,7 @@ class DeltaState:
 
 
 def open_state(folder: Path) -> DeltaState:
-    """Returns a table as it is now."""
+    """Return a table as it is now."""
     for left in reversed(range(_ATTEMPTS)):
         try:
             return from_newest(folder, lambda delta: _state_of(folder, delta))
@@ -111,7 +111,7 @@ def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
 
 
 def create_table(folder: Path, table: Table) -> None:
-    """Makes a table where there is none."""
+    """Make a table where there is none."""
     make_folders(folder / LOG)
     try:
         DeltaTable.create(
@@ -129,7 +129,7 @@ def create_table(folder: Path, table: Table) -> None:
 
 
 def add_columns(state: DeltaState, table: Table) -> None:
-    """Gives a table the columns that its view has got; the files that there are have null in them.
+    """Give a table the columns that its view has got; the files that there are have null in them.
 
     Whether it did, or another process came first, is seen by opening the table again.
     """
@@ -162,12 +162,12 @@ def write_commit(
 
 
 def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
-    """Writes what no run changes as the version after a state; returns False where another commit has come before."""
+    """Write what no run changes as the version after a state; return False where another commit has come before."""
     return _write(state, table, actions, [], {"why": why})
 
 
 def note(state: DeltaState, key: str, value: str) -> bool:
-    """Notes something of a table that stays with it; returns False where another commit has come before."""
+    """Note something of a table that stays with it; return False where another commit has come before."""
     properties = CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)})
     try:
         delta = open_delta(state.folder, version=state.version)
@@ -216,7 +216,7 @@ def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Writes a checkpoint of a table as it is now, and takes old entries out of its log once that is on the disk."""
+    """Write a checkpoint of a table as it is now, and take old entries out of its log once that is on the disk."""
     from_newest(folder, lambda delta: delta.create_checkpoint())
     settle(folder / LOG)
     from_newest(folder, lambda delta: delta.cleanup_metadata())
@@ -229,7 +229,7 @@ def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:
 
 
 def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
-    """Returns what tells a version's entry from another one of its number, and whether entries were taken out since."""
+    """Return what tells a version's entry from another one of its number, and whether entries were taken out since."""
     return _stamp(entry_at(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
 
 

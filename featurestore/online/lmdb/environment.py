@@ -53,7 +53,7 @@ class LMDBEnvironments:
 
     @classmethod
     def of(cls, path: Path, map_size: int) -> "LMDBEnvironments":
-        """Returns the files in a folder, opened if this process has not yet; ``release`` gives them back.
+        """Return the files in a folder, opened if this process has not yet; ``release`` gives them back.
 
         Raises:
             OnlineStoreError: the folder cannot be made or opened, or holds something else.
@@ -75,7 +75,7 @@ class LMDBEnvironments:
             return files
 
     def release(self) -> None:
-        """Gives the files back, which closes them when nobody else uses them."""
+        """Give the files back, which closes them when nobody else uses them."""
         with LMDBEnvironments._all_lock:
             self._users -= 1
             if self._users:
@@ -89,11 +89,11 @@ class LMDBEnvironments:
                 self._resume()
 
     def release_later(self) -> None:
-        """Gives the files back the next time any are opened: for a finalizer, which may run where a lock is held."""
+        """Give the files back the next time any are opened: for a finalizer, which may run where a lock is held."""
         LMDBEnvironments._forgotten.append(self)
 
     def begin(self) -> "lmdb.Transaction[bytes]":
-        """Returns a read transaction; ``end`` it soon."""
+        """Return a read transaction; ``end`` it soon."""
         while True:
             self._readers.append(None)
             grown = False
@@ -110,12 +110,12 @@ class LMDBEnvironments:
             self._settle(grown)
 
     def end(self, transaction: "lmdb.Transaction[bytes]") -> None:
-        """Ends a read transaction."""
+        """End a read transaction."""
         transaction.abort()
         self._readers.pop()
 
     def look(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
-        """Returns what some work in a read transaction returns."""
+        """Return what some work in a read transaction returns."""
         transaction = self.begin()
         try:
             return work(transaction)
@@ -123,7 +123,7 @@ class LMDBEnvironments:
             self.end(transaction)
 
     def change(self, work: Callable[["lmdb.Transaction[bytes]"], _T]) -> _T:
-        """Returns what some work in a write transaction returns. It is done again when the map was too small for it."""
+        """Return what some work in a write transaction returns. It is done again when the map was too small for it."""
         with self._lock:
             while True:
                 environment = self._opened()
@@ -153,12 +153,12 @@ class LMDBEnvironments:
         return done
 
     def forget_dead_readers(self) -> None:
-        """Frees what readers that were killed still hold."""
+        """Free what readers that were killed still hold."""
         with self._lock:
             self._opened().reader_check()
 
     def open_anew(self) -> None:
-        """Closes the files and opens them again: this process then has nothing in memory of the pages that it has written."""
+        """Close the files and open them again: this process then has nothing in memory of the pages that it has written."""
         with self._lock:
             self._opened()
             self._pause()
@@ -169,7 +169,7 @@ class LMDBEnvironments:
                 self._resume()
 
     def is_current(self) -> bool:
-        """Tells whether the file that is open still lies in the folder: it may have been deleted, or put back from a copy."""
+        """Return whether the file that is open still lies in the folder: it may have been deleted, or put back from a copy."""
         with self._lock:
             self._opened()
             try:
@@ -187,7 +187,7 @@ class LMDBEnvironments:
             return True
 
     def pages(self) -> int:
-        """Returns how many pages the file has, but for the two that tell where the others are."""
+        """Return how many pages the file has, but for the two that tell where the others are."""
         with self._lock:
             return int(self._opened().info()["last_pgno"]) - 1
 
@@ -226,7 +226,7 @@ class LMDBEnvironments:
         self._size = size
 
     def _remap(self, size: int) -> None:
-        """Makes the map of a size, or with 0 as large as another process has made the file."""
+        """Make the map of a size, or with 0 as large as another process has made the file."""
         self._pause()
         try:
             if self._environment is not None:
@@ -235,7 +235,7 @@ class LMDBEnvironments:
             self._resume()
 
     def _settle(self, grown: bool) -> None:
-        """Waits until readers may go on, after doing what keeps them from it."""
+        """Wait until readers may go on, after doing what keeps them from it."""
         if grown:
             with self._lock:
                 self._remap(0)
@@ -246,7 +246,7 @@ class LMDBEnvironments:
             self._open_to_readers.wait()
 
     def _pause(self) -> None:
-        """Waits until no transaction is open, and lets none begin until ``_resume``."""
+        """Wait until no transaction is open, and let none begin until ``_resume``."""
         self._lock.acquire()
         self._open_to_readers.clear()
         while self._readers:
@@ -369,7 +369,7 @@ _ADVICE_BY_CODE = {
 
 
 def explain(error: lmdb.Error | OSError, path: Path, what: str) -> OnlineStoreError:
-    """Returns the error to raise for one of LMDB or of the file system.
+    """Return the error to raise for one of LMDB or of the file system.
 
     Args:
         error: the foreign error.

@@ -37,19 +37,19 @@ class LMDBMarks:
         self._look = look
 
     def look(self, epoch: Epoch) -> list[str]:
-        """Returns what may have been lost, in a sentence; none where the mark is the epoch's."""
+        """Return what may have been lost, in a sentence; none where the mark is the epoch's."""
         missed = self._look(lambda transaction: self.missed(epoch, transaction, transaction.id()))
         return [missed] if missed else []
 
     def place(self, epoch: Epoch) -> None:
-        """Marks the files."""
+        """Mark the files."""
         with suppress(OSError):
             remove([self._note])
         self._change("written", lambda transaction: transaction.put(epoch.key, _NEVER + epoch.value))
         self.note(epoch)
 
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
-        """Returns how many keys of a project have which second part, as far as so many keys are looked at."""
+        """Return how many keys of a project have which second part, as far as so many keys are looked at."""
         counts: Counter[bytes] = Counter()
 
         def count(transaction: Any) -> None:
@@ -63,7 +63,7 @@ class LMDBMarks:
         return dict(counts)
 
     def missed(self, epoch: Epoch, transaction: Any, last: int) -> str:
-        """Returns what may have been lost, as a transaction sees the files; empty where nothing was.
+        """Return what may have been lost, as a transaction sees the files; empty where nothing was.
 
         Args:
             epoch: what the mark must hold.
@@ -80,7 +80,7 @@ class LMDBMarks:
         return ""
 
     def note(self, epoch: Epoch) -> None:
-        """Notes the last transaction that is in the files."""
+        """Note the last transaction that is in the files."""
         last: int = self._look(lambda transaction: transaction.id())
         if last <= self._noted(epoch):
             return

@@ -31,7 +31,7 @@ _LEAST = 12
 
 
 def scrub(files: LMDBEnvironments, path: Path, places: Sequence[bytes], records: Collection[bytes]) -> bool:
-    """Writes over what is left of deleted records; tells whether nothing is found of them any more.
+    """Write over what is left of deleted records; return whether nothing is found of them any more.
 
     Args:
         files: the open files.
@@ -60,7 +60,7 @@ def scrub(files: LMDBEnvironments, path: Path, places: Sequence[bytes], records:
 
 
 def _held_by_others(texts: Collection[bytes], transaction: "lmdb.Transaction[bytes]") -> set[bytes]:
-    """Returns which texts stand in records that others have: a row that is equal, the same entity in another project."""
+    """Return which texts stand in records that others have: a row that is equal, the same entity in another project."""
     wanted, few = set(texts), len(texts) <= _FEW
     shared: set[bytes] = set()
     with transaction.cursor() as cursor:
@@ -73,7 +73,7 @@ def _held_by_others(texts: Collection[bytes], transaction: "lmdb.Transaction[byt
 
 
 def _put_anew(start: bytes, most: int, transaction: "lmdb.Transaction[bytes]") -> bytes | None:
-    """Deletes and puts again the records from a key on, about so many bytes; returns where to go on (None: that was all)."""
+    """Delete and put again the records from a key on, about so many bytes; return where to go on (None: that was all)."""
     pairs: list[tuple[bytes, bytes]] = []
     size = 0
     following: bytes | None = None
@@ -95,7 +95,7 @@ def _put_anew(start: bytes, most: int, transaction: "lmdb.Transaction[bytes]") -
 
 
 def _found(data: Path, texts: set[bytes], places: Sequence[bytes]) -> bool:
-    """Tells whether some texts stand in a file."""
+    """Return whether some texts stand in a file."""
     with data.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as view:
         return next(_positions(view, texts, places), None) is not None
 
@@ -122,7 +122,7 @@ def _common(places: Sequence[bytes]) -> bytes:
 
 
 def _fill_free_pages(files: LMDBEnvironments) -> None:
-    """Writes zeros over the pages that are free."""
+    """Write zeros over the pages that are free."""
     files.change(_clear_scratch)  # what a killed process left
     for _ in range(2):  # LMDB uses a page again when two more versions have come
         files.change(_touch)

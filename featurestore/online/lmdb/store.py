@@ -97,7 +97,7 @@ class LMDBStore(OnlineAdapter):
         return root / Path(url.partition(":")[2]).expanduser()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None for a key that is missing or was swept."""
+        """Return the value of each key, in order; None for a key that is missing or was swept."""
         if not keys:
             return []
         files = self._opened()
@@ -125,7 +125,7 @@ class LMDBStore(OnlineAdapter):
         return self.read(keys) if len(keys) <= _AT_ONCE else await asyncio.to_thread(self.read, keys)
 
     def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
-        """Writes each value unless its key has one as great or greater; returns how many were written (S15).
+        """Write each value unless its key has one as great or greater; return how many were written (S15).
 
         A record that has expired and is not yet swept counts as there, for a swap too: ``read`` returned it.
         """
@@ -140,7 +140,7 @@ class LMDBStore(OnlineAdapter):
         return written
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
-        """Deletes all keys that begin with a prefix, some 10,000 a transaction; returns how many there were.
+        """Delete all keys that begin with a prefix, some 10,000 a transaction; return how many there were.
 
         Certain ``keys`` are written over in the file, too: what nobody reads any more would else stay there for long.
 
@@ -157,7 +157,7 @@ class LMDBStore(OnlineAdapter):
         return deleted
 
     def sweep(self) -> int:
-        """Drops the records that have expired, and returns how many.
+        """Drop the records that have expired, and return how many.
 
         It looks for them without keeping writers from writing, and drops some 10,000 a transaction.
         """
@@ -169,7 +169,7 @@ class LMDBStore(OnlineAdapter):
         return dropped
 
     def check(self) -> str:
-        """Returns ``"LMDB"`` and its version.
+        """Return ``"LMDB"`` and its version.
 
         Raises:
             OnlineStoreError: the files cannot be read.
@@ -190,7 +190,7 @@ class LMDBStore(OnlineAdapter):
         return self._files
 
     def _followed(self) -> LMDBEnvironments:
-        """Returns the files that lie in the folder now, where they are no longer those that were opened."""
+        """Return the files that lie in the folder now, where they are no longer those that were opened."""
         files = self._opened()
         if files.is_current():
             return files
@@ -212,7 +212,7 @@ class LMDBStore(OnlineAdapter):
         return max(0, to_micros(self._clock()) // 1000)  # a replay's clock may stand before the epoch
 
     def _marked(self, work: Callable[["lmdb.Transaction[bytes]"], int], epoch: Epoch | None, transaction: Any) -> int:
-        """Does some work in a write transaction if the files' mark is an epoch's."""
+        """Do some work in a write transaction if the files' mark is an epoch's."""
         # NOTE: a write transaction has the number that it will be: the last one in the files is the one before.
         missed = None if epoch is None else self._marks.missed(epoch, transaction, transaction.id() - 1)
         if missed:
@@ -251,7 +251,7 @@ class LMDBStore(OnlineAdapter):
         return len(records)
 
     def _expired(self, now: bytes) -> Iterator[list[bytes]]:
-        """Yields the places of expired records. Each look is a short transaction: a long one would keep old pages alive."""
+        """Yield the places of expired records. Each look is a short transaction: a long one would keep old pages alive."""
         files = self._opened()
         start: bytes | None = b""
         while start is not None:
@@ -268,19 +268,19 @@ class LMDBStore(OnlineAdapter):
 
 
 def _place(key: bytes) -> bytes:
-    """Returns the key under which LMDB keeps a key."""
+    """Return the key under which LMDB keeps a key."""
     if 0 < len(key) <= _LONGEST:
         return key
     return key[:_HEAD].ljust(_HEAD, b"\0") + blake2b(key, digest_size=32).digest()
 
 
 def _key(place: bytes, record: bytes) -> bytes:
-    """Returns the key of a record."""
+    """Return the key of a record."""
     return place if len(place) <= _LONGEST else record[12 : 12 + int.from_bytes(record[8:12], "big")]
 
 
 def _value(key: bytes, record: bytes | None) -> bytes | None:
-    """Returns the value in a record of a key; None if there is no record, or it is another key's."""
+    """Return the value in a record of a key; None if there is no record, or it is another key's."""
     if record is None:
         return None
     if 0 < len(key) <= _LONGEST:
@@ -289,7 +289,7 @@ def _value(key: bytes, record: bytes | None) -> bytes | None:
 
 
 def _begins(value: bytes | None, expected: bytes) -> bool:
-    """Returns whether a value begins with the bytes expected, which are empty where no value is."""
+    """Return whether a value begins with the bytes expected, which are empty where no value is."""
     return value is not None and value.startswith(expected) if expected else value is None
 
 
@@ -320,7 +320,7 @@ def _put(batch: list[Entry], now: int, transaction: "lmdb.Transaction[bytes]") -
 
 
 def _take(places: list[bytes], transaction: "lmdb.Transaction[bytes]") -> list[bytes]:
-    """Deletes records, written over first; returns those that were there."""
+    """Delete records, written over first; return those that were there."""
     taken = []
     for place in places:
         record = transaction.get(place)
@@ -332,7 +332,7 @@ def _take(places: list[bytes], transaction: "lmdb.Transaction[bytes]") -> list[b
 
 
 def _delete_prefix(prefix: bytes, start: bytes, transaction: "lmdb.Transaction[bytes]") -> tuple[int, bytes | None]:
-    """Deletes some keys of a prefix from a place on; returns how many, and where to go on (None: that was all)."""
+    """Delete some keys of a prefix from a place on; return how many, and where to go on (None: that was all)."""
     deleted = 0
     with transaction.cursor() as cursor:
         there = cursor.set_range(start) if start else cursor.first()
@@ -349,7 +349,7 @@ def _delete_prefix(prefix: bytes, start: bytes, transaction: "lmdb.Transaction[b
 
 
 def _look_for_expired(transaction: "lmdb.Transaction[bytes]", start: bytes, now: bytes) -> tuple[list[bytes], bytes | None]:
-    """Returns the places of some expired records from a place on, and where to go on (None: that was all)."""
+    """Return the places of some expired records from a place on, and where to go on (None: that was all)."""
     places: list[bytes] = []
     with transaction.cursor() as cursor:
         there = cursor.set_range(start) if start else cursor.first()

@@ -5,12 +5,12 @@ from urllib.parse import urlsplit
 
 
 def is_cluster(url: str) -> bool:
-    """Returns whether an address names a Cluster."""
+    """Return whether an address names a Cluster."""
     return url.partition("://")[0].endswith("+cluster")
 
 
 def split_hosts(url: str) -> tuple[str, list[tuple[str, int]]]:
-    """Returns the address with the first host only, as redis-py takes it, and the other hosts.
+    """Return the address with the first host only, as redis-py takes it, and the other hosts.
 
     Raises:
         ValueError: a port is not a number.

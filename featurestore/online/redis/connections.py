@@ -38,16 +38,16 @@ class RedisDriver(Protocol):
     """How many connections there may be at once."""
 
     def pool(self) -> Any:
-        """Returns connections to a single server."""
+        """Return connections to a single server."""
 
     def pool_async(self) -> Any:
-        """Returns connections to a single server, for the running event loop."""
+        """Return connections to a single server, for the running event loop."""
 
     def cluster(self) -> Any:
-        """Returns a client of a Cluster, which it asks for its nodes."""
+        """Return a client of a Cluster, which it asks for its nodes."""
 
     def cluster_async(self) -> Any:
-        """Returns a client of a Cluster, for the running event loop."""
+        """Return a client of a Cluster, for the running event loop."""
 
 
 Script = tuple[bytes, ...]
@@ -59,31 +59,31 @@ class RedisBackend(Protocol):
     """What a single server and a Cluster do differently."""
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None where there is none."""
+        """Return the value of each key, in order; None where there is none."""
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop."""
 
     def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
-        """Yields the runs of the script that write some entries: as many as to send at once."""
+        """Yield the runs of the script that write some entries: as many as to send at once."""
 
     def marks(self, key: bytes) -> list[tuple["Connections", list[bytes]]]:
-        """Returns each primary with the keys of marks that lie on it; what is given they begin with."""
+        """Return each primary with the keys of marks that lie on it; what is given they begin with."""
 
     def look_again(self) -> None:
-        """Asks where the primaries are."""
+        """Ask where the primaries are."""
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
-        """Returns how many each wrote, or the error with which the server answered it."""
+        """Return how many each wrote, or the error with which the server answered it."""
 
     def unlink(self, keys: Sequence[bytes]) -> int:
-        """Deletes keys; returns how many there were."""
+        """Delete keys; return how many there were."""
 
     def servers(self) -> list["Connections"]:
-        """Returns the primaries."""
+        """Return the primaries."""
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
 
 
 class Connections:
@@ -95,14 +95,14 @@ class Connections:
         self._pool = pool
 
     def ask(self, *command: bytes) -> Any:
-        """Returns the answer to one command; raises the error that it is."""
+        """Return the answer to one command; raise the error that it is."""
         (answer,) = self.ask_all([command])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     def ask_all(self, commands: Sequence[tuple[bytes, ...]]) -> list[Any]:
-        """Returns the answers to commands, which are sent at once; an error is an answer. Lost connections are renewed."""
+        """Return the answers to commands, which are sent at once; an error is an answer. Lost connections are renewed."""
         packed = [self._pack(command) for command in commands]
         try:
             return self._exchange(packed)
@@ -110,7 +110,7 @@ class Connections:
             return self._exchange(packed)
 
     def delete(self, pattern: bytes) -> int:
-        """Deletes the keys that match a pattern; returns how many."""
+        """Delete the keys that match a pattern; return how many."""
         deleted = 0
         cursor = b"0"
         while True:
@@ -121,7 +121,7 @@ class Connections:
                 return deleted
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._pool.disconnect()
 
     def _exchange(self, packed: Sequence[bytes]) -> list[Any]:
@@ -162,7 +162,7 @@ class Server(Connections):
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None where there is none."""
+        """Return the value of each key, in order; None where there is none."""
         values: list[bytes | None] = self.ask(b"MGET", *keys)
         return values
 
@@ -190,32 +190,32 @@ class Server(Connections):
                 return await self._exchange_async(pool, packed)
 
     def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
-        """Yields the runs of the script that write some entries: as many as to send at once."""
+        """Yield the runs of the script that write some entries: as many as to send at once."""
         mark = _UNMARKED if epoch is None else (epoch.key, epoch.value)
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
             yield list(_scripts(some, mark))
 
     def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
-        """Returns the server with its mark."""
+        """Return the server with its mark."""
         return [(self, [key])]
 
     def look_again(self) -> None:
-        """Does nothing: there is one."""
+        """Do nothing: there is one."""
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
-        """Returns how many each wrote, or the error with which the server answered it."""
+        """Return how many each wrote, or the error with which the server answered it."""
         return self.ask_all(scripts)
 
     def unlink(self, keys: Sequence[bytes]) -> int:
-        """Deletes keys; returns how many there were."""
+        """Delete keys; return how many there were."""
         return _counted(self.ask_all([(b"UNLINK", key) for key in keys]))
 
     def servers(self) -> list[Connections]:
-        """Returns the primaries."""
+        """Return the primaries."""
         return [self]
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         super().close()
         self._loops.close()
 
@@ -243,7 +243,7 @@ class Cluster:
         self._loops = PerEventLoop(driver.cluster_async, driver.most)
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None where there is none."""
+        """Return the value of each key, in order; None where there is none."""
         values: list[bytes | None] = self._connected().mget_nonatomic(keys)
         return values
 
@@ -255,7 +255,7 @@ class Cluster:
             return values
 
     def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
-        """Yields the runs of the script that write some entries: as many as to send at once."""
+        """Yield the runs of the script that write some entries: as many as to send at once."""
         client = self._connected()
 
         def mark(slot: int) -> tuple[bytes, bytes]:
@@ -276,7 +276,7 @@ class Cluster:
             yield [script for slot, those in slots.items() for script in _scripts(those, mark(slot))]
 
     def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
-        """Returns each primary with the keys of marks that lie on it."""
+        """Return each primary with the keys of marks that lie on it."""
         client, marks = self._connected(), self._marks(key)
         return [
             (Connections(self._driver, client.get_redis_connection(node).connection_pool), marks[node.name])
@@ -285,12 +285,12 @@ class Cluster:
         ]
 
     def look_again(self) -> None:
-        """Asks the Cluster where its slots are."""
+        """Ask the Cluster where its slots are."""
         self._known = {}
         self._connected().nodes_manager.initialize()
 
     def _marks(self, key: bytes) -> dict[str, list[bytes]]:
-        """Returns for each primary that has slots the keys of marks in them: some of many, or the first that lies there."""
+        """Return for each primary that has slots the keys of marks in them: some of many, or the first that lies there."""
         client = self._connected()
         nodes = {slot: holders[0].name for slot, holders in client.nodes_manager.slots_cache.items()}
         keys_by_node: dict[str, list[bytes]] = {name: [] for name in nodes.values()}
@@ -305,7 +305,7 @@ class Cluster:
         raise AssertionError("unreachable: there are tags of every slot")
 
     def run(self, scripts: Sequence[Script]) -> list[Any]:
-        """Returns how many each wrote, or the error with which the server answered it."""
+        """Return how many each wrote, or the error with which the server answered it."""
         client = self._connected()
         pipeline = client.pipeline()
         for script in scripts:
@@ -315,7 +315,7 @@ class Cluster:
         return answers
 
     def unlink(self, keys: Sequence[bytes]) -> int:
-        """Deletes keys; returns how many there were."""
+        """Delete keys; return how many there were."""
         client = self._connected()
         pipeline = client.pipeline()
         for key in keys:
@@ -323,12 +323,12 @@ class Cluster:
         return _counted(pipeline.execute(raise_on_error=False))
 
     def servers(self) -> list[Connections]:
-        """Returns the primaries."""
+        """Return the primaries."""
         client = self._connected()
         return [Connections(self._driver, client.get_redis_connection(node).connection_pool) for node in client.get_primaries()]
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         with self._lock:
             if self._client is not None:
                 self._client.close()
@@ -342,7 +342,7 @@ class Cluster:
 
 
 def _counted(answers: Iterable[Any]) -> int:
-    """Returns the sum of answers; raises the first that is an error."""
+    """Return the sum of answers; raise the first that is an error."""
     total = 0
     for answer in answers:
         if isinstance(answer, Exception):

@@ -34,7 +34,7 @@ class RedisMarks:
         self._explaining = explaining
 
     def look(self, epoch: Epoch) -> list[str]:
-        """Returns what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are."""
+        """Return what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are."""
         with self._explaining():
             losses = []
             for server, keys, values in self._held(epoch.key):
@@ -51,13 +51,13 @@ class RedisMarks:
             return losses
 
     def place(self, epoch: Epoch) -> None:
-        """Marks every shard."""
+        """Mark every shard."""
         with self._explaining():
             for server, keys, _ in self._held(epoch.key):
                 self._set(server, keys, epoch.value + b" " + (self._replication_id(server) or b""), or_leave=False)
 
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
-        """Returns how many keys of a project have which second part, as far as so many keys of a server are looked at."""
+        """Return how many keys of a project have which second part, as far as so many keys of a server are looked at."""
         counts: Counter[bytes] = Counter()
         pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\" else bytes([byte]) for byte in project) + b"*"
         with self._explaining():
@@ -70,7 +70,7 @@ class RedisMarks:
         return dict(counts)
 
     def _held(self, key: bytes) -> list[tuple[Connections, Sequence[bytes], list[bytes | None]]]:
-        """Returns for each shard its marks' keys and what they hold."""
+        """Return for each shard its marks' keys and what they hold."""
         try:
             return self._ask(key)
         except (self._errors.ConnectionError, self._errors.MovedError, self._errors.AskError, self._errors.TryAgainError):
@@ -88,7 +88,7 @@ class RedisMarks:
         return replies
 
     def _replication_id(self, server: Connections) -> bytes | None:
-        """Returns what tells a server from itself before a restart or failover; None where the user may not know."""
+        """Return what tells a server from itself before a restart or failover; None where the user may not know."""
         try:
             info: bytes = server.ask(b"INFO", b"replication")
         except self._errors.NoPermissionError:

@@ -35,7 +35,7 @@ class PerEventLoop:
         self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
 
     async def client(self) -> tuple[Any, asyncio.Semaphore]:
-        """Returns the running loop's client, and what to hold while using it: there are only so many connections."""
+        """Return the running loop's client, and what to hold while using it: there are only so many connections."""
         loop = asyncio.get_running_loop()
         kept = self._kept.get(loop)
         if kept is None:
@@ -46,7 +46,7 @@ class PerEventLoop:
         return kept.client, kept.free
 
     def close(self) -> None:
-        """Closes the clients of all loops: at once, or as soon as a loop that runs comes to it."""
+        """Close the clients of all loops: at once, or as soon as a loop that runs comes to it."""
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:

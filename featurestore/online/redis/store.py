@@ -99,7 +99,7 @@ class RedisStore(OnlineAdapter):
             store.close()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Returns the value of each key, in order; None for a key that is missing or has expired."""
+        """Return the value of each key, in order; None for a key that is missing or has expired."""
         if not keys:
             return []
         try:
@@ -117,7 +117,7 @@ class RedisStore(OnlineAdapter):
             raise self._explain(error) from error
 
     def write(self, entries: Sequence[Entry], *, epoch: Epoch | None = None) -> int:
-        """Writes each value unless its key has one as great or greater; returns how many were written (S15).
+        """Write each value unless its key has one as great or greater; return how many were written (S15).
 
         The number may be too small after a connection was lost, when it is not known what was written before: a swap that
         is sent again finds what it wrote itself, and leaves it. So may it where slots of a Cluster moved with their marks.
@@ -134,7 +134,7 @@ class RedisStore(OnlineAdapter):
             return written or 0
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
-        """Deletes all keys that begin with a prefix; returns how many there were.
+        """Delete all keys that begin with a prefix; return how many there were.
 
         It looks through all keys of the server, unless they are given. A key that is written meanwhile may stay. What the server
         writes to its disk (snapshots, an append-only file) it rewrites by its own rules.
@@ -151,11 +151,11 @@ class RedisStore(OnlineAdapter):
             raise self._explain(error) from error
 
     def sweep(self) -> int:
-        """Returns 0: the server drops expired keys by itself."""
+        """Return 0: the server drops expired keys by itself."""
         return 0
 
     def check(self) -> str:
-        """Returns the server's kind and version, such as ``"valkey 9.1.2"``, as far as its user may know them.
+        """Return the server's kind and version, such as ``"valkey 9.1.2"``, as far as its user may know them.
 
         Raises:
             OnlineStoreError: it cannot be reached.
@@ -173,7 +173,7 @@ class RedisStore(OnlineAdapter):
         return f"{kind} {facts[f'{kind}_version']}{cluster}"
 
     def ask(self, *command: bytes) -> Any:
-        """Returns what a server answers to a command; of a Cluster one primary.
+        """Return what a server answers to a command; of a Cluster one primary.
 
         Raises:
             OnlineStoreError: it cannot be reached, or refuses the command.
@@ -202,7 +202,7 @@ class RedisStore(OnlineAdapter):
             raise self._explain(error) from error
 
     def _write(self, entries: Sequence[Entry], epoch: Epoch | None) -> int | None:
-        """Returns how many entries were written; None where a shard's mark is another one, and so some were not."""
+        """Return how many entries were written; None where a shard's mark is another one, and so some were not."""
         link = self._open()
         written = 0
         for scripts in link.rounds(entries, epoch):
@@ -298,7 +298,7 @@ class _RedisPy:
         return self._redis.retry.Retry(self._redis.backoff.ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
 
     def _parse(self, url: str, shown: str) -> tuple[str, list[tuple[str, int]], int]:
-        """Returns the address as redis-py takes it, the other hosts of a Cluster, and how many connections there may be.
+        """Return the address as redis-py takes it, the other hosts of a Cluster, and how many connections there may be.
 
         Raises:
             ConfigError: the address is of another form, or redis-py does not know one of its options.
