@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.adapter", "offline.condition")
+_PORTS = ("offline.adapter", "offline.booked", "offline.condition")
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -112,6 +112,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "materialization.versions",
         "materialization.writes",
         "namespaces",
+        "project_registry",
         "retrieval.reads",
         "scheduling.api",
         "store",

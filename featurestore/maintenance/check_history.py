@@ -10,7 +10,8 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.errors import DamagedHistoryError
 from featurestore.maintenance.doctor import Finding
 from featurestore.offline.base import Table
-from featurestore.offline.condition import Booked, Mender, cure
+from featurestore.offline.booked import Booked
+from featurestore.offline.condition import Mender, cure
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.ledger import Ledger
 

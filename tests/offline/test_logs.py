@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Table
-from featurestore.offline.condition import Booked
+from featurestore.offline.booked import Booked
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaUpkeep

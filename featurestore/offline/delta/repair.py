@@ -16,7 +16,8 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import remove, write_file
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.condition import Booked, Condition, damaged
+from featurestore.offline.booked import Booked
+from featurestore.offline.condition import Condition, damaged
 from featurestore.offline.delta.files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
 from featurestore.offline.delta.files import write_file as write_rows
 from featurestore.offline.delta.history import DeltaStore
