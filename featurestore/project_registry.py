@@ -7,8 +7,11 @@ from types import TracebackType
 
 from featurestore.clock import Clock, utc_now
 from featurestore.config import Settings
+from featurestore.definitions.catalog_entry import CatalogEntry, Kind, matching
+from featurestore.definitions.reference import parse_references
 from featurestore.durable import share_with_group
 from featurestore.registry.ledger import Ledger, Run, State
+from featurestore.registry.listing import listed
 from featurestore.registry.project_database import ProjectDatabase
 
 
@@ -36,7 +39,22 @@ class ProjectRegistry:
 
     def runs(self, view: str | None = None, *, limit: int = 50, state: State | None = None) -> list[Run]:
         """Return the latest runs, the newest first; see ``Runs.list``."""
-        return Ledger(self._database).runs(view, limit, state)
+        name = None if view is None else parse_references(view)[0].view
+        return Ledger(self._database).runs(name, limit, state)
+
+    def search(
+        self, text: str = "", *, kind: Kind | None = None, owner: str | None = None, tag: str | None = None
+    ) -> list[CatalogEntry]:
+        """Return the definitions that match; see ``Catalog.search``."""
+        return matching(listed(self._database), text, kind=kind, owner=owner, tag=tag)
+
+    def has_views(self) -> bool:
+        """Return whether a view is applied."""
+        return any(entry.kind == "view" and entry.version is not None for entry in listed(self._database))
+
+    def other_projects(self) -> list[str]:
+        """Return the names of the other projects in the database."""
+        return self._database.other_projects()
 
     def close(self) -> None:
         """Close the connections to the database. Idempotent."""

@@ -29,6 +29,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "errors",
         "plugins",
         "shortage",
+        "type_names",
         "dtypes",
         "durable",
         "clock",

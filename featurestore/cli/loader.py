@@ -89,14 +89,14 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "list": Entry(
-        "catalog",
+        "list",
         _READ,
         "Lists what is applied: views, features, services, entities and sources.",
         ("featurestore list", "featurestore list features --search temperature", "featurestore list views --owner ops --json"),
         "list_definitions",
     ),
     "describe": Entry(
-        "catalog",
+        "describe",
         _READ,
         "Describes one definition as it is applied: what it is made of, who owns it, and what uses it.",
         ("featurestore describe weather", "featurestore describe weather.temp", "featurestore describe delay_model --json"),

@@ -92,7 +92,7 @@ def test_the_first_keystroke_loads_no_library_but_typer(
     assert loaded == []
 
 
-@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"], ["list"], ["list", "views", "--json"]], ids=" ".join)
 def test_what_the_registry_alone_knows_is_shown_without_an_engine(made_shop: Path, words: list[str]) -> None:
     shown, loaded = reporting(words, made_shop)
     assert "last_order" in shown

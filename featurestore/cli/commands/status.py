@@ -90,7 +90,7 @@ def _standing(store: "FeatureStore", standing: "StatusReport") -> RenderableType
     settings = store.settings
     head = Text.assemble("project ", (settings.project, "bold"), f" · online {without_password(settings.online)}")
     if not standing:
-        return Group(head, nothing_applied(store))
+        return Group(head, nothing_applied(settings, store.admin.other_projects()))
     promised = any(each.freshness for each in standing)
     scheduled = any(each.schedule for each in standing)
     columns = ("view", "v", "rows", "lag", *(["promise"] if promised else []), "state", "last run",
