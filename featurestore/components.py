@@ -258,7 +258,7 @@ class Components(MadeOnce):
 
     @once
     def pusher(self) -> Pusher:
-        """Pushes rows into both stores."""
+        """Push rows into both stores."""
         return self.make_pusher(self.materializer().fold, lambda view: self.online_repair.begin())
 
     def make_pusher(self, fold: Fold, mend: Fold | None = None) -> Pusher:

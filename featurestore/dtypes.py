@@ -14,6 +14,7 @@ import polars as pl
 
 from featurestore.errors import DefinitionError
 from featurestore.instants import INSTANT
+from featurestore.type_names import annotated
 
 PYTHON_TYPES: dict[type, pl.DataType] = {
     bool: pl.Boolean(),
@@ -178,11 +179,7 @@ def python_name(dtype: pl.DataType, *, nullable: bool) -> str:
         >>> python_name(pl.Float64(), nullable=True)
         'float | None'
     """
-    for python, polars in PYTHON_TYPES.items():
-        if polars == dtype:
-            return f"{python.__name__} | None" if nullable else python.__name__
-    name = dtype_name(dtype)
-    return f"{name} | None" if nullable else name
+    return annotated(dtype_name(dtype), nullable=nullable)
 
 
 def python_type(dtype: pl.DataType) -> Any:

@@ -66,7 +66,7 @@ def load_settings(root: str | Path = ".", **overrides: Any) -> Settings:
 
 
 class _Sources(Settings, BaseSettings):
-    """Reads settings from where they are said; the ones that come first win, key by key."""
+    """Read settings from where they are said; the ones that come first win, key by key."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, extra="forbid", frozen=True)
 

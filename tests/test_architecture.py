@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.backend", "offline.condition")
+_PORTS = ("offline.backend", "offline.condition", "offline.ledger_record")
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -29,6 +29,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "errors",
         "plugins",
         "shortage",
+        "type_names",
         "dtypes",
         "durable",
         "clock",
@@ -113,6 +114,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "materialization.versions",
         "materialization.writes",
         "namespaces",
+        "project_registry",
         "retrieval.reads",
         "scheduling.api",
         "store",

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featurestore.cli.terminal import cell, row_count, table
+from featurestore.rows.python_values import rows_of as rows_of
 from featurestore.rows.python_values import values_of
 
 
@@ -33,6 +34,12 @@ def frame_table(frame: pl.DataFrame, width: int, rows: int) -> Table:
         captions.append(f"{hidden} more columns: {', '.join(frame.columns[fitting:])}")
     grid.caption, grid.caption_justify = "; ".join(captions), "left"
     return grid
+
+
+def rejected_table(rows: pl.DataFrame, width: int, limit: int) -> Table:
+    """Return rejected rows as a table, the reasons and the numbers of runs first."""
+    first = [name for name in ("_reason", "_run") if name in rows.columns]
+    return frame_table(rows.select(*first, *(name for name in rows.columns if name not in first)), width, limit)
 
 
 def head_table(frame: pl.DataFrame, spine: Sequence[str], rows: int = 3) -> Table:

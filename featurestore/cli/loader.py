@@ -38,13 +38,13 @@ COMMANDS: dict[str, Entry] = {
     "init": Entry(
         "init",
         _DEFINE,
-        "Makes a small project that works: definitions, some data, settings.",
+        "Make a small project that works: definitions, some data, settings.",
         ("featurestore init shop", "featurestore init --empty fraud"),
     ),
     "plan": Entry(
         "plan",
         _DEFINE,
-        "Shows what apply would add, change and remove, and what has to be recomputed.",
+        "Show what apply would add, change and remove, and what has to be recomputed.",
         (
             "featurestore plan",
             "featurestore plan --exit-code --json",
@@ -53,7 +53,7 @@ COMMANDS: dict[str, Entry] = {
     "apply": Entry(
         "apply",
         _DEFINE,
-        "Makes the definitions take effect: all of them or, on any error, none.",
+        "Make the definitions take effect: all of them or, on any error, none.",
         (
             "featurestore apply",
             "featurestore apply --yes --allow-breaking",
@@ -62,7 +62,7 @@ COMMANDS: dict[str, Entry] = {
     "materialize": Entry(
         "materialize",
         _WRITE,
-        "Brings what is new in the sources into the history and the online store.",
+        "Bring what is new in the sources into the history and the online store.",
         (
             "featurestore materialize",
             "featurestore materialize weather --start 2013-07-01 --end 2013-08-01 --dry-run",
@@ -72,7 +72,7 @@ COMMANDS: dict[str, Entry] = {
     "push": Entry(
         "push",
         _WRITE,
-        "Puts rows of a source straight into both stores, for online reads and training frames to see at once.",
+        "Put rows of a source straight into both stores, for online reads and training frames to see at once.",
         (
             "featurestore push departures new.parquet",
             "featurestore push departures - < new.jsonl",
@@ -81,7 +81,7 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry(
         "status",
         _WRITE,
-        "Shows how the views stand: how fresh they are against what they promise, rows, last run and next.",
+        "Show how the views stand: how fresh they are against what they promise, rows, last run and next.",
         (
             "featurestore status",
             "featurestore status --watch",
@@ -89,34 +89,34 @@ COMMANDS: dict[str, Entry] = {
         ),
     ),
     "list": Entry(
-        "catalog",
+        "list",
         _READ,
-        "Lists what is applied: views, features, services, entities and sources.",
+        "List what is applied: views, features, services, entities and sources.",
         ("featurestore list", "featurestore list features --search temperature", "featurestore list views --owner ops --json"),
         "list_definitions",
     ),
     "describe": Entry(
-        "catalog",
+        "describe",
         _READ,
-        "Describes one definition as it is applied: what it is made of, who owns it, and what uses it.",
+        "Describe one definition as it is applied: what it is made of, who owns it, and what uses it.",
         ("featurestore describe weather", "featurestore describe weather.temp", "featurestore describe delay_model --json"),
     ),
     "runs": Entry(
         "runs",
         _WRITE,
-        "Shows what the jobs did: every run of every view.",
+        "Show what the jobs did: every run of every view.",
         (),
     ),
     "versions": Entry(
         "versions",
         _WRITE,
-        "Shows a view's versions: when each was applied, its rows, and since when readers are given it.",
+        "Show a view's versions: when each was applied, its rows, and since when readers are given it.",
         ("featurestore versions weather",),
     ),
     "rollback": Entry(
         "rollback",
         _WRITE,
-        "Gives a view's readers an earlier version, at once and for training and online alike.",
+        "Give a view's readers an earlier version, at once and for training and online alike.",
         (
             "featurestore rollback weather",
             "featurestore rollback weather --to 3",
@@ -126,7 +126,7 @@ COMMANDS: dict[str, Entry] = {
     "schedule": Entry(
         "schedule",
         _WRITE,
-        "Runs the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.",
+        "Run the views that have a schedule, as they come to be due, until Ctrl-C or SIGTERM.",
         (
             "featurestore schedule",
             "featurestore schedule --json >> schedule.jsonl",
@@ -136,7 +136,7 @@ COMMANDS: dict[str, Entry] = {
     "stream": Entry(
         "stream",
         _WRITE,
-        "Pushes what arrives in streams into the views on them, until Ctrl-C or SIGTERM.",
+        "Push what arrives in streams into the views on them, until Ctrl-C or SIGTERM.",
         (
             "featurestore stream",
             "featurestore stream orders --metrics-port 9100",
@@ -153,7 +153,7 @@ COMMANDS: dict[str, Entry] = {
     "train": Entry(
         "train",
         _READ,
-        "Fetches a training frame: the spine's rows with the features each could have seen at its time.",
+        "Fetch a training frame: the spine's rows with the features each could have seen at its time.",
         (
             "featurestore train spine.parquet delay_model --time scheduled_at --out train.parquet",
             "featurestore train \"select 'JFK' as origin, timestamp '2013-07-01' as t\" weather --time t",
@@ -162,7 +162,7 @@ COMMANDS: dict[str, Entry] = {
     "online": Entry(
         "online",
         _READ,
-        "Looks features up: the values that a training frame would have now.",
+        "Look features up: the values that a training frame would have now.",
         (
             "featurestore online delay_model origin=JFK carrier=UA tailnum=N14228 distance=2475",
             "featurestore online weather.temp weather.gusty origin=JFK,LGA --at 2013-12-30T23:45",
@@ -171,13 +171,13 @@ COMMANDS: dict[str, Entry] = {
     "sql": Entry(
         "sql",
         _READ,
-        "Queries the history with SQL.",
+        "Query the history with SQL.",
         ('featurestore sql "select origin, max(temp) from weather group by origin"',),
     ),
     "serve": Entry(
         "serve",
         _READ,
-        "Serves the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.",
+        "Serve the project over HTTP until Ctrl-C: look-ups, training frames, pushes, and /docs about them.",
         (
             "featurestore serve",
             "featurestore serve --port 8080 --workers 4",
@@ -192,7 +192,7 @@ COMMANDS: dict[str, Entry] = {
     "forget": Entry(
         "forget",
         _WRITE,
-        "Erases an entity from everything that the project keeps: history, online store, pushes, rejected rows, feature log.",
+        "Erase an entity from everything that the project keeps: history, online store, pushes, rejected rows, feature log.",
         (
             "featurestore forget user user_id=42 --dry-run",
             "featurestore forget user user_id=42,43 --yes --json",
@@ -201,13 +201,13 @@ COMMANDS: dict[str, Entry] = {
     "unforget": Entry(
         "forget",
         _WRITE,
-        "Removes an entity's tombstone, so that it may come back with the next rows.",
+        "Remove an entity's tombstone, so that it may come back with the next rows.",
         ("featurestore unforget user user_id=42",),
     ),
     "doctor": Entry(
         "doctor",
         _WRITE,
-        "Examines settings, servers, clocks, disks, definitions, and registry, history and online store together.",
+        "Examine settings, servers, clocks, disks, definitions, and registry, history and online store together.",
         (
             "featurestore doctor",
             "featurestore doctor --repair",
@@ -217,7 +217,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry(
         "audit",
         _WRITE,
-        "Shows who applied, rolled back, unprotected, forgot, made or revoked keys, and took the project down, and when.",
+        "Show who applied, rolled back, unprotected, forgot, made or revoked keys, and took the project down, and when.",
         (
             "featurestore audit",
             "featurestore audit --limit 100 --json",
@@ -226,7 +226,7 @@ COMMANDS: dict[str, Entry] = {
     "migrate": Entry(
         "migrate",
         _WRITE,
-        "Brings the registry's tables to the schema version of this featurestore.",
+        "Bring the registry's tables to the schema version of this featurestore.",
         (
             "featurestore migrate --dry-run",
             "featurestore migrate --json",
@@ -235,13 +235,13 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry(
         "backup",
         _WRITE,
-        "Copies the registry and the history to a folder, while runs, pushes and readers go on.",
+        "Copy the registry and the history to a folder, while runs, pushes and readers go on.",
         ("featurestore backup /backups/flights-2013-07-01",),
     ),
     "maintain": Entry(
         "maintain",
         _WRITE,
-        "Merges small files of the histories, removes files that nothing needs, and cleans up versions nobody is given.",
+        "Merge small files of the histories, remove files that nothing needs, and clean up versions nobody is given.",
         (
             "featurestore maintain",
             "featurestore maintain --dry-run",
@@ -251,7 +251,7 @@ COMMANDS: dict[str, Entry] = {
     "delete-project": Entry(
         "delete_project",
         _WRITE,
-        "Removes all that the project has in the offline store, the online store and the registry. There is no way back.",
+        "Remove all that the project has in the offline store, the online store and the registry. There is no way back.",
         (
             "featurestore delete-project --dry-run",
             "featurestore delete-project",
@@ -261,7 +261,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry(
         "demo",
         _DEFINE,
-        "Runs it all on real data: 336,776 flights from New York in 2013, and the weather.",
+        "Run it all on real data: 336,776 flights from New York in 2013, and the weather.",
         (
             "featurestore demo",
             "featurestore demo .demo",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Draws one bar per view, which restarts with each stage.
+    """Draw one bar per view, which restarts with each stage.
 
     Args:
         display: what draws them.

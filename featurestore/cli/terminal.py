@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from featurestore.cli.options import CONTROLS
 from featurestore.clock import utc_now
 
 if TYPE_CHECKING:
+    from featurestore.config import Settings
     from featurestore.reports import Report
-    from featurestore.store import FeatureStore
 
 _LONGEST_CELL = 40
 
@@ -97,10 +97,9 @@ def print_report(console: Console, report: "Report[Any]") -> None:
         console.print(report.summary, soft_wrap=True)
 
 
-def nothing_applied(store: "FeatureStore") -> Text:
-    """Return what to do where no view is applied: apply some, or name the project that was meant."""
-    project, others = store.settings.project, store.admin.other_projects()
-    lines = [f"No views are applied in project {project!r}. Apply some: {called(store.settings.root)} apply"]
+def nothing_applied(settings: "Settings", others: Sequence[str]) -> Text:
+    """Return what to do where no view is applied: apply some, or name the project that was meant, of the others that there are."""
+    lines = [f"No views are applied in project {settings.project!r}. Apply some: {called(settings.root)} apply"]
     if others:
         named = ", ".join(others[:10]) + (", …" if len(others) > 10 else "")
         lines.append(f"This registry has other projects: {named}. Name one: FEATURESTORE_PROJECT={others[0]}")

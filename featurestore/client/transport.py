@@ -36,7 +36,7 @@ _BY_KIND: dict[str, type[FeatureStoreError]] = {
 
 
 class Transport:
-    """Sends requests to one server, over connections that are kept.
+    """Send requests to one server, over connections that are kept.
 
     A request that finds no server, that loses its answer half-way, or that is answered 503, is sent again after a pause: as
     long as the server says, else twice as long each time, less a random part. All of them may be sent twice: look-ups and

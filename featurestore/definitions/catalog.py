@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
 
+from featurestore.definitions.catalog_entry import CatalogEntry, Kind, matching
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec
@@ -13,44 +13,7 @@ from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.request import RequestSpec
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import Source
-from featurestore.errors import NotFoundError, RequestError
-from featurestore.suggestion import did_you_mean
-
-Kind = Literal["entity", "source", "view", "feature", "service"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """One definition, as a list shows it.
-
-    Args:
-        kind: ``"entity"``, ``"source"``, ``"view"`` (requests and on-demand views among them), ``"feature"`` or ``"service"``.
-        name: its name; of a feature ``"view.feature"``.
-        type: a feature's type as one would annotate it; of the others what they are made of.
-        description: its description.
-        owner: who answers for it; of a feature the view's owner where it has none of its own.
-        tags: its tags; of a feature the view's too.
-        version: the version of a view as applied; None of what has no versions.
-    """
-
-    kind: Kind
-    name: str
-    type: str
-    description: str = ""
-    owner: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    version: int | None = None
-
-    def matches(self, text: str) -> bool:
-        """Return whether all words of a text occur in the entry, in any case and order."""
-        words = " ".join([self.name, self.type, self.description, self.owner, *self.tags, *self.tags.values()]).casefold()
-        return all(word in words for word in text.casefold().split())
-
-    def has_tag(self, tag: str) -> bool:
-        """Return whether the entry has a tag, given as ``"name"`` or ``"name=value"``."""
-        name, given, value = tag.partition("=")
-        return name in self.tags and (not given or self.tags[name] == value)
+from featurestore.errors import NotFoundError
 
 
 @dataclass(frozen=True)
@@ -134,16 +97,7 @@ class Catalog:
             >>> [entry.name for entry in catalog.search("origin", owner="ops")]
             ['airport']
         """
-        if kind is not None and kind not in KINDS:
-            raise RequestError(f"There is no kind {kind!r} of definitions. {did_you_mean(str(kind), KINDS)}")
-        return [
-            entry
-            for entry in catalog_entries(self)
-            if kind in (None, entry.kind)
-            and entry.matches(text)
-            and owner in (None, entry.owner)
-            and (tag is None or entry.has_tag(tag))
-        ]
+        return matching(catalog_entries(self), text, kind=kind, owner=owner, tag=tag)
 
     @property
     def state(self) -> tuple[int, str]:

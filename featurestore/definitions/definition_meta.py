@@ -23,7 +23,7 @@ class Member(NamedTuple):
 
 
 class DefinitionMeta(type):
-    """Collects what a view's class and its bases declare, so that a view that subclasses another has its features and options.
+    """Collect what a view's class and its bases declare, so that a view that subclasses another has its features and options.
 
     The base of each kind of view has ``__spec__``, the name of the attribute that holds a view's spec, and ``__init_subclass__``
     with the options that there are, which type checkers and editors know from it.

@@ -1,6 +1,6 @@
 """References: how a service or a call names features, renames them, and maps join keys to spine columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
@@ -133,3 +133,9 @@ def parse_references(given: Any, *, where: str = "features") -> tuple[Reference,
         f"{given!r} is not a feature ({where}). Name features by attribute (Weather.temp), by view (Weather), "
         'by string ("weather.temp", "weather"), by a FeatureService, or by a list of these.'
     )
+
+
+def reference_of(values: Mapping[str, Any]) -> Reference:
+    """Return the reference that plain values, as the registry keeps them, stand for."""
+    named = {**values, "key_columns": tuple((key, column) for key, column in values.get("key_columns", ()))}
+    return FeatureReference(**named) if "feature" in named else ViewReference(**named)

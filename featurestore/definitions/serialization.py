@@ -15,7 +15,7 @@ from featurestore.definitions.expression import Expression
 from featurestore.definitions.feature import ORDER_CONSTRAINTS, FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec, without_words
 from featurestore.definitions.on_demand import OnDemandSpec
-from featurestore.definitions.reference import FeatureReference, ViewReference
+from featurestore.definitions.reference import reference_of
 from featurestore.definitions.request import RequestField, RequestSpec
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import Source
@@ -79,12 +79,12 @@ def from_plain(kind: str, plain: Mapping[str, Any]) -> Spec:
         if kind == "source":
             return _source(values)
         if kind == "service":
-            references = tuple(_reference(member) for member in values.pop("references"))
+            references = tuple(reference_of(member) for member in values.pop("references"))
             return FeatureService(values.pop("name"), references, **values)
         if kind == "request":
             return RequestSpec(**{**values, "features": tuple(_request_field(member) for member in values["features"])})
         if kind == "on_demand":
-            parts = {"inputs": _reference, "features": _feature, "expressions": _expression}
+            parts = {"inputs": reference_of, "features": _feature, "expressions": _expression}
             return OnDemandSpec(**{**values, **{name: tuple(map(read, values[name])) for name, read in parts.items()}})
         values["entity"] = from_plain("entity", values["entity"])
         values["source"] = from_plain("source", values["source"])
@@ -183,11 +183,6 @@ def _check_installed(source: Source) -> None:
             f"{plugins.SOURCES.name} of an installed package.",
             source.place,
         )
-
-
-def _reference(values: dict[str, Any]) -> ViewReference | FeatureReference:
-    values = {**values, "key_columns": tuple((key, column) for key, column in values.get("key_columns", ()))}
-    return FeatureReference(**values) if "feature" in values else ViewReference(**values)
 
 
 def _expression(values: dict[str, Any]) -> Expression:

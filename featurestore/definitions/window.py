@@ -79,7 +79,7 @@ class Input:
 
     @property
     def digest(self) -> str:
-        """Tells one meaning from another."""
+        """Tell one meaning from another."""
         parts = [
             None if expression is None else expression.meta.serialize(format="json") for expression in (self.value, self.where)
         ]

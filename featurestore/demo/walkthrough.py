@@ -31,7 +31,7 @@ _INSTANTS = 8
 
 
 class Tour:
-    """Walks through the project of the demo.
+    """Walk through the project of the demo.
 
     Args:
         folder: the project's folder.

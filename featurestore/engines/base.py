@@ -13,7 +13,7 @@ T = TypeVar("T", bound=JoinTask)
 
 
 class Engine(Protocol):
-    """Runs tasks, here or elsewhere. Tasks are independent of one another and can be pickled."""
+    """Run tasks, here or elsewhere. Tasks are independent of one another and can be pickled."""
 
     def run(self, tasks: Iterable[T]) -> Iterator[tuple[T, pl.DataFrame]]:
         """Run each task once and give its result as it comes, in any order.

@@ -10,7 +10,7 @@ from featurestore.plugins import Context
 
 
 class LocalEngine(EngineAdapter):
-    """Runs tasks in threads; Polars lets them run at once.
+    """Run tasks in threads; Polars lets them run at once.
 
     Args:
         threads: how many tasks run at once.

@@ -31,7 +31,7 @@ _IDLE_SECONDS = 60.0
 
 
 class Admin:
-    """Administers a project: maintenance, diagnosis, backup, erasure of entities, removal.
+    """Administer a project: maintenance, diagnosis, backup, erasure of entities, removal.
 
     Args:
         components: what the project is made of.

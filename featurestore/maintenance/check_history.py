@@ -10,7 +10,8 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.errors import DamagedHistoryError
 from featurestore.maintenance.doctor import Finding
 from featurestore.offline.base import Table
-from featurestore.offline.condition import HistoryRepair, LedgerRecord, cure
+from featurestore.offline.condition import HistoryRepair, cure
+from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.privacy.guarded_stores import ForgottenFilter
 from featurestore.registry.ledger import Ledger
 
@@ -18,7 +19,7 @@ _NAMED = 3
 
 
 class HistoryChecks:
-    """Checks of the histories of a project.
+    """Check the histories of a project.
 
     Args:
         project: the project.

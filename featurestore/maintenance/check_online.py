@@ -21,7 +21,7 @@ _LOOKED_AT = 2_000
 
 
 class OnlineChecks:
-    """Looks at the values online.
+    """Look at the values online.
 
     Args:
         project: whose values.

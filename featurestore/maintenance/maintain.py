@@ -115,7 +115,7 @@ class MaintenanceOptions:
 
 
 class Maintenance:
-    """Keeps the stores of a project in order.
+    """Keep the stores of a project in order.
 
     Args:
         stores: the stores of the project.

@@ -209,7 +209,7 @@ class Alert:
 
 
 class FreshnessTracker:
-    """Tells when views come to be wrong, and when they are right again: each once.
+    """Report when views come to be wrong, and when they are right again: each once.
 
     Args:
         exchange: notes which views are wrong, and returns which were; what this object remembers, if None.
@@ -241,7 +241,7 @@ class FreshnessTracker:
 
 
 class FreshnessMonitor:
-    """Looks now and then whether views are as fresh as they promise; of several that look, one tells.
+    """Look now and then whether views are as fresh as they promise; of several that look, one reports.
 
     Args:
         leases: the project's leases; who has that on the promises tells.

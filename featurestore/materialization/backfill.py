@@ -28,7 +28,7 @@ _MOST_SPANS = 100_000
 
 @dataclass(frozen=True)
 class Backfill:
-    """Materializes views span by span.
+    """Materialize views span by span.
 
     Args:
         job: does one span.

@@ -63,6 +63,6 @@ def reads_nothing(ledger: Ledger, view: str, data_version: int) -> dict[str, Any
 
 
 def is_to_clear(ledger: Ledger, applied: AppliedView) -> bool:
-    """Return whether the last run is an attempt that failed: where there is nothing to read now, a run that is done is to say so."""
+    """Return whether the last run is an attempt that failed: a run that is done is to say so if there is nothing to read now."""
     latest: Run | None = ledger.latest(applied.spec.name, applied.data_version)
     return latest is not None and latest.state == "failed" and not latest.span["chunks"]

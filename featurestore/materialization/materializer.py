@@ -34,7 +34,7 @@ from featurestore.offline.base import Table
 
 
 class Materializer:
-    """Materializes views.
+    """Materialize views.
 
     Args:
         stores: where rows go.

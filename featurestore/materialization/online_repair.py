@@ -23,7 +23,7 @@ _CLOSE_SECONDS = 10.0
 
 
 class OnlineRepair:
-    """Mends the online store, of several processes one at a time. Thread-safe.
+    """Mend the online store, of several processes one at a time. Thread-safe.
 
     Args:
         registry: the project's registry.

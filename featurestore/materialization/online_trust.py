@@ -44,7 +44,7 @@ class Trust(Protocol):
 
 
 class TrustedOnline:
-    """Trusts a store that nobody watches. See ``Trust``.
+    """Trust a store that nobody watches. See ``Trust``.
 
     Args:
         space: what its keys begin with.

@@ -38,7 +38,7 @@ class Written(NamedTuple):
 
 
 class LatestWriter:
-    """Writes the values of latest-value views online: of each entity the greatest row (S4, S15).
+    """Write the values of latest-value views online: of each entity the greatest row (S4, S15).
 
     Every method raises ``OnlineStoreError`` where the store cannot be reached. What is written stays; writing it all again is
     right.

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of a job. The command line draws bars of it; a library call without one is silent."""
+    """Receive the progress of a job. The command line draws bars of it; a library call without one is silent."""
 
     def step(self, view: str, stage: str, done: int, total: int) -> None:
         """Receive the number of parts done of a stage, first 0 and last ``total``.
@@ -18,7 +18,7 @@ class Progress(Protocol):
 
 
 class Silence:
-    """Tells nobody."""
+    """Show no progress."""
 
     def step(self, view: str, stage: str, done: int, total: int) -> None:
         """See ``Progress.step``."""

@@ -59,7 +59,7 @@ class _Given:
 
 
 class Pusher:
-    """Pushes rows.
+    """Push rows.
 
     Args:
         stores: where rows go.

@@ -17,7 +17,7 @@ _ATTEMPTS = 3
 
 
 class Rebuilder:
-    """Writes the values of whole histories online.
+    """Write the values of whole histories online.
 
     Args:
         windows: writes those of windowed views.

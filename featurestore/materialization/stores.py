@@ -78,7 +78,7 @@ class MaterializeOptions:
 
 
 class RowFilter(Protocol):
-    """Removes the rows of forgotten entities."""
+    """Remove the rows of forgotten entities."""
 
     def sift(self, rows: pl.DataFrame, view: ViewSpec) -> pl.DataFrame:
         """Return a source's rows without those that name a forgotten entity by former keys."""
@@ -88,7 +88,7 @@ class RowFilter(Protocol):
 
 
 class ServedVersions(Protocol):
-    """Knows which versions of a view readers are given."""
+    """Know which versions of a view readers are given."""
 
     def switch(self, applied: AppliedView, through: datetime) -> None:
         """Give readers a view as applied, if its source has been read without a gap until an instant and that is enough."""

@@ -30,7 +30,7 @@ UNFINISHED = ("running", "committed")
 
 
 class ViewRun:
-    """Brings one view's rows into both stores.
+    """Bring one view's rows into both stores.
 
     Args:
         stores: where they go.

@@ -15,7 +15,7 @@ from featurestore.materialization.results import MaterializeSummary, PushSummary
 
 
 class Writes:
-    """Brings rows into both stores.
+    """Bring rows into both stores.
 
     Args:
         components: what the project is made of.

@@ -144,7 +144,7 @@ class Appended:
 
 
 class PushLog(Protocol):
-    """Keeps rows that were pushed until a run's commit adds them to their table; readers of the table see them at once.
+    """Keep rows that were pushed until a run's commit adds them to their table; readers of the table see them at once.
 
     A push is a segment: it appears whole, never changes, and its number is greater than those of all segments before it.
     A commit that names segments in what is staged adds their rows to the table and takes them out of the log in one atomic
@@ -181,7 +181,7 @@ class PushLog(Protocol):
 
 
 class FeatureLog(Protocol):
-    """Keeps what services answered. A store that cannot be reached raises ``OfflineStoreError`` from every method.
+    """Keep what services answered. A store that cannot be reached raises ``OfflineStoreError`` from every method.
 
     Several processes may add at once, also while another tidies. What is added stays as it is when the service changes: rows
     that had other columns lack the new ones. A frame of ``read`` may fail when it is collected after rows were deleted.
@@ -214,7 +214,7 @@ class FeatureLog(Protocol):
 
 
 class SecretKeeper(Protocol):
-    """Keeps one secret of a project beside its history. Every method raises ``OfflineStoreError`` where it cannot be reached."""
+    """Keep one secret of a project beside its history. Every method raises ``OfflineStoreError`` where it cannot be reached."""
 
     @property
     def place(self) -> str:
@@ -247,7 +247,7 @@ class EraseCounts:
 
 
 class Eraser(Protocol):
-    """Takes entities out of everything that the offline store has of a table.
+    """Take entities out of everything that the offline store has of a table.
 
     Nobody may write rows of them meanwhile: writers share the project's write barrier, and leave out who is forgotten behind it.
     Runs and pushes of others go on. Erasing again completes an interrupted erasure. With ``dry_run`` nothing is changed, and what
@@ -308,7 +308,7 @@ class Removed:
 
 
 class TableMaintenance(Protocol):
-    """Keeps the folders of tables in order: fewer files, and none that nobody needs. No row of a table is changed by it.
+    """Keep the folders of tables in order: fewer files, and none that nobody needs. No row of a table is changed by it.
 
     Each method may be called at any time and by several at once, beside runs, pushes and readers, and repeated.
     """
@@ -345,7 +345,7 @@ class TableMaintenance(Protocol):
 
 
 class OfflineStore(Protocol):
-    """Keeps the history of every view.
+    """Keep the history of every view.
 
     What a run stages is invisible until its commit, which is one atomic change; a repeated commit changes nothing (S17).
     A store that cannot be reached raises ``OfflineStoreError`` from every method.

@@ -1,35 +1,14 @@
 """The condition of a history compared with the ledger, and the port that repairs it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import polars as pl
 
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Snapshot, Table
-
-
-@dataclass(frozen=True)
-class LedgerRecord:
-    """What the ledger says a history has.
-
-    Args:
-        rows: how many rows each run added whose commit was made, by the run's number.
-        pushed: the greatest segment of the log of pushes that such a run took over; 0 for none.
-    """
-
-    rows: Mapping[int, int] = field(default_factory=dict)
-    pushed: int = 0
-
-    @property
-    def last_run(self) -> int:
-        """The last run whose commit was made; 0 for none."""
-        return max(self.rows, default=0)
-
-    def after(self, run: int) -> int:
-        """Return how many rows the runs after one have added."""
-        return sum(count for number, count in self.rows.items() if number > run)
+from featurestore.offline.ledger_record import LedgerRecord
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ def require_runs(table: Table, last_committed: Callable[[str, int], int], snapsh
 
 
 class HistoryRepair(Protocol):
-    """Looks whether histories are whole, and mends them."""
+    """Look whether histories are whole, and mend them."""
 
     def inspect(self, table: Table, recorded: LedgerRecord) -> Condition:
         """Return what condition a table and its log are in; of a table that is not there and need not be, an empty one."""

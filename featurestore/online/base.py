@@ -70,7 +70,7 @@ class Marks(Protocol):
 
 
 class OnlineStore(Protocol):
-    """Keeps the greatest value of each key, or that which replaced the one before.
+    """Keep the greatest value of each key, or that which replaced the one before.
 
     Thread-safe. A store that cannot be reached raises ``OnlineStoreError`` from every method, and never half a result.
     """

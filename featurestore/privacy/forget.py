@@ -132,7 +132,7 @@ class ErasablePlaces:
 
 
 class Forgetter:
-    """Forgets entities.
+    """Forget entities.
 
     Args:
         project: the project.

@@ -41,7 +41,7 @@ _log = logging.getLogger("featurestore")
 
 
 class ForgottenFilter:
-    """Tells writers who is forgotten.
+    """Say to writers who is forgotten.
 
     Args:
         barrier: the project's write barrier.

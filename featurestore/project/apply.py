@@ -30,7 +30,7 @@ from featurestore.sources.base import SourceReader
 
 @dataclass(frozen=True)
 class Applier:
-    """Plans and applies definitions.
+    """Plan and apply definitions.
 
     Args:
         registry: where specs are kept.

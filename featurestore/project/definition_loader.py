@@ -13,7 +13,7 @@ from featurestore.registry.catalog_cache import CatalogSource
 
 
 class DefinitionLoader:
-    """Knows where a view's transform is, which the registry does not keep. Thread-safe.
+    """Know where a view's transform is, which the registry does not keep. Thread-safe.
 
     Only what was applied counts, and the folder where nothing was: a plan that is looked at changes nothing here.
 

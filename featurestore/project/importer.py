@@ -75,7 +75,7 @@ def _dotted(file: Path, folder: Path) -> str:
 
 
 class _FolderFinder(MetaPathFinder):
-    """Finds a folder's modules, under a name of their own and under those by which they import one another.
+    """Find a folder's modules, under a name of their own and under those by which they import one another.
 
     Their own name begins with a package name made from the folder's path, so that two projects in one process, or
     another module that happens to have the same name, do not meet.
@@ -141,14 +141,14 @@ def _is_library(name: str, folder: Path) -> bool:
 
 
 class _FreshLoader(SourceFileLoader):
-    """Compiles a module from its text: cached bytecode knows a file's time to the second only, and misses quick edits."""
+    """Compile a module from its text: cached bytecode knows a file's time to the second only, and misses quick edits."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 class _AliasLoader(Loader):
-    """Gives a module that has a name of its own under another name."""
+    """Give a module that has a name of its own under another name."""
 
     def __init__(self, own_name: str) -> None:
         self._own_name = own_name

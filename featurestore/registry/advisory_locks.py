@@ -152,7 +152,7 @@ def _request(key: int, kind: str, left: float) -> str:
 
 
 class _Pulse:
-    """Gives signs of life over the connections whose locks are held for long, in a thread that ends when none is held.
+    """Give signs of life over the connections whose locks are held for long, in a thread that ends when none is held.
 
     Args:
         error: what the driver raises over a connection that has ended.

@@ -28,7 +28,7 @@ class CatalogSource(Protocol):
 
 
 class CatalogCache:
-    """Caches the catalog; a background thread refreshes it every ``seconds``.
+    """Cache the catalog; a background thread refreshes it every ``seconds``.
 
     The thread begins with the first use and ends with ``close()`` or with the watch. While the registry cannot be reached, or
     what was applied cannot be read here, the last catalog is served and a warning logged. A thread that is gone, because the

@@ -10,8 +10,8 @@ from threading import Lock
 from time import sleep
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, inspect, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Table, dialects, func, inspect, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from featurestore.clock import Clock, to_micros, utc_now
@@ -83,7 +83,8 @@ class Database:
 
     def insert_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless one is there with its primary key, or with another key that must be unique; return whether it did."""
-        insert = sqlite.insert if self._is_file else postgresql.insert
+        # NOTE: an engine imports its dialect, which for PostgreSQL takes as long as the whole registry in a file.
+        insert = sqlite.insert if self._is_file else dialects.postgresql.insert  # type: ignore[attr-defined]  # see above
         new = insert(table).values(values).on_conflict_do_nothing()
         # NOTE: of an INSERT SQLAlchemy keeps no count unless it is told to; on PostgreSQL it would be -1.
         return connection.execute(new.execution_options(preserve_rowcount=True)).rowcount == 1

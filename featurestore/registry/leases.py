@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import LeaseLostError
-from featurestore.registry.specs import SpecRegistry
+from featurestore.registry.project_database import ProjectDatabase
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
@@ -62,7 +62,7 @@ class Leases:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from featurestore.clock import utc_now
-        >>> registry = SpecRegistry("sqlite:///registry.db", "flights", Path(tempfile.mkdtemp()), utc_now)
+        >>> registry = ProjectDatabase("sqlite:///registry.db", "flights", Path(tempfile.mkdtemp()), utc_now)
         >>> leases = Leases(registry)
         >>> mine = leases.acquire("weather", "one", 30)
         >>> leases.acquire("weather", "another", 30) is None
@@ -73,7 +73,7 @@ class Leases:
         >>> registry.close()
     """
 
-    def __init__(self, registry: SpecRegistry) -> None:
+    def __init__(self, registry: ProjectDatabase) -> None:
         self._registry = registry
         self._database = registry.database
         self._lease = registry.database.tables.lease

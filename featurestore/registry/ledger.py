@@ -10,9 +10,9 @@ import msgspec
 
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import RegistryError, RequestError, did_you_mean
-from featurestore.offline.condition import LedgerRecord
+from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.registry.leases import Lease, Leases
-from featurestore.registry.specs import SpecRegistry
+from featurestore.registry.project_database import ProjectDatabase
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row, Table
@@ -104,7 +104,7 @@ class Ledger:
     Every method raises ``RegistryError`` where the database cannot be reached or holds what cannot be read.
     """
 
-    def __init__(self, registry: SpecRegistry, lease: Lease | None = None) -> None:
+    def __init__(self, registry: ProjectDatabase, lease: Lease | None = None) -> None:
         self._registry = registry
         self._lease = lease
         self._database = registry.database

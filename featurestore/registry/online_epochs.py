@@ -45,7 +45,7 @@ class OnlineState:
 
 
 class OnlineEpochs:
-    """Keeps a project's ``OnlineState``. Every method raises ``RegistryError`` where the database cannot be reached.
+    """Keep a project's ``OnlineState``. Every method raises ``RegistryError`` where the database cannot be reached.
 
     Args:
         registry: the registry.

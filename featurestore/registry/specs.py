@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 from sqlalchemy import Connection, Row
 
-from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import KINDS, Spec, from_json, kind_of, to_json
@@ -24,7 +23,7 @@ from featurestore.errors import (
     UnknownSourceError,
 )
 from featurestore.registry.audit_trail import record
-from featurestore.registry.database import Database
+from featurestore.registry.project_database import ProjectDatabase
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Version:
     deleted: bool
 
 
-class SpecRegistry:
+class SpecRegistry(ProjectDatabase):
     """The definitions of one project, kept in a SQL database. Thread-safe; making one does no I/O.
 
     Every change writes new versions and raises the project's revision by one; nothing is ever overwritten. A removal is a
@@ -84,34 +83,10 @@ class SpecRegistry:
         >>> registry.close()
     """
 
-    def __init__(self, url: str, project: str, root: Path, clock: Clock) -> None:
-        # SQLAlchemy takes a fifth of a second to import, which who only defines features need not wait for.
-        self.database = Database(url, root)
-        self.project = project
-        self.clock = clock
-
     def load(self) -> Catalog:
         """Return what is applied now, as one consistent snapshot; an empty catalog before the first apply."""
         with self.database.reading() as connection:
             return self.load_within(connection)
-
-    def revision(self) -> int:
-        """Return the project's revision."""
-        return self.state()[0]
-
-    def state(self) -> tuple[int, str]:
-        """Return the project's revision and its stamp, cheaply: they tell whether a catalog loaded earlier is what is applied."""
-        project = self.database.tables.project
-        with self.database.reading() as connection:
-            row = connection.execute(project.select().where(project.c.project == self.project)).first()
-        return (0, "") if row is None else (int(row.revision), row.stamp or "")
-
-    def other_projects(self) -> list[str]:
-        """Return the names of the other projects that the database holds definitions of, in order."""
-        project = self.database.tables.project
-        with self.database.reading() as connection:
-            names = connection.execute(project.select().with_only_columns(project.c.project)).scalars()
-            return sorted(name for name in names if name != self.project)
 
     def commit(
         self, base_revision: int, puts: Sequence[Put], deletes: Sequence[tuple[str, str]], unprotected: Sequence[str] = ()
@@ -166,10 +141,6 @@ class SpecRegistry:
         with self.database.reading() as connection:
             rows = connection.execute(spec.select().where(mine).order_by(spec.c.version)).all()
         return [Version(row.version, row.data_version, from_micros(row.applied_at), row.deleted) for row in rows]
-
-    def close(self) -> None:
-        """Close the connections to the database. Idempotent."""
-        self.database.close()
 
     def claim(self, connection: Connection, base_revision: int) -> None:
         """Raise the project's revision by one, if it is what it should be; of two who do so at once one comes first.

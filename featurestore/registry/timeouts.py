@@ -33,7 +33,7 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Connects to one server. While it is silent, callers fail soon: each would otherwise wait as long as the first did."""
+    """Connect to one server. While it is silent, callers fail soon: each would otherwise wait as long as the first did."""
 
     def __init__(self) -> None:
         self.silent = False

@@ -26,7 +26,7 @@ LOOK_EVERY = 0.25
 
 
 class FeatureLogger:
-    """Samples answers into the feature log. One thread does all the work; callers never wait.
+    """Sample answers into the feature log. One thread does all the work; callers never wait.
 
     An answer is looked at within a quarter of a second. What is sampled is written after ``seconds``, or once there is a lot of
     it, and at the end. What cannot be taken or written is dropped and reported.

@@ -34,7 +34,7 @@ class RoundTrips:
 
 
 class OnlineReader:
-    """Reads features online. A request's plan is compiled once and kept for as long as the catalog stays the same.
+    """Read features online. A request's plan is compiled once and kept for as long as the catalog stays the same.
 
     Args:
         space: returns what the store's keys begin with (``codec.key_prefix``).

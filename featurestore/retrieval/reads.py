@@ -14,7 +14,7 @@ from featurestore.retrieval.spine import read_spine, reading_spine
 
 
 class Reads:
-    """Reads features, and what services answered.
+    """Read features, and what services answered.
 
     Args:
         components: what the project is made of.

@@ -13,7 +13,7 @@ from featurestore.selection.select import Selection
 
 
 class Examples:
-    """Makes examples of look-ups. They contain no real keys: they are shown to all readers of a document.
+    """Make examples of look-ups. They contain no real keys: they are shown to all readers of a document.
 
     Args:
         clock: tells the present.

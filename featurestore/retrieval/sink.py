@@ -13,7 +13,7 @@ from featurestore.retrieval.spine import check_fileable
 
 
 class ParquetSink:
-    """Writes frames of one schema to a Parquet file, as a context manager.
+    """Write frames of one schema to a Parquet file, as a context manager.
 
     The rows go to a file beside it, which takes the path's place at the end of the block; after an error it is deleted
     and what was at the path stays.

@@ -37,7 +37,7 @@ _NESTED_WIDTH = 64
 
 
 class TrainingReader:
-    """Joins spines to histories, correct to the point in time.
+    """Join spines to histories, correct to the point in time.
 
     Args:
         project: whose histories.

@@ -27,7 +27,7 @@ _FRESHNESS_SECONDS = 60.0
 
 
 class SchedulerApi:
-    """Runs the views that have a schedule, and maintenance.
+    """Run the views that have a schedule, and maintenance.
 
     Any number of schedulers, in any number of processes, share the work: each due task runs once, and the tasks of a process that
     died are taken over. What is applied meanwhile is picked up.

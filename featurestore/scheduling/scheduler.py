@@ -79,7 +79,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Blocked:
-    """Tells what must be done before something else, as of an instant."""
+    """Tell what must be done before something else, as of an instant."""
 
     agenda: UpcomingTasks
     tasks: Mapping[str, ScheduledTask]
@@ -117,7 +117,7 @@ class SchedulerOptions:
 
 
 class Scheduler:
-    """Does what is due. ``tick`` it, or let ``run_scheduler`` do so.
+    """Do what is due. ``tick`` it, or let ``run_scheduler`` do so.
 
     Args:
         states: the state of each task.

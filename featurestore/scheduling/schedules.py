@@ -20,7 +20,7 @@ _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
 class ScheduleTimes:
-    """Tells when schedules fire. What it found it keeps until the schedule fires again. Not for several threads at once.
+    """Tell when schedules fire. What it found it keeps until the schedule fires again. Not for several threads at once.
 
     Args:
         zone: the time zone of cron lines that name none.

@@ -53,7 +53,7 @@ class Occasion(NamedTuple):  # of which a tick makes one for each task
 
 
 class UpcomingTasks:
-    """Tells whose turn it is, and when it will be. Thread-safe.
+    """Tell whose turn it is, and when it will be. Thread-safe.
 
     Args:
         dues: the due table.

@@ -154,7 +154,7 @@ _Place = tuple[str, tuple[str, ...]]
 
 
 class _Needs:
-    """Gathers what is fetched and what is computed for the columns asked for."""
+    """Gather what is fetched and what is computed for the columns asked for."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

@@ -66,7 +66,7 @@ def accepted(cursor: Cursor, latest: int | None) -> Cursor:
 
 
 class SourceReader(Protocol):
-    """Reads one source. Opening it does no I/O; the source may not even be there yet.
+    """Read one source. Opening it does no I/O; the source may not even be there yet.
 
     Every frame it gives has the source's columns under their names after ``rename=``, and its time columns as
     ``Datetime("us", "UTC")`` (S1).

@@ -93,7 +93,7 @@ class Former:
 
 
 class Chunks:
-    """Puts pieces together into chunks: pieces of one file that touch become one part, small files share a chunk."""
+    """Put pieces together into chunks: pieces of one file that touch become one part, small files share a chunk."""
 
     def __init__(self, chunk_rows: int) -> None:
         self.made: list[tuple[Mapping[str, Any], list[list[Any]]]] = []

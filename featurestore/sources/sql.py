@@ -192,7 +192,7 @@ class _Seen:
 
 
 class _Slices:
-    """Divides the rows of a query by their effective available time.
+    """Divide the rows of a query by their effective available time.
 
     Args:
         database: where it runs.

@@ -14,7 +14,7 @@ _MOST_ASKED = 256
 
 
 class BackgroundFolds:
-    """Adds logs of pushes to their histories in a thread of its own, so that no entry waits for it.
+    """Add logs of pushes to their histories in a thread of its own, so that no entry waits for it.
 
     Args:
         fold: adds the log of a view.

@@ -61,7 +61,7 @@ class DeadLetter:
 
 
 class DeadLetterQueue(Protocol):
-    """Keeps the entries that were set aside, each once. A broker that cannot be reached raises ``StreamError``."""
+    """Keep the entries that were set aside, each once. A broker that cannot be reached raises ``StreamError``."""
 
     def read(self) -> list[DeadLetter]:
         """Return all of them, the oldest first."""
@@ -74,7 +74,7 @@ class DeadLetterQueue(Protocol):
 
 
 class StreamConsumer(Protocol):
-    """Takes entries of one topic for one group. One thread at a time uses it; it gets nobody else's entries but those left behind.
+    """Take entries of one topic for one group. One thread at a time uses it; it gets nobody else's entries but those left behind.
 
     An entry that is not acknowledged is delivered again: at once after ``put_back``, else once it has been with a worker for as
     long as the consumer was set to, to whichever worker of the group reads next. So every entry is delivered at least once.

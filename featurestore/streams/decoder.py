@@ -46,7 +46,7 @@ class Decoded:
 
 
 class EntryDecoder:
-    """Decodes the entries of a stream.
+    """Decode the entries of a stream.
 
     A row is a JSON object with all the columns: times and dates in ISO 8601, or times in microseconds since the epoch; decimals
     as text or numbers; bytes in base64; null where there is no value. Where each field is a column its text is read so too, and

@@ -32,7 +32,7 @@ class PendingLimits:
 
 
 class BrokerClock:
-    """Tells until when rows are known, by the clock that stamps the entries: the broker's.
+    """The instant until which rows are known, by the clock that stamps the entries: the broker's.
 
     A broker whose clock is further from this machine's than an entry may wait is not believed: were it ahead, its entries, stamped
     in the future, would hide all that comes once its clock is right. By this machine's clock they wait.

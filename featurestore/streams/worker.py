@@ -89,7 +89,7 @@ class WorkerOptions:
 
 
 class StreamWorker:
-    """Works on one stream, in one thread.
+    """Work on one stream, in one thread.
 
     Args:
         consumer: takes the entries.

@@ -227,7 +227,7 @@ class TableMaintenanceContract(Limited):
     def test_s17_any_order_of_steps_leaves_the_same_rows(
         self, steps: list[tuple[Any, ...]], make: Callable[[FakeClock], tuple[OfflineStore, TableMaintenance]]
     ) -> None:
-        """Runs, pushes, folds, splits, compactions, vacuums, and any of them broken off and done again."""
+        """Run, pushes, folds, splits, compactions, vacuums, and any of them broken off and done again."""
         with pytest.MonkeyPatch.context() as patch:
             self.limit(patch, Limits(bucket_rows=6, file_rows=4, small_files=2))
             story = Story(make, self.writes)

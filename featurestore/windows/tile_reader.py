@@ -49,7 +49,7 @@ class _GroupRead:
 
 @dataclass(frozen=True, slots=True)
 class WindowValues:
-    """Reads some features of a windowed view's values.
+    """Read some features of a windowed view's values.
 
     Args:
         groups: which groups are looked at, and for what.

@@ -34,7 +34,7 @@ _log = logging.getLogger("featurestore")
 
 
 class WindowWriter:
-    """Writes the values of windowed views online.
+    """Write the values of windowed views online.
 
     Args:
         project: whose values.

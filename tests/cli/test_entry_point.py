@@ -59,6 +59,26 @@ HEAVY = ("polars", "duckdb", "deltalake", "sqlalchemy", "pydantic", "redis", "lm
 COMPLETING = {"_FEATURESTORE_COMPLETE": "complete_bash", "COMP_WORDS": "featurestore st", "COMP_CWORD": "1"}
 
 
+def reporting(words: list[str], folder: Path, environment: dict[str, str] | None = None) -> tuple[str, list[str]]:
+    """Runs a command; returns what it printed, and which of the heavy libraries it loaded."""
+    code = f"""
+import atexit, sys
+sys.argv = ["featurestore", *{words!r}]
+atexit.register(lambda: print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr))
+from featurestore.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout, done.stderr.split()
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "printed"),
     [(["--help"], {}, "materialize"), (["--version"], {}, "featurestore "), ([], COMPLETING, "status\nstream\n")],
@@ -67,18 +87,16 @@ COMPLETING = {"_FEATURESTORE_COMPLETE": "complete_bash", "COMP_WORDS": "features
 def test_the_first_keystroke_loads_no_library_but_typer(
     tmp_path: Path, words: list[str], environment: dict[str, str], printed: str
 ) -> None:
-    code = f"""
-import atexit, sys
-sys.argv = ["featurestore", *{words!r}]
-atexit.register(lambda: sys.stderr.write(repr([name for name in {HEAVY!r} if name in sys.modules])))
-from featurestore.cli import main
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert printed in done.stdout
-    assert done.stderr == "[]"
+    shown, loaded = reporting(words, tmp_path, environment)
+    assert printed in shown
+    assert loaded == []
+
+
+@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"], ["list"], ["list", "views", "--json"]], ids=" ".join)
+def test_what_the_registry_alone_knows_is_shown_without_an_engine(made_shop: Path, words: list[str]) -> None:
+    shown, loaded = reporting(words, made_shop)
+    assert "last_order" in shown
+    assert loaded == ["sqlalchemy", "pydantic", "msgspec", "rich"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

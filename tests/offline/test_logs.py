@@ -12,12 +12,12 @@ from deltalake import DeltaTable
 
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Table
-from featurestore.offline.condition import LedgerRecord
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.push_log import DeltaPushLog
 from featurestore.offline.delta.repair import DeltaRepair
+from featurestore.offline.ledger_record import LedgerRecord
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,10 +7,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from featurestore.cli.frames import frame_table
 from featurestore.cli.options import Folder, Json, examples, open_store
+from featurestore.cli.registry import open_registry
 from featurestore.cli.terminal import called, instant, out, print_json, table
-from featurestore.rows.python_values import rows_of
 
 if TYPE_CHECKING:
     from featurestore.registry.ledger import Run
@@ -49,15 +48,15 @@ def list_runs(
         return
     if state is not None and state not in _RUN_STATES:
         raise typer.BadParameter(f"{state!r} is none of {', '.join(_RUN_STATES)}.", param_hint="--state")
-    with open_store(ctx, project_dir) as store:
-        runs_listed = store.runs.list(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
+    with open_registry(ctx, project_dir) as registry:
+        runs_listed = registry.runs(view, limit=limit, state=state)  # type: ignore[arg-type]  # looked at above
         if json:
             print_json([_plain(run) for run in runs_listed])
         elif runs_listed:
             print_runs(out(), runs_listed, named=True)
         else:
             out().print(
-                "There are no such runs." if view or state else f"Nothing has run yet: {called(store.settings.root)} materialize"
+                "There are no such runs." if view or state else f"Nothing has run yet: {called(registry.settings.root)} materialize"
             )
 
 
@@ -70,6 +69,8 @@ def show_run(
     project_dir: Folder = None,
 ) -> None:
     """Show one run: its span, counts, error, and the rows it rejected with the reasons."""
+    from featurestore.cli.frames import rejected_table, rows_of  # which load Polars, for which a list of runs does not wait
+
     with open_store(ctx, project_dir) as store:
         run = store.runs.get(run_id)
         rejected = store.runs.rejected_rows(run)
@@ -90,9 +91,7 @@ def show_run(
         if run.error:
             console.print(Text(run.error, style="red"), soft_wrap=True)
         if not rejected.is_empty():
-            first = ["_reason"] if "_reason" in rejected.columns else []
-            ordered = rejected.select(*first, *(name for name in rejected.columns if name not in first))
-            console.print(frame_table(ordered, console.width, limit))
+            console.print(rejected_table(rejected, console.width, limit))
 
 
 def print_runs(console: Console, runs: "list[Run]", *, named: bool) -> None:

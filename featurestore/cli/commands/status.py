@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from featurestore.cli.commands.runs import STATES, print_runs
-from featurestore.cli.frames import frame_table
+from featurestore.cli.frames import rejected_table
 from featurestore.cli.options import Flag, Folder, Json, open_store
 from featurestore.cli.terminal import ago, called, nothing_applied, out, print_json, table
 from featurestore.clock import format_seconds, utc_now
@@ -90,7 +90,7 @@ def _status_table(store: "FeatureStore", report: "StatusReport") -> RenderableTy
     settings = store.settings
     head = Text.assemble("project ", (settings.project, "bold"), f" · online {without_password(settings.online)}")
     if not report:
-        return Group(head, nothing_applied(store))
+        return Group(head, nothing_applied(settings, store.admin.other_projects()))
     promised = any(status.freshness for status in report)
     scheduled = any(status.schedule for status in report)
     columns = ("view", "v", "rows", "lag", *(["promise"] if promised else []), "state", "last run",
@@ -159,9 +159,7 @@ def _show_rejected(store: "FeatureStore", view: str, limit: int, *, json: bool) 
     elif rows.is_empty():
         out().print(f"No row of {view!r} was rejected.")
     else:
-        first = [name for name in ("_reason", "_run") if name in rows.columns]
-        ordered = rows.select(*first, *(name for name in rows.columns if name not in first))
-        out().print(frame_table(ordered, out().width, limit))
+        out().print(rejected_table(rows, out().width, limit))
 
 
 def _show_view(store: "FeatureStore", view: str, limit: int, *, json: bool) -> None:

@@ -116,7 +116,7 @@ def _metrics(store: "FeatureStore", host: str, port: int | None) -> Iterator[Non
 
 
 class _ProgressPrinter:
-    """Prints a line of each stream now and then, and at once where it begins or ends to wait."""
+    """Print a line of each stream now and then, and at once where it begins or ends to wait."""
 
     def __init__(self, *, json: bool) -> None:
         self._json = json

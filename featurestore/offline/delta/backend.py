@@ -21,7 +21,7 @@ from featurestore.plugins import Context
 
 
 class DeltaBackend(OfflineBackend):
-    """Opens the stores whose address is a path: a folder, relative to the project's.
+    """Open the stores whose address is a path: a folder, relative to the project's.
 
     Args:
         folder: where the tables lie.

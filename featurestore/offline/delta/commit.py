@@ -50,7 +50,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class CommitBuilder:
-    """Merges the staged rows of a run.
+    """Merge the staged rows of a run.
 
     Args:
         folder: the table's folder.

@@ -32,7 +32,7 @@ _VERSION_DIGITS = 20
 
 
 class DeltaEraser:
-    """Erases entities from the tables of a store.
+    """Erase entities from the tables of a store.
 
     Args:
         store: the store.

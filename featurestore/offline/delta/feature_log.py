@@ -50,7 +50,7 @@ _KEEP_HOURS = 1
 
 
 class DeltaFeatureLog:
-    """Keeps each service's answers under ``folder/project/_logs/service``.
+    """Keep each service's answers under ``folder/project/_logs/service``.
 
     Rows of other columns lie in another table, ``…/service/<digest of the columns>``: a service may change what it gives,
     and nothing that was written before is touched. Beside each table is what dtypes its columns have once they are read.

@@ -34,7 +34,7 @@ _ATTEMPTS = 20
 
 
 class DeltaStore:
-    """Keeps each view's history in a Delta table under a folder.
+    """Keep each view's history in a Delta table under a folder.
 
     The table of a view lies in ``folder/project/view/v1``: Parquet files in ``_bucket=…`` folders, ``_delta_log``, and
     beside them ``_pushed``, ``_staging`` and ``_rejected``, which readers of Delta pass over.

@@ -29,7 +29,7 @@ _ABANDONED = timedelta(days=1)
 
 
 class DeltaMaintenance:
-    """Keeps the tables of a store in order.
+    """Keep the tables of a store in order.
 
     Args:
         store: the store.

@@ -59,7 +59,7 @@ class _Held:
 
 
 class DeltaPushLog:
-    """Keeps each table's log in the folder of the table.
+    """Keep each table's log in the folder of the table.
 
     Args:
         folder_of: returns the folder of a table.

@@ -16,7 +16,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import remove, write_file
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.condition import Condition, LedgerRecord, damaged
+from featurestore.offline.condition import Condition, damaged
 from featurestore.offline.delta.files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
 from featurestore.offline.delta.files import write_file as write_rows
 from featurestore.offline.delta.history import DeltaStore
@@ -36,6 +36,7 @@ from featurestore.offline.delta.log_entries import (
 )
 from featurestore.offline.delta.push_log import segment_number
 from featurestore.offline.delta.table import DEFINITION, GAVE_UP, DeltaState, create_table, note, open_state, write_commit
+from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.rows.buckets import bits_for, key_hash, node_of
 from featurestore.rows.total_order import sort_history, without_known
 
@@ -56,7 +57,7 @@ class _Survey:
 
 
 class DeltaRepair:
-    """Looks whether the tables of a store are whole, and mends them.
+    """Look whether the tables of a store are whole, and mend them.
 
     Args:
         store: the store.

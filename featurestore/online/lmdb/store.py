@@ -45,7 +45,7 @@ _LOOK_SECONDS = 1.0
 
 
 class LMDBStore(OnlineAdapter):
-    """Keeps the latest values in LMDB, in a folder: no server, 1 µs a key, readable from many processes during writes.
+    """Keep the latest values in LMDB, in a folder: no server, 1 µs a key, readable from many processes during writes.
 
     Every process of the machine that names the folder shares it, forked ones too; one of them writes at a time. What a
     ``write`` has returned from is on the disk.

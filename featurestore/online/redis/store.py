@@ -45,7 +45,7 @@ _NOT_OPTIONS = {"decode_responses", "encoding", "encoding_errors", "protocol", "
 
 
 class RedisStore(OnlineAdapter):
-    """Keeps the latest values in Redis 7, Valkey, or a Cluster of either.
+    """Keep the latest values in Redis 7, Valkey, or a Cluster of either.
 
     A read is one ``MGET`` (in a Cluster one a slot, at once to all nodes). Keys with a ttl expire by themselves. A
     connection that the server dropped is opened again and the command repeated once, writes too: they may be repeated.

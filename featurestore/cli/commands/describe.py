@@ -1,4 +1,4 @@
-"""The ``list`` and ``describe`` commands: browse what is applied."""
+"""The ``describe`` command: one definition, and what uses it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
@@ -6,47 +6,14 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from featurestore.cli.commands.list import first_line, to_dict
 from featurestore.cli.options import Folder, Json, open_store
-from featurestore.cli.terminal import cell, nothing_applied, out, print_json, table
+from featurestore.cli.terminal import cell, out, print_json, table
 from featurestore.clock import format_duration
-from featurestore.definitions.catalog import KINDS, Catalog, CatalogEntry, find_entries
+from featurestore.definitions.catalog import Catalog, find_entries
+from featurestore.definitions.catalog_entry import CatalogEntry
 from featurestore.definitions.description import feature
 from featurestore.definitions.reference import Reference, ViewReference
-
-_PLURALS = {"entities": "entity", **{f"{kind}s": kind for kind in KINDS}}
-
-
-def list_definitions(
-    ctx: typer.Context,
-    kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="views, features, services, entities or sources; all, if left out.")
-    ] = None,
-    search: Annotated[
-        str, typer.Option(metavar="WORDS", help="Only those with these words in name, type, description, owner or tags.")
-    ] = "",
-    owner: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this owner.")] = None,
-    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Only those with this tag: team, or team=growth.")] = None,
-    json: Json = False,
-    project_dir: Folder = None,
-) -> None:
-    """List what is applied: views, features, services, entities and sources.
-
-    Filters add up: an entry is listed if all of them match.
-    """
-    wanted: Any = None if kind is None else _PLURALS.get(kind, kind)
-    with open_store(ctx, project_dir) as store:
-        entries = store.catalog.search(search, kind=wanted, owner=owner, tag=tag)
-        empty = "Nothing matches." if search or owner or tag or store.catalog.views else nothing_applied(store)
-    if json:
-        print_json([_to_dict(entry) for entry in entries])
-        return
-    shown = table(*([] if wanted else ["kind"]), "name", "type", "owner", "tags", "description")
-    for entry in entries:
-        kind_cell = [] if wanted else [Text(entry.kind, style="dim")]
-        shown.add_row(
-            *kind_cell, entry.name, cell(entry.type), entry.owner, _tags(entry.tags), cell(_first_line(entry.description), 60)
-        )
-    out().print(shown if entries else empty)
 
 
 def describe(
@@ -59,7 +26,7 @@ def describe(
     with open_store(ctx, project_dir) as store:
         catalog = store.catalog
     entries = find_entries(catalog, name)
-    details = [_to_dict(entry) | dict(_details(catalog, entry)) for entry in entries]
+    details = [to_dict(entry) | dict(_details(catalog, entry)) for entry in entries]
     if json:
         print_json(details if len(details) > 1 else details[0])
         return
@@ -73,7 +40,7 @@ def describe(
             for feature in facts["features"]:
                 rules = ", ".join(f"{rule}={value}" for rule, value in feature["constraints"].items())
                 shown.add_row(
-                    feature["name"], feature["type"], cell(rules), feature["unit"], cell(_first_line(feature["description"]), 60)
+                    feature["name"], feature["type"], cell(rules), feature["unit"], cell(first_line(feature["description"]), 60)
                 )
             out().print(shown)
 
@@ -120,19 +87,7 @@ def _uses(references: Iterable[Reference], view: str, feature: str) -> bool:
     )
 
 
-def _to_dict(entry: CatalogEntry) -> dict[str, Any]:
-    return {name: dict(value) if name == "tags" else value for name, value in vars(entry).items()}
-
-
 def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _tags(tags: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in tags.items())
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0]
