@@ -1,4 +1,4 @@
-"""Writes the reference: the Python API from the docstrings, the command line from its own help.
+"""Writes the reference: the Python API from the docstrings, the command line from its own help, HTTP from the routes.
 
 ``python docs/generate.py`` writes ``docs/reference/*.md``. With ``--check`` it writes nothing, and ends with 1 where one of them is
 not what it would write.
@@ -10,10 +10,11 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 import featurestore
@@ -44,6 +45,9 @@ from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
 from featurestore.scheduling.api import SchedulerApi
 from featurestore.scheduling.upcoming import Upcoming
+from featurestore.server.endpoints.table import ROUTES
+from featurestore.server.http.problems import ProblemDetails
+from featurestore.server.openapi.dialect import to_openapi
 from featurestore.sources.base import ReaderAdapter, SourceContext
 from featurestore.streams.base import StreamAdapter
 from featurestore.streams.control import DeadLetterEntry, DeadLetters, Streams, StreamStatus
@@ -402,7 +406,87 @@ def first_line(file: Path) -> str:
     return as_markdown(doc.split("\n", 1)[0]).replace("|", "\\|")
 
 
-PAGES = {"api.md": api, "cli.md": cli, "modules.md": modules}
+def http() -> str:
+    """Return the page of the server's routes, and of the structs that they take and answer."""
+    lines = ["# HTTP", "", NOTICE, ""]
+    lines += [
+        "What each route takes and answers. [Serve](../how-to/serve.md) says how they are used; `GET /openapi.json` of a server has"
+    ]
+    lines += ["the rows and features of each service besides. A route without an operation is not in that document.", ""]
+    lines += ["| route | operation | needs |", "| --- | --- | --- |"]
+    structs: list[Any] = [ProblemDetails]
+    described: list[str] = []
+    for route in ROUTES:
+        operation = route.operation
+        needs = "nothing" if route.permission is None else f"`{route.permission.action}` of {route.permission.kind}"
+        name = (
+            "" if operation is None else f"[{operation.summary}](#{route.method.lower()}-{re.sub(r'[^a-z0-9_-]', '', route.path)})"
+        )
+        lines.append(f"| `{route.method} {route.path}` | {name} | {needs} |")
+        if operation is None:
+            continue
+        structs += operation.structs
+        called = f"`{operation.id}`" + (" with the name of the service, `lookUpDelayModel`" if operation.of_each_service else "")
+        described += ["", f"## {route.method} {route.path}", "", f"{operation.summary}: the operation {called}."]
+        if operation.query is not None:
+            _, components = msgspec.json.schema_components([operation.query])
+            described += ["", *field_lines(to_openapi(components[operation.query.__name__]), "parameter")]
+        if operation.bodies:
+            described += ["", f"The body: {content_text(operation.bodies)}."]
+        described += ["", f"The answer: {content_text(operation.answers)}. {operation.description}"]
+    lines += described
+    _, components = msgspec.json.schema_components(structs, ref_template="{name}")
+    lines += ["", "## Structs"]
+    for name, schema in sorted(components.items()):
+        converted = to_openapi(schema)
+        lines += ["", f"### {name}", "", converted["description"], ""]
+        lines += field_lines(converted, "field") if "properties" in converted else [choices_text(converted)]
+    return "\n".join(lines) + "\n"
+
+
+def content_text(kinds: Mapping[str, Any]) -> str:
+    """Return what a body may be: its structs, each with the media types that carry it."""
+    medias: dict[str, list[str]] = {}
+    for media, kind in kinds.items():
+        (schema,), _ = msgspec.json.schema_components([kind], ref_template="{name}")
+        medias.setdefault("bytes" if kind is bytes else schema_text(to_openapi(schema)), []).append(f"`{media}`")
+    return "; ".join(f"{text} as {', '.join(names)}" for text, names in medias.items())
+
+
+def field_lines(schema: dict[str, Any], word: str) -> list[str]:
+    """Return the table of a struct's fields."""
+    lines = [f"| {word} | type | |", "| --- | --- | --- |"]
+    for name, field in schema["properties"].items():
+        needed = "" if name in schema.get("required", ()) else " (may be left out)"
+        lines.append(f"| `{name}` | {schema_text(field)} | {field.get('description', '')}{needed} |")
+    return lines
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """Return a schema in words."""
+    if "$ref" in schema:
+        return f"[{schema['$ref']}](#{schema['$ref'].lower()})"
+    if "allOf" in schema:
+        text = schema_text(schema["allOf"][0])
+    elif "anyOf" in schema:
+        text = " or ".join(schema_text(each) for each in schema["anyOf"])
+    elif "enum" in schema:
+        text = choices_text(schema) if len(schema["enum"]) < 5 else schema["type"]
+    elif schema.get("type") == "array":
+        text = f"list of {schema_text(schema['items'])}"
+    elif isinstance(schema.get("additionalProperties"), dict):
+        text = f"object of {schema_text(schema['additionalProperties'])}"
+    else:
+        text = schema.get("type", "anything")
+    return f"{text} or null" if schema.get("nullable") else text
+
+
+def choices_text(schema: dict[str, Any]) -> str:
+    """Return the values that may be chosen from."""
+    return ", ".join(f"`{each}`" for each in schema["enum"])
+
+
+PAGES = {"api.md": api, "cli.md": cli, "http.md": http, "modules.md": modules}
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.errors import NameClashError, NotFoundError
 from featurestore.server.app import create_app
+from featurestore.server.endpoints.online import OnlineFastPath
 from tests.projects import same
 from tests.server.conftest import KEY, served
 
@@ -367,3 +368,28 @@ def test_n12_only_a_service_has_such_a_path(http: httpx.Client, name: str, statu
 def test_n12_such_a_path_takes_no_features(http: httpx.Client) -> None:
     answer = http.post("/v1/services/delay_model/online", json={"features": "every_model", "rows": []})
     assert (answer.status_code, "features" in answer.json()["detail"]) == (422, True)
+
+
+def test_the_fast_path_answers_as_the_route_does(lab: FeatureStore) -> None:
+    """Before Starlette's routing and after it: bytes, statuses and headers are the same, of errors too."""
+    slow = create_app(lab)
+    slow.user_middleware = [each for each in slow.user_middleware if each.cls is not OnlineFastPath]
+    assert len(slow.user_middleware) < len(create_app(lab).user_middleware)
+    asked: list[tuple[str, bytes, dict[str, str]]] = [
+        ("POST", msgspec.json.encode(GOOD), JSON),
+        ("POST", msgspec.msgpack.encode(GOOD), MSGPACK),
+        ("POST", b'{"features": ["weather.tmp"], "rows": []}', JSON),
+        ("POST", b'{"features": ["weather.temp"], "rows": [{"origin": 1}]}', JSON),
+        ("POST", b"{", JSON),
+        ("POST", b"{}", {"content-type": "text/plain"}),
+        ("POST", b"{}", {**JSON, "content-encoding": "gzip"}),
+        ("GET", b"", {}),
+    ]
+    answers = []
+    for app in (create_app(lab), slow):
+        with served(app) as url, httpx.Client(base_url=url) as client:
+            found = [client.request(method, "/v1/online", content=body, headers=headers) for method, body, headers in asked]
+        hidden = {"date", "server"}
+        answers.append([(a.status_code, a.content, sorted((k, v) for k, v in a.headers.items() if k not in hidden)) for a in found])
+    assert answers[0] == answers[1]
+    assert [status for status, *_ in answers[0]] == [200, 200, 404, 422, 400, 415, 415, 405]

@@ -71,6 +71,22 @@ def test_n12_a_service_has_a_path_of_its_own_with_rows_of_its_own(http: httpx.Cl
     assert http.post("/v1/services/delay_model/online", json=example).status_code == 200
 
 
+def test_n12_what_is_chosen_from_has_a_name_where_many_choose_from_it(http: httpx.Client) -> None:
+    """A generator makes a class of each list of choices: not one for the statuses of each feature."""
+    told = http.get("/openapi.json").json()
+    schemas = told["components"]["schemas"]
+    assert schemas["DelayModelStatuses"]["properties"]["temp"]["items"] == {"$ref": "#/components/schemas/FeatureStatus"}
+    assert schemas["FeatureStatus"]["enum"] == ["expired", "missing", "null", "present"]
+    assert schemas["EveryModelFeatures"]["properties"]["double"]["items"]["anyOf"][1] == {"$ref": "#/components/schemas/NotFinite"}
+
+
+def test_the_schemas_are_of_openapi_3_0(http: httpx.Client) -> None:
+    """Its schemas differ from those of JSON Schema: no null among the types, no empty list of what is required."""
+    text = http.get("/openapi.json").text
+    for wrong in ('"required":[]', '"type":"null"', '"type":[', '"$defs"', '"propertyNames"', '"examples":['):
+        assert wrong not in text, wrong
+
+
 def test_problems_are_described_where_they_may_come(http: httpx.Client) -> None:
     for path, methods in http.get("/openapi.json").json()["paths"].items():
         for method, operation in methods.items():
@@ -94,11 +110,11 @@ def test_a_service_has_schemas_of_its_own(http: httpx.Client) -> None:
     assert row["properties"]["origin"]["nullable"]
     assert row["properties"]["distance"] == {"type": "number", "minimum": 0, "description": "Miles"}
     assert row["properties"]["kind"] == {"type": "string", "enum": ["air", "road"], "default": "air"}
-    answer = schemas["DelayModelResponse"]["properties"]
-    assert set(answer["features"]["required"]) == set(answer["status"]["required"])
-    assert answer["features"]["properties"]["temp"]["items"]["description"] == "Air temperature; in °F"
-    assert set(answer["event_time"]["required"]) == {"weather", "recent"}
-    every = schemas["EveryModelResponse"]["properties"]["features"]["properties"]
+    assert schemas["DelayModelResponse"]["properties"]["features"] == {"$ref": "#/components/schemas/DelayModelFeatures"}
+    assert set(schemas["DelayModelFeatures"]["required"]) == set(schemas["DelayModelStatuses"]["required"])
+    assert schemas["DelayModelFeatures"]["properties"]["temp"]["items"]["description"] == "Air temperature; in °F"
+    assert set(schemas["DelayModelEventTimes"]["required"]) == {"weather", "recent"}
+    every = schemas["EveryModelFeatures"]["properties"]
     assert every["small"]["items"]["minimum"] == -128
     assert every["vector"]["items"]["maxItems"] == 3
     assert every["blob"]["items"]["format"] == "byte"

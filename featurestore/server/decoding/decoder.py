@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 MIB = 1 << 20
 _MAPPED = 128 * MIB
 """Up to how many bytes a source is mapped; a larger one is read."""
@@ -204,8 +207,6 @@ def plain_schemas(schema: Any, bounds: Bounds) -> list[Any]:
     Raises:
         Refused: it has too many columns, names that are too long, or types that are not taken.
     """
-    import pyarrow as pa
-
     if len(schema) > bounds.columns:
         raise Refused("wrong", f"it has {len(schema):,} columns, and {bounds.columns} are allowed (server.max_columns)")
     if any(len(name) > _LONGEST_NAME for name in schema.names):
@@ -217,8 +218,6 @@ def plain_schemas(schema: Any, bounds: Bounds) -> list[Any]:
 
 
 def _field(field: Any, plain: int) -> Any:
-    import pyarrow as pa
-
     kept = {name: value for name, value in (field.metadata or {}).items() if not name.startswith(_EXTENSION)}
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -246,8 +245,6 @@ def _field(field: Any, plain: int) -> Any:
 
 def _widened(array: Any, each: int) -> int:
     """Returns how many bytes an array is at least once its values are of a wider type: so many each, more in lists."""
-    import pyarrow as pa
-
     kind = array.type
     if pa.types.is_struct(kind):
         return each * len(array) + sum(_widened(array.field(number), each) for number in range(kind.num_fields))
@@ -282,9 +279,6 @@ def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool
         Refused: it is more than is allowed.
         ArrowException: it is not what it says.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if form == "arrow":
         batches: Any = pa.ipc.open_stream(source)
         given = batches.schema
@@ -319,8 +313,6 @@ def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool
 
 def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
     """Returns what came of one body, of a form, within bounds: it is in a file, and is written to another."""
-    import pyarrow as pa
-
     bounds = Bounds(asked["rows"], asked["decoded"], asked["columns"])
     size = os.fstat(source).st_size
     try:
@@ -357,12 +349,8 @@ def limit_memory(more: int) -> None:
 
 
 def main() -> None:
-    """Answers questions from a socket until it is closed: arguments are its number, what to import from, and the memory."""
-    number, folders, memory = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-    sys.path[:] = folders
-    import pyarrow as pa
-    import pyarrow.parquet
-
+    """Answers questions from a socket until it is closed: arguments are its number, and the memory."""
+    number, memory = int(sys.argv[1]), int(sys.argv[2])
     pa.set_memory_pool(pa.system_memory_pool())
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

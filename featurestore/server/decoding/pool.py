@@ -31,6 +31,8 @@ from featurestore.server.limits import Limits
 
 _log = logging.getLogger("featurestore.server")
 
+_PROGRAM = "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[3]); runpy.run_path(sys.argv[4], run_name='__main__')"
+"""Runs the decoder, which imports pyarrow from where this process does: -I leaves what else would say where."""
 _STARTING = 60.0
 _STRIKES, _WITHIN = 3, 60.0
 _MOST_SENDERS = 4096
@@ -62,7 +64,7 @@ class Helper:
         quiet = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", program, str(theirs.fileno()), json.dumps(sys.path), str(memory)],
+                [sys.executable, "-I", "-c", _PROGRAM, str(theirs.fileno()), str(memory), json.dumps(sys.path), program],
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 env=os.environ | quiet, start_new_session=True,
             )  # fmt: skip

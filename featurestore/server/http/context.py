@@ -96,13 +96,18 @@ class RequestContext:
         Raises:
             Forbidden: they may not.
         """
+        principal, permission = self.scope.get("user"), self.permission
+        if principal is None or permission is None:
+            raise self._unready()
         self.resource = Resource(kind, names, self._project)
-        self._guard.check(self.authenticated, self._needed.action, self.resource)
+        self._guard.check(principal, permission.action, self.resource)
         self.decided = True
 
     def check_any(self, kind: Kind) -> None:
         """Ask whether the caller may do what the route needs to anything at all, before the names are known. Raises Forbidden."""
-        self._guard.check(self.authenticated, self._needed.action, Resource(kind, (), self._project))
+        if self.permission is None:
+            raise self._unready()
+        self._guard.check(self.authenticated, self.permission.action, Resource(kind, (), self._project))
 
     def may(self, action: Action, kind: Kind, names: tuple[str, ...]) -> bool:
         """Tell whether the caller may do something else than the route needs, for an answer that leaves out what they may not."""
@@ -117,18 +122,18 @@ class RequestContext:
         """The caller, who is known.
 
         Raises:
-            RuntimeError: the route has not authenticated. Not an assertion, which ``python -O`` would take away.
+            RuntimeError: the route has not authenticated.
         """
         principal = self.principal
         if principal is None:
-            raise RuntimeError(f"{self.path}: the guard is asked before the caller is known")
+            raise self._unready()
         return principal
 
-    @property
-    def _needed(self) -> Permission:
+    def _unready(self) -> RuntimeError:
+        """Return the error of an endpoint that asks the guard and cannot. Not an assertion, which ``python -O`` would take away."""
         if self.permission is None:
-            raise RuntimeError(f"{self.path}: the route declares no permission, and asks the guard")
-        return self.permission
+            return RuntimeError(f"{self.path}: the route declares no permission, and asks the guard")
+        return RuntimeError(f"{self.path}: the guard is asked before the caller is known")
 
     @property
     def sender(self) -> str:
@@ -162,7 +167,7 @@ class RequestContext:
                 raise RuntimeError(f"{self.scope['path']}: answered before the guard was asked")
             self.status = message["status"]
             if not self.uploaded and self._brings_body():
-                message["headers"] = [*message["headers"], (b"connection", b"close")]  # the rest of the body is not read
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]  # the rest of the body is not read
         await self._send(message)
 
     def _brings_body(self) -> bool:

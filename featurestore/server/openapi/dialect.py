@@ -18,6 +18,8 @@ def to_openapi(schema: Schema) -> Schema:
     converted: Schema = {key: _converted(key, value) for key, value in schema.items() if key not in _LEFT_OUT}
     if "examples" in schema:
         converted["example"] = schema["examples"][0]
+    if not converted.get("required", True):
+        del converted["required"]  # an empty list is not allowed
     if converted.get("type") == "array":
         converted.setdefault("items", {})
     if "enum" in converted and all(isinstance(value, str) for value in converted["enum"]):

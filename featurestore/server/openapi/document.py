@@ -22,7 +22,7 @@ from featurestore.server.http.problems import ProblemDetails
 from featurestore.server.http.routing import ApiRoute, requires
 from featurestore.server.http.state import AppState, state_of
 from featurestore.server.openapi.dialect import Schema, one_of, to, to_openapi
-from featurestore.server.openapi.dtypes import of_answer, of_rows
+from featurestore.server.openapi.dtypes import NOT_FINITE, of_answer, of_rows
 from featurestore.server.openapi.names import schema_names
 from featurestore.server.openapi.operation import Operation
 
@@ -184,6 +184,7 @@ def _schemas_of_structs(operations: Iterable[Operation], visible: Visibility, ro
     structs = [ProblemDetails, *(kind for each in operations for kind in each.structs)]
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schemas = {name: to_openapi(schema) for name, schema in components.items()}
+    schemas["NotFinite"] = NOT_FINITE
     schemas["FeatureName"] = one_of(sorted({*visible.read, *visible.features}))
     schemas["Columns"] = {"type": "object", "additionalProperties": {"type": "array", "items": {}, "maxItems": rows}}
     several = {"type": "array", "items": to("FeatureName"), "minItems": 1, "uniqueItems": True}
@@ -205,7 +206,7 @@ def _schemas_of_service(
         f"{name}Columns": columns | {"description": f"Rows that service {service!r} is asked about, as columns of one length."},
         f"{name}Request": request
         | {"description": f"A look-up of service {service!r}.", "properties": request["properties"] | {"rows": asked}},
-        f"{name}Response": of_answer(selection) | {"description": f"The features of service {service!r}."},
+        **of_answer(selection, name),
     }
 
 
@@ -246,7 +247,7 @@ def _query_parameters(operation: Operation, visible: Visibility) -> Iterator[Sch
     _, components = msgspec.json.schema_components([operation.query])
     described = to_openapi(components[operation.query.__name__])
     for name, schema in described["properties"].items():
-        parameter = {"name": name, "in": "query", "required": name in described["required"], "schema": schema}
+        parameter = {"name": name, "in": "query", "required": name in described.get("required", ()), "schema": schema}
         if "description" in schema:
             parameter["description"] = schema.pop("description")
         if schema.get("type") == "array":

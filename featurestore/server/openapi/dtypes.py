@@ -9,11 +9,12 @@ from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.request import RequestField
 from featurestore.dtypes import inner_dtype
 from featurestore.selection.select import Selection
-from featurestore.server.openapi.dialect import Schema, nullable
+from featurestore.server.openapi.dialect import Schema, nullable, to
 
 _TEXT: Schema = {"type": "string"}
-STATUSES = ["present", "null", "expired", "missing"]
-_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}], "example": 0.5}
+NOT_FINITE: Schema = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"], "description": "A float that JSON lacks."}
+"""The component ``NotFinite``."""
+_NUMBER: Schema = {"anyOf": [{"type": "number"}, to("NotFinite")], "example": 0.5}
 _SIMPLE: dict[Any, Schema] = {
     pl.Boolean: {"type": "boolean"},
     pl.Float32: _NUMBER,
@@ -103,25 +104,26 @@ def of_rows(selection: Selection, most: int) -> tuple[Schema, Schema]:
     return row, {"type": "object", "properties": columns, "required": required, **taken}
 
 
-def of_answer(selection: Selection) -> Schema:
-    """Returns the schema of the answer to a look-up."""
-    found = {column.name: column.feature for join in selection.joins for column in join.columns}
-    found |= {output.name: output.feature for output in selection.computation.outputs}
+def of_answer(selection: Selection, name: str) -> dict[str, Schema]:
+    """Return the schemas of the answer to a look-up: the whole, which is called ``Response`` behind a name, and its parts."""
+    features = {column.name: column.feature for join in selection.joins for column in join.columns}
+    features |= {output.name: output.feature for output in selection.computation.outputs}
     names = list(selection.names)
-    statuses = {"type": "array", "items": {"type": "string", "enum": STATUSES}}
+    statuses = {"type": "array", "items": to("FeatureStatus")}
     times = {"type": "array", "items": {"type": "string", "format": "date-time", "nullable": True}}
-    labels = [join.label for join in selection.joins]
-    return {
+    parts = {
+        "features": ("Features", _object({each: _array(of_feature(features[each])) for each in names})),
+        "status": ("Statuses", _object(dict.fromkeys(names, statuses))),
+        "event_time": ("EventTimes", _object(dict.fromkeys([join.label for join in selection.joins], times))),
+        "types": ("Types", _object(dict.fromkeys(names, _TEXT))),
+    }
+    whole = {
         "type": "object",
         "required": ["features"],
         "additionalProperties": False,
-        "properties": {
-            "features": _object({name: _array(of_feature(found[name])) for name in names}),
-            "status": _object(dict.fromkeys(names, statuses)),
-            "event_time": _object(dict.fromkeys(labels, times)),
-            "types": _object(dict.fromkeys(names, _TEXT)),
-        },
+        "properties": {part: to(f"{name}{suffix}") for part, (suffix, _) in parts.items()},
     }
+    return {f"{name}Response": whole} | {f"{name}{suffix}": schema for suffix, schema in parts.values()}
 
 
 def _array(items: Schema) -> Schema:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 
-SUFFIXES = ("Row", "Columns", "Request", "Response")
+SUFFIXES = ("Row", "Columns", "Request", "Response", "Features", "Statuses", "EventTimes", "Types")
 """What the schemas of one service are called, behind its own name."""
 
 

@@ -70,7 +70,7 @@ def make_observer(store: FeatureStore | Backend) -> Telemetry:
     settings = backend.settings
     others: list[Telemetry] = []
     if settings.tracing:
-        from featurestore.server.telemetry.tracing import Tracing
+        from featurestore.server.telemetry.tracing import Tracing  # whose library is an extra of its own
 
         others.append(Tracing(backend.clock))
     if settings.server.access_log:
