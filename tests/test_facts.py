@@ -40,7 +40,32 @@ def test_a_planted_word_is_found(source: str, word: str, tmp_path: Path) -> None
 def test_good_english_passes(tmp_path: Path) -> None:
     checked = check(
         tmp_path,
-        '"""There is no view, there are\nno rows, and it is no longer here.\n\nArgs:\n    told: called with ``told``.\n"""\n'
+        '"""There is no view, there are\nno rows, and it is no longer here.\n\nArgs:\n    on_result: called with ``told``.\n"""\n'
         "anew = 1  # whoever reads code: comments and names are not checked\n",
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_planted_word_is_found_on_a_page_and_not_in_its_code(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Title\n\n```python\ntold = 1\n```\n\nIt is `told`, and told.\n")
+    assert check(tmp_path, "").stdout == "README.md:7: told\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("found = 1\n", "found"),
+        ("def act(held):\n    pass\n", "held"),
+        ("names = [each for each in ()]\n", "each"),
+        ("if (made := 1) > 0:\n    pass\n", "made"),
+        ("async def act(*, told=None):\n    pass\n", "told"),
+        ("with open(place) as found:\n    pass\n", "found"),
+    ],
+)
+def test_a_local_that_says_nothing_is_found(source: str, name: str, tmp_path: Path) -> None:
+    checked = check(tmp_path, source)
+    assert (checked.returncode, checked.stdout) == (1, f"planted:1: {name}\n")
+
+
+def test_attributes_and_arguments_of_others_may_have_such_names(tmp_path: Path) -> None:
+    assert check(tmp_path, "row.found = read(held=1).made\n").returncode == 0

@@ -37,7 +37,7 @@ class Inputs:
     entity: Entity | None
     source: Source | None = None
     specs: list[InputSpec] = field(default_factory=list)
-    made: list[tuple[InputSpec, Input, type]] = field(default_factory=list)
+    entries: list[tuple[InputSpec, Input, type]] = field(default_factory=list)
     exact: set[str] = field(default_factory=set)
     users: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Inputs:
         if isinstance(kind, Count) and kind.of_rows:
             return ""
         shape = type(kind) if isinstance(kind, (Count, CountDistinct)) else object
-        for spec, known, shaped in self.made:
+        for spec, known, shaped in self.entries:
             if (known.digest, spec.dtype, shaped) == (given.input.digest, wanted, shape):
                 if not kind.rounds:
                     self.exact.add(spec.name)
@@ -55,7 +55,7 @@ class Inputs:
         # Counting keeps something else of a column than the column, so it does not take its name.
         name = self._free(given.input.column if shape is object and given.input.column else family)
         spec = InputSpec(name, wanted, str(given.input), given.input.digest)
-        self.made.append((spec, given.input, shape))
+        self.entries.append((spec, given.input, shape))
         self.specs.append(spec)
         of = repr(given.input.column) if given.input.column else str(given.input)
         self.users[name] = f"feature {family} = {kind.name}({of})"
@@ -140,12 +140,12 @@ class WithInputs:
         return shaped.with_columns(computed)
 
     def _checked(self, schema: pl.Schema) -> "list[tuple[InputSpec, Input, type]]":
-        for spec, given, _ in self.inputs.made:
+        for spec, given, _ in self.inputs.entries:
             needed = [
                 name for expression in (given.value, given.where) if expression is not None for name in expression.meta.root_names()
             ]
             self._check_there(needed, schema, self.inputs.users.get(spec.name, f"the input {given}"))
-        return self.inputs.made
+        return self.inputs.entries
 
     def _check_there(self, names: Iterable[str], schema: pl.Schema, what: str) -> None:
         has_no = "the source has no" if self.own is None else "the transform returns no"
@@ -157,7 +157,7 @@ class WithInputs:
     @property
     def is_plain(self) -> bool:
         """Whether it does no more than to take columns of the source."""
-        return self.own is None and all(given.column for _, given, _ in self.inputs.made)
+        return self.own is None and all(given.column for _, given, _ in self.inputs.entries)
 
     def distinguishes_rows(self, schema: pl.Schema) -> bool:
         """Return whether all columns of the source distinguish rows, rather than what the view's transform returns.
@@ -194,7 +194,7 @@ def transform_of(source: Source, inputs: Sequence[InputSpec], features: Sequence
         kinds = [
             feature.window.aggregate for feature in features if feature.window is not None and feature.window.input == spec.name
         ]
-        inputs_of_source.made.append((spec, given, type(kinds[0])))
+        inputs_of_source.entries.append((spec, given, type(kinds[0])))
         if not all(kind.rounds for kind in kinds):
             inputs_of_source.exact.add(spec.name)
     return WithInputs(None, source, inputs_of_source)

@@ -43,7 +43,7 @@ def _entries(kind: str, spec: Mapping[str, Any], version: int) -> Iterator[Catal
     elif kind == "source":
         yield CatalogEntry("source", name, _class_of(spec["kind"]))
     elif kind == "service":
-        asked = ", ".join(str(reference_of(each)) for each in spec["references"])
+        asked = ", ".join(str(reference_of(reference)) for reference in spec["references"])
         yield CatalogEntry("service", name, asked, description, owner, tags)
     else:
         made_of = {"on_demand": "on demand", "request": "request"}

@@ -47,14 +47,14 @@ class MigrationReport:
 
     Args:
         registry: where the registry is, without password and options.
-        found: its schema version before; 0 for a registry without tables.
+        version: its schema version before; 0 for a registry without tables.
         newest: the schema version that this program writes.
         steps: the migrations that ran; in a dry run those that would.
         dry_run: whether nothing was changed.
     """
 
     registry: str
-    found: int
+    version: int
     newest: int
     steps: tuple[Migration, ...]
     dry_run: bool
@@ -62,11 +62,11 @@ class MigrationReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
         steps = [{"version": step.version, "summary": step.summary} for step in self.steps]
-        shared = {"registry": self.registry, "found": self.found, "newest": self.newest}
+        shared = {"registry": self.registry, "version": self.version, "newest": self.newest}
         return {**shared, "steps": steps, "dry_run": self.dry_run}
 
     def __str__(self) -> str:
-        if not self.found:
+        if not self.version:
             when = "The first use makes it" if self.dry_run else "It was made"
             return f"The registry {self.registry} had no tables yet. {when} at schema version {self.newest}."
         if not self.steps:
@@ -74,7 +74,7 @@ class MigrationReport:
         said = "is at" if self.dry_run else "was at"
         then = "These migrations would bring it" if self.dry_run else "These migrations brought it"
         lines = [f"  {step.version}  {step.summary}" for step in self.steps]
-        return "\n".join([f"The registry {self.registry} {said} schema version {self.found}. {then} to {self.newest}:", *lines])
+        return "\n".join([f"The registry {self.registry} {said} schema version {self.version}. {then} to {self.newest}:", *lines])
 
 
 def schema_version(connection: Connection) -> int:

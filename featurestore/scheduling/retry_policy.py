@@ -68,12 +68,12 @@ class Belief:
 
     Args:
         ahead: how far clocks may differ: as long as a lease lasts.
-        held: how far the end of a lease may lie ahead.
+        longest: how far the end of a lease may lie ahead.
         pause: the longest pause until something is tried again.
     """
 
     ahead: int = 30 * _MICROS
-    held: int = longest_lease(30.0)
+    longest: int = longest_lease(30.0)
     pause: int = 600 * _MICROS
 
     @classmethod
@@ -92,7 +92,7 @@ class Belief:
 
     def is_held(self, until: int | None, now: int) -> bool:
         """Return whether a lease that ends then is held."""
-        return until is not None and now < until <= now + self.held
+        return until is not None and now < until <= now + self.longest
 
 
 def take_up(name: str, seen: ScheduleState | None, fire: int, now: int, belief: Belief = Belief()) -> ScheduleState | None:

@@ -69,7 +69,7 @@ def create_app(
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:
-    """Returns what lets pages of other origins ask; nothing where none may. They send keys of their own, and no cookies."""
+    """Return what lets pages of other origins ask; nothing where none may. They send keys of their own, and no cookies."""
     if not origins:
         return []
     headers = ["authorization", "content-type", "accept"]
@@ -114,6 +114,6 @@ def _lifespan(state: AppState, *, closing: bool, warm: bool) -> Callable[[Starle
 
 
 async def _warm(state: AppState) -> None:
-    """Starts a decoder, once the process has begun to answer."""
+    """Start a decoder, once the process has begun to answer."""
     await asyncio.sleep(_WARM_AFTER)
     await state.pools.control.run(state.decoders.warm)

@@ -54,7 +54,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
-        """Returns the limits that settings say."""
+        """Return the limits that settings say."""
         server = settings.server
         return cls(
             body=int(server.max_body_mib * MIB),
@@ -79,7 +79,7 @@ class Limits:
 
 
 def check_rows(rows: int, most: int, *, counted: bool = True) -> None:
-    """Refuses more rows than one request may have.
+    """Refuse more rows than one request may have.
 
     Args:
         rows: how many there are.
@@ -90,9 +90,9 @@ def check_rows(rows: int, most: int, *, counted: bool = True) -> None:
         LimitError: there are more.
     """
     if rows > most:
-        told = f"{rows:,}" if counted else f"more than {most:,}"
+        shown = f"{rows:,}" if counted else f"more than {most:,}"
         raise LimitError(
-            f"The request has {told} rows, and {most:,} are allowed (server.max_rows). Send them in several requests; to look many "
-            "up, a training frame (POST /v1/training) is the way.",
+            f"The request has {shown} rows, and {most:,} are allowed (server.max_rows). Send them in several requests; to look "
+            "many up, a training frame (POST /v1/training) is the way.",
             "rows",
         )

@@ -31,7 +31,7 @@ _RESERVE = 256
 
 @dataclass(frozen=True)
 class AppOf:
-    """Makes the application in a worker process, which gets this and nothing else of its parent.
+    """Make the application in a worker process, which gets this and nothing else of its parent.
 
     Args:
         root: the project's folder.
@@ -42,7 +42,7 @@ class AppOf:
     given: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Starlette:
-        """Returns the application, over a store of its own that closes with it."""
+        """Return the application, over a store of its own that closes with it."""
         give_back_large_blocks()
         store = FeatureStore(self.root, **self.given)
         backend = backend_of(store)
@@ -108,7 +108,7 @@ def serve(
 
 
 def _ends(settings: Settings) -> Ends:
-    """Returns the ends of connections.
+    """Return the ends of connections.
 
     The descriptors that a process may have are raised to what they need, if that is allowed. Else there are fewer connections, so
     that some descriptors are always left for files.
@@ -130,7 +130,7 @@ def _ends(settings: Settings) -> Ends:
 
 
 def _ended(number: int, frame: object) -> None:
-    """Ends the process as one that has done what it was to do."""
+    """End the process as one that has done what it was to do."""
     raise SystemExit(0)
 
 
@@ -152,27 +152,27 @@ def _tcp_socket(settings: Settings) -> socket.socket:
     host, port = settings.server.host, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"Nothing can listen on {host}:{port} ({error.strerror or error}). Take another --port, or end what is there."
         ) from error
-    made.set_inheritable(True)
-    return made
+    listener.set_inheritable(True)
+    return listener
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX)
+    listener = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket() and not _answers(path):
             path.unlink()  # of a server that was killed
-        made.bind(str(path))
-        made.listen(_BACKLOG)
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
     except OSError as error:
-        made.close()
+        listener.close()
         raise ConfigError(f"Nothing can listen on the socket {path} ({error.strerror or error}).") from error
-    made.set_inheritable(True)
-    return made
+    listener.set_inheritable(True)
+    return listener
 
 
 def _answers(path: Path) -> bool:

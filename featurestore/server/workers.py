@@ -26,7 +26,7 @@ class Workers(Multiprocess):
         """Since when the workers that have not answered are asked, by their ids."""
 
     def keep_subprocess_alive(self) -> None:
-        """Replaces the workers that have died, or have not answered for too long."""
+        """Replace the workers that have died, or have not answered for too long."""
         for place, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
@@ -40,7 +40,7 @@ class Workers(Multiprocess):
             self._replace(place, process)
 
     def _answers(self, process: Process) -> bool:
-        """Tells whether a worker answers, or has still time to."""
+        """Return whether a worker answers, or has still time to."""
         number, connection = process.pid or 0, process.parent_conn
         try:
             if number not in self._asked:
@@ -62,6 +62,6 @@ class Workers(Multiprocess):
             _log.error("The worker %s cannot start, and no other one could; the service ends. Its log says why.", process.pid)
             self.should_exit.set()
             return
-        made = Process(self.config, self.sockets)
-        made.start()
-        self.processes[place] = made
+        replacement = Process(self.config, self.sockets)
+        replacement.start()
+        self.processes[place] = replacement

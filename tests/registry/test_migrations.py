@@ -167,7 +167,7 @@ def test_a_migrated_registry_has_the_form_of_a_new_one(old_url: str, another_url
         with connected(old_url, tmp_path) as connection:
             version_2(connection)
     report = migrated(old_url, tmp_path)
-    assert (report.found, [step.version for step in report.steps]) == (start, [*range(start + 1, SCHEMA_VERSION + 1)])
+    assert (report.version, [step.version for step in report.steps]) == (start, [*range(start + 1, SCHEMA_VERSION + 1)])
     assert form(old_url, tmp_path) == form(another_url, tmp_path)
     assert version(old_url, tmp_path) == [(SCHEMA_VERSION, to_micros(NOW))]
     assert backfilled(old_url, tmp_path) == BACKFILLS
@@ -222,14 +222,14 @@ def test_a_dry_run_changes_nothing(old_url: str, tmp_path: Path) -> None:
     rows = contents(old_url, tmp_path)
     report = migrated(old_url, tmp_path, dry_run=True)
     assert contents(old_url, tmp_path) == rows
-    assert (report.found, report.newest, report.steps, report.dry_run) == (1, SCHEMA_VERSION, MIGRATIONS, True)
+    assert (report.version, report.newest, report.steps, report.dry_run) == (1, SCHEMA_VERSION, MIGRATIONS, True)
     done = migrated(old_url, tmp_path)
     assert done == replace(report, dry_run=False)
     assert migrated(old_url, tmp_path) == migrations.MigrationReport(report.registry, SCHEMA_VERSION, SCHEMA_VERSION, (), False)
 
 
 def test_a_dry_run_makes_no_file(tmp_path: Path) -> None:
-    assert migrated("sqlite:///deep/registry.db", tmp_path, dry_run=True).found == 0
+    assert migrated("sqlite:///deep/registry.db", tmp_path, dry_run=True).version == 0
     assert list(tmp_path.iterdir()) == []
     assert migrated("sqlite:///deep/registry.db", tmp_path).steps == ()
     assert version("sqlite:///deep/registry.db", tmp_path) == [(SCHEMA_VERSION, to_micros(NOW))]
@@ -308,7 +308,7 @@ def test_tables_that_stay_in_use_are_told(old_url: str, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("at", [step.version for step in MIGRATIONS])
 def test_one_that_is_killed_is_done_by_the_next_use(old_url: str, tmp_path: Path, at: int) -> None:
     assert Worker("migration_worker").kill(tmp_path, old_url, point=at) == "migrated, not committed\n"
-    assert migrated(old_url, tmp_path, dry_run=True).found == at - 1
+    assert migrated(old_url, tmp_path, dry_run=True).version == at - 1
     columns = {name: columns for name, (columns, _) in contents(old_url, tmp_path).items()}
     assert ("stamp" in columns["featurestore_project"], "backfill" in columns["featurestore_run"]) == (at > 2, False)
     assert backfilled(old_url, tmp_path) == BACKFILLS

@@ -28,7 +28,7 @@ STATES = {
 _RUN_STATES = ("running", "committed", "done", "failed")
 _NUMBERS = ("read", "written", "rejected", "online")
 runs = typer.Typer(
-    name="runs", rich_markup_mode=None, help="Shows what the jobs did: every run of every view.", invoke_without_command=True
+    name="runs", rich_markup_mode=None, help="Show what the jobs did: every run of every view.", invoke_without_command=True
 )
 
 

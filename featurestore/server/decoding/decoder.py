@@ -53,12 +53,12 @@ class Bounds(NamedTuple):
     columns: int
 
     def check_rows(self, rows: int) -> None:
-        """Refuses more rows."""
+        """Refuse more rows."""
         if rows > self.rows:
             raise Refused("rows", f"{rows:,} rows")
 
     def check_decoded(self, size: float) -> None:
-        """Refuses more bytes."""
+        """Refuse more bytes."""
         if size > self.decoded:
             raise Refused("decoded", f"{int(size):,} bytes once it is decoded")
 
@@ -77,7 +77,7 @@ class Table:
 
     @classmethod
     def root(cls, buffer: bytes) -> "Table":
-        """Returns the table that a flatbuffer is."""
+        """Return the table that a flatbuffer is."""
         return cls(buffer, struct.unpack_from("<I", buffer, 0)[0])
 
     def _read(self, form: str, place: int) -> int:
@@ -86,23 +86,23 @@ class Table:
         return int(struct.unpack_from(form, self._buffer, place)[0])
 
     def _at(self, number: int) -> int:
-        """Returns where a field is; 0 where it is not."""
+        """Return where a field is; 0 where it is not."""
         entry = 4 + 2 * number
         offset = self._read("<H", self._fields + entry) if entry < self._size else 0
         return self._place + offset if offset else 0
 
     def number(self, number: int, form: str = "<q") -> int:
-        """Returns a field that is a number; 0 where it is not there."""
+        """Return a field that is a number; 0 where it is not there."""
         place = self._at(number)
         return self._read(form, place) if place else 0
 
     def table(self, number: int) -> "Table | None":
-        """Returns a field that is a table."""
+        """Return a field that is a table."""
         place = self._at(number)
         return Table(self._buffer, place + self._read("<I", place)) if place else None
 
     def pairs(self, number: int) -> Iterator[tuple[int, int]]:
-        """Yields a field that is a list of pairs of numbers."""
+        """Yield a field that is a list of pairs of numbers."""
         place = self._at(number)
         if place:
             start = place + self._read("<I", place)
@@ -113,7 +113,7 @@ class Table:
 
 
 def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -> None:
-    """Looks at the messages of an IPC stream, without decoding them.
+    """Look at the messages of an IPC stream, without decoding them.
 
     Args:
         read: returns so many bytes from a place on.
@@ -145,8 +145,8 @@ def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -
             if header is not None and kind == 2:
                 header = header.table(1)
             if header is not None and kind in (2, 3):
-                found, declared = _check_batch(header, read, place + length, body, bounds)
-                rows += found if kind == 3 else 0
+                batch_rows, declared = _check_batch(header, read, place + length, body, bounds)
+                rows += batch_rows if kind == 3 else 0
                 decoded += declared
         except struct.error as error:
             raise Refused("wrong", f"a message is damaged ({error})") from error
@@ -157,7 +157,7 @@ def check_stream(read: Callable[[int, int], bytes], size: int, bounds: Bounds) -
 
 
 def _check_batch(header: Table, read: Callable[[int, int], bytes], start: int, body: int, bounds: Bounds) -> tuple[int, int]:
-    """Returns how many rows a batch declares, and how many bytes it is once it is decoded."""
+    """Return how many rows a batch declares, and how many bytes it is once it is decoded."""
     rows = header.number(0)
     most = 8 * bounds.decoded  # bits: of what takes no byte, null, there may be as many
     for length, nulls in header.pairs(1):
@@ -181,7 +181,7 @@ def _check_batch(header: Table, read: Callable[[int, int], bytes], start: int, b
 
 
 def check_parquet(metadata: Any, bounds: Bounds) -> None:
-    """Looks at a Parquet file's footer. Raises Refused where it declares more than is allowed."""
+    """Look at a Parquet file's footer. Raises Refused where it declares more than is allowed."""
     bounds.check_rows(metadata.num_rows)
     if metadata.num_row_groups > _MOST_ROW_GROUPS:
         raise Refused("wrong", f"it has {metadata.num_row_groups:,} row groups")
@@ -202,7 +202,7 @@ def check_parquet(metadata: Any, bounds: Bounds) -> None:
 
 
 def plain_schemas(schema: Any, bounds: Bounds) -> list[Any]:
-    """Returns a schema without extension types, whose parameters may be anything; with plain texts in dictionaries; in all.
+    """Return a schema without extension types, whose parameters may be anything; with plain texts in dictionaries; in all.
 
     Raises:
         Refused: it has too many columns, names that are too long, or types that are not taken.
@@ -243,12 +243,12 @@ def _field(field: Any, plain: int) -> Any:
     return pa.field(field.name, kind, field.nullable, kept or None)
 
 
-def _widened(array: Any, each: int) -> int:
-    """Returns how many bytes an array is at least once its values are of a wider type: so many each, more in lists."""
+def _widened(array: Any, width: int) -> int:
+    """Return how many bytes an array is at least once its values are of a wider type: so many each, more in lists."""
     kind = array.type
     if pa.types.is_struct(kind):
-        return each * len(array) + sum(_widened(array.field(number), each) for number in range(kind.num_fields))
-    size = each * len(array)
+        return width * len(array) + sum(_widened(array.field(number), width) for number in range(kind.num_fields))
+    size = width * len(array)
     if pa.types.is_fixed_size_list(kind):
         return size + _widened(array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), _WIDEST)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
@@ -260,11 +260,11 @@ def _widened(array: Any, each: int) -> int:
 
 def _as(batch: Any, schema: Any) -> Any:
     given = zip(batch.columns, schema.types, strict=True)
-    return type(batch).from_arrays([each if each.type == kind else each.cast(kind) for each, kind in given], schema=schema)
+    return type(batch).from_arrays([column if column.type == kind else column.cast(kind) for column, kind in given], schema=schema)
 
 
 def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool) -> dict[str, Any]:
-    """Writes what a body holds to a file, as plain Arrow, in which each text stands as often as it is meant.
+    """Write what a body holds to a file, as plain Arrow, in which each text stands as often as it is meant.
 
     Returns how many rows it is and, where texts were of dictionaries, an empty stream that says so.
 
@@ -298,10 +298,10 @@ def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool
             bounds.check_decoded(decoded + sum(_widened(column, least) for column in batch.columns))
             batch = _as(batch, between)
             for start in range(0, max(batch.num_rows, 1), _ROWS_AT_ONCE):  # what it grows to is bounded by this process' memory
-                made = _as(batch.slice(start, _ROWS_AT_ONCE), schema)
-                decoded += max(made.nbytes, sum(_widened(column, least) for column in made.columns))
+                converted = _as(batch.slice(start, _ROWS_AT_ONCE), schema)
+                decoded += max(converted.nbytes, sum(_widened(column, least) for column in converted.columns))
                 bounds.check_decoded(decoded)
-                writer.write_batch(made)
+                writer.write_batch(converted)
             bounds.check_decoded(target.tell())
     target.flush()
     if "dictionary<" not in str(same.types):
@@ -312,7 +312,7 @@ def decode(source: Any, form: str, bounds: Bounds, target: Any, *, as_file: bool
 
 
 def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
-    """Returns what came of one body, of a form, within bounds: it is in a file, and is written to another."""
+    """Return what came of one body, of a form, within bounds: it is in a file, and is written to another."""
     bounds = Bounds(asked["rows"], asked["decoded"], asked["columns"])
     size = os.fstat(source).st_size
     try:
@@ -338,7 +338,7 @@ def answer(asked: dict[str, Any], source: int, target: int) -> dict[str, Any]:
 
 
 def limit_memory(more: int) -> None:
-    """Bounds what this process may take beyond what it has taken to start: libraries reserve addresses that they never use."""
+    """Bound what this process may take beyond what it has taken to start: libraries reserve addresses that they never use."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - nothing of the sort elsewhere
@@ -349,7 +349,7 @@ def limit_memory(more: int) -> None:
 
 
 def main() -> None:
-    """Answers questions from a socket until it is closed: arguments are its number, and the memory."""
+    """Answer questions from a socket until it is closed: arguments are its number, and the memory."""
     number, memory = int(sys.argv[1]), int(sys.argv[2])
     pa.set_memory_pool(pa.system_memory_pool())
     pa.set_cpu_count(1)
@@ -367,18 +367,18 @@ def main() -> None:
             return
         asked = json.loads(line)
         signal.alarm(asked["seconds"])  # where the server has died nobody else ends this
-        told = answer(asked, *files)
+        reply = answer(asked, *files)
         signal.alarm(0)
         for file in files:
             os.close(file)
-        connection.sendall(json.dumps(told).encode() + b"\n")
-        if told.get("refused") == "memory":
+        connection.sendall(json.dumps(reply).encode() + b"\n")
+        if reply.get("refused") == "memory":
             return  # what it has taken is not given back to the last byte
         trim()
 
 
 def trim() -> None:
-    """Gives what is free back to the system: a helper may wait for its next body for long."""
+    """Give what is free back to the system: a helper may wait for its next body for long."""
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)

@@ -71,7 +71,7 @@ class Helper:
         self.ready = False
 
     def ask(self, asked: dict[str, Any], files: list[int], seconds: float) -> dict[str, Any]:
-        """Returns what it answers.
+        """Return what it answers.
 
         Raises:
             Ended: it does not.
@@ -102,25 +102,25 @@ class Helper:
             status = self._process.wait(_STARTING)
             number = -status if status < 0 and -status != signal.SIGABRT else 0  # an allocation that fails aborts
             raise Ended("more memory than a body may take (server.decoder_memory_mib)", number)
-        found: dict[str, Any] = json.loads(line)
-        return found
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def close(self) -> None:
-        """Ends it."""
+        """End it."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
 
 
 class Strikes:
-    """Counts whose bodies ended decoders."""
+    """Count whose bodies ended decoders."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._of: dict[str, deque[float]] = {}
 
     def count(self, who: str) -> None:
-        """Counts one."""
+        """Count one."""
         with self._lock:
             if len(self._of) >= _MOST_SENDERS:
                 self._of.clear()
@@ -159,12 +159,12 @@ class Decoders:
         self._closed = False
 
     def warm(self) -> None:
-        """Starts one, so that the first body need not wait for that."""
+        """Start one, so that the first body need not wait for that."""
         with self._helper() as place:
             place[0] = place[0] or Helper(self._limits.decoder)
 
     def frame(self, body: bytes | bytearray, given: str, bounds: Bounds, who: str) -> pl.DataFrame:
-        """Returns what a body holds; it blocks.
+        """Return what a body holds; it blocks.
 
         Args:
             body: the body.
@@ -186,7 +186,7 @@ class Decoders:
                 return frame.cast({name: dtype for name, dtype in dtypes.items() if frame.schema[name] != dtype})
 
     def file(self, body: bytes | bytearray | Path, given: str, bounds: Bounds, who: str, path: Path) -> pl.LazyFrame:
-        """Writes what a body holds to a file of Arrow's, and returns what reads it; else like ``frame``."""
+        """Write what a body holds to a file of Arrow's, and return what reads it; else like ``frame``."""
         with path.open("wb") as target:
             if isinstance(body, Path):
                 with body.open("rb") as source:
@@ -197,11 +197,11 @@ class Decoders:
                     dtypes = self._decode((number, target.fileno()), given, bounds, who, as_file=True)
         with reading(given):
             lazy = pl.scan_ipc(path)
-            found = lazy.collect_schema()
-            return lazy.cast({name: dtype for name, dtype in dtypes.items() if found[name] != dtype})
+            actual = lazy.collect_schema()
+            return lazy.cast({name: dtype for name, dtype in dtypes.items() if actual[name] != dtype})
 
     def close(self) -> None:
-        """Ends those that are idle; one that is at work ends after it."""
+        """End those that are idle; one that is at work ends after it."""
         self._closed = True
         with suppress(Empty):
             while True:
@@ -210,7 +210,7 @@ class Decoders:
                     helper.close()
 
     def _decode(self, files: tuple[int, int], given: str, bounds: Bounds, who: str, *, as_file: bool) -> pl.Schema:
-        """Has a helper decode a body; returns the dtypes of its columns, where some were of dictionaries and are plain texts."""
+        """Have a helper decode a body; return the dtypes of its columns, where some were of dictionaries and are plain texts."""
         self._strikes.check(who)
         seconds = self._limits.decoder_seconds
         asked = bounds._asdict() | {"form": "arrow" if given == ARROW else "parquet", "file": as_file, "seconds": int(seconds) + 5}
@@ -218,8 +218,8 @@ class Decoders:
             with self._helper() as place:
                 helper = place[0] = place[0] or Helper(self._limits.decoder)
                 try:
-                    told = helper.ask(asked, list(files), seconds)
-                    if told.get("refused") == "memory":
+                    reply = helper.ask(asked, list(files), seconds)
+                    if reply.get("refused") == "memory":
                         raise Ended("more memory than a body may take (server.decoder_memory_mib)")
                 except Ended:
                     helper.close()
@@ -235,10 +235,10 @@ class Decoders:
                     f"The body is not a valid {_called(given)}: decoding it ended with signal {ended.number}."
                 ) from ended
             raise LimitError(f"Decoding the body takes too much: {ended}. Send it in smaller parts.", "body") from ended
-        if "refused" in told:
-            self._refuse(told["refused"], told["words"], given, bounds)
+        if "refused" in reply:
+            self._refuse(reply["refused"], reply["words"], given, bounds)
         with reading(given):
-            return pl.read_ipc_stream(bytes.fromhex(told["schema"])).schema if "schema" in told else pl.Schema()
+            return pl.read_ipc_stream(bytes.fromhex(reply["schema"])).schema if "schema" in reply else pl.Schema()
 
     def _refuse(self, kind: str, words: str, given: str, bounds: Bounds) -> NoReturn:
         if kind == "wrong":
@@ -273,8 +273,8 @@ class reading:  # noqa: N801 - reads as a function
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)):
-            found = (str(error).strip() or "it is empty").splitlines()[0]
-            raise RequestError(f"The body is not a valid {_called(self._given)}: {found}.") from error
+            problem = (str(error).strip() or "it is empty").splitlines()[0]
+            raise RequestError(f"The body is not a valid {_called(self._given)}: {problem}.") from error
 
 
 def _called(given: str) -> str:
@@ -283,7 +283,7 @@ def _called(given: str) -> str:
 
 @contextmanager
 def _memory_file() -> Iterator[int]:
-    """Gives a file in memory."""
+    """Give a file in memory."""
     if sys.platform == "linux":
         number = os.memfd_create("featurestore-body")
         try:

@@ -276,7 +276,7 @@ def _service(catalog: Catalog, service: FeatureService) -> Service:
     described.keys = {
         on: dtype_name(dtype) for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)
     }
-    described.request = [_described(RequestField, each.field) for each in selection.computation.fields]
+    described.request = [_described(RequestField, request_column.field) for request_column in selection.computation.fields]
     described.features = [column(name) for name in selection.names]
     return described
 
@@ -314,7 +314,7 @@ def _computed(view: OnDemandSpec, personal: Iterable[str]) -> ComputedView:
         description=view.description,
         owner=view.owner,
         tags=view.tags,
-        inputs=[repr(each) for each in view.inputs],
+        inputs=[repr(reference) for reference in view.inputs],
         features=[
             _described(ComputedFeature, spec, pii=spec.name in personal, expression=expression.text)
             for spec, expression in computed

@@ -48,8 +48,10 @@ async def ready(request: Request) -> Response:
     checks = await state_of(request).part(_Checks).results()
     failing = [name for name, result in checks.items() if result != "ok"]
     if failing:
-        told = "; ".join(f"{name}: {checks[name]}" for name in failing)
-        raise Problem(503, "unavailable", f"The server is not ready. {told}.", {"retry-after": str(RETRY_AFTER)}, failing=failing)
+        problems = "; ".join(f"{name}: {checks[name]}" for name in failing)
+        raise Problem(
+            503, "unavailable", f"The server is not ready. {problems}.", {"retry-after": str(RETRY_AFTER)}, failing=failing
+        )
     return Response(msgspec.json.encode(Readiness("ready", checks)), media_type=JSON)
 
 
@@ -62,7 +64,7 @@ async def metrics(request: Request) -> Response:
 
 
 class _Checks:
-    """Checks whether the stores can be reached and definitions are applied, once a second at most.
+    """Check whether the stores can be reached and definitions are applied, once a second at most.
 
     Args:
         state: the store, and the threads to ask in.

@@ -129,8 +129,8 @@ class CompiledRequest:
             dict.fromkeys((join.applied.spec.entity.name, tuple(zip(join.keys, join.on, strict=True))) for join in selection.joins)
         )
         columns = {on: dtype for join in selection.joins for on, dtype in zip(join.on, join.keys.values(), strict=True)}
-        fields = {each.field.name: each.field.dtype for each in selection.computation.fields}
-        required = (each.field.name for each in selection.computation.fields if each.field.required)
+        fields = {column.field.name: column.field.dtype for column in selection.computation.fields}
+        required = (column.field.name for column in selection.computation.fields if column.field.required)
         self.needed = tuple(dict.fromkeys((*columns, *required)))
         texts = {name: from_json(dtype) for name, dtype in {**fields, **columns}.items()}
         self.converters = {name: convert for name, convert in texts.items() if convert is not None}
@@ -138,7 +138,7 @@ class CompiledRequest:
         self.types = {name: dtype_name(dtype) for name, dtype in selection.schema.items()}
 
     def convert(self, rows: list[dict[str, Any]]) -> None:
-        """Makes of texts in rows what JSON cannot say: dates, times, bytes, decimals.
+        """Make of texts in rows what JSON cannot say: dates, times, bytes, decimals.
 
         Raises:
             RequestError: a text says something else; tells the row and the column.
@@ -157,7 +157,7 @@ class CompiledRequest:
 
 
 class OnlineEndpoint:
-    """Answers look-ups as an ASGI application.
+    """Answer look-ups as an ASGI application.
 
     It does what Starlette's ``Request``, ``Response`` and ``AuthenticationMiddleware`` do for the other routes, for a body that
     comes in one message, as nearly all look-ups do. ``python -m benchmarks serving`` measures it against an empty route.
@@ -210,7 +210,7 @@ class OnlineFastPath:
 
 
 class _LookUps:
-    """Answers look-ups.
+    """Answer look-ups.
 
     Args:
         state: the store, the server's limits, and the observer of every look-up.
@@ -260,11 +260,11 @@ class _LookUps:
             context.rows, rows = self._converted(asked, rows, most)
         context.personal, context.entities, context.entity_rows = asked.personal, asked.entities, rows
         many = self._many(context.rows, len(asked.types))
-        found = await self._backend.look_up(asked.plan, rows, question.at)
+        online_rows = await self._backend.look_up(asked.plan, rows, question.at)
         wanted = answer_type(_text(context.header(b"accept")), given)
-        answer = partial(_answer, asked, question, found, wanted)
+        answer = partial(_answer, asked, question, online_rows, wanted)
         content = await self._reads.run(answer) if many else answer()
-        context.after = partial(self._observer.online, asked.said, found)
+        context.after = partial(self._observer.online, asked.said, online_rows)
         return content, b"application/json" if wanted is JSON else b"application/msgpack"
 
     async def _rest(self, context: RequestContext, receive: Receive, first: bytes) -> bytearray:
@@ -285,7 +285,7 @@ class _LookUps:
         return question.features, question
 
     def _converted(self, asked: CompiledRequest, rows: Any, most: int | None) -> tuple[int, Any]:
-        """Returns how many rows there are, and the rows as the store takes them."""
+        """Return how many rows there are, and the rows as the store takes them."""
         count = check_shape(rows, self._limits, most)
         if not count and isinstance(rows, dict):
             for name in asked.needed:
@@ -297,7 +297,7 @@ class _LookUps:
         return count, rows
 
     def _many(self, rows: int, features: int) -> bool:
-        """Tells whether an answer has so many values that making it would keep other requests waiting.
+        """Return whether an answer has so many values that making it would keep other requests waiting.
 
         Raises:
             LimitError: it has more than are allowed.
@@ -325,24 +325,24 @@ class _LookUps:
         return asked
 
 
-def _answer(asked: CompiledRequest, question: ServiceRequest, found: "OnlineRows", wanted: str) -> bytes:
-    """Returns the body of an answer."""
-    columns: dict[str, Any] = found.columns()
+def _answer(asked: CompiledRequest, question: ServiceRequest, online_rows: "OnlineRows", wanted: str) -> bytes:
+    """Return the body of an answer."""
+    columns: dict[str, Any] = online_rows.columns()
     # One look at all of them: hardly ever is one of them not finite.
     if wanted is JSON and not _all_finite(chain.from_iterable([columns[name] for name in asked.floats])):
         for name in asked.floats:
             columns[name] = sayable(columns[name])
     answer: dict[str, Any] = {"features": columns}
     if question.metadata:
-        answer["status"] = found.status
-        answer["event_time"] = found.event_time
+        answer["status"] = online_rows.status
+        answer["event_time"] = online_rows.event_time
     if question.types:
         answer["types"] = asked.types
     return ENCODE[wanted](answer)
 
 
 def as_dicts(rows: Mapping[str, Sequence[Any]] | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows as dictionaries.
+    """Return rows as dictionaries.
 
     Raises:
         RequestError: columns differ in length.
@@ -350,8 +350,8 @@ def as_dicts(rows: Mapping[str, Sequence[Any]] | list[dict[str, Any]]) -> list[d
     if isinstance(rows, list):
         return rows
     if len(set(map(len, rows.values()))) > 1:
-        told = ", ".join(f"{name!r} has {len(column)}" for name, column in rows.items())
-        raise RequestError(f"The rows' columns must be equally long: {told}.")
+        lengths = ", ".join(f"{name!r} has {len(column)}" for name, column in rows.items())
+        raise RequestError(f"The rows' columns must be equally long: {lengths}.")
     return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
@@ -360,9 +360,9 @@ def _has_floats(dtype: pl.DataType) -> bool:
 
 
 def _all_finite(values: Iterable[Any]) -> bool:
-    """Tells whether all values are finite numbers or None; False where that takes a closer look."""
+    """Return whether all values are finite numbers or None; False where that takes a closer look."""
     try:
-        return math.isfinite(sum([each for each in values if each is not None]))
+        return math.isfinite(sum([value for value in values if value is not None]))
     except TypeError:  # a list is among them
         return False
 

@@ -100,7 +100,7 @@ async def push(request: Request) -> Response:
 
 
 class _Pushes:
-    """Decodes pushed rows, and gives them to the store.
+    """Decode pushed rows, and give them to the store.
 
     Args:
         state: the store, the server's limits, and what callers may see.
@@ -153,7 +153,7 @@ class _Pushes:
 
 
 def _check_names(rows: Any, most: int) -> None:
-    """Refuses rows that have very many columns among them, however few each has.
+    """Refuse rows that have very many columns among them, however few each has.
 
     Raises:
         RequestError: there are more than are allowed.
@@ -166,7 +166,7 @@ def _check_names(rows: Any, most: int) -> None:
 
 
 def with_floats(rows: dict[str, list[Any]] | list[dict[str, Any]]) -> dict[str, list[Any]] | list[dict[str, Any]]:
-    """Returns rows with the floats that JSON lacks, where text stands for them beside numbers.
+    """Return rows with the floats that JSON lacks, where text stands for them beside numbers.
 
     Example:
         >>> with_floats({"temp": [1, "-Infinity", None], "word": ["NaN", "b", "c"]})
@@ -206,7 +206,7 @@ def _counts(pushed: "PushedView", wanted: str, *, reads: bool) -> PushCounts:
 
 
 def _rejected(pushed: "PushedView", wanted: str) -> list[dict[str, Any]]:
-    """Returns the first of the rejected rows, each with its ``_reason``."""
+    """Return the first of the rejected rows, each with its ``_reason``."""
     if not pushed.rejected:
         return []
     rows = rows_of(stack_rejects(pushed.rejected).head(_MOST_SHOWN))

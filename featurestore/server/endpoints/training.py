@@ -182,7 +182,7 @@ class _Frames:
 
     async def _spine(self, request: Request, folder: Callable[[], Path]) -> bytearray | Path:
         """Return the body: what is in memory, or the file that it went to as it grew large."""
-        held, since = bytearray(), 0
+        buffer, since = bytearray(), 0
         path: Path | None = None
         try:
             async with (
@@ -191,12 +191,12 @@ class _Frames:
                 aclosing(stream_body(request, self._limits.spine)) as chunks,
             ):
                 async for chunk in chunks:
-                    held += chunk
+                    buffer += chunk
                     since += len(chunk)
-                    if len(held) > (self._limits.memory if path is None else _WRITTEN_AT_ONCE):
+                    if len(buffer) > (self._limits.memory if path is None else _WRITTEN_AT_ONCE):
                         path = path or folder() / "spine"
-                        await self._write(path, held)
-                        held = bytearray()
+                        await self._write(path, buffer)
+                        buffer = bytearray()
                     if since >= _COMES_AT_LEAST:
                         since = 0
                         pace.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
@@ -207,8 +207,8 @@ class _Frames:
                 "upload",
             ) from None
         if path is None:
-            return held
-        await self._write(path, held)
+            return buffer
+        await self._write(path, buffer)
         return path
 
     async def _write(self, path: Path, part: bytearray) -> None:
@@ -239,12 +239,12 @@ class _Frame:
         self.rows = 0
 
     def folder(self) -> Path:
-        """Returns the folder, made at the first call."""
+        """Return the folder, made at the first call."""
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="featurestore-training-")
         return Path(self._folder.name)
 
     def make(self, spine: bytearray | Path, given: str) -> None:
-        """Makes the frame. Raises as ``FeatureStore.training_frame`` does."""
+        """Make the frame. Raises as ``FeatureStore.training_frame`` does."""
         rows = self._decoded(spine, given) if isinstance(spine, bytearray) else None
         if rows is not None:
             frame = self._backend.training_frame(rows, self._features, **self._options)
@@ -258,13 +258,13 @@ class _Frame:
         with reading(given):
             width = len(lazy.collect_schema())
         self._file = self.folder() / "frame.parquet"
-        made = self._backend.training_frame(lazy, self._features, sink=self._file, **self._options)
+        joined = self._backend.training_frame(lazy, self._features, sink=self._file, **self._options)
         file.unlink()
-        self._columns = made.collect_schema().names()[self._first(width) :]
+        self._columns = joined.collect_schema().names()[self._first(width) :]
         self.rows = pq.ParquetFile(self._file).metadata.num_rows
 
     def _decoded(self, spine: bytearray, given: str) -> pl.DataFrame | None:
-        """Returns a spine in memory; None where that is too small for what it decodes to."""
+        """Return a spine in memory; None where that is too small for what it decodes to."""
         bounds = self._bounds(min(self._limits.decoded, self._limits.spine_decoded))
         try:
             return self._decoders.frame(spine, given, bounds, self._sender)
@@ -277,7 +277,7 @@ class _Frame:
         return Bounds(self._limits.spine_rows, decoded, self._limits.columns)
 
     def answer(self) -> tuple[int | None, Iterator[bytes]]:
-        """Returns the frame as an Arrow IPC stream: its size if that is known, and its parts."""
+        """Return the frame as an Arrow IPC stream: its size if that is known, and its parts."""
         if self._frame is not None:
             table = self._frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             self._frame = None
@@ -290,11 +290,11 @@ class _Frame:
         return None, _stream(schema, file.iter_batches(_BATCH, columns=self._columns))
 
     def _first(self, width: int) -> int:
-        """Returns which column of the frame, whose first are the spine's, is the first of the answer."""
+        """Return which column of the frame, whose first are the spine's, is the first of the answer."""
         return 0 if self._with_spine else width
 
     def close(self) -> None:
-        """Deletes what is in files."""
+        """Delete what is in files."""
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -330,13 +330,13 @@ class _Pieces:
         return len(piece)
 
     def flush(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def taken(self) -> bytes:
-        """Returns what was written since the last time."""
+        """Return what was written since the last time."""
         taken = b"".join(self._pieces)
         self._pieces.clear()
         return taken

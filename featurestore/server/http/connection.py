@@ -74,19 +74,19 @@ class _Quiet:
         self._closing()
 
     def write(self, data: bytes) -> None:
-        held = self._held
-        if held is None:
+        buffer = self._held
+        if buffer is None:
             self._held = data
             self._call_soon(self._send_held)
         else:
             self._held = None
             if not self._transport.is_closing():
-                self._transport.writelines((held, data))
+                self._transport.writelines((buffer, data))
 
     def _send_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None and not self._transport.is_closing():
-            self._transport.write(held)
+        buffer, self._held = self._held, None
+        if buffer is not None and not self._transport.is_closing():
+            self._transport.write(buffer)
 
     def pause_reading(self) -> None:
         if not self._transport.is_closing():
@@ -106,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
     ends = Ends()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Takes the connection, or lets another one go for it."""
+        """Take the connection, or let another one go for it."""
         self._reader: TimerHandle | None = None
         self._unread, self._unread_since = 0, 0.0
         super().connection_made(cast("asyncio.Transport", _Quiet(transport, self.loop, self._await_reader)))
@@ -118,24 +118,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drops what was begun."""
+        """Drop what was begun."""
         self._forget_head()
         self._forget_reader()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Waits for the client to read, but not for ever."""
+        """Wait for the client to read, but not for ever."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """Goes on; of what is closing the end is still waited for."""
+        """Go on; of what is closing the end is still waited for."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._forget_reader()
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes; a head that goes on for too long is refused."""
+        """Take bytes; a head that goes on for too long is refused."""
         if self.transport.is_closing():
             return
         self._taken = self._fed + len(data)
@@ -147,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse_head(f"The head of the request has more than {self.ends.head:,} bytes, which are allowed.")
 
     def on_message_begin(self) -> None:
-        """Begins a request."""
+        """Begin a request."""
         super().on_message_begin()
         self._in_head, self._fed = True, 0
 
@@ -157,16 +157,16 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hands a request on, once its head is there and is not too large."""
+        """Hand a request on, once its head is there and is not too large."""
         self._in_head = False
         self._forget_head()
         size = self._taken  # no head is larger than all that came for it
         if size > self.ends.head:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.ends.head or len(self.headers) > self.ends.headers:
-            found = f"{size:,} bytes and {len(self.headers)} headers"
+            finding = f"{size:,} bytes and {len(self.headers)} headers"
             allowed = f"{self.ends.head:,} and {self.ends.headers}"
-            self._refuse_head(f"The head of the request has {found}, and {allowed} are allowed.")
+            self._refuse_head(f"The head of the request has {finding}, and {allowed} are allowed.")
             return
         if len(self.pipeline) >= _MOST_PIPELINED:
             self.transport.close()  # nothing can be answered here before what was asked before
@@ -176,17 +176,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Takes a part of a body; of a request that was refused it is dropped."""
+        """Take a part of a body; of a request that was refused it is dropped."""
         if self.cycle is not None and not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends a request."""
+        """End a request."""
         if self.cycle is not None and not self.transport.is_closing():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Goes on to the next request, or waits for it."""
+        """Go on to the next request, or wait for it."""
         self._waits_since = self.loop.time()
         super().on_response_complete()
 
@@ -219,7 +219,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reader = None
 
     def _reader_is_late(self) -> None:
-        """Ends a connection whose client has read next to nothing since it was looked last."""
+        """End a connection whose client has read next to nothing since it was looked last."""
         left = self.transport.get_write_buffer_size()
         if left > self._unread - _READ_AT_LEAST:
             self.transport.abort()
@@ -228,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reader = self.loop.call_later(self.ends.read_seconds, self._reader_is_late)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Ends a connection that was idle for long, unless its next request has come and only was not read yet."""
+        """End a connection that was idle for long, unless its next request has come and only was not read yet."""
         self.timeout_keep_alive_task = self.loop.call_later(_GRACE, super().timeout_keep_alive_handler)
 
     def _head_is_late(self) -> None:
@@ -244,7 +244,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(Problem(431, "head", detail))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answers a problem where nothing else is being answered, and ends the connection."""
+        """Answer a problem where nothing else is being answered, and end the connection."""
         if self.idle and not self.transport.is_closing():
             body = problem.encoded()
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
@@ -254,20 +254,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _make_room(self) -> None:
-        """Ends one that is not read, or idle for longest, where there are too many; this one, where none is."""
+        """End one that is not read, or idle for longest, where there are too many; this one, where none is."""
         if len(self.connections) <= self.ends.of_address:
             return
-        others = [each for each in self.connections if each is not self and isinstance(each, BoundedProtocol)]
+        others = [other for other in self.connections if other is not self and isinstance(other, BoundedProtocol)]
         mine = self.client[0] if self.client else None
-        same = [each for each in others if each.client and each.client[0] == mine]
+        same = [other for other in others if other.client and other.client[0] == mine]
         if len(same) >= self.ends.of_address:
             others = same
         elif len(others) < self.ends.connections:
             return
-        unread = sorted((each for each in others if each._reader is not None), key=lambda each: each._unread_since)
-        stuck = [each for each in unread if self.loop.time() - each._unread_since > _STUCK]
-        waiting = [each for each in others if each.idle and each._reader is None and not each.transport.is_closing()]
-        waiting.sort(key=lambda each: (not each._in_head or each.cycle is not None, each._waits_since))
+        unread = sorted((other for other in others if other._reader is not None), key=lambda other: other._unread_since)
+        stuck = [other for other in unread if self.loop.time() - other._unread_since > _STUCK]
+        waiting = [other for other in others if other.idle and other._reader is None and not other.transport.is_closing()]
+        waiting.sort(key=lambda other: (not other._in_head or other.cycle is not None, other._waits_since))
         for oldest in (*stuck, *waiting, *unread):
             oldest.transport.abort()
             oldest.connections.discard(oldest)
@@ -278,7 +278,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 @dataclass(frozen=True)
 class Connections:
-    """Makes the protocol of each connection, in whichever process.
+    """Make the protocol of each other, in whichever process.
 
     Args:
         ends: what connections may be.
@@ -287,7 +287,7 @@ class Connections:
     ends: Ends = Ends()
 
     def __call__(self, **given: Any) -> BoundedProtocol:
-        """Returns the protocol of a connection, as uvicorn asks for it."""
-        made = BoundedProtocol(**given)
-        made.ends = self.ends
-        return made
+        """Return the protocol of a connection, as uvicorn asks for it."""
+        protocol = BoundedProtocol(**given)
+        protocol.ends = self.ends
+        return protocol

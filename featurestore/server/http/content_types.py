@@ -68,8 +68,8 @@ def media_type(header: str | None, taken: Sequence[str]) -> str:
     name = name.strip().lower()
     name = _OTHER_NAMES.get(name, name)
     if name not in taken:
-        found = f"is {text!r}" if text else "is missing"
-        raise Problem(415, "media-type", f"The type of the body {found}. Send one of {', '.join(taken)} as Content-Type.")
+        finding = f"is {text!r}" if text else "is missing"
+        raise Problem(415, "media-type", f"The type of the body {finding}. Send one of {', '.join(taken)} as Content-Type.")
     for parameter in parameters.split(";"):
         key, _, value = parameter.partition("=")
         charset = value.strip().strip('"').lower()
@@ -110,7 +110,7 @@ def body_type(request: Request, taken: Sequence[str]) -> str:
 
 
 class Codec(Generic[T]):
-    """Decodes bodies of JSON and MessagePack into one type.
+    """Decode bodies of JSON and MessagePack into one type.
 
     Args:
         kind: the type, of msgspec.
@@ -122,10 +122,10 @@ class Codec(Generic[T]):
             MSGPACK: msgspec.msgpack.Decoder(kind).decode,
         }
         self._kind: Any = kind
-        self._takes_rows = {each.encode_name for each in msgspec.structs.fields(cast("Any", kind)) if each.required} == {"rows"}
+        self._takes_rows = {field.encode_name for field in msgspec.structs.fields(cast("Any", kind)) if field.required} == {"rows"}
         fields: Any = [
-            (each.encode_name, msgspec.Raw) if each.name == "rows" else (each.encode_name, each.type, each.default)
-            for each in sorted(msgspec.structs.fields(cast("Any", kind)), key=lambda each: not each.required)
+            (field.encode_name, msgspec.Raw) if field.name == "rows" else (field.encode_name, field.type, field.default)
+            for field in sorted(msgspec.structs.fields(cast("Any", kind)), key=lambda field: not field.required)
         ]
         self._parts = msgspec.json.Decoder(msgspec.defstruct("Parts", fields, forbid_unknown_fields=True))
 
@@ -161,7 +161,7 @@ class Codec(Generic[T]):
             raise Problem(400, "malformed", "The body is nested too deeply.") from error
 
     def _row_by_row(self, body: bytes | bytearray) -> T:
-        """Decodes a body of very many names in pieces, between which others have their turn."""
+        """Decode a body of very many names in pieces, between which others have their turn."""
         parts: Any = self._parts.decode(body)
         given = bytes(parts.rows)
         if not given.startswith(b"["):
@@ -177,9 +177,9 @@ class Codec(Generic[T]):
                 rows.append(_ROW.decode(piece))
             except msgspec.ValidationError as error:
                 raise msgspec.ValidationError(f"{error} - in `$.rows[{number}]`") from error
-        told = {name: getattr(parts, name) for name in parts.__struct_fields__}
-        made: T = self._kind(**told | {"rows": rows})
-        return made
+        values = {name: getattr(parts, name) for name in parts.__struct_fields__}
+        decoded: T = self._kind(**values | {"rows": rows})
+        return decoded
 
 
 def _as_object(body: bytes | bytearray, name: str) -> bytes | bytearray:
@@ -194,7 +194,7 @@ _ROW = msgspec.json.Decoder(dict[Name, Any])
 
 
 def _check_values(body: bytes | bytearray, name: str, most: int) -> None:
-    """Refuses a body of very many values before anything is made of them.
+    """Refuse a body of very many values before anything is made of them.
 
     Of JSON commas and brackets are counted, in texts too: there are no more values than these. Of MessagePack each value takes a
     byte, each list and object one of a few, and only a body that may have too many of them is walked through.
@@ -232,7 +232,7 @@ _MANY = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
 
 def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
-    """Returns how many values a body has, up to one more than allowed, and how many of them are lists or maps."""
+    """Return how many values a body has, up to one more than allowed, and how many of them are lists or maps."""
     place, left, values, containers = 0, 1, 0, 0
     size = len(body)
     while left and place < size and values <= most and containers <= _MOST_CONTAINERS:
@@ -246,12 +246,12 @@ def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
         elif kind < 0xC0:
             place += kind & 31
         elif kind in _MANY:
-            width, each = _MANY[kind]
+            width, items_each = _MANY[kind]
             containers += 1
             items = int.from_bytes(body[place : place + width], "big")
-            if each == 2 and items > _NAMES_AT_ONCE:
+            if items_each == 2 and items > _NAMES_AT_ONCE:
                 return most + 1, containers
-            left += items * each
+            left += items * items_each
             place += width
         elif kind in _AHEAD:
             width = _AHEAD[kind]
@@ -262,12 +262,12 @@ def _count_msgpack(body: bytes | bytearray, most: int) -> tuple[int, int]:
 
 
 def brackets(body: bytes | bytearray, given: str) -> int | None:
-    """Returns how many lists and objects a body has at most; None where that takes a closer look."""
+    """Return how many lists and objects a body has at most; None where that takes a closer look."""
     return body.count(b"[") + body.count(b"{") if given == JSON else None
 
 
 def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Limits, brackets: int | None = None) -> int:
-    """Returns how many rows there are, where there are no more rows and columns, and no deeper values, than may be.
+    """Return how many rows there are, where there are no more rows and columns, and no deeper values, than may be.
 
     Args:
         rows: the rows.
@@ -296,8 +296,8 @@ def check_shape(rows: Mapping[str, list[Any]] | list[dict[str, Any]], limits: Li
         containers += len(layer)
         if containers > _MOST_CONTAINERS:
             raise RequestError(f"The rows have more than {_MOST_CONTAINERS:,} lists and objects. Send them in parts.")
-        inner = [each.values() if type(each) is dict else each for each in layer]
-        layer = [value for each in inner for value in each if type(value) in _CONTAINERS]
+        inner = [container.values() if type(container) is dict else container for container in layer]
+        layer = [value for container in inner for value in container if type(value) in _CONTAINERS]
     raise RequestError(f"The rows have values that are nested deeper than {_DEEPEST} times.")
 
 
@@ -321,6 +321,10 @@ def sayable(values: Iterable[Any]) -> list[Any]:
         [1.5, 'NaN', None, ['-Infinity']]
     """
     return [
-        _NOT_FINITE.get(repr(each), each) if type(each) is float else sayable(each) if isinstance(each, (list, tuple)) else each
-        for each in values
+        _NOT_FINITE.get(repr(value), value)
+        if type(value) is float
+        else sayable(value)
+        if isinstance(value, (list, tuple))
+        else value
+        for value in values
     ]

@@ -16,7 +16,7 @@ from featurestore.server.http.content_types import FLOATS
 
 
 def from_json(dtype: pl.DataType) -> Callable[[Any], Any] | None:
-    """Returns what makes a value of a dtype of its JSON text, or of a list of them; None where JSON says it by itself.
+    """Return what makes a value of a dtype of its JSON text, or of a list of them; None where JSON says it by itself.
 
     Example:
         >>> from_json(pl.Date())("2013-07-01")
@@ -28,16 +28,16 @@ def from_json(dtype: pl.DataType) -> Callable[[Any], Any] | None:
         inner = from_json(inner_dtype(dtype))
         if inner is None:
             return None
-        return lambda values: [inner(each) if type(each) is str else each for each in values] if type(values) is list else values
+        return lambda values: [inner(item) if type(item) is str else item for item in values] if type(values) is list else values
     convert = _FROM_TEXT.get(dtype.base_type())
     return None if convert is None else lambda value: convert(value) if type(value) is str else value
 
 
 def _decimal(text: str) -> Decimal:
-    made = Decimal(text)
-    if not made.is_finite():
+    decimal = Decimal(text)
+    if not decimal.is_finite():
         raise ValueError(f"{text!r} is not a decimal number.")
-    return made
+    return decimal
 
 
 _FROM_TEXT: dict[Any, Callable[[str], Any]] = {

@@ -26,7 +26,7 @@ class Budget:
         self.held = 0
 
     def take(self, size: int) -> None:
-        """Counts bytes that a body brought.
+        """Count bytes that a body brought.
 
         Raises:
             UnavailableError: together they would be too many.
@@ -41,7 +41,7 @@ class Budget:
             self.held += size
 
     def give_back(self, size: int) -> None:
-        """Counts them no more."""
+        """Count them no more."""
         with self._lock:
             self.held -= size
             self._large_came = self._large_came or size >= _LARGE
@@ -53,7 +53,7 @@ class Budget:
 
 
 def clear_frames(error: BaseException) -> None:
-    """Frees what the functions that an error came through hold in their variables: the body of a request, above all.
+    """Free what the functions that an error came through hold in their variables: the body of a request, above all.
 
     NOTE: a future holds its error, the error its traceback, and that the function that waits for the future. Python frees such
     a circle at some later time of its own choosing, and the bodies of refused requests with it: 85 MiB after 2,000 hostile ones.
@@ -61,16 +61,16 @@ def clear_frames(error: BaseException) -> None:
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            traceback.clear_frames(each.__traceback__)
-            left += [each.__cause__, each.__context__]
-            left += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        error_left = left.pop()
+        if error_left is not None and id(error_left) not in seen:
+            seen.add(id(error_left))
+            traceback.clear_frames(error_left.__traceback__)
+            left += [error_left.__cause__, error_left.__context__]
+            left += error_left.exceptions if isinstance(error_left, BaseExceptionGroup) else ()
 
 
 def trim() -> None:
-    """Gives what is free back to the system: also what lies between blocks that are in use."""
+    """Give what is free back to the system: also what lies between blocks that are in use."""
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
@@ -78,7 +78,7 @@ def trim() -> None:
 
 
 def give_back_large_blocks() -> None:
-    """Has the C library give large blocks back to the system as they are freed.
+    """Have the C library give large blocks back to the system as they are freed.
 
     NOTE: glibc raises its threshold to the largest block that was ever freed, up to 32 MiB. A burst of large bodies would
     stay with the process for good, in the gaps between small blocks.

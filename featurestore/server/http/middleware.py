@@ -19,7 +19,7 @@ _CLIENT_GONE = 499
 
 
 class TelemetryMiddleware:
-    """Gives each request its context, and reports it to the observers once it is answered.
+    """Give each request its context, and report it to the observers once it is answered.
 
     Args:
         app: what answers.

@@ -37,7 +37,7 @@ class Pool:
         self._taken = 0
 
     def check(self) -> None:
-        """Refuses early, before a body is read for work that would be refused then.
+        """Refuse early, before a body is read for work that would be refused then.
 
         Raises:
             UnavailableError: all places are taken.
@@ -59,7 +59,7 @@ class Pool:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Ends the threads once they are done with what they are at."""
+        """End the threads once they are done with what they are at."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check(self) -> None:
@@ -92,6 +92,6 @@ class Pools:
         """The parts of training frames on their way out."""
 
     def close(self) -> None:
-        """Ends all of them."""
+        """End all of them."""
         for pool in (self.control, self.reads, self.pushes, self.training, self.answers):
             pool.close()

@@ -112,19 +112,19 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         super().__init__(detail)
 
     def encoded(self) -> bytes:
-        """Returns the answer's body."""
-        told = {"type": f"urn:featurestore:problem:{self.kind}", "title": KINDS[self.kind], "status": self.status}
-        more = {name: each for name, each in self.more.items() if each != ""}
-        return msgspec.json.encode(told | {name: _clipped(each) for name, each in {"detail": self.detail, **more}.items()})
+        """Return the answer's body."""
+        members = {"type": f"urn:featurestore:problem:{self.kind}", "title": KINDS[self.kind], "status": self.status}
+        more = {name: member for name, member in self.more.items() if member != ""}
+        return msgspec.json.encode(members | {name: _clipped(member) for name, member in {"detail": self.detail, **more}.items()})
 
 
 def _clipped(value: Any) -> Any:
-    """Returns a text that is not endless: a name in a request may be."""
+    """Return a text that is not endless: a name in a request may be."""
     return value if not isinstance(value, str) or len(value) <= _LONGEST else f"{value[:_LONGEST]} …"
 
 
 def problem_of(error: FeatureStoreError) -> Problem:
-    """Returns an error as a problem.
+    """Return an error as a problem.
 
     Example:
         >>> made = problem_of(NotFoundError("feature view", "wether", ["weather"]))
@@ -152,5 +152,5 @@ def _retry(seconds: float) -> dict[str, str]:
 
 
 def _details(error: FeatureStoreError) -> dict[str, Any]:
-    """Returns what an error carries, as far as it is known."""
+    """Return what an error carries, as far as it is known."""
     return {name: value for name, value in error.to_wire().items() if value is not None and name not in _HEADERS}

@@ -58,10 +58,10 @@ class AppState:
 
         Only for the event loop's thread.
         """
-        made: T | None = self._parts.get(kind)
-        if made is None:
-            made = self._parts[kind] = kind(self)
-        return made
+        part: T | None = self._parts.get(kind)
+        if part is None:
+            part = self._parts[kind] = kind(self)
+        return part
 
 
 def state_of(request: HTTPConnection) -> AppState:

@@ -27,7 +27,7 @@ def to_openapi(schema: Schema) -> Schema:
     alternatives = converted.get("anyOf", [])
     if _NULL in alternatives:
         del converted["anyOf"]
-        left = [each for each in alternatives if each != _NULL]
+        left = [alternative for alternative in alternatives if alternative != _NULL]
         converted |= (left[0] if len(left) == 1 else {"anyOf": left}) | {"nullable": True}
     if "$ref" in converted and len(converted) > 1:
         converted["allOf"] = [{"$ref": converted.pop("$ref")}]  # what stands beside a reference is passed over

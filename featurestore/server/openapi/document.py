@@ -58,7 +58,7 @@ async def openapi(request: Request) -> Response:
 
 
 class _Documents:
-    """Makes documents, again when something else is applied.
+    """Make documents, again when something else is applied.
 
     Args:
         state: the store, what callers may see, and the server's limits.
@@ -88,20 +88,20 @@ class _Documents:
 
     def _make(self, catalog: Catalog, routes: Sequence[ApiRoute], visible: Visibility) -> bytes:
         examples = self._examples(visible)
-        made = document(catalog, routes, self._backend.settings.project, visible, rows=self._limits.rows, examples=examples)
-        return msgspec.json.encode(made)
+        contents = document(catalog, routes, self._backend.settings.project, visible, rows=self._limits.rows, examples=examples)
+        return msgspec.json.encode(contents)
 
     def _examples(self, visible: Visibility) -> dict[str, Any]:
         """Return look-ups to begin with; their keys are invented."""
-        found: dict[str, Any] = {}
+        examples: dict[str, Any] = {}
         for name in visible.read if visible.everything else ():
-            if len(found) == _MOST_EXAMPLES:
+            if len(examples) == _MOST_EXAMPLES:
                 break
             try:
-                found[name] = self._backend.sample_request(name)
+                examples[name] = self._backend.sample_request(name)
             except FeatureStoreError:  # an apply that was allowed to break it
                 continue
-        return found
+        return examples
 
 
 def document(
@@ -181,7 +181,7 @@ def _selections(catalog: Catalog, visible: Visibility) -> Iterator[tuple[str, Se
 
 def _schemas_of_structs(operations: Iterable[Operation], visible: Visibility, rows: int) -> dict[str, Schema]:
     """Return the schemas that there are whatever is applied: of what routes take and answer."""
-    structs = [ProblemDetails, *(kind for each in operations for kind in each.structs)]
+    structs = [ProblemDetails, *(kind for operation in operations for kind in operation.structs)]
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schemas = {name: to_openapi(schema) for name, schema in components.items()}
     schemas["NotFinite"] = NOT_FINITE

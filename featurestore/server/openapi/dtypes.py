@@ -36,15 +36,15 @@ _EXCLUSIVE = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
 
 def of_dtype(dtype: pl.DataType) -> Schema:
-    """Returns the schema of a dtype's values in JSON.
+    """Return the schema of a dtype's values in JSON.
 
     Example:
         >>> of_dtype(pl.List(pl.Date))["items"]
         {'type': 'string', 'format': 'date', 'nullable': True}
     """
     if isinstance(dtype, (pl.List, pl.Array)):
-        made = _array(nullable(of_dtype(inner_dtype(dtype))))
-        return made | ({"minItems": dtype.size, "maxItems": dtype.size} if isinstance(dtype, pl.Array) else {})
+        schema = _array(nullable(of_dtype(inner_dtype(dtype))))
+        return schema | ({"minItems": dtype.size, "maxItems": dtype.size} if isinstance(dtype, pl.Array) else {})
     if dtype.base_type() in _BITS:
         least, most = _BITS[dtype.base_type()]
         return {"type": "integer", "minimum": least, "maximum": most, "example": 1}
@@ -52,52 +52,52 @@ def of_dtype(dtype: pl.DataType) -> Schema:
 
 
 def of_feature(feature: FeatureSpec) -> Schema:
-    """Returns the schema of a feature's values, with what is said of it."""
-    told = [feature.description, f"in {feature.unit}" if feature.unit else "", str(feature.window) if feature.window else ""]
-    words = "; ".join(each for each in told if each)
+    """Return the schema of a feature's values, with what is said of it."""
+    parts = [feature.description, f"in {feature.unit}" if feature.unit else "", str(feature.window) if feature.window else ""]
+    words = "; ".join(part for part in parts if part)
     return nullable(of_dtype(feature.dtype)) | ({"description": words} if words else {})
 
 
 def of_field(field: RequestField) -> Schema:
-    """Returns the schema of a request's field, with its constraints."""
-    made = of_dtype(field.dtype)
+    """Return the schema of a request's field, with its constraints."""
+    schema = of_dtype(field.dtype)
     if field.constraints:
-        made.pop("example", None)
-    numeric = (field.dtype.is_numeric() and "type" in made) or field.dtype.is_float()
+        schema.pop("example", None)
+    numeric = (field.dtype.is_numeric() and "type" in schema) or field.dtype.is_float()
     for name, bound in field.constraints.items():
         if name in _BOUNDS and numeric and not isinstance(field.dtype, pl.Decimal):
-            target = made["anyOf"][0] if "anyOf" in made else made
+            target = schema["anyOf"][0] if "anyOf" in schema else schema
             target = dict(target)
             target[_BOUNDS[name]] = bound
             if name in _EXCLUSIVE:
                 target[_EXCLUSIVE[name]] = True
             # A bounded number is never NaN, and is not told to be infinite.
-            made = target
+            schema = target
         elif name in ("min_length", "max_length"):
-            made[{"min_length": "min", "max_length": "max"}[name] + ("Items" if made["type"] == "array" else "Length")] = bound
+            schema[{"min_length": "min", "max_length": "max"}[name] + ("Items" if schema["type"] == "array" else "Length")] = bound
         elif name == "pattern":
-            made["pattern"] = bound
+            schema["pattern"] = bound
         elif name == "one_of":
-            made["enum"] = list(bound)
+            schema["enum"] = list(bound)
     if field.description:
-        made["description"] = field.description
+        schema["description"] = field.description
     if not field.required:
-        made["default"] = field.default
-    return nullable(made) if field.nullable else made
+        schema["default"] = field.default
+    return nullable(schema) if field.nullable else schema
 
 
 def of_rows(selection: Selection, most: int) -> tuple[Schema, Schema]:
-    """Returns the schemas of a row that a look-up brings, and of the same rows as columns, no more than ``most`` of them."""
+    """Return the schemas of a row that a look-up brings, and of the same rows as columns, no more than ``most`` of them."""
     properties: dict[str, Schema] = {}
     for join in selection.joins:
         for column, (key, dtype) in zip(join.on, join.keys.items(), strict=True):
             said = f"The join key {key!r} of {join.label!r}; null for an entity that nobody knows."
             properties.setdefault(column, nullable(of_dtype(dtype)) | {"description": said})
     required = list(properties)
-    for each in selection.computation.fields:
-        properties.setdefault(each.field.name, of_field(each.field))
-        if each.field.required and each.field.name not in required:
-            required.append(each.field.name)
+    for request_column in selection.computation.fields:
+        properties.setdefault(request_column.field.name, of_field(request_column.field))
+        if request_column.field.required and request_column.field.name not in required:
+            required.append(request_column.field.name)
     taken: Schema = {"not": {"anyOf": [{"required": [name]} for name in selection.names]}}
     row: Schema = {"type": "object", "properties": properties, "required": required, **taken}
     columns: Schema = {name: _array(schema) | {"maxItems": most} for name, schema in properties.items()}
@@ -112,7 +112,7 @@ def of_answer(selection: Selection, name: str) -> dict[str, Schema]:
     statuses = {"type": "array", "items": to("FeatureStatus")}
     times = {"type": "array", "items": {"type": "string", "format": "date-time", "nullable": True}}
     parts = {
-        "features": ("Features", _object({each: _array(of_feature(features[each])) for each in names})),
+        "features": ("Features", _object({feature: _array(of_feature(features[feature])) for feature in names})),
         "status": ("Statuses", _object(dict.fromkeys(names, statuses))),
         "event_time": ("EventTimes", _object(dict.fromkeys([join.label for join in selection.joins], times))),
         "types": ("Types", _object(dict.fromkeys(names, _TEXT))),
@@ -133,5 +133,5 @@ def _array(items: Schema) -> Schema:
 
 def _object(properties: dict[str, Schema], required: Sequence[str] | None = None) -> Schema:
     names = list(properties) if required is None else list(required)
-    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return made | ({"required": names} if names else {})
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": names} if names else {})

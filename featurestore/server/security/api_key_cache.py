@@ -25,7 +25,7 @@ UNREACHED = 60.0
 
 
 class ApiKeyCache:
-    """Finds keys. All are read at once, so that asking for keys which there are not costs the registry nothing.
+    """Find keys. All are read at once, so that asking for keys which there are not costs the registry nothing.
 
     Args:
         keys: the registry's.
@@ -43,7 +43,7 @@ class ApiKeyCache:
         self._failing = False
 
     async def find(self, text: str) -> "Key | None":
-        """Returns the key of a text ``fs_<id>_<secret>``, expired and revoked ones too; None where there is none.
+        """Return the key of a text ``fs_<id>_<secret>``, expired and revoked ones too; None where there is none.
 
         Raises:
             UnavailableError: the registry has not been reached for a minute.
@@ -62,7 +62,7 @@ class ApiKeyCache:
         return key if key is not None and key.fits(secret) else None
 
     async def any(self) -> bool:
-        """Tells whether there is a key, expired and revoked ones too. What was known counts while the registry is away.
+        """Return whether there is a key, expired and revoked ones too. What was known counts while the registry is away.
 
         Raises:
             UnavailableError: the registry has not been reached yet.
@@ -80,7 +80,7 @@ class ApiKeyCache:
             self._begin()
 
     async def _renew(self) -> None:
-        """Waits for a read that begins from now on; where the last one failed, nobody waits for the next."""
+        """Wait for a read that begins from now on; where the last one failed, nobody waits for the next."""
         reading = self._begin()
         if not self._failing:
             done, _ = await asyncio.wait({reading}, timeout=APART + PATIENCE)
@@ -98,11 +98,11 @@ class ApiKeyCache:
         self._next, self._last = None, self._next
         began = self._tried_at = perf_counter()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._keys.list)
+            keys = await asyncio.get_running_loop().run_in_executor(self._thread, self._keys.list)
         except RegistryError as error:
             self._failing = True
             _log.warning("The keys cannot be read; those read last count for a minute. %s", error)
         else:
             self._failing = False
-            self._known = {each.id: each for each in found}
+            self._known = {key.id: key for key in keys}
             self._read_at = began

@@ -90,17 +90,17 @@ class Resource:
 
 
 class Guard(Protocol):
-    """Decides on every request."""
+    """Decide on every request."""
 
     async def admit(self, scope: Mapping[str, Any]) -> Principal:
-        """Returns who asks, by the headers of a request's ASGI scope.
+        """Return who asks, by the headers of a request's ASGI scope.
 
         Raises:
             Unauthenticated: it does not say, or says something that is not so.
         """
 
     def check(self, principal: Principal, action: str, resource: Resource) -> None:
-        """Lets a principal do something, or raises.
+        """Let a principal do something, or raise.
 
         Raises:
             Forbidden: they may not.
@@ -108,7 +108,7 @@ class Guard(Protocol):
 
 
 class OpenGuard:
-    """Admits everybody to everything; or, for a server on a loopback address, this machine until there is a key.
+    """Admit everybody to everything; or, for a server on a loopback address, this machine until there is a key.
 
     Args:
         keyed: the guard that decides once there is a key; None where everybody is admitted for good.
@@ -124,7 +124,7 @@ class OpenGuard:
         self._origins = origins
 
     async def admit(self, scope: Mapping[str, Any]) -> Principal:
-        """Returns nobody in particular.
+        """Return nobody in particular.
 
         Raises:
             Unauthenticated: there is a key by now, and it does not say who asks.
@@ -145,7 +145,7 @@ class OpenGuard:
 
 
 class AccessGuard:
-    """Admits who has a key or a token, and lets them do what they are granted. What nothing grants is refused.
+    """Admit who has a key or a token, and let them do what they are granted. What nothing grants is refused.
 
     Args:
         catalog: gives what is applied.
@@ -168,7 +168,7 @@ class AccessGuard:
         self._decided: dict[tuple[Principal, str, Resource], str] = {}
 
     async def admit(self, scope: Mapping[str, Any]) -> Principal:
-        """Returns who asks.
+        """Return who asks.
 
         Raises:
             Unauthenticated: there is no key or token, or one that does not count.
@@ -198,7 +198,7 @@ class AccessGuard:
         return Principal(key.name, key.id, key.grants)
 
     def check(self, principal: Principal, action: str, resource: Resource) -> None:
-        """Lets a principal do something that is granted.
+        """Let a principal do something that is granted.
 
         Raises:
             Forbidden: it is not.
@@ -221,7 +221,7 @@ class AccessGuard:
 
 
 def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this machine", "keys"]:
-    """Returns whom a server with these settings admits.
+    """Return whom a server with these settings admits.
 
     Args:
         settings: the settings.
@@ -238,7 +238,7 @@ def admission(settings: Settings, *, keys: bool) -> Literal["everybody", "this m
 
 
 def make_guard(store: FeatureStore | Backend) -> Guard:
-    """Returns the guard that a project's settings ask for.
+    """Return the guard that a project's settings ask for.
 
     Raises:
         ConfigError: the settings of the issuer are wrong.
@@ -255,7 +255,7 @@ def make_guard(store: FeatureStore | Backend) -> Guard:
 
 
 def require_access(store: FeatureStore | Backend) -> None:
-    """Refuses to serve others than this machine before it is said who they may be.
+    """Refuse to serve others than this machine before it is said who they may be.
 
     Raises:
         ConfigError: nothing is configured, and the address can be reached from elsewhere; or what is configured is wrong.
@@ -269,7 +269,7 @@ def require_access(store: FeatureStore | Backend) -> None:
         _log.warning('Everybody who reaches %s is admitted, for access is "open".', settings.server.host)
     elif settings.access == "auto" and not settings.oidc.issuer:
         now = backend.clock()
-        if not any(each.state(now) == "active" for each in backend.keys.list()):
+        if not any(key.state(now) == "active" for key in backend.keys.list()):
             raise ConfigError(
                 f"server.host={settings.server.host!r} can be reached from elsewhere, and there is no key. Make one (featurestore "
                 'keys create NAME --role reader --all), configure oidc.issuer, say access="open" where something else lets in only '

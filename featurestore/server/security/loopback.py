@@ -15,7 +15,7 @@ _NEEDS = "Without a key only this machine's own requests are answered: {}. Make 
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only this machine can reach a server that listens on an address.
+    """Return whether only this machine can reach a server that listens on an address.
 
     Example:
         >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
@@ -30,7 +30,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Tells whether a URL leads to this machine.
+    """Return whether a URL leads to this machine.
 
     Example:
         >>> is_loopback_url("http://127.0.0.1:8080/keys"), is_loopback_url("http://example.com")
@@ -40,7 +40,7 @@ def is_loopback_url(url: str) -> bool:
 
 
 def check_local(scope: Mapping[str, Any], origins: Sequence[str] = ()) -> None:
-    """Refuses what does not come from this machine itself, though it reaches a loopback address.
+    """Refuse what does not come from this machine itself, though it reaches a loopback address.
 
     A proxy forwards what others ask. A page of anywhere, in this machine's browser, may ask here too, and by another name of its
     own that leads here it may even read the answer.

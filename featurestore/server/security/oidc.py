@@ -53,7 +53,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_json(url: str) -> Any:
-    """Returns the JSON document at a URL; it must come within seconds, be no larger than a MiB, and be there itself."""
+    """Return the JSON document at a URL; it must come within seconds, be no larger than a MiB, and be there itself."""
     opener = urllib.request.build_opener(_NoRedirect)
     with opener.open(url, timeout=_SECONDS) as answer:
         text = answer.read(_LARGEST_DOCUMENT + 1)
@@ -81,7 +81,7 @@ class KeySet:
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, kid: str | None) -> jwt.PyJWK | None:
-        """Returns the key of an id, or without an id the only one there is; None where there is none.
+        """Return the key of an id, or without an id the only one there is; None where there is none.
 
         Raises:
             UnavailableError: the issuer's keys could not be fetched yet.
@@ -91,13 +91,13 @@ class KeySet:
             await self._renew(now)
         elif now - self._fetched_at > KEEP:
             self._begin(now)
-        found = self._find(kid)
-        if found is None and kid is not None:
+        key = self._find(kid)
+        if key is None and kid is not None:
             await self._renew(now)
-            found = self._find(kid)
+            key = self._find(kid)
         if self._keys is None:
             raise UnavailableError("The issuer's keys cannot be fetched. Try again later.", AGAIN)
-        return found
+        return key
 
     def _find(self, kid: str | None) -> jwt.PyJWK | None:
         keys = self._keys or {}
@@ -134,23 +134,23 @@ class KeySet:
     def _read(self) -> Mapping[str, jwt.PyJWK]:
         url = self._url
         if not url:
-            told = self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-            if told["issuer"] != self._issuer:
-                raise ValueError(f"its configuration is that of {told['issuer']!r}")
-            url = told["jwks_uri"]
+            configuration = self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+            if configuration["issuer"] != self._issuer:
+                raise ValueError(f"its configuration is that of {configuration['issuer']!r}")
+            url = configuration["jwks_uri"]
             check_url("the issuer's jwks_uri", url)
         keys = {}
-        for number, each in enumerate(self._fetch(url)["keys"]):
-            if each.get("use", "sig") == "sig" and each.get("kty") in ("RSA", "EC", "OKP"):
+        for number, published in enumerate(self._fetch(url)["keys"]):
+            if published.get("use", "sig") == "sig" and published.get("kty") in ("RSA", "EC", "OKP"):
                 try:
-                    keys[each.get("kid", f"#{number}")] = jwt.PyJWK(each)
+                    keys[published.get("kid", f"#{number}")] = jwt.PyJWK(published)
                 except jwt.PyJWTError as error:  # of a kind that is not known here; others may be
                     _log.warning("A key of the issuer %s cannot be used: %s", self._issuer, error)
         return keys
 
 
 def check_url(what: str, url: str) -> None:
-    """Refuses a URL that others could answer to in the issuer's place.
+    """Refuse a URL that others could answer to in the issuer's place.
 
     Raises:
         ConfigError: it is neither https:// nor on this machine.
@@ -177,7 +177,7 @@ class Tokens:
             check_url("oidc.jwks", settings.jwks)
         if not settings.audience:
             raise ConfigError("oidc.issuer needs oidc.audience: else every token of the issuer counts, whomever it is meant for.")
-        wrong = [each for each in settings.algorithms if each not in ALGORITHMS]
+        wrong = [algorithm for algorithm in settings.algorithms if algorithm not in ALGORITHMS]
         if wrong or not settings.algorithms:
             known = ", ".join(sorted(ALGORITHMS))
             raise ConfigError(f"oidc.algorithms has {wrong}; there is {known}. A shared secret never counts.")
@@ -188,7 +188,7 @@ class Tokens:
         self._verified: dict[bytes, tuple[float, tuple[str, tuple[Grant, ...]]]] = {}
 
     async def verify(self, token: str) -> tuple[str, tuple[Grant, ...]]:
-        """Returns the subject of a token and what its claims grant.
+        """Return the subject of a token and what its claims grant.
 
         Raises:
             Unauthenticated: it is not a token, or not a trusted one.
@@ -227,7 +227,7 @@ class Tokens:
         return known
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
-        """Refuses a token outside its time.
+        """Refuse a token outside its time.
 
         Raises:
             PyJWTError: its time is over, or has not come yet.
@@ -240,13 +240,13 @@ class Tokens:
             raise jwt.ImmatureSignatureError
 
     def _granted(self, claims: Mapping[str, Any]) -> tuple[Grant, ...]:
-        """Returns what the names in the claim grant; a name that the settings do not have grants nothing."""
+        """Return what the names in the claim grant; a name that the settings do not have grants nothing."""
         value: Any = claims
         for part in self._settings.claim.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         names: Iterable[Any] = value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
-        found = [grant for name in names if isinstance(name, str) for grant in self._grants.get(name, ())]
-        return tuple(dict.fromkeys(found))
+        granted = [grant for name in names if isinstance(name, str) for grant in self._grants.get(name, ())]
+        return tuple(dict.fromkeys(granted))
 
     def _remember(self, digest: bytes, expires: float, known: tuple[str, tuple[Grant, ...]]) -> None:
         left = expires + self._settings.leeway.total_seconds() - to_micros(self._clock()) / 1e6
@@ -263,8 +263,8 @@ def _instant(name: str, value: Any) -> float:
 
 
 def _said(error: Exception) -> str:
-    """Returns what is wrong with a token, without anything that it says."""
-    told = {
+    """Return what is wrong with a token, without anything that it says."""
+    reasons = {
         jwt.ExpiredSignatureError: "it has expired",
         jwt.ImmatureSignatureError: "its time has not come yet",
         jwt.InvalidAudienceError: "it is meant for somebody else",
@@ -272,4 +272,4 @@ def _said(error: Exception) -> str:
         jwt.InvalidSignatureError: "its signature is wrong",
         jwt.MissingRequiredClaimError: "it lacks one of exp, iss, aud and sub",
     }
-    return next((text for kind, text in told.items() if isinstance(error, kind)), "it is none") + "."
+    return next((text for kind, text in reasons.items() if isinstance(error, kind)), "it is none") + "."

@@ -12,7 +12,7 @@ _MOST_KEPT = 256
 
 
 class VisibilityCache:
-    """Asks the guard what may be seen.
+    """Ask the guard what may be seen.
 
     Args:
         backend: has the catalog.

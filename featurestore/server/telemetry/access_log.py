@@ -12,7 +12,7 @@ _PLAIN = dict.fromkeys((*range(32), *range(127, 160)), "?")
 
 
 class AccessLog(NullTelemetry):
-    """Writes when, from where, what was asked, the status, how long it took, and who asked.
+    """Write when, from where, what was asked, the status, how long it took, and who asked.
 
     The path is the route's, without a query: names of features may be in the audit log, values are in neither.
 
@@ -24,7 +24,7 @@ class AccessLog(NullTelemetry):
         self._clock = clock
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Writes a line."""
+        """Write a line."""
         client = context.scope.get("client")
         who = context.principal.name.translate(_PLAIN) if context.principal is not None else "-"
         time = self._clock().isoformat(timespec="milliseconds")

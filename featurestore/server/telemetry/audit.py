@@ -30,7 +30,7 @@ _LOOK_EVERY = 64
 
 
 class AuditLog(NullTelemetry):
-    """Writes who asked for what.
+    """Write who asked for what.
 
     Every line is one write to a file that is only ever added to, so the lines of several processes do not mix. A file that
     was moved away, as log rotation does, is created again.
@@ -58,7 +58,7 @@ class AuditLog(NullTelemetry):
             raise ConfigError(f"audit={target!r} cannot be written: {error.strerror}. Name a file that can, or stderr.") from error
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Writes a line, but of what needs nothing."""
+        """Write a line, but of what needs nothing."""
         permission = context.permission
         if permission is None:
             return
@@ -89,7 +89,7 @@ class AuditLog(NullTelemetry):
     def _entities(self, context: RequestContext) -> list[str] | None:
         """Return the digests of the first rows' entities, each once; None if they cannot be determined."""
         try:
-            told = {
+            digests = {
                 self._digests.of(entity, keys): None
                 for entity, columns in context.entities
                 for keys in _keys(context.entity_rows, columns)
@@ -97,10 +97,10 @@ class AuditLog(NullTelemetry):
             }
         except RegistryError:  # without the registry there may be no key yet: the rest of the line is worth having
             return None
-        return list(told)
+        return list(digests)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._path is not None:
             os.close(self._file)
 
@@ -124,19 +124,19 @@ class AuditLog(NullTelemetry):
 
 
 def _keys(rows: Any, columns: tuple[tuple[str, str], ...]) -> Iterator[dict[str, Any]]:
-    """Yields the join keys of the first rows, as the request gave them; of a malformed one nothing."""
+    """Yield the join keys of the first rows, as the request gave them; of a malformed one nothing."""
     if isinstance(rows, dict):
         names = [key for key, _ in columns]
         if all(isinstance(rows.get(column), list) for _, column in columns):
             values = zip(*(rows[column] for _, column in columns), strict=False)
-            yield from (dict(zip(names, each, strict=True)) for each in islice(values, _MOST_ROWS))
+            yield from (dict(zip(names, key_values, strict=True)) for key_values in islice(values, _MOST_ROWS))
         return
     for row in rows[:_MOST_ROWS]:
         yield {key: row.get(column) for key, column in columns}
 
 
 def _decision(context: RequestContext) -> str:
-    """Returns what was decided: ``allowed``, ``denied``, ``unknown`` who asks, or ``none``, where it came to no question."""
+    """Return what was decided: ``allowed``, ``denied``, ``unknown`` who asks, or ``none``, where it came to no question."""
     if context.principal is None:
         return "unknown"
     if context.resource is None:
@@ -145,4 +145,4 @@ def _decision(context: RequestContext) -> str:
 
 
 def _printable(text: bytes) -> str:
-    return "".join(chr(each) for each in text[:_LONGEST] if 32 < each < 127)
+    return "".join(chr(code) for code in text[:_LONGEST] if 32 < code < 127)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Telemetry(Protocol):
-    """Receives what the server did, after the answer is sent. Its errors are logged and do not affect the request."""
+    """Receive what the server did, after the answer is sent. Its errors are logged and do not affect the request."""
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
         """Receive every request: its route as the table writes it, the status, how long it took, and who asked for what."""
@@ -25,24 +25,24 @@ class Telemetry(Protocol):
         """Write what is not written yet, as the server ends. It may block."""
 
     def metrics(self) -> bytes:
-        """Returns what was counted, as Prometheus reads it; empty where nothing is."""
+        """Return what was counted, as Prometheus reads it; empty where nothing is."""
 
 
 class NullTelemetry:
-    """Looks away."""
+    """Ignore everything."""
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def push(self, summary: "PushSummary") -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def metrics(self) -> bytes:
-        """Returns nothing."""
+        """Return nothing."""
         return b""

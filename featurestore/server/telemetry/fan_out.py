@@ -31,23 +31,23 @@ class Observers:
         self._observers = tuple(observers)
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Tells each."""
+        """Return each."""
         self._each(lambda observer: observer.request(route, status, seconds, context))
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
-        """Tells each."""
+        """Return each."""
         self._each(lambda observer: observer.online(selection_name, rows))
 
     def push(self, summary: "PushSummary") -> None:
-        """Tells each."""
+        """Return each."""
         self._each(lambda observer: observer.push(summary))
 
     def close(self) -> None:
-        """Tells each."""
+        """Return each."""
         self._each(lambda observer: observer.close())
 
     def metrics(self) -> bytes:
-        """Returns what they counted."""
+        """Return what they counted."""
         return b"".join(observer.metrics() for observer in self._observers)
 
     def _each(self, tell: Callable[[Telemetry], None]) -> None:
@@ -60,7 +60,7 @@ class Observers:
 
 
 def make_observer(store: FeatureStore | Backend) -> Telemetry:
-    """Returns the observers that a project's settings ask for.
+    """Return the observers that a project's settings ask for.
 
     Raises:
         ConfigError: the audit log cannot be written.
@@ -79,5 +79,5 @@ def make_observer(store: FeatureStore | Backend) -> Telemetry:
         others.insert(0, AuditLog(settings.audit, settings.root, backend.clock, backend.entity_digests))
     metrics = Metrics(backend)  # it has a thread, so it begins once nothing fails any more
     # The feature log is the first to be closed, so that what it writes then is counted.
-    found: list[Telemetry] = [FeatureLogging(backend, metrics.logged), metrics, *others]
-    return Observers(found)
+    observers: list[Telemetry] = [FeatureLogging(backend, metrics.logged), metrics, *others]
+    return Observers(observers)

@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 
 class FeatureLogging(NullTelemetry):
-    """Hands answers to the feature log. What a service does not ask for costs a look into a dictionary.
+    """Hand answers to the feature log. What a service does not ask for costs a look into a dictionary.
 
     Args:
         backend: the store that is served.
-        told: called with a service's name, how many rows were written, and how many dropped.
+        on_flush: called with a service's name, how many rows were written, and how many dropped.
     """
 
-    def __init__(self, backend: Backend, told: Callable[[str, int, int], None]) -> None:
+    def __init__(self, backend: Backend, on_flush: Callable[[str, int, int], None]) -> None:
         self._backend = backend
-        self._told = told
+        self._on_flush = on_flush
         self._catalog: Catalog | None = None
         self._rates: Mapping[str, float] = {}
         self._logger: FeatureLogger | None = None
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
-        """Hands an answer on, if a service was asked for that is logged."""
+        """Hand an answer on, if a service was asked for that is logged."""
         catalog = self._backend.catalog
         if catalog is not self._catalog:
             self._catalog = catalog
             self._rates = {name: service.log for name, service in catalog.services.items() if service.log}
         rate = self._rates.get(selection_name)
         if rate is not None:
-            self._logger = self._logger or self._backend.feature_logger(self._told)
+            self._logger = self._logger or self._backend.feature_logger(self._on_flush)
             self._logger.offer(selection_name, rate, rows)
 
     def close(self) -> None:
-        """Writes what waits."""
+        """Write what waits."""
         if self._logger is not None:
             self._logger.close()

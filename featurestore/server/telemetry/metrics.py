@@ -39,7 +39,7 @@ _STATUSES = ("present", "null", "expired", "missing")
 
 
 class Metrics(NullTelemetry):
-    """Counts what the server does.
+    """Count what the server does.
 
     Args:
         backend: the store that is served.
@@ -48,24 +48,30 @@ class Metrics(NullTelemetry):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.registry = CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry, "namespace": "featurestore"}
-        self._requests = Counter("requests", "Requests, by route, service and status.", ["route", "service", "status"], **made)
-        self._rows = Counter("request_rows", "Rows that requests were about.", ["route", "service"], **made)
-        self._seconds = Histogram("request_seconds", "How long requests took.", ["route", "service"], buckets=SECONDS, **made)
-        self._values = Counter("feature_values", "Values served, by view and status (S14).", ["view", "status"], **made)
+        common: dict[str, Any] = {"registry": self.registry, "namespace": "featurestore"}
+        self._requests = Counter("requests", "Requests, by route, service and status.", ["route", "service", "status"], **common)
+        self._rows = Counter("request_rows", "Rows that requests were about.", ["route", "service"], **common)
+        self._seconds = Histogram("request_seconds", "How long requests took.", ["route", "service"], buckets=SECONDS, **common)
+        self._values = Counter("feature_values", "Values served, by view and status (S14).", ["view", "status"], **common)
         self._ages = Histogram(
-            "feature_age_seconds", "How old the newest event was that a look-up served of a view.", ["view"], buckets=AGES, **made
+            "feature_age_seconds",
+            "How old the newest event was that a look-up served of a view.",
+            ["view"],
+            buckets=AGES,
+            **common,
         )
         self._lags = Gauge(
-            "view_lag_seconds", "How long ago the latest event of a view was.", ["view"], multiprocess_mode="mostrecent", **made
+            "view_lag_seconds", "How long ago the latest event of a view was.", ["view"], multiprocess_mode="mostrecent", **common
         )
-        self._trips = Counter("store_round_trips", "What the online store was asked.", **made)
-        self._trip_seconds = Counter("store_round_trip_seconds", "How long the online store took to answer, in all.", **made)
-        self._trips_failed = Counter("store_round_trips_failed", "What the online store did not answer.", **made)
-        self._pushed = Counter("push_rows", "Rows pushed, by view: new, known already, or rejected.", ["view", "outcome"], **made)
-        self._logged = Counter("feature_log_rows", "Rows of answers written to the feature log.", ["service"], **made)
-        self._dropped = Counter("feature_log_dropped_rows", "Rows that it would not take or could not write.", ["service"], **made)
-        build = Gauge("build_info", "What runs here.", ["version", "python", "project"], multiprocess_mode="max", **made)
+        self._trips = Counter("store_round_trips", "What the online store was asked.", **common)
+        self._trip_seconds = Counter("store_round_trip_seconds", "How long the online store took to answer, in all.", **common)
+        self._trips_failed = Counter("store_round_trips_failed", "What the online store did not answer.", **common)
+        self._pushed = Counter("push_rows", "Rows pushed, by view: new, known already, or rejected.", ["view", "outcome"], **common)
+        self._logged = Counter("feature_log_rows", "Rows of answers written to the feature log.", ["service"], **common)
+        self._dropped = Counter(
+            "feature_log_dropped_rows", "Rows that it would not take or could not write.", ["service"], **common
+        )
+        build = Gauge("build_info", "What runs here.", ["version", "python", "project"], multiprocess_mode="max", **common)
         build.labels(version("featurestore"), platform.python_version(), backend.settings.project).set(1)
         self._trips_told = (0, 0.0, 0)
         self._looked = 0
@@ -77,7 +83,7 @@ class Metrics(NullTelemetry):
         self._thread.start()
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Counts a request."""
+        """Count a request."""
         asked = context.resource
         service = asked.names[0] if asked is not None and len(asked.names) == 1 and asked.kind in ("features", "service") else ""
         if service and (status == 404 or service not in self._backend.catalog.services):
@@ -89,7 +95,7 @@ class Metrics(NullTelemetry):
             self._about[key] += context.rows
 
     def online(self, selection_name: str, rows: "OnlineRows") -> None:
-        """Counts the values of an answer, and now and then how old they are."""
+        """Count the values of an answer, and now and then how old they are."""
         aged = self._looked % _AGE_EACH == 0
         self._looked += 1
         with self._counting:
@@ -103,26 +109,26 @@ class Metrics(NullTelemetry):
                     self._aged.append((view, max(0.0, age)))
 
     def push(self, summary: "PushSummary") -> None:
-        """Counts what a push did."""
-        for each in summary:
-            told = (("new", each.rows_new), ("known", each.rows_known), ("rejected", each.rows_rejected),
-                    ("waiting", each.rows_waiting))  # fmt: skip
-            for outcome, number in told:
-                self._pushed.labels(each.view, outcome).inc(number)
+        """Count what a push did."""
+        for pushed in summary:
+            counts = (("new", pushed.rows_new), ("known", pushed.rows_known), ("rejected", pushed.rows_rejected),
+                    ("waiting", pushed.rows_waiting))  # fmt: skip
+            for outcome, number in counts:
+                self._pushed.labels(pushed.view, outcome).inc(number)
 
     def logged(self, service: str, written: int, dropped: int) -> None:
-        """Counts what became of answers that were to be logged."""
+        """Count what became of answers that were to be logged."""
         self._logged.labels(service).inc(written)
         self._dropped.labels(service).inc(dropped)
 
     def close(self) -> None:
-        """Hands the last numbers on."""
+        """Hand the last numbers on."""
         self._stop.set()
         self._thread.join()
         self.hand_on()
 
     def metrics(self) -> bytes:
-        """Returns all metrics, of all workers, as Prometheus reads them."""
+        """Return all metrics, of all workers, as Prometheus reads them."""
         self.hand_on()
         with suppress(FeatureStoreError):  # a store that cannot be read is what /readyz reports
             for view, lag in self._backend.view_lags().items():
@@ -134,7 +140,7 @@ class Metrics(NullTelemetry):
         return generate_latest(every)
 
     def hand_on(self) -> None:
-        """Hands on what was counted since the last time."""
+        """Hand on what was counted since the last time."""
         with self._handing:
             with self._counting:
                 took, asked, about, served, aged = self._took, self._asked, self._about, self._served, self._aged
@@ -143,9 +149,9 @@ class Metrics(NullTelemetry):
                 self._requests.labels(*key).inc(number)
             for (route, service), number in about.items():
                 self._rows.labels(route, service).inc(number)
-            for (route, service), each in took.items():
+            for (route, service), durations in took.items():
                 observe = self._seconds.labels(route, service).observe
-                for seconds in each:
+                for seconds in durations:
                     observe(seconds)
             for view, counts in served.items():
                 for status, number in zip(_STATUSES, counts, strict=True):
@@ -176,7 +182,7 @@ class Metrics(NullTelemetry):
 
 @contextmanager
 def shared_by(workers: int) -> Iterator[None]:
-    """Gives several workers a folder to count in together, for as long as the service runs."""
+    """Give several workers a folder to count in together, for as long as the service runs."""
     if workers == 1 or FOLDER in os.environ:
         yield
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StreamCollector(Collector):
-    """Asks when it is scraped.
+    """Ask the streams when the metrics are scraped.
 
     Args:
         status: returns how the streams stand.
@@ -28,7 +28,7 @@ class StreamCollector(Collector):
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics."""
+        """Yield the metrics."""
         gauges = {
             "waiting": GaugeMetricFamily(
                 "featurestore_stream_lag_entries", "Entries that no worker was given yet.", labels=["source"]
@@ -56,11 +56,11 @@ class StreamCollector(Collector):
             ),
         }
         reached = GaugeMetricFamily("featurestore_stream_up", "Whether the broker can be reached.", labels=["source"])
-        for each in self._status():
-            reached.add_metric([each.source], 0.0 if each.error else 1.0)
+        for stream in self._status():
+            reached.add_metric([stream.source], 0.0 if stream.error else 1.0)
             for name, gauge in gauges.items():
-                if not each.error:
-                    gauge.add_metric([each.source], getattr(each, name))
+                if not stream.error:
+                    gauge.add_metric([stream.source], getattr(stream, name))
         yield from (*gauges.values(), reached)
         unknown = GaugeMetricFamily(
             "featurestore_stream_unknown_entries", "Entries that wait here, for their rows are not known yet.", labels=["source"]
@@ -85,7 +85,7 @@ class StreamCollector(Collector):
 
 @contextmanager
 def serving(host: str, port: int, collector: StreamCollector) -> Iterator[int]:
-    """Serves metrics at ``/metrics`` meanwhile; gives the port.
+    """Serve metrics at ``/metrics`` meanwhile; give the port.
 
     Raises:
         ConfigError: the port is taken.

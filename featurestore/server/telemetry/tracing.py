@@ -15,7 +15,7 @@ from featurestore.server.http.context import RequestContext
 
 
 class Tracing(NullTelemetry):
-    """Tells OpenTelemetry of every request. What becomes of the spans is what the process is configured for (``OTEL_…``).
+    """Report every request to OpenTelemetry. What becomes of the spans is what the process is configured for (``OTEL_…``).
 
     Args:
         clock: tells the present.
@@ -26,20 +26,20 @@ class Tracing(NullTelemetry):
         self._tracer = trace.get_tracer("featurestore.server")
 
     def request(self, route: str, status: int, seconds: float, context: RequestContext) -> None:
-        """Makes the span of a request that was answered."""
+        """Make the span of a request that was answered."""
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in context.scope["headers"] if name in _CARRIED}
         end = to_micros(self._clock()) * 1000
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "http.request.method": context.scope["method"], "http.route": route, "http.response.status_code": status,
             "featurestore.rows": context.rows,
         }  # fmt: skip
         if context.resource is not None:
-            told["featurestore.asked"] = context.resource.names
+            attributes["featurestore.asked"] = context.resource.names
         span = self._tracer.start_span(
             f"{context.scope['method']} {route}",
             propagate.extract(carrier) if carrier else None,
             trace.SpanKind.SERVER,
-            attributes=told,
+            attributes=attributes,
             start_time=end - round(seconds * 1e9),
         )
         if status >= 500:
