@@ -49,6 +49,16 @@ def store_at(folder: Path, clock: Any, *, online: str | None = None, project: st
     return FeatureStore(folder, project=project, online=online, clock=clock, **settings)
 
 
+def left(store: FeatureStore, view: str, keys: Sequence[str]) -> dict[str, Any]:
+    """All that a view's stores hold: the history's rows, the values of these keys online, the rejected rows."""
+    rows = store.online(view, [{"k": key} for key in keys])
+    return {
+        "history": sorted(map(repr, store.sql(f"from {view}").rows())),
+        "rejected": sorted(map(repr, store.runs.rejected_rows(view).drop("_run", strict=False).rows())),
+        "online": (rows.to_dicts(), rows.status, rows.event_time),
+    }
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values are the same, bit for bit but for the bits of a NaN."""
     if isinstance(one, float) and isinstance(other, float):

@@ -27,9 +27,9 @@ POLARS = {"x": pl.Float64, "i": pl.Int64, "s": pl.String}
 POLARS_KEYS = {"k": pl.String, "n": pl.Int64}
 END = 40
 FEW = settings(
-    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-FEWER = settings(FEW, max_examples=examples(6))
+FEWER = settings(FEW, max_examples=examples(12))
 """Of a server: what rows mean is worked out before any store is asked; what a store does with them its contract tests."""
 
 entity = st.tuples(st.sampled_from(["a", "b", ""]), st.sampled_from([0, -1]))

@@ -40,7 +40,7 @@ LATER = 365 * 86_400_000_000
 """When history is replayed: long after all of it."""
 SECOND = 1_000_000
 ASKED: list[tuple[Any, Any]] = [("a", 0), ("a", -1), ("b", 0), ("b", -1), ("", 0), ("never", 0), (None, 0), ("a", None)]
-SOME = settings(FEW, max_examples=8)
+SOME = settings(FEW, max_examples=5)
 DEEP = settings(FEW, max_examples=8)
 STORES = ["lmdb", "valkey"]
 NO_ZEROS = [*TAME, float("nan"), float("inf")]

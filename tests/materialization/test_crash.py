@@ -15,7 +15,7 @@ from featurestore.registry.ledger import Ledger, Run
 from featurestore.testing import Killed
 from tests.crashes import Worker
 from tests.oracle import Row
-from tests.projects import frame_of, view_of
+from tests.projects import frame_of, left, view_of
 from tests.servers.valkey import ValkeyServer
 from tests.workers.worker import FEATURES, KEYS, NOW, store_of
 
@@ -56,15 +56,10 @@ def server() -> Iterator[ValkeyServer]:
         yield started
 
 
-def left(folder: Path, online: str | None) -> dict[str, Any]:
-    """All that a project's stores hold: the history's rows, the online values, the rejected rows."""
-    found: dict[str, Any] = {}
+def all_left(folder: Path, online: str | None) -> dict[str, Any]:
+    """All that a project's stores hold, and its runs."""
     with store_of(folder, online) as store:
-        for view in ("v", "w"):
-            found[view] = store.sql(f"from {view}").sort(pl.all(), nulls_last=True).rows()
-            found[f"{view} rejected"] = sorted(map(repr, store.runs.rejected_rows(view).drop("_run").rows()))
-            rows = store.online(view, [{"k": key} for key in ENTITIES])
-            found[f"{view} online"] = (rows.to_dicts(), rows.status, rows.event_time)
+        found: dict[str, Any] = {view: left(store, view, ENTITIES) for view in ("v", "w")}
         found["runs"] = {(run.view, run.state, run.rows_read, run.rows_written, run.rows_rejected) for run in store.runs.list()}
     return found
 
@@ -76,9 +71,9 @@ WORKER = Worker("worker")
 def quiet(data: Path) -> tuple[dict[str, Any], int]:
     """What an undisturbed run leaves, and how many calls it makes."""
     calls = WORKER.run(data / "quiet", "")
-    expected = left(data / "quiet", None)
-    assert expected["v rejected"]
-    assert len(expected["v"]) > 300
+    expected = all_left(data / "quiet", None)
+    assert expected["v"]["rejected"]
+    assert len(expected["v"]["history"]) > 300
     return expected, calls
 
 
@@ -89,7 +84,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
     for number in range(points // 2):
         folder = data / f"{'valkey' if online else 'lmdb'}-{points}-{number}"
         WORKER.survive(folder, online, calls=calls, draw=draw)
-        assert left(folder, online or None) == expected
+        assert all_left(folder, online or None) == expected
 
 
 def test_s17_a_killed_run_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
@@ -112,7 +107,7 @@ def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dic
         folder.mkdir()
         store_of(folder, online or None).close()
         WORKER.run_twice_at_once(folder, online)
-        assert left(folder, online or None) == quiet[0]
+        assert all_left(folder, online or None) == quiet[0]
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 3])
@@ -136,7 +131,7 @@ def test_s17_an_online_server_that_goes_away_half_way(
         server.start()
         summary = store.materialize()
         assert any(each.resumed for each in summary)
-    assert left(folder, server.url) == quiet[0]
+    assert all_left(folder, server.url) == quiet[0]
 
 
 @pytest.mark.parametrize("state", ["committed", "done"])

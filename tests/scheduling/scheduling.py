@@ -1,4 +1,4 @@
-"""What the scheduler's tests share: pools that run in the caller's thread, and what a project's stores hold in the end."""
+"""What the scheduler's tests share: pools that run in the caller's thread."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -55,13 +55,3 @@ def scheduler_of(
 
 def states(told: list[TaskResult]) -> list[tuple[str, str]]:
     return [(each.name, each.state) for each in told]
-
-
-def left(store: FeatureStore, view: str, keys: list[str]) -> dict[str, Any]:
-    """All that a view's stores hold: the history's rows, the online values, the rejected rows."""
-    rows = store.online(view, [{"k": key} for key in keys])
-    return {
-        "history": sorted(map(repr, store.sql(f"from {view}").rows())),
-        "rejected": sorted(map(repr, store.runs.rejected_rows(view).drop("_run", strict=False).rows())),
-        "online": (rows.to_dicts(), rows.status, rows.event_time),
-    }

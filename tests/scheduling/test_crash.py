@@ -22,8 +22,8 @@ import pytest
 from featurestore.clock import from_micros
 from featurestore.registry.schedule_state import ScheduleStates
 from tests.oracle import Row
-from tests.projects import frame_of
-from tests.scheduling.scheduling import KEYS, SECOND, left
+from tests.projects import frame_of, left
+from tests.scheduling.scheduling import KEYS, SECOND
 from tests.workers import schedule_worker
 from tests.workers.schedule_worker import store_of
 

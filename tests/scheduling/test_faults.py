@@ -12,7 +12,8 @@ import pytest
 
 from featurestore.registry.schedule_state import ScheduleStates
 from featurestore.testing import FakeClock
-from tests.scheduling.scheduling import SECOND, left, scheduler_of
+from tests.projects import left
+from tests.scheduling.scheduling import SECOND, scheduler_of
 from tests.scheduling.test_crash import BEGIN, ENTITIES, SEED, write
 from tests.servers.valkey import ValkeyServer
 from tests.workers.schedule_worker import store_of

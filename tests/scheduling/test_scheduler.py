@@ -17,8 +17,8 @@ from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 from featurestore.scheduling.scheduler import TaskResult
 from featurestore.testing import FakeClock
 from tests.oracle import Row
-from tests.projects import frame_of, store_at, view_of
-from tests.scheduling.scheduling import FEATURES, KEYS, SECOND, Manual, left, scheduler_of, states
+from tests.projects import frame_of, left, store_at, view_of
+from tests.scheduling.scheduling import FEATURES, KEYS, SECOND, Manual, scheduler_of, states
 from tests.servers.valkey import ValkeyServer
 
 SCHEMA: dict[str, Any] = {"x": pl.Float64, "n": pl.Int64}
