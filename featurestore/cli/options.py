@@ -1,17 +1,10 @@
-"""Options that several commands share, and how a command opens its store."""
+"""Options that several commands share."""
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from featurestore.errors import ConfigError
-from featurestore.store import FeatureStore
-
-if TYPE_CHECKING:
-    from featurestore.config import Settings
 
 Folder = Annotated[
     Path | None,
@@ -34,25 +27,3 @@ def examples(*commands: str) -> str:
 def project_folder(ctx: typer.Context, folder: Path | None) -> Path:
     """Return the project's folder: the one given to the command, or before it, or the one we are in."""
     return folder if folder is not None else ctx.ensure_object(Path)
-
-
-def open_store(ctx: typer.Context, folder: Path | None) -> FeatureStore:
-    """Return the store of the project in a folder.
-
-    Raises:
-        ConfigError: there is no project, so that nothing is written where a command was run by mistake.
-    """
-    store = FeatureStore(project_folder(ctx, folder))
-    require_project(store.settings)
-    return store
-
-
-def require_project(settings: "Settings") -> None:
-    """Raise ``ConfigError`` where there is no project in the folder of some settings."""
-    root, definitions = settings.root, settings.definitions
-    is_project = (root / "featurestore.toml").exists() or (root / definitions).is_dir() or "FEATURESTORE_REGISTRY" in os.environ
-    if not (is_project or (root / ".featurestore").is_dir()):  # which a notebook makes that opens a store here
-        raise ConfigError(
-            f"There is no project in {root}: it has neither a featurestore.toml nor a folder {definitions!r}. "
-            "Name the project's folder with -C DIR, or make a project: featurestore init"
-        )

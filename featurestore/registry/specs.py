@@ -73,6 +73,7 @@ class SpecRegistry(ProjectDatabase):
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from featurestore.clock import utc_now
         >>> from featurestore.definitions.entity import Entity
         >>> registry = SpecRegistry("sqlite:///registry.db", "flights", Path(tempfile.mkdtemp()), utc_now)

@@ -165,8 +165,8 @@ assert sorted(registry.load().entities) == ["airport", "carrier"]
     subprocess.run([sys.executable, "-c", script, "sqlite:///registry.db", "flights", str(tmp_path)], check=True)
 
 
-@pytest.mark.parametrize("module", ["featurestore", "featurestore.registry.ledger", "featurestore.registry.diff"])
-def test_sqlalchemy_is_imported_only_when_a_registry_is_opened(module: str) -> None:
+@pytest.mark.parametrize("module", ["featurestore", "featurestore.store", "featurestore.definitions.catalog"])
+def test_sqlalchemy_is_imported_only_when_a_store_is_opened(module: str) -> None:
     script = f"import sys, {module}; assert 'sqlalchemy' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featurestore.cli.commands.plan import show_plan
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json
 from featurestore.errors import RequestError
 

@@ -7,7 +7,8 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.commands.list import first_line, to_dict
-from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.options import Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import cell, out, print_json, table
 from featurestore.clock import format_duration
 from featurestore.definitions.catalog import Catalog, find_entries

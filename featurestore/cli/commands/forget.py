@@ -8,7 +8,8 @@ import typer
 
 from featurestore.cli.arguments import parse_pairs, read_rows
 from featurestore.cli.confirm import confirm
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, print_report
 from featurestore.errors import RequestError
 

@@ -6,7 +6,8 @@ import typer
 from rich.text import Text
 
 from featurestore.access.grants import Grant
-from featurestore.cli.options import Flag, Folder, Json, examples, open_store
+from featurestore.cli.options import Flag, Folder, Json, examples
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import instant, out, print_json, table
 from featurestore.clock import utc_now
 

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Folder, Json
-from featurestore.cli.registry import open_registry
+from featurestore.cli.project import open_registry
 from featurestore.cli.terminal import cell, nothing_applied, out, print_json, table
 from featurestore.definitions.catalog_entry import KINDS, CatalogEntry
 

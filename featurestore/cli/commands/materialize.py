@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
 from featurestore.cli.progress import bars
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, out, print_json, print_report, table
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.arguments import parse_pairs, read_rows, selection_of, split_features
-from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.options import Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import cell, instant, out, print_json, table
 
 if TYPE_CHECKING:

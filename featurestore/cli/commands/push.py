@@ -7,7 +7,8 @@ import typer
 
 from featurestore.cli.arguments import read_frame
 from featurestore.cli.commands.materialize import show_rejected
-from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.options import Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, out, print_json, print_report
 
 if TYPE_CHECKING:

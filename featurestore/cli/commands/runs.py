@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from featurestore.cli.options import Folder, Json, examples, open_store
-from featurestore.cli.registry import open_registry
+from featurestore.cli.options import Folder, Json, examples
+from featurestore.cli.project import open_registry, open_store
 from featurestore.cli.terminal import called, instant, out, print_json, table
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, err, instant, out, table
 from featurestore.clock import utc_now
 from featurestore.errors import RegistryError

@@ -7,7 +7,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Flag, Folder, open_store
+from featurestore.cli.options import Flag, Folder
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, err
 from featurestore.errors import MissingExtraError
 from featurestore.settings_loader import load_settings

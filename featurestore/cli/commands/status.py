@@ -12,7 +12,8 @@ from rich.text import Text
 
 from featurestore.cli.commands.runs import STATES, print_runs
 from featurestore.cli.frames import rejected_table
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import ago, called, nothing_applied, out, print_json, table
 from featurestore.clock import format_seconds, utc_now
 from featurestore.errors import NotFoundError

@@ -12,7 +12,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, err, instant, out
 from featurestore.clock import utc_now
 from featurestore.definitions.stream_source import StreamSource

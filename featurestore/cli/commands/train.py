@@ -9,7 +9,8 @@ from rich.text import Text
 
 from featurestore.cli.arguments import selection_of
 from featurestore.cli.frames import head_table
-from featurestore.cli.options import Flag, Folder, Json, open_store
+from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
 
 

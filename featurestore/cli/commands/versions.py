@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Folder, Json, open_store
+from featurestore.cli.options import Folder, Json
+from featurestore.cli.project import open_store
 from featurestore.cli.terminal import instant, out, print_json, table
 
 
