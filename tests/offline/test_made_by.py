@@ -74,14 +74,14 @@ def test_e16_after_a_lost_registry_the_rows_are_those_of_what_is_applied(
     celsius = after.__transform__ is not None
     with opened(project) as store:
         told = [each for each in store.admin.doctor() if each.check == "registry" and each.state == "error"]
-        assert "knows nothing of 1 views whose histories are there: 'weather'" in told[0].told
+        assert "knows nothing of 1 views whose histories are there: 'weather'" in told[0].message
         store.apply([after])
         assert store.catalog.views["weather"].data_version == number
         store.materialize()
         assert temp(store) == ((25.0, 25.0) if celsius else (77.0, 77.0))
         # A row that had less than the definition has got is another one than that.
         assert store.sql("from weather").height == (2 if len(before[0].__view__.features) < len(after.__view__.features) else 1)
-        assert [each.told for each in store.admin.doctor() if each.state == "error" and "clock" not in each.check] == []
+        assert [each.message for each in store.admin.doctor() if each.state == "error" and "clock" not in each.check] == []
         # And the changes after it meet no history of before.
         for next_one in (weather(not celsius), weather(celsius)):
             store.apply([next_one])
@@ -120,7 +120,7 @@ def test_e16_a_history_that_is_put_beside_a_registry_is_not_written_to_as_if_it_
         shutil.copytree(project / "elsewhere", project / ".featurestore" / "offline", dirs_exist_ok=True)
         with pytest.raises(MaterializeError, match="the rows of another definition of 'weather'"):
             store.materialize()
-        [told] = [each.told for each in store.admin.doctor() if each.check == "history: weather" and each.state == "error"]
+        [told] = [each.message for each in store.admin.doctor() if each.check == "history: weather" and each.state == "error"]
         assert "another definition" in told
 
 
