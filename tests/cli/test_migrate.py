@@ -36,7 +36,7 @@ def test_a_dry_run_shows_what_would_be_done(invoke: Invoke, old: Path) -> None:
     assert "registry.db is at schema version 1. These migrations would bring it to 3:" in told
     assert [int(line.split()[0]) for line in told.splitlines()[1:]] == STEPS
     shown = json.loads(invoke("-C", old, "migrate", "--dry-run", "--json").stdout)
-    assert (shown["found"], shown["newest"], shown["dry_run"]) == (1, SCHEMA_VERSION, True)
+    assert (shown["version"], shown["newest"], shown["dry_run"]) == (1, SCHEMA_VERSION, True)
     assert [step["version"] for step in shown["steps"]] == STEPS
     assert len(tables(old)) == before.TABLES
 
@@ -48,7 +48,7 @@ def test_it_migrates_once(invoke: Invoke, old: Path) -> None:
     assert "is at schema version 3, the newest. There is nothing to migrate." in invoke("-C", old, "migrate").stdout
     shown = json.loads(invoke("-C", old, "migrate", "--json").stdout)
     assert shown == {
-        "registry": shown["registry"], "found": SCHEMA_VERSION, "newest": SCHEMA_VERSION, "steps": [], "dry_run": False,
+        "registry": shown["registry"], "version": SCHEMA_VERSION, "newest": SCHEMA_VERSION, "steps": [], "dry_run": False,
     }  # fmt: skip
     assert json.loads(invoke("-C", old, "keys", "list", "--json").stdout)[0]["name"] == "dashboard"
 

@@ -173,7 +173,7 @@ def test_no_row_stops_its_view_for_longer_than_clocks_and_pauses_reach(state: An
     belief = Belief.of(RetryPolicy(), 30)
     now, far = NOW, NOW + round(ahead * SECOND)
     row = ScheduleState("v", far, state, settled_at=far, next_at=None if state in (*OVER, "running") else far, held_until=far)
-    longest = belief.ahead + max(belief.pause, belief.held)
+    longest = belief.ahead + max(belief.pause, belief.longest)
     later = now + longest + SECOND
     assert take_up("v", replace(row, held_until=None if far > later else far), later, later, belief) is not None or far > later
     taken = take_up("v", row, now, now, belief)
