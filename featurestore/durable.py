@@ -182,7 +182,8 @@ def make_mark(path: Path, former: Iterable[Path]) -> None:
 
 def touch(path: Path) -> float:
     """Set a file's time to the present, and return it as the file system has it."""
-    path.touch(mode=file_mode(path))
+    os.close(open_lock(path))
+    os.utime(path)
     return path.stat().st_mtime
 
 

@@ -255,7 +255,7 @@ class OnlineStoreContract:
         assert store.delete(stem) == 5
 
     @pytest.mark.parametrize(
-        ("held", "replaces", "swapped"),
+        ("stored", "replaces", "swapped"),
         [
             (None, b"", True),
             (None, b"5", False),
