@@ -143,10 +143,17 @@ def test_f2_a_lost_entry_is_found_and_never_covered(
         }
 
 
+OFTEN = {(1, emptied), (2, cut_in_a_line), (2, deleted), (4, deleted)}
+"""Of the damages to data files those that are tried each time: every kind, and every run."""
+
+
 @pytest.mark.parametrize(
     ("run", "damage"),
-    [(1, emptied), (2, cut_in_a_line), (2, deleted), (4, deleted)],
-    ids=lambda each: getattr(each, "__name__", str(each)),
+    [
+        pytest.param(run, damage, marks=[] if (run, damage) in OFTEN else pytest.mark.slow, id=f"{run}-{damage.__name__}")
+        for run in (1, 2, 4)
+        for damage in (emptied, cut_in_a_line, deleted)
+    ],
 )
 def test_f2_a_lost_data_file_is_found_and_never_covered(
     store: FeatureStore, tmp_path: Path, damage: Callable[[Path], None], run: int
