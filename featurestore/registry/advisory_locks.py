@@ -25,9 +25,12 @@ from featurestore.registry.database import Database, is_busy
 _FOLDER = "locks"
 _STEP_SECONDS = 5.0
 """How long one request waits: less than what makes a server count as silent."""
-_SILENT_SECONDS = 30
+_OLD_SECONDS = 10
+_ANSWER_SECONDS = 8.0
+"""How long an answer may take: longer than one request waits."""
+_SILENT_SECONDS = 12
 """After how long without a sign of life a holder loses its lock."""
-_PULSE_SECONDS = 8.0
+_PULSE_SECONDS = 3.0
 _BEGIN = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'"
 
 
@@ -60,7 +63,9 @@ class AdvisoryLocks:
         self._database = database
         self._project = project
         # NOTE: no pool of a fixed size: a thread that waits for a second lock while it holds one must not wait for a connection.
-        self._engine = database.another_engine(pool_size=4, max_overflow=-1, pool_pre_ping=False, isolation_level="AUTOCOMMIT")
+        # And none that is old: after a failure of the network its answer would not come, and a new one costs milliseconds.
+        options = {"pool_size": 4, "max_overflow": -1, "pool_pre_ping": False, "pool_recycle": _OLD_SECONDS}
+        self._engine = database.another_engine(isolation_level="AUTOCOMMIT", **options)
         self._pulse = _Pulse(self._engine.dialect.loaded_dbapi.Error)
 
     @contextmanager
@@ -131,6 +136,8 @@ def _wait(connection: Connection, key: int, kind: str, wait_seconds: float) -> b
         left = end - perf_counter()
         try:
             # All of it is one request, which is sent as it is only if it has no parameters.
+            driver: Any = connection.connection.driver_connection
+            driver.silent_seconds = _ANSWER_SECONDS
             connection.exec_driver_sql(_request(key, kind, left), execution_options={"no_parameters": True})
         except DBAPIError as error:
             if not is_busy(error):

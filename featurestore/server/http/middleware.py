@@ -53,6 +53,8 @@ class TelemetryMiddleware:
             context.release()
             if context.path:
                 self._report(context, perf_counter() - began)
+            # NOTE: a scope that holds its context is a circle: what the request brought would stay until Python looks for circles.
+            del scope[KEY]
 
     def _report(self, context: RequestContext, seconds: float) -> None:
         try:
