@@ -68,7 +68,7 @@ MOST_TRIES = 5
 has gone through yet."""
 _WAIT, _WAIT_ONCE = 0.5, 0.02
 _GATHER = 0.05
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 _MOST_HELD = 100_000
 """So many entries wait at the most; then no new ones are read until some are done with."""
 
