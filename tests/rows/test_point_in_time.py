@@ -1,10 +1,14 @@
 """The kernel against the oracle: S3-S6, on frames alone."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.rows import total_order as histories
 from featurestore.rows.point_in_time import PointInTime, latest_as_of
 from featurestore.rows.total_order import count_tied, sort_history
@@ -56,3 +60,20 @@ def test_s4_one_row_has_no_tie_and_is_not_looked_at(monkeypatch: pytest.MonkeyPa
     assert count_tied(pl.concat([row, row.with_columns(x=2.0)]), ["k"]) == 2
     monkeypatch.delattr(histories, "same_as_before")
     assert (count_tied(row, ["k"]), count_tied(row.clear(), ["k"])) == (0, 0)
+
+
+def test_s4_s16_of_tied_rows_training_and_online_take_the_same(tmp_path: Path) -> None:
+    """The one whose values have the greater bytes, in whichever order the source has them."""
+    at = datetime(2013, 7, 1, tzinfo=UTC)
+    for number, values in enumerate(([1.0, 2.0, 1.5], [2.0, 1.5, 1.0], [1.5, 1.0, 2.0])):
+        rows = pl.DataFrame({"k": ["a"] * 3, "at": [at] * 3, "x": values})
+
+        class Tied(FeatureView, entity=Entity("e", k=str), source=FrameSource("rows", rows, event_time="at")):
+            x: float
+
+        with FeatureStore(tmp_path, project=f"tied{number}") as store:
+            store.apply([Tied])
+            store.materialize()
+            spine = pl.DataFrame({"k": ["a"], "t": [datetime(2013, 7, 2, tzinfo=UTC)]})
+            assert store.training_frame(spine, Tied, time="t")["x"].to_list() == [2.0]
+            assert store.online(Tied, [{"k": "a"}]).to_dicts() == [{"k": "a", "x": 2.0}]
