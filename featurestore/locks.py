@@ -5,7 +5,7 @@ A lock belongs to the block that took it. The system takes it from a process tha
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter, sleep
@@ -73,34 +73,22 @@ class FileLocks:
     @contextmanager
     def shared(self, name: str, wait_seconds: float) -> Iterator[bool]:
         """See ``Locks.shared``."""
-        end = perf_counter() + wait_seconds
-        with self._held(name, ".turn", end) as is_next:
-            lock = self._lock(name, ".lock")
-            taken = is_next and lock.take(end, shared=True)
-        try:
+        with self._locked(name, wait_seconds, shared=True) as taken:
             yield taken
-        finally:
-            lock.release()
 
     @contextmanager
     def exclusive(self, name: str, wait_seconds: float) -> Iterator[bool]:
         """See ``Locks.exclusive``."""
-        end = perf_counter() + wait_seconds
-        with self._held(name, ".turn", end) as is_next:  # while this one waits, nobody new may share
-            lock = self._lock(name, ".lock")
-            taken = is_next and lock.take(end, shared=False)
-        try:
+        with self._locked(name, wait_seconds, shared=False) as taken:
             yield taken
-        finally:
-            lock.release()
 
     @contextmanager
-    def _held(self, name: str, ending: str, end: float) -> Iterator[bool]:
-        lock = self._lock(name, ending)
-        try:
-            yield lock.take(end, shared=False)
-        finally:
-            lock.release()
+    def _locked(self, name: str, wait_seconds: float, *, shared: bool) -> Iterator[bool]:
+        end = perf_counter() + wait_seconds
+        with closing(self._lock(name, ".lock")) as lock:
+            with closing(self._lock(name, ".turn")) as turn:  # while this one waits, nobody new comes before it
+                taken = turn.take(end, shared=False) and lock.take(end, shared=shared)
+            yield taken
 
     def _lock(self, name: str, ending: str) -> "_Lock":
         # Shortened to what a file may be called; the digest tells apart what is alike then, or differs in case alone.
@@ -147,7 +135,7 @@ class _Lock:
             return False
         return True
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give it back, if it was taken."""
         if self._other is not None:
             self._other.release()

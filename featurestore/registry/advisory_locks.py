@@ -7,7 +7,7 @@ gone, the server takes the lock.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock, Thread
@@ -83,50 +83,43 @@ class AdvisoryLocks:
     @contextmanager
     def _locked(self, name: str, kind: str, wait_seconds: float) -> Iterator[bool]:
         key = int.from_bytes(blake2b(f"{self._project}/{name}".encode(), digest_size=8).digest(), "big", signed=True)
-        with self._database.translated():
-            connection, taken = self._taken(key, kind, wait_seconds)
-        driver: Any = connection.connection.driver_connection
-        try:
-            if taken:
-                self._pulse.keep(driver)
-            yield taken
-        finally:
-            self._pulse.leave(driver)
-            self._end(connection, name if taken else None)
+        with ExitStack() as stack:
+            with self._database.translated():
+                connection, taken = self._taken(stack, key, kind, wait_seconds)
+            if not taken:
+                yield False
+                return
+            driver: Any = connection.connection.driver_connection
+            self._pulse.keep(driver)
+            try:
+                yield True
+            finally:
+                self._pulse.leave(driver)
+                self._end(connection, name)
 
-    def _taken(self, key: int, kind: str, wait_seconds: float) -> tuple[Connection, bool]:
-        """Return a connection, and whether it has the lock now. Nothing is held yet: a pooled connection that ended is replaced."""
-        connection = self._engine.connect()
+    def _taken(self, stack: ExitStack, key: int, kind: str, wait_seconds: float) -> tuple[Connection, bool]:
+        """Return a connection, which goes back with the stack, and whether it has the lock now."""
+        connection = stack.enter_context(self._engine.connect())
         try:
             return connection, _wait(connection, key, kind, wait_seconds)
         except DBAPIError as error:
-            connection.close()
             if not error.connection_invalidated:
                 raise
-        except BaseException:
-            connection.close()
-            raise
-        connection = self._engine.connect()
-        try:
-            return connection, _wait(connection, key, kind, wait_seconds)
-        except BaseException:
-            connection.close()
-            raise
+        # Nothing was held: a pooled connection had ended, and another one does as well.
+        connection = stack.enter_context(self._engine.connect())
+        return connection, _wait(connection, key, kind, wait_seconds)
 
-    def _end(self, connection: Connection, name: str | None) -> None:
-        """Give a connection back, with the lock.
+    def _end(self, connection: Connection, name: str) -> None:
+        """Give a lock back.
 
         Raises:
             LockLostError: the connection ended before.
         """
         try:
-            connection.exec_driver_sql("COMMIT" if name is not None else "ROLLBACK")
+            connection.exec_driver_sql("COMMIT")
         except SQLAlchemyError as error:
             connection.invalidate()
-            if name is not None:
-                raise LockLostError(name, self._database.reason(error)) from error
-        finally:
-            connection.close()
+            raise LockLostError(name, self._database.reason(error)) from error
 
 
 def _wait(connection: Connection, key: int, kind: str, wait_seconds: float) -> bool:
