@@ -1,16 +1,16 @@
 """The catalog: all definitions applied in a project at one revision. Readers use it without asking the registry."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from featurestore.definitions.catalog_entry import CatalogEntry, Kind, matching
+from featurestore.definitions.catalog_entry import CatalogEntry, Kind, entries_of, matching
 from featurestore.definitions.entity import Entity
-from featurestore.definitions.feature import FeatureSpec
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.on_demand import OnDemandSpec
 from featurestore.definitions.request import RequestSpec
+from featurestore.definitions.serialization import Spec, kind_of, to_plain
 from featurestore.definitions.service import FeatureService
 from featurestore.definitions.source import Source
 from featurestore.errors import NotFoundError
@@ -143,28 +143,8 @@ def find_entries(catalog: Catalog, name: str) -> list[CatalogEntry]:
 
 def catalog_entries(catalog: Catalog) -> Iterator[CatalogEntry]:
     """Yield all entries of a catalog: entities, sources, views with their features, services."""
-    for entity in catalog.entities.values():
-        yield CatalogEntry("entity", entity.name, ", ".join(entity.key_names), entity.description, entity.owner)
-    for source in catalog.sources.values():
-        yield CatalogEntry("source", source.name, type(source).__name__)
-    for applied in catalog.views.values():
-        view = applied.spec
-        made_of = f"{view.entity.name} from {view.source.name}"
-        yield CatalogEntry("view", view.name, made_of, view.description, view.owner, view.tags, applied.version)
-        yield from _features(view.name, view.features, view.owner, view.tags)
-    for on_demand in catalog.on_demand.values():
-        yield CatalogEntry("view", on_demand.name, "on demand", on_demand.description, on_demand.owner, on_demand.tags)
-        yield from _features(on_demand.name, on_demand.features, on_demand.owner, on_demand.tags)
-    for request in catalog.requests.values():
-        yield CatalogEntry("view", request.name, "request", request.description, request.owner)
-        yield from _features(request.name, request.features, request.owner, {})
-    for service in catalog.services.values():
-        asked = ", ".join(str(reference) for reference in service.references)
-        yield CatalogEntry("service", service.name, asked, service.description, service.owner, service.tags)
-
-
-def _features(view: str, features: Iterable[FeatureSpec], owner: str, tags: Mapping[str, str]) -> Iterator[CatalogEntry]:
-    for feature in features:
-        name = f"{view}.{feature.name}"
-        merged = {**tags, **feature.tags}
-        yield CatalogEntry("feature", name, feature.type_name, feature.description, feature.owner or owner, merged)
+    specs: list[Spec] = [*catalog.entities.values(), *catalog.sources.values(), *(view.spec for view in catalog.views.values())]
+    specs += [*catalog.on_demand.values(), *catalog.requests.values(), *catalog.services.values()]
+    for spec in specs:
+        version = catalog.views[spec.name].version if isinstance(spec, ViewSpec) else None
+        yield from entries_of(kind_of(spec), to_plain(spec), version)

@@ -79,6 +79,14 @@ def store(tmp_path: Path) -> FeatureStore:
 def test_the_entries_are_those_of_the_catalog(store: FeatureStore) -> None:
     with ProjectRegistry(store.settings) as registry:
         assert registry.search() == list(catalog_entries(store.catalog))
+        types = {entry.name: entry.type for entry in registry.search(kind="feature")}
+        specs = [view.spec for view in store.catalog.views.values()]
+        for spec in (*specs, *store.catalog.on_demand.values(), *store.catalog.requests.values()):
+            for feature in spec.features:
+                assert types.pop(f"{spec.name}.{feature.name}") == feature.type_name
+        assert not types
+        assert [entry.type for entry in registry.search(kind="source")] == ["FrameSource"]
+        assert [entry.type for entry in registry.search(kind="entity")] == ["origin, gate", "key"]
         assert registry.search("number", kind="feature", owner="me", tag="team=growth") == store.catalog.search(
             "number", kind="feature", owner="me", tag="team=growth"
         )
