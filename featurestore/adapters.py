@@ -93,9 +93,8 @@ def own_folders(settings: Settings) -> list[Path]:
     folders = store_folders(settings)
     if "history" in folders:
         folders["history"] /= settings.project
-    scheme, _, path = settings.registry.partition(":///")
-    if scheme.startswith("sqlite"):
-        folders["registry"] = (settings.root / path).parent
+    if settings.registry_file is not None:
+        folders["registry"] = settings.registry_file.parent
     return list(folders.values())
 
 
@@ -123,9 +122,7 @@ def kept_files(settings: Settings) -> dict[str, Path]:
     paths = {} if folder is None else {"history": folder / settings.project}
     online = _online(settings).files(settings.online, settings.root)
     paths |= {"online" if len(online) == 1 else f"online: {path.name}": path for path in online}
-    scheme, _, path = settings.registry.partition(":///")
-    if scheme.startswith("sqlite"):
-        registry = settings.root / path
+    if (registry := settings.registry_file) is not None:
         paths |= {"registry" + ending: registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")}
     return paths
 

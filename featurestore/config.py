@@ -266,6 +266,12 @@ class Settings(_Table):
     stream: StreamSettings = Field(default=StreamSettings(), description="The stream worker.")
     maintenance: MaintenanceSettings = Field(default=MaintenanceSettings(), description="The upkeep of the stores.")
 
+    @property
+    def registry_file(self) -> Path | None:
+        """The file of a registry in SQLite; None of one on a server."""
+        scheme, _, path = self.registry.partition(":///")
+        return self.root / path if scheme.startswith("sqlite") else None
+
     def replace(self, **changes: Any) -> "Settings":
         """Return these settings with others in their place; a mapping changes the settings of a table that it names.
 

@@ -32,9 +32,8 @@ class ProjectRegistry:
 
     def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
         self.settings = settings
-        scheme, _, path = settings.registry.partition(":///")
-        if settings.file_mode == "group" and scheme.startswith("sqlite"):
-            share_with_group((settings.root / path).parent)
+        if settings.file_mode == "group" and settings.registry_file is not None:
+            share_with_group(settings.registry_file.parent)
         self._database = ProjectDatabase(settings.registry, settings.project, settings.root, clock)
 
     def runs(self, view: str | None = None, *, limit: int = 50, state: State | None = None) -> list[Run]:

@@ -26,14 +26,14 @@ class Writes:
 
     def materialize(
         self,
-        views: Iterable[Any] | None = None,
+        views: Iterable[Any] | None,
         *,
-        start: datetime | str | None = None,
-        end: datetime | str | None = None,
-        chunk: timedelta | str | None = None,
-        parallel: int = 1,
-        dry_run: bool = False,
-        progress: Progress | None = None,
+        start: datetime | str | None,
+        end: datetime | str | None,
+        chunk: timedelta | str | None,
+        parallel: int,
+        dry_run: bool,
+        progress: Progress | None,
     ) -> MaterializeSummary:
         """See ``FeatureStore.materialize``."""
         components = self._components
@@ -57,7 +57,7 @@ class Writes:
         backfill = Backfill(job, components.ledger, components.open_source, progress)
         return MaterializeSummary(backfill.run(chosen, bind, start=since, end=until, chunk=length, parallel=parallel))
 
-    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None = None) -> PushSummary:
+    def push(self, source: Source | str, rows: Any, *, views: Iterable[Any] | None) -> PushSummary:
         """See ``FeatureStore.push``."""
         components = self._components
         name = source.name if isinstance(source, Source) else source

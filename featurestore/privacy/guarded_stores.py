@@ -73,9 +73,7 @@ class ForgottenFilter:
                 seen = self._within.tombstones = self._tombstones().current()
                 try:
                     yield seen
-                except (
-                    BaseException
-                ) as error:  # what ended the block goes on below, in place of a lost lock
+                except BaseException as error:  # what ended the block goes on below, in place of a lost lock
                     failure = error
                     raise
                 finally:
