@@ -15,6 +15,8 @@ import polars_hash  # noqa: F401 - registers the `nchash` namespace: hashes with
 ROOT = 1
 ROWS_PER_BUCKET = 1_000_000
 """About how many rows a bucket may have: the unit of memory and of work."""
+MOST_BITS = 14
+"""A history is split no deeper: more buckets than 16,384 would have more files than opening it is worth. They grow beyond."""
 ROWS_PER_FILE = 32_768
 """About how many rows a file must have for it to be worth a file: fewer are kept together, above their buckets."""
 _SEPARATOR = "\x1f"
@@ -24,10 +26,10 @@ def bits_for(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
     """Return how many bits of the hash a history of so many rows is split by.
 
     Example:
-        >>> bits_for(10_000), bits_for(10_000_000)
-        (0, 4)
+        >>> bits_for(10_000), bits_for(10_000_000), bits_for(100_000_000_000)
+        (0, 4, 14)
     """
-    return max(0, (rows - 1) // rows_per_bucket).bit_length()
+    return min(MOST_BITS, max(0, (rows - 1) // rows_per_bucket).bit_length())
 
 
 def bits_of(node: int) -> int:
