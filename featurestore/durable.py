@@ -30,6 +30,9 @@ TEMPORARY = ".tmp"
 """How the names of files end that are not whole yet. One that a killed process left may be deleted once it is old."""
 
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES})
+_WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_CREATIONS = 20
+_LOCK = ".create.lock"
 _shared: set[Path] = set()
 _settled: set[tuple[int, int, int, int]] = set()
 """Which files of libraries this process has seen to: device, inode, time and size of each."""
@@ -98,9 +101,54 @@ def replace_file(path: Path, content: Content, *, private: bool = True) -> None:
     move(beside, path)
 
 
-def write_beside(path: Path, content: Content) -> None:
-    """Write a file that ``move`` gives its name; where it lies until then need not outlast anything."""
-    _write(path, content, private=True)
+def create_file(path: Path, content: Content) -> os.stat_result | None:
+    """Create a file with its content if there is none of that name; its folder is there.
+
+    Of several processes at once one succeeds. Readers find the whole file or none.
+
+    Returns:
+        What the system says of the new file; None if there is one of that name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    for left in reversed(range(_CREATIONS)):
+        beside = path.with_name(f"{uuid4().hex}{TEMPORARY}")
+        _write(beside, content, private=True)
+        try:
+            status = beside.stat()
+            is_created = _link(beside, path)
+        except FileNotFoundError:  # somebody cleared up what looked left behind
+            if not left:
+                raise
+            continue
+        finally:
+            beside.unlink(missing_ok=True)
+        if is_created:
+            sync_folder(path.parent)
+        return status if is_created else None
+    raise AssertionError("the last attempt raises")
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name, if there is no file of that name; return whether there was none."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return source.stat().st_nlink > 1  # it is this one: NFS answers so when it repeats a request
+    except OSError as error:
+        if fcntl is None or error.errno not in _WITHOUT_LINKS:
+            raise
+        # On exFAT and some file systems of other machines: one after the other, by a lock.
+        lock = open_lock(target.with_name(_LOCK))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if target.exists():
+                return False
+            source.replace(target)
+        finally:
+            os.close(lock)
+    return True
 
 
 def move(source: Path, target: Path) -> None:

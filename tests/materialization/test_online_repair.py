@@ -7,7 +7,7 @@ import redis
 
 from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
-from featurestore.offline.delta import push_log as pushed
+from featurestore.offline.delta import sequence
 from featurestore.offline.delta.table import open_state
 from featurestore.registry.leases import Leases
 from featurestore.server.backend import StoreBackend
@@ -90,7 +90,7 @@ def test_a_push_of_a_new_entity_does_not_open_the_table_again(tmp_path: Path, mo
         store.materialize()
         store.push(SOURCE, rows_of(("new", 20, 20.0)))
         opens: list[Path] = []
-        monkeypatch.setattr(pushed, "open_state", lambda folder: opens.append(folder) or open_state(folder))
+        monkeypatch.setattr(sequence, "open_state", lambda folder: opens.append(folder) or open_state(folder))
         for number in range(3):
             store.push(SOURCE, rows_of((f"newer{number}", 20, 20.0)))
         assert opens == []

@@ -7,17 +7,17 @@ from featurestore.durable import copy_file, remove_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta.files import translated
 from featurestore.offline.delta.open import open_delta
-from featurestore.offline.delta.push_log import MARK
+from featurestore.offline.delta.sequence import FOLDER, MARK
 
-_PUSHED, _COMMITS = "_pushed", "_delta_log"
+_COMMITS = "_delta_log"
 _ATTEMPTS = 5
 
 
 def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
     """Copy the history of a project, its rejected rows and feature logs; return how many files, and their bytes.
 
-    Of each table the pushed segments are copied first, then the log of commits, then all else. What a commit takes out of the
-    log of pushes meanwhile is in the copy as segments still, and what the copied commits name is not deleted before the
+    Of each table the sequence of pushes and intents is copied first, then the log of commits, then all else. What a commit takes
+    out of the sequence meanwhile is in the copy still, and what the copied commits name is not deleted before the
     retention is over: so the copy is the table as it stood at one moment while it was made.
 
     Args:
@@ -41,10 +41,10 @@ def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
 def _copy_table(table: Path, target: Path) -> None:
     for _ in range(_ATTEMPTS):
         remove_folder(target, lasting=False)
-        _copy(table, target, sorted((table / _PUSHED).glob(f"*{MARK}")))  # before what it tells of, for more may come meanwhile
-        for part in (_PUSHED, _COMMITS):
+        _copy(table, target, sorted((table / FOLDER).glob(f"*{MARK}")))  # before what it tells of, for more may come meanwhile
+        for part in (FOLDER, _COMMITS):
             _copy(table, target, [path for path in _files(table / part) if path.suffix != MARK])
-        others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (_PUSHED, _COMMITS)]
+        others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (FOLDER, _COMMITS)]
         _copy(table, target, others)
         named = open_delta(target).file_uris()
         if all(Path(path.removeprefix("file://")).exists() for path in named):

@@ -7,7 +7,6 @@ before are taken out of the table's own log. Each step may be repeated, and find
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 from deltalake import DeltaTable
@@ -20,8 +19,9 @@ from featurestore.offline.delta.files import BUCKET, COMPRESSION, File, remove_f
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.log_entries import ASIDE, LOG
 from featurestore.offline.delta.open import from_newest
-from featurestore.offline.delta.push_log import is_segment, segment_number
-from featurestore.offline.delta.table import open_state, write_change
+from featurestore.offline.delta.sequence import FOLDER
+from featurestore.offline.delta.sequence_entries import Action, Intent, unpacked, without_rows
+from featurestore.offline.delta.table import require_known_columns
 from featurestore.privacy.tombstone_set import among, loosely_among
 from featurestore.rows.buckets import bits_of, key_hash, node_of
 
@@ -55,14 +55,14 @@ class DeltaEraser:
         """See ``Eraser.erase_waiting``."""
         folder = self._path(table)
         with translated("erase from", str(folder)):
-            pushed = self._erase_segments(folder / "_pushed", table, entities, dry_run=dry_run)
+            pushed = self._erase_pushes(table, entities, dry_run=dry_run)
             staged = sum(_erase_strictly(path, table, entities, dry_run) for path in sorted(folder.glob("_staging/*/*.parquet")))
             rejected = sum(
                 _erase_loosely(path, table, entities, dry_run) for path in sorted(folder.glob("_rejected/run-*.parquet"))
             )
             if not dry_run:
                 # Nobody writes now, so what is half written will never be whole.
-                parts = ("_pushed", "_rejected", "_staging/*")
+                parts = (FOLDER, "_rejected", "_staging/*")
                 remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
                 # Nobody can tell whose rows are in what could not be read.
                 remove((path for path in folder.glob(f"{ASIDE}/*") if path.is_file()), lasting=True)
@@ -77,34 +77,36 @@ class DeltaEraser:
             history = self._erase_history(folder, table, entities, dry_run=dry_run)
             older = self._erase_older(folder, table, entities, since, dry_run=dry_run)
             if not dry_run:
-                with self._log.held(table):
-                    _forget_versions(folder)
+                _forget_versions(folder)
         return EraseCounts(history=history, older=older)
 
     def _erase_history(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
-        for _ in range(_ATTEMPTS):
-            state = open_state(folder)
-            concerned = [(file, count) for file, count in _holding(folder, table, state.files, entities) if count]
-            total = sum(count for _, count in concerned)
-            if dry_run or not concerned:
-                return total
-            try:
-                actions, written = self._rewritten(folder, table, entities, [file for file, _ in concerned])
-            except FileNotFoundError:
-                if state.is_current():
-                    raise
-                continue  # somebody compacted the table meanwhile
-            with self._log.held(table):
-                if write_change(state, table, actions, "forget"):
+        sequence = self._log.sequence(table)
+        for attempt in range(_ATTEMPTS):
+            with sequence.turn(attempt):
+                view = sequence.look() if dry_run else sequence.settle()
+                state = view.state
+                concerned = [(file, count) for file, count in _holding(folder, table, state.files, entities) if count]
+                total = sum(count for _, count in concerned)
+                if dry_run or not concerned:
+                    return total
+                try:
+                    actions, written = self._rewritten(folder, table, entities, [file for file, _ in concerned])
+                except FileNotFoundError:
+                    if state.is_current():
+                        raise
+                    continue  # somebody compacted the table meanwhile
+                require_known_columns(state, table, actions)
+                if sequence.commit(view, Intent("forget", actions, view.pushed_with())):
                     remove((folder / file.path for file, _ in concerned), lasting=True)
                     return total
-            remove(written)
+                remove(written)
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")
 
-    def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[object], list[Path]]:
+    def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[Action], list[Path]]:
         """Rewrite files without some entities; return the table's actions for it, and what was written."""
         now = to_micros(self._clock()) // 1000
-        actions: list[object] = []
+        actions: list[Action] = []
         written: list[Path] = []
         for file in files:
             rows = pl.read_parquet(folder / file.path, glob=False, hive_partitioning=False)
@@ -119,9 +121,10 @@ class DeltaEraser:
 
     def _erase_older(self, folder: Path, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
         """Delete the files that hold some entities and are not the table's any more, or never were."""
-        with self._log.held(table):  # what a commit adds is either not there yet or is named by the table
-            needed = {file.path for file in open_state(folder).files}
-            others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
+        # NOTE: listed before the table is opened: what a commit adds is not there yet, or is named by the table or an intent.
+        others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
+        view = self._log.sequence(table).look()
+        needed = {file.path for file in view.state.files}.union(*(intent.adds for intent in view.pending.values()))
         erased = 0
         for path in others:
             name = str(path.relative_to(folder))
@@ -138,33 +141,19 @@ class DeltaEraser:
                 remove([path], lasting=True)
         return erased
 
-    def _erase_segments(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
+    def _erase_pushes(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
+        """Erase entities from the pushes, which keep their numbers; an empty one stays, too."""
+        sequence = self._log.sequence(table)
         erased = 0
-        written = {segment_number(path.name): path for path in _unhit(folder, table, entities)}
-        for path in _segments(folder):
-            rows = pl.read_parquet(path, glob=False)
+        for number, content in sequence.raw().items():
+            rows = unpacked(content)
+            if isinstance(rows, Intent):
+                continue
             hit = _strictly(rows, table, entities)
-            if not hit.any():
-                continue
             erased += int(hit.sum())
-            if dry_run:
-                continue
-            # Under the same number and another name, for processes keep segments by their names. An empty one stays, too.
-            if segment_number(path.name) not in written:
-                _replace(rows.filter(~hit), path.with_name(f"{path.name.partition('-')[0]}-{uuid4().hex[:8]}.parquet"))
-            remove([path], lasting=True)
+            if hit.any() and not dry_run:
+                sequence.rewrite(number, without_rows(content, rows.filter(~hit)))
         return erased
-
-
-def _segments(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.parquet") if is_segment(path.name))
-
-
-def _unhit(folder: Path, table: Table, entities: pl.DataFrame) -> Iterator[Path]:
-    """Return the segments without some entities: among those of one number, what was written by who was interrupted."""
-    for path in _segments(folder):
-        if not _strictly(pl.read_parquet(path, glob=False), table, entities).any():
-            yield path
 
 
 def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.DataFrame) -> Iterator[tuple[File, int]]:

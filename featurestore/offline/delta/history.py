@@ -25,12 +25,23 @@ from featurestore.offline.delta.files import (
 )
 from featurestore.offline.delta.integrity import require_whole
 from featurestore.offline.delta.log_entries import LOG, recorded_added
-from featurestore.offline.delta.push_log import DeltaPushLog, segment_number
-from featurestore.offline.delta.table import DEFINITION, DeltaState, add_columns, create_table, note, open_state, write_commit
+from featurestore.offline.delta.push_log import DeltaPushLog
+from featurestore.offline.delta.sequence import TableSequence, View
+from featurestore.offline.delta.sequence_entries import Action, Intent
+from featurestore.offline.delta.table import (
+    DEFINITION,
+    DeltaState,
+    add_columns,
+    create_table,
+    note,
+    open_state,
+    require_known_columns,
+)
 from featurestore.rows.buckets import key_hash
 from featurestore.rows.transform import stack_rejects
 
 _ATTEMPTS = 20
+_CLAIMS = 100
 
 
 class DeltaStore:
@@ -50,7 +61,7 @@ class DeltaStore:
         self._folder = folder
         self._clock = clock
         self._threads = threads
-        self.push_log = DeltaPushLog(self.path, FileLocks(folder / "_locks") if locks is None else locks)
+        self.push_log = DeltaPushLog(self.path, FileLocks(folder / "_locks") if locks is None else locks, clock=clock)
         self.log: PushLog = self.push_log
 
     def path(self, table: Table) -> Path:
@@ -60,25 +71,27 @@ class DeltaStore:
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
         """See ``OfflineStore.snapshot``."""
         with translated("open", str(self.path(table))):
-            state, live = self.push_log.consistent(table)
+            sequence = self.push_log.sequence(table)
+            view = sequence.look()
+            # Those that a commit took over are named until they are deleted: whoever tries one again must find it told.
+            taken = sequence.pushes_behind(view.state.folded)
+        state = view.state
         spans = [(file.since, file.until) for file in state.files]
         rows = sum(file.rows for file in state.files)
         pushed: dict[int, pl.DataFrame] = {}
-        # A segment may be empty: its entities were forgotten.
-        if live and (log := pl.concat(live.values())).height:
+        # A push may be empty: its entities were forgotten.
+        if view.pushes and (log := pl.concat(view.pushes.values())).height:
             rows += log.height
             spans.append(event_span(log))
             pushed = pushed_by_bucket(log, state.bits or 0, since, until)
         wanted = [file for file in state.files if file.overlaps(since, until)]
-        # Segments that a commit took over are named until they are removed: whoever tries one again must find it told.
-        taken = [number for number in map(segment_number, self.push_log.names(table, 0)) if number <= state.folded]
         return Snapshot(
             state.version,
             by_bucket(self.path(table), table, wanted, pushed, bits=state.bits),
             rows,
             state.last_run,
             (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,
-            (*taken, *map(segment_number, live)),
+            (*taken, *view.pushes),
         )
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
@@ -96,10 +109,12 @@ class DeltaStore:
         folded = max((chunk["pushed"] for chunk in staged if "pushed" in chunk), default=None)
         rows = sum(chunk["rows"] for chunk in staged)
         with translated("write", str(folder)):
+            sequence = self.push_log.sequence(table)
             for _ in range(_ATTEMPTS):
-                state = open_state(folder)
-                if state.last_run < run:
-                    self._require_whole(state, table, after)
+                view = sequence.settle()
+                state = view.state
+                if state.last_run < run and not _is_whole(sequence, state, table, after):
+                    continue
                 if state.version < 0:
                     create_table(folder, table)
                     continue
@@ -108,18 +123,15 @@ class DeltaStore:
                     self._unstage(table, run)
                     return recorded_added(folder, run)
                 if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
-                    with self.push_log.held(table):
-                        note(state, DEFINITION, table.definitions[0])
+                    note(state, DEFINITION, table.definitions[0])
                     continue
                 if not state.columns >= columns_of(table).keys():
-                    with self.push_log.held(table):
-                        add_columns(state, table)
+                    add_columns(state, table)
                     continue
+                log = tuple(view.after(folded or 0))
                 try:
-                    # What a run takes over from the log is all of it, but for rows that came since and are others.
-                    live = self.push_log.live(table, state) if folded is None else {}
-                    merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, tuple(live.values()))
-                    merged = self._commit(merge, state, merge.add(self._staged(table, staged), rows), set(live), folded)
+                    merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, log)
+                    merged = self._commit(sequence, view, merge, merge.add(self._staged(table, staged), rows), folded)
                 except FileNotFoundError:
                     # Another process at the same run was done first and cleared up, or one at an earlier run was.
                     if state.is_current():
@@ -132,51 +144,39 @@ class DeltaStore:
             f"Run {run} of {table} met another writer's commit {_ATTEMPTS} times over. Run it again when fewer write to the view."
         )
 
-    def _require_whole(self, state: DeltaState, table: Table, after: int) -> None:
-        """Refuse to write over missing files. A file may be gone because the table was rewritten at this moment."""
-        try:
-            require_whole(state, table, after, self.push_log.lost(table, state.folded))
-        except DamagedHistoryError:
-            if not state.is_current():
-                return
-            # A folder that is written to while it is listed may be told without a segment that is in it.
-            with self.push_log.held(table):
-                if state.is_current():
-                    require_whole(state, table, after, self.push_log.lost(table, state.folded))
-
-    def _commit(self, merge: CommitBuilder, state: DeltaState, merged: Merged, seen: set[str], folded: int | None) -> Merged | None:
-        """Write what was merged as the table's next version, less rows that were pushed while it was merged.
-
-        They are looked for without the lock, which keeps pushes from being written; the last look is with it.
+    def _commit(
+        self, sequence: TableSequence, view: View, merge: CommitBuilder, merged: Merged, folded: int | None
+    ) -> Merged | None:
+        """Commit what was merged, less rows that were pushed while it was merged.
 
         Returns:
-            What was written; None where another commit has come before.
+            What was committed; None where something else was committed that it has to be merged with.
         """
-        table = merge.table
-        for last in (False, False, True):
-            with self.push_log.held(table):
-                late = [] if folded is not None else [name for name in self.push_log.names(table, state.folded) if name not in seen]
-                if late and last:
-                    merged = merge.leave_out(merged, list(self.push_log.frames(table, late).values()))
-                if last or not late:
-                    actions = [*merged.removed, *(new.action for new in merged.added)]
-                    if write_commit(state, table, merge.run, actions, folded, merged.rows):
-                        return merged
-                    # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
-                    now = open_state(merge.folder)
-                    same = not merged.removed and now.has_rows_of(state)
-                    if same and write_commit(now, table, merge.run, actions, folded, merged.rows):
-                        return merged
+        removed = {action.path for action in merged.removed}
+        for attempt in range(_CLAIMS):
+            with sequence.turn(attempt):
+                now = sequence.settle() if attempt else view
+                # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
+                if not now.state.has_rows_of(view.state) or not removed <= {file.path for file in now.state.files}:
                     break
-            merged = merge.leave_out(merged, list(self.push_log.frames(table, late).values()))
-            seen.update(late)
+                late = now.after(view.last)
+                if late:
+                    merged = merge.leave_out(merged, late)
+                actions: list[Action] = [*merged.removed, *(new.action for new in merged.added)]
+                require_known_columns(now.state, merge.table, actions)
+                was_made = sequence.commit(now, Intent("run", actions, now.pushed_with(folded), merge.run, merged.rows))
+                if was_made:
+                    return merged
+                if was_made is not None:
+                    break
+                view = now
         remove(merge.folder / new.action.path for new in merged.added)
         return None
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
-        names = self.push_log.named(table, [chunk["pushed"] for chunk in staged if "pushed" in chunk])
-        pushed = [pl.concat(self.push_log.frames(table, names).values()).lazy()] if names else []
+        numbers = [chunk["pushed"] for chunk in staged if "pushed" in chunk]
+        pushed = [pl.concat(self.push_log.sequence(table).rows_of(numbers).values()).lazy()] if numbers else []
         files = [self.path(table) / chunk["path"] for chunk in staged if chunk["rows"] and "pushed" not in chunk]
         return [*(_scan_staged(table, path) for path in files), *pushed]
 
@@ -219,6 +219,17 @@ class DeltaStore:
             if int(folder.name) <= run:
                 with suppress(OSError):  # what is left is cleared up by the next run
                     remove_folder(folder, lasting=False)
+
+
+def _is_whole(sequence: TableSequence, state: DeltaState, table: Table, after: int) -> bool:
+    """Refuse to write over missing files; return False where the table was rewritten, so that they need not be there."""
+    try:
+        require_whole(state, table, after, sequence.lost())
+    except DamagedHistoryError:
+        if state.is_current():
+            raise
+        return False
+    return True
 
 
 def staged_runs(folder: Path) -> list[Path]:

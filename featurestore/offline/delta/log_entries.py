@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +20,28 @@ ROWS = "rows"
 """What a commit says of how many rows the table has after it: a hole before it is found by that."""
 ADDED = "added"
 """The commit's entry for how many rows a run added; the process that completes the run later books them."""
+ENTRY = "entry"
+"""The number of the sequence's entry whose intent a commit makes."""
+INTENT = "intent"
+"""The id of that intent."""
+VOID = "void"
+"""Whether an intent is not made, for a file is gone that it removes; its commit changes no file then."""
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
 _LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an intent of the sequence.
+
+    Args:
+        id: the intent's.
+        is_made: whether its files were changed; if not, they never will be.
+    """
+
+    id: str
+    is_made: bool
 
 
 def entries_of(folder: Path) -> list[Path]:
@@ -148,6 +168,21 @@ def recorded_added(folder: Path, run: int) -> int:
         if ADDED in info and int(info["run"]) <= run:
             return int(info[ADDED]) if int(info["run"]) == run else 0
     return 0
+
+
+def recorded_outcome(folder: Path, number: int) -> Outcome | None:
+    """Return what became of the intent of an entry of the sequence; None where the log no longer says it."""
+    for path in reversed(entries_of(folder)):
+        info = _info(folder, int(path.stem))
+        if ENTRY in info and int(info[ENTRY]) <= number:
+            return Outcome(str(info[INTENT]), VOID not in info) if int(info[ENTRY]) == number else None
+    return None
+
+
+def recorded_intents(folder: Path) -> set[int]:
+    """Return the numbers of the sequence's entries that were intents, as far as the log goes back."""
+    infos = (_info(folder, int(path.stem)) for path in entries_of(folder))
+    return {int(info[ENTRY]) for info in infos if ENTRY in info}
 
 
 def _begins_after(folder: Path) -> int | None:

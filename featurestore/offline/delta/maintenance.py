@@ -5,7 +5,7 @@ versions, which would make runs that write at the same time start over.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, trans
 from featurestore.offline.delta.history import DeltaStore, staged_runs
 from featurestore.offline.delta.integrity import problems_of
 from featurestore.offline.delta.log_entries import checkpoint_at, entries_of, hinted_checkpoint
-from featurestore.offline.delta.table import DeltaState, open_state, write_change, write_checkpoint
+from featurestore.offline.delta.sequence import FOLDER, TableSequence, View
+from featurestore.offline.delta.sequence_entries import Action, Intent
+from featurestore.offline.delta.table import open_state, require_known_columns, write_checkpoint
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
+_ATTEMPTS = 20
 _ABANDONED = timedelta(days=1)
 """What no version names, and nobody changed for so long, was left by a writer that was killed."""
 
@@ -51,8 +54,8 @@ class DeltaMaintenance:
         """See ``TableMaintenance.files``."""
         folder = self._path(table)
         with translated("open", str(folder)):
-            state = open_state(folder)
-            return len(state.files) + len(self._log.names(table, state.folded))
+            view = self._log.sequence(table).look()
+            return len(view.state.files) + len(view.pushes)
 
     def compact(
         self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
@@ -60,14 +63,13 @@ class DeltaMaintenance:
         """See ``TableMaintenance.compact``."""
         folder = self._path(table)
         with translated("compact", str(folder)):
-            state = open_state(folder)
-            if self._problems(state, table):
-                # A folder that is written to while it is listed may be told without a segment that is in it.
-                with self._log.held(table):
-                    if not state.is_current():
-                        return Compacted(0, 0, 0)
-                    if problems := self._problems(state, table):
-                        raise damaged(str(table), table.view, problems)
+            sequence = self._log.sequence(table)
+            view = sequence.settle()
+            state = view.state
+            if problems := problems_of(state, 0, sequence.lost()):
+                if not state.is_current():
+                    return Compacted(0, 0, 0)
+                raise damaged(str(table), table.view, problems)
             group = worth_merging(state.files, done)
             if group is None:
                 return None
@@ -76,31 +78,19 @@ class DeltaMaintenance:
                 return Compacted(len(group.files), 1 << group.bits, size)
             now = to_micros(self._clock()) // 1000
             written: list[NewFile] = []
-            merged = False
             try:
                 merge_group(folder, table, group, now, without, written)
-                actions = [remove_file(file, now, changes=False) for file in group.files]
-                merged = self._replace(
-                    table, state, {file.path for file in group.files}, [*actions, *(new.action for new in written)]
-                )
-            except FileNotFoundError:
-                if open_state(folder).files == state.files:
-                    raise
-            finally:
-                if not merged:
-                    remove(folder / new.action.path for new in written)
-            if not merged:
+            except BaseException as error:
+                remove(folder / new.action.path for new in written)
+                if isinstance(error, FileNotFoundError) and open_state(folder).files != state.files:
+                    return Compacted(0, 0, 0)
+                raise
+            actions: list[Action] = [remove_file(file, now, changes=False) for file in group.files]
+            # NOTE: once it is tried to claim the change, its files are deleted only where it surely will never be made.
+            if not _replace(sequence, view, [*actions, *(new.action for new in written)]):
+                remove(folder / new.action.path for new in written)
                 return Compacted(0, 0, 0)
             return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
-
-    def _problems(self, state: DeltaState, table: Table) -> list[str]:
-        return problems_of(state, 0, self._log.lost(table, state.folded))
-
-    def _replace(self, table: Table, state: DeltaState, merged: set[str], actions: list[object]) -> bool:
-        """Names the merged files instead of those they were merged from, if all of these are the table's still."""
-        with self._log.held(table):
-            now = open_state(state.folder)
-            return merged <= {file.path for file in now.files} and write_change(now, table, actions, "compact")
 
     def checkpoint(self, table: Table) -> bool:
         """See ``TableMaintenance.checkpoint``."""
@@ -118,12 +108,13 @@ class DeltaMaintenance:
         with translated("clear up", str(folder)):
             # NOTE: listed before the table is opened: what a writer has not committed by then is an orphan, and young.
             paths = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
-            beside = [path for part in ("_pushed", "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
-            state = open_state(folder)
+            beside = [path for part in (FOLDER, "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
+            view = self._log.sequence(table).look()
+            state = view.state
             if state.version < 0:
                 return Removed()
             removed_at = dict(_removals(folder)) if paths else {}
-            needed = {file.path for file in state.files}
+            needed = {file.path for file in state.files}.union(*(intent.adds for intent in view.pending.values()))
             until = to_micros(self._clock() - keep) // 1000
             abandoned = (utc_now() - max(keep, _ABANDONED)).timestamp()
             old = [path for path in beside if _older(path, abandoned)]
@@ -140,6 +131,21 @@ class DeltaMaintenance:
                 for inner in [*folder.glob(f"{BUCKET}=*"), *staged_runs(folder)]:
                     remove_empty(inner)
             return removed
+
+
+def _replace(sequence: TableSequence, view: View, actions: Sequence[Action]) -> bool:
+    """Name merged files instead of those they were merged from, if all of these are the table's still."""
+    for attempt in range(_ATTEMPTS):
+        with sequence.turn(attempt):
+            now = sequence.settle() if attempt else view
+            intent = Intent("compact", actions, now.pushed_with())
+            if not intent.removes <= {file.path for file in now.state.files}:
+                return False
+            require_known_columns(now.state, sequence.table, actions)
+            was_made = sequence.commit(now, intent)
+        if was_made is not None:
+            return was_made
+    return False
 
 
 def _removals(folder: Path) -> Iterable[tuple[str, int]]:

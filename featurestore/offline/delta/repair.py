@@ -5,17 +5,16 @@ rows, so what lies there of runs that were committed is what it had.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import remove, write_file
+from featurestore.durable import remove
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
-from featurestore.offline.base import CORRECTS, Table
+from featurestore.offline.base import Table
 from featurestore.offline.condition import Condition, damaged
 from featurestore.offline.delta.files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
 from featurestore.offline.delta.files import write_file as write_rows
@@ -34,8 +33,17 @@ from featurestore.offline.delta.log_entries import (
     recorded_rows,
     recorded_run,
 )
-from featurestore.offline.delta.push_log import segment_number
-from featurestore.offline.delta.table import DEFINITION, GAVE_UP, DeltaState, create_table, note, open_state, write_commit
+from featurestore.offline.delta.sequence_entries import Action, empty_push
+from featurestore.offline.delta.table import (
+    DEFINITION,
+    GAVE_UP,
+    DeltaState,
+    create_table,
+    note,
+    open_state,
+    require_known_columns,
+    write_repair,
+)
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.rows.buckets import bits_for, key_hash, node_of
 from featurestore.rows.total_order import sort_history, without_known
@@ -76,17 +84,16 @@ class DeltaRepair:
     def _inspect(self, table: Table, recorded: LedgerRecord, *, pages: bool = False) -> Condition:
         folder = self._path(table)
         with translated("open", str(folder)):
-            for left in reversed(range(_LOOKS)):
-                # NOTE: with the lock at last: a folder that is written to while it is listed may be told without a segment in it.
-                with nullcontext() if left or not folder.is_dir() else self._log.held(table):
-                    try:
-                        state = open_state(folder)
-                    except DamagedHistoryError:
-                        return Condition(tuple(broken_entries(folder, pages=True)))
-                    names = self._log.names(table, state.folded)
-                    problems = problems_of(state, recorded.last_run, self._log.lost(table, state.folded))
-                    problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
-                    problems += [f"the pushed rows in {path} cannot be read" for path in self._unreadable(table, names)]
+            for _ in range(_LOOKS):
+                try:
+                    state = open_state(folder)
+                    sequence = self._log.sequence(table)
+                    lost, waiting = sequence.lost(), [number for number in sequence.numbers() if number > state.folded]
+                except DamagedHistoryError:
+                    return Condition(tuple(broken_entries(folder, pages=True)))
+                problems = problems_of(state, recorded.last_run, lost)
+                problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
+                problems += [f"the pushed rows in {path} cannot be read" for path in sequence.unreadable(waiting).values()]
                 if not problems:
                     break
         noted = state.configuration
@@ -99,7 +106,7 @@ class DeltaRepair:
         folder = self._path(table)
         if not self._inspect(table, recorded, pages=True).problems:
             return ""
-        with translated("mend", str(folder)), self._log.held(table):
+        with translated("mend", str(folder)), self._log.sequence(table).mending():
             known = self._set_aside(folder, recorded)
             state = open_state(folder)
             if state.version < 0:
@@ -148,10 +155,10 @@ class DeltaRepair:
             report += f"; {lacking:,} were given up, which are nowhere on the disk"
             state = self._noted(state, f"{lacking:,} rows")
         now = to_micros(self._clock()) // 1000
-        actions = [*(remove_file(file, now) for file in missing), *(new.action for new, _ in written)]
-        if not write_commit(
-            state, table, max(recorded.last_run, state.last_run), actions, max(recorded.pushed, state.folded) or None
-        ):
+        actions: list[Action] = [*(remove_file(file, now) for file in missing), *(new.action for new, _ in written)]
+        run, pushed = max(recorded.last_run, state.last_run), max(recorded.pushed, state.folded)
+        require_known_columns(state, table, actions)
+        if not write_repair(state, actions, run, pushed, self._log.sequence(table).last()):
             remove(folder / new.action.path for new, _ in written)
             raise OfflineStoreError(f"{table} was written to while it was mended. Mend it again: featurestore doctor --repair")
         return report
@@ -194,9 +201,11 @@ class DeltaRepair:
                 except (pl.exceptions.PolarsError, FileNotFoundError):
                     continue  # cut off; what is lacking is counted in the end
         # A hole may have hidden that their numbers were taken.
-        for name in self._log.names(table, 0):
-            if segment_number(name) <= recorded.pushed and not self._unreadable(table, [name]):
-                yield self._log.frames(table, [name])[name].select(*columns_of(table))
+        sequence = self._log.sequence(table)
+        for number in sequence.numbers():
+            if number <= recorded.pushed and not sequence.unreadable([number]):
+                with suppress(FileNotFoundError):  # it is an intent
+                    yield sequence.rows_of([number])[number].select(*columns_of(table))
 
     def _write(
         self, folder: Path, table: Table, there: Sequence[File], parts: Sequence[pl.DataFrame], run: int
@@ -216,34 +225,21 @@ class DeltaRepair:
     def _close_gaps(self, table: Table, *, give_up: bool) -> str:
         """Put an empty segment in the place of each that is lost, where it is given up."""
         folder = self._path(table)
+        sequence = self._log.sequence(table)
         state = open_state(folder)
-        names = self._log.names(table, state.folded)
-        broken = self._unreadable(table, names)
-        lost = sorted({*self._log.lost(table, state.folded), *(segment_number(path.name) for path in broken)})
+        broken = sequence.unreadable([number for number in sequence.numbers() if number > state.folded])
+        lost = sorted({*sequence.lost(), *broken})
         if not lost:
             return ""
         what = f"{len(lost)} pushes that waited for a run"
         if not give_up:
             raise damaged(str(table), table.view, [f"{what} are gone or cannot be read: {lost[:3]}"], mended=True)
         self._noted(state, what)
-        schema = {**columns_of(table), HASH: pl.UInt64(), CORRECTS: pl.Boolean()}
-        empty = pl.DataFrame(schema=schema)
-        put_aside(folder, broken)
+        put_aside(folder, list(broken.values()))
+        empty = empty_push({**columns_of(table), HASH: pl.UInt64()})
         for number in lost:
-            write_file(folder / "_pushed" / f"{number:016d}-{uuid4().hex[:8]}.parquet", lambda file: empty.write_parquet(file))
+            sequence.fill(number, empty)
         return f"{what} were given up"
-
-    def _unreadable(self, table: Table, names: Sequence[str]) -> list[Path]:
-        paths = []
-        for name in names:
-            path = self._path(table) / "_pushed" / name
-            try:
-                pl.read_parquet(path, glob=False)
-            except FileNotFoundError:
-                continue  # a run took it over
-            except pl.exceptions.PolarsError:
-                paths.append(path)
-        return paths
 
 
 def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:

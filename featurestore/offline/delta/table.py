@@ -1,4 +1,4 @@
-"""The state of a Delta table at one version: its files, the last run, and how much of its log is folded in."""
+"""The state of a Delta table at one version: its files, the last run, and how much of its sequence is in them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.files import BUCKET, File, columns_of, delta_schema, files_of
-from featurestore.offline.delta.log_entries import ADDED, LOG, ROWS, broken_entries, entries_of, entry_at
+from featurestore.offline.delta.log_entries import ADDED, ENTRY, INTENT, LOG, ROWS, VOID, broken_entries, entries_of, entry_at
 from featurestore.offline.delta.open import from_newest, open_delta
+from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.rows.buckets import bits_of
 
 _ATTEMPTS = 5
@@ -26,6 +27,7 @@ DEFINITION = "featurestore.definition"
 GAVE_UP = "featurestore.gaveUp"
 _RUNS = "featurestore"
 _PUSHED = "pushed"
+_APPLIED = "applied"
 CHECKPOINT_EVERY = 100
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A commit's own checkpoint would take the place of entries before either is on the disk."""
@@ -40,10 +42,12 @@ class DeltaState:
         version: the version; -1 where there is no table.
         files: its files.
         last_run: the number of the last run that was committed; 0 for none.
-        folded: the greatest number of a pushed segment whose rows are in the files; 0 for none.
+        folded: up to which number the sequence's pushes have their rows in the files; 0 for none. Its intents are made, too.
+        applied: up to which number the sequence's intents are made, or void.
         stamp: tells the version's entry in the log from another one of the same number.
         columns: the names of its columns.
         configuration: what was noted of it when it was made, and mended.
+        delta: the table as its library has it.
     """
 
     folder: Path
@@ -51,9 +55,11 @@ class DeltaState:
     files: tuple[File, ...] = ()
     last_run: int = 0
     folded: int = 0
+    applied: int = 0
     stamp: tuple[tuple[int, int] | None, ...] = ()
     columns: frozenset[str] = frozenset()
     configuration: Mapping[str, str] = field(default_factory=dict)
+    delta: DeltaTable | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -67,8 +73,8 @@ class DeltaState:
 
     def has_rows_of(self, before: "DeltaState") -> bool:
         """Return whether it has the rows of an earlier state, in other files perhaps, and no others."""
-        marks = (self.last_run, self.folded, self.columns, sum(file.rows for file in self.files))
-        return marks == (before.last_run, before.folded, before.columns, sum(file.rows for file in before.files))
+        marks = (self.last_run, self.columns, self.rows)
+        return marks == (before.last_run, before.columns, before.rows)
 
     def is_current(self) -> bool:
         """Return, at the price of a few looks at the file system, whether the table is at this version still."""
@@ -106,8 +112,10 @@ def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
+    applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
-    return DeltaState(folder, version, files, last_run, folded, stamps, columns, delta.metadata().configuration)
+    applied = folded if applied is None else applied  # the version before knew no intents
+    return DeltaState(folder, version, files, last_run, folded, applied, stamps, columns, delta.metadata().configuration, delta)
 
 
 def create_table(folder: Path, table: Table) -> None:
@@ -143,27 +151,81 @@ def add_columns(state: DeltaState, table: Table) -> None:
     settle(state.folder / LOG)
 
 
-def write_commit(
-    state: DeltaState, table: Table, run: int, actions: Sequence[Any], folded: int | None, added: int | None = None
-) -> bool:
-    """Write a run's changes as the version after a state; return False if another commit came first.
+def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
+    """Make what the next intent of the sequence says, as the version after a state; nothing if another commit came first.
 
     Args:
-        state: the state that the changes were computed from.
-        table: the table.
-        run: the run.
-        actions: the files to add and to remove.
-        folded: the greatest segment among what the run adds; None for none.
-        added: how many rows it adds; None if it is not a run's own commit.
+        state: the state, which has all intents before this one.
+        number: the number of its entry.
+        intent: the intent. If a file is gone that it removes, the version notes that it is void.
     """
-    marks = [Transaction(_RUNS, run), *([] if folded is None else [Transaction(_PUSHED, folded)])]
-    metadata = {"run": str(run)} if added is None else {"run": str(run), ADDED: str(added)}
-    return _write(state, table, actions, marks, metadata)
+    is_void = not intent.removes <= {file.path for file in state.files}
+    actions = [] if is_void else intent.actions
+    marks = [Transaction(_APPLIED, number)]
+    if intent.run is not None and not is_void:
+        marks.append(Transaction(_RUNS, intent.run))
+    if intent.pushed is not None and not is_void:
+        marks.append(Transaction(_PUSHED, intent.pushed))
+    metadata = {ENTRY: str(number), INTENT: intent.id, "why": intent.reason, ROWS: str(_rows_after(state, actions))}
+    if is_void:
+        metadata[VOID] = "true"
+    elif intent.added is not None:
+        metadata |= {"run": str(intent.run), ADDED: str(intent.added)}
+    elif intent.run is not None:
+        metadata["run"] = str(intent.run)
+    _write(state, actions, marks, metadata)
 
 
-def write_change(state: DeltaState, table: Table, actions: Sequence[Any], why: str) -> bool:
-    """Write what no run changes as the version after a state; return False where another commit has come before."""
-    return _write(state, table, actions, [], {"why": why})
+def write_repair(state: DeltaState, actions: Sequence[Action], run: int, pushed: int, applied: int) -> bool:
+    """Write what a repair changes as the version after a state; return False if another commit came first.
+
+    Args:
+        state: the state.
+        actions: the files that it adds and removes.
+        run: the last run that is done then.
+        pushed: the greatest push whose rows are in the files then.
+        applied: the last entry of the sequence: what intents up to it were to change is in the files, or is to be claimed again.
+    """
+    marks = [Transaction(_RUNS, run), Transaction(_PUSHED, pushed), Transaction(_APPLIED, applied)]
+    return _write(state, actions, marks, {"run": str(run), ROWS: str(_rows_after(state, actions))})
+
+
+def _write(state: DeltaState, actions: Sequence[Action], marks: list[Transaction], metadata: dict[str, str]) -> bool:
+    # No retries inside: a commit that came between may be one that makes the same intent.
+    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata=metadata)
+    if state.delta is None or not state.is_current():  # the version may be one that was taken out of the table's log
+        return False
+    delta = state.delta
+    try:
+        delta.create_write_transaction(
+            list(actions),
+            mode="append",
+            schema=delta.schema(),
+            partition_by=[BUCKET],
+            commit_properties=properties,
+            post_commithook_properties=NO_HOOKS,
+        )
+    except CommitFailedError:
+        return False
+    settle(state.folder / LOG)
+    if (state.version + 2) % CHECKPOINT_EVERY == 0:
+        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
+            write_checkpoint(state.folder)
+    return True
+
+
+def require_known_columns(state: DeltaState, table: Table, actions: Sequence[Action]) -> None:
+    """Refuse to rewrite files of a table that has columns which this process does not know: they would be lost.
+
+    Raises:
+        OfflineStoreError: it has some.
+    """
+    newer = state.columns - columns_of(table).keys() - {BUCKET}
+    if newer and any(isinstance(action, RemoveAction) for action in actions):
+        raise OfflineStoreError(
+            f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "
+            "applied again. Repeat the call."
+        )
 
 
 def note(state: DeltaState, key: str, value: str) -> bool:
@@ -177,41 +239,6 @@ def note(state: DeltaState, key: str, value: str) -> bool:
     except CommitFailedError:
         return False
     settle(state.folder / LOG)
-    return True
-
-
-def _write(state: DeltaState, table: Table, actions: Sequence[Any], marks: list[Transaction], metadata: dict[str, str]) -> bool:
-    rows = _rows_after(state, actions)
-    # No retries inside: a commit that came between may hold rows that this one repeats.
-    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata={**metadata, ROWS: str(rows)})
-    newer = state.columns - columns_of(table).keys() - {BUCKET}
-    if newer and any(isinstance(action, RemoveAction) for action in actions):
-        # What it wrote anew would lack them.
-        raise OfflineStoreError(
-            f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "
-            "applied again. Repeat the call."
-        )
-    try:
-        delta = open_delta(state.folder, version=state.version)
-    except DeltaError:
-        if state.is_current():
-            raise
-        return False  # the version is no longer in the table's log
-    try:
-        delta.create_write_transaction(
-            list(actions),
-            mode="append",
-            schema=delta_schema(table),
-            partition_by=[BUCKET],
-            commit_properties=properties,
-            post_commithook_properties=NO_HOOKS,
-        )
-    except CommitFailedError:
-        return False
-    settle(state.folder / LOG)
-    if (state.version + 2) % CHECKPOINT_EVERY == 0:
-        with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
-            write_checkpoint(state.folder)
     return True
 
 
