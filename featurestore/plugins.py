@@ -7,7 +7,7 @@ that is asked for.
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,8 @@ def installed(group: Group) -> list[Plugin]:
         >>> [plugin.name for plugin in installed(ENGINES)]
         ['local']
     """
-    plugins = [Plugin(group, entry.name, entry.value, _package(entry)) for entry in _entry_points() if entry.group == group.name]
+    entries = [entry for entry in _entry_points() if entry.group == group.name]
+    plugins = [Plugin(group, entry.name, entry.value, " ".join(_package(entry)).strip()) for entry in entries]
     return sorted(plugins, key=lambda plugin: (plugin.name, plugin.package))
 
 
@@ -169,7 +170,7 @@ def unknown(group: Group, name: str) -> str:
 
 def forget() -> None:
     """Read the metadata of the installed packages again at the next look: a package was installed or removed meanwhile."""
-    for cached in (_entry_points, find, _load):
+    for cached in (_entry_points, _package_of, find, _load):
         cached.cache_clear()
 
 
@@ -177,7 +178,7 @@ def forget() -> None:
 def _entry_points() -> tuple[EntryPoint, ...]:
     everything = entry_points()
     ours = tuple(entry for group in GROUPS for entry in everything.select(group=group.name))
-    if {group.name for group in GROUPS} - {entry.group for entry in ours if entry.dist is not None and entry.dist.name == _OURS}:
+    if {group.name for group in GROUPS} - {entry.group for entry in ours if _package(entry)[0] == _OURS}:
         raise ConfigError(
             "The entry points of featurestore's own adapters are not installed: the installed metadata is older than the code, or "
             "there is none. Install featurestore again; in a checkout: pip install -e ."
@@ -198,5 +199,13 @@ def _load(plugin: Plugin) -> Any:
         ) from error
 
 
-def _package(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown"
+def _package(entry: EntryPoint) -> tuple[str, str]:
+    """Return the name and the version of the package that declares an entry point."""
+    return _package_of(entry.dist) if entry.dist is not None else ("unknown", "")
+
+
+@cache
+def _package_of(package: Distribution) -> tuple[str, str]:
+    # NOTE: each look at the metadata reads its file and parses it: for every entry point that took longer than all else here.
+    metadata = package.metadata
+    return metadata["Name"], metadata["Version"]
