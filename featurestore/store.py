@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
+from featurestore import collector
 from featurestore.clock import Clock, utc_now
 from featurestore.hints import STORE
 
@@ -67,7 +68,8 @@ class FeatureStore:
         clock: Clock = utc_now,
         **settings: Any,
     ) -> None:
-        from featurestore.namespaces import Namespaces  # the library: more than whoever only names this class waits for
+        with collector.paused():
+            from featurestore.namespaces import Namespaces  # the library: more than whoever only names this class waits for
 
         chosen = {"project": project, "definitions": definitions, "registry": registry, "offline": offline, "online": online}
         self._namespaces = Namespaces(root, clock, {**chosen, "engine": engine, **settings})

@@ -33,6 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "dtypes",
         "durable",
         "clock",
+        "collector",
         "config",
         "row_codec",
         "forking",

@@ -3,6 +3,7 @@
 NOTE: what the commands import takes half a second. ``--help``, ``--version`` and the shell's completion need none of it.
 """
 
+import gc
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -276,6 +277,9 @@ def load(name: str) -> Any:
     """Import a command and return it, as click takes it."""
     entry = COMMANDS[name]
     target = getattr(import_module(f"featurestore.cli.commands.{entry.module}"), entry.function or name)
+    if not gc.isenabled():  # ``main`` has switched it off
+        gc.freeze()
+        gc.enable()
     if isinstance(target, typer.Typer):
         return typer.main.get_group(target)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -99,6 +99,19 @@ def test_what_the_registry_alone_knows_is_shown_without_an_engine(made_shop: Pat
     assert loaded == ["sqlalchemy", "pydantic", "msgspec", "rich"]
 
 
+def test_a_command_runs_with_the_garbage_collector_switched_on(made_shop: Path) -> None:
+    """While a command is imported it is off, and what was imported is looked through no more."""
+    code = """
+import atexit, gc, sys
+sys.argv = ["featurestore", "runs"]
+atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 10_000, file=sys.stderr))
+from featurestore.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=made_shop, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["True", "True"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_their_own_help_says(name: str) -> None:
     command = load(name)
