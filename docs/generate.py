@@ -36,6 +36,7 @@ from featurestore.materialization.results import MaterializeSummary, PushedView,
 from featurestore.materialization.runs import Runs
 from featurestore.materialization.versions import Versions
 from featurestore.offline.backend import OfflineBackend
+from featurestore.offline.history_size import HistorySize, HistorySizes
 from featurestore.online.base import OnlineAdapter
 from featurestore.plugins import Context, Plugin
 from featurestore.privacy.forget import ErasedEntry, ForgetReport
@@ -108,6 +109,8 @@ GROUPS: dict[str, list[Any]] = {
     "Plug-ins": [
         OnlineAdapter,
         OfflineBackend,
+        HistorySizes,
+        HistorySize,
         ReaderAdapter,
         StreamAdapter,
         EngineAdapter,
@@ -145,6 +148,7 @@ SUBCLASSED = (
     Aggregate,
     OnlineAdapter,
     OfflineBackend,
+    HistorySizes,
     ReaderAdapter,
     StreamAdapter,
     EngineAdapter,

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.backend", "offline.condition", "offline.ledger_record")
+_PORTS = ("offline.backend", "offline.condition", "offline.history_size", "offline.ledger_record")
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -106,7 +106,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "streams.*",
         "windows.writer",
     ),
-    "components": ("adapters", "components"),
+    "components": ("adapters", "components", "history_sizes"),
     "store": (
         "maintenance.admin",
         "maintenance.project_checks",

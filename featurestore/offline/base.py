@@ -11,6 +11,7 @@ import polars as pl
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import stored_digests
+from featurestore.offline.history_size import HistorySize
 from featurestore.rows.buckets import ROOT, bits_of
 
 CORRECTS = "_corrects"
@@ -105,6 +106,11 @@ class Snapshot:
     def bits(self) -> int:
         """How many bits of the hash the table is split by."""
         return bits_of(max(self.buckets, default=ROOT))
+
+    @property
+    def history_size(self) -> HistorySize:
+        """How much the table and its log hold."""
+        return HistorySize(self.rows, None if self.spans is None else self.spans[1])
 
 
 @dataclass(frozen=True)

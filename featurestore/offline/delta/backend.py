@@ -14,6 +14,7 @@ from featurestore.offline.delta.delete_project import remove_project
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
 from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.delta.log_size import store_folder
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.delta.secret_file import SecretFile
@@ -38,12 +39,12 @@ class DeltaBackend(OfflineBackend):
     @classmethod
     def open(cls, url: str, context: Context, locks: Locks) -> "DeltaBackend":
         """See ``OfflineBackend.open``."""
-        return cls(_folder(url, context.root), context, locks)
+        return cls(store_folder(url, context.root), context, locks)
 
     @classmethod
     def folder(cls, url: str, root: Path) -> Path:
         """See ``OfflineBackend.folder``."""
-        return _folder(url, root)
+        return store_folder(url, root)
 
     @property
     def history(self) -> DeltaStore:
@@ -89,7 +90,3 @@ class DeltaBackend(OfflineBackend):
     def secret(self, project: str) -> SecretFile:
         """See ``OfflineBackend.secret``."""
         return SecretFile(self._folder / project / "_tombstone_secret")
-
-
-def _folder(url: str, root: Path) -> Path:
-    return root / Path(url.removeprefix("file://")).expanduser()
