@@ -45,7 +45,7 @@ from featurestore.registry.diff import Change, Plan
 from featurestore.registry.ledger import Run
 from featurestore.retrieval.online_result import OnlineRows
 from featurestore.scheduling.api import SchedulerApi
-from featurestore.scheduling.upcoming import Upcoming
+from featurestore.scheduling.turns import Upcoming
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.problems import ProblemDetails
 from featurestore.server.openapi.dialect import to_openapi

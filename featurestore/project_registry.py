@@ -22,6 +22,8 @@ class ProjectRegistry:
         settings: the settings.
         clock: returns the present.
 
+    The ``database`` is what ``maintenance/registry_status.py`` and ``materialization/registry_versions.py`` read.
+
     Every method raises ``RegistryError`` where the database cannot be reached or holds what cannot be read.
 
     Example:
@@ -32,32 +34,33 @@ class ProjectRegistry:
 
     def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
         self.settings = settings
+        self.clock = clock
         if settings.file_mode == "group" and settings.registry_file is not None:
             share_with_group(settings.registry_file.parent)
-        self._database = ProjectDatabase(settings.registry, settings.project, settings.root, clock)
+        self.database = ProjectDatabase(settings.registry, settings.project, settings.root, clock)
 
     def runs(self, view: str | None = None, *, limit: int = 50, state: State | None = None) -> list[Run]:
         """Return the latest runs, the newest first; see ``Runs.list``."""
         name = None if view is None else parse_references(view)[0].view
-        return Ledger(self._database).runs(name, limit, state)
+        return Ledger(self.database).runs(name, limit, state)
 
     def search(
         self, text: str = "", *, kind: Kind | None = None, owner: str | None = None, tag: str | None = None
     ) -> list[CatalogEntry]:
         """Return the definitions that match; see ``Catalog.search``."""
-        return matching(listed(self._database), text, kind=kind, owner=owner, tag=tag)
+        return matching(listed(self.database), text, kind=kind, owner=owner, tag=tag)
 
     def has_views(self) -> bool:
         """Return whether a view is applied."""
-        return any(entry.kind == "view" and entry.version is not None for entry in listed(self._database))
+        return any(entry.kind == "view" and entry.version is not None for entry in listed(self.database))
 
     def other_projects(self) -> list[str]:
         """Return the names of the other projects in the database."""
-        return self._database.other_projects()
+        return self.database.other_projects()
 
     def close(self) -> None:
         """Close the connections to the database. Idempotent."""
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> "ProjectRegistry":
         return self

@@ -111,6 +111,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         "maintenance.admin",
         "maintenance.project_checks",
         "maintenance.project_status",
+        "maintenance.registry_status",
+        "materialization.registry_versions",
         "materialization.runs",
         "materialization.versions",
         "materialization.writes",

@@ -243,7 +243,7 @@ class ViewChecks:
         yield Finding(f"history: {name}", "ok", f"{snapshot.rows:,} rows")
         promised = applied.spec.freshness
         if promised is not None:
-            lag = age_of(snapshot, self._clock())
+            lag = age_of(snapshot.history_size, self._clock())
             late = is_late(promised, lag)
             promise = f"promised to be at most {format_duration(promised)} old"
             message = "there is no event" if lag is None else f"the latest event is {lag / 1e6:,.0f} s old"

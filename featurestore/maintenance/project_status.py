@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from featurestore.components import Components
-from featurestore.maintenance.status import StatusReport, view_status
+from featurestore.definitions.view_terms import terms_of
+from featurestore.maintenance.status import StatusFacts, StatusReport, views_status
 
 if TYPE_CHECKING:
     from featurestore.scheduling.upcoming import UpcomingTasks
@@ -18,22 +19,10 @@ def project_status(components: Components, upcoming: "UpcomingTasks", *, promise
         promised: whether views without a freshness target are left out.
     """
     now, catalog = components.clock(), components.catalog_cache.refresh()
-    tasks = {task.name: task for task in upcoming.upcoming()}
-    statuses = []
-    for name, applied in sorted(catalog.views.items()):
-        if promised and applied.spec.freshness is None:
-            continue
-        previous = catalog.previous_versions.get(name)
-        statuses.append(
-            view_status(
-                applied,
-                components.offline.snapshot(components.table(applied)),
-                components.ledger.latest(name, applied.data_version),
-                now,
-                task=tasks.get(name),
-                most=components.settings.schedule.max_attempts,
-                served=None if previous is None else previous.data_version,
-                noticed=None if promised else components.ledger.noticed(name, applied.data_version),
-            )
-        )
-    return StatusReport(statuses)
+    facts = StatusFacts(
+        lambda view: components.offline.snapshot(components.table(catalog.views[view.name])).history_size,
+        components.ledger,
+        {task.name: task for task in upcoming.upcoming()},
+        components.settings.schedule.max_attempts,
+    )
+    return views_status(terms_of(catalog), facts, now, promised=promised)

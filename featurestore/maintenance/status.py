@@ -1,22 +1,22 @@
 """Status of views: freshness against its target, the last run and the next."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.clock import format_duration, format_seconds, from_micros, parse_duration, to_micros
-from featurestore.definitions.catalog import AppliedView
+from featurestore.definitions.view_terms import ViewTerms
 from featurestore.errors import FeatureStoreError, LeaseLostError
-from featurestore.offline.base import Snapshot
+from featurestore.offline.history_size import HistorySize
 from featurestore.registry.leases import Lease, Leases
-from featurestore.registry.ledger import Run
+from featurestore.registry.ledger import Ledger, Run
 from featurestore.reports import Column, Note, Report
 
 if TYPE_CHECKING:
-    from featurestore.scheduling.upcoming import Upcoming
+    from featurestore.scheduling.turns import Upcoming
 
 State = Literal["empty", "failed", "late", "ok", "retrying"]
 
@@ -68,58 +68,69 @@ class ViewStatus:
         return self.state in ("failed", "late", "retrying")
 
 
-def view_status(
-    applied: AppliedView,
-    snapshot: Snapshot,
-    last_run: Run | None,
-    now: datetime,
-    *,
-    task: "Upcoming | None" = None,
-    most: int = 1,
-    served: int | None = None,
-    noticed: Mapping[str, int] | None = None,
-) -> ViewStatus:
+@dataclass(frozen=True)
+class StatusFacts:
+    """Where a status finds what the definitions do not say.
+
+    Args:
+        size_of: returns how much a view's history holds.
+        ledger: the ledger of runs.
+        tasks: how the runs of scheduled views stand, by view.
+        most: how often a scheduled run is tried.
+    """
+
+    size_of: Callable[[ViewTerms], HistorySize]
+    ledger: Ledger
+    tasks: "Mapping[str, Upcoming]"
+    most: int
+
+
+def views_status(views: Iterable[ViewTerms], facts: StatusFacts, now: datetime, *, promised: bool = False) -> "StatusReport":
+    """Return how views stand at an instant.
+
+    Args:
+        views: the views.
+        facts: where it finds what their definitions do not say.
+        now: the instant.
+        promised: whether only views with a freshness target are looked at, and only as to how fresh they are.
+    """
+    return StatusReport(
+        [_view_status(view, facts, now, notices=not promised) for view in views if not promised or view.freshness is not None]
+    )
+
+
+def _view_status(view: ViewTerms, facts: StatusFacts, now: datetime, *, notices: bool) -> ViewStatus:
     """Return how a view stands at an instant.
 
     A view is late where its latest event, in the history or pushed, is older than the view promises; without any event a
     promise is broken as soon as the view has one.
-
-    Args:
-        applied: the view.
-        snapshot: its history.
-        last_run: its last run in the ledger.
-        now: the instant.
-        task: how its scheduled run stands; None without a schedule.
-        most: how often a scheduled run is tried.
-        served: the data version that readers are given, where it is another one still.
-        noticed: what its last runs noticed of its source, each with the run's number.
     """
-    view = applied.spec
-    latest = None if snapshot.spans is None else snapshot.spans[1]
-    age = age_of(snapshot, now)
-    lag = None if age is None else age / _MICROS
-    state, problem = _judged(view.freshness, age, last_run, task, most)
+    size, task = facts.size_of(view), facts.tasks.get(view.name)
+    last_run = facts.ledger.latest(view.name, view.data_version)
+    noticed = facts.ledger.noticed(view.name, view.data_version) if notices else {}
+    age = age_of(size, now)
+    state, problem = _judged(view.freshness, age, last_run, task, facts.most)
     return ViewStatus(
         view.name,
-        applied.version,
-        applied.data_version,
-        snapshot.rows,
-        None if latest is None else from_micros(latest),
+        view.version,
+        view.data_version,
+        size.rows,
+        None if size.latest is None else from_micros(size.latest),
         last_run,
         view.schedule,
         state,
         None if view.freshness is None else format_duration(view.freshness),
-        lag,
+        None if age is None else age / _MICROS,
         None if task is None else task.next_at,
-        served,
+        view.served,
         problem,
-        tuple(f"run {run}: {notice}" for notice, run in (noticed or {}).items()),
+        tuple(f"run {run}: {notice}" for notice, run in noticed.items()),
     )
 
 
-def age_of(snapshot: Snapshot, now: datetime) -> int | None:
+def age_of(size: HistorySize, now: datetime) -> int | None:
     """Return how many microseconds ago the latest event of a history was; None without one."""
-    return None if snapshot.spans is None else to_micros(now) - snapshot.spans[1]
+    return None if size.latest is None else to_micros(now) - size.latest
 
 
 def is_late(freshness: int, age: int | None) -> bool:

@@ -8,7 +8,7 @@ from featurestore.definitions.catalog import Catalog
 from featurestore.definitions.reference import parse_references
 
 if TYPE_CHECKING:
-    from featurestore.registry.serving import ViewVersion
+    from featurestore.registry.view_versions import ViewVersion
 
 
 class Versions:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.registry.leases import Lease, Leases
-from featurestore.registry.specs import SpecRegistry
+from featurestore.registry.project_database import ProjectDatabase
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -67,7 +67,7 @@ class ScheduleStates:
     Every method raises ``RegistryError`` where the database cannot be reached.
     """
 
-    def __init__(self, registry: SpecRegistry) -> None:
+    def __init__(self, registry: ProjectDatabase) -> None:
         self._registry = registry
         self._database = registry.database
         self._leases = Leases(registry)

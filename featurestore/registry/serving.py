@@ -15,34 +15,17 @@ from featurestore.definitions.catalog import AppliedView, Catalog
 from featurestore.errors import NotFoundError, RollbackError
 from featurestore.registry.audit_trail import record
 from featurestore.registry.specs import SpecRegistry, read_view
+from featurestore.registry.view_versions import (
+    ViewVersion,
+    cleaned_versions,
+    served_rows,
+    stored_rows,
+    version_rows,
+    view_versions,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
-
-
-@dataclass(frozen=True)
-class ViewVersion:
-    """A version of a view.
-
-    Args:
-        version: its number, which rises with every change of the definition.
-        data_version: the version from which on it shares its stored rows.
-        applied_at: when it was applied.
-        applied: whether it is the one that jobs write.
-        served_since: since when readers are given it; None where they are not.
-        pinned: whether readers keep it, whatever is materialized: a rollback said so.
-        cleaned: whether its rows were deleted, so that nobody can return to it.
-        rows: how many rows its history holds, where that was counted.
-    """
-
-    version: int
-    data_version: int
-    applied_at: datetime
-    applied: bool
-    served_since: datetime | None
-    pinned: bool
-    cleaned: bool
-    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,41 +151,15 @@ class Serving:
             return self._registry.load_within(connection)
 
     def versions(self, view: str) -> list[ViewVersion]:
-        """Return all versions of a view, the oldest first, without those that are its removal.
-
-        Raises:
-            NotFoundError: nothing ever had that name.
-        """
-        with self._database.reading() as connection:
-            catalog = self._registry.load_within(connection)
-            rows = self._versions(connection, view)
-            history = self._served_rows(connection, view)
-            cleaned = self._cleaned(connection, view)
-        if not rows:
-            raise NotFoundError("feature view", view, catalog.views)
-        now, served = catalog.views.get(view), catalog.served.get(view)
-        return [
-            ViewVersion(
-                row.version,
-                row.data_version,
-                from_micros(row.applied_at),
-                now is not None and now.version == row.version,
-                None if served is None or served.version != row.version else from_micros(_since(served, rows, history)),
-                view in catalog.pinned and served is not None and served.version == row.version,
-                row.data_version in cleaned,
-            )
-            for row in rows
-            if not row.deleted
-        ]
+        """Return all versions of a view; see ``view_versions``."""
+        return view_versions(self._registry, view)
 
     def retained(self, view: str) -> list[AppliedView]:
         """Return each earlier data version of an applied view that was not cleaned up, as it was last, the newest first."""
         with self._database.reading() as connection:
             rows = self._versions(connection, view)
             cleaned = self._cleaned(connection, view)
-        removed = max((row.version for row in rows if row.deleted), default=0)
-        newest = {row.data_version: row for row in rows if row.version > removed}
-        kept = [row for number, row in newest.items() if number not in cleaned and row is not rows[-1]]
+        kept = [row for row in stored_rows(rows, cleaned) if row is not rows[-1]]
         return [AppliedView(read_view(view, row.version, row.body), row.version, row.data_version) for row in reversed(kept)]
 
     def retired(self, before: datetime) -> list[Retired]:
@@ -278,19 +235,13 @@ class Serving:
         connection.execute(project.update().where(project.c.project == self._registry.project).values(revision=project.c.revision))
 
     def _versions(self, connection: "Connection", view: str) -> "list[Row[Any]]":
-        spec = self._tables.spec
-        mine = (spec.c.project == self._registry.project) & (spec.c.kind == "view") & (spec.c.name == view)
-        return list(connection.execute(spec.select().where(mine).order_by(spec.c.version)).all())
+        return version_rows(self._registry, connection, view)
 
     def _served_rows(self, connection: "Connection", view: str) -> "list[Row[Any]]":
-        serving = self._tables.serving
-        mine = (serving.c.project == self._registry.project) & (serving.c.view == view)
-        return list(connection.execute(serving.select().where(mine).order_by(serving.c.seq)).all())
+        return served_rows(self._registry, connection, view)
 
     def _cleaned(self, connection: "Connection", view: str) -> set[int]:
-        cleaned = self._tables.cleaned
-        mine = (cleaned.c.project == self._registry.project) & (cleaned.c.view == view)
-        return {row.data_version for row in connection.execute(cleaned.select().where(mine)).all()}
+        return cleaned_versions(self._registry, connection, view)
 
 
 def _applied(views: Any, view: str) -> AppliedView:
@@ -298,18 +249,6 @@ def _applied(views: Any, view: str) -> AppliedView:
         raise NotFoundError("applied feature view", view, views, "Definitions take effect once they are applied.")
     applied: AppliedView = views[view]
     return applied
-
-
-def _since(served: AppliedView, rows: "Iterable[Row[Any]]", history: "Iterable[Row[Any]]") -> int:
-    """Return since when readers are given the rows of what they are given."""
-    since: int | None = None
-    last = None
-    for served_row in history:
-        if served_row.data_version != last:
-            since, last = served_row.since, served_row.data_version
-    if since is not None and last == served.data_version:
-        return since
-    return min(int(row.applied_at) for row in rows if row.data_version == served.data_version)
 
 
 def _retired(name: str, rows: "Iterable[Row[Any]]", given: "Iterable[Row[Any]]") -> list[Retired]:

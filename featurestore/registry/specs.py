@@ -23,6 +23,7 @@ from featurestore.errors import (
     UnknownSourceError,
 )
 from featurestore.registry.audit_trail import record
+from featurestore.registry.listing import require_data_version
 from featurestore.registry.project_database import ProjectDatabase
 
 
@@ -263,11 +264,8 @@ def read_view(name: str, version: int, body: str) -> ViewSpec:
 
 def _read(row: Row[Any]) -> Spec:
     """Return the definition in a row of the database."""
-    if row.kind == "view" and row.data_version is None:
-        raise RegistryError(
-            f"The registry's view {row.name!r} (version {row.version}) has no data version, which every view has: the row was "
-            "changed or damaged. Restore the registry from a backup."
-        )
+    if row.kind == "view":
+        require_data_version(row)
     return _parsed(row.kind, row.name, row.version, row.body)
 
 

@@ -19,7 +19,8 @@ from featurestore.scheduling.runner import run_scheduler
 from featurestore.scheduling.scheduler import Scheduler, SchedulerOptions, TaskResult
 from featurestore.scheduling.schedules import ScheduleTimes
 from featurestore.scheduling.tasks import ScheduledTask, maintenance_tasks, materialize_tasks
-from featurestore.scheduling.upcoming import Upcoming, UpcomingTasks
+from featurestore.scheduling.turns import Upcoming
+from featurestore.scheduling.upcoming import UpcomingTasks
 from featurestore.scheduling.webhook import open_webhook
 
 _FRESHNESS_SECONDS = 60.0

@@ -28,7 +28,8 @@ from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState
 from featurestore.scheduling.retry_policy import MOST_DEATHS, OVER, Belief, RetryPolicy, done, failed, given_up, waiting
 from featurestore.scheduling.shared_failures import SharedFailures
 from featurestore.scheduling.tasks import ScheduledTask
-from featurestore.scheduling.upcoming import Occasion, Upcoming, UpcomingTasks
+from featurestore.scheduling.turns import Upcoming
+from featurestore.scheduling.upcoming import Occasion, UpcomingTasks
 from featurestore.scheduling.webhook import AlertHandler
 
 _log = logging.getLogger("featurestore")

@@ -1,39 +1,16 @@
 """Upcoming tasks: compares applied schedules with the schedule state and the clock. Read-only."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
-from featurestore.clock import Clock, from_micros, to_micros
+from featurestore.clock import Clock, to_micros
 from featurestore.registry.schedule_state import ScheduleSnapshot, ScheduleState, ScheduleStates
-from featurestore.scheduling.retry_policy import OVER, Belief, take_up
+from featurestore.scheduling.retry_policy import Belief, take_up
 from featurestore.scheduling.schedules import ScheduleTimes
 from featurestore.scheduling.tasks import ScheduledTask
-
-
-@dataclass(frozen=True)
-class Upcoming:
-    """When something is done next.
-
-    Args:
-        name: the view; ``upkeep:view`` for its upkeep.
-        schedule: its schedule.
-        next_at: when; in the past where it is due already.
-        state: how it stands: ``new``, ``running``, ``done``, ``waiting``, ``retrying`` or ``failed``.
-        after: what must be done first.
-        error: why it failed, or what it waits for.
-        attempts: how many attempts have failed.
-    """
-
-    name: str
-    schedule: str
-    next_at: datetime
-    state: str
-    after: tuple[str, ...] = ()
-    error: str = ""
-    attempts: int = 0
+from featurestore.scheduling.turns import Upcoming, next_turn
 
 
 class Occasion(NamedTuple):  # of which a tick makes one for each task
@@ -117,17 +94,9 @@ class UpcomingTasks:
         """
         snapshot, tasks = self.look()
         now = to_micros(self._clock())
-        upcoming_tasks = []
-        for occasion in self.occasions(snapshot, tasks, now):
-            seen, at = occasion.seen, occasion.fire
-            if seen is not None and seen.state in OVER:
-                if occasion.due is None:
-                    with self._lock:
-                        at = self._fires.next(occasion.task.schedule, now)
-            elif seen is not None:
-                at = self._belief.retry(seen.next_at, now) or occasion.fire
-            state, error, attempts = ("new", "", 0) if seen is None else (seen.state, seen.error, seen.attempts)
-            upcoming_tasks.append(
-                Upcoming(occasion.task.name, occasion.task.schedule, from_micros(at), state, occasion.task.after, error, attempts)
-            )
+        with self._lock:  # the fire times are kept
+            upcoming_tasks = [
+                replace(next_turn(task.name, task.schedule, snapshot, self._fires, now, self._belief), after=task.after)
+                for task in tasks.values()
+            ]
         return sorted(upcoming_tasks, key=lambda upcoming: upcoming.next_at)

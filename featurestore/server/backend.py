@@ -149,7 +149,7 @@ class StoreBackend:
         components, now = self._components, self.clock()
         lags: dict[str, float] = {}
         for name, view in self.catalog.views.items():
-            age = age_of(components.offline.snapshot(components.table(view)), now)
+            age = age_of(components.offline.snapshot(components.table(view)).history_size, now)
             if age is not None:
                 lags[name] = age / 1e6
         return lags

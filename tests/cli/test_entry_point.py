@@ -16,8 +16,8 @@ PROGRAM = Path(sys.executable).with_name("featurestore")
 ENVIRONMENT = {**os.environ, "PATH": f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
 
 
-def call(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def call(*words: str, folder: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *words], cwd=folder, env=ENVIRONMENT, input=stdin, capture_output=True, text=True, check=False)
 
 
 def test_what_init_suggests_works(tmp_path: Path) -> None:
@@ -92,11 +92,32 @@ def test_the_first_keystroke_loads_no_library_but_typer(
     assert loaded == []
 
 
-@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"], ["list"], ["list", "views", "--json"]], ids=" ".join)
-def test_what_the_registry_alone_knows_is_shown_without_an_engine(made_shop: Path, words: list[str]) -> None:
-    shown, loaded = reporting(words, made_shop)
-    assert "last_order" in shown
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("runs", "last_order/1/1"),
+        ("runs --json", '"view": "last_order"'),
+        ("list", "last_order"),
+        ("list views --json", '"name": "last_order"'),
+        ("status", "600"),
+        ("status --json", '"rows": 600'),
+        ("versions last_order", "600"),
+        ("versions last_order --json", '"rows": 600'),
+    ],
+)
+def test_what_the_registry_and_the_logs_know_is_shown_without_an_engine(made_shop: Path, command: str, printed: str) -> None:
+    shown, loaded = reporting(command.split(), made_shop)
+    assert printed in shown
     assert loaded == ["sqlalchemy", "pydantic", "msgspec", "rich"]
+
+
+@pytest.mark.parametrize("command", ["status --json", "versions account --json"])
+def test_what_they_do_not_know_is_asked_of_the_store(shop: Path, command: str) -> None:
+    row = '{"customer_id": 1, "updated_at": "2026-01-01T00:00:00", "tier": "gold", "newsletter": true}'
+    assert call("push", "accounts", "-", folder=shop, stdin=row).returncode == 0
+    shown, loaded = reporting(command.split(), shop)
+    assert json.loads(shown)[0]["rows"] == 101
+    assert "polars" in loaded
 
 
 def test_a_command_runs_with_the_garbage_collector_switched_on(made_shop: Path) -> None:

@@ -7,8 +7,9 @@ import typer
 from rich.text import Text
 
 from featurestore.cli.options import Folder, Json
-from featurestore.cli.project import open_store
+from featurestore.cli.project import open_registry, open_store
 from featurestore.cli.terminal import instant, out, print_json, table
+from featurestore.materialization.registry_versions import registry_versions
 
 
 def versions(
@@ -21,8 +22,11 @@ def versions(
 
     Versions that only differ in words, a schedule or a ttl share their rows: they have one data version.
     """
-    with open_store(ctx, project_dir) as store:
-        versions_listed = store.versions.list(view)
+    with open_registry(ctx, project_dir) as registry:
+        versions_listed = registry_versions(registry, view)
+    if versions_listed is None:
+        with open_store(ctx, project_dir) as store:
+            versions_listed = store.versions.list(view)
     if json:
         print_json([asdict(version) for version in versions_listed])
         return
