@@ -106,17 +106,20 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a file is removed that was never there": lambda folder: entry(folder, 3).write_text(
         '{"remove":{"path":"_bucket=1/x.parquet"}}', encoding="utf-8"
     ),
-    "the log of pushes is a file": lambda folder: (folder / "_pushed").write_text("", encoding="utf-8"),
+    "the log of pushes is a file": lambda folder: (
+        (folder / "_pushed").rmdir(),
+        (folder / "_pushed").write_text("", encoding="utf-8"),
+    ),
     "its checkpoint is gone": lambda folder: hint(folder, 2),
     "its checkpoint is cut off": lambda folder: (folder / "_delta_log" / f"{2:020d}.checkpoint.parquet").write_bytes(b"PAR1abc"),
     "its checkpoint is empty": lambda folder: (folder / "_delta_log" / f"{2:020d}.checkpoint.parquet").write_bytes(b""),
     "something else lies among the pushes": lambda folder: strange(folder / "_pushed" / ".DS_Store"),
-    "pushes are kept under another name": lambda folder: strange(folder / "_pushed" / f"{1:016d}.entry"),
+    "pushes are kept under another name": lambda folder: strange(folder / "_pushed" / f"{99:016d}.entry"),
 }
 
 
 def strange(path: Path) -> None:
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
 
 

@@ -23,6 +23,8 @@ MOST_ACTIONS = 10_000
 """So many actions are read, of all tables together: a tenth of a second. The engines take half a second to start, and then read a
 checkpoint of any length."""
 _MAGIC = b"PAR1"
+_OWN = "run-"
+"""How the names of files begin that are written here."""
 
 
 class _Unknown(Exception):  # noqa: N818 - it is no error: the store is asked instead
@@ -92,7 +94,7 @@ class _Table:
         [(kind, body)] = action.items()
         if kind == "add":
             stats = json.loads(body["stats"])
-            if body.get("deletionVector") is not None:
+            if body.get("deletionVector") is not None or not Path(body["path"]).name.startswith(_OWN):  # others cut times off
                 raise _Unknown
             self._files[body["path"]] = stats["numRecords"], stats["maxValues"]["event_time"]
         elif kind == "remove":
