@@ -25,6 +25,7 @@ _PORTS = ("offline.backend", "offline.condition", "offline.history_size", "offli
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
         "suggestion",
+        "given_paths",
         "arrow_zones",
         "errors",
         "plugins",
@@ -372,8 +373,12 @@ def test_the_server_the_command_line_and_the_demo_talk_to_the_store() -> None:
 
 
 def test_the_client_knows_errors_alone() -> None:
-    """And the names of dtypes and time zones, where it makes frames, for which Polars is loaded."""
-    frames = {("client.frames", "dtypes"), ("client.frames", "zones")}
+    """And paths; and the names of dtypes and time zones, where it makes frames, for which Polars is loaded."""
+    frames = {
+        ("client.frames", "dtypes"),
+        ("client.frames", "zones"),
+        *((f"client.{name}", "given_paths") for name in ("frames", "store")),
+    }
     wrong = [
         f"{module}, line {each.line}: {each.module}"
         for module in in_row("client")

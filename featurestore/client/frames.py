@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from featurestore.dtypes import dtype_from_name
 from featurestore.errors import RequestError
+from featurestore.given_paths import local_path
 from featurestore.zones import frame_of
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -98,7 +99,7 @@ class Upload:
     def __init__(self, spine: Any) -> None:
         if isinstance(spine, str) and spine.lstrip("( \n").lower().startswith(("select ", "with ", "from ")):
             raise RequestError("A server takes no SELECT as a spine. Give a frame or a Parquet file.")
-        self._path = Path(spine).expanduser() if isinstance(spine, (str, Path)) else None
+        self._path = local_path(spine, Path(), "spine") if isinstance(spine, (str, Path)) else None
         if self._path is not None and not self._path.is_file():
             raise RequestError(f"The spine {str(spine)!r} is not there. Give a Parquet file or a frame.")
         self.frame = None if self._path is not None else as_frame(spine, "spine")

@@ -12,6 +12,7 @@ from featurestore.client.results import PushedRows, RemoteRows
 from featurestore.client.transport import Transport
 from featurestore.client.wire import encode, is_frame, load_frames, names_of, rows_of
 from featurestore.errors import ServerError
+from featurestore.given_paths import local_path
 
 if TYPE_CHECKING:
     import polars as pl
@@ -132,7 +133,7 @@ class RemoteFeatureStore:
             return self._transport.read("/v1/training", upload.content, upload.media, use, **options)
 
         if sink is not None:
-            path = Path(sink).expanduser()
+            path = local_path(sink, Path(), "sink")
             written: pl.LazyFrame = ask(lambda parts, _: frames.sink(parts, path))
             return written
         if upload.frame is not None:

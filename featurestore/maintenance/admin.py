@@ -13,6 +13,7 @@ from featurestore.definitions.reference import parse_references
 from featurestore.definitions.stream_source import StreamSource
 from featurestore.durable import make_folders
 from featurestore.errors import RequestError
+from featurestore.given_paths import local_path
 from featurestore.maintenance.backup import Backup
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
 from featurestore.maintenance.doctor import DoctorReport, examine
@@ -162,7 +163,7 @@ class Admin:
             (True, 0)
         """
         settings = self._components.settings
-        folder = settings.root / Path(target).expanduser()
+        folder = local_path(target, settings.root, "backup")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RequestError(f"{folder} is not an empty folder. A backup needs a new or empty one: name another folder.")
         make_folders(folder)

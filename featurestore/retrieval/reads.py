@@ -9,6 +9,7 @@ import polars as pl
 from featurestore.clock import parse_instant
 from featurestore.components import Components
 from featurestore.errors import NotFoundError
+from featurestore.given_paths import local_path
 from featurestore.retrieval.sample_request import Examples
 from featurestore.retrieval.spine import read_spine, reading_spine
 
@@ -30,7 +31,7 @@ class Reads:
         reader, selection = self._components.training_reader, self._components.select(features)
         rows = read_spine(spine, self._components.settings.root, self.sql)
         if sink is not None:
-            path = self._components.settings.root / Path(sink).expanduser()
+            path = local_path(sink, self._components.settings.root, "sink")
             reader.sink(rows, selection, path, time=time, as_known=as_known)
             return pl.scan_parquet(path)
         with reading_spine("The lazy spine"):

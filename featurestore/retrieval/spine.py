@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from featurestore.errors import RequestError, with_article
+from featurestore.given_paths import local_path
 from featurestore.rows.transform import fitted
 from featurestore.zones import frame_of
 
@@ -70,7 +71,7 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
             given.collect_schema()
         return given
     if isinstance(given, Path) or (isinstance(given, str) and not _QUERY.match(given)):
-        return _scan(root / Path(given).expanduser())
+        return _scan(local_path(given, root, "spine"))
     if isinstance(given, str):
         return sql(given)
     if isinstance(given, Mapping) or (isinstance(given, list) and all(isinstance(row, Mapping) for row in given)):

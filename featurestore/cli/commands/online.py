@@ -10,6 +10,7 @@ from featurestore.cli.arguments import parse_pairs, read_rows, selection_of, spl
 from featurestore.cli.options import Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import cell, instant, out, print_json, table
+from featurestore.given_paths import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,7 @@ def online(
         selection = selection_of(store, features)
         keys = {column: dtype for join in selection.joins for column, dtype in zip(join.on, join.keys.values(), strict=True)}
         fields = {request_column.field.name: request_column.field.dtype for request_column in selection.computation.fields}
-        path = None if rows is None else store.settings.root / rows.expanduser()
+        path = None if rows is None else local_path(rows, store.settings.root, "file")
         given = parse_pairs(pairs, keys, fields) if path is None else read_rows(path, keys, fields)
         answer = store.online(features, given, at=at)
         values = answer.to_dicts()

@@ -10,6 +10,7 @@ from featurestore.cli.commands.materialize import show_rejected
 from featurestore.cli.options import Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, out, print_json, print_report
+from featurestore.given_paths import local_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,7 @@ def push(
     passed over.
     """
     with open_store(ctx, project_dir) as store:
-        summary = store.push(source, read_frame(store.settings.root / file.expanduser()), views=view or None)
+        summary = store.push(source, read_frame(local_path(file, store.settings.root, "file")), views=view or None)
     if json:
         print_json(summary.to_dicts())
     else:

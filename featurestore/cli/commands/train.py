@@ -1,6 +1,5 @@
 """The ``train`` command."""
 
-from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -12,6 +11,7 @@ from featurestore.cli.frames import head_table
 from featurestore.cli.options import Flag, Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
+from featurestore.given_paths import local_path
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
                 written.collect_schema().names(),
             )
         added = list(selection_of(store, features).names)
-        path = None if file is None else store.settings.root / Path(file).expanduser()
+        path = None if file is None else local_path(file, store.settings.root, "file")
     if json:
         print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
         return

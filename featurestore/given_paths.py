@@ -1,0 +1,36 @@
+"""Paths that callers give, and addresses that look like one."""
+
+import re
+from pathlib import Path
+
+from featurestore.errors import RequestError
+
+# A scheme has two letters at least: one is a drive. Of an address that went through ``Path`` a single slash is left.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def local_path(given: str | Path, root: Path, what: str) -> Path:
+    """Return the file or folder of this machine that a caller names, relative to a folder.
+
+    Args:
+        given: a path, or an address that begins with ``file://``.
+        root: where a relative path starts.
+        what: what it is to be, for the message: ``"sink"``.
+
+    Raises:
+        RequestError: it is the address of something elsewhere.
+
+    Example:
+        >>> local_path("train.parquet", Path("/project"), "sink").as_posix()
+        '/project/train.parquet'
+    """
+    text = str(given)
+    address = _ADDRESS.match(text)
+    if address is None:
+        return root / Path(text).expanduser()
+    if address[1] == "file":
+        return Path("/" + text[len("file:") :].lstrip("/"))
+    raise RequestError(
+        f"The {what} {text!r} is an address of {address[1]}, and only paths of this machine are supported here. Name a path, and "
+        "copy from or to there by its own means, or mount it."
+    )
