@@ -65,6 +65,27 @@ class PointInTime:
         """The columns that decide between rows of one key and time, in their order."""
         return self.view_features
 
+    @property
+    def splits_by_time(self) -> bool:
+        """Whether the spine rows of a stretch of time can be looked up in what ``seen_within`` leaves of the history."""
+        return True
+
+    def seen_within(self, history: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
+        """Return the rows that can win at an instant of a stretch of time, in their order.
+
+        These are the rows that come to count within it, and of those that counted before each entity's greatest event, with its
+        ties: nothing that is older can win (S4).
+
+        Args:
+            history: rows with ``columns``, in any order, perhaps without those that lie further back than ``reach``.
+            start: the first instant, in microseconds.
+            end: the first instant after it.
+        """
+        clock = pl.col(AVAILABLE if self.late and self.as_known else EVENT).to_physical()
+        event = pl.col(EVENT).to_physical()
+        carried = event == pl.when(clock < start).then(event).max().over(self.keys)
+        return history.filter(clock < end, (clock >= start) | carried)
+
     def look_up(self, spine: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
         """Return the features that each spine row sees: ``latest_as_of``."""
         return latest_as_of(spine, history, self)

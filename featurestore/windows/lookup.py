@@ -90,6 +90,25 @@ class WindowLookUp:
         """Whether rows outside the reach need not be read: not where a correction may have moved an event there."""
         return not self.identified
 
+    @property
+    def splits_by_time(self) -> bool:
+        """Whether the spine rows of a stretch of time can be looked up in what ``seen_within`` leaves of the history.
+
+        Not where events have ids: a version may lie anywhere in time, and hide one that lies within.
+        """
+        return not self.identified
+
+    def seen_within(self, history: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
+        """Return the events that windows can hold which end in a stretch of time, in their order.
+
+        Args:
+            history: rows with ``columns``.
+            start: the first instant, in microseconds.
+            end: the first instant after it.
+        """
+        assert self.reach is not None, "windows reach back so far and no further"
+        return history.filter(pl.col(EVENT).to_physical().is_between(start - self.reach, end, closed="left"))
+
     def look_up(self, spine: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
         """Return the features of each spine row, in the spine's order.
 

@@ -1,6 +1,7 @@
 """The kernel against the oracle: S3-S6, on frames alone."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -45,6 +46,35 @@ def test_s3_s4_s5_s6_kernel_equals_oracle(rows: list[Row], spine: list[tuple[str
     found = latest_as_of(frame, history_of(rows), plan)["x"].to_list()
     expected = [latest(rows, (key,), t, ttl=ttl, as_known=as_known) for key, t in spine]
     assert found == [None if values is None else values[0] for values in expected]
+
+
+@pytest.mark.parametrize("as_known", [True, False])
+@pytest.mark.parametrize("ttl", [None, 1, 3])
+@given(rows=rows_of(), spine=st.lists(st.tuples(KEYS, TIMES), max_size=12), edges=st.sets(TIMES, max_size=4), late=st.booleans())
+def test_s3_s4_s5_s6_split_by_time_it_equals_the_oracle(
+    rows: list[Row], spine: list[tuple[str, int]], edges: set[int], ttl: int | None, as_known: bool, late: bool
+) -> None:
+    """Each stretch of time has only what was available within it, and each entity's last row from before."""
+    rows = rows if late else [Row(row.key, row.event, row.event, row.values) for row in rows]
+    plan = PointInTime(("k",), ("x",), ("x",), ttl=ttl, as_known=as_known, late=late)
+    history = history_of(rows)
+    for start, end in pairwise([-99, *sorted(edges), 99]):
+        near = history if ttl is None else history.filter(pl.col("event_time").to_physical() >= start - ttl)
+        seen = plan.seen_within(near.select(plan.columns), start, end)
+        asked = [(key, t) for key, t in spine if start <= t < end]
+        frame = pl.DataFrame(asked, schema={"k": pl.String, "_time": pl.Int64}, orient="row").with_columns(
+            pl.col("_time").cast(INSTANT)
+        )
+        values = latest_as_of(frame, seen, plan)["x"].to_list()
+        expected = [latest(rows, (key,), t, ttl=ttl, as_known=as_known) for key, t in asked]
+        assert values == [None if row is None else row[0] for row in expected]
+
+
+def test_what_is_older_than_an_entitys_last_row_is_left_out() -> None:
+    history = history_of([Row((key,), event, event, (1.0,)) for key in "ab" for event in range(20)])
+    plan = PointInTime(("k",), ("x",), ("x",), late=True)
+    seen = plan.seen_within(history, 10, 12)
+    assert seen["event_time"].to_physical().to_list() == [9, 10, 11] * 2
 
 
 @given(rows=rows_of())
