@@ -126,7 +126,7 @@ def test_a_large_spine_is_computed_in_batches(store: FeatureStore) -> None:
     rows = pl.concat([spine(ROWS)] * 5_000)
     frame = store.training_frame(rows, MODEL, time="t")
     assert frame.equals(pl.concat([store.training_frame(spine(ROWS), MODEL, time="t")] * 5_000))
-    with patch("featurestore.retrieval.training._BATCH_ROWS", 3_001):
+    with patch("featurestore.retrieval.flow._BATCH_ROWS", 3_001):
         assert store.training_frame(rows, MODEL, time="t", sink="train.parquet").collect().equals(frame)
 
 
@@ -258,8 +258,8 @@ class TestRequests:
     @pytest.mark.parametrize("sink", [None, "refused.parquet"])
     def test_a_spine_that_is_wrong_is_told(self, store: FeatureStore, columns: Any, problem: str, sink: str | None) -> None:
         frame = pl.DataFrame({"origin": ["JFK"] * 2, "carrier": ["UA"] * 2, "t": [T] * 2, **columns})
-        before_any_join = patch("featurestore.retrieval.training.TrainingReader._join_on_disk", side_effect=AssertionError)
-        with before_any_join, patch("featurestore.retrieval.training._BATCH_ROWS", 1), pytest.raises(RequestError) as raised:
+        before_any_join = patch("featurestore.retrieval.flow.Flow.join", side_effect=AssertionError)
+        with before_any_join, patch("featurestore.retrieval.flow._BATCH_ROWS", 1), pytest.raises(RequestError) as raised:
             store.training_frame(frame, Risk, time="t", sink=sink)
         assert problem in str(raised.value)
         assert not (store.settings.root / "refused.parquet").exists()

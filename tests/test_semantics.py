@@ -93,7 +93,7 @@ def test_s11_a_sink_holds_the_same_rows_in_the_same_order(
     rows: list[Row], ttl: int | None, spine: list[tuple[Any, int]], files: int
 ) -> None:
     with project(rows, ttl, files=files) as (store, view, _), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.retrieval.training._BATCH_ROWS", 5)
+        patch.setattr("featurestore.retrieval.flow._BATCH_ROWS", 5)
         store.materialize()
         frame = store.training_frame(spine_of(spine), view, time="t")
         assert (

@@ -46,7 +46,6 @@ REACHES = {
     "_files": "the record as it lies in the file: the contract asks how long it lasts, and no port tells",
     "_from_json": "an entry for which memory does not suffice cannot be made by hand",
     "_given": "a definition that is gone from a process which had it",
-    "_join_on_disk": "whether a join spills to the disk: nothing outside says which way a result came",
     "_keys": "see _fetching",
     "_lock": "a thread that holds it while its process forks",
     "_marks": "how often it is asked is what is tested",

@@ -107,7 +107,7 @@ def test_s11_s17_s18_many_buckets_files_and_runs_and_a_sink(scene: Scene, files:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (4,))
         patch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 4)
-        patch.setattr("featurestore.retrieval.training._BATCH_ROWS", 3)
+        patch.setattr("featurestore.retrieval.flow._BATCH_ROWS", 3)
         root = Path(folder)
         (root / "data").mkdir()
         options: dict[str, Any] = {"event_time": "event", "available_time": "available", "event_id": "id" if scene.ids else None}

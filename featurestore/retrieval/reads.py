@@ -11,7 +11,7 @@ from featurestore.components import Components
 from featurestore.errors import NotFoundError
 from featurestore.given_paths import local_path
 from featurestore.retrieval.sample_request import Examples
-from featurestore.retrieval.spine import read_spine, reading_spine
+from featurestore.retrieval.spine import read_spine, reading_spine, spine_files
 
 
 class Reads:
@@ -32,7 +32,8 @@ class Reads:
         rows = read_spine(spine, self._components.settings.root, self.sql)
         if sink is not None:
             path = local_path(sink, self._components.settings.root, "sink")
-            reader.sink(rows, selection, path, time=time, as_known=as_known)
+            files = spine_files(spine, self._components.settings.root)
+            reader.sink(rows, selection, path, time=time, as_known=as_known, files=files)
             return pl.scan_parquet(path)
         with reading_spine("The lazy spine"):
             frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows

@@ -38,20 +38,6 @@ class FramePart:
         return self.frame
 
 
-@dataclass(frozen=True)
-class FilePart:
-    """A bucket of the spine in files, each sorted by bucket."""
-
-    paths: tuple[str, ...]
-    column: str
-    bucket: int
-
-    def read(self) -> pl.DataFrame:
-        """Return the bucket's rows."""
-        scans = [pl.scan_parquet(path, glob=False).filter(pl.col(self.column) == self.bucket) for path in self.paths]
-        return pl.concat(scans).drop(self.column).collect()
-
-
 def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.LazyFrame:
     """Return a spine as a Polars frame, lazy where it need not be in memory.
 
@@ -82,6 +68,22 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
         f"A spine cannot be {with_article(type(given).__name__)}. Give a Polars or pandas frame, an Arrow table, "
         "a Parquet path or a SELECT."
     )
+
+
+def spine_files(given: Any, root: Path) -> list[Path]:
+    """Return the Parquet files that a spine is given as, in the order of its rows; none where it has to be read as a whole.
+
+    These are the files of a path that names one, and of a folder that has nothing else.
+    """
+    if not isinstance(given, (str, Path)) or (isinstance(given, str) and _QUERY.match(given)):
+        return []
+    path = local_path(given, root, "spine")
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        plain = all(file.is_file() and (file == path or (file.suffix == ".parquet" and "=" not in file.name)) for file in files)
+    except OSError:  # a name that is too long
+        return []
+    return files if plain else []
 
 
 def _scan(path: Path) -> pl.LazyFrame:

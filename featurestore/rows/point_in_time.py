@@ -67,7 +67,10 @@ class PointInTime:
 
     @property
     def splits_by_time(self) -> bool:
-        """Whether the spine rows of a stretch of time can be looked up in what ``seen_within`` leaves of the history."""
+        """Whether the spine rows of a stretch of time can be looked up in what ``seen_within`` leaves of the history.
+
+        NOTE: they can as long as a row is hidden by greater ones alone, and not by a later version of it.
+        """
         return True
 
     def seen_within(self, history: pl.DataFrame, start: int, end: int) -> pl.DataFrame:

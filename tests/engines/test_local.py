@@ -1,14 +1,13 @@
 """The local engine: the contract of engines, and its memory bound."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import polars as pl
 import pytest
 
 from featurestore.engines.local import LocalEngine
-from featurestore.retrieval.join_plan import JoinTask
-from featurestore.testing.engines import EngineContract, task
+from featurestore.testing.engines import EngineContract, Sum, Whole
 
 
 class TestLocalEngine(EngineContract):
@@ -23,8 +22,8 @@ class TestLocalEngine(EngineContract):
         together = threading.Barrier(at_once)
 
         @dataclass(frozen=True)
-        class Watched(JoinTask):
-            def run(self) -> pl.DataFrame:
+        class Watched(Whole):
+            def run(self) -> int:
                 with lock:
                     running[0] += 1
                     most[0] = max(most[0], running[0])
@@ -33,8 +32,42 @@ class TestLocalEngine(EngineContract):
                     running[0] -= 1
                 return super().run()
 
-        good = task(0)
-        fields = (good.join, good.plan, good.spine, good.history, good.columns, weight)
         engine = LocalEngine(threads=4, memory=100)
-        assert len(list(engine.run([Watched(*fields) for _ in range(8)]))) == 8
+        assert len(list(engine.run([Watched((), weight) for _ in range(8)]))) == 8
         assert most[0] == at_once
+
+    def test_a_task_that_fits_nowhere_and_cannot_be_split_runs_alone(self, engine: LocalEngine) -> None:
+        assert [result for _, result in engine.run([Whole((1,), weight=10**15), Whole((2,), weight=10**15)])] == [1, 2]
+
+    def test_a_run_that_is_closed_has_ended(self, engine: LocalEngine) -> None:
+        """No thread of it writes any more: its files can be deleted."""
+        begun, go_on, ended = threading.Event(), threading.Event(), []
+
+        @dataclass(frozen=True)
+        class Slow(Whole):
+            def run(self) -> int:
+                begun.set()
+                assert go_on.wait(timeout=20)
+                ended.append(self.numbers)
+                return 0
+
+        results = engine.run([Whole((5,)), *(Slow((number,)) for number in range(2))])
+        assert next(results)[1] == 5
+        assert begun.wait(timeout=20)
+        threading.Timer(0.01, go_on.set).start()
+        results.close()
+        assert ended
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("featurestore")]
+
+    def test_a_task_is_split_into_so_many_parts_that_each_fits_but_no_further(self) -> None:
+        asked = []
+
+        @dataclass(frozen=True)
+        class Asked(Sum):
+            def split(self, parts: int) -> Sequence[Sum]:
+                asked.append(parts)
+                return [Asked(self.numbers, 10**9)]
+
+        engine = LocalEngine(threads=1, memory=100)
+        assert len(list(engine.run([Asked((1,), weight) for weight in (100, 101, 250, 10**9)]))) == 4
+        assert asked == [2, 3, 64]

@@ -1,0 +1,283 @@
+"""The flow of a training file: cut the spine, join the pieces, gather the result, whatever the engine runs these tasks on.
+
+The spine lies in files of some rows each, its batches. A cut task brings a batch's row numbers, keys and times in the order of the
+histories' buckets. A join task looks up the rows of some buckets, and writes what it finds apart for each batch; so a gather task
+has all that its batch needs, and nothing else. What comes back from a task is a receipt: where its rows lie.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from featurestore.engines.base import Capacity, Engine
+from featurestore.offline.base import History, Snapshot
+from featurestore.retrieval.flow_tasks import (
+    CheckTask,
+    CutReceipt,
+    CutTask,
+    GatherTask,
+    JoinFilesTask,
+    JoinReceipt,
+    SpineBatch,
+    SpineCut,
+)
+from featurestore.retrieval.join_plan import (
+    COPIES,
+    LookUp,
+    columns_of,
+    plan_join,
+    weight_of,
+    width_of,
+)
+from featurestore.retrieval.pieces import Stretch, discard, new_address, read_pieces, shape_of, write_rows
+from featurestore.retrieval.spine import batches, check_fileable, reading_spine
+from featurestore.selection.select import Join, Selection
+
+_BATCH_ROWS = 1_000_000
+_BATCH_BYTES = 128 << 20
+"""How much of a spine and its features is held at once: so many rows, or as many as take about so many bytes."""
+_GROUPS_PER_CPU = 16
+"""Into how many groups for each task that can run at once a history's buckets are put, at the most."""
+_LIGHT = 32 << 20
+"""Groups are put together up to this weight, however many there are."""
+
+
+class Snapshots(Protocol):
+    """Gives the history of a join."""
+
+    def __call__(self, join: Join, earliest: datetime | None, latest: datetime | None, *, as_known: bool) -> Snapshot:
+        """Return a join's history, less what no spine row of a stretch of time can see."""
+
+
+@dataclass(frozen=True)
+class FlowPlan:
+    """What a training file is of.
+
+    Args:
+        selection: the features.
+        schema: the spine's columns.
+        time: its time column.
+        as_known: whether only what was available by a row's time counts (S6).
+        folder: where the files of the work in hand are written.
+    """
+
+    selection: Selection
+    schema: pl.Schema
+    time: str
+    as_known: bool
+    folder: str
+
+    @property
+    def width(self) -> int:
+        """About how many bytes a row takes, with its features and what they are computed from."""
+        features = [column.feature.dtype for join in self.selection.joins for column in join.columns]
+        outputs = [output.feature.dtype for output in self.selection.computation.outputs]
+        return width_of([*self.schema.values(), *features, *outputs])
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows of the spine and its features are held at once."""
+        return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, self.width)))
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """A join's histories, and the groups of buckets that one task each looks up."""
+
+    join: Join
+    plan: LookUp
+    snapshot: Snapshot
+    groups: tuple[tuple[int, ...], ...]
+    heavy: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def cut(self) -> SpineCut:
+        return SpineCut(self.join.keys, self.join.on, self.snapshot.bits, self.groups, self.heavy)
+
+    def histories(self, group: int) -> tuple[tuple[int, History], ...]:
+        return tuple((node, self.snapshot.buckets[node]) for node in self.groups[group])
+
+
+def spill(spine: pl.DataFrame | pl.LazyFrame, plan: FlowPlan) -> list[SpineBatch]:
+    """Write a spine's batches, and return where they lie.
+
+    Raises:
+        RequestError: a row has no time, a key or a field that does not fit, or a column cannot lie in a file.
+    """
+    written: list[SpineBatch] = []
+    start = 0
+    for frame in batches(spine, plan.batch_rows):
+        batch = SpineBatch(new_address(plan.folder, f"spine-{len(written)}"), 0, start, frame.height)
+        written.append(batch.checked(frame, plan.selection, plan.time))
+        write_rows(batch.address, frame)
+        start += frame.height
+    return written
+
+
+def locate(files: Sequence[Path], plan: FlowPlan, engine: Engine) -> list[SpineBatch]:
+    """Return a spine's batches as they lie in files of the user's; none where these cannot be read one by one.
+
+    Raises:
+        RequestError: a row has no time, or a key or a field that does not fit.
+    """
+    with reading_spine("The spine"):
+        shapes = [shape_of(str(file)) for file in files]
+    rows, size = sum(count for _, count in shapes), plan.batch_rows
+    few = len(files) <= 1 + 2 * rows // size  # of many small ones each batch has several
+    if not few or any(list(schema.items()) != list(plan.schema.items()) for schema, _ in shapes):
+        return []
+    check_fileable(plan.schema)
+    located: list[SpineBatch] = []
+    start = 0
+    for file, (_, count) in zip(files, shapes, strict=True):
+        for offset in range(0, count, size):
+            batch = SpineBatch(str(file), offset, start, min(size, count - offset))
+            located.append(batch)
+            start += batch.rows
+    columns = tuple(name for name in plan.schema if name in {plan.time, *plan.selection.brought})
+    weight = COPIES * width_of(plan.schema[name] for name in columns)
+    tasks = [CheckTask(batch, plan.selection, plan.time, columns, weight * batch.rows) for batch in located]
+    with closing(engine.run(tasks)) as results:
+        return sorted((batch for _, batch in results), key=lambda batch: batch.start)
+
+
+class Flow:
+    """The steps that make a training file of a spine's batches.
+
+    Args:
+        engine: what runs their tasks.
+        plan: what the file is of.
+        spine: the batches, in the spine's order.
+    """
+
+    def __init__(self, engine: Engine, plan: FlowPlan, spine: Sequence[SpineBatch]) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._spine = spine
+        self._capacity = engine.capacity()
+
+    def join(self, snapshots: Snapshots) -> list[list[JoinReceipt]]:
+        """Look every row up, and return for each join where its features lie.
+
+        Raises:
+            OfflineStoreError: a file of a history cannot be read.
+        """
+        earliest = min((batch.earliest for batch in self._spine if batch.earliest is not None), default=None)
+        latest = max((batch.latest for batch in self._spine if batch.latest is not None), default=None)
+        groups = [
+            _groups(self._plan, join, snapshots(join, earliest, latest, as_known=self._plan.as_known), self._capacity)
+            for join in self._plan.selection.joins
+        ]
+        cuts = self._cut(groups)
+        try:
+            tasks = [task for number, members in enumerate(groups) for task in self._join_tasks(number, members, cuts)]
+            receipts: list[list[JoinReceipt]] = [[] for _ in groups]
+            # The heaviest first, those of all joins together: a view of one bucket is looked up beside the others' buckets.
+            with closing(self._engine.run(sorted(tasks, key=lambda task: -task.weight))) as results:
+                for _, receipt in results:
+                    receipts[receipt.join].append(receipt)
+        finally:
+            for cut in cuts:
+                for pieces in cut.pieces:
+                    discard(pieces.address)
+        return receipts
+
+    def gather(self, receipts: Sequence[Sequence[JoinReceipt]]) -> Generator[pl.DataFrame, None, None]:
+        """Yield the rows of each batch with their features, in the spine's order.
+
+        Raises:
+            RequestError: an on-demand feature fails, or comes to a value that it cannot have; names the row.
+        """
+        waiting: dict[int, Stretch] = {}
+        following = 0
+        with closing(self._engine.run(self._gather_tasks(receipts))) as results:
+            for _, part in results:
+                waiting[part.batch] = part.pieces.stretch(0)
+                while following in waiting:
+                    stretch = waiting.pop(following)
+                    yield from read_pieces([stretch])
+                    discard(stretch.address)
+                    following += 1
+
+    def _cut(self, groups: Sequence[_Groups]) -> list[CutReceipt]:
+        """Cut each batch for all joins; the receipts are in the order of the batches."""
+        if not groups:
+            return []
+        cuts = tuple(members.cut for members in groups)
+        width = sum(8 * 3 + width_of(cut.keys.values()) for cut in cuts)
+        plan = self._plan
+        tasks = (
+            CutTask(number, batch, plan.time, cuts, plan.folder, COPIES * width * batch.rows)
+            for number, batch in enumerate(self._spine)
+        )
+        with closing(self._engine.run(tasks)) as results:
+            return sorted((receipt for _, receipt in results), key=lambda receipt: receipt.batch)
+
+    def _join_tasks(self, number: int, members: _Groups, cuts: Sequence[CutReceipt]) -> Iterator[JoinFilesTask]:
+        join, plan = members.join, members.plan
+        for group in range(len(members.groups)):
+            pieces = tuple(cut.pieces[number].stretch(group) for cut in cuts)
+            rows = sum(piece.rows for piece in pieces)
+            if not rows:
+                continue
+            histories = members.histories(group)
+            history_rows = max(history.rows for _, history in histories)
+            # A look-up goes through all of the history, however few the spine's rows are: as many of these are worth it at once.
+            fitting = self._capacity.memory_per_task // weight_of(join, plan, 1) - history_rows
+            at_once = min(fitting, max(history_rows, self._plan.batch_rows))
+            together = min(rows, max(at_once, *(piece.rows for piece in pieces)))
+            times = sorted(time for cut in cuts for time in cut.times[number].get(group, ()))
+            yield JoinFilesTask(
+                number, plan, histories, pieces, columns_of(join), self._plan.folder, at_once,
+                weight_of(join, plan, history_rows + together), tuple(times),
+            )  # fmt: skip
+
+    def _gather_tasks(self, receipts: Sequence[Sequence[JoinReceipt]]) -> Iterator[GatherTask]:
+        selection = self._plan.selection
+        for number, batch in enumerate(self._spine):
+            joins = tuple(
+                (columns_of(join), tuple(receipt.pieces.stretch(number) for receipt in receipts[place]))
+                for place, join in enumerate(selection.joins)
+            )
+            weight = COPIES * self._plan.width * batch.rows
+            yield GatherTask(number, batch, joins, selection.computation, selection.names, self._plan.folder, weight)
+
+
+def grouped(weights: Mapping[int, int], most: int) -> tuple[tuple[int, ...], ...]:
+    """Return the buckets of a history in groups: heavy ones alone, light ones together.
+
+    Args:
+        weights: how heavy each bucket is.
+        most: how heavy buckets may be together.
+
+    Example:
+        >>> grouped({8: 10, 9: 10, 10: 900, 12: 10, 14: 70, 15: 70}, 100)
+        ((8, 9), (10,), (12, 14), (15,))
+    """
+    groups: list[tuple[int, ...]] = []
+    members: list[int] = []
+    weight = 0
+    for node in sorted(weights):
+        if members and weight + weights[node] > most:
+            groups.append(tuple(members))
+            members, weight = [], 0
+        members.append(node)
+        weight += weights[node]
+    return (*groups, tuple(members)) if members else ()
+
+
+def _groups(whole: FlowPlan, join: Join, snapshot: Snapshot, capacity: Capacity) -> _Groups:
+    """Return a join's histories, in groups that are not so heavy that fewer tasks run at once, nor so light that they are many."""
+    plan = plan_join(join, as_known=whole.as_known)
+    weights = {node: weight_of(join, plan, history.rows) for node, history in snapshot.buckets.items()}
+    even = sum(weights.values()) // (_GROUPS_PER_CPU * capacity.cpus)
+    groups = grouped(weights, min(max(even, _LIGHT), capacity.memory_per_task // capacity.cpus))
+    beside = weight_of(join, plan, whole.batch_rows)
+    heaviest = [max(weights[node] for node in group) for group in groups]
+    heavy = {number for number, history in enumerate(heaviest) if history + beside > capacity.memory_per_task}
+    return _Groups(join, plan, snapshot, groups, frozenset(heavy if plan.splits_by_time else ()))
