@@ -342,8 +342,13 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path, times: 
 def test_where_the_file_cannot_be_written_the_tasks_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, view, spine = hot_store(tmp_path)
 
+    write, written = ParquetSink.write, []
+
     def full(sink: ParquetSink, frame: pl.DataFrame) -> None:
-        raise OSError(28, "No space left on device")
+        written.append(frame.height)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        write(sink, frame)
 
     monkeypatch.setattr(ParquetSink, "write", full)
     with store, small_batches(20), pytest.raises(OSError, match="No space left"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource
@@ -51,6 +51,8 @@ def test_s3_s4_s5_s6_kernel_equals_oracle(rows: list[Row], spine: list[tuple[str
 @pytest.mark.parametrize("as_known", [True, False])
 @pytest.mark.parametrize("ttl", [None, 1, 3])
 @given(rows=rows_of(), spine=st.lists(st.tuples(KEYS, TIMES), max_size=12), edges=st.sets(TIMES, max_size=4), late=st.booleans())
+@example(rows=[Row(("a",), 1, 1, (0.0,)), Row(("a",), 2, 5, (1.5,))], spine=[("a", 4), ("a", 5)], edges={3}, late=True)
+@example(rows=[Row(("a",), 1, 5, (0.0,)), Row(("a",), 2, 2, (1.5,))], spine=[("a", 2), ("a", 5)], edges={3}, late=True)
 def test_s3_s4_s5_s6_split_by_time_it_equals_the_oracle(
     rows: list[Row], spine: list[tuple[str, int]], edges: set[int], ttl: int | None, as_known: bool, late: bool
 ) -> None:
