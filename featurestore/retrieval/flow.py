@@ -39,7 +39,7 @@ from featurestore.retrieval.spine import batches, check_fileable, reading_spine
 from featurestore.selection.select import Join, Selection
 
 _BATCH_ROWS = 1_000_000
-_BATCH_BYTES = 128 << 20
+_BATCH_BYTES = 64 << 20
 """How much of a spine and its features is held at once: so many rows, or as many as take about so many bytes."""
 _GROUPS_PER_CPU = 16
 """Into how many groups for each task that can run at once a history's buckets are put, at the most."""
@@ -139,7 +139,10 @@ def locate(files: Sequence[Path], plan: FlowPlan, engine: Engine) -> list[SpineB
             batch = SpineBatch(str(file), offset, start, min(size, count - offset))
             located.append(batch)
             start += batch.rows
-    columns = tuple(name for name in plan.schema if name in {plan.time, *plan.selection.brought})
+    fields = {column.field.name for column in plan.selection.computation.fields}
+    # Of the join keys' columns it is the values of floats alone that are looked at.
+    floats = {name for name in plan.selection.needed if plan.schema[name].is_float()}
+    columns = tuple(name for name in plan.schema if name in {plan.time, *fields, *floats})
     weight = COPIES * width_of(plan.schema[name] for name in columns)
     tasks = [CheckTask(batch, plan.selection, plan.time, columns, weight * batch.rows) for batch in located]
     with closing(engine.run(tasks)) as results:

@@ -230,12 +230,15 @@ def check_spine(schema: pl.Schema, time: str, selection: Selection) -> None:
 def check_keys(spine: pl.DataFrame, selection: Selection) -> None:
     """Refuse a spine whose join key is an integer, and has a number in its column that is none.
 
+    Columns that are not floats are not looked at, and need not be there.
+
     Raises:
         RequestError: it does; the message names the column and what to do.
     """
+    float_columns = {name for name, dtype in spine.schema.items() if dtype.is_float()}
     for join in selection.joins:
         for (key, dtype), column in zip(join.keys.items(), join.on, strict=True):
-            if spine.schema[column].is_float():
+            if column in float_columns:
                 _, unfit = fitted(pl.col(column).fill_nan(None), spine.schema[column], dtype)
                 if unfit is not None and spine.select(unfit.any()).item():
                     raise _wrong_key(column, spine.schema[column], key, dtype, join)
