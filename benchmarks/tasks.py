@@ -24,6 +24,16 @@ def join_asof(spine: str, *histories: str) -> None:
     assert rows.height
 
 
+def join_asof_file(spine: str, target: str, *histories: str) -> None:
+    """The floor of a training file: the same bare joins, whose result Polars writes to a file."""
+    began = time.perf_counter()
+    frame = pl.scan_parquet(spine).sort("event_time")
+    for history in histories:
+        frame = frame.join_asof(pl.scan_parquet(history), on="event_time", by="entity", check_sortedness=False)
+    frame.sink_parquet(target, compression="zstd")
+    tell(time.perf_counter() - began)
+
+
 def range_windows(spine: str, events: str) -> None:
     """The floor of windowed features: DuckDB's RANGE windows over the union of the spine and the events."""
     import duckdb
