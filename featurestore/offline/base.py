@@ -67,7 +67,12 @@ class History(Protocol):
         """How many bytes the files have."""
 
     def read(
-        self, columns: Sequence[str] | None = None, *, entities: pl.DataFrame | None = None, since: int | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        entities: pl.DataFrame | None = None,
+        since: int | None = None,
+        until: int | None = None,
     ) -> list[pl.DataFrame]:
         """Return the rows, one frame in the total order or several, of which each may be in any.
 
@@ -75,6 +80,7 @@ class History(Protocol):
             columns: which columns, in this order; None for all.
             entities: the join keys of some entities: rows of others are left out, as far as that is cheap.
             since: leave out rows with event times before these microseconds.
+            until: leave out rows with event times after these microseconds.
         """
 
     def joined(self, others: "Sequence[History]") -> "History":

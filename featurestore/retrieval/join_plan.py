@@ -39,8 +39,10 @@ class Rows(Protocol):
     def rows(self) -> int:
         """How many rows there are, about."""
 
-    def read(self, columns: Sequence[str] | None = None, *, since: int | None = None) -> list[pl.DataFrame]:
-        """Return the rows of each file whose event times are not before some microseconds."""
+    def read(
+        self, columns: Sequence[str] | None = None, *, since: int | None = None, until: int | None = None
+    ) -> list[pl.DataFrame]:
+        """Return the rows of each file whose event times lie between some microseconds, both included."""
 
 
 class SpinePart(Protocol):
@@ -110,7 +112,7 @@ def read_history(history: Rows, plan: LookUp, span: Span | None = None) -> pl.Da
     if span is None:
         return merge_files(history.read(columns), plan.keys, plan.tie_columns)
     since = None if plan.reach is None else span[0] - plan.reach
-    parts = history.read(columns, since=since)
+    parts = history.read(columns, since=since, until=span[1] - 1)
     for place, part in enumerate(parts):
         parts[place] = plan.seen_within(part, *span)
     return merge_files(parts, plan.keys, plan.tie_columns)

@@ -87,7 +87,9 @@ class Rows:
     def rows(self) -> int:
         return self.frame.height
 
-    def read(self, columns: Sequence[str] | None = None, *, since: int | None = None) -> list[pl.DataFrame]:
+    def read(
+        self, columns: Sequence[str] | None = None, *, since: int | None = None, until: int | None = None
+    ) -> list[pl.DataFrame]:
         return [self.frame if columns is None else self.frame.select(columns)]
 
 

@@ -100,6 +100,16 @@ class OfflineStoreContract(Limited):
     def store(self) -> OfflineStore:
         raise NotImplementedError("the adapter's tests bring the store")
 
+    def test_a_bucket_is_read_between_two_instants(self, store: OfflineStore) -> None:
+        run(store, PLAIN, 1, rows(*(("JFK", event, event + 100, 1.0) for event in range(0, 10, 2))))
+        run(store, PLAIN, 2, rows(*(("JFK", event, event + 100, 1.0) for event in range(1, 10, 2))))
+        store.log.append(PLAIN, rows(("JFK", 10, 110, 1.0), ("JFK", 11, 111, 1.0)))
+        [history] = store.snapshot(PLAIN).buckets.values()
+        for since, until in ((None, None), (3, None), (None, 4), (4, 4), (3, 10), (11, 20), (5, 4)):
+            frames = history.read(["event_time"], since=since, until=until)
+            events = sorted(event for frame in frames for event in frame["event_time"].to_physical())
+            assert events == [event for event in range(12) if (since or 0) <= event <= (20 if until is None else until)]
+
     def test_no_table_is_an_empty_snapshot(self, store: OfflineStore) -> None:
         snapshot = store.snapshot(PLAIN)
         assert (snapshot.rows, snapshot.last_run, dict(snapshot.buckets), snapshot.spans) == (0, 0, {}, None)

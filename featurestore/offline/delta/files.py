@@ -138,6 +138,7 @@ class DeltaFiles:
         *,
         entities: pl.DataFrame | None = None,
         since: int | None = None,
+        until: int | None = None,
     ) -> list[pl.DataFrame]:
         """See ``History.read``; ``where`` tells which rows, by the columns as they are stored."""
         dtypes = _columns(self.keys, self.features)
@@ -145,6 +146,7 @@ class DeltaFiles:
         asked = [] if where is None else [where]
         asked += [] if entities is None else [of_keys(entities, self.keys)]
         asked += [] if since is None else [pl.col(EVENT) >= nearest_instant(since)]
+        asked += [] if until is None else [pl.col(EVENT) <= nearest_instant(until)]
         where = pl.all_horizontal(asked) if asked else None
         with translated("read", ", ".join(self.paths[:3])):
             frames = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
