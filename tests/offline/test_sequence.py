@@ -334,33 +334,31 @@ def test_a_history_whose_pushes_the_version_before_numbered_goes_on(stores: tupl
     assert not list((one.path(PLAIN) / "_pushed").glob("*.parquet"))
 
 
-def start(folder: Path, kind: str, name: str, seconds: float) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.workers.sequence_worker", str(folder), kind, name, str(seconds)]
+def start(folder: Path, kind: str, name: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.workers.sequence_worker", str(folder), kind, name]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(6), pytest.param(60, marks=pytest.mark.slow)])
-def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path: Path, seconds: float) -> None:
+@pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(60, marks=pytest.mark.slow)])
+def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int) -> None:
     """Four push, two run and fold, one compacts and removes files, one reads; all but the reader are killed now and then."""
-    draw = random.Random(seconds)
+    draw = random.Random(kills)
     DeltaStore(tmp_path).log.append(PLAIN, frame(("first", 0)))
     ages = itertools.count(1)
     kinds = [*(("push", f"push{number}") for number in range(4)), ("run", "run"), ("run", "run"), ("upkeep", "upkeep")]
-    end = time.monotonic() + seconds
-    reader = start(tmp_path, "read", "reader", seconds)
-    alive = [(kind, name, start(tmp_path, kind, f"{name}-{next(ages)}", seconds)) for kind, name in kinds]
+    reader = start(tmp_path, "read", "reader")
+    alive = [(kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")) for kind, name in kinds]
     printed: list[str] = []
-    kills = 0
-    while time.monotonic() < end:
+    for _ in range(kills):
         time.sleep(draw.uniform(0.5, 1.5))
         kind, name, process = alive.pop(draw.randrange(len(alive)))
         process.send_signal(signal.SIGKILL)
         out, error = process.communicate()
-        assert process.returncode in (-signal.SIGKILL, 0), error
+        assert process.returncode == -signal.SIGKILL, error
         printed += out.splitlines()
-        kills += process.returncode != 0
-        alive.append((kind, name, start(tmp_path, kind, f"{name}-{next(ages)}", max(0, end - time.monotonic()))))
-    for _, _, process in [("", "", reader), *alive]:
+        alive.append((kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")))
+    (tmp_path / "stop").touch()
+    for process in (reader, *(process for _, _, process in alive)):
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
         printed += out.splitlines()
@@ -369,8 +367,7 @@ def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path
     there = keys_of(store)
     assert len(there) == len(set(there))
     assert acknowledged <= set(there)
-    assert len(acknowledged) > 10 * seconds
-    assert kills >= seconds / 3
+    assert len(acknowledged) >= 4
     assert not store.push_log.sequence(PLAIN).lost()
     fold(store, store.snapshot(PLAIN).last_run + 1)
     assert keys_of(store) == there

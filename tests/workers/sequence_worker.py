@@ -1,11 +1,10 @@
-"""A process that writes to one table until it is killed: ``python -m tests.workers.sequence_worker FOLDER KIND NAME SECONDS``.
+"""A process that works on one table until it is killed or ``FOLDER/stop`` is there: ``… sequence_worker FOLDER KIND NAME``.
 
 A pusher prints each row once it is acknowledged, a reader each row that it saw; both begin with those that they repeat.
 """
 
 import random
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,13 +46,14 @@ def read(store: DeltaStore) -> None:
     assert there.height == there.unique().height == snapshot.rows, "a row is there twice"
 
 
-def main(folder: str, kind: str, name: str, seconds: str) -> None:
-    """Works for so long."""
+def main(folder: str, kind: str, name: str) -> None:
+    """Works at least once."""
     store, draw = DeltaStore(Path(folder)), random.Random(name)
     maintenance = DeltaMaintenance(store)
     number = int(name.partition("-")[2] or 0) * 1000
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
+    is_last = False
+    while not is_last:
+        is_last = (Path(folder) / "stop").exists()
         if kind == "push":
             push(store, name.partition("-")[0], draw, number)
             number += 1
