@@ -101,6 +101,50 @@ def replace_file(path: Path, content: Content, *, private: bool = True) -> None:
     move(beside, path)
 
 
+def swap_file(path: Path, content: Content, is_wanted: Callable[[os.stat_result], bool]) -> os.stat_result | None:
+    """Replace a file if it is still the one that the caller knows, as ``replace_file`` does.
+
+    Of several callers at once that know the same file, one succeeds. The new file's time is later than the old one's, so that it is
+    another by its number and time, even where the number is used again.
+
+    Args:
+        path: where.
+        content: what it is to hold.
+        is_wanted: looks at what the system says of the file that is there.
+
+    Returns:
+        What the system says of the new file; None if there is none to replace, or another.
+
+    Raises:
+        OSError: it cannot be written, or its file system or this system does not have locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "files are not replaced by comparison on this system", str(path))
+    beside = path.with_name(f"{uuid4().hex}{TEMPORARY}")
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        # NOTE: the lock is on the file that is replaced, not on its name. Who gets it after that finds another one at the name.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        former = os.fstat(descriptor)
+        if not former.st_nlink or not os.path.samestat(former, path.stat()) or not is_wanted(former):
+            return None
+        _write(beside, content, private=True)
+        status = beside.stat()
+        if status.st_mtime_ns <= former.st_mtime_ns:
+            os.utime(beside, ns=(status.st_atime_ns, former.st_mtime_ns + 1))
+            status = beside.stat()
+        move(beside, path)
+    except FileNotFoundError:  # it was deleted meanwhile
+        return None
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # which a forked child would keep
+        os.close(descriptor)
+    return status
+
+
 def create_file(path: Path, content: Content) -> os.stat_result | None:
     """Create a file with its content if there is none of that name; its folder is there.
 

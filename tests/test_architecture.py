@@ -19,7 +19,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "featurestore"
 
-_PORTS = ("offline.backend", "offline.condition", "offline.history_size", "offline.ledger_record")
+_PORTS = (
+    "offline.backend",
+    "offline.condition",
+    "offline.folder",
+    "offline.folder_probe",
+    "offline.history_size",
+    "offline.ledger_record",
+)
 """Modules beside ``base.py`` that have a port."""
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -143,6 +150,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "hiredis": ("online.redis.*",),
     "nats": ("streams.nats",),
     "lmdb": ("online.lmdb.*",),
+    "obstore": ("offline.object_folder",),
     "adbc_driver_manager": ("sources.sql_backends",),
     "adbc_driver_postgresql": ("sources.sql_backends",),
     "polars_hash": ("identity", "rows.buckets"),
@@ -431,12 +439,12 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    imported = ("redis", "nats", "postgres", "server", "testing", "tracing", "client")
+    imported = ("redis", "nats", "object", "postgres", "server", "testing", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
-    # pytz is DuckDB's to import, uvloop and httptools are uvicorn's.
+    # pytz is DuckDB's to import, uvloop and httptools are uvicorn's, fsspec is DuckDB's and obstore's.
     called = {"PyJWT": "jwt", "opentelemetry_api": "opentelemetry", "nats_py": "nats"}
-    assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "uvloop", "httptools"}
+    assert set(LIBRARIES) == {called.get(name, name) for name in names} - {"pytz", "uvloop", "httptools", "fsspec"}
 
 
 def test_time_is_read_in_the_clock_alone() -> None:

@@ -1,11 +1,12 @@
 """Folders on a disk of this machine, or on a network file system that has hard links."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import scandir, stat_result
 from pathlib import Path
+from stat import S_ISREG
 
-from featurestore.durable import create_file, make_folders, remove, replace_file
-from featurestore.offline.folder import Entry
+from featurestore.durable import create_file, make_folders, remove, replace_file, swap_file
+from featurestore.offline.folder import Address, Entry
 
 
 class LocalFolder:
@@ -26,31 +27,54 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str, *, after: str = "") -> Sequence[Entry]:
         """See ``Folder.list``."""
         entries = []
-        try:
-            with scandir(self._path / prefix) as there:
-                for entry in there:
-                    try:
-                        if entry.is_file(follow_symlinks=False):
-                            status = entry.stat()
-                            entries.append(Entry(f"{prefix}{entry.name}", status.st_size, _stamp(status)))
-                    except FileNotFoundError:  # deleted meanwhile
-                        continue
-        except FileNotFoundError:
-            return []
+        folders = [prefix[: prefix.rfind("/") + 1]]
+        while folders:
+            folder = folders.pop()
+            try:
+                with scandir(self._path / folder) as there:
+                    for item in there:
+                        name = folder + item.name
+                        if not name.startswith(prefix):
+                            continue
+                        try:
+                            if item.is_file(follow_symlinks=False):
+                                if name > after:
+                                    entries.append(_entry(name, item.stat()))
+                            elif item.is_dir(follow_symlinks=False) and (f"{name}/" > after or after.startswith(f"{name}/")):
+                                folders.append(f"{name}/")
+                        except FileNotFoundError:  # deleted meanwhile
+                            continue
+            except (FileNotFoundError, NotADirectoryError):
+                continue
         return sorted(entries, key=lambda entry: entry.name)
 
-    def read(self, name: str) -> bytes:
+    def head(self, name: str) -> Entry | None:
+        """See ``Folder.head``."""
+        try:
+            status = (self._path / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(name, status) if S_ISREG(status.st_mode) else None
+
+    def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         """See ``Folder.read``."""
-        return (self._path / name).read_bytes()
+        with (self._path / name).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
 
     def create(self, name: str, content: bytes) -> str | None:
         """See ``Folder.create``."""
         path = self._path / name
         make_folders(path.parent)
         status = create_file(path, content)
+        return None if status is None else _stamp(status)
+
+    def swap(self, name: str, content: bytes, stamp: str) -> str | None:
+        """See ``Folder.swap``."""
+        status = swap_file(self._path / name, content, lambda status: _stamp(status) == stamp)
         return None if status is None else _stamp(status)
 
     def write(self, name: str, content: bytes) -> None:
@@ -62,6 +86,14 @@ class LocalFolder:
     def delete(self, names: Iterable[str], *, lasting: bool = False) -> None:
         """See ``Folder.delete``."""
         remove((self._path / name for name in names), lasting=lasting)
+
+    def address(self, name: str = "") -> Address:
+        """See ``Folder.address``."""
+        return Address(str((self._path / name).absolute()))
+
+
+def _entry(name: str, status: stat_result) -> Entry:
+    return Entry(name, status.st_size, _stamp(status), status.st_mtime)
 
 
 def _stamp(status: stat_result) -> str:

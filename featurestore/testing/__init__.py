@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featurestore.testing.faults import faulty as faulty
     from featurestore.testing.faults import interrupted as interrupted
     from featurestore.testing.feature_log import FeatureLogContract as FeatureLogContract
+    from featurestore.testing.folders import FolderContract as FolderContract
     from featurestore.testing.history_sizes import HistorySizesContract as HistorySizesContract
     from featurestore.testing.offline import OfflineStoreContract as OfflineStoreContract
     from featurestore.testing.online import OnlineStoreContract as OnlineStoreContract
@@ -36,6 +37,7 @@ _MODULES = {
     "FakeClock": "clock",
     "faulty": "faults",
     "FeatureLogContract": "feature_log",
+    "FolderContract": "folders",
     "HistorySizesContract": "history_sizes",
     "Killed": "faults",
     "OfflineStoreContract": "offline",

@@ -1,0 +1,307 @@
+"""Folders in object storage: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+
+A store must create objects only where there is none (``If-None-Match: *``): ``featurestore.offline.folder_probe`` tries it.
+"""
+
+import errno
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from featurestore.errors import ConfigError, MissingExtraError
+from featurestore.forking import is_first_user
+from featurestore.offline.folder import Address, Entry
+
+try:
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import AzureStore, GCSStore, S3Store
+except ImportError as error:
+    raise MissingExtraError("A folder in object storage", "object") from error
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode
+    from obstore.store import ObjectStore
+
+TIMEOUT = 30.0
+_CONNECT_SECONDS = 5.0
+_LARGE = 64 << 20
+_PART = 16 << 20
+_SLOWEST = 1 << 20
+"""So many bytes a second are waited for of a large object that goes in one request."""
+_PAGE = 1_000
+_ATTEMPTS = 6
+_PAUSE = 0.05
+_URL = re.compile(r"(s3|gs|az)://([^/?#@:]+)(?:/([^?#]*))?")
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+
+_PROBLEMS = (
+    ("<Code>NoSuchBucket", errno.ENXIO, "there is no such bucket: create it, or correct the address"),
+    ("^FileNotFoundError", errno.ENOENT, "there is no such object"),
+    ("^(AlreadyExists|Precondition)Error", errno.EEXIST, "there is another object{answer}"),
+    (
+        "/latest/api/token|/latest/meta-data|metadata.google|/metadata/identity",
+        errno.EACCES,
+        "there are no credentials in the environment (AWS_ACCESS_KEY_ID and the like), and the machine has no role",
+    ),
+    (
+        "^(PermissionDenied|Unauthenticated)Error|status code: 40[13]",
+        errno.EACCES,
+        "it is not allowed{answer}: check the credentials in the environment, and what they may do in the bucket",
+    ),
+    (
+        "^(NotSupported|NotImplemented)Error|status code: 501",
+        errno.ENOTSUP,
+        "the store does not know such a request{answer}",
+    ),
+    (
+        "BadScheme",
+        errno.EPROTONOSUPPORT,
+        "its endpoint is not https: set allow_http, or AWS_ALLOW_HTTP=true, if that is meant",
+    ),
+    (
+        "status code: 5",
+        errno.ECONNABORTED,
+        "the store has an error of its own{answer}: try it again later",
+    ),
+    (
+        "kind: Timeout",
+        errno.ETIMEDOUT,
+        "the store does not answer: is it overloaded, or the network down? Try it again later",
+    ),
+    (
+        "HTTP error",
+        errno.ECONNREFUSED,
+        "the store cannot be reached: check the endpoint and the region, and the network",
+    ),
+)
+"""What the client's errors mean, by their class and text, for they have no fields: the first that fits counts."""
+
+
+class ObjectFolder:
+    """Keep files as objects below a prefix of a bucket.
+
+    Credentials come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_SERVICE_ACCOUNT``,
+    ``AZURE_STORAGE_ACCOUNT_KEY`` …) or from the role of the machine.
+
+    An object that is created or swapped goes in one request: stores take up to 5 GB so. What ``write`` gets goes in parts where
+    it is large; a writer that dies then leaves parts that nobody sees and that cost, until a lifecycle rule removes them.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
+        options: what is to be known of the store besides and is not secret: ``endpoint``, ``region``, ``allow_http``.
+        timeout: for how many seconds a request is waited for. It is repeated until twice as many are over, so a store that does not
+            answer raises ``TimeoutError`` after three times as many at the latest.
+
+    Raises:
+        ConfigError: the address or an option is not of this form, or holds a secret.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT) -> None:
+        self._address = Address(url.rstrip("/"), dict(options or {}))
+        match = _URL.fullmatch(self._address.url)
+        if match is None:
+            raise ConfigError(f"{url!r} is not an address in object storage. Give s3://…, gs://… or az://…, with a bucket.")
+        self._scheme, self._bucket, self._prefix = match[1], match[2], match[3] or None
+        self._timeout = timeout
+        self._store = self._connected(timeout)
+
+    def __repr__(self) -> str:
+        return f"ObjectFolder({self._address.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._address, self._timeout)
+
+    def list(self, prefix: str, *, after: str = "") -> Sequence[Entry]:
+        """See ``Folder.list``."""
+        folder = prefix[: prefix.rfind("/") + 1]
+        with self._translated("list", prefix):
+            pages = obstore.list(self._store, folder.rstrip("/") or None, offset=_offset(folder, after), chunk_size=_PAGE)
+            entries = [_entry(meta) for page in pages for meta in page]
+        # What a store returns is filtered again: some pass over the offset, and what is asked for may be part of a name.
+        listed = [entry for entry in entries if entry.name.startswith(prefix) and entry.name > after]
+        return sorted(listed, key=lambda entry: entry.name)
+
+    def head(self, name: str) -> Entry | None:
+        """See ``Folder.head``."""
+        try:
+            with self._translated("look at", name):
+                return _entry(obstore.head(self._store, name))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Folder.read``."""
+        with self._translated("read", name):
+            if start == 0 and length is None:
+                return bytes(obstore.get(self._store, name).bytes())
+            # NOTE: a range that begins behind the end is an error of HTTP, and an empty one of the client.
+            size = obstore.head(self._store, name)["size"]
+            end = size if length is None else min(size, start + length)
+            return bytes(obstore.get_range(self._store, name, start=start, end=end)) if start < end else b""
+
+    def create(self, name: str, content: bytes) -> str | None:
+        """See ``Folder.create``."""
+        return self._put_if(name, content, "create")
+
+    def swap(self, name: str, content: bytes, stamp: str) -> str | None:
+        """See ``Folder.swap``."""
+        mode: PutMode = {"e_tag": stamp}
+        if self._scheme == "gs":  # which compares generations
+            try:
+                with self._translated("look at", name):
+                    now = obstore.head(self._store, name)
+            except FileNotFoundError:
+                return None
+            if now["e_tag"] != stamp:
+                return None
+            mode = {"e_tag": stamp, "version": now["version"]}
+        return self._put_if(name, content, mode, stamp)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See ``Folder.write``."""
+        with self._translated("write", name):
+            obstore.put(self._store, name, content, use_multipart=len(content) > _LARGE, chunk_size=_PART)
+
+    def delete(self, names: Iterable[str], *, lasting: bool = False) -> None:
+        """See ``Folder.delete``."""
+        waiting = [*names]
+        for first in range(0, len(waiting), _PAGE):
+            batch = waiting[first : first + _PAGE]
+            try:
+                with self._translated("delete", batch[0]):
+                    obstore.delete(self._store, batch)
+            except FileNotFoundError:  # of some stores it is an error that one is gone
+                for name in batch:
+                    with suppress(FileNotFoundError), self._translated("delete", name):
+                        obstore.delete(self._store, name)
+
+    def address(self, name: str = "") -> Address:
+        """See ``Folder.address``."""
+        return Address(f"{self._address.url}/{name}".rstrip("/"), self._address.options)
+
+    def _put_if(self, name: str, content: bytes, mode: "PutMode", former: str | None = None) -> str | None:
+        """Put an object on a condition, and return its stamp; None where the condition does not hold.
+
+        Args:
+            name: its name.
+            content: what it is to hold.
+            mode: the condition.
+            former: the stamp that it must have; None where there must be no object.
+        """
+        store = self._store
+        if len(content) > _LARGE:
+            # NOTE: obstore has no condition for the end of a multipart upload, so a large object goes in one request too.
+            store = self._connected(self._timeout + len(content) / _SLOWEST)
+        for attempt in range(_ATTEMPTS):
+            with suppress(FileExistsError), self._translated("write", name):
+                return _stamp(obstore.put(store, name, content, mode=mode, use_multipart=False))
+            # The client repeats a request whose answer was lost, and is refused for the object that it has put itself.
+            there = self.head(name)
+            if there is not None and there.size == len(content) and self._holds(name, content):
+                return there.stamp
+            if (there and there.stamp) != former:
+                return None
+            # All is as it must be: others were at work on the name at that moment (409 ConditionalRequestConflict).
+            sleep(random.uniform(0, _PAUSE * 2**attempt))
+        raise OSError(
+            errno.EBUSY,
+            f"the store refused {_ATTEMPTS} times to write an object although nothing is in its way (409): repeat the call",
+            self.address(name).url,
+        )
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return self.read(name) == content
+        except FileNotFoundError:
+            return False
+
+    def _connected(self, timeout: float) -> "ObjectStore":
+        # NOTE: not as ``client_options``, which would hide what the environment says: that http is allowed, or a proxy.
+        config: Any = {**self._address.options, "timeout": f"{timeout} seconds", "connect_timeout": f"{_CONNECT_SECONDS} seconds"}
+        common: Any = {
+            "prefix": self._prefix,
+            "retry_config": {"max_retries": _ATTEMPTS, "retry_timeout": timedelta(seconds=2 * timeout)},
+        }
+        try:
+            if self._scheme == "gs":
+                return GCSStore(self._bucket, config=config, **common)
+            if self._scheme == "az":
+                return AzureStore(self._bucket, config=config, **common)
+            # The environment may switch conditions off (AWS_CONDITIONAL_PUT), without which commits are lost.
+            config["conditional_put"] = "etag"
+            return S3Store(self._bucket, config=config, **common)
+        except (BaseError, ValueError) as error:
+            # NOTE: the error's own text may quote a key of the environment.
+            raise ConfigError(
+                f"The options of {self._address.url} or the variables of the environment for it are not what its client takes "
+                f"({type(error).__name__}): {', '.join(sorted(self._address.options)) or 'no options'}. See docs/how-to/deploy.md."
+            ) from None
+
+    @contextmanager
+    def _translated(self, action: str, name: str) -> Iterator[None]:
+        """Turn the client's errors into those of a file system, without what they quote: it may be a key."""
+        url = self.address(name).url
+        if not is_first_user("obstore"):
+            raise OSError(
+                errno.ENOTSUP,
+                "object storage cannot be used in a process that was forked after its parent had used it: the threads that ask it "
+                "are not copied. Start the process without a fork, multiprocessing.get_context('spawn'), or fork before",
+                url,
+            )
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:
+            number, problem = _problem(error)
+        else:
+            return
+        # Outside of the handler, so that the client's error is not the context of this one.
+        raise OSError(number, f"could not {action}: {problem}", url)
+
+
+def _problem(error: Exception) -> tuple[int, str]:
+    """Return the number that a file system has for an error of the client, and what to say."""
+    text = f"{type(error).__name__}: {error}"
+    status, code = _STATUS.search(text), _CODE.search(text)
+    answer = f" (answer {status[1]}{f' {code[1]}' if code else ''})" if status else ""
+    for sign, number, problem in _PROBLEMS:
+        if re.search(sign, text):
+            return number, problem.format(answer=answer)
+    return errno.EIO, f"the store refused it{answer}: check the address and its options"
+
+
+def _offset(folder: str, after: str) -> str | None:
+    """Return behind which name a store may begin to list a folder so that no name is missing that is greater than ``after``.
+
+    Some stores order by folders (``b/a`` before ``b-a``), others by the whole name. In both orders what is behind ``after`` is
+    behind the offset where that is cut before the first character that is not greater than a slash, and by one more.
+
+    Example:
+        >>> _offset("_pushed/", "_pushed/0017.parquet")
+        '_pushed/001'
+    """
+    if not after.startswith(folder):
+        return None
+    part = after[len(folder) :]
+    end = next((place for place, letter in enumerate(part) if letter <= "/"), len(part))
+    return folder + part[: end - 1] if end > 1 else None
+
+
+def _entry(meta: "ObjectMeta") -> Entry:
+    return Entry(meta["path"], meta["size"], _stamp(meta), meta["last_modified"].timestamp())
+
+
+def _stamp(answer: Mapping[str, Any]) -> str:
+    stamp = answer["e_tag"]
+    if not stamp:
+        raise OSError(errno.ENOTSUP, "the store gives no ETag to an object, by which its changes are seen: use another one")
+    return str(stamp)
+
+
+def _opened(address: Address, timeout: float) -> ObjectFolder:
+    return ObjectFolder(address.url, address.options, timeout=timeout)
