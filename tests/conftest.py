@@ -2,7 +2,13 @@
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.servers.postgres", "tests.servers.valkey", "tests.servers.nats", "tests.servers.seaweed"]
+pytest_plugins = [
+    "tests.servers.postgres",
+    "tests.servers.valkey",
+    "tests.servers.nats",
+    "tests.servers.s3_stub",
+    "tests.servers.seaweed",
+]
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from time import sleep
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import ConfigError, MissingExtraError
@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingExtraError("A folder in object storage", "object") from error
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutMode
+    from obstore import GetOptions, ObjectMeta, PutMode
     from obstore.store import ObjectStore
 
 TIMEOUT = 30.0
@@ -43,7 +43,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _PROBLEMS = (
     ("<Code>NoSuchBucket", errno.ENXIO, "there is no such bucket: create it, or correct the address"),
     ("^FileNotFoundError", errno.ENOENT, "there is no such object"),
-    ("^(AlreadyExists|Precondition)Error", errno.EEXIST, "there is another object{answer}"),
+    ("^(AlreadyExists|Precondition)Error", errno.EEXIST, "the store says that another object is in its way{answer}"),
     (
         "/latest/api/token|/latest/meta-data|metadata.google|/metadata/identity",
         errno.EACCES,
@@ -54,6 +54,7 @@ _PROBLEMS = (
         errno.EACCES,
         "it is not allowed{answer}: check the credentials in the environment, and what they may do in the bucket",
     ),
+    ("status code: 416", errno.ERANGE, "it has fewer bytes{answer}"),
     (
         "^(NotSupported|NotImplemented)Error|status code: 501",
         errno.ENOTSUP,
@@ -73,6 +74,11 @@ _PROBLEMS = (
         "kind: Timeout",
         errno.ETIMEDOUT,
         "the store does not answer: is it overloaded, or the network down? Try it again later",
+    ),
+    (
+        "kind: Interrupted",
+        errno.ECONNRESET,
+        "the store broke the connection: is it overloaded, or was it started again? Try it again later",
     ),
     (
         "HTTP error",
@@ -96,7 +102,7 @@ class ObjectFolder:
         url: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
         options: what is to be known of the store besides and is not secret: ``endpoint``, ``region``, ``allow_http``.
         timeout: for how many seconds a request is waited for. It is repeated until twice as many are over, so a store that does not
-            answer raises ``TimeoutError`` after three times as many at the latest.
+            answer raises ``TimeoutError`` after four times as many at the latest.
 
     Raises:
         ConfigError: the address or an option is not of this form, or holds a secret.
@@ -137,13 +143,18 @@ class ObjectFolder:
 
     def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         """See ``Folder.read``."""
-        with self._translated("read", name):
-            if start == 0 and length is None:
-                return bytes(obstore.get(self._store, name).bytes())
-            # NOTE: a range that begins behind the end is an error of HTTP, and an empty one of the client.
-            size = obstore.head(self._store, name)["size"]
-            end = size if length is None else min(size, start + length)
-            return bytes(obstore.get_range(self._store, name, start=start, end=end)) if start < end else b""
+        try:
+            with self._translated("read", name):
+                if length is None:
+                    within: GetOptions = {"range": {"offset": start}} if start else {}
+                    return bytes(obstore.get(self._store, name, options=within).bytes())
+                if length:
+                    return bytes(obstore.get_range(self._store, name, start=start, length=length))
+                obstore.head(self._store, name)  # the client does not ask for nothing
+        except OSError as error:
+            if error.errno != errno.ERANGE:  # it begins behind the end, which is an error of HTTP
+                raise
+        return b""
 
     def create(self, name: str, content: bytes) -> str | None:
         """See ``Folder.create``."""
@@ -198,22 +209,26 @@ class ObjectFolder:
         if len(content) > _LARGE:
             # NOTE: obstore has no condition for the end of a multipart upload, so a large object goes in one request too.
             store = self._connected(self._timeout + len(content) / _SLOWEST)
+        end = perf_counter() + 2 * self._timeout
         for attempt in range(_ATTEMPTS):
-            with suppress(FileExistsError), self._translated("write", name):
-                return _stamp(obstore.put(store, name, content, mode=mode, use_multipart=False))
-            # The client repeats a request whose answer was lost, and is refused for the object that it has put itself.
+            try:
+                with self._translated("write", name):
+                    return _stamp(obstore.put(store, name, content, mode=mode, use_multipart=False))
+            except (FileExistsError, ConnectionError, TimeoutError) as error:
+                refusal: OSError = error
+            # An answer that was lost may have been that it is done, and who asks again is refused for what was put the first time.
             there = self.head(name)
             if there is not None and there.size == len(content) and self._holds(name, content):
                 return there.stamp
             if (there and there.stamp) != former:
                 return None
-            # All is as it must be: others were at work on the name at that moment (409 ConditionalRequestConflict).
+            # All is as it must be: the request did not arrive, or others were at work just then (409 ConditionalRequestConflict).
+            if perf_counter() > end:
+                break
             sleep(random.uniform(0, _PAUSE * 2**attempt))
-        raise OSError(
-            errno.EBUSY,
-            f"the store refused {_ATTEMPTS} times to write an object although nothing is in its way (409): repeat the call",
-            self.address(name).url,
-        )
+        if isinstance(refusal, FileExistsError):
+            refusal = OSError(errno.EBUSY, f"{refusal.strerror}, and there is none: repeat the call", refusal.filename)
+        raise refusal
 
     def _holds(self, name: str, content: bytes) -> bool:
         try:
@@ -223,7 +238,11 @@ class ObjectFolder:
 
     def _connected(self, timeout: float) -> "ObjectStore":
         # NOTE: not as ``client_options``, which would hide what the environment says: that http is allowed, or a proxy.
-        config: Any = {**self._address.options, "timeout": f"{timeout} seconds", "connect_timeout": f"{_CONNECT_SECONDS} seconds"}
+        config: Any = {
+            **self._address.options,
+            "timeout": _milliseconds(timeout),
+            "connect_timeout": _milliseconds(_CONNECT_SECONDS),
+        }
         common: Any = {
             "prefix": self._prefix,
             "retry_config": {"max_retries": _ATTEMPTS, "retry_timeout": timedelta(seconds=2 * timeout)},
@@ -240,7 +259,7 @@ class ObjectFolder:
             # NOTE: the error's own text may quote a key of the environment.
             raise ConfigError(
                 f"The options of {self._address.url} or the variables of the environment for it are not what its client takes "
-                f"({type(error).__name__}): {', '.join(sorted(self._address.options)) or 'no options'}. See docs/how-to/deploy.md."
+                f"({type(error).__name__}): {', '.join(sorted(self._address.options)) or 'no options'}. Correct them."
             ) from None
 
     @contextmanager
@@ -258,10 +277,7 @@ class ObjectFolder:
             yield
         except (BaseError, FileNotFoundError) as error:
             number, problem = _problem(error)
-        else:
-            return
-        # Outside of the handler, so that the client's error is not the context of this one.
-        raise OSError(number, f"could not {action}: {problem}", url)
+            raise OSError(number, f"could not {action}: {problem}", url) from None
 
 
 def _problem(error: Exception) -> tuple[int, str]:
@@ -301,6 +317,10 @@ def _stamp(answer: Mapping[str, Any]) -> str:
     if not stamp:
         raise OSError(errno.ENOTSUP, "the store gives no ETag to an object, by which its changes are seen: use another one")
     return str(stamp)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)} ms"
 
 
 def _opened(address: Address, timeout: float) -> ObjectFolder:
