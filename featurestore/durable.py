@@ -129,7 +129,7 @@ def swap_file(path: Path, content: Content, is_wanted: Callable[[os.stat_result]
         # NOTE: the lock is on the file that is replaced, not on its name. Who gets it after that finds another one at the name.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         former = os.fstat(descriptor)
-        if not former.st_nlink or not os.path.samestat(former, path.stat()) or not is_wanted(former):
+        if not os.path.samestat(former, path.stat()) or not is_wanted(former):
             return None
         _write(beside, content, private=True)
         status = beside.stat()
@@ -137,7 +137,7 @@ def swap_file(path: Path, content: Content, is_wanted: Callable[[os.stat_result]
             os.utime(beside, ns=(status.st_atime_ns, former.st_mtime_ns + 1))
             status = beside.stat()
         move(beside, path)
-    except FileNotFoundError:  # it was deleted meanwhile
+    except FileNotFoundError:  # it was deleted meanwhile, or what was to replace it by somebody who cleared up
         return None
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # which a forked child would keep

@@ -81,7 +81,8 @@ class FolderContract:
         assert entry is not None
         assert (entry.name, entry.size, entry.stamp) == ("a/b", 3, stamp)
         assert before - self.clock_error <= entry.modified <= to_micros(utc_now()) / 1e6 + self.clock_error
-        assert list(folder.list("a/")) == [entry]
+        assert list(folder.list("a/")) == list(folder.list("")) == [entry]
+        assert folder.head("a") is None
         assert folder.read("a/b") == b"one"
         assert folder.create("a/b", b"another") is None
         assert folder.read("a/b") == b"one"
@@ -206,6 +207,21 @@ class FolderContract:
 
         with ThreadPoolExecutor(WRITERS) as pool:
             self.check_winners(folder, list(pool.map(create, range(WRITERS))))
+
+    def test_of_threads_that_swap_one_succeeds(self, folder: Folder) -> None:
+        """All know the same stamp, and what they write is another each time."""
+        barrier = Barrier(WRITERS)
+        former = [folder.create(f"race/{number}", b"at first") or "" for number in range(self.rounds)]
+
+        def swap(writer: int) -> list[str | None]:
+            stamps = []
+            for number, stamp in enumerate(former):
+                barrier.wait()
+                stamps.append(folder.swap(f"race/{number}", b"%d " % writer + uuid4().bytes, stamp))
+            return stamps
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            self.check_winners(folder, list(pool.map(swap, range(WRITERS))))
 
     def test_of_processes_that_create_one_succeeds(self, folder: Folder, make: Make) -> None:
         context = multiprocessing.get_context("spawn")

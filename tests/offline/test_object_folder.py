@@ -157,6 +157,15 @@ class TestAnswers:
         folder.write("n0", b"")
         assert [entry.name for entry in folder.list("n/", after="n/2")] == ["n/3", "n/4"]
 
+    def test_a_store_that_complains_of_what_is_not_there_to_delete(self, stub: S3Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_DISABLE_BULK_DELETE", "true")
+        folder = ObjectFolder("s3://lake/weather", stub.options, timeout=1)
+        for number in range(5):
+            folder.write(f"{number}", b"")
+        folder.delete(["none", "0", "none either", "1", "2", "3"])
+        folder.delete(["none"])
+        assert [*stub.objects] == ["weather/4"]
+
     def test_a_server_that_is_overloaded_for_a_moment(self, stub: S3Stub, folder: ObjectFolder) -> None:
         stub.failures = 2
         assert folder.create("a", b"one")

@@ -118,8 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, f"<DeleteResult>{rows}</DeleteResult>".encode())
 
     def do_DELETE(self) -> None:
-        self.server.objects.pop(self.key(), None)
-        self.answer(204)
+        self.answer(404 if self.server.objects.pop(self.key(), None) is None else 204)  # as Google's and Azure's
 
     def key(self) -> str:
         key = unquote(urlsplit(self.path).path).lstrip("/").partition("/")[2]
