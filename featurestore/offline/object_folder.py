@@ -163,16 +163,16 @@ class ObjectFolder:
     def swap(self, name: str, content: bytes, stamp: str) -> str | None:
         """See ``Folder.swap``."""
         mode: PutMode = {"e_tag": stamp}
-        if self._scheme == "gs":  # which compares generations
-            try:
+        try:
+            if self._scheme == "gs":  # which compares generations
                 with self._translated("look at", name):
                     now = obstore.head(self._store, name)
-            except FileNotFoundError:
-                return None
-            if now["e_tag"] != stamp:
-                return None
-            mode = {"e_tag": stamp, "version": now["version"]}
-        return self._put_if(name, content, mode, stamp)
+                if now["e_tag"] != stamp:
+                    return None
+                mode = {"e_tag": stamp, "version": now["version"]}
+            return self._put_if(name, content, mode, stamp)
+        except FileNotFoundError:  # as S3 answers where there is none
+            return None
 
     def write(self, name: str, content: bytes) -> None:
         """See ``Folder.write``."""

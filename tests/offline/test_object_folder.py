@@ -118,6 +118,7 @@ class TestAnswers:
         second = folder.swap("a", b"two", first)
         assert second is not None
         assert folder.swap("a", b"six", first) is None
+        assert folder.swap("none", b"six", first) is None
         assert folder.swap("a", b"three", second)
 
     def test_one_whose_request_is_repeated_by_the_client_meets_its_own_object(self, stub: S3Stub, folder: ObjectFolder) -> None:
@@ -186,12 +187,13 @@ class TestAnswers:
                 assert time.monotonic() - began < 5
 
     def test_one_that_is_not_there(self, stub: S3Stub) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            port = other.getsockname()[1]
-        folder = ObjectFolder("s3://lake/weather", {**stub.options, "endpoint": f"http://127.0.0.1:{port}"}, timeout=0.1)
-        for call in calls(folder):
-            with pytest.raises(ConnectionError, match=r"cannot be reached.*s3://lake/weather"):
-                call()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
+            endpoint = f"http://127.0.0.1:{other.getsockname()[1]}"
+            folder = ObjectFolder("s3://lake/weather", {**stub.options, "endpoint": endpoint}, timeout=0.3)
+            for call in calls(folder):
+                with pytest.raises(ConnectionError, match=r"cannot be reached.*s3://lake/weather"):
+                    call()
 
 
 def calls(folder: Folder) -> Iterator[Callable[[], Any]]:
