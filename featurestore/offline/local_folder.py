@@ -97,4 +97,5 @@ def _entry(name: str, status: stat_result) -> Entry:
 
 
 def _stamp(status: stat_result) -> str:
-    return f"{status.st_ino}-{status.st_mtime_ns}"
+    # A file system may use a number again within one tick of its clock.
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
