@@ -42,6 +42,7 @@ class TestLocalEngine(EngineContract):
     def test_a_run_that_is_closed_has_ended(self, engine: LocalEngine) -> None:
         """No thread of it writes any more: its files can be deleted."""
         begun, go_on, ended = threading.Event(), threading.Event(), []
+        before = set(threading.enumerate())
 
         @dataclass(frozen=True)
         class Slow(Whole):
@@ -57,7 +58,7 @@ class TestLocalEngine(EngineContract):
         threading.Timer(0.01, go_on.set).start()
         results.close()
         assert ended
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("featurestore")]
+        assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("featurestore_")]
 
     def test_a_task_is_split_into_so_many_parts_that_each_fits_but_no_further(self) -> None:
         asked = []
