@@ -346,22 +346,27 @@ def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path
     DeltaStore(tmp_path).log.append(PLAIN, frame(("first", 0)))
     ages = itertools.count(1)
     kinds = [*(("push", f"push{number}") for number in range(4)), ("run", "run"), ("run", "run"), ("upkeep", "upkeep")]
-    reader = start(tmp_path, "read", "reader")
-    alive = [(kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")) for kind, name in kinds]
+    alive = [("read", "reader", start(tmp_path, "read", "reader"))]
+    alive += [(kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")) for kind, name in kinds]
     printed: list[str] = []
-    for _ in range(kills):
-        time.sleep(draw.uniform(0.5, 1.5))
-        kind, name, process = alive.pop(draw.randrange(len(alive)))
-        process.send_signal(signal.SIGKILL)
-        out, error = process.communicate()
-        assert process.returncode == -signal.SIGKILL, error
-        printed += out.splitlines()
-        alive.append((kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")))
-    (tmp_path / "stop").touch()
-    for process in (reader, *(process for _, _, process in alive)):
-        out, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
-        printed += out.splitlines()
+    try:
+        for _ in range(kills):
+            time.sleep(draw.uniform(0.5, 1.5))
+            kind, name, process = alive.pop(draw.randrange(1, len(alive)))
+            process.send_signal(signal.SIGKILL)
+            out, error = process.communicate()
+            assert process.returncode == -signal.SIGKILL, error
+            printed += out.splitlines()
+            alive.append((kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")))
+        (tmp_path / "stop").touch()
+        for _, _, process in alive:
+            out, error = process.communicate(timeout=120)
+            assert process.returncode == 0, error
+            printed += out.splitlines()
+    finally:
+        for _, _, process in alive:
+            process.kill()
+            process.communicate()
     acknowledged = {(name, int(number)) for name, number in (line.split() for line in printed if line != "done")}
     store = DeltaStore(tmp_path)
     there = keys_of(store)
