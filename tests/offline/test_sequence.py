@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta import sequence as sequences
 from featurestore.offline.delta.eraser import DeltaEraser
+from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.sequence import TableSequence, View
@@ -154,7 +156,12 @@ class Processes(RuleBasedStateMachine):
         self.sleeper = None
         if key in self.there | self.maybe or key[0] in self.forgotten:
             return
-        lookup = sequence.known.find(_hashed(frame(key)), view.state, view.pushes, None)
+        try:
+            lookup = sequence.known.find(_hashed(frame(key)), view.state, view.pushes, None)
+        except OfflineStoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return  # somebody was forgotten: it looks again
+            raise
         if not lookup.new.is_empty() and sequence.push(view, lookup.new) is not None:
             self.there.add(key)
 
@@ -296,6 +303,27 @@ def test_a_sleeper_whose_commit_has_a_number_that_was_anothers_starts_over(store
     assert sequence.commit(view, Intent("run", [], view.pushed_with(), 3, 0)) is None
     assert one.push_log.sequence(PLAIN).settle().pending == {}
     assert keys_of(one) == [("a", 1), ("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("writes", ["push", "run"])
+def test_a_writer_looks_again_where_a_file_was_removed_since_it_opened_the_table(
+    stores: tuple[DeltaStore, DeltaStore], monkeypatch: pytest.MonkeyPatch, writes: str
+) -> None:
+    """Somebody is forgotten between a writer's look at the table and its look at the rows in it."""
+    one, other = stores
+    reading, removals = DeltaFiles.read, iter([None])
+
+    def forgetting(self: DeltaFiles, *arguments: Any, **named: Any) -> Any:
+        for _ in removals:
+            DeltaEraser(other).erase(PLAIN, pl.DataFrame({"origin": ["a"]}), 0.0, dry_run=False)
+        return reading(self, *arguments, **named)
+
+    monkeypatch.setattr(DeltaFiles, "read", forgetting)
+    rows_given = frame(("a", 1), ("b", 1))
+    added = one.log.append(PLAIN, rows_given).rows.height if writes == "push" else run(one, PLAIN, 3, rows_given)
+    assert added == 2
+    assert not list(removals)
+    assert keys_of(one) == [("a", 1), ("b", 1)]
 
 
 def test_a_change_that_was_claimed_is_kept_where_the_process_is_interrupted(

@@ -132,9 +132,11 @@ class DeltaStore:
                 try:
                     merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, log)
                     merged = self._commit(sequence, view, merge, merge.add(self._staged(table, staged), rows), folded)
-                except FileNotFoundError:
-                    # Another process at the same run was done first and cleared up, or one at an earlier run was.
-                    if state.is_current():
+                except (FileNotFoundError, OfflineStoreError) as error:
+                    # Another process at the same run was done first and cleared up, or one at an earlier run was; or an entity was
+                    # forgotten, or what was merged was removed, since the table was opened.
+                    gone = isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
+                    if not gone or state.is_current():
                         raise
                     continue
                 if merged is not None:

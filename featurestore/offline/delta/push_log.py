@@ -99,7 +99,13 @@ class DeltaPushLog:
     def _try_append(self, sequence: TableSequence, rows: pl.DataFrame, since: int | None) -> Appended | None:
         """Append the rows that are new; return None where another entry came first."""
         view = sequence.settle()
-        lookup = sequence.known.find(rows, view.state, view.pushes, since)
+        try:
+            lookup = sequence.known.find(rows, view.state, view.pushes, since)
+        except OfflineStoreError as error:
+            # An entity was forgotten, or what was merged was removed, since the table was opened.
+            if isinstance(error.__cause__, FileNotFoundError) and not view.state.is_current():
+                return None
+            raise
         if lookup.new.is_empty():
             _sync(sequence, lookup)
             return _appended(None, lookup, view.pushes)
