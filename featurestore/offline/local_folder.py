@@ -1,4 +1,4 @@
-"""Folders on a disk of this machine, or on a network file system that has hard links."""
+"""Folders on a disk of this machine."""
 
 from collections.abc import Iterable, Sequence
 from os import scandir, stat_result
