@@ -17,6 +17,7 @@ from featurestore.rows.buckets import ROOT, bits_of
 CORRECTS = "_corrects"
 """The log's column that marks rows whose event (S9) is known otherwise already, or is in the same push twice."""
 
+
 Staged = Mapping[str, Any]
 """Where the rows of one chunk wait for their run's commit, in plain JSON values. Only the store understands it."""
 
@@ -404,3 +405,8 @@ class OfflineStore(Protocol):
 
     def drop(self, table: Table) -> None:
         """Delete the table, its log, what is staged for it and its rejected rows. None there is no error."""
+
+
+def is_gone(error: BaseException) -> bool:
+    """Return whether an error says that a file is gone: the table was rewritten since it was opened; open it again."""
+    return isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)

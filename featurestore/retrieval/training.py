@@ -12,7 +12,7 @@ import polars as pl
 from featurestore.clock import to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.base import OfflineStore, Snapshot, Table
+from featurestore.offline.base import OfflineStore, Snapshot, Table, is_gone
 from featurestore.retrieval.assembly import in_order, with_features
 from featurestore.retrieval.flow import Flow, FlowPlan, locate, spill
 from featurestore.retrieval.join_plan import (
@@ -129,6 +129,6 @@ def _repeated(attempt: Callable[[], R]) -> R:
         try:
             return attempt()
         except OfflineStoreError as error:
-            if not left or not isinstance(error.__cause__, FileNotFoundError):
+            if not left or not is_gone(error):
                 raise
     raise AssertionError("the last attempt raises")

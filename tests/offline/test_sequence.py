@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from featurestore.errors import OfflineStoreError
+from featurestore.offline.base import is_gone
 from featurestore.offline.delta import sequence as sequences
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.files import DeltaFiles
@@ -159,7 +160,7 @@ class Processes(RuleBasedStateMachine):
         try:
             lookup = sequence.known.find(_hashed(frame(key)), view.state, view.pushes, None)
         except OfflineStoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if is_gone(error):
                 return  # somebody was forgotten: it looks again
             raise
         if not lookup.new.is_empty() and sequence.push(view, lookup.new) is not None:

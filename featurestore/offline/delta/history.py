@@ -11,7 +11,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.locks import FileLocks, Locks
-from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table
+from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table, is_gone
 from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
     HASH,
@@ -74,7 +74,7 @@ class DeltaStore:
             sequence = self.push_log.sequence(table)
             view = sequence.look()
             # Those that a commit took over are named until they are deleted: whoever tries one again must find it told.
-            taken = sequence.pushes_behind(view.state.folded)
+            taken = sequence.pushes_behind(view)
         state = view.state
         spans = [(file.since, file.until) for file in state.files]
         rows = sum(file.rows for file in state.files)
@@ -135,8 +135,7 @@ class DeltaStore:
                 except (FileNotFoundError, OfflineStoreError) as error:
                     # Another process at the same run was done first and cleared up, or one at an earlier run was; or an entity was
                     # forgotten, or what was merged was removed, since the table was opened.
-                    gone = isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
-                    if not gone or state.is_current():
+                    if not is_gone(error) or state.is_current():
                         raise
                     continue
                 if merged is not None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import TEMPORARY, remove, remove_empty
-from featurestore.offline.base import Compacted, Removed, Table
+from featurestore.offline.base import Compacted, Removed, Table, is_gone
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.compaction import merge_group, worth_merging
 from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, translated
@@ -80,9 +80,9 @@ class DeltaMaintenance:
             written: list[NewFile] = []
             try:
                 merge_group(folder, table, group, now, without, written)
-            except BaseException as error:
+            except BaseException as error:  # by an interruption too: nobody claims these files any more
                 remove(folder / new.action.path for new in written)
-                if isinstance(error, FileNotFoundError) and open_state(folder).files != state.files:
+                if is_gone(error) and open_state(folder).files != state.files:
                     return Compacted(0, 0, 0)
                 raise
             actions: list[Action] = [remove_file(file, now, changes=False) for file in group.files]

@@ -10,7 +10,7 @@ from featurestore.clock import Clock, utc_now
 from featurestore.durable import settle
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
-from featurestore.offline.base import CORRECTS, Appended, Segment, Table
+from featurestore.offline.base import CORRECTS, Appended, Segment, Table, is_gone
 from featurestore.offline.delta.dedup_index import DedupLookup
 from featurestore.offline.delta.files import HASH, columns_of, translated
 from featurestore.offline.delta.log_entries import LOG
@@ -103,7 +103,7 @@ class DeltaPushLog:
             lookup = sequence.known.find(rows, view.state, view.pushes, since)
         except OfflineStoreError as error:
             # An entity was forgotten, or what was merged was removed, since the table was opened.
-            if isinstance(error.__cause__, FileNotFoundError) and not view.state.is_current():
+            if is_gone(error) and not view.state.is_current():
                 return None
             raise
         if lookup.new.is_empty():

@@ -57,6 +57,7 @@ class View:
         pending: the intents that nobody has made yet, by number and in their order.
         last: the greatest number of an entry that there is, or was.
         is_whole: whether no entry is lost of those that must be there.
+        behind: the entries that the table's files have already, by number: nobody has deleted them yet.
     """
 
     state: DeltaState
@@ -64,6 +65,7 @@ class View:
     pending: Mapping[int, Intent] = field(default_factory=dict)
     last: int = 0
     is_whole: bool = True
+    behind: Mapping[int, Entry] = field(default_factory=dict)
 
     def after(self, number: int) -> list[pl.DataFrame]:
         """Return the rows of the pushes after one, in their order."""
@@ -155,11 +157,11 @@ class TableSequence:
         number = view.last + 1
         if not self._create(number, packed_intent(intent, self._clock().isoformat()), intent):
             return None
-        state = self.settle().state
-        self._clear_intents(state)
+        settled = self.settle()
+        self._clear_intents(settled)
         outcome = recorded_outcome(self.path, number)
         if outcome is None:  # the log was cut since, so the files tell
-            return intent.adds <= {file.path for file in state.files}
+            return intent.adds <= {file.path for file in settled.state.files}
         # The number may have been another's before, who has made it and deleted its entry.
         return outcome.is_made if outcome.id == intent.id else None
 
@@ -192,12 +194,12 @@ class TableSequence:
         state = self._current_state()
         return self._last(state, self._listed(state.folded))
 
-    def pushes_behind(self, folded: int) -> list[int]:
+    def pushes_behind(self, view: View) -> list[int]:
         """Return the numbers of the pushes that are in the table's files and were not deleted yet."""
         pushes = []
-        for number, entry in self._listed(folded).items():
+        for number, entry in view.behind.items():
             with suppress(FileNotFoundError):  # deleted meanwhile
-                if number <= folded and isinstance(self._content(number, entry), pl.DataFrame):
+                if isinstance(self._content(number, entry), pl.DataFrame):
                     pushes.append(number)
         return pushes
 
@@ -232,7 +234,7 @@ class TableSequence:
         for look in range(_LOOKS):
             state = self._current_state()
             there = self._listed(state.folded)
-            now = set(range(state.folded + 1, self._last(state, there) + 1)) - there.keys()
+            now = _missing(there, state.folded, self._last(state, there))
             missing = now if not look else missing & now
             if not missing:
                 return []
@@ -288,8 +290,10 @@ class TableSequence:
         entries = self._listed(state.folded)
         pushes: dict[int, pl.DataFrame] = {}
         pending: dict[int, Intent] = {}
+        behind: dict[int, Entry] = {}
         for number, entry in sorted(entries.items()):
             if number <= state.folded:
+                behind[number] = entry
                 continue
             content = self._content(number, entry)
             if isinstance(content, pl.DataFrame):
@@ -299,7 +303,7 @@ class TableSequence:
         for gone in self._contents.keys() - entries.keys():
             self._contents.pop(gone, None)
         last = self._last(state, entries)
-        return View(state, pushes, pending, last, is_whole=all(number in entries for number in range(state.folded + 1, last + 1)))
+        return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind)
 
     def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent) -> bool:
         stamp = self._folder.create(_entry(number), packed)
@@ -323,7 +327,7 @@ class TableSequence:
                     marks.append(int(match[1]))
             self._entries, self._marks = entries, marks
             # One that was created while the folder was listed may be missing before a later one.
-            if all(number in entries for number in range(folded + 1, max(entries, default=0))):
+            if not _missing(entries, folded, max(entries, default=0)):
                 break
         # The first are deleted first.
         self._removed = max(self._removed, min(entries, default=1) - 1)
@@ -344,14 +348,20 @@ class TableSequence:
             self._contents[number] = entry.stamp, content
         return content
 
-    def _clear_intents(self, state: DeltaState) -> None:
+    def _clear_intents(self, view: View) -> None:
         """Delete the intents that are made and that no push before them keeps."""
-        behind = [(number, entry) for number, entry in self._listed(state.folded).items() if number <= state.folded]
-        intents = [entry.name for number, entry in behind if isinstance(self._contents.get(number, ("", None))[1], Intent)]
-        self._folder.delete(intents)
+        kept = self._contents
+        self._folder.delete(
+            entry.name for number, entry in view.behind.items() if isinstance(kept.get(number, ("", None))[1], Intent)
+        )
 
     def _place(self, name: str) -> Path:
         return self.path / name
+
+
+def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:
+    """Return the numbers up to one that have no entry, of those that are not in the table's files."""
+    return set(range(folded + 1, last + 1)) - entries.keys()
 
 
 def _entry(number: int) -> str:

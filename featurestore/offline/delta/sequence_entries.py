@@ -18,7 +18,7 @@ from featurestore.offline.base import CORRECTS
 from featurestore.offline.delta.files import BUCKET, COMPRESSION
 
 Action = AddAction | RemoveAction
-Reason = Literal["run", "compact", "forget", "repair"]
+Reason = Literal["run", "compact", "forget"]
 
 _HEAD = "featurestore"
 _ACTIONS = {
