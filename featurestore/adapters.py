@@ -150,4 +150,5 @@ def _offline(settings: Settings) -> type[OfflineBackend]:
 
 def _context(settings: Settings, clock: Clock = utc_now) -> Context:
     threads = settings.threads or os.cpu_count() or 1
-    return Context(settings.root, clock, settings.project, threads, int(settings.memory_gib * 2**30))
+    memory = int(settings.memory_gib * 2**30)
+    return Context(settings.root, clock, settings.project, threads, memory, settings.storage_options)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from featurestore.clock import check_schedule, check_zone, format_duration, parse_length
 from featurestore.errors import ConfigError, DefinitionError
+from featurestore.object_storage import check_options
 from featurestore.setting_errors import MissingUnitError, explain, fields_of, is_table
 
 _NOTHING = timedelta()
@@ -231,10 +232,16 @@ class Settings(_Table):
     project: str = Field(default="default", description="The name under which registry and stores keep the project.")
     definitions: str = Field(default="definitions", description="The folder of definition modules.")
     registry: str = Field(default="sqlite:///.featurestore/registry.db", description="A SQLite or postgresql+psycopg address.")
-    offline: str = Field(default=".featurestore/offline", description="The folder of the history, or the scheme:// of a plug-in.")
+    offline: str = Field(
+        default=".featurestore/offline", description="The folder of the history, or s3://, gs://, az:// or a plug-in's."
+    )
     online: str = Field(
         default="lmdb:.featurestore/online",
         description="lmdb:folder, redis://, rediss://, redis+cluster://, unix:// or a plug-in's.",
+    )
+    storage_options: dict[str, str] = Field(
+        default={},
+        description="What is to be said of object storage besides: endpoint_url, region. Secrets go into AWS_… variables.",
     )
     engine: str = Field(default="local", description="What runs training frames: local, or the name of a plug-in.")
     memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
@@ -293,6 +300,15 @@ class Settings(_Table):
     def _plain_project(cls, value: str) -> str:
         if not value.replace("_", "").replace("-", "").isalnum():
             raise ValueError("a project's name is made of letters, digits, - and _")
+        return value
+
+    @field_validator("storage_options")
+    @classmethod
+    def _plain_options(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            check_options(value)
+        except ConfigError as error:
+            raise ValueError(str(error).removesuffix(".")) from error
         return value
 
     @field_validator("webhook")

@@ -242,10 +242,13 @@ def remove_folder(folder: Path, *, lasting: bool = True) -> None:
             sync_folder(folder.parent)
 
 
-def remove_empty(folder: Path) -> None:
-    """Delete a folder if it is empty; a writer that needs it creates it again."""
-    with suppress(OSError):
+def is_removed_empty(folder: Path) -> bool:
+    """Delete a folder if it is empty, and return whether it was; a writer that needs it creates it again."""
+    try:
         folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def open_lock(path: Path) -> int:

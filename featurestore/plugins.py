@@ -5,7 +5,8 @@ any other package. Listing reads the metadata of the installed packages and impo
 that is asked for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
@@ -57,6 +58,7 @@ class Context:
         project: the project's name.
         threads: how many threads it may use.
         memory: how many bytes it may hold at once.
+        storage_options: what is to be said of object storage besides an address, none of it secret.
     """
 
     root: Path
@@ -64,6 +66,7 @@ class Context:
     project: str = "default"
     threads: int = 1
     memory: int = 2 << 30
+    storage_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

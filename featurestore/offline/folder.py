@@ -1,20 +1,14 @@
 """The port of folders: where the files of a table lie, on a disk of this machine or in object storage."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import IO, Protocol
 
-from featurestore.errors import ConfigError, did_you_mean
+from featurestore.object_storage import check_address, check_options
 
-_OPTIONS = frozenset({
-    "account_name", "allow_http", "bucket_key_enabled", "default_region", "endpoint", "endpoint_url", "region", "request_payer",
-    "s3_express", "server_side_encryption", "skip_signature", "sse_bucket_key_enabled", "sse_kms_key_id", "unsigned_payload",
-    "use_emulator", "use_fabric_endpoint", "virtual_hosted_style_request",
-})  # fmt: skip
-"""What may be said of a store, with a cloud's name before it or without: none of it is a secret."""
-_CLOUD = re.compile(r"^(?:aws|azure(?:_storage)?|google)_")
-_USER = re.compile(r"^\w+://[^/]*@")
+Content = bytes | Callable[[IO[bytes]], object]
+"""What a file is to hold: bytes, or what writes them to the open file."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,13 @@ class Address:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in self.options.items():
-            plain = _CLOUD.sub("", name.lower())
-            if plain not in _OPTIONS:
-                raise ConfigError(
-                    f"The option {name!r} of object storage cannot be set here. {did_you_mean(plain, _OPTIONS)} "
-                    "Keys, tokens and passwords go into the environment (AWS_SECRET_ACCESS_KEY and the like), or come from the "
-                    "machine's role."
-                )
-            _require_no_secret(f"The option {name!r}", value)
-        _require_no_secret("The address", self.url)
+        check_options(self.options)
+        check_address(self.url)
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is on this machine; None in object storage."""
+        return None if "://" in self.url else Path(self.url)
 
     def __hash__(self) -> int:
         return hash((self.url, *sorted(self.options.items())))
@@ -97,8 +88,20 @@ class Folder(Protocol):
             after: only those are returned whose names are greater.
         """
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the folders right below one, as prefixes that end in a slash, by name; ``prefix`` ends in one too, or is empty.
+
+        What has no file below it may be among them.
+        """
+
     def head(self, name: str) -> Entry | None:
         """Return what is known of a file without its content; None if there is none."""
+
+    def stamps(self, names: Sequence[str]) -> Sequence[str | None]:
+        """Return the stamps of some files of one folder, None for one that is not there.
+
+        It is meant for files near the end of the folder by their names: these cost one request where a store can list.
+        """
 
     def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return what a file holds.
@@ -126,8 +129,8 @@ class Folder(Protocol):
         ``write`` or ``delete`` at the same time is not kept out.
         """
 
-    def write(self, name: str, content: bytes) -> None:
-        """Create a file, or replace what it holds: a reader finds the old content or the new."""
+    def write(self, name: str, content: Content) -> int:
+        """Create a file, or replace what it holds, and return its size: a reader finds the old content or the new."""
 
     def delete(self, names: Iterable[str], *, lasting: bool = False) -> None:
         """Delete files; one that is not there is no error. If it fails, some of them may be deleted.
@@ -137,13 +140,8 @@ class Folder(Protocol):
             lasting: whether they must not be there again after a power cut. What nothing names any more may come back.
         """
 
+    def inside(self, name: str) -> "Folder":
+        """Return the folder of a name below, which need not be there."""
+
     def address(self, name: str = "") -> Address:
         """Return where a file is, or the folder itself: for libraries that read and write there."""
-
-
-def _require_no_secret(what: str, value: str) -> None:
-    if _USER.match(value) or "?" in value:
-        raise ConfigError(
-            f"{what} has a user, a password or a signature in it, which others would see. Give it without, and put the credentials "
-            "into the environment."
-        )

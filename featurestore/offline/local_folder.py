@@ -1,12 +1,16 @@
 """Folders on a disk of this machine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import scandir, stat_result
 from pathlib import Path
 from stat import S_ISREG
+from typing import IO, TypeVar
 
-from featurestore.durable import create_file, make_folders, remove, replace_file, swap_file
-from featurestore.offline.folder import Address, Entry
+from featurestore.durable import create_file, is_removed_empty, make_folders, remove, replace_file, swap_file
+from featurestore.offline.folder import Address, Content, Entry
+
+T = TypeVar("T")
+_ATTEMPTS = 20
 
 
 class LocalFolder:
@@ -51,6 +55,14 @@ class LocalFolder:
                 continue
         return sorted(entries, key=lambda entry: entry.name)
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """See ``Folder.folders``."""
+        try:
+            with scandir(self._path / prefix) as there:
+                return sorted(f"{prefix}{item.name}/" for item in there if item.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def head(self, name: str) -> Entry | None:
         """See ``Folder.head``."""
         try:
@@ -58,6 +70,11 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return _entry(name, status) if S_ISREG(status.st_mode) else None
+
+    def stamps(self, names: Sequence[str]) -> Sequence[str | None]:
+        """See ``Folder.stamps``."""
+        entries = map(self.head, names)
+        return [None if entry is None else entry.stamp for entry in entries]
 
     def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         """See ``Folder.read``."""
@@ -67,9 +84,7 @@ class LocalFolder:
 
     def create(self, name: str, content: bytes) -> str | None:
         """See ``Folder.create``."""
-        path = self._path / name
-        make_folders(path.parent)
-        status = create_file(path, content)
+        status = _in_folder(self._path / name, lambda path: create_file(path, content))
         return None if status is None else _stamp(status)
 
     def swap(self, name: str, content: bytes, stamp: str) -> str | None:
@@ -77,19 +92,48 @@ class LocalFolder:
         status = swap_file(self._path / name, content, lambda status: _stamp(status) == stamp)
         return None if status is None else _stamp(status)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: Content) -> int:
         """See ``Folder.write``."""
-        path = self._path / name
-        make_folders(path.parent)
-        replace_file(path, content)
+        size = 0
+
+        def fill(file: IO[bytes]) -> None:
+            nonlocal size
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            size = file.tell()
+
+        _in_folder(self._path / name, lambda path: replace_file(path, fill))
+        return size
 
     def delete(self, names: Iterable[str], *, lasting: bool = False) -> None:
-        """See ``Folder.delete``."""
-        remove((self._path / name for name in names), lasting=lasting)
+        """See ``Folder.delete``. A folder without files is none, so one that is empty goes with its last file."""
+        paths = [self._path / name for name in names]
+        remove(paths, lasting=lasting)
+        for folder in sorted({path.parent for path in paths}, key=lambda path: -len(path.parts)):
+            while folder != self._path and is_removed_empty(folder):
+                folder = folder.parent
+
+    def inside(self, name: str) -> "LocalFolder":
+        """See ``Folder.inside``."""
+        return LocalFolder(self._path / name)
 
     def address(self, name: str = "") -> Address:
         """See ``Folder.address``."""
         return Address(str((self._path / name).absolute()))
+
+
+def _in_folder(path: Path, write: Callable[[Path], T]) -> T:
+    """Write a file in a folder that is made, and that may be cleared away at any moment, for it is empty."""
+    for left in reversed(range(_ATTEMPTS)):
+        make_folders(path.parent)
+        try:
+            return write(path)
+        except FileNotFoundError:
+            if not left:
+                raise
+    raise AssertionError("the last attempt raises")
 
 
 def _entry(name: str, status: stat_result) -> Entry:

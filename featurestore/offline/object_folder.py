@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from io import BytesIO
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import ConfigError, MissingExtraError
 from featurestore.forking import is_first_user
-from featurestore.offline.folder import Address, Entry
+from featurestore.offline.folder import Address, Content, Entry
 
 try:
     import obstore
@@ -116,30 +117,50 @@ class ObjectFolder:
         self._scheme, self._bucket, self._prefix = match[1], match[2], match[3] or None
         self._timeout = timeout
         self._store = self._connected(timeout)
+        self._above = ""
 
     def __repr__(self) -> str:
-        return f"ObjectFolder({self._address.url!r})"
+        return f"ObjectFolder({self.address().url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._address, self._timeout)
+        return _opened, (self.address(), self._timeout)
 
     def list(self, prefix: str, *, after: str = "") -> Sequence[Entry]:
         """See ``Folder.list``."""
         folder = prefix[: prefix.rfind("/") + 1]
         with self._translated("list", prefix):
-            pages = obstore.list(self._store, folder.rstrip("/") or None, offset=_offset(folder, after), chunk_size=_PAGE)
-            entries = [_entry(meta) for page in pages for meta in page]
+            offset = _offset(folder, after)
+            pages = obstore.list(
+                self._store,
+                self._key(folder).rstrip("/") or None,
+                offset=None if offset is None else self._key(offset),
+                chunk_size=_PAGE,
+            )
+            entries = [self._entry(meta) for page in pages for meta in page]
         # What a store returns is filtered again: some pass over the offset, and what is asked for may be part of a name.
         listed = [entry for entry in entries if entry.name.startswith(prefix) and entry.name > after]
         return sorted(listed, key=lambda entry: entry.name)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """See ``Folder.folders``."""
+        with self._translated("list", prefix):
+            found = obstore.list_with_delimiter(self._store, self._key(prefix).rstrip("/") or None)["common_prefixes"]
+        return sorted(f"{self._name(path)}/" for path in found)
 
     def head(self, name: str) -> Entry | None:
         """See ``Folder.head``."""
         try:
             with self._translated("look at", name):
-                return _entry(obstore.head(self._store, name))
+                return self._entry(obstore.head(self._store, self._key(name)))
         except FileNotFoundError:
             return None
+
+    def stamps(self, names: Sequence[str]) -> Sequence[str | None]:
+        """See ``Folder.stamps``."""
+        folder = names[0][: names[0].rfind("/") + 1]
+        # One request for all. Behind the first by one, for a listing begins behind what it is told.
+        listed = {entry.name: entry.stamp for entry in self.list(folder, after=_before(min(names)))}
+        return [listed.get(name) for name in names]
 
     def read(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         """See ``Folder.read``."""
@@ -147,10 +168,10 @@ class ObjectFolder:
             with self._translated("read", name):
                 if length is None:
                     within: GetOptions = {"range": {"offset": start}} if start else {}
-                    return bytes(obstore.get(self._store, name, options=within).bytes())
+                    return bytes(obstore.get(self._store, self._key(name), options=within).bytes())
                 if length:
-                    return bytes(obstore.get_range(self._store, name, start=start, length=length))
-                obstore.head(self._store, name)  # the client does not ask for nothing
+                    return bytes(obstore.get_range(self._store, self._key(name), start=start, length=length))
+                obstore.head(self._store, self._key(name))  # the client does not ask for nothing
         except OSError as error:
             if error.errno != errno.ERANGE:  # it begins behind the end, which is an error of HTTP
                 raise
@@ -166,7 +187,7 @@ class ObjectFolder:
         try:
             if self._scheme == "gs":  # which compares generations
                 with self._translated("look at", name):
-                    now = obstore.head(self._store, name)
+                    now = obstore.head(self._store, self._key(name))
                 if now["e_tag"] != stamp:
                     return None
                 mode = {"e_tag": stamp, "version": now["version"]}
@@ -174,10 +195,15 @@ class ObjectFolder:
         except FileNotFoundError:  # as S3 answers where there is none
             return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: Content) -> int:
         """See ``Folder.write``."""
+        if not isinstance(content, bytes):
+            file = BytesIO()
+            content(file)
+            content = file.getvalue()
         with self._translated("write", name):
-            obstore.put(self._store, name, content, use_multipart=len(content) > _LARGE, chunk_size=_PART)
+            obstore.put(self._store, self._key(name), content, use_multipart=len(content) > _LARGE, chunk_size=_PART)
+        return len(content)
 
     def delete(self, names: Iterable[str], *, lasting: bool = False) -> None:
         """See ``Folder.delete``."""
@@ -186,15 +212,21 @@ class ObjectFolder:
             batch = waiting[first : first + _PAGE]
             try:
                 with self._translated("delete", batch[0]):
-                    obstore.delete(self._store, batch)
+                    obstore.delete(self._store, [*map(self._key, batch)])
             except FileNotFoundError:  # of some stores it is an error that one is gone
                 for name in batch:
                     with suppress(FileNotFoundError), self._translated("delete", name):
-                        obstore.delete(self._store, name)
+                        obstore.delete(self._store, self._key(name))
+
+    def inside(self, name: str) -> "ObjectFolder":
+        """See ``Folder.inside``; both share their connections."""
+        below = ObjectFolder.__new__(ObjectFolder)  # NOTE: a copy would open it again
+        below.__dict__.update(self.__dict__, _above=f"{self._above}{name.strip('/')}/")
+        return below
 
     def address(self, name: str = "") -> Address:
         """See ``Folder.address``."""
-        return Address(f"{self._address.url}/{name}".rstrip("/"), self._address.options)
+        return Address(f"{self._address.url}/{self._key(name)}".rstrip("/"), self._address.options)
 
     def _put_if(self, name: str, content: bytes, mode: "PutMode", former: str | None = None) -> str | None:
         """Put an object on a condition, and return its stamp; None where the condition does not hold.
@@ -213,7 +245,7 @@ class ObjectFolder:
         for attempt in range(_ATTEMPTS):
             try:
                 with self._translated("write", name):
-                    return _stamp(obstore.put(store, name, content, mode=mode, use_multipart=False))
+                    return _stamp(obstore.put(store, self._key(name), content, mode=mode, use_multipart=False))
             except (FileExistsError, ConnectionError, TimeoutError) as error:
                 refusal: OSError = error
             # An answer that was lost may have been that it is done, and who asks again is refused for what was put the first time.
@@ -235,6 +267,15 @@ class ObjectFolder:
             return self.read(name) == content
         except FileNotFoundError:
             return False
+
+    def _key(self, name: str) -> str:
+        return self._above + name
+
+    def _entry(self, meta: "ObjectMeta") -> Entry:
+        return Entry(self._name(meta["path"]), meta["size"], _stamp(meta), meta["last_modified"].timestamp())
+
+    def _name(self, key: str) -> str:
+        return key.removeprefix(self._above)
 
     def _connected(self, timeout: float) -> "ObjectStore":
         # NOTE: not as ``client_options``, which would hide what the environment says: that http is allowed, or a proxy.
@@ -308,8 +349,18 @@ def _offset(folder: str, after: str) -> str | None:
     return folder + part[: end - 1] if end > 1 else None
 
 
-def _entry(meta: "ObjectMeta") -> Entry:
-    return Entry(meta["path"], meta["size"], _stamp(meta), meta["last_modified"].timestamp())
+def _before(name: str) -> str:
+    """Return what comes right before a name, of what stands in the same folder; nothing where that cannot be said.
+
+    Example:
+        >>> _before("_delta_log/00000000000000000017.json")
+        '_delta_log/00000000000000000016~'
+    """
+    folder, _, part = name.rpartition("/")
+    digits = re.match(r"\d+", part)
+    if digits is None or not int(digits[0]):
+        return ""
+    return f"{folder}/{int(digits[0]) - 1:0{len(digits[0])}d}~"
 
 
 def _stamp(answer: Mapping[str, Any]) -> str:

@@ -176,6 +176,55 @@ class FolderContract:
         folder.delete([*names, "many/none"])
         assert [entry.name for entry in folder.list("")] == ["many.other"]
 
+    def test_the_folders_below(self, folder: Folder) -> None:
+        for name in ("v/a/1", "v/a/b/2", "v/a-b/3", "v/c", "w/d/4", "x"):
+            folder.write(name, b"here")
+        assert list(folder.folders("v/")) == ["v/a-b/", "v/a/"]
+        assert list(folder.folders("")) == ["v/", "w/"]
+        assert list(folder.folders("v/c/")) == list(folder.folders("y/")) == []
+
+    def test_the_stamps_of_several(self, folder: Folder) -> None:
+        names = [f"log/{number:020d}.json" for number in range(98, 112)]
+        for name in (*names[:-1], "log/_last"):
+            folder.write(name, name.encode())
+        stamps = {entry.name: entry.stamp for entry in folder.list("")}
+        for asked in ([names[-2], "log/_last", names[-1]], names, names[:1], ["log/_last"], ["log/none"], [f"log/{0:020d}.json"]):
+            assert list(folder.stamps(asked)) == [stamps.get(name) for name in asked]
+        assert list(folder.stamps(["other/1", "other/2"])) == [None, None]
+
+    def test_a_file_that_something_writes(self, folder: Folder) -> None:
+        assert folder.write("deep/er/file", lambda file: file.writelines([b"in ", b"parts"])) == 8
+        assert folder.read("deep/er/file") == b"in parts"
+        assert folder.write("deep/er/file", b"") == 0
+
+    def test_a_folder_inside(self, folder: Folder) -> None:
+        inside = folder.inside("project/view").inside("v1/")
+        assert not [*inside.list(""), *inside.folders("")]
+        stamp = inside.create("a/b", b"one")
+        assert stamp
+        folder.write("project/view/v10/a", b"another's")
+        assert [entry.name for entry in inside.list("")] == ["a/b"]
+        assert [entry.name for entry in inside.list("a/", after="a/a")] == ["a/b"]
+        assert list(inside.folders("")) == ["a/"]
+        assert inside.stamps(["a/b"]) == folder.stamps(["project/view/v1/a/b"]) == [stamp]
+        assert inside.address("a/b") == folder.address("project/view/v1/a/b")
+        assert folder.read("project/view/v1/a/b") == inside.read("a/b") == b"one"
+        assert pickle.loads(pickle.dumps(inside.address())) == inside.address()
+        assert inside.swap("a/b", b"two", stamp)
+        inside.delete(["a/b"])
+        assert [entry.name for entry in folder.list("")] == ["project/view/v10/a"]
+
+    def test_a_folder_is_cleared_away_while_others_write_to_it(self, folder: Folder) -> None:
+        def write_and_delete(writer: int) -> None:
+            for number in range(30):
+                folder.write(f"shared/{writer}", b"%d" % number)
+                folder.create(f"shared/{writer}-{number}", b"%d" % number)
+                folder.delete([f"shared/{writer}", f"shared/{writer}-{number}"])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write_and_delete, range(4)))
+        assert list(folder.list("")) == []
+
     def test_a_swap_needs_the_stamp_of_what_is_there(self, folder: Folder) -> None:
         assert folder.swap("a", b"one", "1-1") is None
         assert folder.head("a") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import TEMPORARY, remove, remove_empty
+from featurestore.durable import TEMPORARY, is_removed_empty, remove
 from featurestore.offline.base import Compacted, Removed, Table, is_gone
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.compaction import merge_group, worth_merging
@@ -129,7 +129,7 @@ class DeltaMaintenance:
             if not dry_run:
                 remove(old)
                 for inner in [*folder.glob(f"{BUCKET}=*"), *staged_runs(folder)]:
-                    remove_empty(inner)
+                    is_removed_empty(inner)
             return removed
 
 
