@@ -36,6 +36,7 @@ class Group:
 
 ONLINE_STORES = Group("featurestore.online_stores", "online store")
 OFFLINE_STORES = Group("featurestore.offline_stores", "offline store")
+FOLDERS = Group("featurestore.folders", "kind of folder")
 HISTORY_SIZES = Group("featurestore.history_sizes", "reader of history sizes")
 SOURCES = Group("featurestore.sources", "source")
 SOURCE_READERS = Group("featurestore.source_readers", "source reader")
@@ -43,7 +44,7 @@ STREAMS = Group("featurestore.streams", "stream broker")
 ENGINES = Group("featurestore.engines", "engine")
 AGGREGATES = Group("featurestore.aggregates", "aggregate")
 
-GROUPS = (ONLINE_STORES, OFFLINE_STORES, HISTORY_SIZES, SOURCES, SOURCE_READERS, STREAMS, ENGINES, AGGREGATES)
+GROUPS = (ONLINE_STORES, OFFLINE_STORES, FOLDERS, HISTORY_SIZES, SOURCES, SOURCE_READERS, STREAMS, ENGINES, AGGREGATES)
 """Every kind of plug-in. The name of an entry point is the URL scheme of a store or stream, the kind of a source, the name of an
 engine or aggregate; its value is a class."""
 

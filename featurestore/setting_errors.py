@@ -17,7 +17,7 @@ FILE_NAME = "featurestore.toml"
 Fields = Mapping[str, FieldInfo]
 """Settings and tables of settings by their dotted names."""
 
-_SECRET = frozenset({"online", "registry", "tombstone_secret", "webhook"})
+_SECRET = frozenset({"online", "registry", "storage_options", "tombstone_secret", "webhook"})
 """Settings whose values may hold a password: no message shows them."""
 
 _RENAMED = {

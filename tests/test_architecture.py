@@ -24,6 +24,8 @@ _PORTS = (
     "offline.condition",
     "offline.folder",
     "offline.folder_probe",
+    "offline.object_errors",
+    "offline.open_folder",
     "offline.history_size",
     "offline.ledger_record",
 )
@@ -49,6 +51,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "identity",
         "instants",
         "locks",
+        "object_storage",
         "once",
         "reports",
         "setting_errors",

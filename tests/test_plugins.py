@@ -136,8 +136,8 @@ def test_help_asks_for_no_plug_in() -> None:
         (open_online, {"online": "nowhere"}, r"No online store is named 'nowhere'\. Installed: lmdb"),
         (
             lambda given, clock: open_offline(given, clock, FileLocks(given.root)),
-            {"offline": "s3://bucket/x"},
-            r"No offline store is named 's3'\. Installed: file",
+            {"offline": "hdfs://bucket/x"},
+            r"No offline store is named 'hdfs'\. Installed: az, file",
         ),
         (
             lambda given, clock: open_engine(given),

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -13,13 +15,31 @@ from featurestore.offline.condition import HistoryRepair
 from featurestore.plugins import Context
 
 
+@dataclass(frozen=True)
+class StoreFacts:
+    """What a store that is elsewhere says of itself, for the doctor.
+
+    Args:
+        address: where it is.
+        now: the present by its clock.
+        problems: what of its set-up may lose rows, or keeps those of entities that are forgotten; each with what to do.
+        precision: how many seconds its clock rounds off.
+    """
+
+    address: str
+    now: datetime
+    problems: tuple[str, ...] = ()
+    precision: float = 0.0
+
+
 class OfflineBackend(ABC):
     """An offline store as a project works with it: a few small parts, opened together.
 
     An entry point of ``featurestore.offline_stores`` names a subclass, which opens the addresses of one URL scheme; a plain path
     has the scheme ``file``. Every project needs the parts that are abstract here. The others are optional; a class that lacks one
     raises ``OfflineStoreError`` where it is needed: ``eraser`` for ``featurestore forget``, ``query`` for ``store.sql``,
-    ``copy_project`` for ``backup``, ``delete_project``, and ``secret``, unless the setting ``tombstone_secret`` is given.
+    ``copy_project`` for ``backup``,
+    ``restore_project`` for ``restore``, ``delete_project``, and ``secret``, unless the setting ``tombstone_secret`` is given.
 
     What must exclude something else in other processes takes a lock of the project's, which ``open`` is given: locks and the write
     barrier are the registry's, so a backend on object storage needs none of its own.
@@ -105,6 +125,27 @@ class OfflineBackend(ABC):
     def secret(self, project: str) -> SecretKeeper:
         """Return what keeps the secret of a project's tombstones."""
         raise self._lacking("a place for the secret of tombstones", "Give the setting 'tombstone_secret'")
+
+    def restore_project(self, project: str, source: str) -> tuple[int, int]:
+        """Bring back what ``copy_project`` has copied, where the project has nothing yet; return how many files, and their bytes.
+
+        Args:
+            project: the project.
+            source: the address that ``copy_project`` was given.
+
+        Raises:
+            RequestError: there is no copy of the project there, or the project has a history already.
+            OfflineStoreError: it cannot be read or written.
+        """
+        raise self._lacking("a way to restore a project", "Restore it there by its own means")
+
+    def facts(self) -> StoreFacts | None:
+        """Return what the store says of itself once it was tried whether it can be written; None of a folder of this machine.
+
+        Raises:
+            OfflineStoreError: it cannot be reached, or cannot keep a history.
+        """
+        return None
 
     def _lacking(self, what: str, instead: str) -> OfflineStoreError:
         return OfflineStoreError(f"The offline store {type(self).__name__} does not have {what}. {instead}, or use another store.")

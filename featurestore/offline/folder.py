@@ -1,14 +1,22 @@
 """The port of folders: where the files of a table lie, on a disk of this machine or in object storage."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
+from featurestore.durable import remove_folder
+from featurestore.errors import OfflineStoreError
 from featurestore.object_storage import check_address, check_options
 
 Content = bytes | Callable[[IO[bytes]], object]
 """What a file is to hold: bytes, or what writes them to the open file."""
+
+_PASSES = 5
+_CLOCK = "_clock"
+"""A file whose time is the present."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,14 @@ class Entry:
         size: how many bytes it has.
         stamp: another one whenever its content is another: for comparison only.
         modified: when it was written, by the clock of what keeps it, in seconds since the epoch: maybe whole ones.
+        version: which one it is of those that a bucket with versions keeps, as ``head`` says; empty anywhere else.
     """
 
     name: str
     size: int
     stamp: str
     modified: float
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -145,3 +155,67 @@ class Folder(Protocol):
 
     def address(self, name: str = "") -> Address:
         """Return where a file is, or the folder itself: for libraries that read and write there."""
+
+    def file_system(self) -> Any:
+        """Return a file system of fsspec that reads what is there, for libraries that take such; None on a disk."""
+
+
+class FolderAdapter(ABC):
+    """What an entry point of ``featurestore.folders`` names: a class that opens the folders of one URL scheme.
+
+    The class is usually the folder itself.
+    """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, url: str, root: Path, options: Mapping[str, str]) -> Folder:
+        """Open a folder, which need not be there.
+
+        Args:
+            url: its address.
+            root: where a relative path starts.
+            options: the setting ``storage_options``.
+
+        Raises:
+            ConfigError: the address or an option is of another form, or holds a secret.
+            MissingExtraError: a library that it needs is not installed.
+        """
+
+
+@contextmanager
+def translated_errors(folder: Folder, action: str) -> Iterator[None]:
+    """Turn what a folder raises into ``OfflineStoreError``; ``action`` is what was being done with it: ``"written to"``."""
+    try:
+        yield
+    except OSError as error:
+        raise OfflineStoreError(f"{folder.address().url} could not be {action}: {error.strerror or error}.") from error
+
+
+def is_local(folder: Folder) -> bool:
+    """Return whether a folder is on a disk, where a power cut may leave what a library wrote there empty, cut off or unnamed."""
+    return folder.address().path is not None
+
+
+def present(folder: Folder) -> float:
+    """Return the present by the clock of what keeps the files, in seconds since the epoch: it writes a file to see it."""
+    folder.write(_CLOCK, b"")
+    entry = folder.head(_CLOCK)
+    if entry is None:
+        raise FileNotFoundError(f"{folder.address(_CLOCK).url} was deleted as soon as it was written")
+    return entry.modified
+
+
+def delete_below(folder: Folder, *prefixes: str) -> None:
+    """Delete the files below some prefixes, those of the first before those of the next, until none is listed.
+
+    A prefix ends in a slash, or is empty. Others may delete them at the same time. What they write meanwhile may stay.
+    """
+    for prefix in prefixes:
+        if (path := folder.address(prefix).path) is not None:
+            remove_folder(path)  # with folders in it that have no files
+            continue
+        for _ in range(_PASSES):
+            names = [entry.name for entry in folder.list(prefix)]
+            if not names:
+                break
+            folder.delete(names, lasting=True)

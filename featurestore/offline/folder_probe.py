@@ -4,10 +4,11 @@ import errno
 from uuid import uuid4
 
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.folder import Folder
+from featurestore.offline.folder import Address, Folder
 
 PROBES = "_probe/"
 """Where the files of a probe lie while it runs; one that a killed process left may be deleted."""
+_probed: set[Address] = set()
 
 
 def probe(folder: Folder) -> bool:
@@ -43,3 +44,30 @@ def _swaps(folder: Folder, name: str, former: str, second: bytes, third: bytes) 
         if error.errno == errno.ENOTSUP:
             return False
         raise
+
+
+def keeps_versions(folder: Folder) -> bool:
+    """Return whether a store keeps what is deleted there, as a version of it: it writes a file, and deletes it.
+
+    Google Cloud Storage does not say so of its buckets.
+    """
+    name = f"{PROBES}{uuid4().hex}"
+    folder.create(name, uuid4().bytes)
+    try:
+        entry = folder.head(name)
+    finally:
+        folder.delete([name])
+    return entry is not None and bool(entry.version)
+
+
+def require_conditions(folder: Folder) -> None:
+    """Raise where a folder in object storage does not create a file once; each process tries a folder once.
+
+    Raises:
+        OfflineStoreError: it does not.
+        OSError: it cannot be reached.
+    """
+    place = folder.address()
+    if place.path is None and place not in _probed:
+        probe(folder)
+        _probed.add(place)

@@ -1,19 +1,19 @@
 """Folders on a disk of this machine."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import scandir, stat_result
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO, TypeVar
 
 from featurestore.durable import create_file, is_removed_empty, make_folders, remove, replace_file, swap_file
-from featurestore.offline.folder import Address, Content, Entry
+from featurestore.offline.folder import Address, Content, Entry, FolderAdapter
 
 T = TypeVar("T")
 _ATTEMPTS = 20
 
 
-class LocalFolder:
+class LocalFolder(FolderAdapter):
     """Keep files in a folder of a file system.
 
     Args:
@@ -30,6 +30,11 @@ class LocalFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def open(cls, url: str, root: Path, options: Mapping[str, str]) -> "LocalFolder":
+        """See ``FolderAdapter.open``."""
+        return cls(root / Path(url.removeprefix("file://")).expanduser())
 
     def list(self, prefix: str, *, after: str = "") -> Sequence[Entry]:
         """See ``Folder.list``."""
@@ -112,7 +117,7 @@ class LocalFolder:
         paths = [self._path / name for name in names]
         remove(paths, lasting=lasting)
         for folder in sorted({path.parent for path in paths}, key=lambda path: -len(path.parts)):
-            while folder != self._path and is_removed_empty(folder):
+            while folder.is_relative_to(self._path) and is_removed_empty(folder):
                 folder = folder.parent
 
     def inside(self, name: str) -> "LocalFolder":
@@ -122,6 +127,9 @@ class LocalFolder:
     def address(self, name: str = "") -> Address:
         """See ``Folder.address``."""
         return Address(str((self._path / name).absolute()))
+
+    def file_system(self) -> None:
+        """See ``Folder.file_system``."""
 
 
 def _in_folder(path: Path, write: Callable[[Path], T]) -> T:

@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from io import BytesIO
+from pathlib import Path
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import ConfigError, MissingExtraError
 from featurestore.forking import is_first_user
-from featurestore.offline.folder import Address, Content, Entry
+from featurestore.offline.folder import Address, Content, Entry, FolderAdapter
+from featurestore.offline.object_errors import problem_of
 
 try:
     import obstore
     from obstore.exceptions import BaseError
+    from obstore.fsspec import FsspecStore
     from obstore.store import AzureStore, GCSStore, S3Store
 except ImportError as error:
     raise MissingExtraError("A folder in object storage", "object") from error
@@ -37,60 +40,11 @@ _SLOWEST = 1 << 20
 _PAGE = 1_000
 _ATTEMPTS = 6
 _PAUSE = 0.05
+_HTTP = "allow_http"
 _URL = re.compile(r"(s3|gs|az)://([^/?#@:]+)(?:/([^?#]*))?")
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-
-_PROBLEMS = (
-    ("<Code>NoSuchBucket", errno.ENXIO, "there is no such bucket: create it, or correct the address"),
-    ("^FileNotFoundError", errno.ENOENT, "there is no such object"),
-    ("^(AlreadyExists|Precondition)Error", errno.EEXIST, "the store says that another object is in its way{answer}"),
-    (
-        "/latest/api/token|/latest/meta-data|metadata.google|/metadata/identity",
-        errno.EACCES,
-        "there are no credentials in the environment (AWS_ACCESS_KEY_ID and the like), and the machine has no role",
-    ),
-    (
-        "^(PermissionDenied|Unauthenticated)Error|status code: 40[13]",
-        errno.EACCES,
-        "it is not allowed{answer}: check the credentials in the environment, and what they may do in the bucket",
-    ),
-    ("status code: 416", errno.ERANGE, "it has fewer bytes{answer}"),
-    (
-        "^(NotSupported|NotImplemented)Error|status code: 501",
-        errno.ENOTSUP,
-        "the store does not know such a request{answer}",
-    ),
-    (
-        "BadScheme",
-        errno.EPROTONOSUPPORT,
-        "its endpoint is not https: set allow_http, or AWS_ALLOW_HTTP=true, if that is meant",
-    ),
-    (
-        "status code: 5",
-        errno.ECONNABORTED,
-        "the store has an error of its own{answer}: try it again later",
-    ),
-    (
-        "kind: Timeout",
-        errno.ETIMEDOUT,
-        "the store does not answer: is it overloaded, or the network down? Try it again later",
-    ),
-    (
-        "kind: Interrupted",
-        errno.ECONNRESET,
-        "the store broke the connection: is it overloaded, or was it started again? Try it again later",
-    ),
-    (
-        "HTTP error",
-        errno.ECONNREFUSED,
-        "the store cannot be reached: check the endpoint and the region, and the network",
-    ),
-)
-"""What the client's errors mean, by their class and text, for they have no fields: the first that fits counts."""
 
 
-class ObjectFolder:
+class ObjectFolder(FolderAdapter):
     """Keep files as objects below a prefix of a bucket.
 
     Credentials come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_SERVICE_ACCOUNT``,
@@ -119,6 +73,11 @@ class ObjectFolder:
         self._store = self._connected(timeout)
         self._above = ""
 
+    @classmethod
+    def open(cls, url: str, root: Path, options: Mapping[str, str]) -> "ObjectFolder":
+        """See ``FolderAdapter.open``."""
+        return cls(url, options)
+
     def __repr__(self) -> str:
         return f"ObjectFolder({self.address().url!r})"
 
@@ -144,8 +103,8 @@ class ObjectFolder:
     def folders(self, prefix: str) -> Sequence[str]:
         """See ``Folder.folders``."""
         with self._translated("list", prefix):
-            found = obstore.list_with_delimiter(self._store, self._key(prefix).rstrip("/") or None)["common_prefixes"]
-        return sorted(f"{self._name(path)}/" for path in found)
+            below = obstore.list_with_delimiter(self._store, self._key(prefix).rstrip("/") or None)["common_prefixes"]
+        return sorted(f"{self._name(path)}/" for path in below)
 
     def head(self, name: str) -> Entry | None:
         """See ``Folder.head``."""
@@ -228,6 +187,18 @@ class ObjectFolder:
         """See ``Folder.address``."""
         return Address(f"{self._address.url}/{self._key(name)}".rstrip("/"), self._address.options)
 
+    def file_system(self) -> "FsspecStore":
+        """See ``Folder.file_system``."""
+        with self._translated("open", ""):
+            scheme: Any = self._scheme
+            given = self._address.options
+            # NOTE: its configuration takes no option of the client, as the others' does; and one given hides the environment's.
+            options: Any = {name: value for name, value in given.items() if not name.endswith(_HTTP)}
+            over_http = [value.lower() == "true" for name, value in given.items() if name.endswith(_HTTP)]
+            client: Any = {_HTTP: any(over_http)} if over_http else None
+            system: FsspecStore = FsspecStore(scheme, config=options, client_options=client)
+            return system
+
     def _put_if(self, name: str, content: bytes, mode: "PutMode", former: str | None = None) -> str | None:
         """Put an object on a condition, and return its stamp; None where the condition does not hold.
 
@@ -272,7 +243,9 @@ class ObjectFolder:
         return self._above + name
 
     def _entry(self, meta: "ObjectMeta") -> Entry:
-        return Entry(self._name(meta["path"]), meta["size"], _stamp(meta), meta["last_modified"].timestamp())
+        # Google's is the generation, which every object has.
+        version = "" if self._scheme == "gs" or meta["version"] in (None, "null") else meta["version"]
+        return Entry(self._name(meta["path"]), meta["size"], _stamp(meta), meta["last_modified"].timestamp(), version or "")
 
     def _name(self, key: str) -> str:
         return key.removeprefix(self._above)
@@ -317,19 +290,8 @@ class ObjectFolder:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            number, problem = _problem(error)
+            number, problem = problem_of(error)
             raise OSError(number, f"could not {action}: {problem}", url) from None
-
-
-def _problem(error: Exception) -> tuple[int, str]:
-    """Return the number that a file system has for an error of the client, and what to say."""
-    text = f"{type(error).__name__}: {error}"
-    status, code = _STATUS.search(text), _CODE.search(text)
-    answer = f" (answer {status[1]}{f' {code[1]}' if code else ''})" if status else ""
-    for sign, number, problem in _PROBLEMS:
-        if re.search(sign, text):
-            return number, problem.format(answer=answer)
-    return errno.EIO, f"the store refused it{answer}: check the address and its options"
 
 
 def _offset(folder: str, after: str) -> str | None:

@@ -18,6 +18,7 @@ from featurestore.offline.delta.history import DeltaStore
 from featurestore.testing.offline import PLAIN, OfflineStoreContract, read, rows, run
 from featurestore.testing.push_log import PushLogContract, fold, outcome_of
 from tests.offline.delta_limits import DeltaLimits
+from tests.offline.paths import path_of
 
 
 class TestDeltaStore(DeltaLimits, OfflineStoreContract):
@@ -27,7 +28,7 @@ class TestDeltaStore(DeltaLimits, OfflineStoreContract):
 
     def test_anything_that_reads_delta_reads_it(self, store: DeltaStore) -> None:
         run(store, PLAIN, 1, rows(("JFK", 0, 5, 1.0), ("LGA", -1, 5, None)))
-        frame = pl.DataFrame(DeltaTable(str(store.path(PLAIN))).to_pyarrow_table())
+        frame = pl.DataFrame(DeltaTable(str(path_of(store, PLAIN))).to_pyarrow_table())
         assert sorted(frame["origin"].to_list()) == ["JFK", "LGA"]
         assert frame["_bucket"].to_list() == [1, 1]
 
@@ -99,7 +100,7 @@ class TestDeltaPushLog(DeltaLimits, PushLogContract):
 
     def test_what_a_killed_push_left_is_cleared_up(self, store: DeltaStore) -> None:
         store.log.append(PLAIN, rows(("JFK", 0, 0, 1.0)))
-        folder = store.path(PLAIN) / "_pushed"
+        folder = path_of(store, PLAIN) / "_pushed"
         (folder / "abc.tmp").write_bytes(b"half")
         assert store.snapshot(PLAIN).rows == 1
         fold(store, PLAIN, 1)
@@ -124,7 +125,7 @@ class TestDeltaPushLog(DeltaLimits, PushLogContract):
 
         monkeypatch.setattr("os.link", refused)
         with ThreadPoolExecutor(4) as threads:
-            stores = [DeltaStore(store.path(PLAIN).parents[2]) for _ in range(4)]
+            stores = [DeltaStore(path_of(store, PLAIN).parents[2]) for _ in range(4)]
             pushed = list(threads.map(lambda number: stores[number % 4].log.append(PLAIN, rows(("a", number, 1, 1.0))), range(24)))
         assert sorted(each.seq or 0 for each in pushed) == list(range(1, 25))
         assert store.snapshot(PLAIN).rows == 24

@@ -1,6 +1,7 @@
 """The sizes of Delta tables, read from their logs alone: what the store says, or nothing."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from featurestore.testing.history_sizes import HistorySizesContract, size_of
 from featurestore.testing.offline import PLAIN, Limits, rows, run
 from featurestore.testing.push_log import fold
 from tests.offline.delta_limits import DeltaLimits
+from tests.offline.paths import path_of
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         '{"remove":{"path":"_bucket=1/x.parquet"}}', encoding="utf-8"
     ),
     "the log of pushes is a file": lambda folder: (
-        (folder / "_pushed").rmdir(),
+        shutil.rmtree(folder / "_pushed", ignore_errors=True),
         (folder / "_pushed").write_text("", encoding="utf-8"),
     ),
     "its checkpoint is gone": lambda folder: hint(folder, 2),
@@ -128,7 +130,7 @@ def test_what_is_not_as_expected_is_left_to_the_store(store: DeltaStore, sizes: 
     for number in (1, 2):
         run(store, PLAIN, number, rows(("JFK", number, 6, 1.0)))
     assert size_of(sizes) == HistorySize(2, 2)
-    DAMAGES[damage](store.path(PLAIN))
+    DAMAGES[damage](path_of(store, PLAIN))
     assert size_of(sizes) is None
 
 
@@ -138,7 +140,7 @@ def test_a_long_log_with_checkpoints_is_known_as_long_as_it_is_all_there(
     monkeypatch.setattr("featurestore.offline.delta.table.CHECKPOINT_EVERY", 2)
     for number in range(1, 6):
         run(store, PLAIN, number, rows(("JFK", number, 6, 1.0)))
-    assert list(store.path(PLAIN).glob("_delta_log/*.checkpoint.parquet"))
+    assert list(path_of(store, PLAIN).glob("_delta_log/*.checkpoint.parquet"))
     assert size_of(sizes) == store.snapshot(PLAIN).history_size == HistorySize(5, 5)
 
 
@@ -146,7 +148,7 @@ def test_of_all_tables_together_so_much_is_read_as_takes_less_time_than_the_engi
     store: DeltaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(store, PLAIN, 1, rows(("JFK", 5, 6, 1.0)))
-    actions = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in store.path(PLAIN).glob("_delta_log/*.json"))
+    actions = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in path_of(store, PLAIN).glob("_delta_log/*.json"))
     monkeypatch.setattr(log_size, "MOST_ACTIONS", 2 * actions)
     sizes = DeltaSizes(tmp_path / "offline")
     assert [size_of(sizes) for _ in range(3)] == [HistorySize(1, 5), HistorySize(1, 5), None]

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from featurestore import durable
 from featurestore.errors import DamagedHistoryError
 from featurestore.offline.base import Table
 from featurestore.offline.delta.eraser import DeltaEraser
@@ -19,6 +20,7 @@ from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.folder import Entry
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.offline.local_folder import LocalFolder
+from tests.offline.paths import path_of
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +43,7 @@ def keys(folder: Path) -> list[int]:
 
 
 def log_of(folder: Path) -> Path:
-    return DeltaStore(folder).path(TABLE) / "_delta_log"
+    return path_of(DeltaStore(folder), TABLE) / "_delta_log"
 
 
 def cut(path: Path) -> None:
@@ -85,7 +87,7 @@ def test_f2_a_lost_checkpoint_whose_entries_are_there_loses_nothing(
     store = DeltaStore(tmp_path)
     for number in (1, 2, 3):
         run(store, number)
-    DeltaTable(str(store.path(TABLE))).create_checkpoint()
+    DeltaTable(str(path_of(store, TABLE))).create_checkpoint()
     for number in range(4, 4 + after):
         run(store, number)
     before, last = keys(tmp_path), 3 + after
@@ -137,7 +139,7 @@ def test_f1_a_checkpoint_is_written_once_its_commit_is_on_the_disk(tmp_path: Pat
     def settle(folder: Path) -> None:
         settled.append(len(list(folder.glob("*.checkpoint.parquet"))))
 
-    monkeypatch.setattr("featurestore.offline.delta.table.settle", settle)
+    monkeypatch.setattr(durable, "settle", settle)
     for number in range(1, 101):
         run(store, number, 1)
     # The entry of version 99 was flushed before there was a checkpoint that takes its place.
@@ -164,7 +166,7 @@ def test_f2_a_listing_that_missed_a_segment_is_no_loss(tmp_path: Path, monkeypat
     assert run(store, 2) == 10
     monkeypatch.undo()
     # What is gone is found still.
-    min(store.path(TABLE).glob("_pushed/*.parquet")).unlink()
+    min(path_of(store, TABLE).glob("_pushed/*.parquet")).unlink()
     assert DeltaRepair(store).inspect(TABLE, LedgerRecord({1: 10, 2: 10})).problems
     with pytest.raises(DamagedHistoryError, match="segments 2"):
         run(store, 3)
@@ -182,7 +184,7 @@ def test_f2_a_file_as_long_as_before_with_other_bytes_is_mended(
     for number in (1, 2):
         run(store, number)
     before, recorded, repair = keys(tmp_path), LedgerRecord({1: 10, 2: 10}), DeltaRepair(DeltaStore(tmp_path))
-    [file] = store.path(TABLE).glob("_bucket=*/run-00000002-*.parquet")
+    [file] = path_of(store, TABLE).glob("_bucket=*/run-00000002-*.parquet")
     if beside:
         shutil.copy(file, file.with_name(f"{file.name.removesuffix('.parquet')}0.parquet"))
     damage(file)

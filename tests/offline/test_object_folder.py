@@ -20,8 +20,8 @@ from featurestore.offline.folder import Address, Folder
 from featurestore.offline.folder_probe import probe
 from featurestore.offline.object_folder import ObjectFolder
 from featurestore.testing.folders import FolderContract, Make
+from tests.servers.s3_server import KEYS, S3Server
 from tests.servers.s3_stub import S3Stub
-from tests.servers.seaweed import KEYS, SeaweedServer
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "RECOGNISEDACCESS",
@@ -67,7 +67,7 @@ def test_a_large_object(s3_url: str) -> None:
     assert folder.swap("written", content[:-2], stamp) is None
 
 
-def test_polars_and_delta_find_it_by_its_address(s3_url: str, seaweed: SeaweedServer) -> None:
+def test_polars_and_delta_find_it_by_its_address(s3_url: str, seaweed: S3Server) -> None:
     frame = pl.DataFrame({"a": [1, 2, 3]})
     options = {"endpoint": seaweed.url, "region": "us-east-1", "allow_http": "true"}
     folder = ObjectFolder(s3_url, options)
@@ -277,7 +277,7 @@ class TestSecrets:
             ObjectFolder(url)
 
 
-def test_a_bucket_that_is_not_there(seaweed: SeaweedServer, s3_url: str) -> None:
+def test_a_bucket_that_is_not_there(seaweed: S3Server, s3_url: str) -> None:
     folder = ObjectFolder("s3://nosuchbucket/x", timeout=2)
     with pytest.raises(OSError, match="no such bucket") as raised:
         folder.list("a/")

@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from featurestore.errors import OfflineStoreError
+from featurestore.locks import FileLocks
 from featurestore.offline.base import is_gone
 from featurestore.offline.delta import sequence as sequences
 from featurestore.offline.delta.eraser import DeltaEraser
@@ -27,7 +29,9 @@ from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Intent
 from featurestore.offline.delta.table import DeltaState, apply_intent
+from featurestore.offline.folder import Folder
 from featurestore.offline.local_folder import LocalFolder
+from featurestore.offline.object_folder import ObjectFolder
 from featurestore.testing.offline import PLAIN, read, rows, run
 from tests.crashes import ROOT
 
@@ -55,17 +59,21 @@ class Processes(RuleBasedStateMachine):
         import tempfile
 
         self.folder = Path(tempfile.mkdtemp())
-        self.stores = [DeltaStore(self.folder) for _ in range(3)]
+        self.stores = [DeltaStore(self.place(), locks=FileLocks(self.folder / "_locks")) for _ in range(3)]
         self.there: set[Key] = set()
         self.maybe: set[Key] = set()
         self.forgotten: set[str] = set()
         self.runs: dict[int, tuple[set[Key], list[Any]]] = {}
         self.sleeper: tuple[TableSequence, View] | None = None
 
+    def place(self) -> Folder:
+        return LocalFolder(self.folder)
+
     def acting(self, act: Callable[[], Any], touched: set[Key], kill_at: int | None) -> bool:
         """Lets a process act, and end before or after its n-th change of a file; returns whether it came to its end."""
         calls = itertools.count()
-        create, delete, applied = LocalFolder.create, LocalFolder.delete, sequences.apply_intent
+        kind = type(self.place())
+        create, delete, applied = kind.create, kind.delete, sequences.apply_intent
 
         def counted(work: Callable[..., Any]) -> Callable[..., Any]:
             def dying(*arguments: Any, **named: Any) -> Any:
@@ -79,8 +87,8 @@ class Processes(RuleBasedStateMachine):
             return dying
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(LocalFolder, "create", counted(create))
-            patch.setattr(LocalFolder, "delete", counted(delete))
+            patch.setattr(kind, "create", counted(create))
+            patch.setattr(kind, "delete", counted(delete))
             patch.setattr(sequences, "apply_intent", counted(applied))
             try:
                 act()
@@ -126,9 +134,9 @@ class Processes(RuleBasedStateMachine):
 
     @rule(at=process)
     def optimize_by_another_library(self, at: int) -> None:
-        path = self.stores[at].path(PLAIN)
-        if DeltaTable.is_deltatable(str(path)):
-            DeltaTable(str(path)).optimize.compact()
+        url = self.stores[at].folder(PLAIN).address().url
+        if DeltaTable.is_deltatable(url):
+            DeltaTable(url).optimize.compact()
 
     @rule(at=process, name=st.sampled_from("abcd"))
     def forget(self, at: int, name: str) -> None:
@@ -173,7 +181,7 @@ class Processes(RuleBasedStateMachine):
             assert len(there) == len(set(there)), "a row is there twice"
             assert self.there <= set(there) <= self.there | self.maybe
             assert store.snapshot(PLAIN).rows == len(there)
-        if self.stores[0].push_log.sequence(PLAIN).path.is_dir():
+        if self.stores[0].folder(PLAIN).list(""):
             assert self.stores[0].push_log.sequence(PLAIN).lost() == []
 
     def teardown(self) -> None:
@@ -196,13 +204,44 @@ TestProcesses.settings = settings(
 )  # fmt: skip
 
 
+class ObjectProcesses(Processes):
+    """The same in object storage, where a call is a request."""
+
+    url = ""
+
+    def place(self) -> Folder:
+        if not hasattr(self, "prefix"):
+            self.prefix = uuid4().hex
+        return ObjectFolder(f"{self.url}/{self.prefix}")
+
+
+@pytest.mark.slow
+def test_any_story_in_object_storage(s3_url: str) -> None:
+    ObjectProcesses.url = s3_url
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        ObjectProcesses, settings=settings(TestProcesses.settings, max_examples=8, stateful_step_count=20)
+    )
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """Where histories lie."""
+    return LocalFolder(tmp_path) if request.param == "folder" else ObjectFolder(request.getfixturevalue("s3_url"))
+
+
 @pytest.fixture
-def stores(tmp_path: Path) -> tuple[DeltaStore, DeltaStore]:
+def stores(place: Folder, tmp_path: Path) -> tuple[DeltaStore, DeltaStore]:
     """Two processes at one table, which has two runs."""
-    one, other = DeltaStore(tmp_path), DeltaStore(tmp_path)
+    locks = FileLocks(tmp_path / "_locks")
+    one, other = DeltaStore(place, locks=locks), DeltaStore(place, locks=locks)
     run(one, PLAIN, 1, frame(("a", 1)))
     run(one, PLAIN, 2, frame(("a", 2)))
     return one, other
+
+
+def entries_of(store: DeltaStore) -> list[str]:
+    """The names of the entries that are there."""
+    return [file.name for file in store.folder(PLAIN).list("_pushed/") if file.name.endswith(".parquet")]
 
 
 def claiming(store: DeltaStore, number: int, *keys: Key, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,14 +298,14 @@ def test_an_intent_is_void_whose_files_are_gone(
 ) -> None:
     """Another library rewrites the table between the claim and its version: the change is not made, nor is anything else lost."""
     one, other = stores
-    path = one.path(PLAIN)
+    url = one.folder(PLAIN).address().url
     monkeypatch.setattr("featurestore.rows.buckets.bits_for.__defaults__", (1,))
     monkeypatch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", 1)
     monkeypatch.setattr("featurestore.offline.delta.commit._SPLIT_AT", 1)
     claiming(one, 3, *(("c", number) for number in range(5)), monkeypatch=monkeypatch)
     [intent] = one.push_log.sequence(PLAIN).look().pending.values()
     assert intent.removes, "the run does not split the table, so it could not be void"
-    DeltaTable(str(path)).optimize.compact()
+    DeltaTable(url).optimize.compact()
     assert other.log.append(PLAIN, frame(("c", 1), ("d", 1))).rows.height == 2
     assert keys_of(one) == [("a", 1), ("a", 2), ("c", 1), ("d", 1)]
     assert (other.snapshot(PLAIN).last_run, other.push_log.sequence(PLAIN).look().pending) == (2, {})
@@ -293,7 +332,7 @@ def test_a_sleeper_whose_number_was_anothers_starts_over(stores: tuple[DeltaStor
         assert store.snapshot(PLAIN).last_run == 3
     assert one.log.append(PLAIN, frame(("b", 0), ("e", 1))).rows.height == 1
     fold(one, 4)
-    assert not list((one.path(PLAIN) / "_pushed").glob("*.parquet"))
+    assert not entries_of(one)
 
 
 def test_a_sleeper_whose_commit_has_a_number_that_was_anothers_starts_over(stores: tuple[DeltaStore, DeltaStore]) -> None:
@@ -350,33 +389,34 @@ def test_a_history_whose_pushes_the_version_before_numbered_goes_on(stores: tupl
     """Their names had something random behind the number, their table no intents."""
     one, other = stores
     one.log.append(PLAIN, frame(("b", 1)))
-    [entry] = (one.path(PLAIN) / "_pushed").glob("*.parquet")
-    plain = pl.read_parquet(entry)
-    entry.unlink()
-    plain.write_parquet(entry.with_name(f"{entry.stem}-0a1b2c3d.parquet"))
+    [entry] = entries_of(one)
+    folder = one.folder(PLAIN)
+    plain = pl.read_parquet(folder.read(entry))
+    folder.delete([entry])
+    folder.write(entry.replace(".parquet", "-0a1b2c3d.parquet"), plain.write_parquet)
     assert keys_of(other) == [("a", 1), ("a", 2), ("b", 1)]
     assert other.log.append(PLAIN, frame(("b", 1), ("b", 2))).rows.height == 1
     eraser = DeltaEraser(other)
     assert eraser.erase_waiting(PLAIN, pl.DataFrame({"origin": ["b"]}), dry_run=True).pushed == 2
     fold(other, 3)
     assert keys_of(one) == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
-    assert not list((one.path(PLAIN) / "_pushed").glob("*.parquet"))
+    assert not entries_of(one)
 
 
-def start(folder: Path, kind: str, name: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.workers.sequence_worker", str(folder), kind, name]
+def start(folder: Path, place: Folder, kind: str, name: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.workers.sequence_worker", str(folder), place.address().url, kind, name]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(60, marks=pytest.mark.slow)])
-def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int) -> None:
+def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path: Path, place: Folder, kills: int) -> None:
     """Four push, two run and fold, one compacts and removes files, one reads; all but the reader are killed now and then."""
     draw = random.Random(kills)
-    DeltaStore(tmp_path).log.append(PLAIN, frame(("first", 0)))
+    DeltaStore(place, locks=FileLocks(tmp_path / "_locks")).log.append(PLAIN, frame(("first", 0)))
     ages = itertools.count(1)
     kinds = [*(("push", f"push{number}") for number in range(4)), ("run", "run"), ("run", "run"), ("upkeep", "upkeep")]
-    alive = [("read", "reader", start(tmp_path, "read", "reader"))]
-    alive += [(kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")) for kind, name in kinds]
+    alive = [("read", "reader", start(tmp_path, place, "read", "reader"))]
+    alive += [(kind, name, start(tmp_path, place, kind, f"{name}-{next(ages)}")) for kind, name in kinds]
     printed: list[str] = []
     try:
         for _ in range(kills):
@@ -386,7 +426,7 @@ def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path
             out, error = process.communicate()
             assert process.returncode == -signal.SIGKILL, error
             printed += out.splitlines()
-            alive.append((kind, name, start(tmp_path, kind, f"{name}-{next(ages)}")))
+            alive.append((kind, name, start(tmp_path, place, kind, f"{name}-{next(ages)}")))
         (tmp_path / "stop").touch()
         for _, _, process in alive:
             out, error = process.communicate(timeout=120)
@@ -397,7 +437,7 @@ def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path
             process.kill()
             process.communicate()
     acknowledged = {(name, int(number)) for name, number in (line.split() for line in printed if line != "done")}
-    store = DeltaStore(tmp_path)
+    store = DeltaStore(place, locks=FileLocks(tmp_path / "_locks"))
     there = keys_of(store)
     assert len(there) == len(set(there))
     assert acknowledged <= set(there)

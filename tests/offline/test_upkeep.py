@@ -20,6 +20,7 @@ from featurestore.testing import FakeClock
 from featurestore.testing.offline import PLAIN, read, rows, run
 from featurestore.testing.upkeep import TableMaintenanceContract, kept
 from tests.offline.delta_limits import DeltaLimits
+from tests.offline.paths import path_of
 
 
 class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
@@ -46,15 +47,15 @@ class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
     def test_a_compaction_says_that_it_changes_no_data(self, store: DeltaStore, upkeep: DeltaMaintenance) -> None:
         self.small_runs(store, range(1, 11))
         kept(store, upkeep, PLAIN, 10)
-        log = sorted((store.path(PLAIN) / "_delta_log").glob("*.json"))[-1].read_text()
+        log = sorted((path_of(store, PLAIN) / "_delta_log").glob("*.json"))[-1].read_text()
         assert log.count('"dataChange":false') == 11
         assert '"dataChange":true' not in log
-        assert DeltaTable(str(store.path(PLAIN))).to_pyarrow_table().num_rows == 100
+        assert DeltaTable(str(path_of(store, PLAIN))).to_pyarrow_table().num_rows == 100
 
     def test_what_killed_writers_left_is_removed_once_it_is_old(self, store: DeltaStore, upkeep: DeltaMaintenance) -> None:
         run(store, PLAIN, 1, rows(("k1", 1, 1, 1.0)))
         staged = store.stage(PLAIN, 2, 0, rows(("k1", 2, 2, 1.0)))
-        folder = store.path(PLAIN)
+        folder = path_of(store, PLAIN)
         left = [folder / "_bucket=1" / "run-00000002-dead.parquet", folder / "_bucket=3" / "run-00000002-dead.parquet",
                 folder / "_staging" / "00000001" / "000000-dead.parquet", folder / "_pushed" / "dead.tmp"]  # fmt: skip
         for path in left:
@@ -75,14 +76,14 @@ class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
     def test_removals_are_remembered_by_the_checkpoint(self, store: DeltaStore, upkeep: DeltaMaintenance, clock: FakeClock) -> None:
         self.small_runs(store, range(1, 11))
         kept(store, upkeep, PLAIN, 10)
-        delta = DeltaTable(str(store.path(PLAIN)))
+        delta = DeltaTable(str(path_of(store, PLAIN)))
         delta.create_checkpoint()
-        for path in (store.path(PLAIN) / "_delta_log").glob("*.json"):
+        for path in (path_of(store, PLAIN) / "_delta_log").glob("*.json"):
             if int(path.stem) < delta.version():
                 path.unlink()
         # The files are old, but it is not long since they were replaced.
         old = (utc_now() - timedelta(days=100)).timestamp()
-        for path in store.path(PLAIN).glob("_bucket=*/*.parquet"):
+        for path in path_of(store, PLAIN).glob("_bucket=*/*.parquet"):
             os.utime(path, (old, old))
         assert upkeep.vacuum(PLAIN, timedelta(days=7)).files == 0
         clock.micros = to_micros(utc_now() + timedelta(days=8))

@@ -14,6 +14,7 @@ import redis
 
 from featurestore import Entity, Feature, FeatureService, FeatureStore, FeatureView, ParquetSource, last_n, sum_
 from featurestore.errors import NotFoundError, RequestError
+from featurestore.offline.open_folder import open_folder
 from featurestore.online.base import Entry
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.server.backend import StoreBackend
@@ -67,9 +68,9 @@ def definitions(kind: type, source: ParquetSource, *, version: int = 1) -> list[
 class Project:
     """A project in which an entity is everywhere."""
 
-    def __init__(self, folder: Path, kind: type, key: Any, online: str | None) -> None:
+    def __init__(self, folder: Path, kind: type, key: Any, online: str | None, offline: str = "") -> None:
         self.folder = folder / f"forget-{kind.__name__}-{'valkey' if online else 'lmdb'}"
-        self.key, self.kind, self.online = key, kind, online
+        self.key, self.kind, self.online, self.offline = key, kind, online, offline
         self.others = ["ann", "bob"] if kind is str else [1, 2]
         self.rows = rows_of(key, self.others)
         if not (folder / "data").exists():
@@ -79,7 +80,8 @@ class Project:
         self.store = self.open()
 
     def open(self) -> FeatureStore:
-        return store_at(self.folder, NOW, online=self.online, project=self.folder.name, chunk_rows=16)
+        place = {"offline": self.offline} if self.offline else {}
+        return store_at(self.folder, NOW, online=self.online, project=self.folder.name, chunk_rows=16, **place)
 
     def fill(self) -> None:
         store = self.store
@@ -101,13 +103,14 @@ class Project:
         """Where anything of the entity is: the bytes of every file, the cells of every Parquet file, every key and value."""
         texts = [SECRET.encode(), *encodings(self.key)]
         found = []
-        for path in self.folder.rglob("*"):
-            if not path.is_file():
-                continue
-            data = path.read_bytes()
+        files = {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        if self.offline:
+            bucket = open_folder(self.offline)
+            files |= {file.name: bucket.read(file.name) for file in bucket.list("")}
+        for path, data in files.items():
             found += [f"{path}: {text!r}" for text in texts if text in data]
-            if path.suffix == ".parquet":
-                frame = pl.read_parquet(path, hive_partitioning=False)
+            if path.endswith(".parquet"):
+                frame = pl.read_parquet(data)
                 cells = " ".join(map(repr, frame.rows()))
                 found += [f"{path}: {text}" for text in (SECRET, repr(self.key)) if text in cells]
         if self.online:
@@ -126,13 +129,18 @@ def encodings(key: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "server"), [(str, RARE, ""), (int, NUMBER, "valkey_url")], ids=["text-lmdb", "number-valkey"]
+    ("kind", "key", "server", "bucket"),
+    [
+        pytest.param(str, RARE, "", "", id="text-lmdb"),
+        pytest.param(int, NUMBER, "valkey_url", "", id="number-valkey"),
+        pytest.param(str, RARE, "", "s3_url", id="text-bucket", marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_is_left_and_nothing_comes_back(
-    kind: type, key: Any, server: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: type, key: Any, server: str, bucket: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     online = request.getfixturevalue(server) if server else None
-    project = Project(tmp_path, kind, key, online)
+    project = Project(tmp_path, kind, key, online, request.getfixturevalue(bucket) if bucket else "")
     project.fill()
     assert project.traces(), "the scan finds what is there"
     store = project.store

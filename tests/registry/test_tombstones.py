@@ -14,6 +14,7 @@ from featurestore import Entity
 from featurestore.clock import utc_now
 from featurestore.errors import OfflineStoreError, RegistryError
 from featurestore.offline.delta.secret_file import SecretFile
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.privacy.tombstone_set import canonical, digest
 from featurestore.registry.specs import SpecRegistry
 from featurestore.registry.tombstone_secret import TombstoneSecret
@@ -30,7 +31,7 @@ def keys(*numbers: int) -> pl.DataFrame:
 @pytest.fixture
 def make(open_registry: Callable[[], SpecRegistry], tmp_path: Path) -> Callable[[], Tombstones]:
     """Makes the tombstones of one project, each as another process would have them."""
-    return lambda: Tombstones(open_registry(), TombstoneSecret(SecretFile(tmp_path / "secret")))
+    return lambda: Tombstones(open_registry(), TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret")))
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_whatever_the_order_a_look_knows_what_was_laid_before_it(seed: int, make
 
 
 def test_a_restored_registry_is_read_anew_though_it_counts_the_same(tmp_path: Path, open_file: Callable[[], SpecRegistry]) -> None:
-    path, secret = tmp_path / "registry.db", TombstoneSecret(SecretFile(tmp_path / "secret"))
+    path, secret = tmp_path / "registry.db", TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret"))
     one = Tombstones(open_file(), secret)
     one.lay("user", keys(1))
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "backup.db")) as target:
@@ -127,7 +128,7 @@ def test_a_dry_run_lifts_nothing(make: Callable[[], Tombstones]) -> None:
 
 
 def test_who_has_the_registry_alone_finds_nobody_by_trying(tmp_path: Path, open_file: Callable[[], SpecRegistry]) -> None:
-    tombstones = Tombstones(open_file(), TombstoneSecret(SecretFile(tmp_path / "secret")))
+    tombstones = Tombstones(open_file(), TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret")))
     tombstones.lay("user", keys(42))
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(tmp_path / "registry.db")) as registry:
@@ -150,11 +151,11 @@ def test_who_has_the_registry_alone_finds_nobody_by_trying(tmp_path: Path, open_
 @pytest.mark.parametrize("lost", ["gone", "another", "broken"])
 def test_a_lost_secret_is_an_error_and_not_a_return(lost: str, tmp_path: Path, open_file: Callable[[], SpecRegistry]) -> None:
     registry = open_file()
-    Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret"))).lay("user", keys(1))
+    Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret"))).lay("user", keys(1))
     (tmp_path / "secret").unlink()
     if lost != "gone":
         (tmp_path / "secret").write_text("00" * 32 if lost == "another" else "no hex")
-    left = Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret")))
+    left = Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret")))
     error = OfflineStoreError if lost == "broken" else RegistryError
     with pytest.raises(error, match="secret"):
         left.current()
@@ -167,11 +168,11 @@ def test_a_lost_secret_is_an_error_and_not_a_return(lost: str, tmp_path: Path, o
 
 def test_a_secret_may_be_given_by_a_setting(tmp_path: Path, open_file: Callable[[], SpecRegistry]) -> None:
     registry = open_file()
-    Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret"), "correct horse")).lay("user", keys(1))
+    Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret"), "correct horse")).lay("user", keys(1))
     assert not (tmp_path / "secret").exists()
-    assert known(Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret"), "correct horse")), 1) == [True]
+    assert known(Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret"), "correct horse")), 1) == [True]
     with pytest.raises(RegistryError, match="the setting 'tombstone_secret': there is another one"):
-        known(Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret"), "battery staple")), 1)
+        known(Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret"), "battery staple")), 1)
 
 
 # -- those of former versions --------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_tombstones_of_a_former_version_are_honoured_and_lifted(tmp_path: Path, 
         connection.execute(tables.secret.insert().values(project="people", name="tombstones", value=secret.hex()))
         row = {"project": "people", "entity": "user", "forgotten_at": 1, "erased_at": None, "lifted": False, "change": 1}
         connection.execute(tables.tombstone.insert().values({**row, "digest": digest(secret, encode_keys(keys(1))[0]).hex()}))
-    tombstones = Tombstones(registry, TombstoneSecret(SecretFile(tmp_path / "secret")))
+    tombstones = Tombstones(registry, TombstoneSecret(SecretFile(LocalFolder(tmp_path), "secret")))
     text = Entity("user", user_id=str)
     assert known(tombstones, 1, 2) == [True, False]
     assert tombstones.current().rows_of([text, USER], pl.DataFrame({"user_id": ["1", "2"]})).to_list() == [True, False]

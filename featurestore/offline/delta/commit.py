@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 from deltalake.transaction import RemoveAction
 
 from featurestore.clock import from_micros
-from featurestore.durable import remove
 from featurestore.offline.base import Table
 from featurestore.offline.delta.files import (
     BUCKET,
@@ -24,6 +22,7 @@ from featurestore.offline.delta.files import (
     remove_file,
     write_file,
 )
+from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROWS_PER_BUCKET, are_related, bits_for, bits_of, bits_worth, key_hash, node_of, within
 from featurestore.rows.total_order import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
 
@@ -62,7 +61,7 @@ class CommitBuilder:
         log: the rows of the table's log that are not among those merged, by pushes.
     """
 
-    folder: Path
+    folder: Folder
     table: Table
     run: int
     files: Sequence[File]
@@ -151,14 +150,14 @@ class CommitBuilder:
             if known.is_empty() or new.until < since or new.since > until:
                 added.append(new)
                 continue
-            path = self.folder / new.action.path
-            [stored] = DeltaFiles(new.node, (str(path),), (), 0, 0, self.table.keys, self.table.features).read()
+            address = self.folder.address(new.action.path)
+            [stored] = DeltaFiles(new.node, (address.url,), (), 0, 0, self.table.keys, self.table.features, address.options).read()
             kept = without_known(stored, known, keys, features)
             if kept.height == stored.height:
                 added.append(new)
                 continue
             left_out += stored.height - kept.height
-            remove([path])
+            self.folder.delete([new.action.path])
             if kept.height:
                 added.append(write_file(self.folder, self.run, new.node, kept, self.now))
         return Merged(added, merged.removed, merged.rows - left_out)

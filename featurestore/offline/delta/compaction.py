@@ -7,12 +7,12 @@ and go the deeper into the tree of buckets the more they are together. Large one
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
 from featurestore.offline.base import Table
 from featurestore.offline.delta.files import DeltaFiles, File, NewFile, run_of, write_file
+from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROWS_PER_FILE, are_related, bits_of, bits_worth
 from featurestore.rows.total_order import merge_files
 
@@ -61,7 +61,7 @@ def worth_merging(files: Sequence[File], done: int) -> Group | None:
 
 
 def merge_group(
-    folder: Path,
+    folder: Folder,
     table: Table,
     group: Group,
     now: int,
@@ -80,9 +80,9 @@ def merge_group(
     """
     for node in sorted({child for file in group.files for child in _nodes(file, group.bits)}):
         near = [file for file in group.files if are_related(file.node, node)]
-        own = tuple(str(folder / file.path) for file in near if bits_of(file.node) >= group.bits)
-        above = tuple(str(folder / file.path) for file in near if bits_of(file.node) < group.bits)
-        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features).read()
+        own = tuple(folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
+        above = tuple(folder.address(file.path).url for file in near if bits_of(file.node) < group.bits)
+        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, folder.address().options).read()
         rows = merge_files(frames, list(table.keys), list(table.features))
         rows = rows if without is None else without(rows)
         if rows.height:

@@ -1,19 +1,26 @@
 """Copying a project's history while runs, pushes and readers continue."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
 
-from featurestore.durable import copy_file, remove_folder
+import polars as pl
+
+from featurestore.durable import copy_file
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.delta.files import translated
+from featurestore.offline.delta.log_entries import LOG
 from featurestore.offline.delta.open import open_delta
 from featurestore.offline.delta.sequence import FOLDER, MARK
+from featurestore.offline.folder import Folder, delete_below
+from featurestore.offline.folder_probe import require_conditions
 
-_COMMITS = "_delta_log"
 _ATTEMPTS = 5
+_THREADS = 8
+"""How many files are copied at once where the network takes most of the time."""
 
 
-def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
+def copy_project(project: Folder, target: Folder) -> tuple[int, int]:
     """Copy the history of a project, its rejected rows and feature logs; return how many files, and their bytes.
 
     Of each table the sequence of pushes and intents is copied first, then the log of commits, then all else. What a commit takes
@@ -21,48 +28,55 @@ def copy_project(folder: Path, project: str, target: Path) -> tuple[int, int]:
     retention is over: so the copy is the table as it stood at one moment while it was made.
 
     Args:
-        folder: the folder of the history.
-        project: the project.
-        target: the folder to copy to, in the same layout.
+        project: the project's folder.
+        target: the folder to copy to, in the same layout: of this machine, or in object storage.
 
     Raises:
         OfflineStoreError: a file cannot be read or written, or a table was rewritten each time it was copied.
     """
-    own = folder / project
-    with translated("copy", str(own)):
-        tables = sorted(path.parent for path in own.rglob(_COMMITS) if path.is_dir())
+    with translated("copy", project.address().url):
+        names = [file.name for file in project.list("")]
+    with translated("write", target.address().url):
+        require_conditions(target)
+        tables = sorted({name.partition(f"/{LOG}/")[0] for name in names if f"/{LOG}/" in name})
         for table in tables:
-            _copy_table(table, target / table.relative_to(folder))
-        _copy(own, target / project, [path for path in _files(own) if not any(path.is_relative_to(table) for table in tables)])
-    copied = list(_files(target / project)) if own.is_dir() else []
-    return len(copied), sum(path.stat().st_size for path in copied)
+            _copy_table(project.inside(table), target.inside(table))
+        _copy(project, target, (name for name in names if not any(name.startswith(f"{table}/") for table in tables)))
+        copied = target.list("")
+    return len(copied), sum(file.size for file in copied)
 
 
-def _copy_table(table: Path, target: Path) -> None:
+def _copy_table(table: Folder, target: Folder) -> None:
     for _ in range(_ATTEMPTS):
-        remove_folder(target, lasting=False)
-        _copy(table, target, sorted((table / FOLDER).glob(f"*{MARK}")))  # before what it tells of, for more may come meanwhile
-        for part in (FOLDER, _COMMITS):
-            _copy(table, target, [path for path in _files(table / part) if path.suffix != MARK])
-        others = [path for path in _files(table) if path.relative_to(table).parts[0] not in (FOLDER, _COMMITS)]
+        delete_below(target, "")
+        # The marks before what they tell of, for more may come meanwhile.
+        _copy(table, target, (file.name for file in table.list(f"{FOLDER}/") if file.name.endswith(MARK)))
+        for part in (f"{FOLDER}/", f"{LOG}/"):
+            _copy(table, target, (file.name for file in table.list(part) if not file.name.endswith(MARK)))
+        others = (file.name for file in table.list("") if not file.name.startswith((f"{FOLDER}/", f"{LOG}/")))
         _copy(table, target, others)
-        named = open_delta(target).file_uris()
-        if all(Path(path.removeprefix("file://")).exists() for path in named):
+        named = pl.DataFrame(open_delta(target).get_add_actions())["path"]
+        if {unquote(path) for path in named} <= {file.name for file in target.list("")}:
             return
     raise OfflineStoreError(
-        f"The table {table} was rewritten {_ATTEMPTS} times while it was copied. Repeat it when nobody is being forgotten."
+        f"The table {table.address().url} was rewritten {_ATTEMPTS} times while it was copied. Repeat it when nobody is being "
+        "forgotten."
     )
 
 
-def _copy(folder: Path, target: Path, files: "Iterator[Path] | list[Path]") -> None:
-    for path in files:
-        copy = target / path.relative_to(folder)
-        try:
-            copy_file(path, copy)
-        except FileNotFoundError:
-            # It was cleared away meanwhile; whether it is needed is looked at in the end.
-            continue
+def _copy(folder: Folder, target: Folder, names: Iterable[str]) -> None:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for _ in threads.map(lambda name: _copy_one(folder, target, name), names):
+            pass
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.rglob("*")) if path.is_file())
+def _copy_one(folder: Folder, target: Folder, name: str) -> None:
+    source, copy = folder.address(name).path, target.address(name).path
+    try:
+        if source is not None and copy is not None:
+            copy_file(source, copy)
+        else:
+            target.write(name, folder.read(name))
+    except FileNotFoundError:
+        # It was cleared away meanwhile; whether it is needed is looked at in the end.
+        return

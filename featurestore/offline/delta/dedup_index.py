@@ -6,7 +6,6 @@ rows apart. A row whose hash is not among them is new; one whose hash is, may be
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -17,6 +16,7 @@ from featurestore.instants import INSTANT
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.delta.files import HASH, File, by_bucket, event_span, of_keys
 from featurestore.offline.delta.table import DeltaState
+from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROOT, key_hash, node_of
 from featurestore.rows.total_order import AVAILABLE, EVENT, split_equal, split_former
 
@@ -50,7 +50,7 @@ class DedupIndex:
         table: the table.
     """
 
-    def __init__(self, folder: Path, table: Table) -> None:
+    def __init__(self, folder: Folder, table: Table) -> None:
         self._folder = folder
         self._table = table
         self._keys, self._features = list(table.keys), list(table.features)

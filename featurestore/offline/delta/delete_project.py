@@ -1,29 +1,27 @@
-"""Deleting a project's folder of histories: tables, logs, staged files, rejected rows and locks."""
+"""Deleting what a project has in a folder of histories: tables, logs, staged files, rejected rows and locks."""
 
-from pathlib import Path
+from collections import Counter
 
-from featurestore.durable import remove_folder
 from featurestore.offline.delta.files import translated
+from featurestore.offline.delta.log_entries import LOG
+from featurestore.offline.folder import Folder, delete_below
 
 
-def remove_project(folder: Path, project: str, *, dry_run: bool) -> dict[str, int]:
+def remove_project(folder: Folder, *, dry_run: bool) -> dict[str, int]:
     """Delete, or count, the files of a project; return how many, by view or other folder.
 
     Args:
-        folder: the folder of the history.
-        project: the project.
+        folder: the project's folder.
         dry_run: count only.
 
     Raises:
         OfflineStoreError: a file cannot be deleted.
     """
-    own = folder / project
-    with translated("delete", str(own)):
-        if not own.is_dir():
-            return {}
-        counts = {
-            part.name: sum(1 for path in part.rglob("*") if path.is_file()) for part in sorted(own.iterdir()) if part.is_dir()
-        }
+    with translated("delete", folder.address().url):
+        names = [file.name for file in folder.list("")]
+        counts = Counter(name.partition("/")[0] for name in names if "/" in name)
         if not dry_run:
-            remove_folder(own)
-    return counts
+            # Logs first, so that no reader finds one without its files.
+            logs = sorted({f"{name.partition(f'/{LOG}/')[0]}/{LOG}/" for name in names if f"/{LOG}/" in name})
+            delete_below(folder, *logs, "")
+        return dict(sorted(counts.items()))

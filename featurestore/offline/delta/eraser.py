@@ -5,30 +5,40 @@ Then the old file is deleted, with every other file that no version needs any mo
 before are taken out of the table's own log. Each step may be repeated, and finds what is left to do by looking.
 """
 
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from io import BytesIO
 
 import polars as pl
 from deltalake import DeltaTable
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import TEMPORARY, make_folders, remove, replace_file, settle, touch
+from featurestore.durable import TEMPORARY
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import EraseCounts, Table
-from featurestore.offline.delta.files import BUCKET, COMPRESSION, File, remove_file, run_of, storage_dtype, translated, write_file
-from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.delta.files import (
+    BUCKET,
+    COMPRESSION,
+    File,
+    remove_file,
+    run_of,
+    scan_file,
+    storage_dtype,
+    translated,
+    write_file,
+)
+from featurestore.offline.delta.history import REJECTED, STAGING, DeltaStore, rejected_files, staged_files
 from featurestore.offline.delta.log_entries import ASIDE, LOG
-from featurestore.offline.delta.open import from_newest
+from featurestore.offline.delta.open import from_newest, settle
 from featurestore.offline.delta.sequence import FOLDER
 from featurestore.offline.delta.sequence_entries import Action, Intent, unpacked, without_rows
 from featurestore.offline.delta.table import require_known_columns
+from featurestore.offline.folder import Entry, Folder, is_local, present
 from featurestore.privacy.tombstone_set import among, loosely_among
 from featurestore.rows.buckets import bits_of, key_hash, node_of
 
 _ATTEMPTS = 20
-_CLOCK = "_clock"
-"""A file whose time is the present, as the file system tells it."""
-_VERSION_DIGITS = 20
+_DATA = re.compile(rf"{BUCKET}=(\d+)/[^/]*\.parquet")
 
 
 class DeltaEraser:
@@ -40,39 +50,39 @@ class DeltaEraser:
     """
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
-        self._path = store.path
+        self._store = store
+        self._folder = store.folder
         self._log = store.push_log
         self._clock = clock
 
     def moment(self, project: str) -> float:
         """See ``Eraser.moment``."""
-        folder = self._path(Table(project, "view", 1, {}, {})).parent.parent
-        with translated("write", str(folder)):
-            make_folders(folder)
-            return touch(folder / _CLOCK)
+        folder = self._store.project(project)
+        with translated("write", folder.address().url):
+            return present(folder)
 
     def erase_waiting(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> EraseCounts:
         """See ``Eraser.erase_waiting``."""
-        folder = self._path(table)
-        with translated("erase from", str(folder)):
+        folder = self._folder(table)
+        with translated("erase from", folder.address().url):
             pushed = self._erase_pushes(table, entities, dry_run=dry_run)
-            staged = sum(_erase_strictly(path, table, entities, dry_run) for path in sorted(folder.glob("_staging/*/*.parquet")))
-            rejected = sum(
-                _erase_loosely(path, table, entities, dry_run) for path in sorted(folder.glob("_rejected/run-*.parquet"))
-            )
+            chunks = [file.name for files in staged_files(folder).values() for file in files if file.name.endswith(".parquet")]
+            staged = sum(_erase_strictly(folder, name, table, entities, dry_run=dry_run) for name in chunks)
+            rejected = sum(_erase_loosely(folder, name, table, entities, dry_run=dry_run) for name in rejected_files(folder))
             if not dry_run:
                 # Nobody writes now, so what is half written will never be whole.
-                parts = (FOLDER, "_rejected", "_staging/*")
-                remove((path for part in parts for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()), lasting=True)
+                places = (f"{FOLDER}/", f"{REJECTED}/", f"{STAGING}/")
+                parts = (file.name for place in places for file in folder.list(place) if file.name.endswith(TEMPORARY))
+                folder.delete(parts, lasting=True)
                 # Nobody can tell whose rows are in what could not be read.
-                remove((path for path in folder.glob(f"{ASIDE}/*") if path.is_file()), lasting=True)
+                folder.delete((file.name for file in folder.list(f"{ASIDE}/")), lasting=True)
         return EraseCounts(pushed=pushed, staged=staged, rejected=rejected)
 
     def erase(self, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> EraseCounts:
         """See ``Eraser.erase``."""
-        folder = self._path(table)
-        with translated("erase from", str(folder)):
-            if not (folder / "_delta_log").exists():
+        folder = self._folder(table)
+        with translated("erase from", folder.address().url):
+            if not folder.list(f"{LOG}/"):
                 return EraseCounts()
             history = self._erase_history(folder, table, entities, dry_run=dry_run)
             older = self._erase_older(folder, table, entities, since, dry_run=dry_run)
@@ -80,7 +90,7 @@ class DeltaEraser:
                 _forget_versions(folder)
         return EraseCounts(history=history, older=older)
 
-    def _erase_history(self, folder: Path, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
+    def _erase_history(self, folder: Folder, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
         sequence = self._log.sequence(table)
         for attempt in range(_ATTEMPTS):
             with sequence.turn(attempt):
@@ -98,47 +108,50 @@ class DeltaEraser:
                     continue  # somebody compacted the table meanwhile
                 require_known_columns(state, table, actions)
                 if sequence.commit(view, Intent("forget", actions, view.pushed_with())):
-                    remove((folder / file.path for file, _ in concerned), lasting=True)
+                    folder.delete((file.path for file, _ in concerned), lasting=True)
                     return total
-                remove(written)
+                folder.delete(written)
         raise OfflineStoreError(f"{table} changed {_ATTEMPTS} times over while entities were erased from it. Repeat it.")
 
-    def _rewritten(self, folder: Path, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[Action], list[Path]]:
+    def _rewritten(self, folder: Folder, table: Table, entities: pl.DataFrame, files: list[File]) -> tuple[list[Action], list[str]]:
         """Rewrite files without some entities; return the table's actions for it, and what was written."""
         now = to_micros(self._clock()) // 1000
         actions: list[Action] = []
-        written: list[Path] = []
+        written: list[str] = []
         for file in files:
-            rows = pl.read_parquet(folder / file.path, glob=False, hive_partitioning=False)
+            rows = scan_file(folder.address(file.path)).collect()
             kept = rows.filter(~_strictly(rows, table, entities))
             actions.append(remove_file(file, now))
             if kept.height:
                 # Of the same run, by its name: a run that is interrupted finds what it added by that.
                 new = write_file(folder, run_of(file.path), file.node, kept, now)
                 actions.append(new.action)
-                written.append(folder / new.action.path)
+                written.append(new.action.path)
         return actions, written
 
-    def _erase_older(self, folder: Path, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
+    def _erase_older(self, folder: Folder, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
         """Delete the files that hold some entities and are not the table's any more, or never were."""
         # NOTE: listed before the table is opened: what a commit adds is not there yet, or is named by the table or an intent.
-        others = [path for path in sorted(folder.glob(f"{BUCKET}=*/*.parquet")) if _bucket_of(path).isdecimal()]
+        others = [file for file in folder.list("") if _DATA.fullmatch(file.name)]
         view = self._log.sequence(table).look()
         needed = {file.path for file in view.state.files}.union(*(intent.adds for intent in view.pending.values()))
         erased = 0
-        for path in others:
-            name = str(path.relative_to(folder))
-            if name in needed:
+        for file in others:
+            if file.name in needed:
                 continue
             try:
-                count = sum(count for _, count in _holding(folder, table, [_unknown(name)], entities))
+                count = sum(count for _, count in _holding(folder, table, [_unknown(file)], entities))
+            except FileNotFoundError:
+                continue
             except (OSError, pl.exceptions.PolarsError):
-                if not dry_run and _older(path, since):
-                    remove([path], lasting=True)
+                if not is_local(folder):  # where a file is whole: it is the store that could not be reached
+                    raise
+                if not dry_run and file.modified < since:
+                    folder.delete([file.name], lasting=True)
                 continue
             erased += count
             if count and not dry_run:
-                remove([path], lasting=True)
+                folder.delete([file.name], lasting=True)
         return erased
 
     def _erase_pushes(self, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
@@ -156,7 +169,7 @@ class DeltaEraser:
         return erased
 
 
-def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.DataFrame) -> Iterator[tuple[File, int]]:
+def _holding(folder: Folder, table: Table, files: Sequence[File], entities: pl.DataFrame) -> Iterator[tuple[File, int]]:
     """Yield the files in which rows of some entities may lie, by their buckets, and how many do."""
     hashes = entities.select(key_hash(table.keys).alias("hash"))
     for file in files:
@@ -166,7 +179,7 @@ def _holding(folder: Path, table: Table, files: Sequence[File], entities: pl.Dat
             continue
         stored = _stored(here, table)
         near = pl.all_horizontal(pl.col(key).is_in(stored[key].unique().implode()) for key in table.keys)
-        rows = pl.scan_parquet(folder / file.path, glob=False, hive_partitioning=False).filter(near).select(*table.keys).collect()
+        rows = scan_file(folder.address(file.path)).filter(near).select(*table.keys).collect()
         yield file, int(among(rows, stored).sum())
 
 
@@ -180,47 +193,47 @@ def _strictly(rows: pl.DataFrame, table: Table, entities: pl.DataFrame) -> pl.Se
     return among(rows.select(*table.keys), _stored(entities, table).select(same))
 
 
-def _erase_strictly(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
+def _erase_strictly(folder: Folder, name: str, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
     """Erase entities from a file of staged rows, under the name that it has in the ledger; one cut off is deleted."""
     try:
-        rows = pl.read_parquet(path, glob=False)
+        rows = pl.read_parquet(BytesIO(folder.read(name)))
     except (pl.exceptions.PolarsError, FileNotFoundError):
         if not dry_run:
-            remove([path], lasting=True)
+            folder.delete([name], lasting=True)
         return 0
     hit = _strictly(rows, table, entities)
     if hit.any() and not dry_run:
-        _replace(rows.filter(~hit), path)
+        _replace(folder, name, rows.filter(~hit))
     return int(hit.sum())
 
 
-def _erase_loosely(path: Path, table: Table, entities: pl.DataFrame, dry_run: bool) -> int:
+def _erase_loosely(folder: Folder, name: str, table: Table, entities: pl.DataFrame, *, dry_run: bool) -> int:
     """Erase what may be of some entities from a file of rejected rows."""
-    rows = pl.read_parquet(path, glob=False)
+    rows = pl.read_parquet(BytesIO(folder.read(name)))
     hit = loosely_among(rows.drop("_reason", "_run", strict=False), table.keys, entities)
     if hit.any() and not dry_run:
         kept = rows.filter(~hit)
         if kept.height:
-            _replace(kept, path)
+            _replace(folder, name, kept)
         else:
-            remove([path], lasting=True)
+            folder.delete([name], lasting=True)
     return int(hit.sum())
 
 
-def _replace(rows: pl.DataFrame, path: Path) -> None:
-    replace_file(path, lambda file: rows.write_parquet(file, compression=COMPRESSION, statistics=False))
+def _replace(folder: Folder, name: str, rows: pl.DataFrame) -> None:
+    folder.write(name, lambda file: rows.write_parquet(file, compression=COMPRESSION, statistics=False))
 
 
-def _forget_versions(folder: Path) -> None:
+def _forget_versions(folder: Folder) -> None:
     """Take all versions but the last out of a table's log: what they tell of files is of those that are gone, too."""
     last = from_newest(folder, _write_checkpoint)
-    settle(folder / LOG)  # what the entries say must be on the disk elsewhere before they go
+    settle(folder, LOG)  # what the entries say must be on the disk elsewhere before they go
     older = []
-    for path in sorted((folder / LOG).iterdir()):
-        number = path.name[:_VERSION_DIGITS]
-        if number.isdecimal() and path.name[_VERSION_DIGITS : _VERSION_DIGITS + 1] == "." and int(number) < last:
-            older.append(path)
-    remove(older, lasting=True)
+    for file in folder.list(f"{LOG}/"):
+        number, dot, _ = file.name.removeprefix(f"{LOG}/").partition(".")
+        if dot and number.isdecimal() and int(number) < last:
+            older.append(file.name)
+    folder.delete(older, lasting=True)
 
 
 def _write_checkpoint(delta: DeltaTable) -> int:
@@ -228,16 +241,6 @@ def _write_checkpoint(delta: DeltaTable) -> int:
     return delta.version()
 
 
-def _bucket_of(path: Path) -> str:
-    return path.parent.name.removeprefix(f"{BUCKET}=")
-
-
-def _unknown(name: str) -> File:
-    return File(name, int(name.partition("/")[0].removeprefix(f"{BUCKET}=")), 0, 0, 0, 0)
-
-
-def _older(path: Path, since: float) -> bool:
-    try:
-        return path.stat().st_mtime < since
-    except FileNotFoundError:
-        return False
+def _unknown(file: Entry) -> File:
+    """Return a file as a table would have it, as far as its name tells."""
+    return File(file.name, int(file.name.partition("/")[0].removeprefix(f"{BUCKET}=")), 0, 0, 0, 0)

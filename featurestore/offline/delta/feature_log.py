@@ -22,13 +22,17 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.dtypes import dtype_from_name, dtype_name
-from featurestore.durable import make_folders, replace_file, settle, sync_folder, write_file
+from featurestore.durable import sync_folder
 from featurestore.errors import OfflineStoreError
-from featurestore.locks import FileLocks, Locks
-from featurestore.offline.delta.files import COMPRESSION, storage_dtype, translated
-from featurestore.offline.delta.log_entries import LOG, broken_checkpoint, entry_at, hint_of, is_whole, needed_entries, put_aside
-from featurestore.offline.delta.open import from_newest, open_delta
+from featurestore.locks import Locks
+from featurestore.offline.delta.files import COMPRESSION, scan_file, storage_dtype, translated
+from featurestore.offline.delta.history import locks_beside
+from featurestore.offline.delta.log_entries import LOG, entry_at, is_whole, put_aside, put_checkpoint_aside
+from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
 from featurestore.offline.delta.table import NO_HOOKS, write_checkpoint
+from featurestore.offline.folder import Folder, is_local
+from featurestore.offline.folder_probe import require_conditions
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.privacy.tombstone_set import keys_as
 
 T = TypeVar("T")
@@ -50,44 +54,45 @@ _KEEP_HOURS = 1
 
 
 class DeltaFeatureLog:
-    """Keep each service's answers under ``folder/project/_logs/service``.
+    """Keep each service's answers under ``project/_logs/service`` of the folder of the history.
 
     Rows of other columns lie in another table, ``…/service/<digest of the columns>``: a service may change what it gives,
     and nothing that was written before is touched. Beside each table is what dtypes its columns have once they are read.
 
     Args:
-        folder: the folder of the history.
+        folder: the folder of the history; a path is a folder of this machine.
         clock: tells when a file was made.
-        locks: the locks of all who write to it; by default files in the folder.
+        locks: the locks of all who write to it; by default files in the folder, which then is one of this machine.
     """
 
-    def __init__(self, folder: Path, clock: Clock = utc_now, *, locks: Locks | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder | Path, clock: Clock = utc_now, *, locks: Locks | None = None) -> None:
+        self._folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._clock = clock
-        self._locks: Locks = FileLocks(folder / "_locks") if locks is None else locks
+        self._locks: Locks = locks_beside(self._folder) if locks is None else locks
 
     def append(self, project: str, service: str, rows: pl.DataFrame) -> None:
         """See ``FeatureLog.append``."""
         schema = json.dumps({name: dtype_name(dtype) for name, dtype in rows.schema.items()})
-        folder = self._of(project, service) / hashlib.sha256(schema.encode()).hexdigest()[:12]
+        folder = self._of(project, service).inside(hashlib.sha256(schema.encode()).hexdigest()[:12])
         stored = rows.with_columns(pl.col(name).cast(storage_dtype(dtype)) for name, dtype in rows.schema.items())
-        with translated("write", str(folder)):
-            make_folders(folder / LOG)
+        with translated("write", folder.address().url):
+            prepare(folder, LOG)
             _keep_schema(folder, schema)
             action = _written(folder, stored, self._now()) if rows.height else None
             _tried(lambda: self._append(folder, stored, action))
 
     def read(self, project: str, service: str) -> pl.LazyFrame:
         """See ``FeatureLog.read``."""
-        with translated("read", str(self._of(project, service))):
+        with translated("read", self._of(project, service).address().url):
             parts = [self._scan(folder) for folder in self._tables(project, service)]
         frames = [part for part in parts if part is not None]
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.LazyFrame()
 
     def services(self, project: str) -> list[str]:
         """See ``FeatureLog.services``."""
-        with translated("read", str(self._folder)):
-            return sorted({path.parent.parent.name for path in (self._folder / project / "_logs").glob(f"*/*/{_SCHEMA}")})
+        logs = self._folder.inside(f"{project}/_logs")
+        with translated("read", logs.address().url):
+            return [service.rstrip("/") for service in logs.folders("") if any(_tables_in(logs.inside(service)))]
 
     def compact(self, project: str, service: str) -> int:
         """See ``FeatureLog.compact``."""
@@ -123,7 +128,7 @@ class DeltaFeatureLog:
                     self._remove_dropped(folder)
         return deleted
 
-    def _without(self, folder: Path, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
+    def _without(self, folder: Folder, which: Callable[[pl.LazyFrame], pl.LazyFrame]) -> int:
         """Replace the files that have some rows by files without them, in one commit; return how many rows these were.
 
         NOTE: Delta's own delete would keep its condition, and with it the keys, in the log of commits.
@@ -136,7 +141,7 @@ class DeltaFeatureLog:
         actions: list[AddAction | RemoveAction] = []
         deleted = 0
         for action in _files(table):
-            rows = pl.scan_parquet(folder / unquote(action["path"]), glob=False).with_row_index(_PLACE)
+            rows = scan_file(folder.address(unquote(action["path"]))).with_row_index(_PLACE)
             gone = which(rows).select(_PLACE).collect()
             if gone.is_empty():
                 continue
@@ -148,7 +153,7 @@ class DeltaFeatureLog:
         _commit(table, folder, actions)
         return deleted
 
-    def _merged(self, folder: Path) -> int:
+    def _merged(self, folder: Folder) -> int:
         """Merge small files into large ones, in one commit; return by how many they are fewer."""
         table, now = self._opened(folder), self._now()
         groups: list[list[dict[str, Any]]] = [[]]
@@ -159,7 +164,7 @@ class DeltaFeatureLog:
         actions: list[AddAction | RemoveAction] = []
         for group in groups:
             if len(group) > 1:
-                rows = pl.concat([pl.read_parquet(folder / unquote(file["path"]), glob=False) for file in group])
+                rows = pl.concat([scan_file(folder.address(unquote(file["path"]))).collect() for file in group])
                 actions.append(_written(folder, rows, now, data_change=False))
                 actions += [RemoveAction(file["path"], False, now, file["size_bytes"]) for file in group]
         _commit(table, folder, actions)
@@ -172,10 +177,10 @@ class DeltaFeatureLog:
     def _tidying(self, project: str, service: str) -> Iterator[None]:
         """Let one tidy at a time. What two did at once would have to be thrown away, and files with it that nothing tells of."""
         folder = self._of(project, service)
-        if not folder.is_dir():
+        if not any(_tables_in(folder)):
             yield
             return
-        with translated("tidy", str(folder)), self._locked(f"tidy {project}/{service}"):
+        with translated("tidy", folder.address().url), self._locked(f"tidy {project}/{service}"):
             yield
 
     @contextmanager
@@ -187,23 +192,31 @@ class DeltaFeatureLog:
                 )
             yield
 
-    def _append(self, folder: Path, rows: pl.DataFrame, action: AddAction | None) -> None:
+    def _append(self, folder: Folder, rows: pl.DataFrame, action: AddAction | None) -> None:
         """Add a file to a table, which is made where it is not there."""
-        if not DeltaTable.is_deltatable(str(folder)):
-            schema = Schema.from_arrow(rows.to_arrow().schema)
-            DeltaTable.create(str(folder), schema, "ignore", configuration=_CONFIGURATION, post_commithook_properties=NO_HOOKS)
-            settle(folder / LOG)
+        if not _is_table(folder):
+            require_conditions(folder)
+            address, schema = folder.address(), Schema.from_arrow(rows.to_arrow().schema)
+            DeltaTable.create(
+                address.url,
+                schema,
+                "ignore",
+                configuration=_CONFIGURATION,
+                storage_options=delta_options(address),
+                post_commithook_properties=NO_HOOKS,
+            )
+            settle(folder, LOG)
         table = self._opened(folder)
         if action is None:
             return
         # Nothing that another commit does is in its way, so Delta may try again by itself.
         table.create_write_transaction([action], "append", table.schema(), post_commithook_properties=NO_HOOKS)
-        settle(folder / LOG)
+        settle(folder, LOG)
         if (table.version() + 1) % _CHECKPOINT_EVERY == 0:
             with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
                 write_checkpoint(folder)
 
-    def _opened(self, folder: Path) -> DeltaTable:
+    def _opened(self, folder: Folder) -> DeltaTable:
         """Open a table, after putting aside what a power cut left of a commit whose call did not return.
 
         Delta gives an entry its name as a whole, so one that is cut off is none that somebody is writing.
@@ -211,35 +224,52 @@ class DeltaFeatureLog:
         try:
             return from_newest(folder, lambda table: table)
         except DeltaError:
-            with self._locked(f"mend {folder.relative_to(self._folder)}"):
+            if not is_local(folder):  # where nothing is cut off
+                raise
+            with self._locked(f"mend {folder.address().url.removeprefix(self._folder.address().url).strip('/')}"):
                 _mend(folder)
             return open_delta(folder)
 
-    def _vacuum(self, folder: Path, hours: int, *, full: bool = False) -> None:
+    def _vacuum(self, folder: Folder, hours: int, *, full: bool = False) -> None:
         table = self._opened(folder)
         table.vacuum(hours, dry_run=False, enforce_retention_duration=False, post_commithook_properties=NO_HOOKS, full=full)
-        settle(folder / LOG)
+        settle(folder, LOG)
 
-    def _remove_dropped(self, folder: Path) -> None:
+    def _remove_dropped(self, folder: Folder) -> None:
         """Delete the files that the table dropped, and those of writers that were killed more than an hour ago."""
         self._vacuum(folder, 0)
         self._vacuum(folder, _KEEP_HOURS, full=True)
-        sync_folder(folder)
+        if (path := folder.address().path) is not None:
+            sync_folder(path)
 
-    def _scan(self, folder: Path) -> pl.LazyFrame | None:
-        files = self._opened(folder).file_uris()
-        if not files:
+    def _scan(self, folder: Folder) -> pl.LazyFrame | None:
+        names = [unquote(action["path"]) for action in _files(self._opened(folder))]
+        if not names:
             return None
-        return pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in _schema(folder).items())
+        files, options = [folder.address(name).url for name in names], dict(folder.address().options)
+        return pl.scan_parquet(files, glob=False, storage_options=options or None).select(
+            pl.col(name).cast(dtype) for name, dtype in _schema(folder).items()
+        )
 
-    def _tables(self, project: str, service: str) -> Iterator[Path]:
+    def _tables(self, project: str, service: str) -> Iterator[Folder]:
         """Yield the folders of a service's tables; one that is being made at this moment is left out."""
-        for path in sorted(self._of(project, service).glob(f"*/{_SCHEMA}")):
-            if DeltaTable.is_deltatable(str(path.parent)):
-                yield path.parent
+        return (folder for folder in _tables_in(self._of(project, service)) if _is_table(folder))
 
-    def _of(self, project: str, service: str) -> Path:
-        return self._folder / project / "_logs" / service
+    def _of(self, project: str, service: str) -> Folder:
+        return self._folder.inside(f"{project}/_logs/{service}")
+
+
+def _tables_in(service: Folder) -> Iterator[Folder]:
+    """Yield the folders in which a table is, or is being made."""
+    for name in service.folders(""):
+        folder = service.inside(name)
+        if folder.head(_SCHEMA) is not None:
+            yield folder
+
+
+def _is_table(folder: Folder) -> bool:
+    address = folder.address()
+    return DeltaTable.is_deltatable(address.url, delta_options(address))
 
 
 def _tried(act: Callable[[], T]) -> T:
@@ -252,27 +282,25 @@ def _tried(act: Callable[[], T]) -> T:
     return act()
 
 
-def _commit(table: DeltaTable, folder: Path, actions: list[AddAction | RemoveAction]) -> None:
+def _commit(table: DeltaTable, folder: Folder, actions: list[AddAction | RemoveAction]) -> None:
     """Write the version after the one that actions were made from."""
     if actions:
         once = CommitProperties(max_commit_retries=0)
         table.create_write_transaction(
             actions, "append", table.schema(), commit_properties=once, post_commithook_properties=NO_HOOKS
         )
-        settle(folder / LOG)
+        settle(folder, LOG)
 
 
-def _mend(folder: Path) -> None:
-    while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
-        put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
+def _mend(folder: Folder) -> None:
+    files = put_checkpoint_aside(folder, pages=True)
     cut, before = False, None
-    for entry in needed_entries(folder):
-        number = int(entry.stem)
+    for version in files.needed:
         # Whoever is told of a commit has had all names there on the disk: where one is gone, nobody was told of those after it.
-        cut = cut or not is_whole(entry) or (before is not None and not entry_at(folder, number - 1).exists())
-        before = number
+        cut = cut or not is_whole(folder, version) or (before is not None and folder.head(entry_at(version - 1)) is None)
+        before = version
         if cut:
-            put_aside(folder, [entry])
+            put_aside(folder, [entry_at(version)])
 
 
 def _files(table: DeltaTable) -> Iterator[dict[str, Any]]:
@@ -284,10 +312,10 @@ def _of_keys(rows: pl.LazyFrame, keys: pl.DataFrame) -> pl.LazyFrame:
     return rows.join(keys.lazy(), on=keys.columns, how="semi", nulls_equal=True)
 
 
-def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
+def _written(folder: Folder, rows: pl.DataFrame, now: int, *, data_change: bool = True) -> AddAction:
     """Write a file, and return the action that adds it to a commit."""
     name = f"part-00000-{uuid4()}-c000.{COMPRESSION}.parquet"
-    write_file(folder / name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
+    size = folder.write(name, lambda file: rows.write_parquet(file, compression=COMPRESSION))
     first, last = rows.select(first=pl.col("read_at").min(), last=pl.col("read_at").max()).row(0)
     stats = {
         "numRecords": rows.height,
@@ -295,20 +323,19 @@ def _written(folder: Path, rows: pl.DataFrame, now: int, *, data_change: bool = 
         "maxValues": {"read_at": _said(last)},
         "nullCount": {"read_at": 0},
     }
-    return AddAction(name, (folder / name).stat().st_size, {}, now, data_change, json.dumps(stats))
+    return AddAction(name, size, {}, now, data_change, json.dumps(stats))
 
 
 def _said(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
-def _keep_schema(folder: Path, schema: str) -> None:
+def _keep_schema(folder: Folder, schema: str) -> None:
     """Write what columns a table has, once and as a whole."""
-    path = folder / _SCHEMA
-    if not path.is_file():
-        replace_file(path, schema.encode())
+    if folder.head(_SCHEMA) is None:
+        folder.write(_SCHEMA, schema.encode())
 
 
-def _schema(folder: Path) -> dict[str, pl.DataType]:
-    dtypes = json.loads((folder / _SCHEMA).read_text(encoding="utf-8"))
+def _schema(folder: Folder) -> dict[str, pl.DataType]:
+    dtypes = json.loads(folder.read(_SCHEMA))
     return {name: dtype_from_name(dtype) for name, dtype in dtypes.items()}

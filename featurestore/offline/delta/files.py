@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -16,18 +16,18 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from featurestore.clock import nearest_instant, to_micros
 from featurestore.dtypes import as_dtype
-from featurestore.durable import make_folders
-from featurestore.durable import write_file as write_lasting
 from featurestore.errors import OfflineStoreError
 from featurestore.instants import INSTANT
+from featurestore.object_storage import is_object_address
 from featurestore.offline.base import CORRECTS, Table
+from featurestore.offline.folder import Address, Folder
+from featurestore.offline.object_errors import problem_of
 from featurestore.rows.buckets import ROOT, are_related, bits_of, key_hash, node_of, within
 from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
 HASH = "_hash"
 """The hash of the keys, in files that wait for their commit."""
-_ATTEMPTS = 20
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
 COMPRESSION: Literal["lz4"] = "lz4"
@@ -109,6 +109,7 @@ class DeltaFiles:
         size: how many bytes the files have, likewise.
         keys: the table's join keys, with the dtypes they have once they are read.
         features: its other columns but the times.
+        options: what is to be said of the object storage in which the files are.
         pushed: the rows in the log, in any order.
     """
 
@@ -119,6 +120,7 @@ class DeltaFiles:
     size: int
     keys: Mapping[str, pl.DataType]
     features: Mapping[str, pl.DataType]
+    options: Mapping[str, str] = field(default_factory=dict)
     pushed: pl.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -170,6 +172,7 @@ class DeltaFiles:
             sum(bucket.size for bucket in every),
             self.keys,
             self.features,
+            self.options,
             pl.concat(pushed) if pushed else None,
         )
 
@@ -183,7 +186,13 @@ class DeltaFiles:
         # A file may be older than a column, or have one that is newer than what its reader knows of the view.
         schema = {name: storage_dtype(dtype) for name, dtype in dtypes.items()}
         scan = pl.scan_parquet(
-            list(paths), schema=schema, missing_columns="insert", extra_columns="ignore", glob=False, hive_partitioning=False
+            list(paths),
+            schema=schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+            glob=False,
+            hive_partitioning=False,
+            storage_options=dict(self.options) or None,
         )
         if where is not None:
             scan = scan.filter(where)
@@ -206,7 +215,7 @@ def of_keys(rows: pl.DataFrame, keys: Mapping[str, pl.DataType]) -> pl.Expr:
 
 
 def by_bucket(
-    folder: Path,
+    folder: Folder,
     table: Table,
     files: Sequence[File],
     pushed: Mapping[int, pl.DataFrame] | None = None,
@@ -235,20 +244,23 @@ def by_bucket(
         for node in range(file.node << depth, (file.node + 1) << depth):
             own.setdefault(node, [])
     buckets: dict[int, DeltaFiles] = {}
+    address = folder.address()
+    place = f"{address.url}/"
     above.sort(key=lambda file: file.path)
     for node, members in sorted(own.items()):
         rows = (pushed or {}).get(node)
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in above if are_related(file.node, node)]
         buckets[node] = DeltaFiles(
             node,
-            tuple(f"{folder}/{file.path}" for file in sorted(members, key=lambda file: (-file.rows, file.path))),
-            tuple(f"{folder}/{file.path}" for file, _ in shared),
+            tuple(place + file.path for file in sorted(members, key=lambda file: (-file.rows, file.path))),
+            tuple(place + file.path for file, _ in shared),
             sum(file.rows for file in members)
             + sum(max(1, file.rows >> depth) for file, depth in shared)
             + (0 if rows is None else rows.height),
             sum(file.size for file in members) + sum(file.size >> depth for file, depth in shared),
             table.keys,
             table.features,
+            address.options,
             rows,
         )
     return buckets
@@ -271,7 +283,7 @@ class NewFile:
     until: int
 
 
-def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int, *, changes: bool = True) -> NewFile:
+def write_file(folder: Folder, run: int, node: int, frame: pl.DataFrame, now: int, *, changes: bool = True) -> NewFile:
     """Write one bucket's rows, in the total order, as a file of a table.
 
     Args:
@@ -283,9 +295,8 @@ def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int,
         changes: whether the rows are new to the table.
     """
     name = f"{BUCKET}={node}/{run_prefix(run)}{uuid4().hex}.parquet"
-    path = folder / name
     stored = frame.with_columns(pl.col(column).cast(storage_dtype(dtype)) for column, dtype in frame.schema.items())
-    write_in_folder(stored, path, row_group_size=262_144)
+    size = folder.write(name, lambda file: stored.write_parquet(file, compression=COMPRESSION, row_group_size=262_144))
     spans = frame.select(
         pl.col(EVENT).min().alias("a"),
         pl.col(EVENT).max().alias("b"),
@@ -301,7 +312,7 @@ def write_file(folder: Path, run: int, node: int, frame: pl.DataFrame, now: int,
         "maxValues": {EVENT: last, AVAILABLE: known_last},
         "nullCount": {EVENT: 0, AVAILABLE: 0},
     }
-    action = AddAction(name, path.stat().st_size, {BUCKET: str(node)}, now, changes, json.dumps(stats))
+    action = AddAction(name, size, {BUCKET: str(node)}, now, changes, json.dumps(stats))
     return NewFile(action, node, to_micros(spans[0]), to_micros(spans[1]))
 
 
@@ -339,27 +350,18 @@ def files_of(actions: pl.DataFrame) -> list[File]:
 
 def _is_own(path: str) -> bool:
     """Return whether a file was written here, by its name, and not by another library's optimization of the table."""
-    return Path(path).name.startswith("run-")
+    return PurePosixPath(path).name.startswith("run-")
 
 
 def run_of(path: str) -> int:
     """Return the run whose rows a file of a table has, by its name; 0 where it has those of several."""
-    number = Path(path).name.removeprefix("run-").partition("-")[0]
+    number = PurePosixPath(path).name.removeprefix("run-").partition("-")[0]
     return int(number) if number.isdecimal() else 0
 
 
-def write_in_folder(frame: pl.DataFrame, path: Path, *, row_group_size: int) -> None:
-    """Write a file in a folder that may be cleared away, as it is empty or no longer needed, at any moment."""
-    for left in reversed(range(_ATTEMPTS)):
-        make_folders(path.parent)
-        try:
-            return write_lasting(
-                path, lambda file: frame.write_parquet(file, compression=COMPRESSION, row_group_size=row_group_size)
-            )
-        except FileNotFoundError:
-            if not left:
-                raise
-    return None
+def scan_file(address: Address) -> pl.LazyFrame:
+    """Return the rows of one Parquet file as they are stored."""
+    return pl.scan_parquet(address.url, glob=False, hive_partitioning=False, storage_options=dict(address.options) or None)
 
 
 def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
@@ -389,6 +391,10 @@ def translated(action: str, where: str) -> Iterator[None]:
             f"an entity was forgotten or unneeded files were removed: ask again. ({error})"
         ) from error
     except (DeltaError, OSError, pl.exceptions.ComputeError) as error:
+        if is_object_address(where):
+            # NOTE: not the error's own text, in which a server may quote a key. One of a folder has been worded already.
+            said = error.strerror if isinstance(error, OSError) and error.filename else problem_of(error)[1]
+            raise OfflineStoreError(f"The offline store could not {action} {where}: {said}.") from error
         raise OfflineStoreError(f"The offline store could not {action} {where}: {_plain(error)}. {_advice(error)}") from error
 
 

@@ -2,29 +2,32 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
 from uuid import uuid4
 
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import make_folders, remove, remove_folder, replace_file, settle
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.locks import FileLocks, Locks
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table, is_gone
 from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
+    COMPRESSION,
     HASH,
     by_bucket,
     columns_of,
     event_span,
     pushed_by_bucket,
     run_prefix,
+    scan_file,
     translated,
-    write_in_folder,
 )
 from featurestore.offline.delta.integrity import require_whole
 from featurestore.offline.delta.log_entries import LOG, recorded_added
+from featurestore.offline.delta.open import settle
 from featurestore.offline.delta.push_log import DeltaPushLog
 from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Action, Intent
@@ -37,40 +40,61 @@ from featurestore.offline.delta.table import (
     open_state,
     require_known_columns,
 )
+from featurestore.offline.folder import Address, Entry, Folder, delete_below
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.rows.buckets import key_hash
 from featurestore.rows.transform import stack_rejects
 
 _ATTEMPTS = 20
 _CLAIMS = 100
+STAGING = "_staging"
+REJECTED = "_rejected"
 
 
 class DeltaStore:
     """Keep each view's history in a Delta table under a folder.
 
-    The table of a view lies in ``folder/project/view/v1``: Parquet files in ``_bucket=…`` folders, ``_delta_log``, and
+    The table of a view lies in ``project/view/v1`` of the folder: Parquet files in ``_bucket=…`` folders, ``_delta_log``, and
     beside them ``_pushed``, ``_staging`` and ``_rejected``, which readers of Delta pass over.
 
     Args:
-        folder: where the tables lie.
-        locks: the locks of all who write to it; by default files in the folder.
+        folder: where the tables lie; a path is a folder of this machine.
+        locks: the locks of all who write to it; by default files in the folder, which then is one of this machine.
         clock: tells the present.
         threads: how many buckets are merged at once.
     """
 
-    def __init__(self, folder: Path, *, locks: Locks | None = None, clock: Clock = utc_now, threads: int = 2) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder | Path, *, locks: Locks | None = None, clock: Clock = utc_now, threads: int = 2) -> None:
+        self._folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self._clock = clock
         self._threads = threads
-        self.push_log = DeltaPushLog(self.path, FileLocks(folder / "_locks") if locks is None else locks, clock=clock)
+        self.push_log = DeltaPushLog(self.folder, locks_beside(self._folder) if locks is None else locks, clock=clock)
         self.log: PushLog = self.push_log
 
-    def path(self, table: Table) -> Path:
+    @property
+    def address(self) -> Address:
+        """Where the tables lie."""
+        return self._folder.address()
+
+    @property
+    def file_system(self) -> Any:
+        """See ``Folder.file_system``."""
+        return self._folder.file_system()
+
+    def folder(self, table: Table) -> Folder:
         """Return the folder of a table, readable by anything that reads Delta."""
-        return self._folder / table.project / table.view / f"v{table.data_version}"
+        return self._folder.inside(f"{table.project}/{table.view}/v{table.data_version}")
+
+    def project(self, project: str) -> Folder:
+        """Return the folder of a project: in it are those of its views, and in these the tables."""
+        return self._folder.inside(project)
+
+    def _place(self, table: Table) -> str:
+        return self.folder(table).address().url
 
     def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
         """See ``OfflineStore.snapshot``."""
-        with translated("open", str(self.path(table))):
+        with translated("open", self._place(table)):
             sequence = self.push_log.sequence(table)
             view = sequence.look()
             # Those that a commit took over are named until they are deleted: whoever tries one again must find it told.
@@ -87,7 +111,7 @@ class DeltaStore:
         wanted = [file for file in state.files if file.overlaps(since, until)]
         return Snapshot(
             state.version,
-            by_bucket(self.path(table), table, wanted, pushed, bits=state.bits),
+            by_bucket(self.folder(table), table, wanted, pushed, bits=state.bits),
             rows,
             state.last_run,
             (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,
@@ -96,19 +120,19 @@ class DeltaStore:
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """See ``OfflineStore.stage``."""
-        path = self.path(table) / "_staging" / f"{run:08d}" / f"{index:06d}-{uuid4().hex}.parquet"
-        with translated("write", str(path)):
+        folder, name = self.folder(table), f"{STAGING}/{run:08d}/{index:06d}-{uuid4().hex}.parquet"
+        with translated("write", folder.address(name).url):
             # Sorted by hash, so that a bucket of any depth is one stretch of the file.
             hashed = frame.with_columns(key_hash(table.keys).alias(HASH)).sort(HASH)
-            write_in_folder(hashed, path, row_group_size=131_072)
-        return {"path": str(path.relative_to(self.path(table))), "rows": frame.height}
+            folder.write(name, lambda file: hashed.write_parquet(file, compression=COMPRESSION, row_group_size=131_072))
+        return {"path": name, "rows": frame.height}
 
     def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
         """See ``OfflineStore.commit``."""
-        folder = self.path(table)
+        folder = self.folder(table)
         folded = max((chunk["pushed"] for chunk in staged if "pushed" in chunk), default=None)
         rows = sum(chunk["rows"] for chunk in staged)
-        with translated("write", str(folder)):
+        with translated("write", folder.address().url):
             sequence = self.push_log.sequence(table)
             for _ in range(_ATTEMPTS):
                 view = sequence.settle()
@@ -119,7 +143,7 @@ class DeltaStore:
                     create_table(folder, table)
                     continue
                 if state.last_run >= run:
-                    settle(folder / LOG)  # whoever wrote it may be about to
+                    settle(folder, LOG)  # whoever wrote it may be about to
                     self._unstage(table, run)
                     return recorded_added(folder, run)
                 if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
@@ -171,44 +195,44 @@ class DeltaStore:
                 if was_made is not None:
                     break
                 view = now
-        remove(merge.folder / new.action.path for new in merged.added)
+        merge.folder.delete(new.action.path for new in merged.added)
         return None
 
     def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
         numbers = [chunk["pushed"] for chunk in staged if "pushed" in chunk]
         pushed = [pl.concat(self.push_log.sequence(table).rows_of(numbers).values()).lazy()] if numbers else []
-        files = [self.path(table) / chunk["path"] for chunk in staged if chunk["rows"] and "pushed" not in chunk]
-        return [*(_scan_staged(table, path) for path in files), *pushed]
+        folder = self.folder(table)
+        files = [folder.address(chunk["path"]) for chunk in staged if chunk["rows"] and "pushed" not in chunk]
+        return [*(_scan_staged(table, scan_file(file)) for file in files), *pushed]
 
     def committed(self, table: Table, run: int) -> list[History]:
         """See ``OfflineStore.committed``."""
-        with translated("open", str(self.path(table))):
-            files = open_state(self.path(table)).files
-        own = [file for file in files if Path(file.path).name.startswith(run_prefix(run))]
-        return list(by_bucket(self.path(table), table, own).values())
+        with translated("open", self._place(table)):
+            files = open_state(self.folder(table)).files
+        own = [file for file in files if PurePosixPath(file.path).name.startswith(run_prefix(run))]
+        return list(by_bucket(self.folder(table), table, own).values())
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""
-        path = self.path(table) / "_rejected" / f"run-{run:08d}-{index:06d}.parquet"
-        with translated("write", str(path)):
-            make_folders(path.parent)
-            replace_file(path, frame.with_columns(pl.lit(run, pl.Int64).alias("_run")).write_parquet)
-        return str(path.parent)
+        folder, name = self.folder(table), f"{REJECTED}/run-{run:08d}-{index:06d}.parquet"
+        with translated("write", folder.address(name).url):
+            folder.write(name, frame.with_columns(pl.lit(run, pl.Int64).alias("_run")).write_parquet)
+        return folder.address(REJECTED).url
 
     def rejected(self, table: Table) -> pl.DataFrame:
         """See ``OfflineStore.rejected``."""
-        folder = self.path(table) / "_rejected"
-        with translated("read", str(folder)):
-            frames = [pl.read_parquet(path) for path in sorted(folder.glob("run-*.parquet"))]
+        folder = self.folder(table)
+        with translated("read", folder.address(REJECTED).url):
+            frames = [pl.read_parquet(BytesIO(folder.read(name))) for name in rejected_files(folder)]
         if not frames:
             return pl.DataFrame(schema={"_reason": pl.String(), "_run": pl.Int64()})
         return stack_rejects(frames)
 
     def drop(self, table: Table) -> None:
         """See ``OfflineStore.drop``."""
-        with translated("delete", str(self.path(table))):
-            remove_folder(self.path(table))
+        with translated("delete", self._place(table)):
+            delete_below(self.folder(table), f"{LOG}/", "")  # so that no reader finds a log without its files
         self.push_log.forget(table)
 
     def _now(self) -> int:
@@ -216,10 +240,9 @@ class DeltaStore:
 
     def _unstage(self, table: Table, run: int) -> None:
         """Clear up what this run and failed ones before it had staged."""
-        for folder in staged_runs(self.path(table)):
-            if int(folder.name) <= run:
-                with suppress(OSError):  # what is left is cleared up by the next run
-                    remove_folder(folder, lasting=False)
+        with suppress(OSError):  # what is left is cleared up by the next run
+            folder = self.folder(table)
+            folder.delete([file.name for number, files in staged_files(folder).items() if number <= run for file in files])
 
 
 def _is_whole(sequence: TableSequence, state: DeltaState, table: Table, after: int) -> bool:
@@ -233,13 +256,34 @@ def _is_whole(sequence: TableSequence, state: DeltaState, table: Table, after: i
     return True
 
 
-def staged_runs(folder: Path) -> list[Path]:
-    """Return the folders in which runs have staged rows; what a desktop or a file system has put beside them is none."""
-    return [path for path in (folder / "_staging").glob("*") if path.name.isdecimal() and path.is_dir()]
+def locks_beside(folder: Folder) -> Locks:
+    """Return locks in files of a folder of this machine.
+
+    Raises:
+        OfflineStoreError: it is in object storage, where there are none: give those of a registry.
+    """
+    path = folder.address("_locks").path
+    if path is None:
+        raise OfflineStoreError(f"Object storage has no locks, so who writes to {folder.address().url} needs those of a registry.")
+    return FileLocks(path)
 
 
-def _scan_staged(table: Table, path: Path) -> pl.LazyFrame:
-    """Return the rows of a staged file, with null for columns that the view has got since it was written."""
-    rows = pl.scan_parquet(path, glob=False)
+def staged_files(folder: Folder) -> dict[int, list[Entry]]:
+    """Return the files in which runs have staged rows, by run; what a desktop or a file system has put beside them is none."""
+    files: dict[int, list[Entry]] = {}
+    for file in folder.list(f"{STAGING}/"):
+        run, _, name = file.name.removeprefix(f"{STAGING}/").partition("/")
+        if name and run.isdecimal():
+            files.setdefault(int(run), []).append(file)
+    return files
+
+
+def rejected_files(folder: Folder) -> list[str]:
+    """Return the names of the files of rejected rows."""
+    return [file.name for file in folder.list(f"{REJECTED}/run-") if file.name.endswith(".parquet")]
+
+
+def _scan_staged(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return staged rows, with null for columns that the view has got since they were written."""
     there = rows.collect_schema()
     return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)

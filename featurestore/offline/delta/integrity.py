@@ -13,6 +13,7 @@ from featurestore.offline.condition import damaged, lost_runs
 from featurestore.offline.delta.files import File
 from featurestore.offline.delta.log_entries import broken_entries, recorded_rows
 from featurestore.offline.delta.table import DEFINITION, DeltaState
+from featurestore.offline.folder import Folder, is_local
 
 _NAMED = 3
 """So many files that are missing are named; of more it is said how many."""
@@ -58,7 +59,7 @@ def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]
             problems.append(f"it had {recorded:,} rows at its last commit, and its log names files of {state.rows:,}")
     missing = missing_files(state)
     if missing:
-        named = ", ".join(str(state.folder / file.path) for file in missing[:_NAMED])
+        named = ", ".join(state.folder.address(file.path).url for file in missing[:_NAMED])
         rows = sum(file.rows for file in missing)
         problems.append(f"{len(missing)} of its files with {rows:,} rows are gone or cut off: {named}")
     if lost:
@@ -68,12 +69,13 @@ def problems_of(state: DeltaState, after: int, lost: Sequence[int]) -> list[str]
 
 def missing_files(state: DeltaState) -> list[File]:
     """Return the files of a table that are not there, or not as long as they were written."""
-    missing = []
-    for file in state.files:
-        try:
-            size = (state.folder / file.path).stat().st_size
-        except FileNotFoundError:
-            size = -1
-        if size != file.size:
-            missing.append(file)
-    return missing
+    if is_local(state.folder):
+        return [file for file in state.files if _size(state.folder, file) != file.size]
+    # NOTE: in object storage a listing tells of a thousand files at once.
+    sizes = {entry.name: entry.size for entry in state.folder.list("")} if state.files else {}
+    return [file for file in state.files if sizes.get(file.path) != file.size]
+
+
+def _size(folder: Folder, file: File) -> int | None:
+    entry = folder.head(file.path)
+    return None if entry is None else entry.size

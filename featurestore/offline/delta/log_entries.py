@@ -1,17 +1,21 @@
-"""The log entries of a Delta table, as files: which exist, and whether they are complete."""
+"""The log entries of a Delta table, as files: which exist, and whether they are complete.
+
+On a disk a power cut may leave entries and checkpoints empty or cut off, for the library that writes them does not flush them. In
+object storage a file appears whole, so none is read to see whether it is.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featurestore.durable import make_folders, move
+from featurestore.offline.folder import Entry, Folder, is_local
 
 LOG = "_delta_log"
 ASIDE = "_damaged"
@@ -28,6 +32,8 @@ VOID = "void"
 """Whether an intent is not made, for a file is gone that it removes; its commit changes no file then."""
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
+_ENTRY = ".json"
+_HINT = f"{LOG}/_last_checkpoint"
 _LOOKS = 3
 
 
@@ -44,167 +50,201 @@ class Outcome:
     is_made: bool
 
 
-def entries_of(folder: Path) -> list[Path]:
-    """Return the entries of a table's log, in their order; what else lies there is none."""
-    return sorted(path for path in (folder / LOG).glob("*.json") if len(path.stem) == _DIGITS and path.stem.isdecimal())
+@dataclass(frozen=True)
+class LogFiles:
+    """The files of a table's log.
+
+    Args:
+        entries: the entries, by version and in their order; what else lies there is none.
+        checkpoints: the checkpoints that are not empty, by version.
+        hinted: the version of the checkpoint that readers are to begin with, as it is said there; -1 if none is named.
+        others: whatever else lies there.
+    """
+
+    entries: dict[int, Entry]
+    checkpoints: dict[int, Entry]
+    hinted: int
+    others: tuple[Entry, ...] = ()
+
+    @property
+    def newest(self) -> int:
+        """The version of the newest checkpoint that is not empty; -1 where there is none."""
+        return max(self.checkpoints, default=-1)
+
+    @property
+    def needed(self) -> list[int]:
+        """The versions of the entries after the newest checkpoint, which has what those before say."""
+        return [version for version in self.entries if version > self.newest]
 
 
-def entry_at(folder: Path, version: int) -> Path:
-    """Return where the entry of a version is."""
-    return folder / LOG / f"{version:0{_DIGITS}d}.json"
+def log_files(folder: Folder) -> LogFiles:
+    """Return the files of a table's log."""
+    hinted = hinted_checkpoint(folder)  # first: it is written after the checkpoint, and moves before an older one goes
+    entries, checkpoints, others = dict[int, Entry](), dict[int, Entry](), list[Entry]()
+    for file in folder.list(f"{LOG}/"):
+        stem, _, ending = file.name.removeprefix(f"{LOG}/").partition(".")
+        is_version = len(stem) == _DIGITS and stem.isdecimal()
+        if is_version and f".{ending}" == _ENTRY:
+            entries[int(stem)] = file
+        elif is_version and f".{ending}" == _CHECKPOINT:
+            if file.size:
+                checkpoints[int(stem)] = file
+        else:
+            others.append(file)
+    return LogFiles(entries, checkpoints, hinted, tuple(others))
 
 
-def checkpoint_at(folder: Path, version: int) -> Path:
+def entry_at(version: int) -> str:
+    """Return where the entry of a version is, from the table's folder on."""
+    return f"{LOG}/{version:0{_DIGITS}d}{_ENTRY}"
+
+
+def checkpoint_at(version: int) -> str:
     """Return where the checkpoint of a version is."""
-    return folder / LOG / f"{version:0{_DIGITS}d}{_CHECKPOINT}"
+    return f"{LOG}/{version:0{_DIGITS}d}{_CHECKPOINT}"
 
 
-def hint_of(folder: Path) -> Path:
-    """Return where it is said which checkpoint readers are to begin with."""
-    return folder / LOG / "_last_checkpoint"
+def marks_of(folder: Folder, version: int) -> tuple[str | None, ...]:
+    """Return what tells the entry of a version from another one of its number, whether entries were taken out, what follows it."""
+    return tuple(folder.stamps([entry_at(version), _HINT, entry_at(version + 1)]))
 
 
-def hinted_checkpoint(folder: Path) -> int:
+def hinted_checkpoint(folder: Folder) -> int:
     """Return the version of the checkpoint that the log points readers to; -1 if it names none."""
     try:
-        return int(json.loads(hint_of(folder).read_text(encoding="utf-8"))["version"])
+        return int(json.loads(folder.read(_HINT))["version"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # a power cut may leave one that says nothing; it is passed over
         return -1
 
 
-def newest_checkpoint(folder: Path) -> int:
-    """Return the version of the newest checkpoint that is not empty; -1 where there is none."""
-    names = [path.name.removesuffix(_CHECKPOINT) for path in (folder / LOG).glob(f"*{_CHECKPOINT}") if _has_bytes(path)]
-    return max((int(name) for name in names if len(name) == _DIGITS and name.isdecimal()), default=-1)
-
-
-def broken_checkpoint(folder: Path, *, pages: bool = False) -> Path | None:
+def broken_checkpoint(folder: Folder, files: LogFiles, *, pages: bool = False) -> str | None:
     """Return the checkpoint that a reader begins with, where it is gone or cannot be read; ``pages`` looks at all of it."""
-    hinted = hinted_checkpoint(folder)  # first: it is written after the checkpoint, and moves before an older one goes
-    newest = newest_checkpoint(folder)
-    if newest < hinted:
-        return checkpoint_at(folder, hinted)
+    if files.newest < files.hinted:
+        return checkpoint_at(files.hinted)
+    name = checkpoint_at(files.newest)
     with suppress(FileNotFoundError):  # a newer one was written
-        if newest >= 0 and not is_readable(checkpoint_at(folder, newest), pages=pages):
-            return checkpoint_at(folder, newest)
+        if files.newest >= 0 and (pages or is_local(folder)) and not is_readable(folder, name, pages=pages):
+            return name
     return None
 
 
-def needed_entries(folder: Path) -> list[Path]:
-    """Return the entries after the newest checkpoint, which has what those before say."""
-    checkpoint = newest_checkpoint(folder)
-    return [path for path in entries_of(folder) if int(path.stem) > checkpoint]
-
-
-def broken_entries(folder: Path, *, pages: bool = False) -> list[str]:
+def broken_entries(folder: Folder, *, pages: bool = False) -> list[str]:
     """Return what is wrong with the log: its checkpoint, and entries that are needed and are empty, cut off, or not there.
 
     Args:
         folder: the table's folder.
         pages: look at all of the checkpoint, not at its end alone.
     """
-    if (checkpoint := broken_checkpoint(folder, pages=pages)) is not None:
-        return [f"the checkpoint {checkpoint} of its log is gone or cannot be read"]
-    problems, before = list[str](), _begins_after(folder)
-    for path in needed_entries(folder):
-        number = int(path.stem)
-        if before is not None and number > before + 1:
-            problems.append(f"the entry {entry_at(folder, before + 1)} of its log is gone")
-        before = number
-        with suppress(FileNotFoundError):  # somebody cleaned the log up
-            if not is_whole(path):
-                problems.append(f"the entry {path} of its log is empty or cut off")
+    problems: list[str] = []
+    for _ in range(_LOOKS):
+        # NOTE: again, for a log that is tidied or written to while it is listed may seem to have a hole.
+        problems = _problems(folder, log_files(folder), pages=pages)
+        if not problems:
+            break
     return problems
 
 
-def put_aside(folder: Path, paths: Sequence[Path]) -> None:
+def _problems(folder: Folder, files: LogFiles, *, pages: bool) -> list[str]:
+    place = f"{folder.address().url}/"
+    if (checkpoint := broken_checkpoint(folder, files, pages=pages)) is not None:
+        return [f"the checkpoint {place}{checkpoint} of its log is gone or cannot be read"]
+    problems, before = list[str](), files.newest
+    for version in files.needed:
+        if version > before + 1:
+            problems.append(f"the entry {place}{entry_at(before + 1)} of its log is gone")
+        before = version
+        with suppress(FileNotFoundError):  # somebody cleaned the log up
+            if is_local(folder) and not is_whole(folder, version):
+                problems.append(f"the entry {place}{entry_at(version)} of its log is empty or cut off")
+    return problems
+
+
+def put_aside(folder: Folder, names: Iterable[str]) -> None:
     """Move files that cannot be read out of a table's way, into a folder where they can be inspected."""
-    for path in paths:
-        make_folders(folder / ASIDE)
-        move(path, folder / ASIDE / f"{path.name}.{uuid4().hex[:8]}")
+    for name in names:
+        with suppress(FileNotFoundError):
+            folder.write(f"{ASIDE}/{name.rpartition('/')[2]}.{uuid4().hex[:8]}", folder.read(name))
+            folder.delete([name], lasting=True)
 
 
-def is_readable(path: Path, *, pages: bool = False) -> bool:
+def put_checkpoint_aside(folder: Folder, *, pages: bool) -> LogFiles:
+    """Move checkpoints out of the way that cannot be read, and what points to them; return the files that are left."""
+    files = log_files(folder)
+    while (checkpoint := broken_checkpoint(folder, files, pages=pages)) is not None:
+        put_aside(folder, [_HINT, checkpoint])
+        files = log_files(folder)
+    return files
+
+
+def is_readable(folder: Folder, name: str, *, pages: bool = False) -> bool:
     """Return whether a Parquet file can be read: its footer, and all its pages if these are asked for.
 
     Raises:
         FileNotFoundError: it is gone.
     """
+    path = folder.address(name).path
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(BytesIO(folder.read(name)) if path is None else path) as file:
             for group in range(file.num_row_groups if pages else 0):
                 file.read_row_group(group)
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError):
+    except pa.ArrowException:
+        return False
+    except OSError:
+        if path is None:
+            raise
         return False
     return True
 
 
-def is_whole(entry: Path) -> bool:
+def is_whole(folder: Folder, version: int) -> bool:
     """Return whether an entry can be read to its end."""
     try:
-        lines = entry.read_text(encoding="utf-8").splitlines()
+        lines = folder.read(entry_at(version)).decode().splitlines()
         return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines)
     except ValueError:
         return False
 
 
-def recorded_rows(folder: Path, version: int) -> int | None:
+def recorded_rows(folder: Folder, version: int) -> int | None:
     """Return how many rows a table has, as the entry of a version says; None where that is not said or no longer there."""
     rows = _info(folder, version).get(ROWS)
     return None if rows is None else int(rows)
 
 
-def recorded_run(folder: Path, version: int) -> int:
+def recorded_run(folder: Folder, version: int) -> int:
     """Return the run whose commit the entry of a version is; 0 where it is none."""
     return int(_info(folder, version).get("run", 0))
 
 
-def recorded_added(folder: Path, run: int) -> int:
+def recorded_added(folder: Folder, run: int) -> int:
     """Return how many rows a run that was committed has added; 0 where its entry is no longer in the log, or do not say."""
-    for entry in reversed(entries_of(folder)):
-        info = _info(folder, int(entry.stem))
+    for version in reversed(log_files(folder).entries):
+        info = _info(folder, version)
         if ADDED in info and int(info["run"]) <= run:
             return int(info[ADDED]) if int(info["run"]) == run else 0
     return 0
 
 
-def recorded_outcome(folder: Path, number: int) -> Outcome | None:
+def recorded_outcome(folder: Folder, number: int) -> Outcome | None:
     """Return what became of the intent of an entry of the sequence; None where the log no longer says it."""
-    for path in reversed(entries_of(folder)):
-        info = _info(folder, int(path.stem))
+    for version in reversed(log_files(folder).entries):
+        info = _info(folder, version)
         if ENTRY in info and int(info[ENTRY]) <= number:
             return Outcome(str(info[INTENT]), VOID not in info) if int(info[ENTRY]) == number else None
     return None
 
 
-def recorded_intents(folder: Path) -> set[int]:
+def recorded_intents(folder: Folder) -> set[int]:
     """Return the numbers of the sequence's entries that were intents, as far as the log goes back."""
-    infos = (_info(folder, int(path.stem)) for path in entries_of(folder))
+    infos = (_info(folder, version) for version in log_files(folder).entries)
     return {int(info[ENTRY]) for info in infos if ENTRY in info}
 
 
-def _begins_after(folder: Path) -> int | None:
-    """Return after which version the entries that are needed begin; None where the log is tidied at this moment."""
-    for _ in range(_LOOKS):
-        checkpoint = newest_checkpoint(folder)
-        first = next((int(path.stem) for path in needed_entries(folder)), checkpoint + 1)
-        if first == checkpoint + 1 or checkpoint == newest_checkpoint(folder):
-            return checkpoint
-    return None
-
-
-def _has_bytes(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _info(folder: Path, version: int) -> dict[str, Any]:
-    with suppress(FileNotFoundError, ValueError), entry_at(folder, version).open(encoding="utf-8") as lines:
-        for line in lines:
+def _info(folder: Folder, version: int) -> dict[str, Any]:
+    with suppress(FileNotFoundError, ValueError):
+        for line in folder.read(entry_at(version)).splitlines():
             if (info := json.loads(line).get("commitInfo")) is not None:
                 return dict(info)
     return {}

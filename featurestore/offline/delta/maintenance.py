@@ -5,28 +5,32 @@ versions, which would make runs that write at the same time start over.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
+from io import BytesIO
 
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import TEMPORARY, is_removed_empty, remove
+from featurestore.durable import TEMPORARY
 from featurestore.offline.base import Compacted, Removed, Table, is_gone
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.compaction import merge_group, worth_merging
 from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, translated
-from featurestore.offline.delta.history import DeltaStore, staged_runs
+from featurestore.offline.delta.history import DeltaStore, staged_files
 from featurestore.offline.delta.integrity import problems_of
-from featurestore.offline.delta.log_entries import checkpoint_at, entries_of, hinted_checkpoint
-from featurestore.offline.delta.sequence import FOLDER, TableSequence, View
+from featurestore.offline.delta.log_entries import LOG, checkpoint_at, entry_at, hinted_checkpoint, log_files
+from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.offline.delta.table import open_state, require_known_columns, write_checkpoint
+from featurestore.offline.folder import Entry, Folder, is_local, present
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
 _ATTEMPTS = 20
+_DATA = re.compile(rf"{BUCKET}=[^/]*/[^/]*\.parquet")
 _ABANDONED = timedelta(days=1)
 """What no version names, and nobody changed for so long, was left by a writer that was killed."""
 
@@ -40,20 +44,23 @@ class DeltaMaintenance:
     """
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
-        self._path = store.path
+        self._store = store
+        self._folder = store.folder
         self._log = store.push_log
         self._clock = clock
 
     def tables(self, project: str) -> list[tuple[str, int]]:
         """See ``TableMaintenance.tables``."""
-        folders = self._path(Table(project, "view", 1, {}, {})).parent.parent.glob("*/v*")
-        names = ((folder.parent.name, folder.name.removeprefix("v")) for folder in folders)
-        return sorted((view, int(number)) for view, number in names if number.isdecimal())
+        folder = self._store.project(project)
+        with translated("list", folder.address().url):
+            places = [place for view in folder.folders("") for place in folder.folders(view)]
+        names = (place.strip("/").split("/v", 1) for place in places)
+        return sorted((name[0], int(name[1])) for name in names if len(name) == 2 and name[1].isdecimal() and name[0][0] != "_")
 
     def files(self, table: Table) -> int:
         """See ``TableMaintenance.files``."""
-        folder = self._path(table)
-        with translated("open", str(folder)):
+        folder = self._folder(table)
+        with translated("open", folder.address().url):
             view = self._log.sequence(table).look()
             return len(view.state.files) + len(view.pushes)
 
@@ -61,8 +68,8 @@ class DeltaMaintenance:
         self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
     ) -> Compacted | None:
         """See ``TableMaintenance.compact``."""
-        folder = self._path(table)
-        with translated("compact", str(folder)):
+        folder = self._folder(table)
+        with translated("compact", folder.address().url):
             sequence = self._log.sequence(table)
             view = sequence.settle()
             state = view.state
@@ -81,21 +88,21 @@ class DeltaMaintenance:
             try:
                 merge_group(folder, table, group, now, without, written)
             except BaseException as error:  # by an interruption too: nobody claims these files any more
-                remove(folder / new.action.path for new in written)
+                folder.delete(new.action.path for new in written)
                 if is_gone(error) and open_state(folder).files != state.files:
                     return Compacted(0, 0, 0)
                 raise
             actions: list[Action] = [remove_file(file, now, changes=False) for file in group.files]
             # NOTE: once it is tried to claim the change, its files are deleted only where it surely will never be made.
             if not _replace(sequence, view, [*actions, *(new.action for new in written)]):
-                remove(folder / new.action.path for new in written)
+                folder.delete(new.action.path for new in written)
                 return Compacted(0, 0, 0)
             return Compacted(len(group.files), len(written), sum(new.action.size for new in written))
 
     def checkpoint(self, table: Table) -> bool:
         """See ``TableMaintenance.checkpoint``."""
-        folder = self._path(table)
-        with translated("write", str(folder)):
+        folder = self._folder(table)
+        with translated("write", folder.address().url):
             state = open_state(folder)
             if state.version < 0 or state.version - hinted_checkpoint(folder) < _COMMITS:
                 return False
@@ -104,33 +111,38 @@ class DeltaMaintenance:
 
     def vacuum(self, table: Table, keep: timedelta, *, dry_run: bool = False) -> Removed:
         """See ``TableMaintenance.vacuum``."""
-        folder = self._path(table)
-        with translated("clear up", str(folder)):
+        folder = self._folder(table)
+        with translated("clear up", folder.address().url):
             # NOTE: listed before the table is opened: what a writer has not committed by then is an orphan, and young.
-            paths = sorted(folder.glob(f"{BUCKET}=*/*.parquet"))
-            beside = [path for part in (FOLDER, "_rejected") for path in folder.glob(f"{part}/*{TEMPORARY}") if path.is_file()]
+            files = [file for file in folder.list("") if not file.name.startswith(f"{LOG}/")]
             view = self._log.sequence(table).look()
             state = view.state
             if state.version < 0:
                 return Removed()
-            removed_at = dict(_removals(folder)) if paths else {}
+            data = [file for file in files if _DATA.fullmatch(file.name)]
+            removed_at = dict(_removals(folder)) if data else {}
             needed = {file.path for file in state.files}.union(*(intent.adds for intent in view.pending.values()))
             until = to_micros(self._clock() - keep) // 1000
-            abandoned = (utc_now() - max(keep, _ABANDONED)).timestamp()
-            old = [path for path in beside if _older(path, abandoned)]
-            for path in paths:
-                name = str(path.relative_to(folder))
-                if name not in needed and (removed_at[name] <= until if name in removed_at else _older(path, abandoned)):
-                    old.append(path)
-            for staged in staged_runs(folder):
-                if int(staged.name) <= state.last_run and _older(staged, abandoned):
-                    old += [path for path in staged.glob("*") if path.is_file()]
-            removed = Removed(len(old), sum(map(_size, old)))
+            unnamed = [file for file in data if file.name not in needed]
+            old = [file for file in unnamed if removed_at.get(file.name, until + 1) <= until]
+            left = [file for file in unnamed if file.name not in removed_at]
+            left += [file for file in files if file.name.endswith(TEMPORARY)]
+            left += [
+                file for run, staged in staged_files(folder).items() if run <= state.last_run for file in staged if file not in left
+            ]
+            old += _abandoned(folder, left, keep)
             if not dry_run:
-                remove(old)
-                for inner in [*folder.glob(f"{BUCKET}=*"), *staged_runs(folder)]:
-                    is_removed_empty(inner)
-            return removed
+                folder.delete(file.name for file in old)
+            return Removed(len(old), sum(file.size for file in old))
+
+
+def _abandoned(folder: Folder, files: Sequence[Entry], keep: timedelta) -> list[Entry]:
+    """Return those of some files that nobody has written to for so long that their writer must be dead."""
+    if not files:
+        return []
+    # In object storage its clock counts, for it is what gave the files their times.
+    now = utc_now().timestamp() if is_local(folder) else present(folder)
+    return [file for file in files if file.modified < now - max(keep, _ABANDONED).total_seconds()]
 
 
 def _replace(sequence: TableSequence, view: View, actions: Sequence[Action]) -> bool:
@@ -148,31 +160,15 @@ def _replace(sequence: TableSequence, view: View, actions: Sequence[Action]) -> 
     return False
 
 
-def _removals(folder: Path) -> Iterable[tuple[str, int]]:
+def _removals(folder: Folder) -> Iterable[tuple[str, int]]:
     """Yield the files that a table's log says were removed, and when, in milliseconds."""
-    checkpoint = checkpoint_at(folder, max(0, hinted_checkpoint(folder)))
-    if checkpoint.exists():
-        removals = pl.read_parquet(checkpoint, columns=["remove"])["remove"].drop_nulls()
+    with suppress(FileNotFoundError):
+        removals = pl.read_parquet(BytesIO(folder.read(checkpoint_at(max(0, hinted_checkpoint(folder))))), columns=["remove"])[
+            "remove"
+        ].drop_nulls()
         yield from ((action["path"], action["deletionTimestamp"]) for action in removals)
-    for path in entries_of(folder):
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:  # somebody cleaned the log up
-            continue
-        for line in lines:
-            if '"remove"' in line and (removal := json.loads(line).get("remove")) is not None:
-                yield removal["path"], removal["deletionTimestamp"]
-
-
-def _older(path: Path, than: float) -> bool:
-    try:
-        return path.stat().st_mtime < than
-    except FileNotFoundError:
-        return False
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    for version in log_files(folder).entries:
+        with suppress(FileNotFoundError):  # somebody cleaned the log up
+            for line in folder.read(entry_at(version)).splitlines():
+                if b'"remove"' in line and (removal := json.loads(line).get("remove")) is not None:
+                    yield removal["path"], removal["deletionTimestamp"]

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import polars as pl
 
 from featurestore.clock import Clock, utc_now
-from featurestore.durable import settle
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
 from featurestore.offline.base import CORRECTS, Appended, Segment, Table, is_gone
 from featurestore.offline.delta.dedup_index import DedupLookup
 from featurestore.offline.delta.files import HASH, columns_of, translated
 from featurestore.offline.delta.log_entries import LOG
-from featurestore.offline.delta.open import refuse_forked
+from featurestore.offline.delta.open import refuse_forked, settle
 from featurestore.offline.delta.sequence import TableSequence
+from featurestore.offline.folder import Address, Folder
 from featurestore.rows.buckets import key_hash
 from featurestore.rows.total_order import number_copies, sort_history
 
@@ -31,11 +30,11 @@ class DeltaPushLog:
         clock: tells the present.
     """
 
-    def __init__(self, folder_of: Callable[[Table], Path], locks: Locks, *, clock: Clock = utc_now) -> None:
+    def __init__(self, folder_of: Callable[[Table], Folder], locks: Locks, *, clock: Clock = utc_now) -> None:
         self._folder_of = folder_of
         self._locks = locks
         self._clock = clock
-        self._sequences: dict[Path, TableSequence] = {}
+        self._sequences: dict[Address, TableSequence] = {}
 
     def append(self, table: Table, rows: pl.DataFrame, *, since: int | None = None) -> Appended:
         """See ``PushLog.append``."""
@@ -44,7 +43,7 @@ class DeltaPushLog:
         hashed = distinct.with_columns(key_hash(table.keys).alias(HASH))
         if hashed.is_empty():
             return Appended(None, hashed.drop(HASH).with_columns(pl.lit(value=False).alias(CORRECTS)), (), hashed.drop(HASH))
-        with translated("write", str(self._folder_of(table))):
+        with translated("write", self._folder_of(table).address().url):
             sequence = self.sequence(table)
             for attempt in range(_ATTEMPTS):
                 with sequence.turn(attempt), sequence.lock:
@@ -55,13 +54,13 @@ class DeltaPushLog:
 
     def segments(self, table: Table) -> list[Segment]:
         """See ``PushLog.segments``."""
-        with translated("read", str(self._folder_of(table))):
+        with translated("read", self._folder_of(table).address().url):
             pushes = self.sequence(table).look().pushes
         return [Segment(seq, rows.height, {"rows": rows.height, "pushed": seq}) for seq, rows in pushes.items()]
 
     def read(self, table: Table, seq: int) -> pl.DataFrame | None:
         """See ``PushLog.read``."""
-        with translated("read", str(self._folder_of(table))):
+        with translated("read", self._folder_of(table).address().url):
             try:
                 return self.sequence(table).rows_of([seq])[seq].drop(HASH)
             except FileNotFoundError:
@@ -69,12 +68,12 @@ class DeltaPushLog:
 
     def exists(self, table: Table, seq: int) -> bool:
         """See ``PushLog.exists``."""
-        with translated("read", str(self._folder_of(table))):
+        with translated("read", self._folder_of(table).address().url):
             return self.sequence(table).exists(seq)
 
     def remove(self, table: Table) -> None:
         """See ``PushLog.remove``."""
-        with translated("delete", str(self._folder_of(table))):
+        with translated("delete", self._folder_of(table).address().url):
             self.sequence(table).clear()
 
     @contextmanager
@@ -87,14 +86,15 @@ class DeltaPushLog:
         """Return the sequence of a table."""
         folder = self._folder_of(table)
         refuse_forked(folder)
-        sequence = self._sequences.get(folder)
+        place = folder.address()
+        sequence = self._sequences.get(place)
         if sequence is None or sequence.columns != table.features.keys():
-            sequence = self._sequences[folder] = TableSequence(folder, table, self._locks, self._clock)
+            sequence = self._sequences[place] = TableSequence(folder, table, self._locks, self._clock)
         return sequence
 
     def forget(self, table: Table) -> None:
         """Forget what is known of a table, which is no longer there."""
-        self._sequences.pop(self._folder_of(table), None)
+        self._sequences.pop(self._folder_of(table).address(), None)
 
     def _try_append(self, sequence: TableSequence, rows: pl.DataFrame, since: int | None) -> Appended | None:
         """Append the rows that are new; return None where another entry came first."""
@@ -119,7 +119,7 @@ def _sync(sequence: TableSequence, lookup: DedupLookup) -> None:
     if lookup.segments:
         sequence.sync()
     if lookup.known.height:
-        settle(sequence.path / LOG)
+        settle(sequence.folder, LOG)
 
 
 def _appended(seq: int | None, lookup: DedupLookup, pushes: Mapping[int, pl.DataFrame]) -> Appended:

@@ -4,15 +4,14 @@ Nothing is deleted with the commit that drops it: what no version names lies in 
 rows, so what lies there of runs that were committed is what it had.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
-from featurestore.durable import remove
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Condition, damaged
@@ -22,14 +21,12 @@ from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.integrity import missing_files, problems_of
 from featurestore.offline.delta.log_entries import (
     LOG,
-    broken_checkpoint,
     broken_entries,
-    hint_of,
+    entry_at,
     is_readable,
     is_whole,
-    needed_entries,
-    newest_checkpoint,
     put_aside,
+    put_checkpoint_aside,
     recorded_rows,
     recorded_run,
 )
@@ -44,11 +41,13 @@ from featurestore.offline.delta.table import (
     require_known_columns,
     write_repair,
 )
+from featurestore.offline.folder import Folder
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.rows.buckets import bits_for, key_hash, node_of
 from featurestore.rows.total_order import sort_history, without_known
 
 _LOOKS = 3
+_DATA = re.compile(rf"{BUCKET}=[^/]*/run-[^/]*\.parquet")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class DeltaRepair:
     """
 
     def __init__(self, store: DeltaStore, *, clock: Clock = utc_now) -> None:
-        self._path = store.path
+        self._folder = store.folder
         self._log = store.push_log
         self._clock = clock
 
@@ -82,8 +81,8 @@ class DeltaRepair:
         return self._inspect(table, recorded)
 
     def _inspect(self, table: Table, recorded: LedgerRecord, *, pages: bool = False) -> Condition:
-        folder = self._path(table)
-        with translated("open", str(folder)):
+        folder = self._folder(table)
+        with translated("open", folder.address().url):
             for _ in range(_LOOKS):
                 try:
                     state = open_state(folder)
@@ -92,8 +91,9 @@ class DeltaRepair:
                 except DamagedHistoryError:
                     return Condition(tuple(broken_entries(folder, pages=True)))
                 problems = problems_of(state, recorded.last_run, lost)
-                problems += [f"its file {path} cannot be read" for path in _damaged_files(state, pages=pages)]
-                problems += [f"the pushed rows in {path} cannot be read" for path in sequence.unreadable(waiting).values()]
+                place = f"{folder.address().url}/"
+                problems += [f"its file {place}{name} cannot be read" for name in _damaged_files(state, pages=pages)]
+                problems += [f"the pushed rows in {place}{name} cannot be read" for name in sequence.unreadable(waiting).values()]
                 if not problems:
                     break
         noted = state.configuration
@@ -103,10 +103,10 @@ class DeltaRepair:
         self, table: Table, recorded: LedgerRecord, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, give_up: bool
     ) -> str:
         """See ``HistoryRepair.mend``."""
-        folder = self._path(table)
+        folder = self._folder(table)
         if not self._inspect(table, recorded, pages=True).problems:
             return ""
-        with translated("mend", str(folder)), self._log.sequence(table).mending():
+        with translated("mend", folder.address().url), self._log.sequence(table).mending():
             known = self._set_aside(folder, recorded)
             state = open_state(folder)
             if state.version < 0:
@@ -128,7 +128,7 @@ class DeltaRepair:
         """Add the rows to a table that it lacks and that are in files beside it; return what was done."""
         damaged_files = _damaged_files(state, pages=True)
         folder = state.folder
-        missing = [*missing_files(state), *(file for file in state.files if folder / file.path in damaged_files)]
+        missing = [*missing_files(state), *(file for file in state.files if file.path in damaged_files)]
         gone = {file.path for file in missing}
         there = [file for file in state.files if file.path not in gone]
         noted, through = recorded_rows(folder, state.version) or 0, recorded_run(folder, state.version)
@@ -147,7 +147,7 @@ class DeltaRepair:
         restored = sum(rows for _, rows in written)
         lacking = expected - sum(file.rows for file in there) - restored
         if lacking > 0 and not give_up:
-            remove(folder / new.action.path for new, _ in written)
+            folder.delete(new.action.path for new, _ in written)
             problem = f"{lacking:,} rows of it are nowhere on the disk, {restored:,} would be found"
             raise damaged(str(table), table.view, [problem], mended=True)
         report = f"{restored:,} rows were put back"
@@ -159,7 +159,7 @@ class DeltaRepair:
         run, pushed = max(recorded.last_run, state.last_run), max(recorded.pushed, state.folded)
         require_known_columns(state, table, actions)
         if not write_repair(state, actions, run, pushed, self._log.sequence(table).last()):
-            remove(folder / new.action.path for new, _ in written)
+            folder.delete(new.action.path for new, _ in written)
             raise OfflineStoreError(f"{table} was written to while it was mended. Mend it again: featurestore doctor --repair")
         return report
 
@@ -168,33 +168,30 @@ class DeltaRepair:
         note(state, GAVE_UP, f"{before}; {what}" if before else what)
         return open_state(state.folder)
 
-    def _set_aside(self, folder: Path, recorded: LedgerRecord) -> _Survey:
+    def _set_aside(self, folder: Folder, recorded: LedgerRecord) -> _Survey:
         """Take what cannot be read out of the log, and the entries after it; return how many rows these say there are."""
         if not broken_entries(folder, pages=True):
             return _Survey()
-        while (checkpoint := broken_checkpoint(folder, pages=True)) is not None:
-            put_aside(folder, [path for path in (hint_of(folder), checkpoint) if path.exists()])
-        needed = needed_entries(folder)
-        numbers = [int(path.stem) for path in needed]
-        if not needed or numbers[0] > newest_checkpoint(folder) + 1:
+        files = put_checkpoint_aside(folder, pages=True)
+        needed = files.needed
+        if not needed or needed[0] > files.newest + 1:
             # What the entries before it said is nowhere any more, so the table is made anew of the files that there are.
             report = _survey(folder, needed, recorded)
-            put_aside(folder, [path for path in sorted((folder / LOG).iterdir()) if path.is_file()])
+            put_aside(folder, [file.name for file in folder.list(f"{LOG}/")])
             return report
         rows, before, broken = 0, None, False
-        for path, number in zip(needed, numbers, strict=True):
-            broken = broken or not is_whole(path) or (before is not None and number != before + 1)
-            before = number
+        for version in needed:
+            broken = broken or not is_whole(folder, version) or (before is not None and version != before + 1)
+            before = version
             if broken:
-                rows = max(rows, recorded_rows(folder, number) or 0) if is_whole(path) else rows
-                put_aside(folder, [path])
+                rows = max(rows, recorded_rows(folder, version) or 0) if is_whole(folder, version) else rows
+                put_aside(folder, [entry_at(version)])
         return _Survey(rows)
 
-    def _beside(self, folder: Path, table: Table, state: DeltaState, recorded: LedgerRecord) -> Iterator[pl.DataFrame]:
+    def _beside(self, folder: Folder, table: Table, state: DeltaState, recorded: LedgerRecord) -> Iterator[pl.DataFrame]:
         """Yield the rows in files that no version of the table names, of runs that were committed or of compaction."""
         named = {file.path for file in state.files}
-        for path in sorted(folder.glob(f"{BUCKET}=*/run-*.parquet")):
-            name = str(path.relative_to(folder))
+        for name in [file.name for file in folder.list("") if _DATA.fullmatch(file.name)]:
             if name not in named and (run_of(name) == 0 or run_of(name) in recorded.rows):
                 try:
                     yield _rows_of(folder, table, name)
@@ -208,7 +205,7 @@ class DeltaRepair:
                     yield sequence.rows_of([number])[number].select(*columns_of(table))
 
     def _write(
-        self, folder: Path, table: Table, there: Sequence[File], parts: Sequence[pl.DataFrame], run: int
+        self, folder: Folder, table: Table, there: Sequence[File], parts: Sequence[pl.DataFrame], run: int
     ) -> list[tuple[NewFile, int]]:
         keys, features = list(table.keys), list(table.features)
         if not parts:
@@ -224,7 +221,7 @@ class DeltaRepair:
 
     def _close_gaps(self, table: Table, *, give_up: bool) -> str:
         """Put an empty segment in the place of each that is lost, where it is given up."""
-        folder = self._path(table)
+        folder = self._folder(table)
         sequence = self._log.sequence(table)
         state = open_state(folder)
         broken = sequence.unreadable([number for number in sequence.numbers() if number > state.folded])
@@ -242,29 +239,31 @@ class DeltaRepair:
         return f"{what} were given up"
 
 
-def _damaged_files(state: DeltaState, *, pages: bool) -> list[Path]:
+def _damaged_files(state: DeltaState, *, pages: bool) -> list[str]:
     """Return the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
     gone = {file.path for file in missing_files(state)}
-    paths = []
+    names = []
     for file in state.files:
-        path = state.folder / file.path
-        with suppress(FileNotFoundError):  # the table was written anew meanwhile
-            if file.path not in gone and not is_readable(path, pages=pages):
-                paths.append(path)
-    return paths
+        with suppress(FileNotFoundError):  # the table was written again meanwhile
+            if file.path not in gone and not is_readable(state.folder, file.path, pages=pages):
+                names.append(file.path)
+    return names
 
 
-def _survey(folder: Path, entries: Sequence[Path], recorded: LedgerRecord) -> _Survey:
+def _survey(folder: Folder, numbers: Sequence[int], recorded: LedgerRecord) -> _Survey:
     """Return what the entries of a log tell whose beginning is lost."""
-    numbers = [int(path.stem) for path in entries]
-    if not entries or not all(map(is_whole, entries)) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+    if (
+        not numbers
+        or not all(is_whole(folder, number) for number in numbers)
+        or list(numbers) != list(range(numbers[0], numbers[0] + len(numbers)))
+    ):
         return _Survey(max((recorded_rows(folder, number) or 0 for number in numbers), default=0))
     rows = recorded_rows(folder, numbers[-1])
     run = max(recorded_run(folder, number) for number in numbers)
     return _Survey((rows or 0) + (recorded.after(run) if run else 0), rows is not None)
 
 
-def _rows_of(folder: Path, table: Table, name: str) -> pl.DataFrame:
+def _rows_of(folder: Folder, table: Table, name: str) -> pl.DataFrame:
     """Return the rows of one file of a table."""
     [history] = by_bucket(folder, table, [File(name, 1, 0, 0, 0, 0)]).values()
     [rows] = history.read()

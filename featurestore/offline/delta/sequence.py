@@ -16,23 +16,23 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import sleep
 
 import polars as pl
 
 from featurestore.clock import Clock
-from featurestore.durable import TEMPORARY, make_mark, settle, sync_folder
+from featurestore.durable import TEMPORARY, make_mark, sync_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
 from featurestore.offline.base import Table
 from featurestore.offline.delta.dedup_index import DedupIndex
 from featurestore.offline.delta.files import with_columns_of
 from featurestore.offline.delta.log_entries import LOG, recorded_intents, recorded_outcome
+from featurestore.offline.delta.open import settle
 from featurestore.offline.delta.sequence_entries import Intent, packed_intent, packed_push, unpacked
 from featurestore.offline.delta.table import DeltaState, apply_intent, open_state
-from featurestore.offline.folder import Entry
-from featurestore.offline.local_folder import LocalFolder
+from featurestore.offline.folder import Entry, Folder
+from featurestore.offline.folder_probe import require_conditions
 
 FOLDER = "_pushed"
 MARK = ".last"
@@ -86,20 +86,19 @@ class TableSequence:
     """Read and write the sequence of one table. Threads may share it.
 
     Args:
-        path: the table's folder.
+        folder: the table's folder.
         table: the table.
         locks: the locks of all who write to it: writers that meet too often queue up.
         clock: tells the present.
     """
 
-    def __init__(self, path: Path, table: Table, locks: Locks, clock: Clock) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, table: Table, locks: Locks, clock: Clock) -> None:
+        self.folder = folder
         self.table = table
         self.columns = table.features.keys()
-        self.known = DedupIndex(path, table)
+        self.known = DedupIndex(folder, table)
         self.lock = threading.Lock()
         """Held by a thread that looks what is known of rows it pushes, and until their entry is there."""
-        self._folder = LocalFolder(path)
         self._locks = locks
         self._clock = clock
         self._state: DeltaState | None = None
@@ -114,7 +113,7 @@ class TableSequence:
             # NOTE: what was opened counts as long as nobody has committed: to open a table takes milliseconds.
             state = self._state
             if state is None:
-                state = self._state = open_state(self.path)
+                state = self._state = open_state(self.folder)
             try:
                 view = self._view(state)
             except FileNotFoundError:  # its rows were added to the table since, and it was deleted
@@ -138,14 +137,16 @@ class TableSequence:
 
     def push(self, view: View, rows: pl.DataFrame) -> int | None:
         """Add rows that were computed from a settled view, and return their number; None where another entry came first."""
+        if view.state.version < 0:
+            require_conditions(self.folder)  # nobody has written here
         number = view.last + 1
         if not self._create(number, packed_push(rows, self._clock().isoformat()), rows):
             return None
         # Entries are deleted only once the table says that they are in its files. So if it says so of this number, which was
         # created only now, the number may have been another's before. Who tries again finds out.
-        if not view.state.is_current() and open_state(self.path).folded >= number:
+        if not view.state.is_current() and open_state(self.folder).folded >= number:
             return None
-        make_mark(self._place(_mark(number)), [self._place(_mark(former)) for former in self._marks if former < number])
+        self._mark(number)
         return number
 
     def commit(self, view: View, intent: Intent) -> bool | None:
@@ -159,7 +160,7 @@ class TableSequence:
             return None
         settled = self.settle()
         self._clear_intents(settled)
-        outcome = recorded_outcome(self.path, number)
+        outcome = recorded_outcome(self.folder, number)
         if outcome is None:  # the log was cut since, so the files tell
             return intent.adds <= {file.path for file in settled.state.files}
         # The number may have been another's before, who has made it and deleted its entry.
@@ -223,7 +224,7 @@ class TableSequence:
         if number <= self._removed:
             return False
         entry = self._entries.get(number)
-        if entry is not None and self._place(entry.name).exists():
+        if entry is not None and self.folder.head(entry.name) is not None:
             return True
         return number in self._listed(0)
 
@@ -238,32 +239,32 @@ class TableSequence:
             missing = now if not look else missing & now
             if not missing:
                 return []
-        return sorted(missing - recorded_intents(self.path))
+        return sorted(missing - recorded_intents(self.folder))
 
     def clear(self) -> None:
         """Delete the entries whose rows are in the table's files, and what killed writers have left."""
         state = self._current_state()
         behind = [entry.name for number, entry in self._listed(state.folded).items() if number <= state.folded]
         if behind:
-            settle(self.path / LOG)  # another process may have written the version that has them, and not flushed it yet
-        self._folder.delete(behind)
+            settle(self.folder, LOG)  # another process may have written the version that has them, and not flushed it yet
+        self.folder.delete(behind)
         # One that is at it finds its file gone, and writes it again.
-        self._folder.delete(entry.name for entry in self._folder.list(f"{FOLDER}/") if entry.name.endswith(TEMPORARY))
+        self.folder.delete(entry.name for entry in self.folder.list(f"{FOLDER}/") if entry.name.endswith(TEMPORARY))
 
     def rewrite(self, number: int, content: bytes) -> None:
         """Replace what the entry of a number holds, while nobody writes to the table."""
-        self._folder.write(self._entries[number].name, content)
+        self.folder.write(self._entries[number].name, content)
 
     def raw(self) -> dict[int, bytes]:
         """Return what each entry holds, as it was written."""
-        return {number: self._folder.read(entry.name) for number, entry in self._listed(0).items()}
+        return {number: self.folder.read(entry.name) for number, entry in self._listed(0).items()}
 
     def fill(self, number: int, content: bytes) -> None:
         """Create the entry of a number that is lost."""
-        self._folder.create(_entry(number), content)
+        self.folder.create(_entry(number), content)
 
-    def unreadable(self, numbers: Iterable[int]) -> dict[int, Path]:
-        """Return where those of some entries are that cannot be read."""
+    def unreadable(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return those of some entries that cannot be read, by their names from the table's folder on."""
         broken = {}
         entries = self._listed(0)
         for number in numbers:
@@ -273,17 +274,19 @@ class TableSequence:
             except FileNotFoundError:  # deleted meanwhile
                 continue
             except OfflineStoreError:
-                broken[number] = self._place(entries[number].name)
+                broken[number] = entries[number].name
         return broken
 
     def sync(self) -> None:
         """Have on the disk what others wrote, and may not have flushed yet."""
-        sync_folder(self.path / FOLDER)
+        if (path := self.folder.address(FOLDER).path) is not None:
+            with suppress(FileNotFoundError):  # it went with its last entry
+                sync_folder(path)
 
     def _current_state(self) -> DeltaState:
         state = self._state
         if state is None or not state.is_current():
-            state = self._state = open_state(self.path)
+            state = self._state = open_state(self.folder)
         return state
 
     def _view(self, state: DeltaState) -> View:
@@ -306,7 +309,7 @@ class TableSequence:
         return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind)
 
     def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent) -> bool:
-        stamp = self._folder.create(_entry(number), packed)
+        stamp = self.folder.create(_entry(number), packed)
         if stamp is not None:
             self._contents[number] = stamp, content
         return stamp is not None
@@ -319,7 +322,7 @@ class TableSequence:
         for _ in range(2):
             entries: dict[int, Entry] = {}
             marks = []
-            for entry in self._folder.list(f"{FOLDER}/"):
+            for entry in self.folder.list(f"{FOLDER}/"):
                 name = entry.name.rpartition("/")[2]
                 if match := _ENTRY.fullmatch(name):
                     entries[int(match[1])] = entry
@@ -337,12 +340,12 @@ class TableSequence:
         stamp, content = self._contents.get(number, ("", None))
         if content is None or stamp != entry.stamp or fresh:
             try:
-                content = unpacked(self._folder.read(entry.name))
+                content = unpacked(self.folder.read(entry.name))
                 if isinstance(content, pl.DataFrame):
                     content = with_columns_of(self.table, content)
             except (pl.exceptions.PolarsError, ValueError, KeyError) as error:
                 raise OfflineStoreError(
-                    f"The pushed rows in {self._place(entry.name)} cannot be read: the file is damaged ({error}). "
+                    f"The pushed rows in {self.folder.address(entry.name).url} cannot be read: the file is damaged ({error}). "
                     "Restore it from a backup."
                 ) from error
             self._contents[number] = entry.stamp, content
@@ -351,12 +354,14 @@ class TableSequence:
     def _clear_intents(self, view: View) -> None:
         """Delete the intents that are made and that no push before them keeps."""
         kept = self._contents
-        self._folder.delete(
+        self.folder.delete(
             entry.name for number, entry in view.behind.items() if isinstance(kept.get(number, ("", None))[1], Intent)
         )
 
-    def _place(self, name: str) -> Path:
-        return self.path / name
+    def _mark(self, number: int) -> None:
+        """Note beside the entries which is the last, where a disk may lose the names of others."""
+        if (path := self.folder.address(FOLDER).path) is not None:
+            make_mark(path / _mark(number), [path / _mark(former) for former in self._marks if former < number])
 
 
 def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:
@@ -369,4 +374,4 @@ def _entry(number: int) -> str:
 
 
 def _mark(number: int) -> str:
-    return f"{FOLDER}/{number:0{_DIGITS}d}{MARK}"
+    return f"{number:0{_DIGITS}d}{MARK}"

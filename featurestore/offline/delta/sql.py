@@ -11,6 +11,7 @@ from featurestore.errors import NotFoundError, OfflineStoreError, RequestError, 
 from featurestore.offline.base import Snapshot, Table
 from featurestore.offline.delta.files import DeltaFiles, columns_of, storage_dtype
 from featurestore.offline.delta.history import DeltaStore
+from featurestore.offline.object_errors import problem_of
 
 _WORD = re.compile(r"\w+")
 _ATTEMPTS = 3
@@ -33,7 +34,7 @@ def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) ->
     for left in reversed(range(_ATTEMPTS)):
         snapshots = {name: store.snapshot(tables[name]) for name in named}
         try:
-            return _result(query, tables, snapshots)
+            return _result(query, tables, snapshots, store)
         except OfflineStoreError:
             # Forgetting and upkeep delete files that somebody has in hand; of a newer version of the table they are there.
             if not left or all(store.snapshot(tables[name]).version == snapshot.version for name, snapshot in snapshots.items()):
@@ -41,19 +42,20 @@ def query_history(query: str, tables: Mapping[str, Table], store: DeltaStore) ->
     raise AssertionError("the last attempt raises")
 
 
-def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Snapshot]) -> pl.DataFrame:
+def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Snapshot], store: DeltaStore) -> pl.DataFrame:
     """Return the result of a query over histories as they are in snapshots. Raises as ``query_history``."""
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         if connection.execute("select current_setting('enable_progress_bar')").fetchall() != [(False,)]:
             # NOTE: not asked for where it is off already. In Jupyter without ipywidgets the setting itself fails.
             connection.execute("set enable_progress_bar = false")
+        _register_object_storage(connection, store)
         paths: list[str] = []
         try:
             for name, snapshot in snapshots.items():
                 paths += _create_view(connection, name, tables[name], cast("list[DeltaFiles]", list(snapshot.buckets.values())))
         except duckdb.Error as error:
-            raise OfflineStoreError(_unreadable(error)) from error
+            raise OfflineStoreError(_unreadable(error, store)) from error
         _lock(connection, paths)
         try:
             _check_select(connection, query)
@@ -73,11 +75,24 @@ def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Sna
             ) from error
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException) or any(path in str(error) for path in paths):
-                raise OfflineStoreError(_unreadable(error)) from error
+                raise OfflineStoreError(_unreadable(error, store)) from error
             raise RequestError(f"{error}\n{_hint(set(_WORD.findall(query)), tables)}".strip()) from error
 
 
-def _unreadable(error: duckdb.Error) -> str:
+def _register_object_storage(connection: duckdb.DuckDBPyConnection, store: DeltaStore) -> None:
+    """Let a connection read a history in object storage by the store's own client: without an extension, which it would load.
+
+    What may be read of it is said by ``_lock``, as of any file.
+    """
+    connection.execute("set autoinstall_known_extensions = false")
+    if (system := store.file_system) is not None:
+        connection.register_filesystem(system)
+
+
+def _unreadable(error: duckdb.Error, store: DeltaStore) -> str:
+    if store.address.path is None:
+        # NOTE: not the error's own text, in which a server may quote a key.
+        return f"A file of the history cannot be read: {problem_of(error)[1]}."
     return f"A file of the history, or of the query, cannot be read: {error}. Is one of the history damaged? featurestore doctor"
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,14 +11,15 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from featurestore.durable import make_folders, settle
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.files import BUCKET, File, columns_of, delta_schema, files_of
-from featurestore.offline.delta.log_entries import ADDED, ENTRY, INTENT, LOG, ROWS, VOID, broken_entries, entries_of, entry_at
-from featurestore.offline.delta.open import from_newest, open_delta
+from featurestore.offline.delta.log_entries import ADDED, ENTRY, INTENT, LOG, ROWS, VOID, broken_entries, log_files, marks_of
+from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
 from featurestore.offline.delta.sequence_entries import Action, Intent
+from featurestore.offline.folder import Folder
+from featurestore.offline.folder_probe import require_conditions
 from featurestore.rows.buckets import bits_of
 
 _ATTEMPTS = 5
@@ -44,19 +44,19 @@ class DeltaState:
         last_run: the number of the last run that was committed; 0 for none.
         folded: up to which number the sequence's pushes have their rows in the files; 0 for none. Its intents are made, too.
         applied: up to which number the sequence's intents are made, or void.
-        stamp: tells the version's entry in the log from another one of the same number.
+        marks: tells the version's entry in the log from another one of the same number, and whether another one follows.
         columns: the names of its columns.
         configuration: what was noted of it when it was made, and mended.
         delta: the table as its library has it.
     """
 
-    folder: Path
+    folder: Folder
     version: int = -1
     files: tuple[File, ...] = ()
     last_run: int = 0
     folded: int = 0
     applied: int = 0
-    stamp: tuple[tuple[int, int] | None, ...] = ()
+    marks: tuple[str | None, ...] = ()
     columns: frozenset[str] = frozenset()
     configuration: Mapping[str, str] = field(default_factory=dict)
     delta: DeltaTable | None = field(default=None, compare=False, repr=False)
@@ -77,20 +77,20 @@ class DeltaState:
         return marks == (before.last_run, before.columns, before.rows)
 
     def is_current(self) -> bool:
-        """Return, at the price of a few looks at the file system, whether the table is at this version still."""
+        """Return, at the price of a look at three files, whether the table is at this version still."""
         if self.version < 0:
             # NOTE: not by the entry of version 0, which is taken out of the log once somebody was forgotten.
-            return not entries_of(self.folder)
-        return _stamps(self.folder, self.version) == self.stamp and _stamp(entry_at(self.folder, self.version + 1)) is None
+            return not log_files(self.folder).entries
+        return marks_of(self.folder, self.version) == self.marks
 
 
-def open_state(folder: Path) -> DeltaState:
+def open_state(folder: Folder) -> DeltaState:
     """Return a table as it is now."""
     for left in reversed(range(_ATTEMPTS)):
         try:
             return from_newest(folder, lambda delta: _state_of(folder, delta))
         except TableNotFoundError:
-            if not entries_of(folder):
+            if not log_files(folder).entries:
                 return DeltaState(folder)
             if not left:
                 _require_log(folder)
@@ -101,39 +101,43 @@ def open_state(folder: Path) -> DeltaState:
     raise AssertionError("the last attempt raises")
 
 
-def _require_log(folder: Path) -> None:
+def _require_log(folder: Folder) -> None:
     if broken := broken_entries(folder, pages=True):
-        raise damaged("/".join(folder.parts[-3:]), folder.parent.name, broken)
+        project, view, version = folder.address().url.rstrip("/").split("/")[-3:]
+        raise damaged(f"{project}/{view}/{version}", view, broken)
 
 
-def _state_of(folder: Path, delta: DeltaTable) -> DeltaState:
+def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
     version = delta.version()
-    stamps = _stamps(folder, version)
+    marks = (*marks_of(folder, version)[:-1], None)  # what follows it is not in it
     actions: Any = delta.get_add_actions(flatten=True)
     files = tuple(files_of(pl.DataFrame(actions)))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
     applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
     applied = folded if applied is None else applied  # the version before knew no intents
-    return DeltaState(folder, version, files, last_run, folded, applied, stamps, columns, delta.metadata().configuration, delta)
+    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, delta.metadata().configuration, delta)
 
 
-def create_table(folder: Path, table: Table) -> None:
+def create_table(folder: Folder, table: Table) -> None:
     """Make a table where there is none."""
-    make_folders(folder / LOG)
+    require_conditions(folder)
+    prepare(folder, LOG)
+    address = folder.address()
     try:
         DeltaTable.create(
-            str(folder),
+            address.url,
             schema=delta_schema(table),
             mode="ignore",
             partition_by=[BUCKET],
             configuration={DEFINITION: table.definitions[0]} if table.definitions else None,
             raise_if_key_not_exists=False,
+            storage_options=delta_options(address),
             commit_properties=CommitProperties(custom_metadata={ROWS: "0"}),
         )
     except CommitFailedError:  # another process created it at this moment
         open_delta(folder)
-    settle(folder / LOG)
+    settle(folder, LOG)
 
 
 def add_columns(state: DeltaState, table: Table) -> None:
@@ -148,7 +152,7 @@ def add_columns(state: DeltaState, table: Table) -> None:
             commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={ROWS: str(state.rows)}),
             post_commithook_properties=NO_HOOKS,
         )
-    settle(state.folder / LOG)
+    settle(state.folder, LOG)
 
 
 def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
@@ -207,7 +211,7 @@ def _write(state: DeltaState, actions: Sequence[Action], marks: list[Transaction
         )
     except CommitFailedError:
         return False
-    settle(state.folder / LOG)
+    settle(state.folder, LOG)
     if (state.version + 2) % CHECKPOINT_EVERY == 0:
         with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
             write_checkpoint(state.folder)
@@ -238,14 +242,14 @@ def note(state: DeltaState, key: str, value: str) -> bool:
         )
     except CommitFailedError:
         return False
-    settle(state.folder / LOG)
+    settle(state.folder, LOG)
     return True
 
 
-def write_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Folder) -> None:
     """Write a checkpoint of a table as it is now, and take old entries out of its log once that is on the disk."""
     from_newest(folder, lambda delta: delta.create_checkpoint())
-    settle(folder / LOG)
+    settle(folder, LOG)
     from_newest(folder, lambda delta: delta.cleanup_metadata())
 
 
@@ -253,16 +257,3 @@ def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:
     gone = {action.path for action in actions if isinstance(action, RemoveAction)}
     added: int = sum(json.loads(action.stats)["numRecords"] for action in actions if isinstance(action, AddAction))
     return added + sum(file.rows for file in state.files if file.path not in gone)
-
-
-def _stamps(folder: Path, version: int) -> tuple[tuple[int, int] | None, ...]:
-    """Return what tells a version's entry from another one of its number, and whether entries were taken out since."""
-    return _stamp(entry_at(folder, version)), _stamp(folder / LOG / "_last_checkpoint")
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
