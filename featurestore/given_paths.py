@@ -4,9 +4,24 @@ import re
 from pathlib import Path
 
 from featurestore.errors import RequestError
+from featurestore.object_storage import is_object_address
 
 # A scheme has two letters at least: one is a drive. Of an address that went through ``Path`` a single slash is left.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def given_place(given: str | Path, root: Path, what: str) -> str:
+    """Return the place that a caller names: a path of this machine, relative to a folder, or an address in object storage.
+
+    Raises:
+        RequestError: it is the address of something else.
+
+    Example:
+        >>> given_place("s3://lake/backup", Path("/project"), "backup")
+        's3://lake/backup'
+    """
+    text = str(given)
+    return text if is_object_address(text) else str(local_path(given, root, what))
 
 
 def local_path(given: str | Path, root: Path, what: str) -> Path:

@@ -38,9 +38,13 @@ CALLS: dict[str, Callable[[FeatureStore, Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+PLACES = ("s3://bucket/x.parquet", "gs://bucket/x", Path("s3://bucket/x.parquet"), "abfss://c@a/x", "https://h/x")
+SUPPORTED = {"backup": PLACES[:2]}
+"""Which of them a call takes."""
+
+
 @pytest.mark.parametrize(
-    "place", ["s3://bucket/x.parquet", "gs://bucket/x", Path("s3://bucket/x.parquet"), "abfss://c@a/x", "https://h/x"]
+    ("call", "place"), [(call, place) for call in CALLS for place in PLACES if place not in SUPPORTED.get(call, ())]
 )
 def test_an_address_is_refused_and_makes_no_folder(
     store: FeatureStore, call: str, place: Any, monkeypatch: Any, tmp_path: Path

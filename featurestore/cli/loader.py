@@ -236,8 +236,14 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry(
         "backup",
         _WRITE,
-        "Copy the registry and the history to a folder, while runs, pushes and readers go on.",
-        ("featurestore backup /backups/flights-2013-07-01",),
+        "Copy the registry and the history to a folder or into object storage, while runs, pushes and readers go on.",
+        ("featurestore backup /backups/flights-2013-07-01", "featurestore backup s3://lake/backups/flights-2013-07-01"),
+    ),
+    "restore": Entry(
+        "restore",
+        _WRITE,
+        "Bring a backup back, in a project that has no registry and no history yet.",
+        ("featurestore restore /backups/flights-2013-07-01",),
     ),
     "maintain": Entry(
         "maintain",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from featurestore.adapters import open_stream
@@ -11,15 +12,17 @@ from featurestore.components import Components
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.reference import parse_references
 from featurestore.definitions.stream_source import StreamSource
-from featurestore.durable import make_folders
+from featurestore.durable import make_folders, replace_file
 from featurestore.errors import RequestError
-from featurestore.given_paths import local_path
-from featurestore.maintenance.backup import Backup
+from featurestore.given_paths import given_place
+from featurestore.maintenance.backup import Backup, Restored
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
 from featurestore.maintenance.doctor import DoctorReport, examine
 from featurestore.maintenance.maintain import Maintenance, MaintenanceOptions, MaintenanceReport, Retention, retention_of
 from featurestore.maintenance.project_checks import ProjectChecks
 from featurestore.materialization.progress import Progress
+from featurestore.offline.folder import Folder, translated_errors
+from featurestore.offline.open_folder import open_folder
 from featurestore.privacy.forget import ErasablePlaces, ForgetReport, Forgetter
 from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
 from featurestore.registry.database import Database
@@ -139,13 +142,14 @@ class Admin:
     # -- backup and removal ----------------------------------------------------------------------------------------------
 
     def backup(self, target: str | Path) -> Backup:
-        """Copy the registry and the history to a folder, while runs, pushes and readers go on.
+        """Copy the registry and the history to a folder or into object storage, while runs, pushes and readers go on.
 
         The copy has everything that was materialized or pushed before. It still has entities that are forgotten later. The online
         store is not copied: it is rebuilt from the history.
 
         Args:
-            target: a folder that does not exist yet, or is empty. A relative path starts at the project's folder.
+            target: a folder that does not exist yet, or is empty; or an address such as ``"s3://bucket/backups/today"`` below which
+                there is nothing. A relative path starts at the project's folder.
 
         Returns:
             What was copied, and how to restore it; print it.
@@ -162,15 +166,61 @@ class Admin:
             >>> backup.registry, backup.files
             (True, 0)
         """
-        settings = self._components.settings
-        folder = local_path(target, settings.root, "backup")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RequestError(f"{folder} is not an empty folder. A backup needs a new or empty one: name another folder.")
-        make_folders(folder)
+        components = self._components
+        folder = self._backup_folder(target)
+        place = folder.address()
+        with translated_errors(folder, "listed"):
+            is_used = (place.path is not None and place.path.is_file()) or folder.folders("") or folder.list("")
+        if is_used:
+            raise RequestError(f"{place.url} is not an empty folder. A backup needs a new or empty one: name another folder.")
         # The registry first: a history may know of later runs than the registry, but the other way round rows would be lost.
-        registry = self._components.registry.database.copy_to(folder / "registry.db")
-        files, size = self._components.backend.copy_project(settings.project, str(folder / "offline"))
-        return Backup(folder, registry, files, size)
+        with TemporaryDirectory() as beside:
+            copy = Path(beside) / "registry.db"
+            registry = components.registry.database.copy_to(copy)
+            if registry:
+                with translated_errors(folder, "written to"):
+                    folder.write(copy.name, copy.read_bytes())
+        files, size = components.backend.copy_project(components.settings.project, folder.address("offline").url)
+        return Backup(place.url, registry, files, size)
+
+    def restore(self, source: str | Path) -> Restored:
+        """Bring a backup back: the history into the project's offline store, and the registry into its file.
+
+        Neither may be there yet. The project's name must be that of the backup. A registry on PostgreSQL is restored by its own
+        tools, before this. The online store is rebuilt afterwards, as the report says.
+
+        Args:
+            source: what ``backup`` was given: a folder, or an address in object storage.
+
+        Returns:
+            What was restored, and what to do next; print it.
+
+        Raises:
+            RequestError: there is no backup of the project, or the project has a registry or a history already.
+            OfflineStoreError: a file cannot be read or written.
+        """
+        settings = self._components.settings
+        folder, registry = self._backup_folder(source), settings.registry_file
+        if registry is not None and registry.exists():
+            raise RequestError(f"The project has a registry, {registry}, which is not written over. Move it away, then restore.")
+        with translated_errors(folder, "read"):
+            has_registry = folder.head("registry.db") is not None
+        if registry is not None and not has_registry:
+            raise RequestError(
+                f"There is no registry.db in {folder.address().url}: it is not a backup, or the registry was on PostgreSQL. "
+                "Restore that one by pg_restore, and set 'registry' to its address."
+            )
+        files, size = self._components.backend.restore_project(settings.project, folder.address("offline").url)
+        if registry is not None:  # last: with it, the project is there
+            with translated_errors(folder, "read"):
+                content = folder.read("registry.db")
+            make_folders(registry.parent)
+            replace_file(registry, content)
+        return Restored(folder.address().url, registry is not None, files, size)
+
+    def _backup_folder(self, given: str | Path) -> Folder:
+        settings = self._components.settings
+        return open_folder(given_place(given, settings.root, "backup"), settings.root, settings.storage_options)
 
     def delete_project(self, *, dry_run: bool = False) -> DeletionReport:
         """Delete everything that the project has in both stores and in the registry; its definitions and settings stay.

@@ -1,7 +1,6 @@
 """The report of a backup."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -10,20 +9,20 @@ class Backup:
     """A copy of a project: its registry and its history.
 
     Args:
-        folder: where it is: ``registry.db`` and ``offline/``, as in a project's ``.featurestore``.
+        folder: its path or address: ``registry.db`` and ``offline/`` are there, as in a project's ``.featurestore``.
         registry: whether the registry is in it; one on PostgreSQL is not.
         files: how many files of the history were copied.
         size: how many bytes these have.
     """
 
-    folder: Path
+    folder: str
     registry: bool
     files: int
     size: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in plain JSON values."""
-        return {**asdict(self), "folder": str(self.folder)}
+        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.files:,} files of the history, {self.size / 2**20:,.1f} MiB, are in {self.folder}"]
@@ -32,5 +31,32 @@ class Backup:
             if self.registry
             else "The registry is not: it is on PostgreSQL. Dump it BEFORE the history is copied, with pg_dump."
         )
-        lines.append("To restore, put both in their places, then: featurestore materialize --rebuild-online && featurestore doctor")
+        lines.append(f"To restore it in a project that has neither: featurestore restore {self.folder}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored from a backup.
+
+    Args:
+        folder: where the backup is.
+        registry: whether the registry was in it, and is in its place now.
+        files: how many files of the history were copied.
+        size: how many bytes these have.
+    """
+
+    folder: str
+    registry: bool
+    files: int
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.files:,} files of the history, {self.size / 2**20:,.1f} MiB, were restored from {self.folder}"]
+        lines.append("The registry was, too." if self.registry else "The registry was not: restore it from its own dump.")
+        lines.append("Now: featurestore materialize --rebuild-online && featurestore doctor")
         return "\n".join(lines)

@@ -110,9 +110,9 @@ def examine(checks: Sequence[tuple[str, Check]]) -> DoctorReport:
     return DoctorReport(findings)
 
 
-def check_clock(name: str, theirs: datetime, ours: datetime) -> Finding:
-    """Return how far somebody's clock is from ours."""
-    return _clock_finding(name, abs((theirs - ours).total_seconds()))
+def check_clock(name: str, theirs: datetime, ours: datetime, precision: float = 0.0) -> Finding:
+    """Return how far somebody's clock, which may round off so many seconds, is from ours."""
+    return _clock_finding(name, max(0.0, abs((theirs - ours).total_seconds()) - precision))
 
 
 def _clock_finding(name: str, apart: float) -> Finding:

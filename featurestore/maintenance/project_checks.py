@@ -54,6 +54,7 @@ class ProjectChecks:
             yield f"folder: {name}", partial(check_folder, name, folder, components.clock)
         yield "registry", self._registry
         yield "access", lambda: check_access(kept_files(settings), _own_mode(settings))
+        yield "history", self._offline
         yield "online store", self._online
         if (settings.root / settings.definitions).is_dir():
             loader = components.definition_loader
@@ -123,6 +124,19 @@ class ProjectChecks:
         for entity, count in components.tombstones.unfinished().items():
             advice = f"Repeat it for the same keys: featurestore forget {entity} KEY=VALUE"
             yield Finding(f"forget: {entity}", "error", f"forgetting {count:,} of them was interrupted", advice)
+
+    def _offline(self) -> Iterator[Finding]:
+        components = self._components
+        facts = components.backend.facts()
+        if facts is None:
+            return  # a folder, which has a check of its own
+        yield Finding("history", "ok", f"{facts.address} can be written to, and creates a file only once")
+        yield check_clock("history", facts.now, components.clock(), facts.precision)
+        for problem in facts.problems:
+            yield Finding("history", "warning", problem)
+        if components.settings.registry_file is not None:
+            advice = "Set registry = 'postgresql+psycopg://…' before another machine writes to this history."
+            yield Finding("history", "warning", "its registry is a file of this machine, whose locks others do not see", advice)
 
     def _online(self) -> Iterator[Finding]:
         components = self._components

@@ -8,20 +8,21 @@ import typer
 from featurestore.cli.options import Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json
+from featurestore.object_storage import is_object_address
 
 
 def backup(
     ctx: typer.Context,
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to copy to: a folder that is new or empty.")],
+    target: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to copy to: a new or empty folder, or s3://….")],
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
-    """Copy the registry and the history to a folder, while runs, pushes and readers go on.
+    """Copy the registry and the history to a folder or into object storage, while runs, pushes and readers go on.
 
     A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is rebuilt when you restore.
     """
     with open_store(ctx, project_dir) as store:
-        copied = store.admin.backup(target.absolute())
+        copied = store.admin.backup(target if is_object_address(target) else Path(target).absolute())
     if json:
         print_json(copied.to_dict())
     else:
