@@ -12,9 +12,9 @@ from deltalake import DeltaTable
 
 from featurestore.clock import to_micros, utc_now
 from featurestore.offline.delta.compaction import worth_merging
-from featurestore.offline.delta.files import File
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
+from featurestore.offline.delta.table_files import File
 from featurestore.rows.buckets import ROOT, bits_of
 from featurestore.testing import FakeClock
 from featurestore.testing.offline import PLAIN, read, rows, run

@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 def sale(number: int, who: str) -> dict[str, object]:
     """Returns the sale of a number, the same each time."""
-    return {"sale": f"{who}-{number}", "shop": SHOPS[number % 12], "at": BEGAN + number * timedelta(minutes=7), "price": number / 4}
+    return {"sale": f"{who}-{number}", "shop": SHOPS[number % 12], "at": BEGAN + number * timedelta(seconds=7), "price": number / 4}
 
 
 def sales(numbers: range, who: str) -> pl.DataFrame:

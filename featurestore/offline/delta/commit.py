@@ -13,15 +13,13 @@ from featurestore.offline.delta.files import (
     BUCKET,
     HASH,
     DeltaFiles,
-    File,
     NewFile,
-    by_bucket,
     columns_of,
     event_span,
     of_keys,
-    remove_file,
     write_file,
 )
+from featurestore.offline.delta.table_files import TableFiles, by_bucket, remove_file
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROWS_PER_BUCKET, are_related, bits_for, bits_of, bits_worth, key_hash, node_of, within
 from featurestore.rows.total_order import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
@@ -64,7 +62,7 @@ class CommitBuilder:
     folder: Folder
     table: Table
     run: int
-    files: Sequence[File]
+    files: TableFiles
     now: int
     threads: int
     log: Sequence[pl.DataFrame] = field(default=(), repr=False)
@@ -76,9 +74,9 @@ class CommitBuilder:
             parts: the rows staged, with the hash of their keys.
             staged_rows: how many there are.
         """
-        rows = sum(file.rows for file in self.files) + staged_rows
+        rows = self.files.rows + staged_rows
         needed = bits_for(rows)
-        bits = max((bits_of(file.node) for file in self.files), default=needed)
+        bits = needed if self.files.bits is None else self.files.bits
         split = needed > bits and rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
         # A run that brings little takes as long on a large table as on a small one: it need not write to all buckets.
         depth = bits if split or not self.files else bits_worth(staged_rows, bits)
@@ -116,7 +114,7 @@ class CommitBuilder:
         if new.is_empty():
             return new
         since, until = event_span(new)
-        near = [file for file in self.files if are_related(file.node, node) and file.overlaps(since, until)]
+        near = [file for file in self.files.overlapping(since, until) if are_related(file.node, node)]
         where = pl.col(EVENT).is_between(from_micros(since), from_micros(until))
         if new.height <= _FEW:
             where = where & of_keys(new, table.keys)

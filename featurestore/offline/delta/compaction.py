@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from featurestore.offline.base import Table
-from featurestore.offline.delta.files import DeltaFiles, File, NewFile, run_of, write_file
+from featurestore.offline.delta.files import DeltaFiles, NewFile, run_of, write_file
+from featurestore.offline.delta.table_files import File
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROWS_PER_FILE, are_related, bits_of, bits_worth
 from featurestore.rows.total_order import merge_files

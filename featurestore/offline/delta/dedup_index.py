@@ -4,7 +4,7 @@ Files and segments never change, so each is read once by a process: what is kept
 rows apart. A row whose hash is not among them is new; one whose hash is, may be known, and only then its bucket is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,8 +14,9 @@ from featurestore.definitions.window_features import EVENT_ID
 from featurestore.identity import loose_text, same_values
 from featurestore.instants import INSTANT
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.delta.files import HASH, File, by_bucket, event_span, of_keys
+from featurestore.offline.delta.files import HASH, event_span, of_keys
 from featurestore.offline.delta.table import DeltaState
+from featurestore.offline.delta.table_files import File, by_bucket
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import ROOT, key_hash, node_of
 from featurestore.rows.total_order import AVAILABLE, EVENT, split_equal, split_former
@@ -123,7 +124,7 @@ class DedupIndex:
         nodes = {node >> up for node in nodes for up in range(state.bits + 1)}
         files = [
             file
-            for file in state.files
+            for file in _near(state, first, last, since)
             if file.node in nodes and (file.overlaps(first, last) or (since is not None and file.until >= since))
         ]
         where = pl.col(EVENT).is_between(from_micros(first), from_micros(last))
@@ -143,9 +144,9 @@ class DedupIndex:
 
     def _cover(self, state: DeltaState, segments: Mapping[int, pl.DataFrame], first: int, last: int, since: int | None) -> None:
         """Read what might hold rows of a span of event times, and has not been read."""
-        needed = {file.path: bound for file in state.files if (bound := _bound(file, first, last, since)) < _NEVER}
-        rows = sum(file.rows for file in state.files if file.path in needed) + sum(frame.height for frame in segments.values())
-        gone = self._covered.keys() - {file.path for file in state.files} - {str(seq) for seq in segments}
+        near = {file: bound for file in _near(state, first, last, since) if (bound := _bound(file, first, last, since)) < _NEVER}
+        rows = sum(file.rows for file in near) + sum(frame.height for frame in segments.values())
+        gone = self._covered.keys() - state.files.paths - {str(seq) for seq in segments}
         # The rows of files that are gone are in others now: hashes that are kept for nothing do no harm.
         if sum(map(len, self._runs)) > 4 * rows + _SPARE:
             self._covered, self._runs = {}, []
@@ -156,10 +157,10 @@ class DedupIndex:
             if str(seq) not in self._covered:
                 fresh.append(self._hashed(frame, since))
                 self._covered[str(seq)] = _ALWAYS
-        for path, bound in needed.items():
-            if bound < self._covered.get(path, _NEVER):
-                fresh.append(self._hashes_of(path, bound, since))
-                self._covered[path] = bound
+        for file, bound in near.items():
+            if bound < self._covered.get(file.path, _NEVER):
+                fresh.append(self._hashes_of(file.path, bound, since))
+                self._covered[file.path] = bound
         for hashes in fresh:
             if len(hashes):
                 self._add(hashes.sort())
@@ -178,6 +179,11 @@ class DedupIndex:
         while self._runs and len(self._runs[-1]) < 2 * len(hashes):
             hashes = pl.concat([self._runs.pop(), hashes]).sort()
         self._runs.append(hashes)
+
+
+def _near(state: DeltaState, first: int, last: int, since: int | None) -> Sequence[File]:
+    """Return the files that may have rows of a span of event times, or where ``since`` is given of what is not before it."""
+    return state.files.overlapping(first if since is None else min(first, since), last if since is None else None)
 
 
 def _bound(file: File, first: int, last: int, since: int | None) -> int:

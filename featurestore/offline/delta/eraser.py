@@ -19,8 +19,6 @@ from featurestore.offline.base import EraseCounts, Table
 from featurestore.offline.delta.files import (
     BUCKET,
     COMPRESSION,
-    File,
-    remove_file,
     run_of,
     scan_file,
     storage_dtype,
@@ -33,6 +31,7 @@ from featurestore.offline.delta.open import from_newest, settle
 from featurestore.offline.delta.sequence import FOLDER
 from featurestore.offline.delta.sequence_entries import Action, Intent, unpacked, without_rows
 from featurestore.offline.delta.table import require_known_columns
+from featurestore.offline.delta.table_files import File, remove_file
 from featurestore.offline.folder import Entry, Folder, is_local, present
 from featurestore.privacy.tombstone_set import among, loosely_among
 from featurestore.rows.buckets import bits_of, key_hash, node_of
@@ -134,7 +133,7 @@ class DeltaEraser:
         # NOTE: listed before the table is opened: what a commit adds is not there yet, or is named by the table or an intent.
         others = [file for file in folder.list("") if _DATA.fullmatch(file.name)]
         view = self._log.sequence(table).look()
-        needed = {file.path for file in view.state.files}.union(*(intent.adds for intent in view.pending.values()))
+        needed = view.state.files.paths.union(*(intent.adds for intent in view.pending.values()))
         erased = 0
         for file in others:
             if file.name in needed:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import polars as pl
 from deltalake import Schema
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction
 
 from featurestore.clock import nearest_instant, to_micros
 from featurestore.dtypes import as_dtype
@@ -22,14 +22,12 @@ from featurestore.object_storage import is_object_address
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.folder import Address, Folder
 from featurestore.offline.object_errors import problem_of
-from featurestore.rows.buckets import ROOT, are_related, bits_of, key_hash, node_of, within
+from featurestore.rows.buckets import ROOT, key_hash, node_of, within
 from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
 HASH = "_hash"
 """The hash of the keys, in files that wait for their commit."""
-_CUT_OFF = 999
-"""So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
 COMPRESSION: Literal["lz4"] = "lz4"
 # NOTE: lz4 reads a fifth faster than zstd and writes 1.7 times as fast, for a quarter more bytes.
 
@@ -70,31 +68,6 @@ def delta_schema(table: Table) -> Schema:
     """Return the columns of a table as Delta has them."""
     stored = {name: storage_dtype(dtype) for name, dtype in columns_of(table).items()}
     return Schema.from_arrow(pl.DataFrame(schema={**stored, BUCKET: pl.Int32()}).to_arrow().schema)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a table, as the table's log has it.
-
-    Args:
-        path: where it is, from the table's folder on.
-        node: its bucket.
-        rows: how many rows it has.
-        size: how many bytes.
-        since: the least event time in it, in microseconds.
-        until: the greatest one.
-    """
-
-    path: str
-    node: int
-    rows: int
-    size: int
-    since: int
-    until: int
-
-    def overlaps(self, since: int | None, until: int | None) -> bool:
-        """Return whether it may have rows of a span of event times, both bounds inclusive; None means unbounded."""
-        return (since is None or self.until >= since) and (until is None or self.since <= until)
 
 
 @dataclass(frozen=True)
@@ -214,58 +187,6 @@ def of_keys(rows: pl.DataFrame, keys: Mapping[str, pl.DataType]) -> pl.Expr:
     return where
 
 
-def by_bucket(
-    folder: Folder,
-    table: Table,
-    files: Sequence[File],
-    pushed: Mapping[int, pl.DataFrame] | None = None,
-    *,
-    bits: int | None = None,
-) -> dict[int, DeltaFiles]:
-    """Return the files of a table, and the rows in its log, as a history a bucket.
-
-    Args:
-        folder: the table's folder.
-        table: the table.
-        files: the files.
-        pushed: the rows in its log, by bucket.
-        bits: how many bits the table is split by: files that lie above are in each bucket below them. None: each file is in
-            the bucket whose node it has.
-    """
-    own: dict[int, list[File]] = {node: [] for node in pushed or {}}
-    above: list[File] = []
-    for file in files:
-        if bits is not None and bits_of(file.node) < bits:
-            above.append(file)
-        else:
-            own.setdefault(file.node, []).append(file)
-    for file in above:
-        depth = (bits or 0) - bits_of(file.node)
-        for node in range(file.node << depth, (file.node + 1) << depth):
-            own.setdefault(node, [])
-    buckets: dict[int, DeltaFiles] = {}
-    address = folder.address()
-    place = f"{address.url}/"
-    above.sort(key=lambda file: file.path)
-    for node, members in sorted(own.items()):
-        rows = (pushed or {}).get(node)
-        shared = [(file, bits_of(node) - bits_of(file.node)) for file in above if are_related(file.node, node)]
-        buckets[node] = DeltaFiles(
-            node,
-            tuple(place + file.path for file in sorted(members, key=lambda file: (-file.rows, file.path))),
-            tuple(place + file.path for file, _ in shared),
-            sum(file.rows for file in members)
-            + sum(max(1, file.rows >> depth) for file, depth in shared)
-            + (0 if rows is None else rows.height),
-            sum(file.size for file in members) + sum(file.size >> depth for file, depth in shared),
-            table.keys,
-            table.features,
-            address.options,
-            rows,
-        )
-    return buckets
-
-
 @dataclass(frozen=True)
 class NewFile:
     """A file that waits for its commit.
@@ -337,22 +258,6 @@ def event_span(rows: pl.DataFrame) -> tuple[int, int]:
     return to_micros(first), to_micros(last)
 
 
-def files_of(actions: pl.DataFrame) -> list[File]:
-    """Return the files of a table, from what its log tells of them."""
-    if actions.is_empty():
-        return []
-    columns = ("path", f"partition.{BUCKET}", "num_records", "size_bytes", f"min.{EVENT}", f"max.{EVENT}")
-    return [
-        File(path, node, rows, size, to_micros(since), to_micros(until) + (0 if _is_own(path) else _CUT_OFF))
-        for path, node, rows, size, since, until in actions.select(columns).iter_rows()
-    ]
-
-
-def _is_own(path: str) -> bool:
-    """Return whether a file was written here, by its name, and not by another library's optimization of the table."""
-    return PurePosixPath(path).name.startswith("run-")
-
-
 def run_of(path: str) -> int:
     """Return the run whose rows a file of a table has, by its name; 0 where it has those of several."""
     number = PurePosixPath(path).name.removeprefix("run-").partition("-")[0]
@@ -362,17 +267,6 @@ def run_of(path: str) -> int:
 def scan_file(address: Address) -> pl.LazyFrame:
     """Return the rows of one Parquet file as they are stored."""
     return pl.scan_parquet(address.url, glob=False, hive_partitioning=False, storage_options=dict(address.options) or None)
-
-
-def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
-    """Return the action that removes a file from the table in a commit; ``now`` is in milliseconds."""
-    return RemoveAction(
-        path=file.path,
-        deletion_timestamp=now,
-        data_change=changes,
-        partition_values={BUCKET: str(file.node)},
-        size=file.size,
-    )
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
     COMPRESSION,
     HASH,
-    by_bucket,
     columns_of,
     event_span,
     pushed_by_bucket,
@@ -40,6 +39,7 @@ from featurestore.offline.delta.table import (
     open_state,
     require_known_columns,
 )
+from featurestore.offline.delta.table_files import Buckets, by_bucket
 from featurestore.offline.folder import Address, Entry, Folder, delete_below
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.rows.buckets import key_hash
@@ -100,18 +100,17 @@ class DeltaStore:
             # Those that a commit took over are named until they are deleted: whoever tries one again must find it told.
             taken = sequence.pushes_behind(view)
         state = view.state
-        spans = [(file.since, file.until) for file in state.files]
-        rows = sum(file.rows for file in state.files)
+        spans = [] if state.files.span is None else [state.files.span]
+        rows = state.rows
         pushed: dict[int, pl.DataFrame] = {}
         # A push may be empty: its entities were forgotten.
         if view.pushes and (log := pl.concat(view.pushes.values())).height:
             rows += log.height
             spans.append(event_span(log))
             pushed = pushed_by_bucket(log, state.bits or 0, since, until)
-        wanted = [file for file in state.files if file.overlaps(since, until)]
         return Snapshot(
             state.version,
-            by_bucket(self.folder(table), table, wanted, pushed, bits=state.bits),
+            Buckets(self.folder(table), table, state.files.overlapping(since, until), pushed, bits=state.bits),
             rows,
             state.last_run,
             (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,
@@ -182,7 +181,7 @@ class DeltaStore:
             with sequence.turn(attempt):
                 now = sequence.settle() if attempt else view
                 # What was compacted meanwhile has the rows that were looked at, so they need not be looked at again.
-                if not now.state.has_rows_of(view.state) or not removed <= {file.path for file in now.state.files}:
+                if not now.state.has_rows_of(view.state) or not removed <= now.state.files.paths:
                     break
                 late = now.after(view.last)
                 if late:

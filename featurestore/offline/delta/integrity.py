@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from featurestore.errors import MaterializeError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged, lost_runs
-from featurestore.offline.delta.files import File
 from featurestore.offline.delta.log_entries import broken_entries, recorded_rows
 from featurestore.offline.delta.table import DEFINITION, DeltaState
+from featurestore.offline.delta.table_files import File
 from featurestore.offline.folder import Folder, is_local
 
 _NAMED = 3

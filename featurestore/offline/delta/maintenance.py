@@ -18,13 +18,14 @@ from featurestore.durable import TEMPORARY
 from featurestore.offline.base import Compacted, Removed, Table, is_gone
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.compaction import merge_group, worth_merging
-from featurestore.offline.delta.files import BUCKET, NewFile, remove_file, translated
+from featurestore.offline.delta.files import BUCKET, NewFile, translated
 from featurestore.offline.delta.history import DeltaStore, staged_files
 from featurestore.offline.delta.integrity import problems_of
 from featurestore.offline.delta.log_entries import LOG, checkpoint_at, entry_at, hinted_checkpoint, log_files
 from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.offline.delta.table import open_state, require_known_columns, write_checkpoint
+from featurestore.offline.delta.table_files import remove_file
 from featurestore.offline.folder import Entry, Folder, is_local, present
 
 _COMMITS = 50
@@ -121,7 +122,7 @@ class DeltaMaintenance:
                 return Removed()
             data = [file for file in files if _DATA.fullmatch(file.name)]
             removed_at = dict(_removals(folder)) if data else {}
-            needed = {file.path for file in state.files}.union(*(intent.adds for intent in view.pending.values()))
+            needed = state.files.paths.union(*(intent.adds for intent in view.pending.values()))
             until = to_micros(self._clock() - keep) // 1000
             unnamed = [file for file in data if file.name not in needed]
             old = [file for file in unnamed if removed_at.get(file.name, until + 1) <= until]
@@ -151,7 +152,7 @@ def _replace(sequence: TableSequence, view: View, actions: Sequence[Action]) -> 
         with sequence.turn(attempt):
             now = sequence.settle() if attempt else view
             intent = Intent("compact", actions, now.pushed_with())
-            if not intent.removes <= {file.path for file in now.state.files}:
+            if not intent.removes <= now.state.files.paths:
                 return False
             require_known_columns(now.state, sequence.table, actions)
             was_made = sequence.commit(now, intent)

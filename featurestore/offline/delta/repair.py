@@ -15,7 +15,7 @@ from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import Condition, damaged
-from featurestore.offline.delta.files import BUCKET, HASH, File, NewFile, by_bucket, columns_of, remove_file, run_of, translated
+from featurestore.offline.delta.files import BUCKET, HASH, NewFile, columns_of, run_of, translated
 from featurestore.offline.delta.files import write_file as write_rows
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.integrity import missing_files, problems_of
@@ -41,6 +41,7 @@ from featurestore.offline.delta.table import (
     require_known_columns,
     write_repair,
 )
+from featurestore.offline.delta.table_files import File, by_bucket, remove_file
 from featurestore.offline.folder import Folder
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.rows.buckets import bits_for, key_hash, node_of
@@ -190,7 +191,7 @@ class DeltaRepair:
 
     def _beside(self, folder: Folder, table: Table, state: DeltaState, recorded: LedgerRecord) -> Iterator[pl.DataFrame]:
         """Yield the rows in files that no version of the table names, of runs that were committed or of compaction."""
-        named = {file.path for file in state.files}
+        named = state.files.paths
         for name in [file.name for file in folder.list("") if _DATA.fullmatch(file.name)]:
             if name not in named and (run_of(name) == 0 or run_of(name) in recorded.rows):
                 try:

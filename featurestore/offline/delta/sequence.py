@@ -162,7 +162,7 @@ class TableSequence:
         self._clear_intents(settled)
         outcome = recorded_outcome(self.folder, number)
         if outcome is None:  # the log was cut since, so the files tell
-            return intent.adds <= {file.path for file in settled.state.files}
+            return intent.adds <= settled.state.files.paths
         # The number may have been another's before, who has made it and deleted its entry.
         return outcome.is_made if outcome.id == intent.id else None
 

@@ -14,13 +14,13 @@ from deltalake.transaction import AddAction, RemoveAction
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
-from featurestore.offline.delta.files import BUCKET, File, columns_of, delta_schema, files_of
+from featurestore.offline.delta.files import BUCKET, columns_of, delta_schema
 from featurestore.offline.delta.log_entries import ADDED, ENTRY, INTENT, LOG, ROWS, VOID, broken_entries, log_files, marks_of
 from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
 from featurestore.offline.delta.sequence_entries import Action, Intent
+from featurestore.offline.delta.table_files import TableFiles
 from featurestore.offline.folder import Folder
 from featurestore.offline.folder_probe import require_conditions
-from featurestore.rows.buckets import bits_of
 
 _ATTEMPTS = 5
 DEFINITION = "featurestore.definition"
@@ -52,7 +52,7 @@ class DeltaState:
 
     folder: Folder
     version: int = -1
-    files: tuple[File, ...] = ()
+    files: TableFiles = field(default_factory=TableFiles)
     last_run: int = 0
     folded: int = 0
     applied: int = 0
@@ -64,12 +64,12 @@ class DeltaState:
     @property
     def rows(self) -> int:
         """How many rows its files have."""
-        return sum(file.rows for file in self.files)
+        return self.files.rows
 
     @property
     def bits(self) -> int | None:
         """How many bits of the hash the files are split by; None without files."""
-        return max((bits_of(file.node) for file in self.files), default=None)
+        return self.files.bits
 
     def has_rows_of(self, before: "DeltaState") -> bool:
         """Return whether it has the rows of an earlier state, in other files perhaps, and no others."""
@@ -111,7 +111,7 @@ def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
     version = delta.version()
     marks = (*marks_of(folder, version)[:-1], None)  # what follows it is not in it
     actions: Any = delta.get_add_actions(flatten=True)
-    files = tuple(files_of(pl.DataFrame(actions)))
+    files = TableFiles.of_actions(pl.DataFrame(actions))
     last_run, folded = delta.transaction_version(_RUNS) or 0, delta.transaction_version(_PUSHED) or 0
     applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
@@ -163,7 +163,7 @@ def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
         number: the number of its entry.
         intent: the intent. If a file is gone that it removes, the version notes that it is void.
     """
-    is_void = not intent.removes <= {file.path for file in state.files}
+    is_void = not intent.removes <= state.files.paths
     actions = [] if is_void else intent.actions
     marks = [Transaction(_APPLIED, number)]
     if intent.run is not None and not is_void:
@@ -256,4 +256,5 @@ def write_checkpoint(folder: Folder) -> None:
 def _rows_after(state: DeltaState, actions: Sequence[Any]) -> int:
     gone = {action.path for action in actions if isinstance(action, RemoveAction)}
     added: int = sum(json.loads(action.stats)["numRecords"] for action in actions if isinstance(action, AddAction))
-    return added + sum(file.rows for file in state.files if file.path not in gone)
+    removed = state.files.frame.filter(pl.col("path").is_in(gone))["rows"].sum() if gone else 0
+    return added + state.rows - int(removed)

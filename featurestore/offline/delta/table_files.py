@@ -1,0 +1,191 @@
+"""The files of a Delta table, as its log names them, and the buckets that they make up.
+
+A table may have some ten thousands of files, so what is asked at each push and read goes by columns, and a bucket is made of its
+files when it is asked for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from deltalake.transaction import RemoveAction
+
+from featurestore.offline.base import Table
+from featurestore.offline.delta.files import BUCKET, DeltaFiles
+from featurestore.offline.folder import Folder
+from featurestore.rows.buckets import are_related, bits_of
+from featurestore.rows.total_order import EVENT
+
+_CUT_OFF = 999
+"""So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
+_SCHEMA = {
+    "path": pl.String(), "node": pl.Int64(), "rows": pl.Int64(), "size": pl.Int64(), "since": pl.Int64(), "until": pl.Int64(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a table, as the table's log has it.
+
+    Args:
+        path: where it is, from the table's folder on.
+        node: its bucket.
+        rows: how many rows it has.
+        size: how many bytes.
+        since: the least event time in it, in microseconds.
+        until: the greatest one.
+    """
+
+    path: str
+    node: int
+    rows: int
+    size: int
+    since: int
+    until: int
+
+    def overlaps(self, since: int | None, until: int | None) -> bool:
+        """Return whether it may have rows of a span of event times, both bounds inclusive; None means unbounded."""
+        return (since is None or self.until >= since) and (until is None or self.since <= until)
+
+
+class TableFiles(Sequence[File]):
+    """The files of a table at one version. Threads may share it: it never changes.
+
+    Args:
+        frame: a row for each file, with the fields of ``File``.
+    """
+
+    def __init__(self, frame: pl.DataFrame | None = None) -> None:
+        self.frame = pl.DataFrame(schema=_SCHEMA) if frame is None else frame
+        self.paths = frozenset(self.frame["path"])
+        self.rows = int(self.frame["rows"].sum())
+        deepest = self.frame["node"].max()
+        self.bits = bits_of(deepest) if isinstance(deepest, int) else None
+
+    @classmethod
+    def of_actions(cls, actions: pl.DataFrame) -> "TableFiles":
+        """Return the files of a table, from what its log says of them."""
+        if actions.is_empty():
+            return cls()
+        is_own = pl.col("path").str.split("/").list.last().str.starts_with("run-")
+        instants = [pl.col(f"{end}.{EVENT}").cast(pl.Datetime("us")).to_physical() for end in ("min", "max")]
+        frame = actions.select(
+            pl.col("path"),
+            pl.col(f"partition.{BUCKET}").alias("node"),
+            pl.col("num_records").alias("rows"),
+            pl.col("size_bytes").alias("size"),
+            instants[0].alias("since"),
+            instants[1].alias("until") + pl.when(is_own).then(0).otherwise(_CUT_OFF),
+        )
+        return cls(frame.cast(_SCHEMA))  # type: ignore[arg-type]  # dtypes by name
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The least and the greatest event time of their rows, in microseconds; None without files."""
+        first, last = self.frame.select(pl.col("since").min(), pl.col("until").max()).row(0)
+        return None if first is None else (first, last)
+
+    def overlapping(self, since: int | None, until: int | None) -> "TableFiles":
+        """Return those that may have rows of a span of event times, both bounds inclusive; None means unbounded."""
+        bounds = [] if since is None else [pl.col("until") >= since]
+        bounds += [] if until is None else [pl.col("since") <= until]
+        return TableFiles(self.frame.filter(bounds)) if bounds else self
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def __iter__(self) -> Iterator[File]:
+        return (File(*row) for row in self.frame.iter_rows())
+
+    def __getitem__(self, place: int | slice) -> "File | TableFiles":  # type: ignore[override]  # a slice is of this class too
+        return TableFiles(self.frame[place]) if isinstance(place, slice) else File(*self.frame.row(place))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TableFiles) and self.paths == other.paths
+
+    def __hash__(self) -> int:
+        return hash(self.paths)
+
+
+class Buckets(Mapping[int, DeltaFiles]):
+    """The buckets of a table, each made when it is asked for, the least node first.
+
+    Args:
+        folder: the table's folder.
+        table: the table.
+        files: the files.
+        pushed: the rows in its log, by bucket.
+        bits: how many bits the table is split by: files that lie above are in each bucket below them. None: each file is in
+            the bucket whose node it has.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        table: Table,
+        files: TableFiles,
+        pushed: Mapping[int, pl.DataFrame] | None = None,
+        *,
+        bits: int | None = None,
+    ) -> None:
+        self._address = folder.address()
+        self._table = table
+        self._pushed = pushed or {}
+        is_above = pl.col("node") < (0 if bits is None else 1 << bits)
+        # In a bucket the largest first; of those that lie above by their names.
+        self._own = TableFiles(files.frame.filter(~is_above).sort("node", -pl.col("rows"), "path"))
+        self._above = list(TableFiles(files.frame.filter(is_above).sort("path")))
+        counts = self._own.frame.group_by("node", maintain_order=True).len()
+        ends = counts["len"].cum_sum().to_list()
+        starts = [0, *ends]
+        self._places = {node: (start, end) for node, start, end in zip(counts["node"], starts, ends, strict=False)}
+        below = [range(file.node << (depth := (bits or 0) - bits_of(file.node)), (file.node + 1) << depth) for file in self._above]
+        self._nodes = dict.fromkeys(sorted({*self._places, *self._pushed, *(node for nodes in below for node in nodes)}))
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._nodes)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._nodes
+
+    def __getitem__(self, node: int) -> DeltaFiles:
+        if node not in self._nodes:
+            raise KeyError(node)
+        start, end = self._places.get(node, (0, 0))
+        members = list(self._own[start:end])  # type: ignore[arg-type]  # of a slice there are several
+        rows = self._pushed.get(node)
+        shared = [(file, bits_of(node) - bits_of(file.node)) for file in self._above if are_related(file.node, node)]
+        place = f"{self._address.url}/"
+        return DeltaFiles(
+            node,
+            tuple(place + file.path for file in members),
+            tuple(place + file.path for file, _ in shared),
+            sum(file.rows for file in members)
+            + sum(max(1, file.rows >> depth) for file, depth in shared)
+            + (0 if rows is None else rows.height),
+            sum(file.size for file in members) + sum(file.size >> depth for file, depth in shared),
+            self._table.keys,
+            self._table.features,
+            self._address.options,
+            rows,
+        )
+
+
+def by_bucket(folder: Folder, table: Table, files: Sequence[File], *, bits: int | None = None) -> Buckets:
+    """Return some files of a table as a history a bucket; ``bits`` as of ``Buckets``."""
+    rows = [(file.path, file.node, file.rows, file.size, file.since, file.until) for file in files]
+    return Buckets(folder, table, TableFiles(pl.DataFrame(rows, _SCHEMA, orient="row")), bits=bits)
+
+
+def remove_file(file: File, now: int, *, changes: bool = True) -> RemoveAction:
+    """Return the action that removes a file from the table in a commit; ``now`` is in milliseconds."""
+    return RemoveAction(
+        path=file.path,
+        deletion_timestamp=now,
+        data_change=changes,
+        partition_values={BUCKET: str(file.node)},
+        size=file.size,
+    )
