@@ -11,6 +11,7 @@ from benchmarks import (
     computed,
     hostile,
     materialize,
+    objects,
     online,
     push,
     schedule,
@@ -28,7 +29,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup,
+    "streams": streams, "startup": startup, "objects": objects,
 }  # fmt: skip
 SOAK = "soak"
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -92,6 +93,62 @@ def materialize(folder: str, name: str, rows: str, entities: str, prefix: str) -
     summary = opened.materialize(end="1971-01-01")
     tell(time.perf_counter() - began)
     assert summary[0].rows_written == int(rows)
+
+
+def scan_objects(urls: str) -> None:
+    """Reads all columns of some objects, as anything that reads Parquet would."""
+    import polars as pl
+
+    began = time.perf_counter()
+    pl.scan_parquet(json.loads(urls), glob=False, hive_partitioning=False).collect()
+    tell(time.perf_counter() - began)
+
+
+def open_delta(root: str) -> None:
+    """Opens a table and asks what there is to know of its files."""
+    import polars as pl
+    from deltalake import DeltaTable
+
+    from featurestore.offline.delta.history import DeltaStore
+    from featurestore.testing.offline import PLAIN
+
+    url = DeltaStore(Path(root)).folder(PLAIN).address().url
+    began = time.perf_counter()
+    pl.DataFrame(DeltaTable(url).get_add_actions(flatten=True))
+    tell(time.perf_counter() - began)
+
+
+def open_history(root: str) -> None:
+    """Looks at a table for the first time in a process."""
+    from featurestore.offline.delta.history import DeltaStore
+    from featurestore.testing.offline import PLAIN
+
+    store = DeltaStore(Path(root))
+    began = time.perf_counter()
+    store.snapshot(PLAIN)
+    tell(time.perf_counter() - began)
+
+
+def then(what: str, root: str) -> None:
+    """Pushes to a table that was opened, or looks at it for the rows of an hour; the median of some."""
+    import statistics
+
+    from featurestore.clock import to_micros
+    from featurestore.offline.delta.history import DeltaStore
+    from featurestore.testing.offline import PLAIN, rows
+
+    store, at = DeltaStore(Path(root)), to_micros(datetime(2025, 1, 1, tzinfo=UTC))
+    base = max((segment.seq for segment in store.log.segments(PLAIN)), default=0)
+    seconds = []
+    for number in range(30):
+        instant = at + (base + number) * 1_000_000
+        began = time.perf_counter()
+        if what == "push":
+            store.log.append(PLAIN, rows(*((f"k{place}", instant + place, instant + place, 1.0) for place in range(1000))))
+        else:
+            store.snapshot(PLAIN, since=at)
+        seconds.append(time.perf_counter() - began)
+    tell(statistics.median(seconds[5:]))
 
 
 if __name__ == "__main__":

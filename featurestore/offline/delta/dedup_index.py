@@ -146,7 +146,8 @@ class DedupIndex:
         """Read what might hold rows of a span of event times, and has not been read."""
         near = {file: bound for file in _near(state, first, last, since) if (bound := _bound(file, first, last, since)) < _NEVER}
         rows = sum(file.rows for file in near) + sum(frame.height for frame in segments.values())
-        gone = self._covered.keys() - state.files.paths - {str(seq) for seq in segments}
+        there = state.files.paths, {str(seq) for seq in segments}
+        gone = {name for name in self._covered if not any(name in names for names in there)}
         # The rows of files that are gone are in others now: hashes that are kept for nothing do no harm.
         if sum(map(len, self._runs)) > 4 * rows + _SPARE:
             self._covered, self._runs = {}, []

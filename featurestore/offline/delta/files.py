@@ -22,7 +22,7 @@ from featurestore.object_storage import is_object_address
 from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.folder import Address, Folder
 from featurestore.offline.object_errors import problem_of
-from featurestore.rows.buckets import ROOT, key_hash, node_of, within
+from featurestore.rows.buckets import ROOT, key_hash, within
 from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
 
 BUCKET = "_bucket"
@@ -242,14 +242,12 @@ def run_prefix(run: int) -> str:
     return f"run-{run:08d}-"
 
 
-def pushed_by_bucket(rows: pl.DataFrame, bits: int, since: int | None, until: int | None) -> dict[int, pl.DataFrame]:
-    """Return rows of the log by bucket, those with event times between two bounds; None means unbounded."""
-    if since is not None:
-        rows = rows.filter(pl.col(EVENT).to_physical() >= since)
-    if until is not None:
-        rows = rows.filter(pl.col(EVENT).to_physical() <= until)
-    parts = rows.with_columns(node_of(pl.col(HASH), bits).alias(BUCKET)).partition_by(BUCKET, as_dict=True, include_key=False)
-    return {int(node): part for (node,), part in parts.items()}
+def between(rows: pl.DataFrame, since: int | None, until: int | None) -> pl.DataFrame:
+    """Return the rows with event times between two bounds, both inclusive; None means unbounded."""
+    instant = pl.col(EVENT).to_physical()
+    bounds = [] if since is None else [instant >= since]
+    bounds += [] if until is None else [instant <= until]
+    return rows.filter(bounds) if bounds else rows
 
 
 def event_span(rows: pl.DataFrame) -> tuple[int, int]:

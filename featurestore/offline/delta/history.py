@@ -17,9 +17,9 @@ from featurestore.offline.delta.commit import CommitBuilder, Merged
 from featurestore.offline.delta.files import (
     COMPRESSION,
     HASH,
+    between,
     columns_of,
     event_span,
-    pushed_by_bucket,
     run_prefix,
     scan_file,
     translated,
@@ -102,12 +102,12 @@ class DeltaStore:
         state = view.state
         spans = [] if state.files.span is None else [state.files.span]
         rows = state.rows
-        pushed: dict[int, pl.DataFrame] = {}
+        pushed: pl.DataFrame | None = None
         # A push may be empty: its entities were forgotten.
         if view.pushes and (log := pl.concat(view.pushes.values())).height:
             rows += log.height
             spans.append(event_span(log))
-            pushed = pushed_by_bucket(log, state.bits or 0, since, until)
+            pushed = between(log, since, until)
         return Snapshot(
             state.version,
             Buckets(self.folder(table), table, state.files.overlapping(since, until), pushed, bits=state.bits),

@@ -11,9 +11,9 @@ import polars as pl
 from deltalake.transaction import RemoveAction
 
 from featurestore.offline.base import Table
-from featurestore.offline.delta.files import BUCKET, DeltaFiles
+from featurestore.offline.delta.files import BUCKET, HASH, DeltaFiles
 from featurestore.offline.folder import Folder
-from featurestore.rows.buckets import are_related, bits_of
+from featurestore.rows.buckets import are_related, bits_of, node_of
 from featurestore.rows.total_order import EVENT
 
 _CUT_OFF = 999
@@ -114,7 +114,7 @@ class Buckets(Mapping[int, DeltaFiles]):
         folder: the table's folder.
         table: the table.
         files: the files.
-        pushed: the rows in its log, by bucket.
+        pushed: the rows in its log, with the hash of their keys.
         bits: how many bits the table is split by: files that lie above are in each bucket below them. None: each file is in
             the bucket whose node it has.
     """
@@ -124,23 +124,24 @@ class Buckets(Mapping[int, DeltaFiles]):
         folder: Folder,
         table: Table,
         files: TableFiles,
-        pushed: Mapping[int, pl.DataFrame] | None = None,
+        pushed: pl.DataFrame | None = None,
         *,
         bits: int | None = None,
     ) -> None:
         self._address = folder.address()
         self._table = table
-        self._pushed = pushed or {}
+        self._pushed, self._pushed_places = pl.DataFrame(), dict[int, tuple[int, int]]()
+        if pushed is not None:
+            nodes = node_of(pl.col(HASH), bits or 0).cast(pl.Int64).alias("node")
+            self._pushed = pushed.with_columns(nodes).sort("node", maintain_order=True)
+            self._pushed_places = _places(self._pushed)
         is_above = pl.col("node") < (0 if bits is None else 1 << bits)
         # In a bucket the largest first; of those that lie above by their names.
         self._own = TableFiles(files.frame.filter(~is_above).sort("node", -pl.col("rows"), "path"))
         self._above = list(TableFiles(files.frame.filter(is_above).sort("path")))
-        counts = self._own.frame.group_by("node", maintain_order=True).len()
-        ends = counts["len"].cum_sum().to_list()
-        starts = [0, *ends]
-        self._places = {node: (start, end) for node, start, end in zip(counts["node"], starts, ends, strict=False)}
+        self._places = _places(self._own.frame)
         below = [range(file.node << (depth := (bits or 0) - bits_of(file.node)), (file.node + 1) << depth) for file in self._above]
-        self._nodes = dict.fromkeys(sorted({*self._places, *self._pushed, *(node for nodes in below for node in nodes)}))
+        self._nodes = dict.fromkeys(sorted({*self._places, *self._pushed_places, *(node for nodes in below for node in nodes)}))
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -156,7 +157,8 @@ class Buckets(Mapping[int, DeltaFiles]):
             raise KeyError(node)
         start, end = self._places.get(node, (0, 0))
         members = list(self._own[start:end])  # type: ignore[arg-type]  # of a slice there are several
-        rows = self._pushed.get(node)
+        first, last = self._pushed_places.get(node, (0, 0))
+        rows = self._pushed[first:last].drop("node") if last else None
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in self._above if are_related(file.node, node)]
         place = f"{self._address.url}/"
         return DeltaFiles(
@@ -172,6 +174,13 @@ class Buckets(Mapping[int, DeltaFiles]):
             self._address.options,
             rows,
         )
+
+
+def _places(frame: pl.DataFrame) -> dict[int, tuple[int, int]]:
+    """Return from which row to which the rows of each node lie, of a frame that is sorted by it."""
+    counts = frame.group_by("node", maintain_order=True).len()
+    ends = counts["len"].cum_sum().to_list()
+    return {node: (start, end) for node, start, end in zip(counts["node"], [0, *ends], ends, strict=False)}
 
 
 def by_bucket(folder: Folder, table: Table, files: Sequence[File], *, bits: int | None = None) -> Buckets:
