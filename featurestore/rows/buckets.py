@@ -19,6 +19,8 @@ MOST_BITS = 14
 """A history is split no deeper: more buckets than 16,384 would have more files than opening it is worth. They grow beyond."""
 ROWS_PER_FILE = 32_768
 """About how many rows a file must have for it to be worth a file: fewer are kept together, above their buckets."""
+LARGER_OBJECTS = 8
+"""So many times as many where a file costs a request: 262,144 rows of ten features are some 25 MB."""
 _SEPARATOR = "\x1f"
 
 
@@ -37,14 +39,28 @@ def bits_of(node: int) -> int:
     return node.bit_length() - 1
 
 
-def bits_worth(rows: int, bits: int) -> int:
-    """Return how deep so many new rows are spread, in a history that is split by some bits.
+def rows_per_file(rows: int, bits: int, *, is_local: bool = True) -> int:
+    """Return how many rows are worth a file, in a history of so many rows that is split by some bits.
+
+    Where buckets are larger than they should be, for no history is split deeper than ``MOST_BITS``, files are as many times larger:
+    so a history of any size has some ten thousands of them.
 
     Example:
-        >>> bits_worth(1_000, 7), bits_worth(300_000, 7), bits_worth(10_000_000, 7)
+        >>> rows_per_file(10_000_000, 4), rows_per_file(10_000_000, 4, is_local=False), rows_per_file(100_000_000_000, 14)
+        (32768, 262144, 199999)
+    """
+    least = ROWS_PER_FILE if is_local else ROWS_PER_FILE * LARGER_OBJECTS
+    return least if bits < MOST_BITS else max(least, (rows >> bits) * least // ROWS_PER_BUCKET)
+
+
+def bits_worth(rows: int, bits: int, per_file: int) -> int:
+    """Return how deep so many new rows are spread, in a history that is split by some bits, where so many are worth a file.
+
+    Example:
+        >>> bits_worth(1_000, 7, 32_768), bits_worth(300_000, 7, 32_768), bits_worth(10_000_000, 7, 32_768)
         (0, 3, 7)
     """
-    return min(bits, max(1, rows // ROWS_PER_FILE).bit_length() - 1)
+    return min(bits, max(1, rows // per_file).bit_length() - 1)
 
 
 def are_related(one: int, other: int) -> bool:

@@ -12,7 +12,6 @@ class DeltaLimits(Limited):
         super().limit(patch, limits)
         split = limits.bucket_rows if limits.split_rows is None else limits.split_rows
         patch.setattr("featurestore.offline.delta.commit.ROWS_PER_BUCKET", split)
-        if limits.file_rows is not None:
-            patch.setattr("featurestore.offline.delta.compaction.ROWS_PER_FILE", limits.file_rows)
+        patch.setattr("featurestore.rows.buckets.LARGER_OBJECTS", 1)
         if limits.small_files is not None:
             patch.setattr("featurestore.offline.delta.compaction._SMALL_FILES", limits.small_files)

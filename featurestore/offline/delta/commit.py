@@ -20,8 +20,18 @@ from featurestore.offline.delta.files import (
     write_file,
 )
 from featurestore.offline.delta.table_files import TableFiles, by_bucket, remove_file
-from featurestore.offline.folder import Folder
-from featurestore.rows.buckets import ROWS_PER_BUCKET, are_related, bits_for, bits_of, bits_worth, key_hash, node_of, within
+from featurestore.offline.folder import Folder, is_local
+from featurestore.rows.buckets import (
+    ROWS_PER_BUCKET,
+    are_related,
+    bits_for,
+    bits_of,
+    bits_worth,
+    key_hash,
+    node_of,
+    rows_per_file,
+    within,
+)
 from featurestore.rows.total_order import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
 
 _SPLIT_AT = 4
@@ -79,7 +89,7 @@ class CommitBuilder:
         bits = needed if self.files.bits is None else self.files.bits
         split = needed > bits and rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
         # A run that brings little takes as long on a large table as on a small one: it need not write to all buckets.
-        depth = bits if split or not self.files else bits_worth(staged_rows, bits)
+        depth = bits if split or not self.files else bits_worth(staged_rows, bits, self._per_file(rows, bits))
         nodes = range(1 << depth, 2 << depth)
         with ThreadPoolExecutor(self.threads) as threads:
             one = (lambda node: self._split(node, parts, needed)) if split else (lambda node: self._add(node, parts))
@@ -87,6 +97,9 @@ class CommitBuilder:
         added = [action for actions, _ in merged for action in actions]
         removed = [remove_file(file, self.now) for file in self.files] if split else []
         return Merged(added, removed, sum(count for _, count in merged))
+
+    def _per_file(self, rows: int, bits: int) -> int:
+        return rows_per_file(rows, bits, is_local=is_local(self.folder))
 
     def _add(self, node: int, parts: Sequence[pl.LazyFrame]) -> tuple[list[NewFile], int]:
         new = self._new_rows(node, parts)

@@ -14,7 +14,7 @@ from featurestore.offline.base import Table
 from featurestore.offline.delta.files import DeltaFiles, NewFile, run_of, write_file
 from featurestore.offline.delta.table_files import File
 from featurestore.offline.folder import Folder
-from featurestore.rows.buckets import ROWS_PER_FILE, are_related, bits_of, bits_worth
+from featurestore.rows.buckets import are_related, bits_of, bits_worth, rows_per_file
 from featurestore.rows.total_order import merge_files
 
 _SMALL_FILES = 8
@@ -37,24 +37,26 @@ class Group:
     bits: int
 
 
-def worth_merging(files: Sequence[File], done: int) -> Group | None:
+def worth_merging(files: Sequence[File], done: int, *, is_local: bool = True) -> Group | None:
     """Return files of a table that are to be merged with one another; None where nothing is worth it.
 
     Args:
         files: the table's files.
         done: the greatest run whose files may be merged.
+        is_local: whether they are on a disk; in object storage each costs a request, so they are larger.
     """
     bits = max((bits_of(file.node) for file in files), default=0)
+    per_file = rows_per_file(sum(file.rows for file in files), bits, is_local=is_local)
     small, large = [], dict[int, list[File]]()
     for file in files:
         if run_of(file.path) > done:
             continue
-        if bits_of(file.node) < bits or file.rows < ROWS_PER_FILE:
+        if bits_of(file.node) < bits or file.rows < per_file:
             small.append(file)
         else:
             large.setdefault(file.node, []).append(file)
     for group in _of_like_size(small, _SMALL_RATIO):
-        depth = bits_worth(sum(file.rows for file in group), bits)
+        depth = bits_worth(sum(file.rows for file in group), bits, per_file)
         if len(group) >= max(_SMALL_FILES, 2 << depth):
             return Group(group, depth)
     groups = (group for _, members in sorted(large.items()) for group in _of_like_size(members, _LARGE_RATIO))

@@ -78,7 +78,7 @@ class DeltaMaintenance:
                 if not state.is_current():
                     return Compacted(0, 0, 0)
                 raise damaged(str(table), table.view, problems)
-            group = worth_merging(state.files, done)
+            group = worth_merging(state.files, done, is_local=is_local(folder))
             if group is None:
                 return None
             size = sum(file.size for file in group.files)
