@@ -22,12 +22,22 @@ PACKAGE = ROOT / "featurestore"
 _PORTS = (
     "offline.backend",
     "offline.condition",
-    "offline.folder",
-    "offline.folder_probe",
     "offline.history_size",
     "offline.ledger_record",
 )
 """Modules beside ``base.py`` that have a port."""
+
+_FOLDERS = (
+    "object_listing",
+    "object_storage",
+    "offline.folder",
+    "offline.folder_probe",
+    "offline.local_folder",
+    "offline.object_errors",
+    "offline.object_folder",
+    "offline.open_folder",
+)
+"""What histories, sources and training files stand on: they lie in folders, of this machine or in object storage."""
 
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
@@ -55,6 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "settings_loader",
         "version",
         "zones",
+        *_FOLDERS,
     ),
     "aggregates": ("aggregates", "aggregates.*"),
     "definitions": ("definitions", "definitions.*", "access", "access.grants"),
@@ -220,7 +231,7 @@ NO_FILES = {("online.redis.store", "link"), ("streams.redis", "link")}
 """Whose methods have such names and are about keys."""
 
 LONGEST = 600
-LOCAL_IMPORTS = 12
+LOCAL_IMPORTS = 13
 """How many functions outside of the server may import."""
 PUBLIC_METHODS = 7
 MOST_ARGUMENTS = 6

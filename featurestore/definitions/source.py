@@ -11,7 +11,8 @@ from featurestore.clock import format_duration, parse_duration
 from featurestore.definitions.definition_errors import caller_place, report
 from featurestore.definitions.entity import check_name
 from featurestore.dtypes import as_dtype, dtype_from_name, dtype_name
-from featurestore.errors import DefinitionError
+from featurestore.errors import ConfigError, DefinitionError
+from featurestore.object_storage import check_glob, is_object_address
 from featurestore.zones import frame_of
 
 OnBadFile = Literal["fail", "set_aside"]
@@ -153,6 +154,7 @@ class ParquetSource(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "columns", _types(self, self.columns))
+        _check_path(self, self.path)
         _check_on_bad_file(self, self.on_bad_file)
 
 
@@ -192,6 +194,7 @@ class CSVSource(Source):
         wrong = [text for text in texts if not isinstance(text, str)]
         problem = f"null_values= of source {self.name!r} holds {wrong}; write texts, as in null_values=['NA']."
         report([DefinitionError(problem, self.place)] if wrong else [])
+        _check_path(self, self.path)
         _check_on_bad_file(self, self.on_bad_file)
 
     @classmethod
@@ -211,6 +214,15 @@ def _types(source: Source, columns: Mapping[str, Any]) -> dict[str, pl.DataType]
             faults.append(DefinitionError(f"column {column!r} of source {source.name!r}: {error.problem}", source.place))
     report(faults)
     return types
+
+
+def _check_path(source: Source, path: str) -> None:
+    """Refuse an address with a secret in it, which the registry would keep and messages show."""
+    try:
+        if is_object_address(path):
+            check_glob(path, f"path= of source {source.name!r}")
+    except ConfigError as error:
+        report([DefinitionError(str(error), source.place)])
 
 
 def _check_on_bad_file(source: Source, given: str) -> None:
@@ -234,6 +246,10 @@ class DeltaSource(Source):
     path: str
 
     __hash__ = Source.__hash__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_path(self, self.path)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class KnownFile:
         waits: since when its last record is waited for, in microseconds; None where it is whole.
     """
 
-    stamp: tuple[int, ...]
+    stamp: tuple[int | str, ...]
     rest: int | None
     checksum: int | None
     rows: int
@@ -68,7 +68,7 @@ def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFil
     }
 
 
-def same_stamp(known: Sequence[int], stamp: Sequence[int]) -> bool:
+def same_stamp(known: Sequence[int | str], stamp: Sequence[int | str]) -> bool:
     """Return whether a stamp is one known before; one of an earlier version tells less.
 
     Example:
@@ -116,7 +116,7 @@ def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownF
 def settled(before: Mapping[str, KnownFile], known: Mapping[str, KnownFile]) -> int:
     """Return how many bytes need no checksum any more: those of files that have been left alone since they were read."""
     return sum(
-        state.stamp[0]
+        int(state.stamp[0])
         for name, state in known.items()
         if state.checksum is None and name in before and before[name].checksum is not None
     )

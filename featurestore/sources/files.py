@@ -51,20 +51,22 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         spec: the source's definition.
         root: the project's folder, where relative paths start.
         clock: tells the present, for files that may still be being written.
+        storage_options: what is to be said of object storage besides an address.
     """
 
     immutable: ClassVar[bool] = False
     """Whether a file never changes."""
 
-    def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None) -> None:
         self._spec = spec
         self._root = root
         self._clock = clock
+        self._storage_options = dict(storage_options or {})
 
     @classmethod
     def open(cls, source: SpecT, context: SourceContext) -> Self:
         """See ``ReaderAdapter.open``."""
-        return cls(source, context.root, context.clock)
+        return cls(source, context.root, context.clock, context.storage_options)
 
     @property
     def spec(self) -> SpecT:
