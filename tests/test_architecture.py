@@ -30,6 +30,7 @@ _PORTS = (
 _FOLDERS = (
     "object_listing",
     "object_storage",
+    "shown_errors",
     "offline.folder",
     "offline.folder_probe",
     "offline.local_folder",

@@ -15,6 +15,7 @@ from featurestore.clock import Clock, utc_now
 from featurestore.definitions.source import ParquetSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.rows.unreadable import UNREAD
+from featurestore.shown_errors import shown
 from featurestore.sources.base import Chunk
 from featurestore.sources.file_cursor import same_stamp
 from featurestore.sources.file_slices import FileSlice, ReadTask, pieces_of_rows
@@ -30,7 +31,6 @@ from featurestore.sources.timestamps import (
     extent,
     is_time,
     normalised,
-    problem_of,
     raw_time_columns,
     translated,
 )
@@ -135,12 +135,12 @@ class ParquetReader(FilesReader[ParquetSource]):
         try:
             file = self._there.look_again(part.file)
         except FileNotFoundError as error:
-            problem = problem_of(error)
+            problem = shown(error)
             raise SourceError(
                 f"Source {self._spec.name!r}: the rows pinned in {location} are no longer there: {problem}"
             ) from error
         except OSError as error:
-            raise SourceError(f"Source {self._spec.name!r}: file {location} could not be read: {problem_of(error)}") from error
+            raise SourceError(f"Source {self._spec.name!r}: file {location} could not be read: {shown(error)}") from error
         if not same_stamp(part.stamp, file.stamp):
             raise SourceError(
                 f"Source {self._spec.name!r}: {location} was replaced after a run had pinned rows of it, which are no longer "

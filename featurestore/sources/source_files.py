@@ -12,7 +12,7 @@ from typing import IO, Protocol
 import polars as pl
 
 from featurestore.definitions.source import Source
-from featurestore.errors import ConfigError, SourceError, SourceMissingError
+from featurestore.errors import ConfigError, MissingExtraError, SourceError, SourceMissingError
 from featurestore.forking import notify_of_forks
 from featurestore.object_listing import Listing, ObjectListing
 from featurestore.object_storage import is_object_address
@@ -200,6 +200,8 @@ class ObjectFiles:
             try:
                 self._listing = ObjectListing(self._path, self._options)
                 _ = self._listing.folder
+            except MissingExtraError:  # which says what to install
+                raise
             except ConfigError as error:
                 raise SourceError(f"Source {self._spec.name!r}: {error}") from error
         return self._listing

@@ -1,6 +1,5 @@
 """Timestamps of source rows: renamed columns, times as instants (S1), and the rows that a run reads."""
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -10,8 +9,7 @@ from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.instants import INSTANT
-from featurestore.object_storage import is_object_address
-from featurestore.offline.object_errors import problem_of as store_problem_of
+from featurestore.shown_errors import quotes_store, shown
 from featurestore.sources.base import Cursor
 from featurestore.sources.supertypes import cast
 
@@ -33,31 +31,10 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
         yield
     except errors as error:
         # What a store answers may quote a key, so such an error is not shown as a cause either.
-        cause = None if is_of_store(error) else error
+        cause = None if quotes_store(error) else error
         raise SourceError(
-            f"Source {spec.name!r}: {what} could not be read: {problem_of(error)}{f' {advice}' if advice else ''}"
+            f"Source {spec.name!r}: {what} could not be read: {shown(error)}{f' {advice}' if advice else ''}"
         ) from cause
-
-
-def is_of_store(error: Exception) -> bool:
-    """Return whether a library quotes what object storage answered it."""
-    return bool(_OF_STORE.search(str(error)))
-
-
-def problem_of(error: Exception) -> str:
-    """Return what an error says; of one of object storage, what it means, without what the store answered."""
-    if isinstance(error, OSError) and error.strerror and is_object_address(str(error.filename)):
-        return f"{_ACTION.sub('', error.strerror)}."
-    if is_of_store(error):
-        text = _DRAWN.sub(" ", str(error)).replace("status code ", "status code: ")
-        plain = FileNotFoundError(text) if isinstance(error, FileNotFoundError) else OSError(text)
-        return f"{store_problem_of(plain)[1]}."
-    return str(error).split("\n\n", 1)[0].strip() or type(error).__name__
-
-
-_OF_STORE = re.compile(r"object-store error|Error performing|Generic (?:S3|GCS|MicrosoftAzure) error|non-2xx status code")
-_ACTION = re.compile(r"^could not [a-z ]+: ")
-_DRAWN = re.compile("(?:\\s|\x1b\\[\\d*m|↳)+")
 
 
 def names_in_source(spec: Source) -> dict[str, str]:
