@@ -36,7 +36,8 @@ class Source:
         rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
             the transform, uses the names here.
         lateness: of a SQL source: how far behind what it has read a run reads again (S18), an hour by default. A row may become
-            visible so much later than its available time, or without one than its event time, and is found.
+            visible so much later than its available time, or without one than its event time, and is found. Of files in object
+            storage: how much later than the time that it bears an object may appear and is found, where that is more than a day.
         description: what it is.
         owner: who answers for it.
 
@@ -132,7 +133,8 @@ class ParquetSource(Source):
 
     Args:
         path: a file, a glob (``"data/*.parquet"``, ``"data/**/*.parquet"``) or a folder, whose hive partitions
-            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder.
+            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder. In object storage it is an address:
+            ``"s3://lake/flights/**/*.parquet"``, and likewise ``gs://`` and ``az://``.
         columns: the types of partition columns, by their names there. One that is a view's join key or, without a transform,
             its feature, has the type declared there; of others it is guessed from all texts.
         on_bad_file: what becomes of a file that cannot be read: ``"fail"`` stops the run; ``"set_aside"`` goes on without it,
@@ -163,7 +165,7 @@ class CSVSource(Source):
     """Rows in CSV files with a header line. New and changed files are what is new.
 
     Args:
-        path: a file, a glob or a folder. A relative path starts at the project's folder.
+        path: a file, a glob or a folder, or an address in object storage. A relative path starts at the project's folder.
         columns: the type of each column that shall not be guessed from the first rows, by its name in the file. A join key and,
             without a transform, a feature have the type that the view declares.
         separator: what stands between two fields.
@@ -236,7 +238,7 @@ class DeltaSource(Source):
     """Rows in a Delta table. The files that its versions since the last run added are what is new.
 
     Args:
-        path: the table's folder or address. A relative path starts at the project's folder.
+        path: the table's folder, or its address in object storage. A relative path starts at the project's folder.
 
     Example:
         >>> DeltaSource("trips", "lake/trips", event_time="ended_at", rename={"dropoff": "ended_at"}).time_columns
