@@ -133,8 +133,8 @@ class ParquetSource(Source):
 
     Args:
         path: a file, a glob (``"data/*.parquet"``, ``"data/**/*.parquet"``) or a folder, whose hive partitions
-            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder. In object storage it is an address:
-            ``"s3://lake/flights/**/*.parquet"``, and likewise ``gs://`` and ``az://``.
+            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder. In object storage it is an
+            address: ``"s3://lake/flights/**/*.parquet"``, and likewise ``gs://`` and ``az://``.
         columns: the types of partition columns, by their names there. One that is a view's join key or, without a transform,
             its feature, has the type declared there; of others it is guessed from all texts.
         on_bad_file: what becomes of a file that cannot be read: ``"fail"`` stops the run; ``"set_aside"`` goes on without it,
