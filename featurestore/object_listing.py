@@ -23,12 +23,14 @@ class Listing:
         kind: as what the address was taken.
         entries: the objects, their names being their keys in the bucket.
         below: how many objects lie in the folder that was listed.
+        base: this folder, with a slash at its end.
         is_delta: whether it is the folder of a Delta table.
     """
 
     kind: Kind
     entries: Sequence[Entry]
     below: int
+    base: str
     is_delta: bool = False
 
 
@@ -87,7 +89,7 @@ class ObjectListing:
         """Return what the address names.
 
         What a glob or a folder holds under a name that starts with ``_`` or ``.`` is left out, as on a disk, and so are the empty
-        objects by which some tools mark a folder. An object whose own name looks like a glob is found by it.
+        objects by which some tools mark a folder. What has a name that looks like a glob is found by it.
 
         Args:
             endings: the endings of the objects that count in a folder.
@@ -98,26 +100,29 @@ class ObjectListing:
         if not self._moving and not self._named_folder:
             entry = self.folder.head(self._key)
             if entry is not None:
-                return Listing("object", [entry], 1)
+                return Listing("object", [entry], 1, self.base)
         below = self.folder.list(self.base)
         folders = {entry.name[:place] for entry in below for place in _slashes(entry.name)}
         objects = [entry for entry in below if entry.size or entry.name not in folders]
         if not self._moving:
-            log = f"{self.base}_delta_log/"
-            inside = [entry for entry in objects if entry.name.endswith(tuple(endings)) and not _is_hidden(self._below(entry))]
-            return Listing("folder", inside, len(objects), any(entry.name.startswith(log) for entry in objects))
-        exact = [entry for entry in objects if entry.name == self._key]
+            return self._folder(objects, tuple(endings), self.base)
+        exact = [entry for entry in objects if entry.name == self._key and not self._named_folder]
         if exact:
-            return Listing("object", exact, len(objects))
+            return Listing("object", exact, len(objects), self.base)
+        inside = [entry for entry in objects if entry.name.startswith(f"{self._key}/")]
+        if inside:
+            return self._folder(inside, tuple(endings), f"{self._key}/")
         patterns = [None if part == "**" else re.compile(translate(part)) for part in self._moving]
         asked = _is_hidden(self._moving)  # a pattern that spells such a name out wants it
-        matches = [
-            entry for entry in objects if _fits(self._below(entry), patterns) and (asked or not _is_hidden(self._below(entry)))
-        ]
-        return Listing("glob", matches, len(objects))
+        parts = [(entry, entry.name[len(self.base) :].split("/")) for entry in objects]
+        matches = [entry for entry, names in parts if _fits(names, patterns) and (asked or not _is_hidden(names))]
+        return Listing("glob", matches, len(objects), self.base)
 
-    def _below(self, entry: Entry) -> tuple[str, ...]:
-        return tuple(entry.name[len(self.base) :].split("/"))
+    @staticmethod
+    def _folder(objects: Sequence[Entry], endings: tuple[str, ...], base: str) -> Listing:
+        inside = [entry for entry in objects if entry.name.endswith(endings) and not _is_hidden(entry.name[len(base) :].split("/"))]
+        is_delta = any(entry.name.startswith(f"{base}_delta_log/") for entry in objects)
+        return Listing("folder", inside, len(objects), base, is_delta)
 
 
 def _slashes(name: str) -> list[int]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.definitions.source import ParquetSource
@@ -32,6 +32,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bucket]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.sampled_from([*PARTS, *NAMES, *PATTERNS, *PATTERNS]), min_size=1, max_size=4), slash=st.booleans())
+@example(parts=["[a]"], slash=False)
+@example(parts=["a", "[6].parquet"], slash=False)
 def test_it_is_what_the_path_names_on_a_disk(tree: tuple[Path, Bucket], parts: list[str], slash: bool) -> None:
     root, bucket = tree
     path = "/".join(parts) + ("/" if slash and parts[-1] in PARTS[:8] else "")

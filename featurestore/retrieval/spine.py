@@ -12,9 +12,9 @@ import polars as pl
 
 from featurestore.errors import RequestError, with_article
 from featurestore.given_paths import local_path
-from featurestore.object_listing import Kind, ObjectListing
+from featurestore.object_listing import Listing, ObjectListing
 from featurestore.object_storage import is_object_address
-from featurestore.offline.folder import Address, Entry
+from featurestore.offline.folder import Address
 from featurestore.rows.transform import fitted
 from featurestore.shown_errors import quotes_store, shown
 from featurestore.zones import frame_of
@@ -95,9 +95,9 @@ def spine_files(given: Any, root: Path, storage_options: Mapping[str, str] | Non
     if not isinstance(given, (str, Path)) or (isinstance(given, str) and _QUERY.match(given)):
         return []
     if isinstance(given, str) and is_object_address(given):
-        objects, entries, kind = _objects(given, storage_options or {})
-        addresses = [Address(objects.address(entry.name), objects.options) for entry in entries]
-        return [] if _is_hive(objects, entries, kind) else addresses
+        objects, listing = _objects(given, storage_options or {})
+        addresses = [Address(objects.address(entry.name), objects.options) for entry in listing.entries]
+        return [] if _is_hive(listing) else addresses
     path = local_path(given, root, "spine")
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -107,8 +107,8 @@ def spine_files(given: Any, root: Path, storage_options: Mapping[str, str] | Non
     return [Address(str(file)) for file in files] if plain else []
 
 
-def _objects(given: str, storage_options: Mapping[str, str]) -> tuple[ObjectListing, Sequence[Entry], Kind]:
-    """Return the objects that a spine is given as, by their names, and as what the address was taken."""
+def _objects(given: str, storage_options: Mapping[str, str]) -> tuple[ObjectListing, Listing]:
+    """Return the objects that a spine is given as, and what is at their address."""
     try:
         objects = ObjectListing(given, storage_options)
         listing = objects.find((".parquet",))
@@ -123,19 +123,20 @@ def _objects(given: str, storage_options: Mapping[str, str]) -> tuple[ObjectList
             f"The spine {given!r} is not there: {what}. Give a Parquet file, a folder or a glob of files that end in .parquet, a "
             "frame, or a SELECT."
         )
-    return objects, listing.entries, listing.kind
+    return objects, listing
 
 
-def _is_hive(objects: ObjectListing, entries: Sequence[Entry], kind: Kind) -> bool:
+def _is_hive(listing: Listing) -> bool:
     """Return whether the names of folders inside the one given tell columns."""
-    return kind == "folder" and any("=" in entry.name[len(objects.base) :].rpartition("/")[0] for entry in entries)
+    folders = (entry.name[len(listing.base) :].rpartition("/")[0] for entry in listing.entries)
+    return listing.kind == "folder" and any("=" in folder for folder in folders)
 
 
 def _scan_objects(given: str, storage_options: Mapping[str, str]) -> pl.LazyFrame:
-    objects, entries, kind = _objects(given, storage_options)
+    objects, listing = _objects(given, storage_options)
     options = objects.options or None
-    addresses = [objects.address(entry.name) for entry in entries]
-    if _is_hive(objects, entries, kind):  # Polars reads the columns that the names of its folders tell
+    addresses = [objects.address(entry.name) for entry in listing.entries]
+    if _is_hive(listing):  # Polars reads the columns that the names of its folders tell
         return _scanned(given, pl.scan_parquet(f"{given.rstrip('/')}/", storage_options=options))
     return _scanned(given, pl.scan_parquet(addresses, glob=False, hive_partitioning=False, storage_options=options))
 

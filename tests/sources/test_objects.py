@@ -48,6 +48,7 @@ class TestParquetObjects(ObjectSourceContract):
     kind = ParquetObjects
 
 
+@pytest.mark.slow
 class TestParquetObjectHive(ObjectSourceContract):
     kind = ParquetObjectHive
 
