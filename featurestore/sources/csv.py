@@ -66,6 +66,7 @@ class CSVReader(FilesReader[CSVSource]):
     ) -> None:
         super().__init__(spec, root, clock, storage_options)
         self._there = files_of(spec, spec.path, root, self._storage_options)
+        self.at_once = self._there.at_once
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Return the columns of the first file with rows, or else of the first with a header."""

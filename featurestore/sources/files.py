@@ -8,6 +8,7 @@ on, and those without a time if ``nulls``. All times are microseconds since the 
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -57,6 +58,8 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     immutable: ClassVar[bool] = False
     """Whether a file never changes."""
+    at_once = 1
+    """How many parts of a chunk are read at once: more than one where the time goes by waiting for answers."""
 
     def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None) -> None:
         self._spec = spec
@@ -211,10 +214,14 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
-        frames = []
-        for file, first, count, after, nulls, stamp in chunk["parts"]:
-            rows = self.rows(ReadTask(file, first, count, after, nulls, stamp), chunk)
-            frames.append(self.collect(rows.filter(wanted(self._spec, after, chunk["until"], nulls)), file))
+        tasks = [ReadTask(*part) for part in chunk["parts"]]
+        # The first one alone: with it the reader looks at what there is, where it has not yet.
+        frames = [self._rows_of(task, chunk) for task in tasks[:1]]
+        if self.at_once == 1:
+            frames += [self._rows_of(task, chunk) for task in tasks[1:]]
+        elif len(tasks) > 1:
+            with ThreadPoolExecutor(min(self.at_once, len(tasks) - 1)) as pool:
+                frames += pool.map(lambda task: self._rows_of(task, chunk), tasks[1:])
         if not texts:
             frames = [frame.drop(UNREAD, strict=False) for frame in frames]
         return pl.concat(frames, how="diagonal")
@@ -245,6 +252,10 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
             f"{from_micros(horizon.before).isoformat(' ', 'seconds')}, and all of these count as read: an upload took too long, or "
             "a copy kept its time. They are not read. Read them with start=, and declare a longer lateness= for the next ones."
         ]
+
+    def _rows_of(self, task: ReadTask, chunk: Chunk) -> pl.DataFrame:
+        rows = self.rows(task, chunk).filter(wanted(self._spec, task.after, chunk["until"], task.nulls))
+        return self.collect(rows, task.file)
 
     def _aside(self) -> dict[str, str] | None:
         return {} if getattr(self._spec, "on_bad_file", "fail") == "set_aside" else None

@@ -73,6 +73,7 @@ class ParquetReader(FilesReader[ParquetSource]):
     ) -> None:
         super().__init__(spec, root, clock, storage_options)
         self._there = files_of(spec, spec.path, root, self._storage_options)
+        self.at_once = self._there.at_once
         # For files with time zones that Polars does not know, their columns with those in UTC.
         self._zoned: dict[str, pa.Schema] = {}
 
@@ -161,12 +162,13 @@ class ParquetReader(FilesReader[ParquetSource]):
             raise SourceError(f"Source {self._spec.name!r}: {file.location} is no longer among the files of {self._spec.path}.")
         _, own = self._own[file.name]
         schema = self._zoned.get(file.name)
-        if schema is not None:
-            with translated(self._spec, f"file {file.location}", *ERRORS), self._there.opened(file) as opened:
-                rows = _read_with(opened, schema, part)
-        else:
-            rows = self._there.scan(file)
-            rows = rows if part is None else rows.slice(part.first, part.count)
+        with translated(self._spec, f"file {file.location}", *ERRORS):
+            if schema is None:
+                rows = self._there.scan(file)
+                rows = rows if part is None else rows.slice(part.first, part.count)
+            else:
+                with self._there.opened(file) as opened:
+                    rows = _read_with(opened, schema, part)
         texts = partition_texts(file.name)
         literals = {name: self._partitions[name].literal(text) for name, text in texts.items()}
         lacking = {name: pl.lit(None, dtype) for name, dtype in self._columns.items() if name not in own}

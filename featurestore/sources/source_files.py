@@ -23,14 +23,20 @@ from featurestore.sources.timestamps import translated
 
 _TAIL = 64 << 10
 _MARK = b"PAR1"
-_AT_ONCE = 16
 _FOOTERS = 64 << 20
 _NANO = 1_000_000_000
 _BUFFER = 64 << 10
+_SMALL = 4 << 20
 
 
 class SourceFiles(Protocol):
-    """Find and open the files of a source."""
+    """Find and open the files of a source.
+
+    Attributes:
+        at_once: how many may be read at once.
+    """
+
+    at_once: int
 
     def find(self, endings: tuple[str, ...]) -> list[SourceFile]:
         """Return the files there are, in natural order of their names.
@@ -59,7 +65,7 @@ class SourceFiles(Protocol):
         """Open a file; raises ``OSError`` as it is opened or read."""
 
     def scan(self, file: SourceFile) -> pl.LazyFrame:
-        """Return the rows of a Parquet file."""
+        """Return the rows of a Parquet file; raises ``OSError`` here or as they are collected."""
 
     def footer(self, file: SourceFile) -> str | BytesIO:
         """Return where a Parquet file's footer is read: the file, or one that has the footer alone; raises ``OSError``."""
@@ -88,6 +94,8 @@ class LocalFiles:
         path: its path.
         root: where a relative path starts.
     """
+
+    at_once = 1
 
     def __init__(self, spec: Source, path: str, root: Path) -> None:
         self._spec = spec
@@ -135,6 +143,8 @@ class ObjectFiles:
         options: the setting ``storage_options``.
     """
 
+    at_once = 16
+
     def __init__(self, spec: Source, path: str, options: Mapping[str, str]) -> None:
         self._spec = spec
         self._path = path
@@ -176,7 +186,9 @@ class ObjectFiles:
         return BufferedReader(RangeFile(self._objects.folder, self._objects.key(file.name), file.size), _BUFFER)
 
     def scan(self, file: SourceFile) -> pl.LazyFrame:
-        """See ``SourceFiles.scan``."""
+        """See ``SourceFiles.scan``. A small object comes in one request, where Polars takes some ten of them."""
+        if file.size <= _SMALL:
+            return pl.scan_parquet(BytesIO(self._objects.folder.read(self._objects.key(file.name))))
         return pl.scan_parquet(file.location, glob=False, hive_partitioning=False, storage_options=self._options or None)
 
     def footer(self, file: SourceFile) -> BytesIO:
@@ -188,7 +200,7 @@ class ObjectFiles:
         lacking = [file for file in files if _KEPT.get(file) is None]
         if len(lacking) > 1:
             _ = self._objects.folder  # one for all
-            with ThreadPoolExecutor(min(_AT_ONCE, len(lacking))) as pool:
+            with ThreadPoolExecutor(min(self.at_once, len(lacking))) as pool:
                 for future in [pool.submit(self._fetched, file) for file in lacking]:
                     if not isinstance(future.exception(), (FileNotFoundError, type(None))):
                         pool.shutdown(cancel_futures=True)

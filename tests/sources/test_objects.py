@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -24,7 +25,19 @@ from featurestore.sources.base import SourceContext, SourceReader
 from featurestore.sources.csv import CSVReader
 from featurestore.sources.delta import DeltaReader
 from featurestore.sources.parquet import ParquetReader
-from featurestore.testing.sources import MANY, TIMES, Place, SourceReaderContract, frame, new_folder, pin, read, run
+from featurestore.testing.sources import (
+    AVAILABLE,
+    EVENT,
+    MANY,
+    TIMES,
+    Place,
+    SourceReaderContract,
+    frame,
+    new_folder,
+    pin,
+    read,
+    run,
+)
 from tests.servers.seaweed import KEYS, SeaweedServer
 from tests.sources.object_places import CSVObject, DeltaObjects, Objects, ParquetObjectHive, ParquetObjects
 
@@ -272,3 +285,31 @@ def test_a_project_reads_its_sources_where_its_settings_say(
             assert summary.rows_written == written
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if KEYS["AWS_SECRET_ACCESS_KEY"].encode() in path.read_bytes()]
+
+
+def test_a_large_object_is_read_in_parts_by_the_settings(
+    folder: ObjectFolder, seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", "AWS_REGION"):
+        monkeypatch.delenv(name)
+    options = {"endpoint_url": seaweed.url, "region": "us-east-1", "allow_http": "true"}
+    folder = ObjectFolder(folder.address().url, options)
+    noise = pl.Series("noise", [os.urandom(1 << 19) for _ in range(10)])
+    rows = frame([(number, number, number) for number in range(10)]).with_columns(noise)
+    file = BytesIO()
+    rows.write_parquet(file, row_group_size=4)
+    assert file.tell() > 5 << 20
+    folder.write("large[1].parquet", file.getvalue())
+    source = ParquetSource("s", folder.address("large[1].parquet").url, **TIMES)
+    reader = ParquetReader.open(source, SourceContext(Path(), utc_now, pytest.fail, options))
+    chunks = reader.span(None, None, from_micros(100), 2).chunks
+    assert len(chunks) >= 5
+    assert pl.concat(reader.read(chunk) for chunk in chunks)["noise"].to_list() == rows["noise"].to_list()
+
+
+def test_a_zone_that_polars_does_not_know(folder: ObjectFolder) -> None:
+    times = pa.array([0, 1_000_000], pa.timestamp("us", "+05:17"))
+    file = BytesIO()
+    pq.write_table(pa.table({"id": [1, 2], EVENT: times, AVAILABLE: times}), file, store_schema=True)
+    folder.write("zoned.parquet", file.getvalue())
+    assert rows_of(parquet(folder.address("zoned.parquet").url))[EVENT].to_physical().to_list() == [0, 1_000_000]
