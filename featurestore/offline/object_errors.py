@@ -54,6 +54,11 @@ _PROBLEMS = (
 )
 """What the client's errors mean, by their class and text, for they have no fields: the first that fits counts."""
 
+_OUT_OF_REACH = frozenset({
+    errno.ENXIO, errno.EACCES, errno.ENOTSUP, errno.EPROTONOSUPPORT, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ECONNRESET,
+    errno.ECONNREFUSED,
+})  # fmt: skip
+
 
 def problem_of(error: Exception) -> tuple[int, str]:
     """Return the number that a file system has for an error of object storage, and what to say.
@@ -69,3 +74,8 @@ def problem_of(error: Exception) -> tuple[int, str]:
         if re.search(sign, text):
             return number, problem.format(answer=answer)
     return errno.EIO, f"the store refused it{answer}: check the address and its options"
+
+
+def is_out_of_reach(error: Exception) -> bool:
+    """Return whether an error says that the store cannot be reached or used: to ask again at once helps nothing."""
+    return problem_of(error)[0] in _OUT_OF_REACH
