@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,7 +17,6 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.cli.app import app
 from featurestore.errors import ConfigError, RequestError
 from featurestore.offline.object_folder import ObjectFolder
-from tests.servers.seaweed import SeaweedServer
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 ROWS = pl.DataFrame({"k": [f"{number % 7}" for number in range(50)], "x": [float(number) for number in range(50)]}).with_columns(
@@ -32,7 +32,7 @@ class V(FeatureView, entity=Entity("e", k=str), source=FrameSource("s", ROWS, ev
 
 
 @pytest.fixture(scope="module")
-def options(seaweed: SeaweedServer) -> dict[str, str]:
+def options(seaweed: Any) -> dict[str, str]:
     return {"endpoint_url": seaweed.url, "region": "us-east-1", "allow_http": "true"}
 
 
