@@ -1,6 +1,7 @@
 """Adapters: the plug-in that a setting or a source calls for. Each is imported when it is needed, the built-in ones too."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,13 +21,22 @@ from featurestore.sources.base import ReaderAdapter, SourceContext, SourceReader
 from featurestore.streams.base import StreamAdapter, StreamConsumer
 
 
-def open_source(source: Source, root: Path, clock: Clock = utc_now) -> SourceReader:
+def open_source(
+    source: Source, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None
+) -> SourceReader:
     """Return the reader of a source.
+
+    Args:
+        source: the source.
+        root: where a relative path starts.
+        clock: returns the present.
+        storage_options: the setting of that name.
 
     Raises:
         ConfigError: no installed package brings a reader of this kind of source.
     """
-    context = SourceContext(root, clock, lambda other: open_source(other, root, clock))
+    options = dict(storage_options or {})
+    context = SourceContext(root, clock, lambda other: open_source(other, root, clock, options), options)
     adapter: type[ReaderAdapter] = plugins.load(plugins.SOURCE_READERS, source.kind, ReaderAdapter)
     return adapter.open(source, context)
 

@@ -244,7 +244,7 @@ class Components(MadeOnce):
 
     def open_source(self, source: Source) -> SourceReader:
         """Return the reader of a source."""
-        return open_source(source, self.settings.root, self.clock)
+        return open_source(source, self.settings.root, self.clock, self.settings.storage_options)
 
     def materializer(self, progress: Progress | None = None, ledger: Ledger | None = None) -> Materializer:
         """Return a materializer.

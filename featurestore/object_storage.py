@@ -16,6 +16,7 @@ _OPTIONS = frozenset({
 """What may be said of a store, with a cloud's name before it or without: none of it is a secret."""
 _CLOUD = re.compile(r"^(?:aws|azure(?:_storage)?|google)_")
 _USER = re.compile(r"^\w+://[^/]*@")
+_SIGNATURE = re.compile(r"\?[\w.-]+=")
 
 
 def is_object_address(text: str) -> bool:
@@ -62,3 +63,18 @@ def check_address(text: str, what: str = "The address") -> None:
             f"{what} has a user, a password or a signature in it, which others would see. Give it without, and put the credentials "
             "into the environment."
         )
+
+
+def check_glob(text: str, what: str = "The address") -> None:
+    """Raise like ``check_address`` where an address, which may have a glob's question marks, has a secret in it.
+
+    Raises:
+        ConfigError: it has a user, a password or a signature.
+
+    Example:
+        >>> check_glob("s3://lake/day=?/part_?.parquet")
+        >>> check_glob("az://lake/rows.parquet?sig=…")
+        Traceback (most recent call last):
+        featurestore.errors.ConfigError: The address has a user, a password or a signature in it, ...
+    """
+    check_address(text if _SIGNATURE.search(text) else text.replace("?", "*"), what)

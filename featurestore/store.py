@@ -237,8 +237,8 @@ class FeatureStore:
         """Return a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
         Args:
-            spine: the rows to train on: a Polars frame (eager or lazy), pandas, Arrow, a Parquet path, or a SELECT over the
-                views' history. It has a time column and the join keys' columns.
+            spine: the rows to train on: a Polars frame (eager or lazy), pandas, Arrow, a Parquet path or address, or a SELECT over
+                the views' history. It has a time column and the join keys' columns.
             features: a service, views and features, or a list of these, by object or by name.
             time: the spine's time column; naive times are taken as UTC.
             as_known: whether a row counts only once it was available. False trains on corrected history (S6), which the

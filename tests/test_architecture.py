@@ -22,14 +22,23 @@ PACKAGE = ROOT / "featurestore"
 _PORTS = (
     "offline.backend",
     "offline.condition",
-    "offline.folder",
-    "offline.folder_probe",
-    "offline.object_errors",
-    "offline.open_folder",
     "offline.history_size",
     "offline.ledger_record",
 )
 """Modules beside ``base.py`` that have a port."""
+
+_FOLDERS = (
+    "object_listing",
+    "object_storage",
+    "shown_errors",
+    "offline.folder",
+    "offline.folder_probe",
+    "offline.local_folder",
+    "offline.object_errors",
+    "offline.object_folder",
+    "offline.open_folder",
+)
+"""What histories, sources and training files stand on: they lie in folders, of this machine or in object storage."""
 
 ROWS: dict[str, tuple[str, ...]] = {
     "ground": (
@@ -51,13 +60,13 @@ ROWS: dict[str, tuple[str, ...]] = {
         "identity",
         "instants",
         "locks",
-        "object_storage",
         "once",
         "reports",
         "setting_errors",
         "settings_loader",
         "version",
         "zones",
+        *_FOLDERS,
     ),
     "aggregates": ("aggregates", "aggregates.*"),
     "definitions": ("definitions", "definitions.*", "access", "access.grants"),

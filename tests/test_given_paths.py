@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[FeatureStore, Any], object]] = {
 
 
 PLACES = ("s3://bucket/x.parquet", "gs://bucket/x", Path("s3://bucket/x.parquet"), "abfss://c@a/x", "https://h/x")
-SUPPORTED = {"backup": PLACES[:2]}
+SUPPORTED = {"backup": PLACES[:2], "spine": PLACES[:2]}
 """Which of them a call takes."""
 
 

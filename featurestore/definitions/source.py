@@ -11,7 +11,8 @@ from featurestore.clock import format_duration, parse_duration
 from featurestore.definitions.definition_errors import caller_place, report
 from featurestore.definitions.entity import check_name
 from featurestore.dtypes import as_dtype, dtype_from_name, dtype_name
-from featurestore.errors import DefinitionError
+from featurestore.errors import ConfigError, DefinitionError
+from featurestore.object_storage import check_glob, is_object_address
 from featurestore.zones import frame_of
 
 OnBadFile = Literal["fail", "set_aside"]
@@ -35,7 +36,8 @@ class Source:
         rename: columns to rename as they are read, ``{"name in the source": "name here"}``. Every other argument, and
             the transform, uses the names here.
         lateness: of a SQL source: how far behind what it has read a run reads again (S18), an hour by default. A row may become
-            visible so much later than its available time, or without one than its event time, and is found.
+            visible so much later than its available time, or without one than its event time, and is found. Of files in object
+            storage: how much later than the time that it bears an object may appear and is found, where that is more than a day.
         description: what it is.
         owner: who answers for it.
 
@@ -131,7 +133,8 @@ class ParquetSource(Source):
 
     Args:
         path: a file, a glob (``"data/*.parquet"``, ``"data/**/*.parquet"``) or a folder, whose hive partitions
-            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder.
+            (``day=2013-01-01/``) become columns. A relative path starts at the project's folder. In object storage it is an
+            address: ``"s3://lake/flights/**/*.parquet"``, and likewise ``gs://`` and ``az://``.
         columns: the types of partition columns, by their names there. One that is a view's join key or, without a transform,
             its feature, has the type declared there; of others it is guessed from all texts.
         on_bad_file: what becomes of a file that cannot be read: ``"fail"`` stops the run; ``"set_aside"`` goes on without it,
@@ -153,6 +156,7 @@ class ParquetSource(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "columns", _types(self, self.columns))
+        _check_path(self, self.path)
         _check_on_bad_file(self, self.on_bad_file)
 
 
@@ -161,7 +165,7 @@ class CSVSource(Source):
     """Rows in CSV files with a header line. New and changed files are what is new.
 
     Args:
-        path: a file, a glob or a folder. A relative path starts at the project's folder.
+        path: a file, a glob or a folder, or an address in object storage. A relative path starts at the project's folder.
         columns: the type of each column that shall not be guessed from the first rows, by its name in the file. A join key and,
             without a transform, a feature have the type that the view declares.
         separator: what stands between two fields.
@@ -192,6 +196,7 @@ class CSVSource(Source):
         wrong = [text for text in texts if not isinstance(text, str)]
         problem = f"null_values= of source {self.name!r} holds {wrong}; write texts, as in null_values=['NA']."
         report([DefinitionError(problem, self.place)] if wrong else [])
+        _check_path(self, self.path)
         _check_on_bad_file(self, self.on_bad_file)
 
     @classmethod
@@ -213,6 +218,15 @@ def _types(source: Source, columns: Mapping[str, Any]) -> dict[str, pl.DataType]
     return types
 
 
+def _check_path(source: Source, path: str) -> None:
+    """Refuse an address with a secret in it, which the registry would keep and messages show."""
+    try:
+        if is_object_address(path):
+            check_glob(path, f"path= of source {source.name!r}")
+    except ConfigError as error:
+        report([DefinitionError(str(error), source.place)])
+
+
 def _check_on_bad_file(source: Source, given: str) -> None:
     if given not in ("fail", "set_aside"):
         problem = f'on_bad_file= of source {source.name!r} is {given!r}, which is neither "fail" nor "set_aside".'
@@ -224,7 +238,7 @@ class DeltaSource(Source):
     """Rows in a Delta table. The files that its versions since the last run added are what is new.
 
     Args:
-        path: the table's folder or address. A relative path starts at the project's folder.
+        path: the table's folder, or its address in object storage. A relative path starts at the project's folder.
 
     Example:
         >>> DeltaSource("trips", "lake/trips", event_time="ended_at", rename={"dropoff": "ended_at"}).time_columns
@@ -234,6 +248,10 @@ class DeltaSource(Source):
     path: str
 
     __hash__ = Source.__hash__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_path(self, self.path)
 
 
 @dataclass(frozen=True)

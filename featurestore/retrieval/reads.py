@@ -29,10 +29,12 @@ class Reads:
     ) -> pl.DataFrame | pl.LazyFrame:
         """See ``FeatureStore.training_frame``."""
         reader, selection = self._components.training_reader, self._components.select(features)
-        rows = read_spine(spine, self._components.settings.root, self.sql)
+        root, options = self._components.settings.root, self._components.settings.storage_options
+        rows = read_spine(spine, root, self.sql, options)
         if sink is not None:
             path = local_path(sink, self._components.settings.root, "sink")
-            files = spine_files(spine, self._components.settings.root)
+            addresses = spine_files(spine, root, options)
+            files = [address.path for address in addresses if address.path is not None]  # others are copied first
             reader.sink(rows, selection, path, time=time, as_known=as_known, files=files)
             return pl.scan_parquet(path)
         with reading_spine("The lazy spine"):

@@ -12,7 +12,11 @@ import polars as pl
 
 from featurestore.errors import RequestError, with_article
 from featurestore.given_paths import local_path
+from featurestore.object_listing import Listing, ObjectListing
+from featurestore.object_storage import is_object_address
+from featurestore.offline.folder import Address
 from featurestore.rows.transform import fitted
+from featurestore.shown_errors import quotes_store, shown
 from featurestore.zones import frame_of
 
 SQLRunner = Callable[[str], pl.DataFrame]
@@ -38,14 +42,18 @@ class FramePart:
         return self.frame
 
 
-def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.LazyFrame:
+def read_spine(
+    given: Any, root: Path, sql: SQLRunner, storage_options: Mapping[str, str] | None = None
+) -> pl.DataFrame | pl.LazyFrame:
     """Return a spine as a Polars frame, lazy where it need not be in memory.
 
     Args:
         given: a Polars frame, eager or lazy; pandas, Arrow, or anything else that speaks Arrow; a mapping or list of rows;
-            the path of a Parquet file, of a folder of them or a glob; or a SELECT, recognized by its first word.
+            the path of a Parquet file, of a folder of them or a glob, or an address of these in object storage; or a SELECT,
+            recognized by its first word.
         root: the project's folder, where relative paths start.
         sql: runs a SELECT over the history's views.
+        storage_options: the setting of that name.
 
     Raises:
         RequestError: it is none of these, the file is not there or not Parquet, or values make no column.
@@ -56,6 +64,12 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
         with reading_spine("The lazy spine"):
             given.collect_schema()
         return given
+    if isinstance(given, str) and is_object_address(given):
+        return _scan_objects(given, storage_options or {})
+    if isinstance(given, Path) and is_object_address(str(given).replace(":/", "://", 1)):
+        raise RequestError(
+            f"The spine {str(given)!r} is an address of {str(given).partition(':')[0]} that lost a slash as a Path. Give a text."
+        )
     if isinstance(given, Path) or (isinstance(given, str) and not _QUERY.match(given)):
         return _scan(local_path(given, root, "spine"))
     if isinstance(given, str):
@@ -70,20 +84,61 @@ def read_spine(given: Any, root: Path, sql: SQLRunner) -> pl.DataFrame | pl.Lazy
     )
 
 
-def spine_files(given: Any, root: Path) -> list[Path]:
+def spine_files(given: Any, root: Path, storage_options: Mapping[str, str] | None = None) -> list[Address]:
     """Return the Parquet files that a spine is given as, in the order of its rows; none where it has to be read as a whole.
 
-    These are the files of a path that names one, and of a folder that has nothing else.
+    These are the files of a path that names one, and of a folder that has nothing else; in object storage those of a glob too.
+
+    Raises:
+        RequestError: there is nothing at the address, or it may not be looked at.
     """
     if not isinstance(given, (str, Path)) or (isinstance(given, str) and _QUERY.match(given)):
         return []
+    if isinstance(given, str) and is_object_address(given):
+        objects, listing = _objects(given, storage_options or {})
+        addresses = [Address(objects.address(entry.name), objects.options) for entry in listing.entries]
+        return [] if _is_hive(listing) else addresses
     path = local_path(given, root, "spine")
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         plain = all(file.is_file() and (file == path or (file.suffix == ".parquet" and "=" not in file.name)) for file in files)
     except OSError:  # a name that is too long
         return []
-    return files if plain else []
+    return [Address(str(file)) for file in files] if plain else []
+
+
+def _objects(given: str, storage_options: Mapping[str, str]) -> tuple[ObjectListing, Listing]:
+    """Return the objects that a spine is given as, and what is at their address."""
+    try:
+        objects = ObjectListing(given, storage_options)
+        listing = objects.find((".parquet",))
+    except OSError as error:
+        raise RequestError(f"The spine {given!r} cannot be read: {shown(error)}") from error
+    if listing.is_delta:
+        raise RequestError(f"The spine {given!r} is a Delta table. Read it first: pl.scan_delta(…).")
+    if not listing.entries:
+        below = f"{listing.below:,} objects below {objects.address(objects.base)}"
+        what = f"there are {below}, but none of them is meant" if listing.below else "there is no such object and no such folder"
+        raise RequestError(
+            f"The spine {given!r} is not there: {what}. Give a Parquet file, a folder or a glob of files that end in .parquet, a "
+            "frame, or a SELECT."
+        )
+    return objects, listing
+
+
+def _is_hive(listing: Listing) -> bool:
+    """Return whether the names of folders inside the one given tell columns."""
+    folders = (entry.name[len(listing.base) :].rpartition("/")[0] for entry in listing.entries)
+    return listing.kind == "folder" and any("=" in folder for folder in folders)
+
+
+def _scan_objects(given: str, storage_options: Mapping[str, str]) -> pl.LazyFrame:
+    objects, listing = _objects(given, storage_options)
+    options = objects.options or None
+    addresses = [objects.address(entry.name) for entry in listing.entries]
+    if _is_hive(listing):  # Polars reads the columns that the names of its folders tell
+        return _scanned(given, pl.scan_parquet(f"{given.rstrip('/')}/", storage_options=options))
+    return _scanned(given, pl.scan_parquet(addresses, glob=False, hive_partitioning=False, storage_options=options))
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -94,14 +149,17 @@ def _scan(path: Path) -> pl.LazyFrame:
     if not there and "*" not in str(path):
         raise RequestError(f"The spine {str(path)!r} is not there. Give a Parquet file, a frame, or a SELECT.")
     # NOTE: what is there is taken by its name, which may have a glob's characters in it.
-    spine = pl.scan_parquet(path, glob=not there)
+    return _scanned(str(path), pl.scan_parquet(path, glob=not there))
+
+
+def _scanned(given: str, spine: pl.LazyFrame) -> pl.LazyFrame:
     try:
         spine.collect_schema()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # it panics at zones that it does not know
         raise RequestError(
-            f"The spine {str(path)!r} cannot be read as Parquet: {_first_line(error)}. "
+            f"The spine {given!r} cannot be read as Parquet: {_first_line(error)}. "
             "Give Parquet, or read another format first: pl.read_csv(…)."
-        ) from error
+        ) from _cause(error)
     return spine
 
 
@@ -115,7 +173,7 @@ def reading_spine(what: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise RequestError(f"{what} fails as it is read: {_first_line(error)}. Try its .collect() by itself.") from error
+        raise RequestError(f"{what} fails as it is read: {_first_line(error)}. Try its .collect() by itself.") from _cause(error)
 
 
 def to_frame(given: Any, what: str) -> pl.DataFrame:
@@ -232,7 +290,12 @@ def shown_lengths(lengths: Mapping[Any, int]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+    text = shown(error) if isinstance(error, Exception) else str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".:")
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, Exception) and quotes_store(error) else error
 
 
 def batches(spine: pl.DataFrame | pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,11 +136,13 @@ class SourceContext:
         root: the project's folder, where relative paths start.
         clock: tells the present.
         open_source: opens the reader of a source that this one is made of, as a stream's ``batch``.
+        storage_options: what is to be said of object storage besides an address, none of it secret.
     """
 
     root: Path
     clock: Clock
     open_source: Callable[[Source], SourceReader]
+    storage_options: Mapping[str, str] = field(default_factory=dict)
 
 
 class ReaderAdapter(ABC):

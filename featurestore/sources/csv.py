@@ -6,20 +6,23 @@ is pinned with its checksum: rows appended later do not disturb it, and a rewrit
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from featurestore.clock import Clock, utc_now
 from featurestore.definitions.source import CSVSource
 from featurestore.dtypes import as_dtype
 from featurestore.errors import SourceError, did_you_mean
 from featurestore.instants import INSTANT, parse_times
 from featurestore.rows.unreadable import UNREAD, overflowed, with_texts
 from featurestore.sources.base import Chunk
-from featurestore.sources.csv_records import cut, opened, readable, without_blank_lines
+from featurestore.sources.csv_records import cut, readable, unzipped, without_blank_lines
 from featurestore.sources.file_slices import FileSlice, ReadTask
 from featurestore.sources.files import FilesReader
-from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there
+from featurestore.sources.paths import SourceFile
+from featurestore.sources.source_files import files_of
 from featurestore.sources.timestamps import checked, extent, normalised, raw_time_columns, translated
 
 ENDINGS = (".csv", ".csv.gz")
@@ -53,9 +56,17 @@ class CSVReader(FilesReader[CSVSource]):
         spec: the source's definition.
         root: the project's folder, where a relative path starts.
         clock: tells the present.
+        storage_options: what is to be said of object storage besides an address.
     """
 
     _columns: pl.Schema | None = None
+
+    def __init__(
+        self, spec: CSVSource, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(spec, root, clock, storage_options)
+        self._there = files_of(spec, spec.path, root, self._storage_options)
+        self.at_once = self._there.at_once
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Return the columns of the first file with rows, or else of the first with a header."""
@@ -97,11 +108,11 @@ class CSVReader(FilesReader[CSVSource]):
 
     def files(self) -> list[SourceFile]:
         """Return the files there are now."""
-        return find_files(self._spec, self._spec.path, self._root, ENDINGS)
+        return self._there.find(ENDINGS)
 
     def missing(self) -> SourceError:
         """Return the error that tells where no file was found."""
-        return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
+        return self._there.missing(ENDINGS)
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cut a file between its records, and read the times of each stretch."""
@@ -124,11 +135,13 @@ class CSVReader(FilesReader[CSVSource]):
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Return the rows of a part; raise if the file was rewritten after they were pinned."""
-        location = str(absolute_path(part.file, self._root))
-        with translated(self._spec, f"file {location}", *ERRORS), opened(location) as file:
-            _, header, _ = next(cut(file, 1), (0, b"", False))
-            file.seek(part.first)
-            data = file.read(part.count)
+        location = self._there.location(part.file)
+        with translated(self._spec, f"file {location}", *ERRORS):
+            now = self._there.look_again(part.file)
+            with self._there.opened(now) as file, unzipped(file) as text:
+                _, header, _ = next(cut(text, 1), (0, b"", False))
+                text.seek(part.first)
+                data = text.read(part.count)
         if zlib.crc32(data) != part.stamp:
             raise SourceError(
                 f"Source {self._spec.name!r}: {location} was rewritten after a run had pinned rows of it, which are no longer "
@@ -143,7 +156,11 @@ class CSVReader(FilesReader[CSVSource]):
         return rows.collect()
 
     def _stretches(self, file: SourceFile, count: int) -> Iterator[tuple[int, bytes, bool]]:
-        with translated(self._spec, f"file {file.location}", *ERRORS), opened(file.location) as text:
+        with (
+            translated(self._spec, f"file {file.location}", *ERRORS),
+            self._there.opened(file) as opened,
+            unzipped(opened) as text,
+        ):
             yield from cut(text, count)
 
     def _inferred(self, header: bytes, head: bytes, where: str) -> pl.Schema:

@@ -4,16 +4,14 @@ import gzip
 import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, cast
 
 
-def opened(location: str) -> IO[bytes]:
-    """Open a file of text, plain or gzipped."""
-    path = Path(location)
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", gzip.open(path)) if zipped else path.open("rb")
+def unzipped(file: IO[bytes]) -> IO[bytes]:
+    """Return a file of text that was just opened, plain or gzipped."""
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
 
 
 def cut(file: IO[bytes], count: int) -> Iterator[tuple[int, bytes, bool]]:

@@ -21,6 +21,7 @@ from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError, SourceMissingError
 from featurestore.forking import is_first_user
 from featurestore.instants import instants
+from featurestore.object_storage import is_object_address
 from featurestore.sources.base import Chunk, Cursor
 from featurestore.sources.delta_commits import Pool, commits_since, pooled
 from featurestore.sources.file_cursor import KnownFile
@@ -77,6 +78,8 @@ class DeltaReader(FilesReader[DeltaSource]):
     Args:
         spec: the source's definition.
         root: the project's folder, where a relative path starts.
+        clock: tells the present.
+        storage_options: what is to be said of object storage besides an address.
     """
 
     immutable = True
@@ -161,7 +164,7 @@ class DeltaReader(FilesReader[DeltaSource]):
         whole = ReadTask(file.name, 0, -1, None, True, None)
         count = stats["num_records"]
         if count is None:
-            count = self.collect(pl.scan_parquet(file.location, glob=False).select(pl.len()), file.name).item()
+            count = self.collect(self._opened_file(file.location).select(pl.len()), file.name).item()
         bounds = self._bounds(snapshot, stats)
         if bounds is None:
             bounds = self.collect(extent(self._spec, self._scan(snapshot, whole)), file.name).row(0)
@@ -181,6 +184,14 @@ class DeltaReader(FilesReader[DeltaSource]):
     @property
     def _address(self) -> str:
         return self._spec.path if "://" in self._spec.path else str(absolute_path(self._spec.path, self._root))
+
+    @property
+    def _options(self) -> dict[str, str] | None:
+        """What is to be said of the store where the table is; None on this machine."""
+        return self._storage_options or None if is_object_address(self._spec.path) else None
+
+    def _opened_file(self, location: str) -> pl.LazyFrame:
+        return pl.scan_parquet(location, glob=False, hive_partitioning=False, storage_options=self._options)
 
     def _listed(self) -> Snapshot:
         return self._snapshot or self._at(None)
@@ -207,7 +218,7 @@ class DeltaReader(FilesReader[DeltaSource]):
                 f"{self._address} cannot be read in a process that was forked after its parent had read Delta tables. "
                 "Start it without a fork: multiprocessing.get_context('spawn')."
             )
-        table = DeltaTable(self._address, version=version)
+        table = DeltaTable(self._address, version=version, storage_options=self._options)
         features = set(table.protocol().reader_features or ())
         mapping = table.metadata().configuration.get("delta.columnMapping.mode", "none")
         if mapping != "none":
@@ -272,7 +283,7 @@ class DeltaReader(FilesReader[DeltaSource]):
     def _scan(self, snapshot: Snapshot, part: ReadTask) -> pl.LazyFrame:
         location = snapshot.location(part.file)
         with translated(self._spec, f"file {location}", *ERRORS, advice=_GONE):
-            rows = pl.scan_parquet(location, glob=False, hive_partitioning=False)
+            rows = self._opened_file(location)
             there = rows.collect_schema()
         if part.count >= 0:
             rows = rows.slice(part.first, part.count)

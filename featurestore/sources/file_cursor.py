@@ -3,6 +3,19 @@
 A cursor is ``{"form": 2, "through": the greatest end read so far, "files": {name: [stamp, rest, checksum, rows, waits]}}``. One
 of before, ``{"through": …, "files": {name: [size, modified, complete]}}``, cannot tell whether a file changed or which of its
 rows were passed over, so but for files that never change it is read as one that knows nothing.
+
+In object storage a cursor does not name every object for ever. It has ``"seen": [address, before, unnamed, aside]`` besides: an
+object of that address that it does not name, and that was last modified before that instant, was read; how many there were; and
+the objects that were set aside, which were not. The instant lies a day, or ``lateness=`` where that is longer, before the newest
+object's, for ``LastModified`` does not say when an object came to be there: it has whole seconds, and of one that was uploaded in
+parts it is when the upload began. Those of the span behind the instant are named, with their ETags. So:
+
+- An object is read, once and whole, that appears within the span after the time that it bears, and so is one that replaces another.
+- One that appears later than that, after an upload of more than a day say, is not found: a run says that there is one.
+- An object with a time ahead of this machine's clock moves nothing, and where this clock is wrong more is named.
+- A cursor that names every object goes on, and one of another address tells nothing of the objects that it does not name.
+
+On a disk every file is named: times of files can be set, and a folder that is moved to a source brings files with all their times.
 """
 
 import zlib
@@ -19,7 +32,13 @@ SETTLED = 5_000_000_000
 """For how many nanoseconds after a change a further one may have the same times: file systems count them in steps, of two
 seconds at the most."""
 
+SPAN = 86_400_000_000
+"""How much later than the time that it bears an object may appear at least, in microseconds."""
+
 _BLOCK = 1 << 20
+_NANO = 1_000
+_STEP = 2_000_000
+"""How far the times of a store may lie from each other because they have whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +53,7 @@ class KnownFile:
         waits: since when its last record is waited for, in microseconds; None where it is whole.
     """
 
-    stamp: tuple[int, ...]
+    stamp: tuple[int | str, ...]
     rest: int | None
     checksum: int | None
     rows: int
@@ -43,6 +62,58 @@ class KnownFile:
     def to_plain(self) -> list[Any]:
         """Return it as a cursor has it."""
         return [list(self.stamp), self.rest, self.checksum, self.rows, self.waits]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether none of its rows is left to a later run."""
+        return self.rest is None and self.waits is None
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What a cursor says of the objects that it does not name.
+
+    Args:
+        address: the source's address.
+        before: those that were last modified before were read, in microseconds; None where none was.
+        unnamed: how many these were.
+        aside: the names of those that could not be read.
+    """
+
+    address: str
+    before: int | None = None
+    unnamed: int = 0
+    aside: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, cursor: Cursor | None, address: str) -> "Horizon":
+        """Return that of a cursor, for a source of an address."""
+        seen = (cursor or {}).get("seen")
+        if seen is None or seen[0] != address:
+            return cls(address)
+        return cls(address, seen[1], seen[2], frozenset(seen[3]))
+
+    def to_plain(self) -> list[Any]:
+        """Return it as a cursor has it."""
+        return [self.address, self.before, self.unnamed, sorted(self.aside)]
+
+    def covers(self, file: SourceFile) -> bool:
+        """Return whether an object that the cursor does not name was read."""
+        return self.before is not None and file.modified // _NANO < self.before and file.name not in self.aside
+
+    def moved(self, files: Sequence[SourceFile], now: int, lateness: int) -> int | None:
+        """Return before which instant all of some objects will have been read, once those that are new are.
+
+        Args:
+            files: the objects that were listed.
+            now: the present.
+            lateness: how much later than the time that it bears an object may appear, where that is more than a day.
+        """
+        if not files:
+            return self.before
+        newest = min(max(file.modified for file in files) // _NANO, now)
+        instants = [instant for instant in (self.before, newest - max(lateness, SPAN) - _STEP) if instant is not None]
+        return max(instants)
 
 
 def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFile]:
@@ -68,7 +139,7 @@ def known_files(cursor: Cursor | None, *, immutable: bool) -> dict[str, KnownFil
     }
 
 
-def same_stamp(known: Sequence[int], stamp: Sequence[int]) -> bool:
+def same_stamp(known: Sequence[int | str], stamp: Sequence[int | str]) -> bool:
     """Return whether a stamp is one known before; one of an earlier version tells less.
 
     Example:
@@ -116,7 +187,7 @@ def look(file: SourceFile, known: KnownFile | None, looked: int) -> tuple[KnownF
 def settled(before: Mapping[str, KnownFile], known: Mapping[str, KnownFile]) -> int:
     """Return how many bytes need no checksum any more: those of files that have been left alone since they were read."""
     return sum(
-        state.stamp[0]
+        int(state.stamp[0])
         for name, state in known.items()
         if state.checksum is None and name in before and before[name].checksum is not None
     )

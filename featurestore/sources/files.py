@@ -8,6 +8,7 @@ on, and those without a time if ``nulls``. All times are microseconds since the 
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,9 +20,10 @@ import polars as pl
 from featurestore.clock import Clock, from_micros, to_micros, utc_now
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError
+from featurestore.object_storage import is_object_address
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContext, Span
-from featurestore.sources.file_cursor import FORM, KnownFile, known_files, look, settled
+from featurestore.sources.file_cursor import FORM, Horizon, KnownFile, known_files, look, settled
 from featurestore.sources.file_slices import Chunks, CursorState, FileSlice, Former, ReadRequest, ReadTask
 from featurestore.sources.paths import SourceFile
 from featurestore.sources.timestamps import behind, no_time, translated, wanted
@@ -51,20 +53,24 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         spec: the source's definition.
         root: the project's folder, where relative paths start.
         clock: tells the present, for files that may still be being written.
+        storage_options: what is to be said of object storage besides an address.
     """
 
     immutable: ClassVar[bool] = False
     """Whether a file never changes."""
+    at_once = 1
+    """How many parts of a chunk are read at once: more than one where the time goes by waiting for answers."""
 
-    def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, spec: SpecT, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None) -> None:
         self._spec = spec
         self._root = root
         self._clock = clock
+        self._storage_options = dict(storage_options or {})
 
     @classmethod
     def open(cls, source: SpecT, context: SourceContext) -> Self:
         """See ``ReaderAdapter.open``."""
-        return cls(source, context.root, context.clock)
+        return cls(source, context.root, context.clock, context.storage_options)
 
     @property
     def spec(self) -> SpecT:
@@ -168,8 +174,10 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
         ]
         rewritten = {**progress.known, **{name: former for former_known, _ in formers for name, former in former_known.items()}}
         notices += [notice for _, notices in formers for notice in notices]
+        horizon = self._horizon(cursor)
+        passed = {file.name for file in files if start is None and file.name not in before and horizon.covers(file)}
         for file in files:
-            if aside is not None and file.name in aside:
+            if file.name in passed or (aside is not None and file.name in aside):
                 continue
             known_before = rewritten.get(file.name, before.get(file.name))
             try:
@@ -184,31 +192,70 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
                 assert seen.wish is not None
                 chunks.add(file, piece, seen.wish, self.pinned())
             notices += self._noticed(file, before.get(file.name), seen)
+        late = self._too_late(horizon, len(passed))
+        notices += late
         for name, why in (aside or {}).items():
             notices.append(f"Source {self._spec.name!r}: {name} is set aside, and read once it is whole. {why}")
         chunk_cursors = tuple({"parts": parts, "until": until, **marks} for marks, parts in chunks.made)
         through = max(until, (cursor or {}).get("through") or until)
+        named, marks = self._named(horizon, files, known, aside or {}, looked)
         following: Cursor = {
-            "form": FORM, "through": through, **progress.marks, "files": {name: former.to_plain() for name, former in known.items()}
+            "form": FORM, "through": through, **progress.marks, **marks,
+            "files": {name: former.to_plain() for name, former in named.items()},
         }  # fmt: skip
         whole = not aside and all(former.waits is None for former in known.values())
         waits = any(
             former.waits is not None and (name not in before or before[name].waits is None) for name, former in known.items()
         )
-        keep = waits or bool(rewritten or progress.notices) or settled(before, known) > _WORTH_KEEPING
+        keep = waits or bool(rewritten or progress.notices or late) or settled(before, known) > _WORTH_KEEPING
         if start is not None:
             return Span(chunk_cursors, dict(cursor or {}), chunks.rows, tuple(notices), whole, moves=False)
         return Span(chunk_cursors, following, chunks.rows, tuple(notices), whole, keep)
 
     def read(self, chunk: Chunk, *, texts: bool = False) -> pl.DataFrame:
         """See ``SourceReader.read``."""
-        frames = []
-        for file, first, count, after, nulls, stamp in chunk["parts"]:
-            rows = self.rows(ReadTask(file, first, count, after, nulls, stamp), chunk)
-            frames.append(self.collect(rows.filter(wanted(self._spec, after, chunk["until"], nulls)), file))
+        tasks = [ReadTask(*part) for part in chunk["parts"]]
+        # The first one alone: with it the reader looks at what there is, where it has not yet.
+        frames = [self._rows_of(task, chunk) for task in tasks[:1]]
+        if self.at_once == 1:
+            frames += [self._rows_of(task, chunk) for task in tasks[1:]]
+        elif len(tasks) > 1:
+            with ThreadPoolExecutor(min(self.at_once, len(tasks) - 1)) as pool:
+                frames += pool.map(lambda task: self._rows_of(task, chunk), tasks[1:])
         if not texts:
             frames = [frame.drop(UNREAD, strict=False) for frame in frames]
         return pl.concat(frames, how="diagonal")
+
+    def _horizon(self, cursor: Cursor | None) -> Horizon:
+        """Return what a cursor says of objects that it does not name; nothing for a source whose files are all named."""
+        path = getattr(self._spec, "path", "")
+        return Horizon("") if self.immutable or not is_object_address(path) else Horizon.of(cursor, path)
+
+    def _named(
+        self, horizon: Horizon, files: Sequence[SourceFile], known: dict[str, KnownFile], aside: Mapping[str, str], looked: int
+    ) -> tuple[dict[str, KnownFile], dict[str, Any]]:
+        """Return the files that a cursor names, and what it says of the others."""
+        if not horizon.address:
+            return known, {}
+        before = horizon.moved(files, min(looked, to_micros(self._clock())), self._spec.lateness_micros)
+        young = {file.name for file in files if before is None or file.modified // _NANO >= before}
+        named = {name: state for name, state in known.items() if name in young or not state.is_read}
+        unnamed = len(files) - len(named) - len(aside)
+        return named, {"seen": replace(horizon, before=before, unnamed=unnamed, aside=frozenset(aside)).to_plain()}
+
+    def _too_late(self, horizon: Horizon, passed: int) -> list[str]:
+        """Return a notice where more objects than before are taken as read."""
+        if horizon.before is None or passed <= horizon.unnamed:
+            return []
+        return [
+            f"Source {self._spec.name!r}: {passed - horizon.unnamed:,} more objects than before have a time before "
+            f"{from_micros(horizon.before).isoformat(' ', 'seconds')}, and all of these count as read: an upload took too long, or "
+            "a copy kept its time. They are not read. Read them with start=, and declare a longer lateness= for the next ones."
+        ]
+
+    def _rows_of(self, task: ReadTask, chunk: Chunk) -> pl.DataFrame:
+        rows = self.rows(task, chunk).filter(wanted(self._spec, task.after, chunk["until"], task.nulls))
+        return self.collect(rows, task.file)
 
     def _aside(self) -> dict[str, str] | None:
         return {} if getattr(self._spec, "on_bad_file", "fail") == "set_aside" else None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 import pyarrow as pa
@@ -14,14 +15,25 @@ from featurestore.clock import Clock, utc_now
 from featurestore.definitions.source import ParquetSource
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.rows.unreadable import UNREAD
+from featurestore.shown_errors import shown
 from featurestore.sources.base import Chunk
 from featurestore.sources.file_cursor import same_stamp
 from featurestore.sources.file_slices import FileSlice, ReadTask, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.hive import Partition, partition_texts, partitions
-from featurestore.sources.paths import SourceFile, absolute_path, find_files, nothing_there, source_file
+from featurestore.sources.paths import SourceFile
+from featurestore.sources.source_files import files_of
 from featurestore.sources.supertypes import widened
-from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
+from featurestore.sources.timestamps import (
+    FIRST,
+    LAST,
+    checked,
+    extent,
+    is_time,
+    normalised,
+    raw_time_columns,
+    translated,
+)
 
 ENDINGS = (".parquet", ".parq", ".pq")
 ADVICE = (
@@ -48,20 +60,26 @@ class ParquetReader(FilesReader[ParquetSource]):
         spec: the source's definition.
         root: the project's folder, where a relative path starts.
         clock: tells the present.
+        storage_options: what is to be said of object storage besides an address.
     """
 
     # What described() found: the columns by the source's own names, the partition columns, and each file's own columns.
     _columns: pl.Schema = pl.Schema()
     _partitions: dict[str, Partition] = {}  # noqa: RUF012 - replaced as a whole, never changed
-    _own: dict[str, tuple[list[int], pl.Schema]] = {}  # noqa: RUF012 - likewise
+    _own: dict[str, tuple[list[int | str], pl.Schema]] = {}  # noqa: RUF012 - likewise
 
-    def __init__(self, spec: ParquetSource, root: Path, clock: Clock = utc_now) -> None:
-        super().__init__(spec, root, clock)
+    def __init__(
+        self, spec: ParquetSource, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(spec, root, clock, storage_options)
+        self._there = files_of(spec, spec.path, root, self._storage_options)
+        self.at_once = self._there.at_once
         # For files with time zones that Polars does not know, their columns with those in UTC.
         self._zoned: dict[str, pa.Schema] = {}
 
     def described(self, files: Sequence[SourceFile], aside: dict[str, str] | None = None) -> pl.Schema:
         """Return the columns that the files have together; their footers tell."""
+        self._there.fetch_footers([file for file in files if self._own.get(file.name, (None,))[0] != file.stamp])
         self._partitions = partitions(
             (file.name for file in files), {**self._spec._declared, **self._spec.columns}, raw_time_columns(self._spec)
         )
@@ -71,7 +89,7 @@ class ParquetReader(FilesReader[ParquetSource]):
                     f"Source {self._spec.name!r}: columns= names {name!r}, which is not a hive partition of {self._spec.path}: the "
                     f"files themselves say what their columns are. {did_you_mean(name, self._partitions)}"
                 )
-        own: dict[str, tuple[list[int], pl.Schema]] = {}
+        own: dict[str, tuple[list[int | str], pl.Schema]] = {}
         columns: dict[str, pl.DataType] = {}
         readable: list[SourceFile] = []
         for file in files:
@@ -92,16 +110,16 @@ class ParquetReader(FilesReader[ParquetSource]):
 
     def files(self) -> list[SourceFile]:
         """Return the files there are now."""
-        return find_files(self._spec, self._spec.path, self._root, ENDINGS)
+        return self._there.find(ENDINGS)
 
     def missing(self) -> SourceError:
         """Return the error that tells where no file was found."""
-        return nothing_there(self._spec, self._spec.path, self._root, ENDINGS)
+        return self._there.missing(ENDINGS)
 
     def pieces(self, file: SourceFile, chunk_rows: int) -> Iterator[FileSlice]:
         """Cut a file along its row groups, and those that are too large by rows."""
         with translated(self._spec, f"file {file.location}", *ERRORS):
-            footer = pq.read_metadata(file.location)
+            footer = pq.read_metadata(self._there.footer(file))
         times = raw_time_columns(self._spec)
         extents = None if set(times) & set(self._partitions) else footer_extents(footer, times)
         if extents is None:
@@ -114,11 +132,16 @@ class ParquetReader(FilesReader[ParquetSource]):
 
     def rows(self, part: ReadTask, chunk: Chunk) -> pl.LazyFrame:
         """Return the rows of a part; raise if the file was replaced after they were pinned."""
-        location = absolute_path(part.file, self._root)
+        location = self._there.location(part.file)
         try:
-            file = source_file(location, self._root)
+            file = self._there.look_again(part.file)
+        except FileNotFoundError as error:
+            problem = shown(error)
+            raise SourceError(
+                f"Source {self._spec.name!r}: the rows pinned in {location} are no longer there: {problem}"
+            ) from error
         except OSError as error:
-            raise SourceError(f"Source {self._spec.name!r}: the rows pinned in {location} are no longer there: {error}") from error
+            raise SourceError(f"Source {self._spec.name!r}: file {location} could not be read: {shown(error)}") from error
         if not same_stamp(part.stamp, file.stamp):
             raise SourceError(
                 f"Source {self._spec.name!r}: {location} was replaced after a run had pinned rows of it, which are no longer "
@@ -129,7 +152,7 @@ class ParquetReader(FilesReader[ParquetSource]):
 
     def collect(self, rows: pl.LazyFrame, file: str) -> pl.DataFrame:
         """Collect rows of a file."""
-        with translated(self._spec, f"file {absolute_path(file, self._root)}", *ERRORS):
+        with translated(self._spec, f"file {self._there.location(file)}", *ERRORS):
             return rows.collect()
 
     def _scan(self, file: SourceFile, part: ReadTask | None = None) -> pl.LazyFrame:
@@ -139,11 +162,13 @@ class ParquetReader(FilesReader[ParquetSource]):
             raise SourceError(f"Source {self._spec.name!r}: {file.location} is no longer among the files of {self._spec.path}.")
         _, own = self._own[file.name]
         schema = self._zoned.get(file.name)
-        if schema is not None:
-            rows = _read_with(file.location, schema, part)
-        else:
-            rows = pl.scan_parquet(file.location, glob=False, hive_partitioning=False)
-            rows = rows if part is None else rows.slice(part.first, part.count)
+        with translated(self._spec, f"file {file.location}", *ERRORS):
+            if schema is None:
+                rows = self._there.scan(file)
+                rows = rows if part is None else rows.slice(part.first, part.count)
+            else:
+                with self._there.opened(file) as opened:
+                    rows = _read_with(opened, schema, part)
         texts = partition_texts(file.name)
         literals = {name: self._partitions[name].literal(text) for name, text in texts.items()}
         lacking = {name: pl.lit(None, dtype) for name, dtype in self._columns.items() if name not in own}
@@ -156,9 +181,9 @@ class ParquetReader(FilesReader[ParquetSource]):
         stamp, known = self._own.get(file.name, (None, None))
         if known is None or stamp != file.stamp:
             with translated(self._spec, f"file {file.location}", *ERRORS):
-                schema = with_known_zones(pq.read_schema(file.location))
+                schema = with_known_zones(pq.read_schema(self._there.footer(file)))
                 if schema is None:
-                    known = pl.scan_parquet(file.location, glob=False, hive_partitioning=False).collect_schema()
+                    known = pl.scan_parquet(self._there.footer(file), glob=False, hive_partitioning=False).collect_schema()
                     self._zoned.pop(file.name, None)
                 else:
                     known = pl.DataFrame(schema.empty_table()).schema
@@ -169,7 +194,7 @@ class ParquetReader(FilesReader[ParquetSource]):
     def _joined(
         self,
         columns: Mapping[str, pl.DataType],
-        own: Mapping[str, tuple[list[int], pl.Schema]],
+        own: Mapping[str, tuple[list[int | str], pl.Schema]],
         file: SourceFile,
         before: Sequence[SourceFile],
     ) -> dict[str, pl.DataType]:
@@ -210,10 +235,10 @@ class ParquetReader(FilesReader[ParquetSource]):
         return joined
 
 
-def _read_with(location: str, schema: pa.Schema, part: ReadTask | None) -> pl.LazyFrame:
+def _read_with(opened: IO[bytes], schema: pa.Schema, part: ReadTask | None) -> pl.LazyFrame:
     """Return the rows of a file, or of a part of it, that Polars would panic over as it stands, with another schema."""
     first, end = (0, None) if part is None else (part.first, part.first + part.count)
-    with pq.ParquetFile(location) as file:
+    with pq.ParquetFile(opened) as file:
         groups, begin, skipped = [], 0, 0
         for index in range(file.num_row_groups):
             after = begin + file.metadata.row_group(index).num_rows

@@ -24,6 +24,7 @@ class SourceFile:
         modified: when it was last written to, in nanoseconds since the epoch.
         changed: when it or its name last changed, likewise; nobody can set this one.
         inode: its number in the file system, which another file put in its place does not have.
+        etag: of an object, what it has in place of times and an inode: another one whenever its content is another.
     """
 
     name: str
@@ -32,11 +33,12 @@ class SourceFile:
     modified: int
     changed: int = 0
     inode: int = 0
+    etag: str = ""
 
     @property
-    def stamp(self) -> list[int]:
+    def stamp(self) -> list[int | str]:
         """What changes when the file does, in plain JSON values."""
-        return [self.size, self.modified, self.changed, self.inode]
+        return [self.size, self.etag] if self.etag else [self.size, self.modified, self.changed, self.inode]
 
 
 def natural_order(name: str) -> list[str | int]:
@@ -83,8 +85,8 @@ def find_files(spec: Source, path: str, root: Path, endings: tuple[str, ...]) ->
     """
     if "://" in path and not path.startswith("file://"):
         raise SourceError(
-            f"Source {spec.name!r}: {path!r} is not on a local file system, and a {type(spec).__name__} reads no other. "
-            "Mount it, copy the files here, or keep them as a Delta table and use a DeltaSource."
+            f"Source {spec.name!r}: {path!r} is neither on a local file system nor in object storage that is known here: "
+            "s3://…, gs://…, az://…. Mount it, or copy the files to one of these."
         )
     target = absolute_path(path, root)
     try:

@@ -9,6 +9,7 @@ from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.instants import INSTANT
+from featurestore.shown_errors import quotes_store, shown
 from featurestore.sources.base import Cursor
 from featurestore.sources.supertypes import cast
 
@@ -29,8 +30,11 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
     try:
         yield
     except errors as error:
-        message = str(error).split("\n\n", 1)[0].strip() or type(error).__name__
-        raise SourceError(f"Source {spec.name!r}: {what} could not be read: {message}{f' {advice}' if advice else ''}") from error
+        # What a store answers may quote a key, so such an error is not shown as a cause either.
+        cause = None if quotes_store(error) else error
+        raise SourceError(
+            f"Source {spec.name!r}: {what} could not be read: {shown(error)}{f' {advice}' if advice else ''}"
+        ) from cause
 
 
 def names_in_source(spec: Source) -> dict[str, str]:

@@ -77,7 +77,7 @@ class CSVFiles(Place):
     def write(self, rows: pl.DataFrame) -> None:
         folder = self.root / "data"
         folder.mkdir(exist_ok=True)
-        rows.write_csv(folder / f"part_{len(list(folder.iterdir()))}.csv", datetime_format=_csv_format(rows))
+        rows.write_csv(folder / f"part_{len(list(folder.iterdir()))}.csv", datetime_format=csv_format(rows))
 
     def reader(self, **words: Any) -> SourceReader:
         return CSVReader(CSVSource("s", "data/*.csv", columns={"k": str, "x": float}, **words), self.root)
@@ -89,7 +89,7 @@ class CSVLog(CSVFiles):
     def write(self, rows: pl.DataFrame) -> None:
         path = self.root / "log.csv"
         with path.open("ab") as log:
-            rows.write_csv(log, include_header=path.stat().st_size == 0, datetime_format=_csv_format(rows))
+            rows.write_csv(log, include_header=path.stat().st_size == 0, datetime_format=csv_format(rows))
 
     def reader(self, **words: Any) -> SourceReader:
         return CSVReader(CSVSource("s", "log.csv", columns={"k": str, "x": float}, **words), self.root)
@@ -172,6 +172,6 @@ class Frame(Place):
         return FrameReader(FrameSource("s", self.frame, **words), self.root)
 
 
-def _csv_format(rows: pl.DataFrame) -> str:
+def csv_format(rows: pl.DataFrame) -> str:
     zone = any(getattr(dtype, "time_zone", None) for dtype in rows.dtypes)
     return "%Y-%m-%d %H:%M:%S%.f" + ("%:z" if zone else "")

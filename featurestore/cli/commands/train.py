@@ -17,7 +17,8 @@ from featurestore.given_paths import local_path
 def train(
     ctx: typer.Context,
     spine: Annotated[
-        str, typer.Argument(metavar="SPINE", help="The rows to train on: a Parquet file, or a SELECT over the views.")
+        str,
+        typer.Argument(metavar="SPINE", help="The rows to train on: a Parquet file, folder or glob, s3:// too, or a SELECT."),
     ],
     features: Annotated[
         list[str], typer.Argument(metavar="FEATURES", help="Services, views and features: delay_model, weather, weather.temp")
