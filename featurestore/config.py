@@ -246,6 +246,11 @@ class Settings(_Table):
     engine: str = Field(default="local", description="What runs training frames: local, or the name of a plug-in.")
     memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
     threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
+    scratch: str = Field(
+        default="",
+        description="A folder, or s3://, gs://, az://, for the work in hand; empty for a temporary one, or beside the history "
+        "where the engine is a cluster.",
+    )
     chunk_rows: int = Field(default=2_000_000, gt=0, description="The rows of a source that materialize holds at once.")
     catalog_refresh: Duration = Field(
         default=timedelta(seconds=2), gt=_NOTHING, description="How often a reader looks whether another process applied."
