@@ -163,4 +163,5 @@ def _offline(settings: Settings) -> type[OfflineBackend]:
 def _context(settings: Settings, clock: Clock = utc_now) -> Context:
     threads = settings.threads or os.cpu_count() or 1
     memory = int(settings.memory_gib * 2**30)
-    return Context(settings.root, clock, settings.project, threads, memory, settings.storage_options)
+    table = settings.ray.model_dump() if settings.engine == "ray" else {}
+    return Context(settings.root, clock, settings.project, threads, memory, settings.storage_options, table)

@@ -59,6 +59,7 @@ class Context:
         threads: how many threads it may use.
         memory: how many bytes it may hold at once.
         storage_options: what is to be said of object storage besides an address, none of it secret.
+        engine_settings: the table of settings that is named as the engine is.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Context:
     threads: int = 1
     memory: int = 2 << 30
     storage_options: Mapping[str, str] = field(default_factory=dict)
+    engine_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

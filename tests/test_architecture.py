@@ -151,6 +151,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "hiredis": ("online.redis.*",),
     "nats": ("streams.nats",),
     "lmdb": ("online.lmdb.*",),
+    "ray": ("engines.ray",),
     "obstore": ("offline.object_folder",),
     "adbc_driver_manager": ("sources.sql_backends",),
     "adbc_driver_postgresql": ("sources.sql_backends",),
@@ -443,7 +444,7 @@ def test_the_list_of_libraries_is_what_is_installed_with_it() -> None:
     """Every library that is imported is one that pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    imported = ("redis", "nats", "object", "postgres", "server", "testing", "tracing", "client")
+    imported = ("redis", "nats", "object", "postgres", "ray", "server", "testing", "tracing", "client")
     asked = [*project["dependencies"], *(each for name in imported for each in extras[name])]
     names = {re.split(r"[\[<>=~!; ]", each)[0].replace("-", "_") for each in asked}
     # pytz is DuckDB's to import, uvloop and httptools are uvicorn's, fsspec is DuckDB's and obstore's.

@@ -38,11 +38,14 @@ def train(
         bool,
         Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
     ] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What runs it, local or ray; by default what the setting 'engine' says.")
+    ] = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
     """Fetch a training frame: the spine's rows with the features each could have seen at its time."""
-    with open_store(ctx, project_dir) as store:
+    with open_store(ctx, project_dir, engine=engine) as store:
         if file is None:
             frame = store.training_frame(spine, features, time=time, as_known=not corrected)
             rows, head, names = frame.height, frame.head(3), frame.columns

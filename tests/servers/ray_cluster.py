@@ -1,0 +1,48 @@
+"""A Ray cluster of three nodes on the loopback interface: each a process group of its own on this machine, with one CPU."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.servers.seaweed import SeaweedServer
+
+MEMORY = 1 << 30
+"""What a node has for tasks."""
+HOST = "127.0.0.2"
+"""NOTE: of 127.0.0.1 Ray makes the address by which other machines know this one."""
+
+
+@contextmanager
+def ray_cluster(nodes: int = 3, cpus: int = 1, memory: int = MEMORY) -> Iterator[Any]:
+    """Start a cluster, and end all of its processes."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Not in memory, and not where its sockets would have long names.
+    os.environ.setdefault("RAY_TMPDIR", tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    from ray.cluster_utils import Cluster  # the extra "ray"
+
+    options = {"num_cpus": cpus, "memory": memory, "object_store_memory": 80 << 20, "node_ip_address": HOST}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(**options)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_nodes(seaweed: SeaweedServer) -> Iterator[Any]:
+    """A cluster that this process has joined. Its nodes have credentials for object storage in their environment."""
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install 'featurestore[ray]'")
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in seaweed.variables.items():
+                patch.setenv(name, value)
+            cluster = stack.enter_context(ray_cluster())
+        ray.init(address=cluster.address, _node_ip_address=HOST, log_to_driver=False, logging_level="warning")
+        stack.callback(ray.shutdown)
+        yield cluster
