@@ -281,23 +281,24 @@ def test_a_driver_that_is_killed_leaves_nothing_for_ever(project: Project, ray_n
         sys.executable, "-c", DRIVER,
         ray_nodes.address, str(store.settings.root), store.settings.scratch, f"{tmp_path}/out/",
     ]  # fmt: skip
-    driver = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(Path.cwd())}
-    )
-    assert driver.stdout is not None
-    assert driver.stderr is not None
-    assert driver.stdout.readline() == b"joining\n", driver.stderr.read()
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    assert len(work.folders("")) == 1
+    alive = lambda: [entry.name for entry in work.list("") if entry.name.endswith("/_alive")]  # noqa: E731 - of this test
+    variables = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as driver:
+        assert driver.stdout is not None
+        assert driver.stderr is not None
+        assert driver.stdout.readline() == b"joining\n", driver.stderr.read()
+        driver.send_signal(signal.SIGKILL)
+    left = alive()
+    assert len(left) == 1
     wait_until(lambda: not workers(), "its tasks go on")
     with pytest.raises(RequestError, match="Somebody writes a result"):
         store.training_frame(project.spine, FEATURES, time="t", sink=f"{tmp_path}/out/")
-    assert len(work.folders("")) == 1, "it may be alive still"
+    assert alive() == left, "it may be alive still"
     sleep(1.1)
     scratch = Scratch(store.components.open_folder, store.settings.scratch, store.settings.offline, stale_seconds=0.05)
     with scratch.work(elsewhere=True):
-        assert len(work.folders("")) == 1
+        assert len(alive()) == 1
+        assert alive() != left
     again = store.training_frame(project.spine, FEATURES, time="t", sink=f"{tmp_path}/again/").collect()
     assert again.equals(project.expected, null_equal=True)
     assert [entry.name for entry in work.list("")] == []
