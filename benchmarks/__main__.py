@@ -13,6 +13,7 @@ from benchmarks import (
     materialize,
     online,
     push,
+    ray,
     schedule,
     serving,
     soak,
@@ -28,7 +29,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup,
+    "streams": streams, "startup": startup, "ray": ray,
 }  # fmt: skip
 SOAK = "soak"
 

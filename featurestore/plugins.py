@@ -99,7 +99,7 @@ def installed(group: Group) -> list[Plugin]:
 
     Example:
         >>> [plugin.name for plugin in installed(ENGINES)]
-        ['local']
+        ['local', 'ray']
     """
     entries = [entry for entry in _entry_points() if entry.group == group.name]
     plugins = [Plugin(group, entry.name, entry.value, " ".join(_package(entry)).strip()) for entry in entries]
@@ -162,8 +162,8 @@ def unknown(group: Group, name: str) -> str:
 
     Example:
         >>> print(unknown(ENGINES, "locl"))
-        No engine is named 'locl'. Did you mean 'local'? Installed: local. Others come with packages that declare an entry point in
-        the group featurestore.engines.
+        No engine is named 'locl'. Did you mean 'local'? Installed: local, ray. Others come with packages that declare an entry
+        point in the group featurestore.engines.
     """
     known = names(group)
     hint = did_you_mean(name, known)

@@ -32,10 +32,7 @@ class Reads:
     ) -> pl.DataFrame | pl.LazyFrame:
         """See ``FeatureStore.training_frame``."""
         reader, root = self._components.training_reader, self._components.settings.root
-        selection = self._components.select(features)
-        rows = read_spine(spine, root, self.sql)
-        files = [Address(str(file)) for file in spine_files(spine, root)]
-        request = TrainingRequest(rows, selection, time, as_known, files)
+        request = self.training_request(spine, features, time, as_known=as_known)
         if sink is None:
             return reader.frame(request)
         if is_folder(sink, "sink"):
@@ -44,6 +41,14 @@ class Reads:
         path = local_path(sink, root, "sink")
         reader.sink(request, path)
         return pl.scan_parquet(path)
+
+    def training_request(self, spine: Any, features: Any, time: str, *, as_known: bool = True) -> TrainingRequest:
+        """Return what is asked for, as the reader of training frames takes it."""
+        root = self._components.settings.root
+        selection = self._components.select(features)
+        rows = read_spine(spine, root, self.sql)
+        files = [Address(str(file)) for file in spine_files(spine, root)]
+        return TrainingRequest(rows, selection, time, as_known, files)
 
     def sample_request(self, features: str) -> dict[str, Any]:
         """See ``FeatureStore.sample_request``."""
