@@ -165,7 +165,7 @@ class RayEngine(EngineAdapter):
                     address = "local"
             if address == "local":
                 self._start()
-        except (RayError, OSError, RuntimeError, ValueError, ImportError, AssertionError) as error:
+        except Exception as error:
             raise EngineError(
                 f"Ray cannot be reached at {address!r}: {_first_line(error)}. Is the cluster running, with the same Python "
                 f"({versions().python}) and Ray ({ray.__version__}) as here? An address that begins with ray:// needs Ray's client "

@@ -1,15 +1,18 @@
 """A Ray cluster of three nodes on the loopback interface: each a process group of its own on this machine, with one CPU."""
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from tests.servers.seaweed import SeaweedServer
 
+T = TypeVar("T")
+_ATTEMPTS = 4
 MEMORY = 1 << 30
 """What a node has for tasks."""
 HOST = "127.0.0.2"
@@ -19,19 +22,41 @@ HOST = "127.0.0.2"
 @contextmanager
 def ray_cluster(nodes: int = 3, cpus: int = 1, memory: int = MEMORY) -> Iterator[Any]:
     """Start a cluster, and end all of its processes."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Not in memory, and not where its sockets would have long names.
-    os.environ.setdefault("RAY_TMPDIR", tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Not in memory, and not where its sockets would have long names.
+        os.environ["RAY_TMPDIR"] = folder
+        with _started(nodes, cpus, memory) as cluster:
+            yield cluster
+
+
+@contextmanager
+def _started(nodes: int, cpus: int, memory: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster  # the extra "ray"
 
     options = {"num_cpus": cpus, "memory": memory, "object_store_memory": 80 << 20, "node_ip_address": HOST}
-    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False}))
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(**options)
+            _patiently(lambda: cluster.add_node(**options))
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def _patiently(start: Callable[[], T]) -> T:
+    """Start a node: again where it did not within Ray's half minute, as a machine may have much else to do."""
+    before = set(psutil.Process().children(recursive=True))
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            return start()
+        except Exception:  # it raises that very class
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if not left:
+                raise
+    raise AssertionError("the last attempt raises")
 
 
 @pytest.fixture(scope="session")
