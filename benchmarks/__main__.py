@@ -14,6 +14,7 @@ from benchmarks import (
     objects,
     online,
     push,
+    ray,
     schedule,
     serving,
     soak,
@@ -29,7 +30,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup, "objects": objects,
+    "streams": streams, "startup": startup, "objects": objects, "ray": ray,
 }  # fmt: skip
 SOAK = "soak"
 

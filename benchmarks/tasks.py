@@ -72,6 +72,36 @@ def training(folder: str, spine: str, features: str, sink: str = "") -> None:
     tell(time.perf_counter() - began)
 
 
+def training_on_local(folder: str, spine: str, features: str, sink: str) -> None:
+    """The floor of a training frame on a cluster: the CPU time that the local engine takes for it."""
+    from benchmarks.project import store
+
+    opened = store(folder)
+    began = time.process_time()
+    opened.training_frame(spine, json.loads(features), sink=sink)
+    tell(time.process_time() - began)
+
+
+def training_on_ray(folder: str, spine: str, features: str, sink: str) -> None:
+    """The same on three nodes: the CPU time of the tasks and of the driver, whose memory is told."""
+    from benchmarks.project import store
+    from benchmarks.timed import TimedRay
+    from featurestore.retrieval.reads import Reads
+    from featurestore.retrieval.training import TrainingReader
+    from tests.servers.ray_cluster import ray_cluster
+
+    with ray_cluster(memory=2 << 30) as cluster, store(folder) as opened:
+        components = opened.components
+        engine = TimedRay.at(cluster.address)
+        list(engine.run([]))  # which joins the cluster: its start is not measured
+        reader = TrainingReader(opened.settings.project, components.offline, engine, components.scratch)
+        request = Reads(components).training_request(spine, json.loads(features), "event_time")
+        began = time.process_time()
+        reader.sink_parts(request, components.open_folder(sink))
+        tell(time.process_time() - began + engine.seconds)
+        engine.close()
+
+
 def rewrite(source: str, target: str) -> None:
     """The floor of a materialization: Polars reads the rows, sorts them, and writes and flushes as many files as ours has."""
     began = time.perf_counter()

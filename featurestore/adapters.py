@@ -15,6 +15,8 @@ from featurestore.engines.base import Engine, EngineAdapter
 from featurestore.errors import ConfigError
 from featurestore.locks import Locks
 from featurestore.offline.backend import OfflineBackend
+from featurestore.offline.folder import Folder
+from featurestore.offline.open_folder import open_folder
 from featurestore.online.base import OnlineAdapter, OnlineStore
 from featurestore.plugins import Context
 from featurestore.sources.base import ReaderAdapter, SourceContext, SourceReader
@@ -78,6 +80,16 @@ def open_offline(settings: Settings, clock: Clock, locks: Locks) -> OfflineBacke
         ConfigError: no installed package brings a store of the address's scheme.
     """
     return _offline(settings).open(settings.offline, _context(settings, clock), locks)
+
+
+def open_place(settings: Settings, url: str) -> Folder:
+    """Return the folder at an address: a path, which starts at the project's folder, or ``s3://…``, ``gs://…`` or ``az://…``.
+
+    Raises:
+        ConfigError: the address is of another form, or holds a secret.
+        MissingExtraError: object storage needs the extra ``object``.
+    """
+    return open_folder(url, settings.root, settings.storage_options)
 
 
 def history_folder(settings: Settings) -> Path | None:
@@ -161,4 +173,5 @@ def _offline(settings: Settings) -> type[OfflineBackend]:
 def _context(settings: Settings, clock: Clock = utc_now) -> Context:
     threads = settings.threads or os.cpu_count() or 1
     memory = int(settings.memory_gib * 2**30)
-    return Context(settings.root, clock, settings.project, threads, memory, settings.storage_options)
+    table = settings.ray.model_dump() if settings.engine == "ray" else {}
+    return Context(settings.root, clock, settings.project, threads, memory, settings.storage_options, table)

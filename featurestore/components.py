@@ -8,6 +8,7 @@ from featurestore.adapters import (
     open_engine,
     open_offline,
     open_online,
+    open_place,
     open_source,
     open_stream,
     own_folders,
@@ -30,6 +31,7 @@ from featurestore.materialization.push import Pusher
 from featurestore.materialization.stores import MaterializeOptions, Stores
 from featurestore.offline.backend import OfflineBackend
 from featurestore.offline.base import FeatureLog, OfflineStore, Table
+from featurestore.offline.folder import Folder
 from featurestore.once import MadeOnce, closed_with_owner, once
 from featurestore.online.base import OnlineStore
 from featurestore.privacy.guarded_stores import ForgottenFilter, GuardedFeatureLog, GuardedOffline, GuardedOnline
@@ -46,6 +48,7 @@ from featurestore.registry.tombstone_secret import TombstoneSecret
 from featurestore.registry.tombstones import Tombstones
 from featurestore.registry.write_barrier import WriteBarrier
 from featurestore.retrieval.online import OnlineReader
+from featurestore.retrieval.scratch import Scratch
 from featurestore.retrieval.training import TrainingReader
 from featurestore.selection.select import Selection, select
 from featurestore.sources.base import SourceReader
@@ -238,7 +241,16 @@ class Components(MadeOnce):
     @once
     def training_reader(self) -> TrainingReader:
         """The maker of training frames."""
-        return TrainingReader(self.settings.project, self.offline, self.engine)
+        return TrainingReader(self.settings.project, self.offline, self.engine, self.scratch)
+
+    @once
+    def scratch(self) -> Scratch:
+        """Where the files of the work in hand lie."""
+        return Scratch(self.open_folder, self.settings.scratch, self.settings.offline)
+
+    def open_folder(self, url: str) -> Folder:
+        """Return the folder at an address, on this machine or in object storage."""
+        return open_place(self.settings, url)
 
     # -- writing ---------------------------------------------------------------------------------------------------------
 

@@ -218,6 +218,33 @@ class MaintenanceSettings(_Table):
             raise ValueError(str(error)) from error
 
 
+class RaySettings(_Table):
+    """Which Ray cluster runs tasks, and what each of them is given, where ``engine`` is ``ray``.
+
+    Example:
+        >>> Settings().replace(engine="ray", ray={"address": "local"}).ray.cpus_per_task
+        1
+    """
+
+    address: str = Field(
+        default="auto",
+        description="auto joins the cluster of RAY_ADDRESS or of this machine, or starts one here; local; host:port; ray://host:port.",
+    )
+    cpus_per_task: int = Field(default=1, gt=0, description="How many CPUs of its node a task is given.")
+    memory_per_task_gib: float = Field(default=4.0, gt=0, description="The memory in GiB that a task may take: work is cut to it.")
+    node_memory_gib: float = Field(
+        default=0.0,
+        ge=0,
+        description="The memory in GiB for tasks of the largest node that the cluster may start; 0 for those that there are.",
+    )
+    py_modules: tuple[str, ...] = Field(
+        default=(), description="Folders of Python packages that workers are sent; empty where their image has all."
+    )
+    object_store_mib: float = Field(
+        default=200.0, ge=80, description="The MiB of shared memory of a cluster that is started on this machine."
+    )
+
+
 class Settings(_Table):
     """The settings of one project, each with its default.
 
@@ -243,9 +270,14 @@ class Settings(_Table):
         default={},
         description="What is to be said of object storage besides: endpoint_url, region. Secrets go into AWS_… variables.",
     )
-    engine: str = Field(default="local", description="What runs training frames: local, or the name of a plug-in.")
+    engine: str = Field(default="local", description="What runs training frames: local, ray, or the name of a plug-in.")
     memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
     threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
+    scratch: str = Field(
+        default="",
+        description="A folder, or s3://, gs://, az://, for the work in hand; empty for a temporary one, or beside the history "
+        "where the engine is a cluster.",
+    )
     chunk_rows: int = Field(default=2_000_000, gt=0, description="The rows of a source that materialize holds at once.")
     catalog_refresh: Duration = Field(
         default=timedelta(seconds=2), gt=_NOTHING, description="How often a reader looks whether another process applied."
@@ -270,6 +302,7 @@ class Settings(_Table):
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="The scheduler.")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="How long things stay.")
     feature_log: FeatureLogSettings = Field(default=FeatureLogSettings(), description="The feature log.")
+    ray: RaySettings = Field(default=RaySettings(), description="The Ray cluster, where that is the engine.")
     stream: StreamSettings = Field(default=StreamSettings(), description="The stream worker.")
     maintenance: MaintenanceSettings = Field(default=MaintenanceSettings(), description="The upkeep of the stores.")
 

@@ -145,10 +145,15 @@ def swap_file(path: Path, content: Content, is_wanted: Callable[[os.stat_result]
     return status
 
 
-def create_file(path: Path, content: Content) -> os.stat_result | None:
+def create_file(path: Path, content: Content, *, private: bool = True) -> os.stat_result | None:
     """Create a file with its content if there is none of that name; its folder is there.
 
     Of several processes at once one succeeds. Readers find the whole file or none.
+
+    Args:
+        path: where.
+        content: what it is to hold.
+        private: whether others are kept from reading it; else the process's umask says.
 
     Returns:
         What the system says of the new file; None if there is one of that name.
@@ -158,7 +163,7 @@ def create_file(path: Path, content: Content) -> os.stat_result | None:
     """
     for left in reversed(range(_CREATIONS)):
         beside = path.with_name(f"{uuid4().hex}{TEMPORARY}")
-        _write(beside, content, private=True)
+        _write(beside, content, private=private)
         try:
             status = beside.stat()
             is_created = _link(beside, path)

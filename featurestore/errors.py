@@ -27,6 +27,7 @@
     │   ├── OfflineStoreError
     │   │   └── DamagedHistoryError  a history lacks what was written to it
     │   └── OnlineStoreError
+    ├── EngineError                 an engine cannot run tasks, or lost one
     ├── StreamError                 a stream's broker cannot be reached, or its stream cannot be read
     │   └── StreamRefusedError      the broker answers, and says no: there is no such stream, or it admits nobody
     └── ServerError                 a server refused a request, or cannot be reached
@@ -385,6 +386,10 @@ class DamagedHistoryError(OfflineStoreError):
 
 class OnlineStoreError(StoreError):
     """The online store cannot be reached, or a value in it cannot be read."""
+
+
+class EngineError(FeatureStoreError):
+    """An engine cannot run tasks: its cluster or the files of the work in hand cannot be reached, or a task fits nowhere."""
 
 
 class StreamError(FeatureStoreError):

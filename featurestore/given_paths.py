@@ -1,5 +1,6 @@
 """Paths that callers give, and addresses that look like one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -49,3 +50,28 @@ def local_path(given: str | Path, root: Path, what: str) -> Path:
         f"The {what} {text!r} is an address of {address[1]}, and only paths of this machine are supported here. Name a path, and "
         "copy from or to there by its own means, or mount it."
     )
+
+
+def is_folder(given: str | Path, what: str) -> bool:
+    """Return whether a caller names a folder, by a slash at its end; in object storage nothing else can be named.
+
+    Args:
+        given: a path or an address.
+        what: what it is to be, for the message: ``"sink"``.
+
+    Raises:
+        RequestError: it is an address in object storage without a slash at its end.
+
+    Example:
+        >>> is_folder("train.parquet", "sink"), is_folder("train/", "sink"), is_folder("s3://lake/train/", "sink")
+        (False, True, True)
+    """
+    text = str(given)
+    if text.endswith(("/", os.sep)):
+        return True
+    if is_object_address(text):
+        raise RequestError(
+            f"The {what} {text!r} is an address of {text.partition(':')[0]}, where it is written as several files: name a folder, "
+            f"with a slash at its end: '{text.removesuffix('.parquet')}/'."
+        )
+    return False

@@ -60,6 +60,7 @@ class Context:
         threads: how many threads it may use.
         memory: how many bytes it may hold at once.
         storage_options: what is to be said of object storage besides an address, none of it secret.
+        engine_settings: the table of settings that is named as the engine is.
     """
 
     root: Path
@@ -68,6 +69,7 @@ class Context:
     threads: int = 1
     memory: int = 2 << 30
     storage_options: Mapping[str, str] = field(default_factory=dict)
+    engine_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def installed(group: Group) -> list[Plugin]:
 
     Example:
         >>> [plugin.name for plugin in installed(ENGINES)]
-        ['local']
+        ['local', 'ray']
     """
     entries = [entry for entry in _entry_points() if entry.group == group.name]
     plugins = [Plugin(group, entry.name, entry.value, " ".join(_package(entry)).strip()) for entry in entries]
@@ -161,8 +163,8 @@ def unknown(group: Group, name: str) -> str:
 
     Example:
         >>> print(unknown(ENGINES, "locl"))
-        No engine is named 'locl'. Did you mean 'local'? Installed: local. Others come with packages that declare an entry point in
-        the group featurestore.engines.
+        No engine is named 'locl'. Did you mean 'local'? Installed: local, ray. Others come with packages that declare an entry
+        point in the group featurestore.engines.
     """
     known = names(group)
     hint = did_you_mean(name, known)

@@ -243,16 +243,19 @@ class FeatureStore:
             time: the spine's time column; naive times are taken as UTC.
             as_known: whether a row counts only once it was available. False trains on corrected history (S6), which the
                 online store could not have served.
-            sink: a Parquet file to write instead of returning a frame, for a spine or a result larger than memory.
+            sink: a Parquet file to write instead of returning a frame, for a spine or a result larger than memory; or a folder,
+                ``"out/"`` or ``"s3://bucket/out/"``, for files of some rows each and ``_manifest.json``, which is written last.
 
         Returns:
             The spine's rows in their order, its columns unchanged, the features after them; nulls where an entity had no
-            row to see. With ``sink``, a lazy frame over the file.
+            row to see. With ``sink``, a lazy frame over the file or files.
 
         Raises:
             NotFoundError: something asked for is not applied ("did you mean").
             NameClashError: two columns would have one name (S13).
-            RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time.
+            RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time; or there is a result in
+                the folder ``sink`` already.
+            EngineError: tasks cannot be run, or the folder of the work in hand cannot be used (settings ``engine``, ``scratch``).
         """
         return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink)
 

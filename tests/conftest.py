@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.servers.nats",
     "tests.servers.s3_stub",
     "tests.servers.seaweed",
+    "tests.servers.ray_cluster",
 ]
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -21,6 +21,7 @@ REACHES = {
     "_INSTANTS": _SMALL,
     "_MOST_ROWS": _SMALL,
     "_MOST_SEGMENTS": _SMALL,
+    "_OBJECT_BYTES": _SMALL,
     "_PLANS_KEPT": _SMALL,
     "_SMALL_FILES": _SMALL,
     "_SPLIT_AT": _SMALL,

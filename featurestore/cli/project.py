@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from featurestore.config import Settings
 
 
-def open_store(ctx: typer.Context, folder: Path | None) -> FeatureStore:
-    """Return the store of the project in a folder.
+def open_store(ctx: typer.Context, folder: Path | None, **settings: Any) -> FeatureStore:
+    """Return the store of the project in a folder, with some settings that the command was given; None is as the project has it.
 
     Raises:
         ConfigError: there is no project, so that nothing is written where a command was run by mistake.
     """
-    store = FeatureStore(project_folder(ctx, folder))
+    store = FeatureStore(project_folder(ctx, folder), **settings)
     require_project(store.settings)
     return store
 

@@ -31,6 +31,7 @@ from featurestore.maintenance.doctor import (
 )
 from featurestore.project.source_notices import decimal_notices
 from featurestore.registry.facts import database_facts, dues_ahead, expired_leases
+from featurestore.retrieval.training import TrainingRequest
 from featurestore.setting_errors import FILE_NAME
 
 
@@ -163,7 +164,7 @@ class ProjectChecks:
 
     def _train_sample(self, spine: pl.DataFrame, view: str) -> pl.DataFrame:
         components = self._components
-        return components.training_reader.frame(spine, components.select(view), time="_at", as_known=True)
+        return components.training_reader.frame(TrainingRequest(spine, components.select(view), "_at"))
 
     def _look_up_sample(self, view: str, rows: list[dict[str, Any]], at: datetime) -> list[dict[str, Any]]:
         reader = self._components.online_reader

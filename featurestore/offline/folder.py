@@ -65,7 +65,8 @@ class Address:
 
     def __post_init__(self) -> None:
         check_options(self.options)
-        check_address(self.url)
+        if "://" in self.url:  # a path may have any character
+            check_address(self.url)
 
     @property
     def path(self) -> Path | None:

@@ -9,13 +9,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from featurestore.engines.base import Capacity, Engine
 from featurestore.offline.base import History, Snapshot
+from featurestore.offline.folder import Address, Folder
 from featurestore.retrieval.flow_tasks import (
     CheckTask,
     CutReceipt,
@@ -23,6 +23,7 @@ from featurestore.retrieval.flow_tasks import (
     GatherTask,
     JoinFilesTask,
     JoinReceipt,
+    PartTask,
     SpineBatch,
     SpineCut,
 )
@@ -34,7 +35,8 @@ from featurestore.retrieval.join_plan import (
     weight_of,
     width_of,
 )
-from featurestore.retrieval.pieces import Stretch, discard, new_address, read_pieces, shape_of, write_rows
+from featurestore.retrieval.parts import Part
+from featurestore.retrieval.pieces import Stretch, discard, new_name, read_pieces, shape_of, write_rows
 from featurestore.retrieval.spine import batches, check_fileable, reading_spine
 from featurestore.selection.select import Join, Selection
 
@@ -70,7 +72,7 @@ class FlowPlan:
     schema: pl.Schema
     time: str
     as_known: bool
-    folder: str
+    folder: Folder
 
     @property
     def width(self) -> int:
@@ -78,6 +80,13 @@ class FlowPlan:
         features = [column.feature.dtype for join in self.selection.joins for column in join.columns]
         outputs = [output.feature.dtype for output in self.selection.computation.outputs]
         return width_of([*self.schema.values(), *features, *outputs])
+
+    @property
+    def result(self) -> pl.Schema:
+        """The result's columns."""
+        dtypes = {column.name: column.feature.dtype for join in self.selection.joins for column in join.columns}
+        dtypes |= {output.name: output.feature.dtype for output in self.selection.computation.outputs}
+        return pl.Schema({**self.schema, **{name: dtypes[name] for name in self.selection.names}})
 
     @property
     def batch_rows(self) -> int:
@@ -112,21 +121,22 @@ def spill(spine: pl.DataFrame | pl.LazyFrame, plan: FlowPlan) -> list[SpineBatch
     written: list[SpineBatch] = []
     start = 0
     for frame in batches(spine, plan.batch_rows):
-        batch = SpineBatch(new_address(plan.folder, f"spine-{len(written)}"), 0, start, frame.height)
+        name = new_name(f"spine-{len(written)}")
+        batch = SpineBatch(plan.folder.address(name), 0, start, frame.height)
         written.append(batch.checked(frame, plan.selection, plan.time))
-        write_rows(batch.address, frame)
+        write_rows(plan.folder, name, frame)
         start += frame.height
     return written
 
 
-def locate(files: Sequence[Path], plan: FlowPlan, engine: Engine) -> list[SpineBatch]:
+def locate(files: Sequence[Address], plan: FlowPlan, engine: Engine) -> list[SpineBatch]:
     """Return a spine's batches as they lie in files of the user's; none where these cannot be read one by one.
 
     Raises:
         RequestError: a row has no time, or a key or a field that does not fit.
     """
     with reading_spine("The spine"):
-        shapes = [shape_of(str(file)) for file in files]
+        shapes = [shape_of(file) for file in files]
     rows, size = sum(count for _, count in shapes), plan.batch_rows
     few = len(files) <= 1 + 2 * rows // size  # of many small ones each batch has several
     if not few or any(list(schema.items()) != list(plan.schema.items()) for schema, _ in shapes):
@@ -136,7 +146,7 @@ def locate(files: Sequence[Path], plan: FlowPlan, engine: Engine) -> list[SpineB
     start = 0
     for file, (_, count) in zip(files, shapes, strict=True):
         for offset in range(0, count, size):
-            batch = SpineBatch(str(file), offset, start, min(size, count - offset))
+            batch = SpineBatch(file, offset, start, min(size, count - offset))
             located.append(batch)
             start += batch.rows
     fields = {column.field.name for column in plan.selection.computation.fields}
@@ -159,6 +169,7 @@ class Flow:
     """
 
     def __init__(self, engine: Engine, plan: FlowPlan, spine: Sequence[SpineBatch]) -> None:
+        self.schema = plan.result
         self._engine = engine
         self._plan = plan
         self._spine = spine
@@ -185,9 +196,7 @@ class Flow:
                 for _, receipt in results:
                     receipts[receipt.join].append(receipt)
         finally:
-            for cut in cuts:
-                for pieces in cut.pieces:
-                    discard(pieces.address)
+            discard(self._plan.folder, [name for cut in cuts for pieces in cut.pieces for name in pieces.names])
         return receipts
 
     def gather(self, receipts: Sequence[Sequence[JoinReceipt]]) -> Generator[pl.DataFrame, None, None]:
@@ -203,9 +212,19 @@ class Flow:
                 waiting[part.batch] = part.pieces.stretch(0)
                 while following in waiting:
                     stretch = waiting.pop(following)
-                    yield from read_pieces([stretch])
-                    discard(stretch.address)
+                    yield from read_pieces(self._plan.folder, [stretch])
+                    discard(self._plan.folder, [stretch.name])
                     following += 1
+
+    def write(self, receipts: Sequence[Sequence[JoinReceipt]], target: Folder) -> list[Part]:
+        """Write the rows of each batch with their features to a file of a folder, and return these in the spine's order.
+
+        Raises:
+            RequestError: as ``gather``.
+        """
+        tasks = (PartTask(task, target) for task in self._gather_tasks(receipts))
+        with closing(self._engine.run(tasks)) as results:
+            return [part for _, part in sorted(results, key=lambda result: result[0].gather.number)]  # type: ignore[attr-defined]  # a PartTask
 
     def _cut(self, groups: Sequence[_Groups]) -> list[CutReceipt]:
         """Cut each batch for all joins; the receipts are in the order of the batches."""
@@ -279,7 +298,7 @@ def _groups(whole: FlowPlan, join: Join, snapshot: Snapshot, capacity: Capacity)
     plan = plan_join(join, as_known=whole.as_known)
     weights = {node: weight_of(join, plan, history.rows) for node, history in snapshot.buckets.items()}
     even = sum(weights.values()) // (_GROUPS_PER_CPU * capacity.cpus)
-    groups = grouped(weights, min(max(even, _LIGHT), capacity.memory_per_task // capacity.cpus))
+    groups = grouped(weights, min(max(even, _LIGHT), capacity.share))
     beside = weight_of(join, plan, whole.batch_rows)
     heaviest = [max(weights[node] for node in group) for group in groups]
     heavy = {number for number, history in enumerate(heaviest) if history + beside > capacity.memory_per_task}

@@ -12,6 +12,7 @@ import polars as pl
 
 from featurestore.clock import YEARS
 from featurestore.errors import RequestError
+from featurestore.offline.folder import Address, Folder
 from featurestore.on_demand.evaluate import OnDemandPlan
 from featurestore.retrieval.assembly import in_order, with_features
 from featurestore.retrieval.join_plan import (
@@ -29,7 +30,8 @@ from featurestore.retrieval.join_plan import (
     spine_bucket,
     spine_columns,
 )
-from featurestore.retrieval.pieces import Pieces, PieceWriter, Stretch, new_address, read_pieces, read_rows
+from featurestore.retrieval.parts import Part, write_part
+from featurestore.retrieval.pieces import Pieces, PieceWriter, Stretch, new_name, read_pieces, read_rows
 from featurestore.retrieval.spine import reading_spine
 from featurestore.rows.point_in_time import TIME
 from featurestore.selection.request_fields import spine_fields
@@ -54,7 +56,7 @@ class SpineBatch:
         latest: the greatest one.
     """
 
-    address: str
+    address: Address
     offset: int
     start: int
     rows: int
@@ -67,10 +69,12 @@ class SpineBatch:
         Raises:
             RequestError: the file cannot be read, or has fewer rows than before.
         """
-        with reading_spine(f"The spine's file {self.address!r}"):
+        with reading_spine(f"The spine's file {self.address.url!r}"):
             frame = read_rows(self.address, columns, self.offset, self.rows)
         if frame.height < self.rows:
-            raise RequestError(f"The spine's file {self.address!r} changed while it was read. Call again once it stays as it is.")
+            raise RequestError(
+                f"The spine's file {self.address.url!r} changed while it was read. Call again once it stays as it is."
+            )
         return frame
 
     def checked(self, frame: pl.DataFrame, selection: Selection, time: str) -> "SpineBatch":
@@ -170,7 +174,7 @@ class CutTask:
     batch: SpineBatch
     time: str
     cuts: tuple[SpineCut, ...]
-    folder: str
+    folder: Folder
     weight: int
 
     def run(self) -> CutReceipt:
@@ -181,7 +185,7 @@ class CutTask:
             thin = self._thin(spine, cut)
             counts = dict(thin.group_by(_GROUP).len().iter_rows())
             samples = {}
-            with PieceWriter(new_address(self.folder, f"cut-{join}-{self.number}")) as writer:
+            with PieceWriter(self.folder, new_name(f"cut-{join}-{self.number}")) as writer:
                 start = 0
                 for group in range(len(cut.groups)):
                     piece = thin.slice(start, counts.get(group, 0)).drop(_GROUP)
@@ -249,7 +253,7 @@ class JoinFilesTask:
     histories: tuple[tuple[int, Rows], ...]
     pieces: tuple[Stretch, ...]
     columns: Columns
-    folder: str
+    folder: Folder
     rows_at_once: int
     weight: int
     times: tuple[int, ...] = ()
@@ -259,7 +263,7 @@ class JoinFilesTask:
         """Write the features of the group's spine rows, and return where those of each batch lie."""
         alone = len(self.histories) == 1
         kept: pl.DataFrame | None = None
-        with PieceWriter(new_address(self.folder, f"join-{self.join}")) as writer:
+        with PieceWriter(self.folder, new_name(f"join-{self.join}")) as writer:
             for stretches in self._together():
                 pieces = [self._piece(stretch) for stretch in stretches]
                 results: list[list[pl.DataFrame]] = [[] for _ in pieces]
@@ -305,7 +309,7 @@ class JoinFilesTask:
             yield together
 
     def _piece(self, stretch: Stretch) -> pl.DataFrame | None:
-        for piece in read_pieces([stretch]):
+        for piece in read_pieces(self.folder, [stretch]):
             return piece if self.span is None else piece.filter(pl.col(TIME).to_physical().is_between(*self.span, closed="left"))
         return None
 
@@ -342,18 +346,46 @@ class GatherTask:
     joins: tuple[tuple[Columns, tuple[Stretch, ...]], ...]
     computation: OnDemandPlan
     names: tuple[str, ...]
-    folder: str
+    folder: Folder
     weight: int
 
     def run(self) -> PartReceipt:
         """Write the rows in the spine's order, and return where they lie."""
+        with PieceWriter(self.folder, new_name(f"part-{self.number}")) as writer:
+            writer.write(self.rows())
+        return PartReceipt(self.number, writer.receipt)
+
+    def rows(self) -> pl.DataFrame:
+        """Return the batch's rows with their features."""
         features: list[pl.Series] = []
         for columns, stretches in self.joins:
-            features += in_order(read_pieces(stretches), columns, self.batch.start, self.batch.rows).get_columns()
-        rows = with_features(self.batch.read(), features, self.computation, self.names, self.batch.start)
-        with PieceWriter(new_address(self.folder, f"part-{self.number}")) as writer:
-            writer.write(rows)
-        return PartReceipt(self.number, writer.receipt)
+            features += in_order(read_pieces(self.folder, stretches), columns, self.batch.start, self.batch.rows).get_columns()
+        return with_features(self.batch.read(), features, self.computation, self.names, self.batch.start)
+
+    def split(self, parts: int) -> None:
+        """See ``Task.split``: a batch is as small as it is to be."""
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """Gather a batch, and write it where the result is to be, as one file of it.
+
+    Args:
+        gather: what makes the rows.
+        target: the result's folder.
+    """
+
+    gather: GatherTask
+    target: Folder
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.gather.weight
+
+    def run(self) -> Part:
+        """Write the file, and return what the manifest says of it."""
+        return write_part(self.target, self.gather.number, self.gather.rows())
 
     def split(self, parts: int) -> None:
         """See ``Task.split``: a batch is as small as it is to be."""

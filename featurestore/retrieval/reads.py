@@ -9,9 +9,11 @@ import polars as pl
 from featurestore.clock import parse_instant
 from featurestore.components import Components
 from featurestore.errors import NotFoundError
-from featurestore.given_paths import local_path
+from featurestore.given_paths import is_folder, local_path
+from featurestore.retrieval.parts import scan_parts
 from featurestore.retrieval.sample_request import Examples
-from featurestore.retrieval.spine import read_spine, reading_spine, spine_files
+from featurestore.retrieval.spine import read_spine, spine_files
+from featurestore.retrieval.training import TrainingRequest
 
 
 class Reads:
@@ -28,18 +30,23 @@ class Reads:
         self, spine: Any, features: Any, *, time: str, as_known: bool, sink: str | Path | None
     ) -> pl.DataFrame | pl.LazyFrame:
         """See ``FeatureStore.training_frame``."""
-        reader, selection = self._components.training_reader, self._components.select(features)
+        reader, root = self._components.training_reader, self._components.settings.root
+        request = self.training_request(spine, features, time, as_known=as_known)
+        if sink is None:
+            return reader.frame(request)
+        if is_folder(sink, "sink"):
+            folder = self._components.open_folder(str(sink))
+            return scan_parts(folder, reader.sink_parts(request, folder))
+        path = local_path(sink, root, "sink")
+        reader.sink(request, path)
+        return pl.scan_parquet(path)
+
+    def training_request(self, spine: Any, features: Any, time: str, *, as_known: bool = True) -> TrainingRequest:
+        """Return what is asked for, as the reader of training frames takes it."""
         root, options = self._components.settings.root, self._components.settings.storage_options
+        selection = self._components.select(features)
         rows = read_spine(spine, root, self.sql, options)
-        if sink is not None:
-            path = local_path(sink, self._components.settings.root, "sink")
-            addresses = spine_files(spine, root, options)
-            files = [address.path for address in addresses if address.path is not None]  # others are copied first
-            reader.sink(rows, selection, path, time=time, as_known=as_known, files=files)
-            return pl.scan_parquet(path)
-        with reading_spine("The lazy spine"):
-            frame = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
-        return reader.frame(frame, selection, time=time, as_known=as_known)
+        return TrainingRequest(rows, selection, time, as_known, spine_files(spine, root, options))
 
     def sample_request(self, features: str) -> dict[str, Any]:
         """See ``FeatureStore.sample_request``."""

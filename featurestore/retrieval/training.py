@@ -1,8 +1,8 @@
 """Training frames: a spine's rows with the feature values known at each row's time (S11)."""
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +13,10 @@ from featurestore.clock import to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import OfflineStore, Snapshot, Table, is_gone
+from featurestore.offline.folder import Address, Folder
 from featurestore.retrieval.assembly import in_order, with_features
 from featurestore.retrieval.flow import Flow, FlowPlan, locate, spill
+from featurestore.retrieval.flow_tasks import JoinReceipt
 from featurestore.retrieval.join_plan import (
     BUCKET,
     JoinTask,
@@ -28,12 +30,45 @@ from featurestore.retrieval.join_plan import (
     spine_columns,
     weight_of,
 )
-from featurestore.retrieval.spine import FramePart
+from featurestore.retrieval.parts import Part, claimed, write_manifest
+from featurestore.retrieval.scratch import Scratch
+from featurestore.retrieval.spine import FramePart, reading_spine
 from featurestore.rows.point_in_time import TIME
 from featurestore.selection.select import Join, Selection
 
 _ATTEMPTS = 3
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a training frame is asked to be.
+
+    Args:
+        spine: the rows.
+        selection: the features.
+        time: the spine's time column.
+        as_known: whether only what was available by a row's time counts (S6).
+        files: where the spine's rows lie, in files one after another, to be read there as they are needed; none where they lie
+            nowhere but in ``spine``.
+    """
+
+    spine: pl.DataFrame | pl.LazyFrame
+    selection: Selection
+    time: str
+    as_known: bool = True
+    files: Sequence[Address] = ()
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A flow whose rows are looked up."""
+
+    flow: Flow
+    receipts: Sequence[Sequence[JoinReceipt]]
+
+    def frames(self) -> Generator[pl.DataFrame, None, None]:
+        return self.flow.gather(self.receipts)
 
 
 class TrainingReader:
@@ -43,52 +78,71 @@ class TrainingReader:
         project: whose histories.
         offline: where they lie.
         engine: what runs the joins.
+        scratch: where the files of the work in hand lie.
     """
 
-    def __init__(self, project: str, offline: OfflineStore, engine: Engine) -> None:
+    def __init__(self, project: str, offline: OfflineStore, engine: Engine, scratch: Scratch) -> None:
         self._project = project
         self._offline = offline
         self._engine = engine
+        self._scratch = scratch
 
-    def frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
+    def frame(self, request: TrainingRequest) -> pl.DataFrame:
         """Return the spine's rows in their order, with the features after its own columns.
 
-        Again where files that it reads are deleted meanwhile, as an entity is forgotten or upkeep keeps nothing back.
+        Again where files that it reads are deleted meanwhile, as an entity is forgotten or upkeep keeps nothing back. Where tasks
+        run elsewhere, they read the spine and the histories there, and nothing but the result comes here.
         """
+        spine, selection, time = request.spine, request.selection, request.time
         check_selection(spine.lazy(), selection, time)
-        check_times(spine, time)
-        check_keys(spine, selection)
-        return _repeated(lambda: self._frame(spine, selection, time=time, as_known=as_known))
+        if self._engine.capacity().elsewhere:
+            with self._joined(request) as joined, closing(joined.frames()) as frames:
+                return pl.concat(frames)
+        with reading_spine("The lazy spine"):
+            rows = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
+        check_times(rows, time)
+        check_keys(rows, selection)
+        return _repeated(lambda: self._frame(rows, selection, time=time, as_known=request.as_known))
 
-    def sink(
-        self,
-        spine: pl.DataFrame | pl.LazyFrame,
-        selection: Selection,
-        path: Path,
-        *,
-        time: str,
-        as_known: bool,
-        files: Sequence[Path] = (),
-    ) -> int:
+    def sink(self, request: TrainingRequest, path: Path) -> int:
         """Write the same to a Parquet file, in bounded memory whatever the spine's and the result's size; return the rows.
 
-        The file appears once it is whole. Files of the work in hand lie beside it meanwhile. Where the spine itself lies in
-        ``files``, one after another, its rows are read from there as they are needed.
+        The file appears once it is whole. Files of the work in hand lie beside it meanwhile.
         """
         # Here for the start-up of those who write no file: it loads pyarrow, which a frame in memory does not need.
         from featurestore.retrieval.sink import ParquetSink
 
-        schema = check_selection(spine.lazy(), selection, time)
+        check_selection(request.spine.lazy(), request.selection, request.time)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".training-", dir=path.parent) as folder:
-            plan = FlowPlan(selection, schema, time, as_known, folder)
-            batches = locate(files, plan, self._engine) or spill(spine, plan)
-            flow = Flow(self._engine, plan, batches)
-            receipts = _repeated(lambda: flow.join(self._snapshot))
-            with ParquetSink(path) as sink, closing(flow.gather(receipts)) as frames:
-                for frame in frames:
-                    sink.write(frame)
-            return sum(batch.rows for batch in batches)
+        rows = 0
+        with self._joined(request, path.parent) as joined, ParquetSink(path) as sink, closing(joined.frames()) as frames:
+            for frame in frames:
+                sink.write(frame)
+                rows += frame.height
+        return rows
+
+    def sink_parts(self, request: TrainingRequest, target: Folder) -> list[Part]:
+        """Write the same to a folder, as a file of each batch of rows and a manifest; return what this says of the files.
+
+        The tasks write the files, wherever they run, so no row of the result comes here.
+
+        Raises:
+            RequestError: there is a result in the folder, or somebody writes one.
+        """
+        check_selection(request.spine.lazy(), request.selection, request.time)
+        with claimed(target):
+            with self._joined(request, target.address().path) as joined:
+                parts = joined.flow.write(joined.receipts, target)
+            write_manifest(target, parts, joined.flow.schema)
+        return parts
+
+    @contextmanager
+    def _joined(self, request: TrainingRequest, beside: Path | None = None) -> Iterator["_Joined"]:
+        """Look all rows of a spine up, and give where their features lie for as long as the block lasts."""
+        with self._scratch.work(elsewhere=self._engine.capacity().elsewhere, beside=beside) as folder:
+            plan = FlowPlan(request.selection, request.spine.collect_schema(), request.time, request.as_known, folder)
+            flow = Flow(self._engine, plan, locate(request.files, plan, self._engine) or spill(request.spine, plan))
+            yield _Joined(flow, _repeated(lambda: flow.join(self._snapshot)))
 
     def _frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.

@@ -23,12 +23,14 @@ from featurestore import FeatureStore
 from featurestore.definitions.feature import FeatureSpec
 from featurestore.engines.local import LocalEngine
 from featurestore.errors import OfflineStoreError, RequestError
+from featurestore.offline.folder import Folder
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.retrieval.assembly import in_order
 from featurestore.retrieval.flow_tasks import CutTask, GatherTask, JoinFilesTask, SpineBatch, SpineCut
 from featurestore.retrieval.join_plan import ROW
-from featurestore.retrieval.pieces import PieceWriter, new_address, read_pieces, write_rows
+from featurestore.retrieval.pieces import PieceWriter, read_pieces, write_rows
 from featurestore.retrieval.sink import ParquetSink
-from featurestore.retrieval.training import TrainingReader
+from featurestore.retrieval.training import TrainingReader, TrainingRequest
 from featurestore.rows.point_in_time import PointInTime
 from featurestore.testing import FakeClock
 from tests.numbers import examples
@@ -101,11 +103,16 @@ class Cluster(LocalEngine):
         return [task for task in self.done if isinstance(task, JoinFilesTask)]
 
 
+def reader_of(store: FeatureStore, engine: LocalEngine) -> TrainingReader:
+    return TrainingReader(store.settings.project, store.components.offline, engine, store.components.scratch)
+
+
 def sunk(store: FeatureStore, view: Any, spine: pl.DataFrame, engine: LocalEngine, *, as_known: bool = True) -> pl.DataFrame:
     """What an engine makes of a spine, in a file."""
-    reader = TrainingReader(store.settings.project, store.components.offline, engine)
+    reader = reader_of(store, engine)
     path = store.settings.root / "out.parquet"
-    assert reader.sink(spine.lazy(), store.components.select(view), path, time="t", as_known=as_known) == spine.height
+    request = TrainingRequest(spine.lazy(), store.components.select(view), "t", as_known)
+    assert reader.sink(request, path) == spine.height
     assert [file.name for file in store.settings.root.iterdir() if "training" in file.name] == []
     return pl.read_parquet(path)
 
@@ -225,17 +232,16 @@ def test_what_goes_to_a_task_and_comes_back_is_small(tmp_path: Path) -> None:
 
 
 def test_row_numbers_may_be_greater_than_32_bits(tmp_path: Path) -> None:
-    far, folder = 2**33 + 7, str(tmp_path)
-    address = new_address(folder, "spine")
-    write_rows(address, pl.DataFrame({"skipped": 0, "k": ["a", None, "a"], "t": pl.Series([3, 4, 5]).cast(INSTANT)}))
-    batch = SpineBatch(address, 1, far, 2)
+    far, folder = 2**33 + 7, LocalFolder(tmp_path)
+    write_rows(folder, "spine", pl.DataFrame({"skipped": 0, "k": ["a", None, "a"], "t": pl.Series([3, 4, 5]).cast(INSTANT)}))
+    batch = SpineBatch(folder.address("spine"), 1, far, 2)
     receipt = CutTask(0, batch, "t", (SpineCut({"k": pl.String()}, ("k",), 0, ((1,),), frozenset({0})),), folder, 1).run()
-    [piece] = read_pieces([receipt.pieces[0].stretch(0)])
+    [piece] = read_pieces(folder, [receipt.pieces[0].stretch(0)])
     assert piece[ROW].to_list() == [far + 1]
     assert set(receipt.times[0][0]) == {5}
-    with PieceWriter(new_address(folder, "found")) as writer:
+    with PieceWriter(folder, "found") as writer:
         writer.write(pl.DataFrame({ROW: [far + 1], "x": [1.5]}, schema_overrides={ROW: pl.UInt64}))
-    features = in_order(read_pieces([writer.receipt.stretch(0)]), (("x", FeatureSpec("x", pl.Float64())),), far, 2)
+    features = in_order(read_pieces(folder, [writer.receipt.stretch(0)]), (("x", FeatureSpec("x", pl.Float64())),), far, 2)
     assert features["x"].to_list() == [None, 1.5]
 
 
@@ -262,9 +268,9 @@ def test_a_spine_in_files_is_read_where_it_lies(tmp_path: Path, names: list[str]
         spine[number :: len(names)].write_parquet(tmp_path / name)
     written: list[str] = []
 
-    def write(address: str, rows: pl.DataFrame) -> None:
-        written.append(address)
-        write_rows(address, rows)
+    def write(folder: Folder, name: str, rows: pl.DataFrame) -> None:
+        written.append(name)
+        write_rows(folder, name, rows)
 
     with store, small_batches(100), pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.retrieval.flow.write_rows", write)
@@ -285,12 +291,13 @@ def test_what_is_wrong_with_a_spine_in_a_file_is_said_before_anything_is_joined(
 
 def test_a_spine_that_shrinks_meanwhile_is_an_error(tmp_path: Path) -> None:
     spine = pl.DataFrame({"k": ["a", "b"]})
-    write_rows(str(tmp_path / "spine"), spine)
-    assert SpineBatch(str(tmp_path / "spine"), 0, 0, 2).read().equals(spine)
+    folder = LocalFolder(tmp_path)
+    write_rows(folder, "spine", spine)
+    assert SpineBatch(folder.address("spine"), 0, 0, 2).read().equals(spine)
     with pytest.raises(RequestError, match="changed while it was read"):
-        SpineBatch(str(tmp_path / "spine"), 0, 0, 3).read()
+        SpineBatch(folder.address("spine"), 0, 0, 3).read()
     with pytest.raises(RequestError, match="fails as it is read"):
-        SpineBatch(str(tmp_path / "gone"), 0, 0, 3).read()
+        SpineBatch(folder.address("gone"), 0, 0, 3).read()
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The ``train`` command."""
 
+from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -12,6 +13,7 @@ from featurestore.cli.options import Flag, Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
 from featurestore.given_paths import local_path
+from featurestore.object_storage import is_object_address
 
 
 def train(
@@ -26,17 +28,25 @@ def train(
     time: Annotated[str, typer.Option(metavar="COLUMN", help="The spine's time column.")] = "event_time",
     file: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The Parquet file to write; without it, only the head is shown."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The Parquet file to write, or a folder: out/, s3://…/. Without it, only the head is shown.",
+        ),
     ] = None,
     corrected: Annotated[
         bool,
         Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
     ] = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What runs it, local or ray; by default what the setting 'engine' says.")
+    ] = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
     """Fetch a training frame: the spine's rows with the features each could have seen at its time."""
-    with open_store(ctx, project_dir) as store:
+    with open_store(ctx, project_dir, engine=engine) as store:
         if file is None:
             frame = store.training_frame(spine, features, time=time, as_known=not corrected)
             rows, head, names = frame.height, frame.head(3), frame.columns
@@ -48,7 +58,7 @@ def train(
                 written.collect_schema().names(),
             )
         added = list(selection_of(store, features).names)
-        path = None if file is None else local_path(file, store.settings.root, "file")
+        path = _written(file, store.settings.root)
     if json:
         print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
         return
@@ -56,4 +66,10 @@ def train(
     console.print(head_table(head, [name for name in names if name not in added]))
     console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
     if path is not None:
-        console.print(Text.assemble("written to ", (shown_path(path), "bold")), soft_wrap=True)
+        where = shown_path(path) if isinstance(path, Path) else path
+        console.print(Text.assemble("written to ", (where, "bold")), soft_wrap=True)
+
+
+def _written(file: str | None, root: Path) -> Path | str | None:
+    """Return where the frame is: a path of this machine, or an address."""
+    return file if file is None or is_object_address(file) else local_path(file, root, "file")

@@ -1,0 +1,58 @@
+"""The engine on Ray, three nodes on this machine, against the local engine: the CPU time of the tasks, and the driver's memory."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import polars as pl
+
+from benchmarks import data
+from benchmarks.measure import DATA, Line, in_process
+from benchmarks.project import USER, events, materialized, windowed
+from featurestore import Feature, FeatureView
+
+EVENTS, ENTITIES = 10_000_000, 100_000
+SPAN = 30 * data.DAY
+SPINES = (2_000_000, 10_000_000)
+
+
+def lines(*, full: bool) -> Iterator[Line]:
+    """Measures a spine of 2M rows (in full also of 10M) over two views of 10M events, one of them of windows."""
+    if find_spec("ray") is None:
+        yield Line("Ray, 3 nodes", "-", "-", "-", "pip install 'featurestore[ray]'", None)
+        return
+    source = events(EVENTS, ENTITIES)
+    body = {"__annotations__": {"x0": float}, "__module__": __name__, "x0": Feature()}
+    newest = type("newest", (FeatureView,), body, entity=USER, source=source, name="newest")
+    materialized("ray", [newest, windowed("recent", source, "x0")]).close()
+    for rows in SPINES if full else SPINES[:1]:
+        yield _line(rows)
+
+
+def _line(rows: int) -> Line:
+    spine, names = str(data.spine(rows, ENTITIES, span=SPAN)), json.dumps(["newest", "recent"])
+    folders = {engine: DATA / f"ray-{engine}" for engine in ("local", "ray")}
+    measured = {}
+    for engine, folder in folders.items():
+        shutil.rmtree(folder, ignore_errors=True)
+        measured[engine] = in_process(f"training_on_{engine}", "ray", spine, names, f"{folder}/")
+    ours, floor = measured["ray"], measured["local"]
+    assert _equal(*folders.values()), "the two engines differ"
+    ratio = ours.seconds / floor.seconds
+    return Line(
+        f"2 views, one of windows: {rows // 1_000_000}M spine × 10M rows, Ray with 3 nodes, sink=",
+        f"{ours.seconds:.1f} s of CPU, {ours.peak_mib:,} MiB (driver)",
+        f"{floor.seconds:.1f} s of CPU, {floor.peak_mib:,} MiB (local)",
+        f"{ratio:.2f}×",
+        "≤ 1.3×, ≤ 400 MiB, equal",
+        ratio <= 1.3 and ours.peak_mib <= 400,
+    )
+
+
+def _equal(*folders: object) -> bool:
+    parts = [sorted(folder.glob("part-*.parquet")) for folder in folders]  # type: ignore[attr-defined]  # paths
+    pairs = list(zip(*parts, strict=False))
+    return len(parts[0]) == len(parts[1]) > 0 and all(
+        pl.read_parquet(one).equals(pl.read_parquet(other), null_equal=True) for one, other in pairs
+    )

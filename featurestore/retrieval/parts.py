@@ -1,0 +1,134 @@
+"""Parts: a result in a folder, as Parquet files of some rows each and a manifest that is written last.
+
+The folder is on this machine or in object storage. No file of it is ever replaced: who finds the manifest there has a whole result,
+and it stays as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import BytesIO
+
+import polars as pl
+
+from featurestore.durable import create_file, make_folders
+from featurestore.errors import RequestError
+from featurestore.offline.folder import Folder
+from featurestore.version import VERSION
+
+MANIFEST = "_manifest.json"
+"""What the folder has, once all of it is there."""
+CLAIM = "_unfinished"
+"""Who writes into a folder has this file there meanwhile, so that nobody else does."""
+FORMAT = 1
+"""The version of the manifest's format."""
+_PREFIX = "part-"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of the result, as the manifest tells of it.
+
+    Args:
+        name: its name in the folder.
+        rows: how many rows it has.
+        bytes: how large it is.
+        sha256: the digest of its bytes.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part; by their names the parts are in the order of the rows.
+
+    Example:
+        >>> part_name(7)
+        'part-00007.parquet'
+    """
+    return f"{_PREFIX}{number:05}.parquet"
+
+
+def write_part(folder: Folder, number: int, rows: pl.DataFrame) -> Part:
+    """Write rows as a part of a result. Written twice, also at once, it is there once, for the same rows make the same bytes.
+
+    Raises:
+        RequestError: there is another file of that name.
+    """
+    buffer = BytesIO()
+    rows.write_parquet(buffer, compression="zstd")
+    content, name = buffer.getvalue(), part_name(number)
+    if not _is_created(folder, name, content) and folder.read(name) != content:
+        raise RequestError(
+            f"{folder.address(name).url} was written by somebody else meanwhile, and is left as it is. Name a folder of its own "
+            "for each result."
+        )
+    return Part(name, rows.height, len(content), hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def claimed(folder: Folder) -> Iterator[None]:
+    """Have a folder for a result of one's own; on an error nothing of it is left.
+
+    Raises:
+        RequestError: there is a result in it, or somebody writes one.
+    """
+    url = folder.address().url
+    if not _is_created(folder, CLAIM, VERSION.encode()):
+        raise RequestError(
+            f"Somebody writes a result to {url}, or was killed as they did. Name another folder; or, if nobody does, delete what "
+            f"is in it, {CLAIM!r} last."
+        )
+    try:
+        there = [entry.name for entry in folder.list("") if entry.name == MANIFEST or entry.name.startswith(_PREFIX)]
+        if there:
+            what = "a result" if MANIFEST in there else f"files of a result, but no {MANIFEST}"
+            raise RequestError(
+                f"There is {what} in {url} already, and nothing of it is replaced. Name another folder, or empty it."
+            )
+        try:
+            yield
+        except BaseException:
+            folder.delete(entry.name for entry in folder.list(_PREFIX))
+            raise
+    finally:
+        folder.delete([CLAIM])
+
+
+def write_manifest(folder: Folder, parts: Sequence[Part], schema: pl.Schema) -> None:
+    """Write what a result has: from then on it is whole.
+
+    Args:
+        folder: where the parts lie.
+        parts: the parts, in the order of the rows.
+        schema: the columns of each.
+    """
+    manifest = {
+        "format": FORMAT,
+        "rows": sum(part.rows for part in parts),
+        "columns": [{"name": name, "dtype": str(dtype)} for name, dtype in schema.items()],
+        "files": [asdict(part) for part in parts],
+        "written_by": f"featurestore {VERSION}",
+    }
+    _is_created(folder, MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def scan_parts(folder: Folder, parts: Sequence[Part]) -> pl.LazyFrame:
+    """Return the rows of a result, in their order."""
+    where = folder.address()
+    options = None if where.path is not None else dict(where.options)
+    return pl.scan_parquet([folder.address(part.name).url for part in parts], glob=False, storage_options=options)
+
+
+def _is_created(folder: Folder, name: str, content: bytes) -> bool:
+    """Create a file, and return whether there was none of that name. On this machine its asker may read it as umask says."""
+    path = folder.address(name).path
+    if path is None:
+        return folder.create(name, content) is not None
+    make_folders(path.parent, private=False)
+    return create_file(path, content, private=False) is not None
