@@ -311,10 +311,10 @@ def run_task(content: bytes, expected: Versions, modules: tuple[tuple[str, str],
 
 
 def _check_same(expected: Versions, modules: tuple[tuple[str, str], ...]) -> None:
-    found = versions()
-    if found != expected:
+    theirs = versions()
+    if theirs != expected:
         raise EngineError(
-            f"The workers of the Ray cluster have other versions than this process. Here: {expected}. There: {found}. Install the "
+            f"The workers of the Ray cluster have other versions than this process. Here: {expected}. There: {theirs}. Install the "
             "same on both sides."
         )
     for name, digest in modules:

@@ -28,7 +28,7 @@ from tests.cli.conftest import run as featurestore
 from tests.projects import INSTANT, memory_of, store_at
 from tests.retrieval.test_flow import small_batches
 from tests.servers.ray_cluster import HOST, MEMORY
-from tests.servers.seaweed import SeaweedServer
+from tests.servers.s3_server import S3Server
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install 'featurestore[ray]'")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -109,7 +109,7 @@ def settings_of(cluster: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=["here", "s3"])
 def project(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_nodes: Any, seaweed: SeaweedServer
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_nodes: Any, seaweed: S3Server
 ) -> Iterator[Project]:
     """Work in hand lies beside the history, or in object storage."""
     folder = tmp_path_factory.mktemp("project")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from tests.servers.seaweed import SeaweedServer
+from tests.servers.s3_server import S3Server
 
 T = TypeVar("T")
 _ATTEMPTS = 4
@@ -60,7 +60,7 @@ def _patiently(start: Callable[[], T]) -> T:
 
 
 @pytest.fixture(scope="session")
-def ray_nodes(seaweed: SeaweedServer) -> Iterator[Any]:
+def ray_nodes(seaweed: S3Server) -> Iterator[Any]:
     """A cluster that this process has joined. Its nodes have credentials for object storage in their environment."""
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install 'featurestore[ray]'")
     with ExitStack() as stack:
