@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from featurestore.clock import Clock, utc_now
 from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError, SourceMissingError
 from featurestore.forking import is_first_user
@@ -28,6 +30,7 @@ from featurestore.sources.file_cursor import KnownFile
 from featurestore.sources.file_slices import CursorState, FileSlice, Former, ReadTask, pieces_of_rows
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile, absolute_path
+from featurestore.sources.source_files import OBJECTS_AT_ONCE
 from featurestore.sources.timestamps import FIRST, LAST, checked, extent, is_time, normalised, raw_time_columns, translated
 
 ADVICE = "Write it as a timestamp."
@@ -84,6 +87,12 @@ class DeltaReader(FilesReader[DeltaSource]):
 
     immutable = True
     _snapshot: Snapshot | None = None
+
+    def __init__(
+        self, spec: DeltaSource, root: Path, clock: Clock = utc_now, storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(spec, root, clock, storage_options)
+        self.at_once = OBJECTS_AT_ONCE if is_object_address(spec.path) else 1
 
     def files(self) -> list[SourceFile]:
         """Return the files of the table's newest version, the oldest first."""

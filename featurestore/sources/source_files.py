@@ -21,6 +21,8 @@ from featurestore.sources.paths import SourceFile, absolute_path, find_files, na
 from featurestore.sources.range_file import RangeFile
 from featurestore.sources.timestamps import translated
 
+OBJECTS_AT_ONCE = 16
+"""How many objects are read at once: each takes some requests, and a request some 20 ms, however little it asks for."""
 _TAIL = 64 << 10
 _MARK = b"PAR1"
 _FOOTERS = 64 << 20
@@ -143,7 +145,7 @@ class ObjectFiles:
         options: the setting ``storage_options``.
     """
 
-    at_once = 16
+    at_once = OBJECTS_AT_ONCE
 
     def __init__(self, spec: Source, path: str, options: Mapping[str, str]) -> None:
         self._spec = spec
