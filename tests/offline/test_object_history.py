@@ -67,13 +67,17 @@ class TestObjectUpkeep(DeltaLimits, TableMaintenanceContract):
 
 @pytest.mark.slow
 class TestObjectFeatureLog(FeatureLogContract):
-    @pytest.fixture
-    def log(self, s3_url: str, locks: FileLocks) -> DeltaFeatureLog:
-        return DeltaFeatureLog(ObjectFolder(s3_url), locks=locks)
+    @pytest.fixture(autouse=True)
+    def url(self, s3_url: str) -> str:
+        self._url = s3_url
+        return s3_url
 
     @pytest.fixture
-    def make(self, s3_url: str, tmp_path: Path) -> Callable[[str], DeltaFeatureLog]:
-        return lambda folder: DeltaFeatureLog(ObjectFolder(f"{s3_url}/{Path(folder).name}"), locks=FileLocks(tmp_path / "locks"))
+    def log(self, url: str, locks: FileLocks) -> DeltaFeatureLog:
+        return DeltaFeatureLog(ObjectFolder(url), locks=locks)
+
+    def make(self, folder: str) -> DeltaFeatureLog:
+        return DeltaFeatureLog(ObjectFolder(f"{self._url}/{Path(folder).name}"), locks=FileLocks(Path(folder) / "locks"))
 
 
 def test_anything_that_reads_delta_reads_it(s3_url: str, locks: FileLocks) -> None:
