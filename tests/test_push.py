@@ -19,6 +19,7 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource, Parquet
 from featurestore.clock import from_micros
 from featurestore.errors import DefinitionError, NotFoundError, OnlineStoreError, RejectedRowsError, RequestError
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.oracle import Row, latest, winner
 from tests.projects import INSTANT, frame_of, memory_of, same, store_at, view_of
 from tests.test_semantics import END, FEATURES, FEW, KEYS, POLARS, POLARS_KEYS, address_of, row, spine_of, ttls
@@ -65,7 +66,7 @@ def values(store: FeatureStore, view: Any, key: str = "a") -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("online", ["lmdb", "valkey"])
-@settings(FEW, max_examples=12)
+@settings(FEW, max_examples=examples(12))
 @given(
     rows=st.lists(known_row, min_size=1, max_size=12), steps=st.lists(step, max_size=9), ttl=ttls, most=st.sampled_from([1, 3, 256])
 )

@@ -33,6 +33,7 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.source import Source
 from featurestore.definitions.window_features import COPY, EVENT_ID, WithInputs
 from featurestore.errors import DefinitionError, DefinitionErrors
+from tests.effort import examples
 
 AT = datetime(2013, 7, 1, 12, tzinfo=UTC)
 CARD = Entity("card", card=str)
@@ -138,7 +139,7 @@ def test_s9_a_row_read_again_in_another_form_is_the_same(way: Any, columns: Sequ
     assert counted(way, [ONE.with_columns(column.alias("merchant")) for column in columns]) == 1
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), min_size=1, max_size=4), st.sampled_from(WAYS))
 def test_s9_a_row_counts_as_often_as_the_read_that_holds_most_of_it(reads: list[list[str]], way: Any) -> None:
     most: Counter[str] = Counter()

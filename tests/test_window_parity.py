@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.projects import parquet_of, store_at
 from tests.test_semantics import address_of
 from tests.window_oracle import RULES, Event, same
@@ -40,8 +41,8 @@ LATER = 365 * 86_400_000_000
 """When history is replayed: long after all of it."""
 SECOND = 1_000_000
 ASKED: list[tuple[Any, Any]] = [("a", 0), ("a", -1), ("b", 0), ("b", -1), ("", 0), ("never", 0), (None, 0), ("a", None)]
-SOME = settings(FEW, max_examples=5)
-DEEP = settings(FEW, max_examples=8)
+SOME = settings(FEW, max_examples=examples(5))
+DEEP = settings(FEW, max_examples=examples(8))
 STORES = ["lmdb", "valkey"]
 NO_ZEROS = [*TAME, float("nan"), float("inf")]
 """No -0.0: it is another row than 0.0 to a store, and the same to Python, which counts here how often a row was written."""
@@ -154,7 +155,7 @@ def test_s14_s15_s16_s17_s18_many_interleavings(
 
 @pytest.mark.parametrize("online", ["lmdb", pytest.param("valkey", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
-@settings(FEW, max_examples=2)
+@settings(FEW, max_examples=examples(2))
 @given(data=st.data(), replay=st.booleans())
 def test_s16_an_aggregate_replayed(
     rule: str, data: st.DataObject, replay: bool, online: str, request: pytest.FixtureRequest
