@@ -1,7 +1,6 @@
 """Pushes through the public API: what they refuse, and that each row counts once however it came (S15-S17, S19)."""
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from featurestore.errors import DefinitionError, NotFoundError, OnlineStoreError
 from featurestore.testing import FakeClock
 from tests.effort import examples
 from tests.oracle import Row, latest, winner
+from tests.processes import CONTEXT
 from tests.projects import INSTANT, frame_of, memory_of, same, store_at, view_of
 from tests.test_semantics import END, FEATURES, FEW, KEYS, POLARS, POLARS_KEYS, address_of, row, spine_of, ttls
 
@@ -423,10 +423,8 @@ def test_s17_processes_that_push_the_same_and_other_rows_at_once(tmp_path: Path)
     with store_at(tmp_path, FakeClock(3_600_000_000)) as store:
         view = view_of(empty(), {"k": str}, {"x": float | None, "n": int})
         store.apply([view])
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
         spans = [(0, 100), (0, 100), (50, 100), (100, 100)]
-        pushers = [context.Process(target=push_all, args=(str(tmp_path), *span)) for span in spans]
+        pushers = [CONTEXT.Process(target=push_all, args=(str(tmp_path), *span)) for span in spans]
         for pusher in pushers:
             pusher.start()
         for pusher in pushers:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.testing import FakeClock
-from tests.effort import examples
+from tests.effort import examples, spread
 from tests.projects import parquet_of, store_at
 from tests.test_semantics import address_of
 from tests.window_oracle import RULES, Event, same
@@ -26,7 +26,6 @@ from tests.windowed import (
     FEW,
     FEW_CASES,
     TAME,
-    Case,
     Layout,
     Scene,
     cases_of,
@@ -191,8 +190,7 @@ def transactions(count: int, *, ids: bool) -> list[Event]:
     return list({(row.key, row.id, row.known): row for row in rows}.values())
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize(("ids", "online"), spread([True, False], STORES))
 def test_s15_pushes_and_a_run_at_once(ids: bool, online: str, request: pytest.FixtureRequest) -> None:
     """Several threads push overlapping parts in different orders while a run writes all."""
     rows = transactions(120, ids=ids)
@@ -208,10 +206,10 @@ def test_s15_pushes_and_a_run_at_once(ids: bool, online: str, request: pytest.Fi
         check(store, view, layout, rows, [2000, 2001, *range(2000, 2400, 77)])
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize(("cases", "ids"), [(FEW_CASES, True), (ANY_ORDER, False)], ids=["with lists and ids", "any order"])
-def test_s16_one_row_a_push(cases: list[Case], ids: bool, online: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("kind", "online"), spread(["with lists and ids", "any order"], STORES))
+def test_s16_one_row_a_push(kind: str, online: str, request: pytest.FixtureRequest) -> None:
     """Rows come one by one, in the order in which they happened but for a few: each joins what is there."""
+    cases, ids = (FEW_CASES, True) if kind == "with lists and ids" else (ANY_ORDER, False)
     rows = [
         Event(("a", 0), at, at + (2 if at % 7 == 0 else 0), (at / 4, at, "xyz"[at % 3], at % 2 == 0), at % 9 if ids else None)
         for at in range(0, 36, 2)
@@ -314,11 +312,10 @@ def test_s16_a_push_reaches_every_view_of_the_source() -> None:
         check(store, two, wide, scene.events, instants)
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize("cases", [FEW_CASES, ANY_ORDER], ids=["with lists", "any order"])
-def test_s15_what_happened_at_once_comes_in_any_order(cases: list[Case], online: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("kind", "online"), spread(["with lists", "any order"], STORES))
+def test_s15_what_happened_at_once_comes_in_any_order(kind: str, online: str, request: pytest.FixtureRequest) -> None:
     """Rows of one event time, the one known later pushed first; then one older than both. Nothing goes back."""
-    layout = Layout(cases, ("8us", "24us"), "8us")
+    layout = Layout(FEW_CASES if kind == "with lists" else ANY_ORDER, ("8us", "24us"), "8us")
     rows = [Event(("a", 0), at, known, (float(known), known, "s", True)) for at, known in [(10, 12), (10, 11), (3, 5), (10, 10)]]
     scene = Scene(layout, ids=False, events=rows, spine=[])
     with project([view := layout.view(scene.source())], 12, online=address_of(online, request)) as (store, _):
