@@ -1,7 +1,6 @@
 """How much a test tries: a part of it in the quick run, which leaves the slow tests out; all of it with the slow ones."""
 
 import itertools
-import math
 import os
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-QUICK_SHARE = 0.4
+from featurestore.testing.examples import examples as of_profile
 
 
 def is_quick() -> bool:
@@ -18,12 +17,12 @@ def is_quick() -> bool:
 
 
 def examples(usual: int) -> int:
-    """How many examples a property is tried on: two fifths of them in the quick run, all of them in the slow one.
+    """How many examples a property is tried on: two fifths of them in the quick run, whose profile says 40, all in the slow one.
 
     ``FEATURESTORE_EXAMPLES`` says another number, for a longer look by hand.
     """
     given = os.environ.get("FEATURESTORE_EXAMPLES")
-    return int(given) if given else math.ceil(usual * QUICK_SHARE) if is_quick() else usual
+    return int(given) if given else of_profile(usual)
 
 
 def has_more(item: pytest.Item) -> bool:

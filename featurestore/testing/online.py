@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
+from featurestore.testing.examples import examples
 
 Make = Callable[[], OnlineStore]
 """Opens a store on what the test's own store is open on; it can be sent to another process."""
@@ -127,7 +128,7 @@ class OnlineStoreContract:
         assert store.delete(prefix) == 0
 
     @settings(
-        max_examples=40,
+        max_examples=examples(40),
         deadline=None,
         # Each example has a key of its own, and the suite runs once for each kind of store.
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],

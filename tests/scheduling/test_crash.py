@@ -31,7 +31,7 @@ BEGIN = 1_000
 ENTITIES = [f"e{number}" for number in range(8)]
 SEED = 20130701
 QUIET_TICKS = 15
-_PATIENCE = 1_000
+_PATIENCE = 400
 """So many looks, of two milliseconds, at a process that does not answer."""
 
 
