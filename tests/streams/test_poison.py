@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource
 from featurestore.errors import StreamError
+from featurestore.streams import worker as stream
 from featurestore.streams.base import Entry
 from featurestore.streams.decoder import EntryDecoder, reason_of
 from tests.effort import examples
@@ -109,6 +110,8 @@ def test_whatever_a_row_raises_in_a_push_sets_it_aside(
         return whole(self, views, rows, **options)
 
     monkeypatch.setattr(Pusher, "push", push)
+    monkeypatch.setattr(stream, "_FIRST_PAUSE", 0.01)  # where memory does not suffice it tries again
+    monkeypatch.setattr(stream, "_LONGEST_PAUSE", 0.02)
     with store_with(tmp_path, latest(broker.source())) as store:
         broker.add(*(row("poison" if number in (4, 11) else f"{number}", number) for number in range(20)))
         counts = drain(store)
