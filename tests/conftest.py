@@ -16,7 +16,7 @@ pytest_plugins = [
 ]
 
 settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("thorough"), max_examples=40)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=25)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ def is_quick() -> bool:
 
 
 def examples(usual: int) -> int:
-    """How many examples a property is tried on: two fifths of them in the quick run, whose profile says 40, all in the slow one.
+    """How many examples a property is tried on: a quarter in the quick run, whose profile says 25 of 100, all in the slow one.
 
     ``FEATURESTORE_EXAMPLES`` says another number, for a longer look by hand.
     """

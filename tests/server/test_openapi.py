@@ -215,7 +215,7 @@ def answered(url: str, route: ApiRoute, mode: GenerationMode, tries: int, checks
 @pytest.mark.thorough
 @pytest.mark.parametrize("route", DESCRIBED, ids=lambda route: route.path)
 def test_what_the_document_allows_is_answered_as_it_says(scratch: str, route: ApiRoute) -> None:
-    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, examples(50) if route.method == "POST" else 5, CHECKS)
+    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, examples(80) if route.method == "POST" else 5, CHECKS)
 
 
 FALLIBLE = [route for route in DESCRIBED if (route.method == "POST" or "{" in route.path)]
@@ -225,7 +225,7 @@ FALLIBLE = [route for route in DESCRIBED if (route.method == "POST" or "{" in ro
 @pytest.mark.parametrize("route", FALLIBLE, ids=lambda route: route.path)
 def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, route: ApiRoute) -> None:
     checks = [not_a_server_error, status_code_conformance]
-    statuses = answered(scratch, route, GenerationMode.NEGATIVE, examples(50) if route.method == "POST" else 10, checks)
+    statuses = answered(scratch, route, GenerationMode.NEGATIVE, examples(80) if route.method == "POST" else 10, checks)
     assert min(statuses - {200}) >= 400
 
 
