@@ -1,7 +1,6 @@
 """What S22 says of one number, in plain Python: the value that it becomes in another dtype, or that it is rejected."""
 
 import math
-import os
 import struct
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -30,11 +29,6 @@ FOUND: list[pl.DataType] = [*BOUNDS, *FLOATS, *DECIMALS]
 """The dtypes that a source's numbers may have."""
 WANTED: list[pl.DataType] = [dtype for dtype in FOUND if dtype not in (pl.Int128(), pl.UInt128())]
 """Those that a feature may have."""
-
-
-def examples(usual: int) -> int:
-    """How many examples a property is tried on: as many as ``FEATURESTORE_EXAMPLES`` says, for a longer look by hand."""
-    return int(os.environ.get("FEATURESTORE_EXAMPLES", usual))
 
 
 def single(value: float) -> float:

@@ -19,7 +19,7 @@ from featurestore import CSVSource, Entity, FeatureStore, FeatureView, ParquetSo
 from featurestore.definitions.source import Source
 from featurestore.testing import FakeClock
 from featurestore.testing.sources import AVAILABLE, EVENT, Row, new_folder
-from tests.numbers import examples
+from tests.effort import examples
 from tests.projects import INSTANT, store_at
 from tests.sources.test_any_story import AHEAD, BASE, DAY, LATENESS, Files, Step, Table, stories
 

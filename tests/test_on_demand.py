@@ -22,6 +22,7 @@ from featurestore.errors import BreakingChangeError, DefinitionErrors, NameClash
 from featurestore.on_demand.evaluate import OnDemandStep
 from featurestore.selection.select import select
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.projects import store_at
 
 T = datetime(2013, 7, 1, 12, tzinfo=UTC)
@@ -500,7 +501,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(cases())
 def test_one_row_equals_the_frame_online_and_offline(tmp_path_factory: pytest.TempPathFactory, case: Any) -> None:
     """S16 of what is computed: bit for bit, whichever rows are beside it."""

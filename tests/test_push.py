@@ -1,7 +1,6 @@
 """Pushes through the public API: what they refuse, and that each row counts once however it came (S15-S17, S19)."""
 
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource, Parquet
 from featurestore.clock import from_micros
 from featurestore.errors import DefinitionError, NotFoundError, OnlineStoreError, RejectedRowsError, RequestError
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.oracle import Row, latest, winner
+from tests.processes import CONTEXT
 from tests.projects import INSTANT, frame_of, memory_of, same, store_at, view_of
 from tests.test_semantics import END, FEATURES, FEW, KEYS, POLARS, POLARS_KEYS, address_of, row, spine_of, ttls
 
@@ -65,7 +66,7 @@ def values(store: FeatureStore, view: Any, key: str = "a") -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("online", ["lmdb", "valkey"])
-@settings(FEW, max_examples=12)
+@settings(FEW, max_examples=examples(12))
 @given(
     rows=st.lists(known_row, min_size=1, max_size=12), steps=st.lists(step, max_size=9), ttl=ttls, most=st.sampled_from([1, 3, 256])
 )
@@ -422,10 +423,8 @@ def test_s17_processes_that_push_the_same_and_other_rows_at_once(tmp_path: Path)
     with store_at(tmp_path, FakeClock(3_600_000_000)) as store:
         view = view_of(empty(), {"k": str}, {"x": float | None, "n": int})
         store.apply([view])
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
         spans = [(0, 100), (0, 100), (50, 100), (100, 100)]
-        pushers = [context.Process(target=push_all, args=(str(tmp_path), *span)) for span in spans]
+        pushers = [CONTEXT.Process(target=push_all, args=(str(tmp_path), *span)) for span in spans]
         for pusher in pushers:
             pusher.start()
         for pusher in pushers:

@@ -17,7 +17,7 @@ from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.errors import NameClashError, RequestError
 from featurestore.testing import FakeClock
-from tests.numbers import examples
+from tests.effort import examples
 from tests.oracle import Row, latest, status, winner
 from tests.projects import INSTANT, frame_of, memory_of, parquet_of, same, store_at, view_of
 

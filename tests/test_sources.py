@@ -30,6 +30,7 @@ from featurestore.errors import DefinitionError, SourceError
 from featurestore.materialization.read_progress import accepted_cursor
 from featurestore.offline.base import Table
 from featurestore.testing import FakeClock
+from tests.effort import spread
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = Entity("thing", k=int)
@@ -111,8 +112,9 @@ def test_s18_a_row_loaded_later_the_same_day_or_second_is_read(
     assert history(store) == [(1, 1.0), (2, 2.0)]
 
 
-@pytest.mark.parametrize("ahead", [timedelta(seconds=2), timedelta(hours=1), timedelta(days=1)])
-@pytest.mark.parametrize("kind", ["sql", "parquet", "csv", "delta"])
+@pytest.mark.parametrize(
+    ("kind", "ahead"), spread(["sql", "parquet", "csv", "delta"], [timedelta(seconds=2), timedelta(hours=1), timedelta(days=1)])
+)
 def test_s18_a_clock_that_was_ahead_costs_no_row(
     store: FeatureStore, clock: FakeClock, tmp_path: Path, ahead: timedelta, kind: str
 ) -> None:
@@ -202,8 +204,9 @@ def test_s18_changed_content_of_equal_size_and_time_is_read(
     assert history(store) == [(1, 78.1), (2, 75.9)]
 
 
-@pytest.mark.parametrize("form", ["plain", "gzip"])
-@pytest.mark.parametrize("half", ["1,2026-03-01T11:00:00,7", "1,2026-03-0", '1,2026-03-01T11:00:00,"7', "1", "1,"])
+@pytest.mark.parametrize(
+    ("half", "form"), spread(["1,2026-03-01T11:00:00,7", "1,2026-03-0", '1,2026-03-01T11:00:00,"7', "1", "1,"], ["plain", "gzip"])
+)
 def test_a_record_that_is_still_being_written_is_no_row(
     store: FeatureStore, clock: FakeClock, tmp_path: Path, form: str, half: str
 ) -> None:
@@ -350,15 +353,17 @@ def test_s19_a_cell_that_cannot_be_read_rejects_its_row(store: FeatureStore, tmp
 FAR = ["infinity", "-infinity", "20000-01-01", "0044-03-15 (BC)"]
 
 
-@pytest.mark.parametrize("column", ["t", "got"])
 @pytest.mark.parametrize(
-    ("kind", "windowed"),
-    [("sql", False), ("sql", True), ("parquet", False), ("delta", False), ("frame", False), ("postgres", False)],
+    ("kind", "time"),
+    spread(
+        ["sql", "sql in windows", "parquet", "postgres", "delta", "frame"],
+        ["t as timestamp", "got as date", "got as timestamp", "t as date"],
+    ),
 )
-@pytest.mark.parametrize("type_", ["timestamp", "date"])
 def test_s19_times_out_of_the_calendar_are_rejected_everywhere_alike(
-    store: FeatureStore, tmp_path: Path, postgres_dsn: str, kind: str, column: str, type_: str, windowed: bool
+    store: FeatureStore, tmp_path: Path, postgres_dsn: str, kind: str, time: str
 ) -> None:
+    (column, type_), windowed = time.split(" as "), kind == "sql in windows"
     if kind == "delta" and type_ == "date":
         pytest.skip("its log has no such dates")
     day = f"{type_} '2026-03-01'"
@@ -368,7 +373,7 @@ def test_s19_times_out_of_the_calendar_are_rejected_everywhere_alike(
     )
     query = f"select * from (values {values}) v(k, t, got, v)"  # noqa: S608 - the test's own
     source: Source
-    if kind in ("sql", "postgres"):
+    if kind in ("sql", "sql in windows", "postgres"):
         source = SQLSource("o", query, database=postgres_dsn if kind == "postgres" else None, **TIMES)
     else:
         frame = pl.DataFrame(duckdb.sql(query.replace("float8", "double")).to_arrow_table()).cast({"k": pl.Int64})
@@ -417,12 +422,10 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", sorted(DAMAGE))
-@pytest.mark.parametrize("name", ["0", "2"])
-@pytest.mark.parametrize("ending", ["parquet", "csv.gz"])
-def test_a_bad_file_is_set_aside_and_read_once_it_is_whole(
-    store: FeatureStore, tmp_path: Path, ending: str, name: str, damage: str
-) -> None:
+@pytest.mark.parametrize(("damage", "file"), spread(sorted(DAMAGE), ["0.parquet", "2.csv.gz", "2.parquet", "0.csv.gz"]))
+def test_a_bad_file_is_set_aside_and_read_once_it_is_whole(store: FeatureStore, tmp_path: Path, damage: str, file: str) -> None:
+    name, _, ending = file.partition(".")
+
     def write(at: str, k: int) -> Path:
         path = tmp_path / f"{at}.{ending}"
         frame = pl.DataFrame({"k": [k] * 50, "t": [NOON] * 50, "v": [float(k)] * 50})
@@ -503,8 +506,9 @@ def test_dates_are_times(store: FeatureStore) -> None:
     assert store.materialize()[0].rows_written == 1
 
 
-@pytest.mark.parametrize("chosen", ["earlier rows", "rejected rows", "no rows"])
-@pytest.mark.parametrize("kind", ["sql", "parquet", "delta", "frame"])
+@pytest.mark.parametrize(
+    ("kind", "chosen"), spread(["sql", "parquet", "delta", "frame"], ["earlier rows", "rejected rows", "no rows"])
+)
 def test_s18_a_start_leaves_the_cursor_as_it_was(
     store: FeatureStore, clock: FakeClock, tmp_path: Path, kind: str, chosen: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ _SMALL = "a limit, made small: the test need not write so much"
 _SHORT = "a patience, made short: the test need not wait so long"
 _POWER = "what has reached the disk is known by who asks for it: there is no other sign of it before the power is cut"
 REACHES = {
+    "_ATTEMPTS": _SHORT,
     "_BATCH": _SMALL,
     "_BATCH_ROWS": _SMALL,
     "_CHECKPOINT_EVERY": _SMALL,
@@ -34,6 +36,7 @@ REACHES = {
     "_LONGEST_PAUSE": _SHORT,
     "_LOOK_SECONDS": _SHORT,
     "_PATIENCE": _SHORT,
+    "_PAUSE": _SHORT,
     "_PULSE_SECONDS": _SHORT,
     "_WAIT": _SHORT,
     "_sync": _POWER,
@@ -72,6 +75,7 @@ def defined(tree: ast.Module) -> set[str]:
     return names | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
 
 
+@cache
 def trees(folder: Path) -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
 
@@ -82,14 +86,18 @@ def package_names() -> set[str]:
     return {name for tree in trees(PACKAGE).values() for name in defined(tree) if private(name)}
 
 
+def of_itself(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
 def reaches(tree: ast.Module, package_names: set[str]) -> Iterator[tuple[int, str]]:
     """The places of a test module that name something private of the package's."""
-    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls")}
+    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and of_itself(node)}
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "featurestore":
             names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls") and node.attr not in own:
+        elif isinstance(node, ast.Attribute) and not of_itself(node) and node.attr not in own:
             names = [node.attr]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("featurestore."):
             names = node.value.split(".")

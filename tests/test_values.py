@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from featurestore import FrameSource
 from featurestore.clock import from_micros
-from tests.numbers import FOUND, REJECTED, WANTED, becomes, examples, numbers_of, same
+from tests.effort import examples
+from tests.numbers import FOUND, REJECTED, WANTED, becomes, numbers_of, same
 from tests.projects import INSTANT, view_of
 from tests.windowed import FEW, project
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.clock import from_micros
-from tests.numbers import examples
+from tests.effort import examples
 from tests.windowed import ANY_ORDER, FEW, Scene, frame_of_events, project, scenes
 
 LATER = 365 * 86_400_000_000

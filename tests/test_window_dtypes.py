@@ -90,12 +90,12 @@ def test_s12_s16_a_type_survives(name: str) -> None:
                 store.materialize(end=from_micros(now))
             else:
                 store.push(source, frame[now:number])
-            for t in (now, now + 4, now + 9):
+            instants = [now, now + 4, now + 9]
+            spine = pl.DataFrame({"k": ["a"] * 3, "t": [from_micros(t) for t in instants]})
+            frame_at = store.training_frame(spine, view, time="t").drop("t").to_dicts()
+            for t, trained in zip(instants, frame_at, strict=True):
                 held = [each for at, each in enumerate(values[:number]) if each is not None and at >= (t - 9) // 3 * 3]
                 [online] = store.online(view, [{"k": "a"}], at=from_micros(t)).to_dicts()
-                [trained] = (
-                    store.training_frame(pl.DataFrame({"k": ["a"], "t": [from_micros(t)]}), view, time="t").drop("t").to_dicts()
-                )
                 for each in asked:
                     expected = ANSWERS[each][3](held) if held else {"few": [], "kinds": 0}.get(each)
                     shown = as_singles(online[each]) if name == "Float32" else online[each]

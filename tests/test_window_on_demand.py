@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from featurestore import Feature, OnDemandView, Request
 from featurestore.clock import from_micros
+from tests.effort import examples
 from tests.test_semantics import address_of
 from tests.window_oracle import same
 from tests.windowed import FEW, TAME, Layout, Scene, cases_of, project, scenes, spine_of
@@ -48,7 +49,7 @@ rows = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("online", ["lmdb", "valkey"])
-@settings(FEW, max_examples=4)
+@settings(FEW, max_examples=examples(4))
 @given(scene=scenes(CASES, floats=TAME), data=st.data())
 def test_s16_s20_one_row_at_a_time_equals_the_frame(
     scene: Scene, data: st.DataObject, online: str, request: pytest.FixtureRequest

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.effort import examples
 from tests.window_oracle import RULES, Event, Window, agrees, held, inputs
 from tests.windowed import WILD
 
@@ -28,7 +29,7 @@ ARGUMENTS = {"last_n": (3,), "quantile": (0.3,)}
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(values=st.lists(st.sampled_from([*WILD, 1.0, 2.5, None]), max_size=12))
 def test_a_rule_is_what_polars_does(rule: str, values: list[float | None]) -> None:
     found = pl.DataFrame({"x": pl.Series(values, dtype=pl.Float64)}).select(POLARS[rule]).item()

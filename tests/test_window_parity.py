@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.clock import from_micros
 from featurestore.testing import FakeClock
+from tests.effort import examples, spread
 from tests.projects import parquet_of, store_at
 from tests.test_semantics import address_of
 from tests.window_oracle import RULES, Event, same
@@ -25,7 +26,6 @@ from tests.windowed import (
     FEW,
     FEW_CASES,
     TAME,
-    Case,
     Layout,
     Scene,
     cases_of,
@@ -40,8 +40,8 @@ LATER = 365 * 86_400_000_000
 """When history is replayed: long after all of it."""
 SECOND = 1_000_000
 ASKED: list[tuple[Any, Any]] = [("a", 0), ("a", -1), ("b", 0), ("b", -1), ("", 0), ("never", 0), (None, 0), ("a", None)]
-SOME = settings(FEW, max_examples=5)
-DEEP = settings(FEW, max_examples=8)
+SOME = settings(FEW, max_examples=examples(5))
+DEEP = settings(FEW, max_examples=examples(8))
 STORES = ["lmdb", "valkey"]
 NO_ZEROS = [*TAME, float("nan"), float("inf")]
 """No -0.0: it is another row than 0.0 to a store, and the same to Python, which counts here how often a row was written."""
@@ -154,7 +154,7 @@ def test_s14_s15_s16_s17_s18_many_interleavings(
 
 @pytest.mark.parametrize("online", ["lmdb", pytest.param("valkey", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", RULES)
-@settings(FEW, max_examples=2)
+@settings(FEW, max_examples=examples(2))
 @given(data=st.data(), replay=st.booleans())
 def test_s16_an_aggregate_replayed(
     rule: str, data: st.DataObject, replay: bool, online: str, request: pytest.FixtureRequest
@@ -190,8 +190,7 @@ def transactions(count: int, *, ids: bool) -> list[Event]:
     return list({(row.key, row.id, row.known): row for row in rows}.values())
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize(("ids", "online"), spread([True, False], STORES))
 def test_s15_pushes_and_a_run_at_once(ids: bool, online: str, request: pytest.FixtureRequest) -> None:
     """Several threads push overlapping parts in different orders while a run writes all."""
     rows = transactions(120, ids=ids)
@@ -207,10 +206,10 @@ def test_s15_pushes_and_a_run_at_once(ids: bool, online: str, request: pytest.Fi
         check(store, view, layout, rows, [2000, 2001, *range(2000, 2400, 77)])
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize(("cases", "ids"), [(FEW_CASES, True), (ANY_ORDER, False)], ids=["with lists and ids", "any order"])
-def test_s16_one_row_a_push(cases: list[Case], ids: bool, online: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("kind", "online"), spread(["with lists and ids", "any order"], STORES))
+def test_s16_one_row_a_push(kind: str, online: str, request: pytest.FixtureRequest) -> None:
     """Rows come one by one, in the order in which they happened but for a few: each joins what is there."""
+    cases, ids = (FEW_CASES, True) if kind == "with lists and ids" else (ANY_ORDER, False)
     rows = [
         Event(("a", 0), at, at + (2 if at % 7 == 0 else 0), (at / 4, at, "xyz"[at % 3], at % 2 == 0), at % 9 if ids else None)
         for at in range(0, 36, 2)
@@ -313,11 +312,10 @@ def test_s16_a_push_reaches_every_view_of_the_source() -> None:
         check(store, two, wide, scene.events, instants)
 
 
-@pytest.mark.parametrize("online", STORES)
-@pytest.mark.parametrize("cases", [FEW_CASES, ANY_ORDER], ids=["with lists", "any order"])
-def test_s15_what_happened_at_once_comes_in_any_order(cases: list[Case], online: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("kind", "online"), spread(["with lists", "any order"], STORES))
+def test_s15_what_happened_at_once_comes_in_any_order(kind: str, online: str, request: pytest.FixtureRequest) -> None:
     """Rows of one event time, the one known later pushed first; then one older than both. Nothing goes back."""
-    layout = Layout(cases, ("8us", "24us"), "8us")
+    layout = Layout(FEW_CASES if kind == "with lists" else ANY_ORDER, ("8us", "24us"), "8us")
     rows = [Event(("a", 0), at, known, (float(known), known, "s", True)) for at, known in [(10, 12), (10, 11), (3, 5), (10, 10)]]
     scene = Scene(layout, ids=False, events=rows, spine=[])
     with project([view := layout.view(scene.source())], 12, online=address_of(online, request)) as (store, _):

@@ -18,7 +18,8 @@ from featurestore.rows.transform import shape_rows
 from featurestore.windows.lookup import WindowLookUp, history_events
 from featurestore.windows.tile_reader import WindowValues
 from featurestore.windows.tiles import TileLayout
-from tests.numbers import examples, numbers_of, same, single
+from tests.effort import examples
+from tests.numbers import numbers_of, same, single
 from tests.projects import INSTANT
 from tests.window_oracle import Window, order
 from tests.windowed import FEW, project

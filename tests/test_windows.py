@@ -17,6 +17,7 @@ from featurestore.aggregates import AGGREGATES
 from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.projects import store_at
 from tests.window_oracle import RULES, Event, same
 from tests.windowed import (
@@ -40,8 +41,8 @@ from tests.windowed import (
 NOW = 10**16
 """Later than all."""
 HOUR = 3_600_000_000
-MORE = settings(FEW, max_examples=9)
-DEEP = settings(FEW, max_examples=20)
+MORE = settings(FEW, max_examples=examples(9))
+DEEP = settings(FEW, max_examples=examples(20))
 
 
 def compare(store: FeatureStore, view: Any, scene: Scene, *, as_known: bool = True, events: Sequence[Event] | None = None) -> None:

@@ -18,11 +18,12 @@ from featurestore import Entity, FeatureStore, FeatureView, FrameSource
 from featurestore.clock import parse_duration
 from featurestore.definitions.source import Source
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.projects import INSTANT, store_at
 from tests.window_oracle import RULES, Event, Window, agrees, held, inputs
 
 FEW = settings(
-    max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    max_examples=examples(5), deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 """A handful of examples; what fails is made smaller, but not explained, which takes minutes."""

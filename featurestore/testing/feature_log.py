@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.offline.base import FeatureLog
+from featurestore.testing.examples import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANT = pl.Datetime("us", "UTC")
@@ -172,7 +173,7 @@ class FeatureLogContract:
         st.tuples(st.just("compact")),
     )
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15), deadline=None)
     @given(steps=st.lists(STEPS, max_size=8))
     def test_it_is_like_a_list_of_rows(self, steps: list[tuple[Any, ...]]) -> None:
         model: list[tuple[int, str | None, float]] = []

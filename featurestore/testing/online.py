@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import multiprocessing
 import random
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from featurestore.errors import OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
+from featurestore.testing.examples import examples
 
 Make = Callable[[], OnlineStore]
 """Opens a store on what the test's own store is open on; it can be sent to another process."""
@@ -126,7 +128,7 @@ class OnlineStoreContract:
         assert store.delete(prefix) == 0
 
     @settings(
-        max_examples=40,
+        max_examples=examples(40),
         deadline=None,
         # Each example has a key of its own, and the suite runs once for each kind of store.
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
@@ -271,26 +273,19 @@ class OnlineStoreContract:
             (b"x" * 5000, b"x" * 4000, True),
         ],
     )
-    @pytest.mark.parametrize("value", [b"", b"3", b"9"], ids=["empty", "smaller", "greater"])
-    @pytest.mark.parametrize("ttl_ms", [None, 600_000])
     def test_replaces_what_begins_as_expected(
-        self,
-        store: OnlineStore,
-        prefix: bytes,
-        stored: bytes | None,
-        replaces: bytes,
-        swapped: bool,
-        value: bytes,
-        ttl_ms: int | None,
+        self, store: OnlineStore, prefix: bytes, stored: bytes | None, replaces: bytes, swapped: bool
     ) -> None:
-        key = prefix + b"key"
+        """By an empty value, a smaller and a greater one, each with a time to live and without, in one batch."""
+        given = {b"%d" % place: case for place, case in enumerate(itertools.product([b"", b"3", b"9"], [None, 600_000]))}
         if stored is not None:
-            store.write([Entry(key, stored, 60_000)])
-        assert store.write([Entry(key, value, ttl_ms, replaces=replaces)]) == swapped
-        assert store.read([key]) == [value if swapped else stored]
-        if swapped:
-            remaining = self.remaining_ms(store, key)
-            assert (remaining is None) == (ttl_ms is None)
+            store.write([Entry(prefix + name, stored, 60_000) for name in given])
+        batch = [Entry(prefix + name, value, ttl_ms, replaces=replaces) for name, (value, ttl_ms) in given.items()]
+        assert store.write(batch) == (len(batch) if swapped else 0)
+        assert store.read([entry.key for entry in batch]) == [entry.value if swapped else stored for entry in batch]
+        for entry in batch if swapped else []:
+            remaining = self.remaining_ms(store, entry.key)
+            assert (remaining is None) == (entry.ttl_ms is None)
             assert remaining is None or 500_000 < remaining <= 600_000
 
     def test_a_swap_that_is_repeated_changes_nothing(self, store: OnlineStore, prefix: bytes) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from featurestore.clock import from_micros, to_micros
 from featurestore.errors import SourceError
 from featurestore.sources.base import Chunk, Cursor, SourceReader, Span
+from featurestore.testing.examples import examples
 
 NAIVE = pl.Datetime("us")
 INSTANT = pl.Datetime("us", "UTC")
@@ -154,14 +155,14 @@ class SourceReaderContract:
     def place(self, new_place: Callable[[], Place]) -> Place:
         return new_place()
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(story=stories(available=True), chunk_rows=st.sampled_from([2, 5, MANY]))
     def test_s18_runs_read_all_that_is_available(
         self, new_place: Callable[[], Place], story: list[tuple[list[Row], int]], chunk_rows: int
     ) -> None:
         self.follow(new_place(), story, chunk_rows, available=True)
 
-    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(story=stories(available=False), chunk_rows=st.sampled_from([2, 5, MANY]))
     def test_s18_runs_read_all_that_is_true_without_an_available_time(
         self, new_place: Callable[[], Place], story: list[tuple[list[Row], int]], chunk_rows: int

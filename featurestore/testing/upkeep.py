@@ -19,6 +19,7 @@ from featurestore.offline.base import OfflineStore, Removed, Snapshot, Table, Ta
 from featurestore.rows.buckets import bucket
 from featurestore.rows.total_order import sort_history
 from featurestore.testing.clock import FakeClock
+from featurestore.testing.examples import examples
 from featurestore.testing.faults import interrupted
 from featurestore.testing.offline import PLAIN, Limited, Limits, read, rows, run
 from featurestore.testing.push_log import fold
@@ -222,7 +223,7 @@ class TableMaintenanceContract(Limited):
         assert read(store, PLAIN).height == 276
         assert read(store, PLAIN).equals(read(store, PLAIN).unique(maintain_order=True))
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
     @given(steps=st.lists(STEPS, min_size=4, max_size=14))
     def test_s17_any_order_of_steps_leaves_the_same_rows(
         self, steps: list[tuple[Any, ...]], make: Callable[[FakeClock], tuple[OfflineStore, TableMaintenance]]

@@ -32,6 +32,7 @@ from featurestore.errors import (
     UnavailableError,
 )
 from featurestore.server.app import create_app
+from tests.effort import examples
 from tests.server.conftest import KEY, START, make_project, served
 from tests.server.test_push import ROWS, frame
 from tests.server.test_training import spine
@@ -83,7 +84,7 @@ def test_the_same_without_blocking_the_loop(lab: FeatureStore, remote: RemoteFea
 ORIGINS = st.one_of(st.sampled_from(["JFK", "LGA", "EWR", "BOS"]), st.none(), st.text(max_size=4))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.fixed_dictionaries({"origin": ORIGINS, "distance": st.floats(0, allow_infinity=True)}), min_size=1, max_size=4)
 )

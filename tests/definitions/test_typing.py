@@ -81,7 +81,16 @@ def test_options_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "snippets.py"
     file.write_text(SNIPPETS)
     root = Path(__file__).parent.parent.parent
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(root / ".mypy_cache"), str(file)]
+    # With the options of our own check, or each would throw the other's cache away.
+    options = [
+        "--strict",
+        "--no-error-summary",
+        "--config-file",
+        str(root / "pyproject.toml"),
+        "--cache-dir",
+        str(root / ".mypy_cache"),
+    ]
+    command = [sys.executable, "-m", "mypy", *options, str(file)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"MYPYPATH": str(root)}
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.errors import OnlineStoreError
 from featurestore.testing import FakeClock
+from tests.effort import examples
 from tests.materialization.test_lost_online import FEATURES, NOW, SOURCE, opened, rows_of, served, trained
 from tests.servers.valkey import ValkeyServer
 
@@ -47,7 +48,7 @@ def harmed(kind: str, whole: bytes, chance: random.Random, some: bytes, others: 
     }.get(kind, whole)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, 5), kind=kinds, seed=st.integers(0, 2**32), some=st.binary(max_size=60))
 def test_k20_any_damage_to_any_value_is_an_error_of_ours_or_the_right_answer(
     damaged: Any, which: int, kind: str, seed: int, some: bytes

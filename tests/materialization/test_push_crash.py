@@ -81,7 +81,8 @@ def test_s17_killed_at_many_points(
     survive(data, quiet, online and request.getfixturevalue(online), 6)
 
 
-@pytest.mark.parametrize("online", ["", pytest.param("valkey_url", marks=pytest.mark.slow)], ids=["lmdb", "valkey"])
+@pytest.mark.slow  # tests/test_push.py has four that push at once each time
+@pytest.mark.parametrize("online", ["", "valkey_url"], ids=["lmdb", "valkey"])
 def test_s17_two_processes_at_once_leave_what_one_leaves(
     data: Path, quiet: tuple[dict[str, Any], int], online: str, request: pytest.FixtureRequest
 ) -> None:

@@ -35,6 +35,13 @@ def definitions() -> list[type[FeatureView]]:
     return [view_of(source, KEYS, {"x": float | None}), W]
 
 
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cleans a log up here while it is read: what cannot be read is not tried twenty times, with pauses in between."""
+    monkeypatch.setattr("featurestore.offline.delta.open._ATTEMPTS", 2)
+    monkeypatch.setattr("featurestore.offline.delta.open._PAUSE", 0.0)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of which three runs and a fold are done: run 4 took over what was pushed."""

@@ -26,6 +26,13 @@ TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cleans a log up here while it is read: what cannot be read is not tried twenty times, with pauses in between."""
+    monkeypatch.setattr("featurestore.offline.delta.open._ATTEMPTS", 2)
+    monkeypatch.setattr("featurestore.offline.delta.open._PAUSE", 0.0)
+
+
 def rows(first: int, count: int = 10) -> pl.DataFrame:
     made = pl.DataFrame({"k": range(first, first + count)}, schema={"k": pl.Int64})
     return made.with_columns(

@@ -31,7 +31,7 @@ SECRETS = {
 
 
 class TestObjectFolder(FolderContract):
-    rounds = 4  # SeaweedFS answers one of those who meet, and lets each of the others wait for a second
+    rounds = 2  # SeaweedFS answers one of those who meet, and lets each of the others wait for a second
 
     @pytest.fixture
     def make(self, s3_url: str) -> Make:

@@ -26,9 +26,10 @@ class Scores(
 OTHERS = pl.DataFrame({"secret": [1]})
 
 
-@pytest.fixture(params=["", "it's a folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FeatureStore]:
-    with store_at(tmp_path / (request.param or "plain"), FakeClock(1_600_000_000_000_000)) as opened:
+@pytest.fixture(scope="module", params=["plain", "it's a folder"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
+    """A store that stays as it is: whatever is asked of it, the next query finds what was there."""
+    with store_at(tmp_path_factory.mktemp("locked") / request.param, FakeClock(1_600_000_000_000_000)) as opened:
         opened.apply([Scores])
         opened.materialize()
         yield opened

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featurestore.on_demand.evaluate import evaluate
-from tests.numbers import examples
+from tests.effort import examples
 
 X, Y, S = pl.col("x"), pl.col("y"), pl.col("s")
 ELEMENT = pl.element()

@@ -1,7 +1,6 @@
 """LMDBStore: the contract, and what is LMDB's own."""
 
 import asyncio
-import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from featurestore.online.lmdb import store as adapter
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.testing import FakeClock
 from featurestore.testing.online import Make, OnlineStoreContract, version_of, versioned
+from tests.processes import CONTEXT
 
 # From Python 3.12 on, a fork beside other threads warns. Services do fork (gunicorn), so the tests do.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*use of fork\(\):DeprecationWarning")
@@ -200,11 +200,10 @@ class TestLMDBStore(OnlineStoreContract):
 
     def test_a_killed_writer_leaves_whole_batches(self, tmp_path: Path) -> None:
         """S15, S17: what a batch had written when its process was killed is either all there or not at all."""
-        context = multiprocessing.get_context("forkserver")
         store = LMDBStore(tmp_path)
         for _ in range(2):
-            begun = context.Event()
-            writer = context.Process(target=write_until_killed, args=(tmp_path, begun))
+            begun = CONTEXT.Event()
+            writer = CONTEXT.Process(target=write_until_killed, args=(tmp_path, begun))
             writer.start()
             assert begun.wait(30)
             before = version_of(store.read([b"0"])[0])

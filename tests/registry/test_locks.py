@@ -1,6 +1,5 @@
 """A project's locks: one contract, on files beside SQLite and on PostgreSQL."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -19,8 +18,8 @@ from featurestore.locks import FileLocks, Locks
 from featurestore.registry.advisory_locks import AdvisoryLocks, project_locks
 from featurestore.registry.database import Database
 from featurestore.registry.write_barrier import WriteBarrier
+from tests.processes import CONTEXT
 
-SPAWN = multiprocessing.get_context("spawn")
 OpenLocks = Callable[[], Locks]
 
 
@@ -127,8 +126,8 @@ def test_who_waits_to_be_alone_comes_before_those_who_share_later(open_locks: Op
 
 @pytest.mark.parametrize("kind", ["exclusive", "shared"])
 def test_a_process_that_is_killed_holds_nothing(url: str, project: str, tmp_path: Path, open_locks: OpenLocks, kind: str) -> None:
-    is_held, may_end = SPAWN.Event(), SPAWN.Event()
-    holder = SPAWN.Process(target=hold, args=(url, project, tmp_path, kind, is_held, may_end))
+    is_held, may_end = CONTEXT.Event(), CONTEXT.Event()
+    holder = CONTEXT.Process(target=hold, args=(url, project, tmp_path, kind, is_held, may_end))
     holder.start()
     assert is_held.wait(60)
     locks = open_locks()
@@ -144,7 +143,7 @@ def test_a_process_that_is_killed_holds_nothing(url: str, project: str, tmp_path
 def test_processes_and_threads_exclude_each_other(url: str, project: str, tmp_path: Path) -> None:
     path = tmp_path / "count"
     path.write_text("0")
-    processes = [SPAWN.Process(target=add_one, args=(url, project, tmp_path, path, 40)) for _ in range(2)]
+    processes = [CONTEXT.Process(target=add_one, args=(url, project, tmp_path, path, 40)) for _ in range(2)]
     threads = [threading.Thread(target=add_one, args=(url, project, tmp_path, path, 40)) for _ in range(3)]
     for each in (*processes, *threads):
         each.start()

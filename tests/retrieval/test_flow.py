@@ -33,7 +33,7 @@ from featurestore.retrieval.sink import ParquetSink
 from featurestore.retrieval.training import TrainingReader, TrainingRequest
 from featurestore.rows.point_in_time import PointInTime
 from featurestore.testing import FakeClock
-from tests.numbers import examples
+from tests.effort import examples
 from tests.oracle import Row, latest
 from tests.projects import INSTANT, frame_of, memory_of, parquet_of, same, store_at, view_of
 from tests.windowed import FEW, FEW_CASES, Scene, project, scenes, spine_of

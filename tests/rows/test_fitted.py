@@ -11,7 +11,8 @@ from featurestore.definitions.request import RequestField
 from featurestore.errors import RequestError
 from featurestore.rows.transform import fitted
 from featurestore.selection.request_fields import RequestColumn, row_fields
-from tests.numbers import REJECTED, becomes, columns, examples, same
+from tests.effort import examples
+from tests.numbers import REJECTED, becomes, columns, same
 
 D, F64, F32 = pl.Decimal, pl.Float64(), pl.Float32()
 

@@ -1,6 +1,5 @@
 """Three schedulers on one registry, killed and stopped at any point: each due run happens once in effect."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -22,6 +21,7 @@ import pytest
 from featurestore.clock import from_micros
 from featurestore.registry.schedule_state import ScheduleStates
 from tests.oracle import Row
+from tests.processes import CONTEXT
 from tests.projects import frame_of, left
 from tests.scheduling.scheduling import KEYS, SECOND
 from tests.workers import schedule_worker
@@ -31,10 +31,8 @@ BEGIN = 1_000
 ENTITIES = [f"e{number}" for number in range(8)]
 SEED = 20130701
 QUIET_TICKS = 15
-_PATIENCE = 1_000
+_PATIENCE = 400
 """So many looks, of two milliseconds, at a process that does not answer."""
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([schedule_worker.__name__])
 
 
 @dataclass
@@ -137,7 +135,7 @@ class Trial:
         self.data = folder / "data"
         self.data.mkdir()
         self.project = folder / f"schedule-{'sqlite' if registry is None else 'postgres'}-{ticks}"
-        self.now = _CONTEXT.Value("q", BEGIN * SECOND)
+        self.now = CONTEXT.Value("q", BEGIN * SECOND)
         self.stores = (registry, online)
         self.store = store_of(self.project, registry, online, self.clock, seconds)
         self.came: Counter[str] = Counter()
@@ -146,8 +144,8 @@ class Trial:
         return from_micros(self.now.value)
 
     def start(self) -> Worker:
-        mine, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(
+        mine, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(
             target=schedule_worker.work, args=(str(self.project), *self.stores, self.seconds, self.now, theirs), daemon=True
         )
         process.start()

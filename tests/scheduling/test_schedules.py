@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from featurestore.clock import check_schedule, format_duration, from_micros, parse_cron, to_micros
 from featurestore.errors import DefinitionError
 from featurestore.scheduling.schedules import ScheduleTimes
+from tests.effort import examples
 
 MINUTE = 60_000_000
 ANY_TIME = st.datetimes(datetime(1990, 1, 1), datetime(2050, 1, 1), timezones=st.just(UTC)).map(to_micros)  # noqa: DTZ001 - bounds
@@ -126,7 +127,7 @@ def shown(line: str, wall: int) -> bool:
     return fires_at(line, "UTC", wall)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.sampled_from(sorted(available_timezones())), st.integers(1985, 2037), st.data())
 def test_f14_what_a_zone_skips_fires_once_and_what_it_repeats_twice_in_every_zone(
     zone: str, year: int, data: st.DataObject

@@ -24,6 +24,7 @@ import uvicorn
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
+from tests.effort import few
 from tests.servers.valkey import wait_until
 
 HERE = Path(__file__).parent
@@ -167,9 +168,9 @@ def http(url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(params=["lmdb", "valkey"])
+@pytest.fixture(params=few(["lmdb", "valkey"], ["lmdb"]))
 def own(request: pytest.FixtureRequest, tmp_path: Path, lab_folder: Path) -> Iterator[FeatureStore]:
-    """A store of the test's own, over each online store, which it may write to."""
+    """A store of the test's own, over each online store, which it may write to. Few tests have both in the quick run."""
     if request.param == "lmdb":
         with FeatureStore(shutil.copytree(lab_folder, tmp_path / "own")) as store:
             yield store

@@ -25,6 +25,7 @@ from featurestore.server.endpoints.push import PushRequest
 from featurestore.server.http.content_types import ARROW, JSON, MSGPACK, PARQUET, Codec, check_shape
 from featurestore.server.http.problems import Problem
 from featurestore.server.limits import Limits
+from tests.effort import examples
 from tests.server import hostile
 from tests.server.conftest import served
 
@@ -135,7 +136,7 @@ def test_every_number_of_a_stream_may_lie(decoders: Decoders) -> None:
             continue
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), compressed=st.booleans(), given=st.sampled_from([ARROW, PARQUET]))
 def test_any_bytes_are_a_frame_or_an_error(decoders: Decoders, seed: int, compressed: bool, given: str) -> None:
     frame = pl.DataFrame({"origin": ["JFK", None], "l": [[1], []], "f": [0.5, None], "b": [True, None]})
@@ -258,7 +259,7 @@ def test_a_hostile_text_is_an_error_over_http(http: httpx.Client, what: str) -> 
     assert http.post("/v1/online", json=GOOD).status_code == 200
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     path=st.sampled_from(["/v1/online", "/v1/training?features=weather.temp", "/v1/training", "/v1/push/no", "/v1/views", "/%00"]),
     kind=st.sampled_from([JSON, MSGPACK, ARROW, PARQUET, "text/plain", ""]),

@@ -15,6 +15,7 @@ from featurestore import FeatureStore
 from featurestore.errors import NameClashError, NotFoundError
 from featurestore.server.app import create_app
 from featurestore.server.endpoints.online import OnlineFastPath
+from tests.effort import examples
 from tests.projects import same
 from tests.server.conftest import KEY, served
 
@@ -262,7 +263,7 @@ ASKED = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=ASKED,
     rows=st.lists(st.fixed_dictionaries({"origin": ORIGINS, "distance": st.floats(0, 1e6)}), max_size=5),

@@ -22,6 +22,7 @@ from featurestore.server.app import create_app
 from featurestore.server.endpoints.table import ROUTES
 from featurestore.server.http.content_types import ARROW, PARQUET
 from featurestore.server.http.routing import ApiRoute
+from tests.effort import examples
 from tests.server.conftest import make_project, served
 from tests.servers.valkey import wait_until
 
@@ -194,13 +195,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
 
 
-def answered(url: str, route: ApiRoute, mode: GenerationMode, examples: int, checks: list[Any]) -> set[int]:
+def answered(url: str, route: ApiRoute, mode: GenerationMode, tries: int, checks: list[Any]) -> set[int]:
     """Sends requests made from the document, checks the answers, and returns their statuses."""
     operation = schemathesis.openapi.from_url(f"{url}/openapi.json")[paths_of(route)[0]][route.method]
     statuses: set[int] = set()
 
     @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        max_examples=tries, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(mode) | operation.as_strategy(mode, **SENSIBLE.get(route.path, {})))
@@ -211,18 +212,20 @@ def answered(url: str, route: ApiRoute, mode: GenerationMode, examples: int, che
     return statuses
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("route", DESCRIBED, ids=lambda route: route.path)
 def test_what_the_document_allows_is_answered_as_it_says(scratch: str, route: ApiRoute) -> None:
-    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, 50 if route.method == "POST" else 5, CHECKS)
+    assert 200 in answered(scratch, route, GenerationMode.POSITIVE, examples(80) if route.method == "POST" else 5, CHECKS)
 
 
 FALLIBLE = [route for route in DESCRIBED if (route.method == "POST" or "{" in route.path)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("route", FALLIBLE, ids=lambda route: route.path)
 def test_what_the_document_does_not_allow_is_the_clients_fault(scratch: str, route: ApiRoute) -> None:
     checks = [not_a_server_error, status_code_conformance]
-    statuses = answered(scratch, route, GenerationMode.NEGATIVE, 50 if route.method == "POST" else 10, checks)
+    statuses = answered(scratch, route, GenerationMode.NEGATIVE, examples(80) if route.method == "POST" else 10, checks)
     assert min(statuses - {200}) >= 400
 
 

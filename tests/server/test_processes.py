@@ -18,6 +18,7 @@ from featurestore import FeatureStore
 from featurestore.client import RemoteFeatureStore
 from featurestore.errors import ConfigError
 from featurestore.server.run import serve
+from tests.effort import spread
 from tests.server.conftest import Serve
 from tests.servers.valkey import certificate, wait_until
 
@@ -36,8 +37,7 @@ def test_the_line_that_it_prints_is_answered_and_names_nobody(lab_folder: Path) 
         assert server.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("workers", "number"), spread(["1", "2"], [signal.SIGTERM, signal.SIGINT]))
 def test_who_is_told_to_end_ends_well(lab_folder: Path, workers: str, number: int) -> None:
     with Serve(lab_folder, "--workers", workers) as server:
         wait_until(lambda: answers(server), "it does not answer")

@@ -13,6 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
+from tests.effort import spread
 from tests.server.conftest import KEY, START, served
 
 ROWS = {
@@ -60,7 +61,7 @@ def push(client: httpx.Client, body: bytes, kind: str, source: str = "observatio
     return client.post(f"/v1/push/{source}", content=body, headers={"content-type": kind, "accept": "application/json"})
 
 
-@pytest.mark.parametrize("kind", ["msgpack", "arrow", "parquet"])
+@pytest.mark.parametrize(("kind", "own"), spread(["msgpack", "arrow", "parquet"], ["lmdb", "valkey"]), indirect=["own"])
 def test_pushed_rows_are_served_and_counted(client: httpx.Client, own: FeatureStore, kind: str) -> None:
     answer = push(client, *encoded(kind))
     assert answer.status_code == 200, answer.text

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 
 from featurestore import FeatureStore
 from featurestore.server.app import create_app
+from tests.effort import spread
 from tests.server.conftest import KEY, START, served
 from tests.server.test_online import raw
 from tests.servers.valkey import wait_until
@@ -62,9 +63,7 @@ def test_a_frame_equals_the_local_one(lab: FeatureStore, kind: str, memory: floa
     assert found["temp"].null_count() < found.height
 
 
-@pytest.mark.parametrize("kind", [ARROW, PARQUET])
-@pytest.mark.parametrize("memory", [64.0, 0.001])
-@pytest.mark.parametrize("rows", [0, 1000, 70_000])
+@pytest.mark.parametrize(("kind", "memory", "rows"), spread([ARROW, PARQUET], [64.0, 0.001], [0, 1000, 70_000]))
 def test_the_features_alone_are_those_of_the_frame(lab: FeatureStore, kind: str, memory: float, rows: int) -> None:
     settings = lab.settings.replace(server={"spine_memory_mib": memory})
     with served(create_app(lab, settings)) as url:

@@ -24,8 +24,9 @@ from featurestore.sources.delta import DeltaReader
 from featurestore.sources.parquet import ParquetReader
 from featurestore.sources.sql import SQLReader
 from featurestore.testing.sources import AVAILABLE, EVENT, TIMES, Row, frame, new_folder, saved
+from tests.effort import examples
 
-EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("SOURCE_EXAMPLES", examples(25)))
 BASE = 1_356_998_400_000_000
 DAY = 86_400_000_000
 LATENESS = 3_600_000_000

@@ -18,6 +18,7 @@ from featurestore.instants import parse_times
 from featurestore.rows.unreadable import UNREAD
 from featurestore.sources.csv import CSVReader
 from featurestore.testing.sources import EVENT, INSTANT, MANY, TIMES, SourceReaderContract, pin, read, run
+from tests.effort import examples
 from tests.sources.places import CSVFiles, CSVLog
 
 NOON = int(datetime(2013, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
@@ -79,7 +80,7 @@ def test_quoted_line_ends_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> N
         assert rows["t"].null_count() == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     texts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\0\ufeff"), max_size=6), min_size=1, max_size=12),
     chunk_rows=st.integers(1, 5),

@@ -20,6 +20,7 @@ from featurestore.definitions.source import DeltaSource
 from featurestore.errors import SourceError
 from featurestore.sources.delta import DeltaReader
 from featurestore.testing.sources import EVENT, INSTANT, MANY, TIMES, SourceReaderContract, frame, pin, read, run, saved
+from tests.effort import examples
 from tests.sources.places import Delta
 
 
@@ -78,7 +79,7 @@ def test_s18_what_a_compaction_wrote_of_a_file_not_read_is_read(tmp_path: Path) 
     assert any("is read whole" in notice for notice in span.notices)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     steps=st.lists(st.sampled_from(["append", "late", "compact", "z-order", "run"]), max_size=9),
     keyed=st.booleans(),

@@ -35,6 +35,7 @@ from featurestore.testing.sources import (
     read,
     run,
 )
+from tests.effort import examples
 from tests.sources.places import SQLOverDuckDB, SQLOverFiles, SQLOverPostgres
 
 
@@ -72,7 +73,7 @@ def test_s18_lateness_reaches_back(tmp_path: Path) -> None:
     assert run(place.reader(event_time=EVENT), cursor, 3_600_000_300)[0] == [4, 6]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     times=st.lists(st.sampled_from([0, 1, 2, 3, 500, 10**6, 10**15, -(10**15)]) | st.integers(-50, 50), max_size=60),
     chunk_rows=st.integers(1, 12),

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureStore, FeatureView, StreamSource
 from featurestore.errors import StreamError
+from featurestore.streams import worker as stream
 from featurestore.streams.base import Entry
 from featurestore.streams.decoder import EntryDecoder, reason_of
+from tests.effort import examples
 from tests.servers.nats import NATSServer
 from tests.servers.valkey import wait_until
 from tests.streams.test_nats import at_broker
@@ -25,7 +27,7 @@ __all__ = ["broker"]
 
 MONEY = pl.Decimal(10, 2)
 WIDE = {"k": str, "x": float, "at": datetime, "money": MONEY, "n": int, "day": date, "many": list[float], "took": timedelta}
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def payload(**fields: str) -> bytes:
@@ -108,6 +110,8 @@ def test_whatever_a_row_raises_in_a_push_sets_it_aside(
         return whole(self, views, rows, **options)
 
     monkeypatch.setattr(Pusher, "push", push)
+    monkeypatch.setattr(stream, "_FIRST_PAUSE", 0.01)  # where memory does not suffice it tries again
+    monkeypatch.setattr(stream, "_LONGEST_PAUSE", 0.02)
     with store_with(tmp_path, latest(broker.source())) as store:
         broker.add(*(row("poison" if number in (4, 11) else f"{number}", number) for number in range(20)))
         counts = drain(store)
@@ -135,7 +139,7 @@ entries = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from([b"payload", b"k", b"x", b"at", b"\xff"]), entries, max_size=4), max_size=6))
 def test_k04_any_bytes_make_a_row_or_a_reason(fields: list[dict[bytes, bytes]]) -> None:
     for options in ({}, {"payload": None}):
@@ -160,7 +164,7 @@ def test_k04_any_bytes_to_redis_are_set_aside_or_a_row(tmp_path: Path, broker: B
         counted(store, len(payloads) + 1)
 
 
-@settings(FEW, max_examples=8)
+@settings(FEW, max_examples=examples(8))
 @given(st.lists(entries, min_size=1, max_size=5))
 def test_k04_any_bytes_to_nats_are_set_aside_or_a_row(tmp_path: Path, nats_server: NATSServer, payloads: list[bytes]) -> None:
     topic = f"t{uuid4().hex[:8]}"

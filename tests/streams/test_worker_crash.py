@@ -104,8 +104,8 @@ def test_three_workers_killed_while_the_broker_is_killed_too(tmp_path: Path, qui
         store_of(tmp_path / "stream-three", None, server.url).close()
         words = (tmp_path / "stream-three", "", server.url)
         first, second = [WORKER.start(*words, point=draw.randrange(1, quiet[1])) for _ in range(2)]
-        first.communicate(timeout=120)
+        WORKER.die(first)
         server.restart(kill=True)
-        second.communicate(timeout=120)
+        WORKER.die(second)
         WORKER.run(*words)
         assert left(tmp_path / "stream-three", None, server.url) == quiet[0]
