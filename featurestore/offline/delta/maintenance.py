@@ -27,6 +27,7 @@ from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.offline.delta.table import open_state, require_known_columns, write_checkpoint
 from featurestore.offline.delta.table_files import remove_file
 from featurestore.offline.folder import Entry, Folder, is_local, present
+from featurestore.offline.folder_probe import PROBES
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
@@ -127,7 +128,7 @@ class DeltaMaintenance:
             unnamed = [file for file in data if file.name not in needed]
             old = [file for file in unnamed if removed_at.get(file.name, until + 1) <= until]
             left = [file for file in unnamed if file.name not in removed_at]
-            left += [file for file in files if file.name.endswith(TEMPORARY)]
+            left += [file for file in files if file.name.endswith(TEMPORARY) or file.name.startswith(PROBES)]
             left += [
                 file for run, staged in staged_files(folder).items() if run <= state.last_run for file in staged if file not in left
             ]
