@@ -12,6 +12,7 @@ from benchmarks import (
     hostile,
     materialize,
     online,
+    plan_scale,
     push,
     ray,
     schedule,
@@ -29,7 +30,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup, "ray": ray,
+    "streams": streams, "startup": startup, "ray": ray, "plan-scale": plan_scale,
 }  # fmt: skip
 SOAK = "soak"
 

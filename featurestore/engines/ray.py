@@ -135,7 +135,6 @@ class RayEngine(EngineAdapter):
         return Capacity(
             cpus=max(1, cpus),
             memory_per_task=min(per_task, self._largest(nodes) or per_task),
-            memory=sum(int(node.get("memory", 0)) for node in nodes) or per_task,
             elsewhere=True,
         )
 
