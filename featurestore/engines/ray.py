@@ -32,6 +32,7 @@ from featurestore.version import VERSION
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported, which sends statistics otherwise
 try:
     import ray
+    from ray._private import ray_constants
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise MissingExtraError("The engine 'ray'", "ray") from error
@@ -44,8 +45,8 @@ _MOST_LOOKS = 20
 _CANCEL_SECONDS = 5.0
 _FRESH_SECONDS = 2.0
 """For how long the nodes are taken to be as they were: to ask for them takes some milliseconds."""
-_LOOPBACK = "127.0.0.2"
-"""NOTE: of 127.0.0.1 Ray makes the address under which other machines see this one, and listens there."""
+LOOPBACK = "127.0.0.1"
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OURS = frozenset({"featurestore", "polars", *sys.stdlib_module_names})
 """Packages whose code is the same where the versions are."""
 
@@ -142,6 +143,7 @@ class RayEngine(EngineAdapter):
         """See ``Engine.close``: leaves the cluster, and ends it if it was started here."""
         if self._is_ours and ray.is_initialized():
             ray.shutdown()
+            keep_to_loopback(is_kept=False)
         self._is_ours = False
 
     # -- the cluster -----------------------------------------------------------------------------------------------------
@@ -173,20 +175,20 @@ class RayEngine(EngineAdapter):
         self._is_ours = True
 
     def _join(self, address: str) -> None:
-        host = address.partition(":")[0]
-        ray.init(address=address, **self._common(), **({"_node_ip_address": host} if host.startswith("127.") else {}))
+        keep_to_loopback(is_kept=address.startswith(f"{LOOPBACK}:"))
+        ray.init(address=address, **self._common())
 
     def _start(self) -> None:
         """Start a cluster on this machine that no other machine reaches."""
-        options = {"_node_ip_address": _LOOPBACK} if sys.platform == "linux" else {}
+        keep_to_loopback(is_kept=True)
         ray.init(
             address="local",
             num_cpus=self._threads,
             object_store_memory=int(self._settings.object_store_mib * 2**20),
             include_dashboard=False,
             _memory=self._memory,
+            _node_ip_address=LOOPBACK,
             **self._common(),
-            **options,
         )
 
     def _common(self) -> dict[str, Any]:
@@ -291,6 +293,16 @@ class RayEngine(EngineAdapter):
             refs = ray.wait(refs, num_returns=len(refs), timeout=_CANCEL_SECONDS)[1]
             if not refs:
                 return
+
+
+def keep_to_loopback(*, is_kept: bool) -> None:
+    """Let clusters that this process starts or joins listen at the loopback interface alone, or at all of them.
+
+    NOTE: Ray makes of 127.0.0.1 the address under which other machines see this one, unless it takes them for none of its business.
+    It asks a variable for that as it is imported, so here it is told again; the processes that it starts ask the variable.
+    """
+    os.environ[_CLUSTERS] = str(int(not is_kept))
+    ray_constants.ENABLE_RAY_CLUSTER = not is_kept
 
 
 def run_task(content: bytes, expected: Versions, modules: tuple[tuple[str, str], ...]) -> bytes:
