@@ -298,8 +298,8 @@ class RayEngine(EngineAdapter):
 def keep_to_loopback(*, is_kept: bool) -> None:
     """Let clusters that this process starts or joins listen at the loopback interface alone, or at all of them.
 
-    NOTE: Ray makes of 127.0.0.1 the address under which other machines see this one, unless it takes them for none of its business.
-    It asks a variable for that as it is imported, so here it is told again; the processes that it starts ask the variable.
+    NOTE: Ray turns 127.0.0.1 into the address under which other machines see this one, unless clusters of several machines are
+    switched off. It reads that variable as it is imported, so what it read is set too; the processes that it starts read it again.
     """
     os.environ[_CLUSTERS] = str(int(not is_kept))
     ray_constants.ENABLE_RAY_CLUSTER = not is_kept
@@ -322,21 +322,21 @@ def run_task(content: bytes, expected: Versions, modules: tuple[tuple[str, str],
 
 
 def _check_same(expected: Versions, modules: tuple[tuple[str, str], ...]) -> None:
-    found = versions()
-    if found != expected:
+    there = versions()
+    if there != expected:
         raise EngineError(
-            f"The workers of the Ray cluster have other versions than this process. Here: {expected}. There: {found}. Install the "
+            f"The workers of the Ray cluster have other versions than this process. Here: {expected}. There: {there}. Install the "
             "same on both sides."
         )
     for name, digest in modules:
         try:
-            there = _digest(name)
+            digest_there = _digest(name)
         except ImportError as error:
             raise EngineError(
                 f"The workers of the Ray cluster cannot import {name!r}, which a task needs: {error}. Install it in their image, "
                 "or name its package in ray.py_modules."
             ) from error
-        if there != digest:
+        if digest_there != digest:
             raise EngineError(
                 f"The module {name!r} is not the same on the workers of the Ray cluster as here. Install the same version on both "
                 "sides."
