@@ -102,6 +102,13 @@ def training_on_ray(folder: str, spine: str, features: str, sink: str) -> None:
         engine.close()
 
 
+def plan_scale() -> None:
+    """The plan of a training frame that is larger than any of ours."""
+    from benchmarks.plan_scale import plan
+
+    plan()
+
+
 def rewrite(source: str, target: str) -> None:
     """The floor of a materialization: Polars reads the rows, sorts them, and writes and flushes as many files as ours has."""
     began = time.perf_counter()

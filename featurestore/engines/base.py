@@ -39,19 +39,12 @@ class Capacity:
     Args:
         cpus: how many tasks run at once.
         memory_per_task: how many bytes one task may take, at the most.
-        memory: how many all tasks that run at once may take together; 0 for as many as one.
         elsewhere: whether tasks run in other processes, and so on other machines: then no row passes through the one that asks.
     """
 
     cpus: int
     memory_per_task: int
-    memory: int = 0
     elsewhere: bool = False
-
-    @property
-    def share(self) -> int:
-        """How many bytes each task may take where as many as there can be run at once."""
-        return min(self.memory_per_task, (self.memory or self.memory_per_task) // self.cpus)
 
     def fitting(self, tasks: Iterable[Task[R]]) -> Iterator[Task[R]]:
         """Yield tasks as they are drawn, with the parts of those that are too heavy in their place.

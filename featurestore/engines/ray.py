@@ -32,6 +32,7 @@ from featurestore.version import VERSION
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported, which sends statistics otherwise
 try:
     import ray
+    from ray._private import ray_constants
     from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise MissingExtraError("The engine 'ray'", "ray") from error
@@ -44,8 +45,8 @@ _MOST_LOOKS = 20
 _CANCEL_SECONDS = 5.0
 _FRESH_SECONDS = 2.0
 """For how long the nodes are taken to be as they were: to ask for them takes some milliseconds."""
-_LOOPBACK = "127.0.0.2"
-"""NOTE: of 127.0.0.1 Ray makes the address under which other machines see this one, and listens there."""
+LOOPBACK = "127.0.0.1"
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OURS = frozenset({"featurestore", "polars", *sys.stdlib_module_names})
 """Packages whose code is the same where the versions are."""
 
@@ -135,7 +136,6 @@ class RayEngine(EngineAdapter):
         return Capacity(
             cpus=max(1, cpus),
             memory_per_task=min(per_task, self._largest(nodes) or per_task),
-            memory=sum(int(node.get("memory", 0)) for node in nodes) or per_task,
             elsewhere=True,
         )
 
@@ -143,6 +143,7 @@ class RayEngine(EngineAdapter):
         """See ``Engine.close``: leaves the cluster, and ends it if it was started here."""
         if self._is_ours and ray.is_initialized():
             ray.shutdown()
+            keep_to_loopback(is_kept=False)
         self._is_ours = False
 
     # -- the cluster -----------------------------------------------------------------------------------------------------
@@ -174,20 +175,20 @@ class RayEngine(EngineAdapter):
         self._is_ours = True
 
     def _join(self, address: str) -> None:
-        host = address.partition(":")[0]
-        ray.init(address=address, **self._common(), **({"_node_ip_address": host} if host.startswith("127.") else {}))
+        keep_to_loopback(is_kept=address.startswith(f"{LOOPBACK}:"))
+        ray.init(address=address, **self._common())
 
     def _start(self) -> None:
         """Start a cluster on this machine that no other machine reaches."""
-        options = {"_node_ip_address": _LOOPBACK} if sys.platform == "linux" else {}
+        keep_to_loopback(is_kept=True)
         ray.init(
             address="local",
             num_cpus=self._threads,
             object_store_memory=int(self._settings.object_store_mib * 2**20),
             include_dashboard=False,
             _memory=self._memory,
+            _node_ip_address=LOOPBACK,
             **self._common(),
-            **options,
         )
 
     def _common(self) -> dict[str, Any]:
@@ -294,6 +295,16 @@ class RayEngine(EngineAdapter):
                 return
 
 
+def keep_to_loopback(*, is_kept: bool) -> None:
+    """Let clusters that this process starts or joins listen at the loopback interface alone, or at all of them.
+
+    NOTE: Ray turns 127.0.0.1 into the address under which other machines see this one, unless clusters of several machines are
+    switched off. It reads that variable as it is imported, so what it read is set too; the processes that it starts read it again.
+    """
+    os.environ[_CLUSTERS] = str(int(not is_kept))
+    ray_constants.ENABLE_RAY_CLUSTER = not is_kept
+
+
 def run_task(content: bytes, expected: Versions, modules: tuple[tuple[str, str], ...]) -> bytes:
     """Run a task, in a worker, and return its result or what it raised, pickled.
 
@@ -319,13 +330,13 @@ def _check_same(expected: Versions, modules: tuple[tuple[str, str], ...]) -> Non
         )
     for name, digest in modules:
         try:
-            there = _digest(name)
+            digest_there = _digest(name)
         except ImportError as error:
             raise EngineError(
                 f"The workers of the Ray cluster cannot import {name!r}, which a task needs: {error}. Install it in their image, "
                 "or name its package in ray.py_modules."
             ) from error
-        if there != digest:
+        if digest_there != digest:
             raise EngineError(
                 f"The module {name!r} is not the same on the workers of the Ray cluster as here. Install the same version on both "
                 "sides."

@@ -43,8 +43,13 @@ from featurestore.selection.select import Join, Selection
 _BATCH_ROWS = 1_000_000
 _BATCH_BYTES = 64 << 20
 """How much of a spine and its features is held at once: so many rows, or as many as take about so many bytes."""
+_MOST_BATCH_ROWS = 16_000_000
 _GROUPS_PER_CPU = 16
-"""Into how many groups for each task that can run at once a history's buckets are put, at the most."""
+_MOST_GROUPS = 1024
+"""Into how many groups a history's buckets are put, at the most: so many for each task that can run at once, and so many in all,
+for each cut has a piece for each group."""
+_BATCHES_PER_CPU = 2
+"""How many batches of a spine in files there are for each task that can run at once elsewhere, at the least, if it has the rows."""
 _LIGHT = 32 << 20
 """Groups are put together up to this weight, however many there are."""
 
@@ -93,6 +98,11 @@ class FlowPlan:
         """How many rows of the spine and its features are held at once."""
         return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, self.width)))
 
+    def rows_elsewhere(self, rows: int, capacity: Capacity) -> int:
+        """How many rows of a spine of so many a batch has where tasks have memory of their own: few batches make few pieces."""
+        fitting = capacity.memory_per_task // (2 * COPIES * max(1, self.width))
+        return max(self.batch_rows, min(_MOST_BATCH_ROWS, fitting, -(-rows // (_BATCHES_PER_CPU * capacity.cpus))))
+
 
 @dataclass(frozen=True)
 class _Groups:
@@ -137,7 +147,8 @@ def locate(files: Sequence[Address], plan: FlowPlan, engine: Engine) -> list[Spi
     """
     with reading_spine("The spine"):
         shapes = [shape_of(file) for file in files]
-    rows, size = sum(count for _, count in shapes), plan.batch_rows
+    rows = sum(count for _, count in shapes)
+    size = plan.rows_elsewhere(rows, capacity) if (capacity := engine.capacity()).elsewhere else plan.batch_rows
     few = len(files) <= 1 + 2 * rows // size  # of many small ones each batch has several
     if not few or any(list(schema.items()) != list(plan.schema.items()) for schema, _ in shapes):
         return []
@@ -189,10 +200,8 @@ class Flow:
         ]
         cuts = self._cut(groups)
         try:
-            tasks = [task for number, members in enumerate(groups) for task in self._join_tasks(number, members, cuts)]
             receipts: list[list[JoinReceipt]] = [[] for _ in groups]
-            # The heaviest first, those of all joins together: a view of one bucket is looked up beside the others' buckets.
-            with closing(self._engine.run(sorted(tasks, key=lambda task: -task.weight))) as results:
+            with closing(self._engine.run(self._join_tasks(groups, cuts))) as results:
                 for _, receipt in results:
                     receipts[receipt.join].append(receipt)
         finally:
@@ -240,24 +249,42 @@ class Flow:
         with closing(self._engine.run(tasks)) as results:
             return sorted((receipt for _, receipt in results), key=lambda receipt: receipt.batch)
 
-    def _join_tasks(self, number: int, members: _Groups, cuts: Sequence[CutReceipt]) -> Iterator[JoinFilesTask]:
-        join, plan = members.join, members.plan
-        for group in range(len(members.groups)):
-            pieces = tuple(cut.pieces[number].stretch(group) for cut in cuts)
-            rows = sum(piece.rows for piece in pieces)
-            if not rows:
-                continue
-            histories = members.histories(group)
-            history_rows = max(history.rows for _, history in histories)
-            # A look-up goes through all of the history, however few the spine's rows are: as many of these are worth it at once.
-            fitting = self._capacity.memory_per_task // weight_of(join, plan, 1) - history_rows
-            at_once = min(fitting, max(history_rows, self._plan.batch_rows))
-            together = min(rows, max(at_once, *(piece.rows for piece in pieces)))
+    def _join_tasks(self, groups: Sequence[_Groups], cuts: Sequence[CutReceipt]) -> Iterator[JoinFilesTask]:
+        """Yield a task for each group that has rows of the spine, as it is wanted: all of them may be more than memory holds.
+
+        The heaviest come first, those of all joins together: a view of one bucket is looked up beside the others' buckets.
+        """
+        weighed = []
+        for number, members in enumerate(groups):
+            for group in range(len(members.groups)):
+                counts = [cut.pieces[number].rows[group] for cut in cuts]
+                if any(counts):
+                    at_once, weight = self._at_once(members, group, sum(counts), max(counts))
+                    weighed.append((-weight, number, group, at_once))
+        for weight, number, group, at_once in sorted(weighed):
+            members = groups[number]
             times = sorted(time for cut in cuts for time in cut.times[number].get(group, ()))
+            pieces = tuple(cut.pieces[number].stretch(group) for cut in cuts)
             yield JoinFilesTask(
-                number, plan, histories, pieces, columns_of(join), self._plan.folder, at_once,
-                weight_of(join, plan, history_rows + together), tuple(times),
+                number, members.plan, members.histories(group), pieces, columns_of(members.join), self._plan.folder, at_once,
+                -weight, tuple(times),
             )  # fmt: skip
+
+    def _at_once(self, members: _Groups, group: int, rows: int, most: int) -> tuple[int, int]:
+        """Return how many spine rows a group looks up at once, and about how many bytes of memory that takes.
+
+        Args:
+            members: the join's groups.
+            group: which of them.
+            rows: how many spine rows it has.
+            most: how many of them one batch has, at the most.
+        """
+        join, plan = members.join, members.plan
+        history_rows = max(history.rows for _, history in members.histories(group))
+        # A look-up goes through all of the history, however few the spine's rows are: as many of these are worth it at once.
+        fitting = self._capacity.memory_per_task // weight_of(join, plan, 1) - history_rows
+        at_once = min(fitting, max(history_rows, self._plan.batch_rows))
+        return at_once, weight_of(join, plan, history_rows + min(rows, max(at_once, most)))
 
     def _gather_tasks(self, receipts: Sequence[Sequence[JoinReceipt]]) -> Iterator[GatherTask]:
         selection = self._plan.selection
@@ -294,11 +321,11 @@ def grouped(weights: Mapping[int, int], most: int) -> tuple[tuple[int, ...], ...
 
 
 def _groups(whole: FlowPlan, join: Join, snapshot: Snapshot, capacity: Capacity) -> _Groups:
-    """Return a join's histories, in groups that are not so heavy that fewer tasks run at once, nor so light that they are many."""
+    """Return a join's histories, in groups of about the same work, which are so many that all who run tasks have some."""
     plan = plan_join(join, as_known=whole.as_known)
     weights = {node: weight_of(join, plan, history.rows) for node, history in snapshot.buckets.items()}
-    even = sum(weights.values()) // (_GROUPS_PER_CPU * capacity.cpus)
-    groups = grouped(weights, min(max(even, _LIGHT), capacity.share))
+    even = sum(weights.values()) // min(_GROUPS_PER_CPU * capacity.cpus, _MOST_GROUPS)
+    groups = grouped(weights, max(even, _LIGHT))  # one bucket of a group after the other is in memory
     beside = weight_of(join, plan, whole.batch_rows)
     heaviest = [max(weights[node] for node in group) for group in groups]
     heavy = {number for number, history in enumerate(heaviest) if history + beside > capacity.memory_per_task}

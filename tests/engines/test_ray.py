@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -40,7 +43,6 @@ class TestRayEngine(EngineContract):
 def test_it_has_what_the_cluster_has(engine: RayEngine) -> None:
     capacity = engine.capacity()
     assert (capacity.cpus, capacity.memory_per_task, capacity.elsewhere) == (3, MEMORY // 4, True)
-    assert capacity.share == MEMORY // 4
 
 
 def test_a_task_that_fits_no_node_is_refused_at_once(engine: RayEngine) -> None:
@@ -194,3 +196,28 @@ def test_no_variable_of_the_environment_goes_along(engine: RayEngine, monkeypatc
     monkeypatch.setenv("SECRET_OF_THE_DRIVER", "xyz")
     [(_, found)] = engine.run([Environment(())])
     assert found == {"SECRET_OF_THE_DRIVER": None, "POLARS_MAX_THREADS": "1"}
+
+
+ALONE = """
+import psutil
+from featurestore.config import RaySettings
+from featurestore.engines.ray import RayEngine
+from featurestore.testing.engines import Sum
+
+engine = RayEngine(RaySettings(address="local"), threads=1, memory=1 << 30)
+[(_, result)] = engine.run([Sum((1, 2))])
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+listening = [each.laddr.ip for process in processes for each in process.net_connections() if each.status == psutil.CONN_LISTEN]
+print(result, engine.capacity().cpus, len(listening) > 3, {address.removeprefix("::ffff:") for address in listening})
+engine.close()
+print(len([each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]))
+"""
+
+
+def test_a_cluster_that_is_started_here_listens_to_this_machine_alone() -> None:
+    """And it ends with its engine."""
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
+        command = [sys.executable, "-c", ALONE]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.splitlines() == ["3 1 True {'127.0.0.1'}", "0"], done.stderr

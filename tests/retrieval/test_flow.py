@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.definitions.feature import FeatureSpec
+from featurestore.engines.base import Capacity
 from featurestore.engines.local import LocalEngine
 from featurestore.errors import OfflineStoreError, RequestError
 from featurestore.offline.folder import Folder
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.retrieval.assembly import in_order
+from featurestore.retrieval.flow import FlowPlan
 from featurestore.retrieval.flow_tasks import CutTask, GatherTask, JoinFilesTask, SpineBatch, SpineCut
 from featurestore.retrieval.join_plan import ROW
 from featurestore.retrieval.pieces import PieceWriter, read_pieces, write_rows
@@ -298,6 +300,22 @@ def test_a_spine_that_shrinks_meanwhile_is_an_error(tmp_path: Path) -> None:
         SpineBatch(folder.address("spine"), 0, 0, 3).read()
     with pytest.raises(RequestError, match="fails as it is read"):
         SpineBatch(folder.address("gone"), 0, 0, 3).read()
+
+
+def test_batches_elsewhere_are_few_and_as_large_as_a_task_can_hold(tmp_path: Path) -> None:
+    """So that a spine of any size makes no more pieces than a driver can have the receipts of."""
+    store, view, _ = hot_store(tmp_path)
+    with store:
+        schema = pl.Schema({"k": pl.String(), "t": INSTANT, "label": pl.Int64()})
+        plan = FlowPlan(store.components.select(view), schema, "t", as_known=True, folder=LocalFolder(tmp_path))
+
+    def rows(spine: int, cpus: int, gib: int) -> int:
+        return plan.rows_elsewhere(spine, Capacity(cpus, gib << 30, elsewhere=True))
+
+    assert rows(1000, 4, 4) == plan.batch_rows
+    assert rows(10**9, 400, 4) == 10**9 // 800
+    assert rows(10**9, 4, 4) == (4 << 30) // (2 * 3 * plan.width)
+    assert rows(10**12, 4, 64) == 16_000_000
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ T = TypeVar("T")
 _ATTEMPTS = 4
 MEMORY = 1 << 30
 """What a node has for tasks."""
-HOST = "127.0.0.2"
-"""NOTE: of 127.0.0.1 Ray makes the address by which other machines know this one."""
+HOST = "127.0.0.1"
 
 
 @contextmanager
@@ -34,6 +33,9 @@ def ray_cluster(nodes: int = 3, cpus: int = 1, memory: int = MEMORY) -> Iterator
 def _started(nodes: int, cpus: int, memory: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster  # the extra "ray"
 
+    from featurestore.engines.ray import keep_to_loopback
+
+    keep_to_loopback(is_kept=True)
     options = {"num_cpus": cpus, "memory": memory, "object_store_memory": 80 << 20, "node_ip_address": HOST}
     cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False}))
     try:
@@ -68,6 +70,6 @@ def ray_nodes(seaweed: S3Server) -> Iterator[Any]:
             for name, value in seaweed.variables.items():
                 patch.setenv(name, value)
             cluster = stack.enter_context(ray_cluster())
-        ray.init(address=cluster.address, _node_ip_address=HOST, log_to_driver=False, logging_level="warning")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
         stack.callback(ray.shutdown)
         yield cluster
