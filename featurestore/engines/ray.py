@@ -11,6 +11,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -39,6 +40,8 @@ except ImportError as error:
 
 _RETRIES = 3
 """How often a task is run again whose worker or node was lost."""
+_ASKING = 64
+"""How many tasks wait where the cluster starts nodes as they are needed: by these it sees how many are."""
 _LOOK_SECONDS = 30.0
 """How often it is asked whether any node is left that can run what is under way."""
 _MOST_LOOKS = 20
@@ -117,7 +120,7 @@ class RayEngine(EngineAdapter):
         try:
             for task in self.capacity().fitting(tasks):
                 self._check_fits(task)
-                while len(under_way) >= 2 * self.capacity().cpus:
+                while len(under_way) >= self._most_under_way():
                     yield from self._finished(under_way)
                 under_way[self._begin(task)] = task
                 done += 1
@@ -139,6 +142,10 @@ class RayEngine(EngineAdapter):
             elsewhere=True,
         )
 
+    def _most_under_way(self) -> int:
+        """Return how many tasks the cluster is given at once: enough that no CPU waits, or that it starts nodes for them."""
+        return max(2 * self.capacity().cpus, _ASKING if self._settings.node_memory_gib else 0)
+
     def close(self) -> None:
         """See ``Engine.close``: leaves the cluster, and ends it if it was started here."""
         if self._is_ours and ray.is_initialized():
@@ -153,9 +160,9 @@ class RayEngine(EngineAdapter):
         if ray.is_initialized():
             return
         self._seen = None
-        address = (
-            os.environ.get("RAY_ADDRESS") or self._settings.address if self._settings.address == "auto" else self._settings.address
-        )
+        address = self._settings.address
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS") or address
         try:
             if address != "local":
                 try:
@@ -287,12 +294,13 @@ class RayEngine(EngineAdapter):
         """Take back tasks that have not begun, and end those that run: the files that they read may be deleted now."""
         if not refs or not ray.is_initialized():
             return
-        for force in (False, True):
-            for ref in refs:
-                ray.cancel(ref, force=force)
-            refs = ray.wait(refs, num_returns=len(refs), timeout=_CANCEL_SECONDS)[1]
-            if not refs:
-                return
+        with suppress(RayError, OSError):  # a cluster that is gone has ended them
+            for force in (False, True):
+                for ref in refs:
+                    ray.cancel(ref, force=force)
+                refs = ray.wait(refs, num_returns=len(refs), timeout=_CANCEL_SECONDS)[1]
+                if not refs:
+                    return
 
 
 def keep_to_loopback(*, is_kept: bool) -> None:
