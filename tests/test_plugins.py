@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -92,6 +93,8 @@ def test_every_plug_in_of_ours_can_be_loaded(group: plugins.Group) -> None:
     ours = [plugin for plugin in plugins.installed(group) if plugin.package.startswith("featurestore ")]
     assert ours
     for plugin in ours:
+        if plugin.name == "ray" and find_spec("ray") is None:  # a large wheel, which has an environment of its own in CI
+            continue
         loaded = plugins.load(group, plugin.name, object)
         assert f"{loaded.__module__}:{loaded.__qualname__}" == plugin.value
         if group is plugins.SOURCES:

@@ -294,8 +294,8 @@ def test_views_that_differ_in_case_alone_are_told_apart_by_their_exact_names(sto
     from featurestore.offline.delta.sql import query_history
 
     for name in tables:
-        assert query_history(f"select * from {name}", tables, store.components.offline).height == 2  # noqa: S608 - the test's own
+        assert query_history(f"select * from {name}", tables, store.components.backend.history).height == 2  # noqa: S608 - the test's own
     for query in ("select * from abc, ABC", "select * from Abc"):
         with pytest.raises(RequestError, match="'ABC' and 'abc' differ only in case"):
-            query_history(query, tables, store.components.offline)
+            query_history(query, tables, store.components.backend.history)
     assert store.sql("select * from V").height == 2

@@ -280,7 +280,8 @@ def test_misspelt_names_are_met_with_near_ones(store: FeatureStore, source: Any)
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("online", "memcached://x"), ("engine", "spark"), ("offline", "s3://bucket"), ("registry", "oracle://x")]
+    ("setting", "value"),
+    [("online", "memcached://x"), ("engine", "spark"), ("offline", "hdfs://bucket"), ("registry", "oracle://x")],
 )
 def test_an_address_that_names_nothing_is_told(setting: str, value: str, tmp_path: Path) -> None:
     with FeatureStore(tmp_path, **{setting: value}) as store, pytest.raises(ConfigError, match=value.split(":")[0]):

@@ -242,7 +242,7 @@ COMMANDS: dict[str, Entry] = {
     "restore": Entry(
         "restore",
         _WRITE,
-        "Bring a backup back, in a project that has no registry and no history yet.",
+        "Bring a backup back: the history into the offline store of the settings, and the registry into its file.",
         ("featurestore restore /backups/flights-2013-07-01",),
     ),
     "maintain": Entry(

@@ -248,4 +248,5 @@ def test_the_setting_says_where_work_in_hand_lies(tmp_path: Path, monkeypatch: A
         monkeypatch.setattr(LocalEngine, "run", spied)
         other.training_frame(spine, view, time="t", sink="out.parquet")
     assert len(set(seen)) == 1
-    assert list((tmp_path / "work" / "_work").iterdir()) == []
+    assert list((tmp_path / "work").rglob("*.parquet")) == []
+    assert list((tmp_path / "work").glob("_work/*")) == []

@@ -12,7 +12,7 @@ from featurestore.offline.delta.files import translated
 from featurestore.offline.delta.log_entries import LOG
 from featurestore.offline.delta.open import open_delta
 from featurestore.offline.delta.sequence import FOLDER, MARK
-from featurestore.offline.folder import Folder, delete_below
+from featurestore.offline.folder import Folder, delete_below, is_local
 from featurestore.offline.folder_probe import require_conditions
 
 _ATTEMPTS = 5
@@ -65,7 +65,7 @@ def _copy_table(table: Folder, target: Folder) -> None:
 
 
 def _copy(folder: Folder, target: Folder, names: Iterable[str]) -> None:
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(1 if is_local(folder) and is_local(target) else _THREADS) as threads:
         for _ in threads.map(lambda name: _copy_one(folder, target, name), names):
             pass
 
