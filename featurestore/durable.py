@@ -280,13 +280,6 @@ def make_mark(path: Path, former: Iterable[Path]) -> None:
         former_mark.unlink(missing_ok=True)
 
 
-def touch(path: Path) -> float:
-    """Set a file's time to the present, and return it as the file system has it."""
-    os.close(open_lock(path))
-    os.utime(path)
-    return path.stat().st_mtime
-
-
 def settle(folder: Path) -> None:
     """Take over what a library wrote into a folder: its files are on the disk then, and their owner's alone.
 

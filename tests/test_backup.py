@@ -11,6 +11,8 @@ import pytest
 from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
 from featurestore.cli.app import app
 from featurestore.errors import RequestError
+from featurestore.offline.delta import copy
+from featurestore.offline.folder import Folder
 from tests.servers.valkey import wait_until
 
 BEGAN = datetime(2013, 7, 1, tzinfo=UTC)
@@ -101,6 +103,45 @@ def frame_after_all(store: FeatureStore) -> pl.DataFrame:
     store.push("sales", SALES)
     store.materialize()
     return frame(store)
+
+
+def test_a_backup_has_what_was_pushed_to_a_view_that_no_run_has_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pushes become a table while another one is copied."""
+    with FeatureStore(tmp_path, project="backed_up") as store:
+        store.apply(definitions(SALES.head(0)))
+        store.push("sales", SALES.head(20))
+        store.materialize(["takings"])
+        copying = iter([lambda: store.materialize()])
+        copied = copy._copy_table
+
+        def meanwhile(table: Folder, target: Folder) -> None:
+            copied(table, target)
+            for act in copying:
+                act()
+
+        monkeypatch.setattr(copy, "_copy_table", meanwhile)
+        store.admin.backup("copy")
+        rows = store.sql("from last_sale").height
+    restore(tmp_path / "copy", tmp_path / "two")
+    with FeatureStore(tmp_path / "two", project="backed_up") as other:
+        other.apply(definitions(SALES.head(0)))
+        assert other.sql("from last_sale").height == rows == 20
+
+
+def test_a_backup_that_did_not_come_to_its_end_is_not_restored(tmp_path: Path) -> None:
+    with FeatureStore(tmp_path, project="backed_up") as store:
+        store.apply(definitions(SALES.head(3)))
+        store.materialize()
+        store.admin.backup("copy")
+    (tmp_path / "copy" / "backup.json").unlink()
+    (tmp_path / "two").mkdir()
+    with FeatureStore(tmp_path / "two", project="backed_up") as other:
+        with pytest.raises(RequestError, match="one that did not come to its end"):
+            other.admin.restore(tmp_path / "copy")
+        (tmp_path / "two" / ".featurestore").mkdir()
+        (tmp_path / "two" / ".featurestore" / "registry.db-wal").touch()
+        with pytest.raises(RequestError, match=r"registry\.db-wal, which is not written over"):
+            other.admin.restore(tmp_path / "copy")
 
 
 def test_a_registry_on_postgresql_is_left_to_its_own_tools(tmp_path: Path, postgres_url: str) -> None:

@@ -458,3 +458,19 @@ def test_an_entity_of_two_views() -> None:
         store.apply([Both])
         assert [each.view for each in store.push(source, given_rows(("a", 1, 1.0, 1)))] == ["both", "v"]
         assert store.online([Both.prefix("b_"), view], [{"k": "a"}]).to_dicts() == [{"k": "a", "b_n": 1, "x": 1.0, "n": 1}]
+
+
+@pytest.mark.parametrize("name", ["node", "rows", "path", "since"])
+def test_s17_a_key_and_a_feature_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """What a history calls its own columns is no name of a user's."""
+    other = "size" if name != "size" else "until"
+    rows = pl.DataFrame({name: ["a", "b"], other: [1, 2], "event": [from_micros(1_577_836_800_000_000)] * 2})
+    view = view_of(FrameSource("rows", rows, event_time="event"), {name: str}, {other: int})
+    with store_at(tmp_path, FakeClock(1_600_000_000_000_000)) as store:
+        store.apply([view])
+        store.push("rows", rows)
+        spine = pl.DataFrame({name: ["a", "b"], "t": [from_micros(1_577_923_200_000_000)] * 2})
+        for _ in range(2):
+            assert store.training_frame(spine, "v", time="t")[other].to_list() == [1, 2]
+            assert store.sql("from v").height == 2
+            store.materialize()

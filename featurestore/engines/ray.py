@@ -18,6 +18,7 @@ from hashlib import sha256
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ _LOOK_SECONDS = 30.0
 """How often it is asked whether any node is left that can run what is under way."""
 _MOST_LOOKS = 20
 _CANCEL_SECONDS = 5.0
+_CONNECTING = Lock()
 _FRESH_SECONDS = 2.0
 """For how long the nodes are taken to be as they were: to ask for them takes some milliseconds."""
 LOOPBACK = "127.0.0.1"
@@ -157,8 +159,11 @@ class RayEngine(EngineAdapter):
 
     def _connect(self) -> None:
         """Join the cluster, unless this process is in one already: that of its caller counts, whatever the settings say."""
-        if ray.is_initialized():
-            return
+        with _CONNECTING:  # threads that ask first at the same time join once
+            if not ray.is_initialized():
+                self._connect_now()
+
+    def _connect_now(self) -> None:
         self._seen = None
         address = self._settings.address
         if address == "auto":
@@ -325,7 +330,7 @@ def run_task(content: bytes, expected: Versions, modules: tuple[tuple[str, str],
         _check_same(expected, modules)
         task = pickle.loads(content)
         return pickle.dumps(task.run())
-    except Exception as error:  # noqa: BLE001 - whatever a task raises is raised to who asked for it
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - whatever a task raises is raised to who asked
         return pickle.dumps(_failure(error))
 
 

@@ -1,5 +1,6 @@
 """Administration, as ``store.admin``: what is done to a project as a whole, and seldom."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -30,6 +31,8 @@ from featurestore.registry.delete_project import remove_project
 from featurestore.registry.error_scrub import Remains
 from featurestore.registry.migrations import MigrationReport
 
+_REGISTRY, _WHOLE = "registry.db", "backup.json"
+"""What a backup has beside the history; the second is written once all is there."""
 _IDLE_SECONDS = 60.0
 """After how long a stream's entries go to another worker; forgetting takes none."""
 
@@ -174,14 +177,25 @@ class Admin:
         if is_used:
             raise RequestError(f"{place.url} is not an empty folder. A backup needs a new or empty one: name another folder.")
         # The registry first: a history may know of later runs than the registry, but the other way round rows would be lost.
-        with TemporaryDirectory() as beside:
-            copy = Path(beside) / "registry.db"
-            registry = components.registry.database.copy_to(copy)
-            if registry:
-                with translated_errors(folder, "written to"):
-                    folder.write(copy.name, copy.read_bytes())
+        registry = self._copy_registry(folder)
         files, size = components.backend.copy_project(components.settings.project, folder.address("offline").url)
-        return Backup(place.url, registry, files, size)
+        backup = Backup(place.url, registry, files, size)
+        with translated_errors(folder, "written to"):  # last: with it, the backup is whole
+            folder.write(_WHOLE, json.dumps({"project": components.settings.project, **backup.to_dict()}).encode())
+        return backup
+
+    def _copy_registry(self, folder: Folder) -> bool:
+        database, place = self._components.registry.database, folder.address().path
+        if place is not None:
+            make_folders(place)
+            return database.copy_to(place / _REGISTRY)
+        with TemporaryDirectory() as beside:
+            copy = Path(beside) / _REGISTRY
+            is_file = database.copy_to(copy)
+            if is_file:
+                with translated_errors(folder, "written to"):
+                    folder.write(_REGISTRY, copy.read_bytes())
+        return is_file
 
     def restore(self, source: str | Path) -> Restored:
         """Bring a backup back: the history into the project's offline store, and the registry into its file.
@@ -201,19 +215,25 @@ class Admin:
         """
         settings = self._components.settings
         folder, registry = self._backup_folder(source), settings.registry_file
-        if registry is not None and registry.exists():
-            raise RequestError(f"The project has a registry, {registry}, which is not written over. Move it away, then restore.")
+        beside = [] if registry is None else [registry.with_name(registry.name + ending) for ending in ("", "-wal", "-shm")]
+        if there := [path for path in beside if path.exists()]:
+            raise RequestError(f"The project has a registry, {there[0]}, which is not written over. Move it away, then restore.")
         with translated_errors(folder, "read"):
-            has_registry = folder.head("registry.db") is not None
+            has_registry, is_whole = (folder.head(name) is not None for name in (_REGISTRY, _WHOLE))
+        if not is_whole:
+            raise RequestError(
+                f"There is no {_WHOLE} in {folder.address().url}: it is not a backup, or one that did not come to its end. Name "
+                "another one."
+            )
         if registry is not None and not has_registry:
             raise RequestError(
-                f"There is no registry.db in {folder.address().url}: it is not a backup, or the registry was on PostgreSQL. "
-                "Restore that one by pg_restore, and set 'registry' to its address."
+                f"There is no {_REGISTRY} in {folder.address().url}: the registry was on PostgreSQL. Restore that one by "
+                "pg_restore, and set 'registry' to its address."
             )
         files, size = self._components.backend.restore_project(settings.project, folder.address("offline").url)
         if registry is not None:  # last: with it, the project is there
             with translated_errors(folder, "read"):
-                content = folder.read("registry.db")
+                content = folder.read(_REGISTRY)
             make_folders(registry.parent)
             replace_file(registry, content)
         return Restored(folder.address().url, registry is not None, files, size)

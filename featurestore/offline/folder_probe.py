@@ -4,11 +4,11 @@ import errno
 from uuid import uuid4
 
 from featurestore.errors import OfflineStoreError
-from featurestore.offline.folder import Address, Folder
+from featurestore.offline.folder import Folder
 
 PROBES = "_probe/"
 """Where the files of a probe lie while it runs; one that a killed process left may be deleted."""
-_probed: set[Address] = set()
+_probed: set[tuple[str, str]] = set()
 
 
 def probe(folder: Folder) -> bool:
@@ -61,13 +61,14 @@ def keeps_versions(folder: Folder) -> bool:
 
 
 def require_conditions(folder: Folder) -> None:
-    """Raise where a folder in object storage does not create a file once; each process tries a folder once.
+    """Raise where a folder in object storage does not create a file once; each process tries a bucket once.
 
     Raises:
         OfflineStoreError: it does not.
         OSError: it cannot be reached.
     """
     place = folder.address()
-    if place.path is None and place not in _probed:
+    bucket = place.url.split("/")[2] if place.path is None else "", place.options.get("endpoint_url", "")
+    if place.path is None and bucket not in _probed:
         probe(folder)
-        _probed.add(place)
+        _probed.add(bucket)

@@ -64,7 +64,7 @@ class LocalFolder(FolderAdapter):
         """See ``Folder.folders``."""
         try:
             with scandir(self._path / prefix) as there:
-                return sorted(f"{prefix}{item.name}/" for item in there if item.is_dir(follow_symlinks=False))
+                return sorted(f"{prefix}{item.name}/" for item in there if item.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -117,7 +117,7 @@ class LocalFolder(FolderAdapter):
         paths = [self._path / name for name in names]
         remove(paths, lasting=lasting)
         for folder in sorted({path.parent for path in paths}, key=lambda path: -len(path.parts)):
-            while folder.is_relative_to(self._path) and is_removed_empty(folder):
+            while folder != self._path and is_removed_empty(folder):
                 folder = folder.parent
 
     def inside(self, name: str) -> "LocalFolder":
@@ -135,8 +135,8 @@ class LocalFolder(FolderAdapter):
 def _in_folder(path: Path, write: Callable[[Path], T]) -> T:
     """Write a file in a folder that is made, and that may be cleared away at any moment, for it is empty."""
     for left in reversed(range(_ATTEMPTS)):
-        make_folders(path.parent)
         try:
+            make_folders(path.parent)
             return write(path)
         except FileNotFoundError:
             if not left:

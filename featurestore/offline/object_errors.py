@@ -20,6 +20,7 @@ _PROBLEMS = (
         errno.EACCES,
         "it is not allowed{answer}: check the credentials in the environment, and what they may do in the bucket",
     ),
+    ("empty path segment", errno.EINVAL, "the name of an object has two slashes in a row, which cannot be asked for: rename it"),
     ("status code: 416", errno.ERANGE, "it has fewer bytes{answer}"),
     (
         "^(NotSupported|NotImplemented)Error|status code: 501",

@@ -142,14 +142,14 @@ class ObjectFolder(FolderAdapter):
 
     def swap(self, name: str, content: bytes, stamp: str) -> str | None:
         """See ``Folder.swap``."""
-        mode: PutMode = {"e_tag": stamp}
+        mode: PutMode = {"e_tag": _quoted(stamp)}
         try:
             if self._scheme == "gs":  # which compares generations
                 with self._translated("look at", name):
                     now = obstore.head(self._store, self._key(name))
-                if now["e_tag"] != stamp:
+                if _stamp(now) != stamp:
                     return None
-                mode = {"e_tag": stamp, "version": now["version"]}
+                mode = {"e_tag": _quoted(stamp), "version": now["version"]}
             return self._put_if(name, content, mode, stamp)
         except FileNotFoundError:  # as S3 answers where there is none
             return None
@@ -329,7 +329,11 @@ def _stamp(answer: Mapping[str, Any]) -> str:
     stamp = answer["e_tag"]
     if not stamp:
         raise OSError(errno.ENOTSUP, "the store gives no ETag to an object, by which its changes are seen: use another one")
-    return str(stamp)
+    return str(stamp).strip('"')  # Azure quotes it in one answer and not in another
+
+
+def _quoted(stamp: str) -> str:
+    return stamp if stamp.startswith("W/") else f'"{stamp}"'
 
 
 def _milliseconds(seconds: float) -> str:

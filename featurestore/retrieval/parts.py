@@ -7,15 +7,16 @@ and it stays as it is.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from uuid import uuid4
 
 import polars as pl
 
 from featurestore.durable import create_file, make_folders
-from featurestore.errors import RequestError
-from featurestore.offline.folder import Folder
+from featurestore.errors import EngineError, RequestError
+from featurestore.offline.folder import Folder, translated_errors
 from featurestore.version import VERSION
 
 MANIFEST = "_manifest.json"
@@ -63,7 +64,9 @@ def write_part(folder: Folder, number: int, rows: pl.DataFrame) -> Part:
     buffer = BytesIO()
     rows.write_parquet(buffer, compression="zstd")
     content, name = buffer.getvalue(), part_name(number)
-    if not _is_created(folder, name, content) and folder.read(name) != content:
+    with translated_errors(folder, "written to"):
+        is_ours = _is_created(folder, name, content) or folder.read(name) == content
+    if not is_ours:
         raise RequestError(
             f"{folder.address(name).url} was written by somebody else meanwhile, and is left as it is. Name a folder of its own "
             "for each result."
@@ -79,13 +82,17 @@ def claimed(folder: Folder) -> Iterator[None]:
         RequestError: there is a result in it, or somebody writes one.
     """
     url = folder.address().url
-    if not _is_created(folder, CLAIM, VERSION.encode()):
+    with translated_errors(folder, "written to"):
+        # NOTE: another content each time, or object storage takes one's own claim and another's for the same.
+        is_claimed = _is_created(folder, CLAIM, f"{VERSION} {uuid4().hex}".encode())
+    if not is_claimed:
         raise RequestError(
             f"Somebody writes a result to {url}, or was killed as they did. Name another folder; or, if nobody does, delete what "
             f"is in it, {CLAIM!r} last."
         )
     try:
-        there = [entry.name for entry in folder.list("") if entry.name == MANIFEST or entry.name.startswith(_PREFIX)]
+        with translated_errors(folder, "listed"):
+            there = [entry.name for entry in (*folder.list(MANIFEST), *folder.list(_PREFIX))]
         if there:
             what = "a result" if MANIFEST in there else f"files of a result, but no {MANIFEST}"
             raise RequestError(
@@ -94,10 +101,13 @@ def claimed(folder: Folder) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            folder.delete(entry.name for entry in folder.list(_PREFIX))
+            with suppress(OSError):  # what stays then is refused by the next call, which says what to do
+                folder.delete([MANIFEST])
+                folder.delete(entry.name for entry in folder.list(_PREFIX))
             raise
     finally:
-        folder.delete([CLAIM])
+        with suppress(OSError):
+            folder.delete([CLAIM])
 
 
 def write_manifest(folder: Folder, parts: Sequence[Part], schema: pl.Schema) -> None:
@@ -107,7 +117,20 @@ def write_manifest(folder: Folder, parts: Sequence[Part], schema: pl.Schema) -> 
         folder: where the parts lie.
         parts: the parts, in the order of the rows.
         schema: the columns of each.
+
+    Raises:
+        EngineError: a part is not there: the tasks that wrote it have another folder of that name.
+        RequestError: somebody else has written a manifest.
     """
+    url = folder.address().url
+    with translated_errors(folder, "listed"):
+        sizes = {entry.name: entry.size for entry in folder.list(_PREFIX)}
+    lacking = [part.name for part in parts if sizes.get(part.name) != part.bytes]
+    if lacking:
+        raise EngineError(
+            f"{len(lacking)} of {len(parts)} files that the tasks have written are not in {url}: {lacking[0]} and so on. They run "
+            "on machines that have a folder of their own by that name. Name one that all of them reach, or s3://…"
+        )
     manifest = {
         "format": FORMAT,
         "rows": sum(part.rows for part in parts),
@@ -115,7 +138,10 @@ def write_manifest(folder: Folder, parts: Sequence[Part], schema: pl.Schema) -> 
         "files": [asdict(part) for part in parts],
         "written_by": f"featurestore {VERSION}",
     }
-    _is_created(folder, MANIFEST, json.dumps(manifest, indent=1).encode())
+    with translated_errors(folder, "written to"):
+        is_written = _is_created(folder, MANIFEST, json.dumps(manifest, indent=1).encode())
+    if not is_written:
+        raise RequestError(f"Somebody else has written a result to {url} meanwhile. Name a folder of its own for each result.")
 
 
 def scan_parts(folder: Folder, parts: Sequence[Part]) -> pl.LazyFrame:

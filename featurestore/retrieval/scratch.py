@@ -61,7 +61,8 @@ class Scratch:
         folder, ended = place.inside(name), Event()
         with reaching(place):
             folder.write(_ALIVE, b"")
-            self._sweep(place, name)
+            with suppress(OSError):  # it may be another's, who lets nobody delete it
+                self._sweep(place, name)
         pulse = Thread(target=self._beat, args=(folder, ended), name="featurestore-scratch", daemon=True)
         pulse.start()
         try:

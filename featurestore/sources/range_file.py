@@ -75,7 +75,7 @@ class RangeFile(RawIOBase):
         end = self._begin + len(self._block)
         if not self._begin <= self._place < end:
             self._ahead = min(2 * self._ahead, _GREATEST) if self._block and self._place == end else _FIRST
-            length = min(max(wanted, self._ahead), self._size - self._place)
+            length = min(max(min(wanted, _GREATEST), self._ahead), self._size - self._place)
             self._block, self._begin = self._folder.read(self._name, start=self._place, length=length), self._place
         first = self._place - self._begin
         return self._block[first : first + wanted]

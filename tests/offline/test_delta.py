@@ -1,6 +1,8 @@
 """Delta tables: the contract of offline stores, and what is their own."""
 
 import errno
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from deltalake import DeltaTable
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import FileLocks
 from featurestore.offline.delta.commit import CommitBuilder
+from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.files import DeltaFiles
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.testing.offline import PLAIN, OfflineStoreContract, read, rows, run
@@ -56,6 +59,27 @@ class TestDeltaStore(DeltaLimits, OfflineStoreContract):
         (tmp_path / "offline").write_text("a file")
         with pytest.raises(OfflineStoreError, match="could not write"):
             run(DeltaStore(tmp_path / "offline"), PLAIN, 1, rows(("JFK", 0, 0, 1.0)))
+
+
+def test_s16_forgetting_takes_what_killed_writers_have_left_of_files(tmp_path: Path) -> None:
+    """A file that was begun, one without a log, and not what somebody may be writing now."""
+    store, eraser = DeltaStore(tmp_path), DeltaEraser(DeltaStore(tmp_path))
+    run(store, PLAIN, 1, rows(("JFK", 0, 0, 1.0), ("LGA", 0, 0, 1.0)))
+    folder = path_of(store, PLAIN)
+    begun, young = folder / "_bucket=1" / "begun.tmp", folder / "_bucket=1" / "young.tmp"
+    begun.write_bytes(b"JFK")
+    os.utime(begun, (1_000_000_000, 1_000_000_000))
+    since = eraser.moment(PLAIN.project)
+    young.write_bytes(b"JFK")
+    os.utime(young, (since + 60, since + 60))
+    entities = pl.DataFrame({"origin": ["JFK"]})
+    assert eraser.erase(PLAIN, entities, since, dry_run=True).history == 1
+    assert begun.exists()
+    eraser.erase(PLAIN, entities, since, dry_run=False)
+    assert (begun.exists(), young.exists()) == (False, True)
+    shutil.rmtree(folder / "_delta_log")
+    assert eraser.erase(PLAIN, pl.DataFrame({"origin": ["LGA"]}), since, dry_run=False).older == 1
+    assert not list(folder.glob("_bucket=*/*.parquet"))
 
 
 class TestDeltaPushLog(DeltaLimits, PushLogContract):

@@ -87,7 +87,7 @@ def test_a_project_moves_to_a_bucket_and_back_by_a_backup(s3_url: str, tmp_path:
             store.admin.restore(f"{s3_url}/backup")
     (tmp_path / "moved").mkdir()
     with FeatureStore(tmp_path / "moved", project="sold", offline=f"{s3_url}/history") as moved:
-        with pytest.raises(RequestError, match=r"There is no registry.db in s3://"):
+        with pytest.raises(RequestError, match=r"There is no backup.json in s3://"):
             moved.admin.restore(f"{s3_url}/nowhere")
         restored = moved.admin.restore(f"{s3_url}/backup")
         assert (restored.files, restored.size, restored.registry) == (made.files, made.size, True)

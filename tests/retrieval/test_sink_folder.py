@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,7 +22,7 @@ from featurestore.errors import EngineError, RequestError
 from featurestore.offline.folder import Folder
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.offline.open_folder import open_folder
-from featurestore.retrieval.parts import CLAIM, MANIFEST, Part, write_part
+from featurestore.retrieval.parts import CLAIM, MANIFEST, Part, claimed, write_manifest, write_part
 from featurestore.retrieval.pieces import PieceWriter, discard, new_name, read_pieces
 from featurestore.retrieval.scratch import Scratch
 from featurestore.retrieval.training import TrainingReader, TrainingRequest
@@ -83,9 +84,36 @@ def test_no_result_is_replaced(tmp_path: Path, place: str) -> None:
         open_folder(place).delete([MANIFEST])
         with pytest.raises(RequestError, match=f"no {MANIFEST}"):
             store.training_frame(spine.head(2), view, time="t", sink=place)
-        open_folder(place).write(CLAIM, b"")
-        with pytest.raises(RequestError, match="Somebody writes a result"):
+        with pytest.raises(RequestError, match="Somebody writes a result"), claimed_by_another(place):
             store.training_frame(spine.head(2), view, time="t", sink=place)
+
+
+@contextmanager
+def claimed_by_another(place: str) -> Iterator[None]:
+    """Another call of the same version has the folder, which is empty, and keeps it."""
+    folder = open_folder(place)
+    folder.delete(files_in(place))
+    with claimed(folder):
+        before = folder.read(CLAIM)
+        try:
+            yield
+        finally:
+            assert folder.read(CLAIM) == before
+
+
+def test_a_result_is_not_whole_where_a_part_is_elsewhere(place: str) -> None:
+    """As on a cluster whose machines have a folder of their own by that name."""
+    folder = open_folder(place)
+    rows = pl.DataFrame({"x": range(10)})
+
+    def write() -> None:
+        with claimed(folder):
+            part = write_part(folder, 0, rows)
+            write_manifest(folder, [part, replace(part, name="part-00001.parquet")], rows.schema)
+
+    with pytest.raises(EngineError, match="folder of their own by that name"):
+        write()
+    assert files_in(place) == []
 
 
 def test_on_an_error_nothing_is_left_of_a_result(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:

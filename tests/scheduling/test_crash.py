@@ -197,7 +197,9 @@ class Trial:
     def order(self) -> tuple[int, int]:
         if self.draw.random() >= self.trouble:
             return 0, 0
-        return round(10 ** self.draw.uniform(0, 3.5)), signal.SIGKILL if self.draw.random() < 0.6 else signal.SIGSTOP
+        number = signal.SIGKILL if self.draw.random() < 0.6 else signal.SIGSTOP
+        lacking = [kind for came, kind in (("dead", signal.SIGKILL), ("stopped", signal.SIGSTOP)) if not self.came[came]]
+        return round(10 ** self.draw.uniform(0, 3.5)), lacking[0] if lacking else number
 
     def check(self, over: list[tuple[str, int]]) -> None:
         """Compares what is left with what one undisturbed run leaves."""

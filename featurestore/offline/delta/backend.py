@@ -30,7 +30,7 @@ from featurestore.plugins import Context
 class DeltaBackend(OfflineBackend):
     """Open the stores whose address is a path, relative to the project's folder, or is in object storage.
 
-    A bucket is probed when it is opened: one that ignores conditions would lose commits, and is refused.
+    A bucket is probed before the first row is written: one that ignores conditions would lose commits, and is refused.
 
     Args:
         folder: where the tables lie.
@@ -115,8 +115,9 @@ class DeltaBackend(OfflineBackend):
         problems = []
         with translated("write", folder.address().url):
             probe(folder)
+            is_versioned = keeps_versions(folder)
             now = present(folder)
-            if keeps_versions(folder):
+            if is_versioned:
                 problems.append(
                     "the bucket keeps what is deleted, as older versions: an entity that is forgotten stays in these. Switch "
                     "versions (and object lock) off, or let a lifecycle rule delete older versions soon"

@@ -1,6 +1,6 @@
 """Copying a project's history while runs, pushes and readers continue."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 
@@ -34,16 +34,23 @@ def copy_project(project: Folder, target: Folder) -> tuple[int, int]:
     Raises:
         OfflineStoreError: a file cannot be read or written, or a table was rewritten each time it was copied.
     """
-    with translated("copy", project.address().url):
-        names = [file.name for file in project.list("")]
-    with translated("write", target.address().url):
+    with translated("copy", f"{project.address().url} to {target.address().url}"):
         require_conditions(target)
-        tables = sorted({name.partition(f"/{LOG}/")[0] for name in names if f"/{LOG}/" in name})
-        for table in tables:
-            _copy_table(project.inside(table), target.inside(table))
-        _copy(project, target, (name for name in names if not any(name.startswith(f"{table}/") for table in tables)))
+        done: set[str] = set()
+        # NOTE: again until there is no other one: a view that had pushes alone becomes a table meanwhile.
+        while tables := sorted(_tables_of(names := [file.name for file in project.list("")]) - done):
+            for table in tables:
+                _copy_table(project.inside(table), target.inside(table))
+            done.update(tables)
+        _copy(project, target, (name for name in names if not any(name.startswith(f"{table}/") for table in done)))
         copied = target.list("")
     return len(copied), sum(file.size for file in copied)
+
+
+def _tables_of(names: Sequence[str]) -> set[str]:
+    """Return the folders in which tables are, of the names of a project's files: what has a log, or pushes that wait for one."""
+    parts = (f"/{LOG}/", f"/{FOLDER}/")
+    return {name.partition(part)[0] for name in names for part in parts if part in name}
 
 
 def _copy_table(table: Folder, target: Folder) -> None:
@@ -55,7 +62,10 @@ def _copy_table(table: Folder, target: Folder) -> None:
             _copy(table, target, (file.name for file in table.list(part) if not file.name.endswith(MARK)))
         others = (file.name for file in table.list("") if not file.name.startswith((f"{FOLDER}/", f"{LOG}/")))
         _copy(table, target, others)
-        named = pl.DataFrame(open_delta(target).get_add_actions())["path"]
+        if not target.list(f"{LOG}/"):
+            return  # there are pushes alone
+        actions = pl.DataFrame(open_delta(target).get_add_actions())
+        named = actions["path"].to_list() if actions.height else []
         if {unquote(path) for path in named} <= {file.name for file in target.list("")}:
             return
     raise OfflineStoreError(

@@ -38,6 +38,7 @@ from featurestore.rows.buckets import bits_of, key_hash, node_of
 
 _ATTEMPTS = 20
 _DATA = re.compile(rf"{BUCKET}=(\d+)/[^/]*\.parquet")
+_BEGUN = re.compile(rf"{BUCKET}=[^/]*/[^/]*{re.escape(TEMPORARY)}")
 
 
 class DeltaEraser:
@@ -81,11 +82,11 @@ class DeltaEraser:
         """See ``Eraser.erase``."""
         folder = self._folder(table)
         with translated("erase from", folder.address().url):
-            if not folder.list(f"{LOG}/"):
-                return EraseCounts()
-            history = self._erase_history(folder, table, entities, dry_run=dry_run)
+            # A table that was being dropped, or mended, may have files and no log any more.
+            has_log = bool(folder.list(f"{LOG}/"))
+            history = self._erase_history(folder, table, entities, dry_run=dry_run) if has_log else 0
             older = self._erase_older(folder, table, entities, since, dry_run=dry_run)
-            if not dry_run:
+            if has_log and not dry_run:
                 _forget_versions(folder)
         return EraseCounts(history=history, older=older)
 
@@ -131,9 +132,13 @@ class DeltaEraser:
     def _erase_older(self, folder: Folder, table: Table, entities: pl.DataFrame, since: float, *, dry_run: bool) -> int:
         """Delete the files that hold some entities and are not the table's any more, or never were."""
         # NOTE: listed before the table is opened: what a commit adds is not there yet, or is named by the table or an intent.
-        others = [file for file in folder.list("") if _DATA.fullmatch(file.name)]
+        files = folder.list("")
+        others = [file for file in files if _DATA.fullmatch(file.name)]
         view = self._log.sequence(table).look()
         needed = view.state.files.paths.union(*(intent.adds for intent in view.pending.values()))
+        if not dry_run:  # what killed writers have begun there: nobody can tell whose rows are in it
+            begun = (file for file in files if _BEGUN.fullmatch(file.name) and file.modified < since)
+            folder.delete((file.name for file in begun), lasting=True)
         erased = 0
         for file in others:
             if file.name in needed:

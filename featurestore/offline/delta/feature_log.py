@@ -177,7 +177,9 @@ class DeltaFeatureLog:
     def _tidying(self, project: str, service: str) -> Iterator[None]:
         """Let one tidy at a time. What two did at once would have to be thrown away, and files with it that nothing tells of."""
         folder = self._of(project, service)
-        if not any(_tables_in(folder)):
+        with translated("tidy", folder.address().url):
+            is_empty = not any(_tables_in(folder))
+        if is_empty:
             yield
             return
         with translated("tidy", folder.address().url), self._locked(f"tidy {project}/{service}"):

@@ -286,7 +286,7 @@ def translated(action: str, where: str) -> Iterator[None]:
         if is_object_address(where):
             # NOTE: not the error's own text, in which a server may quote a key. One of a folder has been worded already.
             said = error.strerror if isinstance(error, OSError) and error.filename else problem_of(error)[1]
-            raise OfflineStoreError(f"The offline store could not {action} {where}: {said}.") from error
+            raise OfflineStoreError(f"The offline store could not {action} {where}: {said}.") from None
         raise OfflineStoreError(f"The offline store could not {action} {where}: {_plain(error)}. {_advice(error)}") from error
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.durable import make_folders, move
 from featurestore.offline.folder import Entry, Folder, is_local
 
 LOG = "_delta_log"
@@ -162,9 +163,15 @@ def _problems(folder: Folder, files: LogFiles, *, pages: bool) -> list[str]:
 def put_aside(folder: Folder, names: Iterable[str]) -> None:
     """Move files that cannot be read out of a table's way, into a folder where they can be inspected."""
     for name in names:
+        target = f"{ASIDE}/{name.rpartition('/')[2]}.{uuid4().hex[:8]}"
+        path, target_path = folder.address(name).path, folder.address(target).path
         with suppress(FileNotFoundError):
-            folder.write(f"{ASIDE}/{name.rpartition('/')[2]}.{uuid4().hex[:8]}", folder.read(name))
-            folder.delete([name], lasting=True)
+            if path is not None and target_path is not None:  # as it is: it may not be readable, and the disk may be full
+                make_folders(target_path.parent)
+                move(path, target_path)
+            else:
+                folder.write(target, folder.read(name))
+                folder.delete([name], lasting=True)
 
 
 def put_checkpoint_aside(folder: Folder, *, pages: bool) -> LogFiles:

@@ -132,18 +132,18 @@ class DeltaMaintenance:
             left += [
                 file for run, staged in staged_files(folder).items() if run <= state.last_run for file in staged if file not in left
             ]
-            old += _abandoned(folder, left, keep)
+            old += _abandoned(folder, left, keep, dry_run=dry_run)
             if not dry_run:
                 folder.delete(file.name for file in old)
             return Removed(len(old), sum(file.size for file in old))
 
 
-def _abandoned(folder: Folder, files: Sequence[Entry], keep: timedelta) -> list[Entry]:
+def _abandoned(folder: Folder, files: Sequence[Entry], keep: timedelta, *, dry_run: bool) -> list[Entry]:
     """Return those of some files that nobody has written to for so long that their writer must be dead."""
     if not files:
         return []
-    # In object storage its clock counts, for it is what gave the files their times.
-    now = utc_now().timestamp() if is_local(folder) else present(folder)
+    # In object storage its clock counts, for it is what gave the files their times; to see it something must be written.
+    now = utc_now().timestamp() if dry_run or is_local(folder) else present(folder)
     return [file for file in files if file.modified < now - max(keep, _ABANDONED).total_seconds()]
 
 

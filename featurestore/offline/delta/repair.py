@@ -42,7 +42,7 @@ from featurestore.offline.delta.table import (
     write_repair,
 )
 from featurestore.offline.delta.table_files import File, by_bucket, remove_file
-from featurestore.offline.folder import Folder
+from featurestore.offline.folder import Folder, is_local
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.rows.buckets import bits_for, key_hash, node_of
 from featurestore.rows.total_order import sort_history, without_known
@@ -160,7 +160,10 @@ class DeltaRepair:
         run, pushed = max(recorded.last_run, state.last_run), max(recorded.pushed, state.folded)
         require_known_columns(state, table, actions)
         if not write_repair(state, actions, run, pushed, self._log.sequence(table).last()):
-            folder.delete(new.action.path for new, _ in written)
+            named = open_state(folder).files.paths
+            if written and all(new.action.path in named for new, _ in written):
+                return report  # it was made, and the answer was lost
+            folder.delete(new.action.path for new, _ in written if new.action.path not in named)
             raise OfflineStoreError(f"{table} was written to while it was mended. Mend it again: featurestore doctor --repair")
         return report
 
@@ -242,6 +245,8 @@ class DeltaRepair:
 
 def _damaged_files(state: DeltaState, *, pages: bool) -> list[str]:
     """Return the files of a table that are as long as they were written and cannot be read; ``pages`` looks at all of them."""
+    if not pages and not is_local(state.folder):
+        return []  # a file that is as long as it was written is whole
     gone = {file.path for file in missing_files(state)}
     names = []
     for file in state.files:

@@ -137,8 +137,6 @@ class TableSequence:
 
     def push(self, view: View, rows: pl.DataFrame) -> int | None:
         """Add rows that were computed from a settled view, and return their number; None where another entry came first."""
-        if view.state.version < 0:
-            require_conditions(self.folder)  # nobody has written here
         number = view.last + 1
         if not self._create(number, packed_push(rows, self._clock().isoformat()), rows):
             return None
@@ -309,6 +307,7 @@ class TableSequence:
         return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind)
 
     def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent) -> bool:
+        require_conditions(self.folder)
         stamp = self.folder.create(_entry(number), packed)
         if stamp is not None:
             self._contents[number] = stamp, content
@@ -361,7 +360,8 @@ class TableSequence:
     def _mark(self, number: int) -> None:
         """Note beside the entries which is the last, where a disk may lose the names of others."""
         if (path := self.folder.address(FOLDER).path) is not None:
-            make_mark(path / _mark(number), [path / _mark(former) for former in self._marks if former < number])
+            with suppress(FileNotFoundError):  # its entry is in the files already, and went with its folder
+                make_mark(path / _mark(number), [path / _mark(former) for former in self._marks if former < number])
 
 
 def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:

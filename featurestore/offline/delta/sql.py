@@ -55,7 +55,7 @@ def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Sna
             for name, snapshot in snapshots.items():
                 paths += _create_view(connection, name, tables[name], cast("list[DeltaFiles]", list(snapshot.buckets.values())))
         except duckdb.Error as error:
-            raise OfflineStoreError(_unreadable(error, store)) from error
+            raise OfflineStoreError(_unreadable(error, store)) from (None if store.address.path is None else error)
         _lock(connection, paths)
         try:
             _check_select(connection, query)
@@ -75,7 +75,7 @@ def _result(query: str, tables: Mapping[str, Table], snapshots: Mapping[str, Sna
             ) from error
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException) or any(path in str(error) for path in paths):
-                raise OfflineStoreError(_unreadable(error, store)) from error
+                raise OfflineStoreError(_unreadable(error, store)) from (None if store.address.path is None else error)
             raise RequestError(f"{error}\n{_hint(set(_WORD.findall(query)), tables)}".strip()) from error
 
 

@@ -18,6 +18,7 @@ from featurestore.rows.total_order import EVENT
 
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
+_EVER = -(1 << 62), (1 << 62)
 _SCHEMA = {
     "path": pl.String(), "node": pl.Int64(), "rows": pl.Int64(), "size": pl.Int64(), "since": pl.Int64(), "until": pl.Int64(),
 }  # fmt: skip
@@ -74,8 +75,9 @@ class TableFiles(Sequence[File]):
             pl.col(f"partition.{BUCKET}").alias("node"),
             pl.col("num_records").alias("rows"),
             pl.col("size_bytes").alias("size"),
-            instants[0].alias("since"),
-            instants[1].alias("until") + pl.when(is_own).then(0).otherwise(_CUT_OFF),
+            # What another library has written without such statistics may have rows of any time.
+            instants[0].fill_null(_EVER[0]).alias("since"),
+            (instants[1] + pl.when(is_own).then(0).otherwise(_CUT_OFF)).fill_null(_EVER[1]).alias("until"),
         )
         return cls(frame.cast(_SCHEMA))  # type: ignore[arg-type]  # dtypes by name
 
@@ -132,14 +134,14 @@ class Buckets(Mapping[int, DeltaFiles]):
         self._table = table
         self._pushed, self._pushed_places = pl.DataFrame(), dict[int, tuple[int, int]]()
         if pushed is not None:
-            nodes = node_of(pl.col(HASH), bits or 0).cast(pl.Int64).alias("node")
-            self._pushed = pushed.with_columns(nodes).sort("node", maintain_order=True)
-            self._pushed_places = _places(self._pushed)
+            nodes = node_of(pl.col(HASH), bits or 0).cast(pl.Int64).alias(BUCKET)  # which no column of a view is called
+            self._pushed = pushed.with_columns(nodes).sort(BUCKET, maintain_order=True)
+            self._pushed_places = _places(self._pushed[BUCKET])
         is_above = pl.col("node") < (0 if bits is None else 1 << bits)
         # In a bucket the largest first; of those that lie above by their names.
         self._own = TableFiles(files.frame.filter(~is_above).sort("node", -pl.col("rows"), "path"))
         self._above = list(TableFiles(files.frame.filter(is_above).sort("path")))
-        self._places = _places(self._own.frame)
+        self._places = _places(self._own.frame["node"])
         below = [range(file.node << (depth := (bits or 0) - bits_of(file.node)), (file.node + 1) << depth) for file in self._above]
         self._nodes = dict.fromkeys(sorted({*self._places, *self._pushed_places, *(node for nodes in below for node in nodes)}))
 
@@ -158,7 +160,7 @@ class Buckets(Mapping[int, DeltaFiles]):
         start, end = self._places.get(node, (0, 0))
         members = list(self._own[start:end])  # type: ignore[arg-type]  # of a slice there are several
         first, last = self._pushed_places.get(node, (0, 0))
-        rows = self._pushed[first:last].drop("node") if last else None
+        rows = self._pushed[first:last].drop(BUCKET) if last else None
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in self._above if are_related(file.node, node)]
         place = f"{self._address.url}/"
         return DeltaFiles(
@@ -176,11 +178,11 @@ class Buckets(Mapping[int, DeltaFiles]):
         )
 
 
-def _places(frame: pl.DataFrame) -> dict[int, tuple[int, int]]:
-    """Return from which row to which the rows of each node lie, of a frame that is sorted by it."""
-    counts = frame.group_by("node", maintain_order=True).len()
+def _places(nodes: pl.Series) -> dict[int, tuple[int, int]]:
+    """Return from which row to which each node stands, of sorted ones."""
+    counts = nodes.rle().struct.unnest()
     ends = counts["len"].cum_sum().to_list()
-    return {node: (start, end) for node, start, end in zip(counts["node"], [0, *ends], ends, strict=False)}
+    return {node: (start, end) for node, start, end in zip(counts["value"], [0, *ends], ends, strict=False)}
 
 
 def by_bucket(folder: Folder, table: Table, files: Sequence[File], *, bits: int | None = None) -> Buckets:
