@@ -55,7 +55,7 @@ _PROBLEMS = (
 )
 """What the client's errors mean, by their class and text, for they have no fields: the first that fits counts."""
 
-_OUT_OF_REACH = frozenset({
+OUT_OF_REACH = frozenset({
     errno.ENXIO, errno.EACCES, errno.ENOTSUP, errno.EPROTONOSUPPORT, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ECONNRESET,
     errno.ECONNREFUSED,
 })  # fmt: skip
@@ -79,4 +79,4 @@ def problem_of(error: Exception) -> tuple[int, str]:
 
 def is_out_of_reach(error: Exception) -> bool:
     """Return whether an error says that the store cannot be reached or used: to ask again at once helps nothing."""
-    return problem_of(error)[0] in _OUT_OF_REACH
+    return problem_of(error)[0] in OUT_OF_REACH

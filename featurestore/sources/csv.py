@@ -23,7 +23,7 @@ from featurestore.sources.file_slices import FileSlice, ReadTask
 from featurestore.sources.files import FilesReader
 from featurestore.sources.paths import SourceFile
 from featurestore.sources.source_files import files_of
-from featurestore.sources.timestamps import checked, extent, normalised, raw_time_columns, translated
+from featurestore.sources.timestamps import SourceOutOfReachError, checked, extent, normalised, raw_time_columns, translated
 
 ENDINGS = (".csv", ".csv.gz")
 ERRORS = (pl.exceptions.PolarsError, OSError, EOFError, zlib.error)
@@ -80,7 +80,7 @@ class CSVReader(FilesReader[CSVSource]):
                     if head:
                         schemas.append(self._checked(*headers[-1]))
             except SourceError as error:
-                if aside is None:
+                if aside is None or isinstance(error, SourceOutOfReachError):
                     raise
                 aside[file.name] = str(error)
             if schemas and aside is None:

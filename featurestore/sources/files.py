@@ -26,7 +26,7 @@ from featurestore.sources.base import Chunk, Cursor, ReaderAdapter, SourceContex
 from featurestore.sources.file_cursor import FORM, Horizon, KnownFile, known_files, look, settled
 from featurestore.sources.file_slices import Chunks, CursorState, FileSlice, Former, ReadRequest, ReadTask
 from featurestore.sources.paths import SourceFile
-from featurestore.sources.timestamps import behind, no_time, translated, wanted
+from featurestore.sources.timestamps import SourceOutOfReachError, behind, no_time, translated, wanted
 
 SpecT = TypeVar("SpecT", bound=Source)
 _MANY_ROWS = 1_000_000
@@ -183,7 +183,7 @@ class FilesReader(ReaderAdapter, Generic[SpecT]):
             try:
                 seen = self._look(file, known_before, start, until, looked, chunk_rows)
             except SourceError as error:
-                if aside is None:
+                if aside is None or isinstance(error, SourceOutOfReachError):
                     raise
                 aside[file.name] = str(error)
                 continue

@@ -27,6 +27,7 @@ from featurestore.sources.supertypes import widened
 from featurestore.sources.timestamps import (
     FIRST,
     LAST,
+    SourceOutOfReachError,
     checked,
     extent,
     is_time,
@@ -98,7 +99,7 @@ class ParquetReader(FilesReader[ParquetSource]):
                 columns = self._joined(columns, own, file, readable)
                 readable.append(file)
             except SourceError as error:
-                if aside is None:
+                if aside is None or isinstance(error, SourceOutOfReachError):
                     raise
                 aside[file.name] = str(error)
         if not readable:

@@ -9,12 +9,16 @@ from featurestore.clock import from_micros
 from featurestore.definitions.source import Source
 from featurestore.errors import SourceError, SourceShapeError, did_you_mean
 from featurestore.instants import INSTANT
-from featurestore.shown_errors import quotes_store, shown
+from featurestore.shown_errors import quotes_store, says_out_of_reach, shown
 from featurestore.sources.base import Cursor
 from featurestore.sources.supertypes import cast
 
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """The first and last microsecond of the years 1 to 9999, which a ``datetime`` can say."""
+
+
+class SourceOutOfReachError(SourceError):
+    """The store cannot be reached: nothing is known of its files, so none is set aside for that."""
 
 
 @contextmanager
@@ -32,7 +36,8 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
     except errors as error:
         # What a store answers may quote a key, so such an error is not shown as a cause either.
         cause = None if quotes_store(error) else error
-        raise SourceError(
+        kind = SourceOutOfReachError if says_out_of_reach(error) else SourceError
+        raise kind(
             f"Source {spec.name!r}: {what} could not be read: {shown(error)}{f' {advice}' if advice else ''}"
         ) from cause
 

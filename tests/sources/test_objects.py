@@ -40,6 +40,7 @@ from featurestore.testing.sources import (
     read,
     run,
 )
+from tests.servers.s3_proxy import s3_proxy
 from tests.sources.object_places import CSVObject, DeltaObjects, Objects, ParquetObjectHive, ParquetObjects
 
 
@@ -322,3 +323,24 @@ def test_a_zone_that_polars_does_not_know(folder: ObjectFolder) -> None:
     pq.write_table(pa.table({"id": [1, 2], EVENT: times, AVAILABLE: times}), file, store_schema=True)
     folder.write("zoned.parquet", file.getvalue())
     assert rows_of(parquet(folder.address("zoned.parquet").url))[EVENT].to_physical().to_list() == [0, 1_000_000]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_an_outage_sets_no_file_aside(seaweed: Any, s3_url: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The store answers the listing, and then nothing more."""
+    rows = frame([(1, 10, 10)])
+    folder = ObjectFolder(s3_url)
+    for number in range(3):
+        folder.write(f"{number}.{kind}", rows.write_parquet if kind == "parquet" else rows.write_csv)
+    sources = {"parquet": (ParquetSource, ParquetReader), "csv": (CSVSource, CSVReader)}
+    definition, reader = sources[kind]
+    source = definition("rows", s3_url, event_time=EVENT, on_bad_file="set_aside")
+    monkeypatch.setattr("featurestore.offline.object_folder._ATTEMPTS", 0)
+    with s3_proxy(seaweed.url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.fault = lambda _method, path: "none" if "list-type" in path else "overload"
+        with pytest.raises(SourceError, match="the store has an error of its own"):
+            pin(reader(source, Path(), utc_now), None, 100)
+        proxy.fault = lambda _method, _path: "none"
+        span = pin(reader(source, Path(), utc_now), None, 100)
+    assert not [notice for notice in span.notices if "set aside" in notice]
