@@ -37,9 +37,7 @@ def translated(spec: Source, what: str, *errors: type[Exception], advice: str = 
         # What a store answers may quote a key, so such an error is not shown as a cause either.
         cause = None if quotes_store(error) else error
         kind = SourceOutOfReachError if says_out_of_reach(error) else SourceError
-        raise kind(
-            f"Source {spec.name!r}: {what} could not be read: {shown(error)}{f' {advice}' if advice else ''}"
-        ) from cause
+        raise kind(f"Source {spec.name!r}: {what} could not be read: {shown(error)}{f' {advice}' if advice else ''}") from cause
 
 
 def names_in_source(spec: Source) -> dict[str, str]:
