@@ -112,14 +112,14 @@ def test_a_backup_has_what_was_pushed_to_a_view_that_no_run_has_filled(tmp_path:
         store.push("sales", SALES.head(20))
         store.materialize(["takings"])
         copying = iter([lambda: store.materialize()])
-        copied = copy._copy_table
+        emptied = copy.delete_below
 
-        def meanwhile(table: Folder, target: Folder) -> None:
-            copied(table, target)
+        def meanwhile(folder: Folder, *prefixes: str) -> None:
             for act in copying:
                 act()
+            emptied(folder, *prefixes)
 
-        monkeypatch.setattr(copy, "_copy_table", meanwhile)
+        monkeypatch.setattr(copy, "delete_below", meanwhile)
         store.admin.backup("copy")
         rows = store.sql("from last_sale").height
     restore(tmp_path / "copy", tmp_path / "two")
