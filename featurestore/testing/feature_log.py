@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.offline.base import FeatureLog
@@ -173,7 +173,7 @@ class FeatureLogContract:
         st.tuples(st.just("compact")),
     )
 
-    @settings(max_examples=examples(15), deadline=None)
+    @settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(steps=st.lists(STEPS, max_size=8))
     def test_it_is_like_a_list_of_rows(self, steps: list[tuple[Any, ...]]) -> None:
         model: list[tuple[int, str | None, float]] = []
