@@ -52,6 +52,16 @@ def local_path(given: str | Path, root: Path, what: str) -> Path:
     )
 
 
+def folder_path(url: str, root: Path) -> Path:
+    """Return the folder of this machine that a setting names: a path, which may begin with ``file://``, relative to a folder.
+
+    Example:
+        >>> folder_path(".featurestore/offline", Path("/project")).as_posix()
+        '/project/.featurestore/offline'
+    """
+    return root / Path(url.removeprefix("file://")).expanduser()
+
+
 def is_folder(given: str | Path, what: str) -> bool:
     """Return whether a caller names a folder, by a slash at its end; in object storage nothing else can be named.
 

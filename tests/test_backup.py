@@ -2,43 +2,23 @@
 
 import shutil
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
-from featurestore import Entity, FeatureStore, FeatureView, FrameSource, count, sum_
+from featurestore import FeatureStore
 from featurestore.cli.app import app
 from featurestore.errors import RequestError
 from featurestore.offline.delta import copy
 from featurestore.offline.folder import Folder
+from tests.sales import BEGAN, sales, views
 from tests.servers.valkey import wait_until
 
-BEGAN = datetime(2013, 7, 1, tzinfo=UTC)
 ROWS = 400
-SALES = pl.DataFrame(
-    {
-        "sale": [f"s{number}" for number in range(ROWS)],
-        "shop": [number % 7 for number in range(ROWS)],
-        "at": [BEGAN + timedelta(minutes=number) for number in range(ROWS)],
-        "price": [float(number) for number in range(ROWS)],
-    }
-)
-
-
-def definitions(rows: pl.DataFrame) -> list[type[FeatureView]]:
-    shop = Entity("shop", shop=int)
-    sales = FrameSource("sales", rows, event_time="at", event_id="sale")
-
-    class LastSale(FeatureView, entity=shop, source=sales):
-        price: float
-
-    class Takings(FeatureView, entity=shop, source=sales):
-        taken: float = sum_("price").over("1d")
-        sold: int = count().over("1d")
-
-    return [LastSale, Takings]
+SALES = sales(ROWS)
 
 
 def frame(store: FeatureStore) -> pl.DataFrame:
@@ -54,10 +34,10 @@ def restore(backup: Path, project: Path) -> None:
 
 def test_a_backup_under_writes_has_all_that_was_there_when_it_began(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    views = definitions(SALES.head(100))
+    defined = views(SALES.head(100))
     pushed = 100
     with FeatureStore(tmp_path / "one", project="backed_up") as store:
-        store.apply(views)
+        store.apply(defined)
         store.materialize()
         stop = threading.Event()
         failed: list[Exception] = []
@@ -87,7 +67,7 @@ def test_a_backup_under_writes_has_all_that_was_there_when_it_began(tmp_path: Pa
         whole = frame_after_all(store)
     restore(tmp_path / "backup", tmp_path / "two")
     with FeatureStore(tmp_path / "two", project="backed_up") as other:
-        other.apply(views)
+        other.apply(defined)
         sold = frame(other)["sold"].sum()
         assert before <= sold <= after + 5
         other.admin.rebuild_online()
@@ -108,7 +88,7 @@ def frame_after_all(store: FeatureStore) -> pl.DataFrame:
 def test_a_backup_has_what_was_pushed_to_a_view_that_no_run_has_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pushes become a table while another one is copied."""
     with FeatureStore(tmp_path, project="backed_up") as store:
-        store.apply(definitions(SALES.head(0)))
+        store.apply(views(SALES.head(0)))
         store.push("sales", SALES.head(20))
         store.materialize(["takings"])
         copying = iter([lambda: store.materialize()])
@@ -124,13 +104,13 @@ def test_a_backup_has_what_was_pushed_to_a_view_that_no_run_has_filled(tmp_path:
         rows = store.sql("from last_sale").height
     restore(tmp_path / "copy", tmp_path / "two")
     with FeatureStore(tmp_path / "two", project="backed_up") as other:
-        other.apply(definitions(SALES.head(0)))
+        other.apply(views(SALES.head(0)))
         assert other.sql("from last_sale").height == rows == 20
 
 
 def test_a_backup_that_did_not_come_to_its_end_is_not_restored(tmp_path: Path) -> None:
     with FeatureStore(tmp_path, project="backed_up") as store:
-        store.apply(definitions(SALES.head(3)))
+        store.apply(views(SALES.head(3)))
         store.materialize()
         store.admin.backup("copy")
     (tmp_path / "copy" / "backup.json").unlink()
@@ -146,7 +126,7 @@ def test_a_backup_that_did_not_come_to_its_end_is_not_restored(tmp_path: Path) -
 
 def test_a_registry_on_postgresql_is_left_to_its_own_tools(tmp_path: Path, postgres_url: str) -> None:
     with FeatureStore(tmp_path, registry=postgres_url, project="backed_up_elsewhere") as store:
-        store.apply(definitions(SALES.head(3)))
+        store.apply(views(SALES.head(3)))
         store.materialize()
         made = store.admin.backup("copy")
     assert not made.registry
@@ -162,13 +142,25 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
     with FeatureStore(tmp_path) as store:
-        store.apply(definitions(SALES.head(3)))
+        store.apply(views(SALES.head(3)))
         store.materialize()
     (tmp_path / "definitions").mkdir()
     done = CliRunner().invoke(app, ["backup", str(tmp_path / "copy"), "-C", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "files of the history" in done.output
     assert (tmp_path / "copy" / "registry.db").exists()
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_an_address_of_something_else_is_refused_by_the_commands(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for a folder of that name below the one that the command was run in."""
+    (tmp_path / "definitions").mkdir()
+    (tmp_path / "featurestore.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [command, "https://h/x"])
+    assert done.exit_code == 1
+    assert "is an address of https" in " ".join(done.output.split())
+    assert not (tmp_path / "https:").exists()

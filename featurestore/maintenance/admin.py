@@ -23,7 +23,6 @@ from featurestore.maintenance.maintain import Maintenance, MaintenanceOptions, M
 from featurestore.maintenance.project_checks import ProjectChecks
 from featurestore.materialization.progress import Progress
 from featurestore.offline.folder import Folder, translated_errors
-from featurestore.offline.open_folder import open_folder
 from featurestore.privacy.forget import ErasablePlaces, ForgetReport, Forgetter
 from featurestore.registry.audit_trail import AuditRecord, EntityDigests, records
 from featurestore.registry.database import Database
@@ -239,8 +238,8 @@ class Admin:
         return Restored(folder.address().url, registry is not None, files, size)
 
     def _backup_folder(self, given: str | Path) -> Folder:
-        settings = self._components.settings
-        return open_folder(given_place(given, settings.root, "backup"), settings.root, settings.storage_options)
+        components = self._components
+        return components.open_folder(given_place(given, components.settings.root, "backup"))
 
     def delete_project(self, *, dry_run: bool = False) -> DeletionReport:
         """Delete everything that the project has in both stores and in the registry; its definitions and settings stay.

@@ -1,4 +1,4 @@
-"""The report of a backup."""
+"""The reports of a backup, and of its restoration."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,8 +24,13 @@ class Backup:
         """Return it in plain JSON values."""
         return asdict(self)
 
+    @property
+    def copied(self) -> str:
+        """How much of the history was copied."""
+        return f"{self.files:,} files of the history, {self.size / 2**20:,.1f} MiB"
+
     def __str__(self) -> str:
-        lines = [f"{self.files:,} files of the history, {self.size / 2**20:,.1f} MiB, are in {self.folder}"]
+        lines = [f"{self.copied}, are in {self.folder}"]
         lines.append(
             "The registry is in it too."
             if self.registry
@@ -36,27 +41,11 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What was restored from a backup.
-
-    Args:
-        folder: where the backup is.
-        registry: whether the registry was in it, and is in its place now.
-        files: how many files of the history were copied.
-        size: how many bytes these have.
-    """
-
-    folder: str
-    registry: bool
-    files: int
-    size: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it in plain JSON values."""
-        return asdict(self)
+class Restored(Backup):
+    """What was restored from a backup: the same of it, ``registry`` being whether the registry was in it and is in its place."""
 
     def __str__(self) -> str:
-        lines = [f"{self.files:,} files of the history, {self.size / 2**20:,.1f} MiB, were restored from {self.folder}"]
+        lines = [f"{self.copied}, were restored from {self.folder}"]
         lines.append("The registry was, too." if self.registry else "The registry was not: restore it from its own dump.")
         lines.append("Now: featurestore materialize --rebuild-online && featurestore doctor")
         return "\n".join(lines)

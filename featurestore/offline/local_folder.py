@@ -7,6 +7,7 @@ from stat import S_ISREG
 from typing import IO, TypeVar
 
 from featurestore.durable import create_file, is_removed_empty, make_folders, remove, replace_file, swap_file
+from featurestore.given_paths import folder_path
 from featurestore.offline.folder import Address, Content, Entry, FolderAdapter
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class LocalFolder(FolderAdapter):
     @classmethod
     def open(cls, url: str, root: Path, options: Mapping[str, str]) -> "LocalFolder":
         """See ``FolderAdapter.open``."""
-        return cls(root / Path(url.removeprefix("file://")).expanduser())
+        return cls(folder_path(url, root))
 
     def list(self, prefix: str, *, after: str = "") -> Sequence[Entry]:
         """See ``Folder.list``."""

@@ -2,43 +2,21 @@
 
 import subprocess
 import sysconfig
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from featurestore import Entity, FeatureStore, FeatureView, FrameSource, sum_
+from featurestore import FeatureStore
 from featurestore.errors import ConfigError, OfflineStoreError, RequestError
 from featurestore.offline.object_folder import ObjectFolder
-from featurestore.testing import FakeClock
+from tests.sales import BEGAN, sales, views
 from tests.servers.s3_server import KEYS, S3Server
 
-BEGAN = datetime(2013, 7, 1, tzinfo=UTC)
-SALES = pl.DataFrame(
-    {
-        "sale": [f"s{number}" for number in range(300)],
-        "shop": [number % 7 for number in range(300)],
-        "at": [BEGAN + timedelta(minutes=number) for number in range(300)],
-        "price": [float(number) for number in range(300)],
-    }
-)
+SALES = sales(300)
 SPINE = pl.DataFrame({"shop": range(7), "t": [BEGAN + timedelta(days=1)] * 7})
-CLOCK = FakeClock(1_372_723_200_000_000)
-
-
-def views(rows: pl.DataFrame) -> list[type[FeatureView]]:
-    shop = Entity("shop", shop=int)
-    sales = FrameSource("sales", rows, event_time="at", event_id="sale")
-
-    class LastSale(FeatureView, entity=shop, source=sales):
-        price: float
-
-    class Takings(FeatureView, entity=shop, source=sales):
-        taken: float = sum_("price").over("1d")
-
-    return [LastSale, Takings]
 
 
 def filled(root: Path, **settings: Any) -> FeatureStore:

@@ -8,7 +8,7 @@ import typer
 from featurestore.cli.options import Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json
-from featurestore.object_storage import is_object_address
+from featurestore.given_paths import given_place
 
 
 def backup(
@@ -22,7 +22,7 @@ def backup(
     A registry on PostgreSQL is not copied: dump it with pg_dump first. The online store is rebuilt when you restore.
     """
     with open_store(ctx, project_dir) as store:
-        copied = store.admin.backup(target if is_object_address(target) else Path(target).absolute())
+        copied = store.admin.backup(given_place(target, Path.cwd(), "backup"))
     if json:
         print_json(copied.to_dict())
     else:

@@ -8,7 +8,7 @@ import typer
 from featurestore.cli.options import Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json
-from featurestore.object_storage import is_object_address
+from featurestore.given_paths import given_place
 
 
 def restore(
@@ -22,7 +22,7 @@ def restore(
     Neither may be there yet. A registry on PostgreSQL is restored with pg_restore, before this.
     """
     with open_store(ctx, project_dir) as store:
-        restored = store.admin.restore(source if is_object_address(source) else Path(source).absolute())
+        restored = store.admin.restore(given_place(source, Path.cwd(), "backup"))
     if json:
         print_json(restored.to_dict())
     else:

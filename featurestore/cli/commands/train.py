@@ -12,7 +12,7 @@ from featurestore.cli.frames import head_table
 from featurestore.cli.options import Flag, Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
-from featurestore.given_paths import local_path
+from featurestore.given_paths import given_place
 from featurestore.object_storage import is_object_address
 
 
@@ -58,18 +58,13 @@ def train(
                 written.collect_schema().names(),
             )
         added = list(selection_of(store, features).names)
-        path = _written(file, store.settings.root)
+        place = None if file is None else given_place(file, store.settings.root, "file")
     if json:
-        print_json({"rows": rows, "columns": names, "features": added, "file": None if path is None else str(path)})
+        print_json({"rows": rows, "columns": names, "features": added, "file": place})
         return
     console = out()
     console.print(head_table(head, [name for name in names if name not in added]))
     console.print(f"{row_count(rows)} of {len(names)} columns, {len(added)} of them features", highlight=False)
-    if path is not None:
-        where = shown_path(path) if isinstance(path, Path) else path
+    if place is not None:
+        where = place if is_object_address(place) else shown_path(Path(place))
         console.print(Text.assemble("written to ", (where, "bold")), soft_wrap=True)
-
-
-def _written(file: str | None, root: Path) -> Path | str | None:
-    """Return where the frame is: a path of this machine, or an address."""
-    return file if file is None or is_object_address(file) else local_path(file, root, "file")

@@ -7,6 +7,7 @@ import polars as pl
 
 from featurestore.clock import from_micros
 from featurestore.errors import RequestError
+from featurestore.given_paths import folder_path
 from featurestore.locks import Locks
 from featurestore.object_storage import is_object_address
 from featurestore.offline.backend import OfflineBackend, StoreFacts
@@ -17,7 +18,6 @@ from featurestore.offline.delta.eraser import DeltaEraser
 from featurestore.offline.delta.feature_log import DeltaFeatureLog
 from featurestore.offline.delta.files import translated
 from featurestore.offline.delta.history import DeltaStore
-from featurestore.offline.delta.log_size import store_folder
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.delta.secret_file import SecretFile
@@ -52,7 +52,7 @@ class DeltaBackend(OfflineBackend):
     @classmethod
     def folder(cls, url: str, root: Path) -> Path | None:
         """See ``OfflineBackend.folder``."""
-        return None if is_object_address(url) else store_folder(url, root)
+        return None if is_object_address(url) else folder_path(url, root)
 
     @property
     def history(self) -> DeltaStore:

@@ -13,6 +13,7 @@ from typing import Any
 
 from featurestore.clock import to_micros
 from featurestore.durable import TEMPORARY
+from featurestore.given_paths import folder_path
 from featurestore.offline.history_size import HistorySize, HistorySizes
 
 _LOG, _PUSHED = "_delta_log", "_pushed"
@@ -45,7 +46,7 @@ class DeltaSizes(HistorySizes):
     @classmethod
     def open(cls, url: str, root: Path) -> "DeltaSizes":
         """See ``HistorySizes.open``."""
-        return cls(store_folder(url, root))
+        return cls(folder_path(url, root))
 
     def size(self, project: str, view: str, data_version: int) -> HistorySize | None:
         """See ``HistorySizes.size``."""
@@ -103,11 +104,6 @@ class _Table:
             self.folded = body["version"]
         elif kind == "commitInfo":
             self._recorded = int(body["rows"]) if "rows" in body else None
-
-
-def store_folder(url: str, root: Path) -> Path:
-    """Return the folder that the address of a store in a folder names."""
-    return root / Path(url.removeprefix("file://")).expanduser()
 
 
 def _names(folder: Path) -> list[str]:

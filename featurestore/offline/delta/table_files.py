@@ -6,6 +6,7 @@ files when it is asked for.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import polars as pl
 from deltalake.transaction import RemoveAction
@@ -79,7 +80,7 @@ class TableFiles(Sequence[File]):
             instants[0].fill_null(_EVER[0]).alias("since"),
             (instants[1] + pl.when(is_own).then(0).otherwise(_CUT_OFF)).fill_null(_EVER[1]).alias("until"),
         )
-        return cls(frame.cast(_SCHEMA))  # type: ignore[arg-type]  # dtypes by name
+        return cls(frame.select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items()))
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -99,8 +100,12 @@ class TableFiles(Sequence[File]):
     def __iter__(self) -> Iterator[File]:
         return (File(*row) for row in self.frame.iter_rows())
 
-    def __getitem__(self, place: int | slice) -> "File | TableFiles":  # type: ignore[override]  # a slice is of this class too
-        return TableFiles(self.frame[place]) if isinstance(place, slice) else File(*self.frame.row(place))
+    @overload
+    def __getitem__(self, place: int) -> File: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[File]: ...
+    def __getitem__(self, place: int | slice) -> File | list[File]:
+        return [File(*row) for row in self.frame[place].iter_rows()] if isinstance(place, slice) else File(*self.frame.row(place))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TableFiles) and self.paths == other.paths
@@ -158,7 +163,7 @@ class Buckets(Mapping[int, DeltaFiles]):
         if node not in self._nodes:
             raise KeyError(node)
         start, end = self._places.get(node, (0, 0))
-        members = list(self._own[start:end])  # type: ignore[arg-type]  # of a slice there are several
+        members = self._own[start:end]
         first, last = self._pushed_places.get(node, (0, 0))
         rows = self._pushed[first:last].drop(BUCKET) if last else None
         shared = [(file, bits_of(node) - bits_of(file.node)) for file in self._above if are_related(file.node, node)]
