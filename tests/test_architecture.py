@@ -37,6 +37,7 @@ _FOLDERS = (
     "offline.object_errors",
     "offline.object_folder",
     "offline.open_folder",
+    "offline.scan",
 )
 """What histories, sources and training files stand on: they lie in folders, of this machine or in object storage."""
 

@@ -178,7 +178,7 @@ class RayEngine(EngineAdapter):
                     address = "local"
             if address == "local":
                 self._start()
-        except Exception as error:
+        except Exception as error:  # Ray has no class of its own for what may go wrong as a cluster is joined
             raise EngineError(
                 f"Ray cannot be reached at {address!r}: {_first_line(error)}. Is the cluster running, with the same Python "
                 f"({versions().python}) and Ray ({ray.__version__}) as here? An address that begins with ray:// needs Ray's client "

@@ -17,6 +17,7 @@ import polars as pl
 from featurestore.durable import create_file, make_folders
 from featurestore.errors import EngineError, RequestError
 from featurestore.offline.folder import Folder, translated_errors
+from featurestore.offline.scan import scan_files
 from featurestore.version import VERSION
 
 MANIFEST = "_manifest.json"
@@ -100,7 +101,7 @@ def claimed(folder: Folder) -> Iterator[None]:
             )
         try:
             yield
-        except BaseException:
+        except BaseException:  # by an interruption too: a result that is cut off would be refused by the next call
             with suppress(OSError):  # what stays then is refused by the next call, which says what to do
                 folder.delete([MANIFEST])
                 folder.delete(entry.name for entry in folder.list(_PREFIX))
@@ -146,9 +147,7 @@ def write_manifest(folder: Folder, parts: Sequence[Part], schema: pl.Schema) -> 
 
 def scan_parts(folder: Folder, parts: Sequence[Part]) -> pl.LazyFrame:
     """Return the rows of a result, in their order."""
-    where = folder.address()
-    options = None if where.path is not None else dict(where.options)
-    return pl.scan_parquet([folder.address(part.name).url for part in parts], glob=False, storage_options=options)
+    return scan_files([folder.address(part.name) for part in parts])
 
 
 def _is_created(folder: Folder, name: str, content: bytes) -> bool:

@@ -21,6 +21,7 @@ import polars as pl
 
 from featurestore.errors import EngineError
 from featurestore.offline.folder import Address, Folder
+from featurestore.offline.scan import scan_files
 
 _OBJECT_BYTES = 32 << 20
 """How large an object grows: what is written of it is held in memory until then."""
@@ -170,7 +171,7 @@ def write_rows(folder: Folder, name: str, frame: pl.DataFrame) -> None:
 
 def shape_of(address: Address) -> tuple[dict[str, pl.DataType], int]:
     """Return the columns of a Parquet file with their dtypes, and how many rows it has."""
-    scan = _scan(address)
+    scan = scan_files([address])
     return dict(scan.collect_schema()), int(scan.select(pl.len()).collect().item())
 
 
@@ -183,14 +184,8 @@ def read_rows(address: Address, columns: Sequence[str] | None, offset: int, rows
         offset: the number of the first row.
         rows: how many.
     """
-    scan = _scan(address)
+    scan = scan_files([address])
     return (scan if columns is None else scan.select(columns)).slice(offset, rows).collect()
-
-
-def _scan(address: Address) -> pl.LazyFrame:
-    if address.path is not None:
-        return pl.scan_parquet(address.path, glob=False)
-    return pl.scan_parquet(address.url, glob=False, storage_options=dict(address.options))
 
 
 def discard(folder: Folder, names: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from featurestore.errors import NotFoundError
 from featurestore.given_paths import is_folder, local_path
 from featurestore.retrieval.parts import scan_parts
 from featurestore.retrieval.sample_request import Examples
-from featurestore.retrieval.spine import read_spine, spine_files
+from featurestore.retrieval.spine import read_spine
 from featurestore.retrieval.training import TrainingRequest
 
 
@@ -45,8 +45,8 @@ class Reads:
         """Return what is asked for, as the reader of training frames takes it."""
         root, options = self._components.settings.root, self._components.settings.storage_options
         selection = self._components.select(features)
-        rows = read_spine(spine, root, self.sql, options)
-        return TrainingRequest(rows, selection, time, as_known, spine_files(spine, root, options))
+        rows, files = read_spine(spine, root, self.sql, options)
+        return TrainingRequest(rows, selection, time, as_known, files)
 
     def sample_request(self, features: str) -> dict[str, Any]:
         """See ``FeatureStore.sample_request``."""

@@ -15,6 +15,7 @@ from featurestore.given_paths import local_path
 from featurestore.object_listing import Listing, ObjectListing
 from featurestore.object_storage import is_object_address
 from featurestore.offline.folder import Address
+from featurestore.offline.scan import scan_files
 from featurestore.rows.transform import fitted
 from featurestore.shown_errors import quotes_store, shown
 from featurestore.zones import frame_of
@@ -44,8 +45,11 @@ class FramePart:
 
 def read_spine(
     given: Any, root: Path, sql: SQLRunner, storage_options: Mapping[str, str] | None = None
-) -> pl.DataFrame | pl.LazyFrame:
-    """Return a spine as a Polars frame, lazy where it need not be in memory.
+) -> tuple[pl.DataFrame | pl.LazyFrame, list[Address]]:
+    """Return a spine as a Polars frame, lazy where it need not be in memory, and the Parquet files in which its rows lie.
+
+    There are files where the spine is given as a path that names one, as a folder that has nothing else, or in object storage as a
+    glob; in the order of the rows. There are none where it has to be read as a whole.
 
     Args:
         given: a Polars frame, eager or lazy; pandas, Arrow, or anything else that speaks Arrow; a mapping or list of rows;
@@ -58,20 +62,21 @@ def read_spine(
     Raises:
         RequestError: it is none of these, the file is not there or not Parquet, or values make no column.
     """
+    if isinstance(given, str) and is_object_address(given):
+        return _scan_objects(given, storage_options or {})
+    if isinstance(given, Path) or (isinstance(given, str) and not _QUERY.match(given)):
+        return _scan_path(given, root)
+    return _frame_of(given, sql), []
+
+
+def _frame_of(given: Any, sql: SQLRunner) -> pl.DataFrame | pl.LazyFrame:
+    """Return a spine that is given as rows, or as what makes them."""
     if isinstance(given, pl.DataFrame):
         return given
     if isinstance(given, pl.LazyFrame):
         with reading_spine("The lazy spine"):
             given.collect_schema()
         return given
-    if isinstance(given, str) and is_object_address(given):
-        return _scan_objects(given, storage_options or {})
-    if isinstance(given, Path) and is_object_address(str(given).replace(":/", "://", 1)):
-        raise RequestError(
-            f"The spine {str(given)!r} is an address of {str(given).partition(':')[0]} that lost a slash as a Path. Give a text."
-        )
-    if isinstance(given, Path) or (isinstance(given, str) and not _QUERY.match(given)):
-        return _scan(local_path(given, root, "spine"))
     if isinstance(given, str):
         return sql(given)
     if isinstance(given, Mapping) or (isinstance(given, list) and all(isinstance(row, Mapping) for row in given)):
@@ -82,29 +87,6 @@ def read_spine(
         f"A spine cannot be {with_article(type(given).__name__)}. Give a Polars or pandas frame, an Arrow table, "
         "a Parquet path or a SELECT."
     )
-
-
-def spine_files(given: Any, root: Path, storage_options: Mapping[str, str] | None = None) -> list[Address]:
-    """Return the Parquet files that a spine is given as, in the order of its rows; none where it has to be read as a whole.
-
-    These are the files of a path that names one, and of a folder that has nothing else; in object storage those of a glob too.
-
-    Raises:
-        RequestError: there is nothing at the address, or it may not be looked at.
-    """
-    if not isinstance(given, (str, Path)) or (isinstance(given, str) and _QUERY.match(given)):
-        return []
-    if isinstance(given, str) and is_object_address(given):
-        objects, listing = _objects(given, storage_options or {})
-        addresses = [Address(objects.address(entry.name), objects.options) for entry in listing.entries]
-        return [] if _is_hive(listing) else addresses
-    path = local_path(given, root, "spine")
-    try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        plain = all(file.is_file() and (file == path or (file.suffix == ".parquet" and "=" not in file.name)) for file in files)
-    except OSError:  # a name that is too long
-        return []
-    return [Address(str(file)) for file in files] if plain else []
 
 
 def _objects(given: str, storage_options: Mapping[str, str]) -> tuple[ObjectListing, Listing]:
@@ -132,13 +114,31 @@ def _is_hive(listing: Listing) -> bool:
     return listing.kind == "folder" and any("=" in folder for folder in folders)
 
 
-def _scan_objects(given: str, storage_options: Mapping[str, str]) -> pl.LazyFrame:
+def _scan_objects(given: str, storage_options: Mapping[str, str]) -> tuple[pl.LazyFrame, list[Address]]:
     objects, listing = _objects(given, storage_options)
-    options = objects.options or None
-    addresses = [objects.address(entry.name) for entry in listing.entries]
     if _is_hive(listing):  # Polars reads the columns that the names of its folders tell
-        return _scanned(given, pl.scan_parquet(f"{given.rstrip('/')}/", storage_options=options))
-    return _scanned(given, pl.scan_parquet(addresses, glob=False, hive_partitioning=False, storage_options=options))
+        return _scanned(given, pl.scan_parquet(f"{given.rstrip('/')}/", storage_options=objects.options or None)), []
+    files = [Address(objects.address(entry.name), objects.options) for entry in listing.entries]
+    return _scanned(given, scan_files(files)), files
+
+
+def _scan_path(given: str | Path, root: Path) -> tuple[pl.LazyFrame, list[Address]]:
+    if isinstance(given, Path) and is_object_address(str(given).replace(":/", "://", 1)):
+        raise RequestError(
+            f"The spine {str(given)!r} is an address of {str(given).partition(':')[0]} that lost a slash as a Path. Give a text."
+        )
+    path = local_path(given, root, "spine")
+    return _scan(path), [Address(str(file)) for file in _files_of(path)]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the Parquet files that a path names, if all of them can be read one by one; else none."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        plain = all(file.is_file() and (file == path or (file.suffix == ".parquet" and "=" not in file.name)) for file in files)
+    except OSError:  # a name that is too long
+        return []
+    return files if plain else []
 
 
 def _scan(path: Path) -> pl.LazyFrame:

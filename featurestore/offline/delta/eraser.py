@@ -20,7 +20,6 @@ from featurestore.offline.delta.files import (
     BUCKET,
     COMPRESSION,
     run_of,
-    scan_file,
     storage_dtype,
     translated,
     write_file,
@@ -33,6 +32,7 @@ from featurestore.offline.delta.sequence_entries import Action, Intent, unpacked
 from featurestore.offline.delta.table import require_known_columns
 from featurestore.offline.delta.table_files import File, remove_file
 from featurestore.offline.folder import Entry, Folder, is_local, present
+from featurestore.offline.scan import scan_files
 from featurestore.privacy.tombstone_set import among, loosely_among
 from featurestore.rows.buckets import bits_of, key_hash, node_of
 
@@ -119,7 +119,7 @@ class DeltaEraser:
         actions: list[Action] = []
         written: list[str] = []
         for file in files:
-            rows = scan_file(folder.address(file.path)).collect()
+            rows = scan_files([folder.address(file.path)]).collect()
             kept = rows.filter(~_strictly(rows, table, entities))
             actions.append(remove_file(file, now))
             if kept.height:
@@ -183,7 +183,7 @@ def _holding(folder: Folder, table: Table, files: Sequence[File], entities: pl.D
             continue
         stored = _stored(here, table)
         near = pl.all_horizontal(pl.col(key).is_in(stored[key].unique().implode()) for key in table.keys)
-        rows = scan_file(folder.address(file.path)).filter(near).select(*table.keys).collect()
+        rows = scan_files([folder.address(file.path)]).filter(near).select(*table.keys).collect()
         yield file, int(among(rows, stored).sum())
 
 

@@ -25,7 +25,7 @@ from featurestore.dtypes import dtype_from_name, dtype_name
 from featurestore.durable import sync_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
-from featurestore.offline.delta.files import COMPRESSION, scan_file, storage_dtype, translated
+from featurestore.offline.delta.files import COMPRESSION, storage_dtype, translated
 from featurestore.offline.delta.history import locks_beside
 from featurestore.offline.delta.log_entries import LOG, entry_at, is_whole, put_aside, put_checkpoint_aside
 from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
@@ -33,6 +33,7 @@ from featurestore.offline.delta.table import NO_HOOKS, write_checkpoint
 from featurestore.offline.folder import Folder, is_local
 from featurestore.offline.folder_probe import require_conditions
 from featurestore.offline.local_folder import LocalFolder
+from featurestore.offline.scan import scan_files
 from featurestore.privacy.tombstone_set import keys_as
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ class DeltaFeatureLog:
         actions: list[AddAction | RemoveAction] = []
         deleted = 0
         for action in _files(table):
-            rows = scan_file(folder.address(unquote(action["path"]))).with_row_index(_PLACE)
+            rows = scan_files([folder.address(unquote(action["path"]))]).with_row_index(_PLACE)
             gone = which(rows).select(_PLACE).collect()
             if gone.is_empty():
                 continue
@@ -164,7 +165,7 @@ class DeltaFeatureLog:
         actions: list[AddAction | RemoveAction] = []
         for group in groups:
             if len(group) > 1:
-                rows = pl.concat([scan_file(folder.address(unquote(file["path"]))).collect() for file in group])
+                rows = pl.concat([scan_files([folder.address(unquote(file["path"]))]).collect() for file in group])
                 actions.append(_written(folder, rows, now, data_change=False))
                 actions += [RemoveAction(file["path"], False, now, file["size_bytes"]) for file in group]
         _commit(table, folder, actions)
@@ -248,8 +249,7 @@ class DeltaFeatureLog:
         names = [unquote(action["path"]) for action in _files(self._opened(folder))]
         if not names:
             return None
-        files, options = [folder.address(name).url for name in names], dict(folder.address().options)
-        return pl.scan_parquet(files, glob=False, storage_options=options or None).select(
+        return scan_files([folder.address(name) for name in names]).select(
             pl.col(name).cast(dtype) for name, dtype in _schema(folder).items()
         )
 

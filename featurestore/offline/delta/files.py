@@ -20,7 +20,7 @@ from featurestore.errors import OfflineStoreError
 from featurestore.instants import INSTANT
 from featurestore.object_storage import is_object_address
 from featurestore.offline.base import CORRECTS, Table
-from featurestore.offline.folder import Address, Folder
+from featurestore.offline.folder import Folder
 from featurestore.offline.object_errors import problem_of
 from featurestore.rows.buckets import ROOT, key_hash, within
 from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
@@ -260,11 +260,6 @@ def run_of(path: str) -> int:
     """Return the run whose rows a file of a table has, by its name; 0 where it has those of several."""
     number = PurePosixPath(path).name.removeprefix("run-").partition("-")[0]
     return int(number) if number.isdecimal() else 0
-
-
-def scan_file(address: Address) -> pl.LazyFrame:
-    """Return the rows of one Parquet file as they are stored."""
-    return pl.scan_parquet(address.url, glob=False, hive_partitioning=False, storage_options=dict(address.options) or None)
 
 
 @contextmanager

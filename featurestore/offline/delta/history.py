@@ -21,7 +21,6 @@ from featurestore.offline.delta.files import (
     columns_of,
     event_span,
     run_prefix,
-    scan_file,
     translated,
 )
 from featurestore.offline.delta.integrity import require_whole
@@ -42,6 +41,7 @@ from featurestore.offline.delta.table import (
 from featurestore.offline.delta.table_files import Buckets, by_bucket
 from featurestore.offline.folder import Address, Entry, Folder, delete_below
 from featurestore.offline.local_folder import LocalFolder
+from featurestore.offline.scan import scan_files
 from featurestore.rows.buckets import key_hash
 from featurestore.rows.transform import stack_rejects
 
@@ -203,7 +203,7 @@ class DeltaStore:
         pushed = [pl.concat(self.push_log.sequence(table).rows_of(numbers).values()).lazy()] if numbers else []
         folder = self.folder(table)
         files = [folder.address(chunk["path"]) for chunk in staged if chunk["rows"] and "pushed" not in chunk]
-        return [*(_scan_staged(table, scan_file(file)) for file in files), *pushed]
+        return [*(_scan_staged(table, scan_files([file])) for file in files), *pushed]
 
     def committed(self, table: Table, run: int) -> list[History]:
         """See ``OfflineStore.committed``."""
