@@ -28,16 +28,15 @@ from featurestore.retrieval.flow_tasks import (
     SpineCut,
 )
 from featurestore.retrieval.join_plan import (
-    COPIES,
     LookUp,
     columns_of,
     plan_join,
     weight_of,
-    width_of,
 )
 from featurestore.retrieval.parts import Part
 from featurestore.retrieval.pieces import Stretch, discard, new_name, read_pieces, shape_of, write_rows
 from featurestore.retrieval.spine import batches, check_fileable, reading_spine
+from featurestore.rows.widths import COPIES, width_of
 from featurestore.selection.select import Join, Selection
 
 _BATCH_ROWS = 1_000_000

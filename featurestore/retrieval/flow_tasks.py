@@ -17,7 +17,6 @@ from featurestore.on_demand.evaluate import OnDemandPlan
 from featurestore.retrieval.assembly import in_order, with_features
 from featurestore.retrieval.join_plan import (
     BUCKET,
-    COPIES,
     Columns,
     LookUp,
     Rows,
@@ -34,6 +33,7 @@ from featurestore.retrieval.parts import Part, write_part
 from featurestore.retrieval.pieces import Pieces, PieceWriter, Stretch, new_name, read_pieces, read_rows
 from featurestore.retrieval.spine import reading_spine
 from featurestore.rows.point_in_time import TIME
+from featurestore.rows.widths import COPIES
 from featurestore.selection.request_fields import spine_fields
 from featurestore.selection.select import Selection
 

@@ -1,8 +1,8 @@
 """The join plan of a training frame: one point-in-time lookup for each join and bucket."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
@@ -15,6 +15,7 @@ from featurestore.rows.buckets import bucket
 from featurestore.rows.point_in_time import TIME, PointInTime
 from featurestore.rows.total_order import merge_files
 from featurestore.rows.transform import fitted
+from featurestore.rows.widths import COPIES, width_of
 from featurestore.selection.request_fields import check_fields
 from featurestore.selection.select import Join, Selection, check_clashes
 from featurestore.windows.lookup import WindowLookUp, empty_value
@@ -23,9 +24,6 @@ ROW = "featurestore row"
 ROW_DTYPE = pl.UInt64()
 """Spines may have more rows than 32 bits count."""
 BUCKET = "featurestore bucket"
-_NESTED_WIDTH = 64
-COPIES = 3
-"""How many times over a look-up has its rows in memory: as they are read, in order, and beside what it makes of them."""
 
 
 class Rows(Protocol):
@@ -129,17 +127,6 @@ def look_up(spine: pl.DataFrame, history: pl.DataFrame | None, plan: LookUp, col
 def columns_of(join: Join) -> Columns:
     """Return the columns of a join's result."""
     return tuple((column.name, column.feature) for column in join.columns)
-
-
-def width_of(dtypes: Iterable[Any]) -> int:
-    """Return about how many bytes a row of some columns takes."""
-    return sum(_width(dtype) for dtype in dtypes)
-
-
-def _width(dtype: Any) -> int:
-    if isinstance(dtype, pl.Array):
-        return max(1, dtype.size) * _width(dtype.inner)
-    return _NESTED_WIDTH if dtype.is_nested() else 12
 
 
 def weight_of(join: Join, plan: LookUp, rows: int) -> int:
