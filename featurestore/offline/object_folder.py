@@ -18,11 +18,11 @@ from featurestore.errors import ConfigError, MissingExtraError
 from featurestore.forking import is_first_user
 from featurestore.offline.folder import Address, Content, Entry, FolderAdapter
 from featurestore.offline.object_errors import problem_of
+from featurestore.offline.object_files import ObjectFiles
 
 try:
     import obstore
     from obstore.exceptions import BaseError
-    from obstore.fsspec import FsspecStore
     from obstore.store import AzureStore, GCSStore, S3Store
 except ImportError as error:
     raise MissingExtraError("A folder in object storage", "object") from error
@@ -187,7 +187,7 @@ class ObjectFolder(FolderAdapter):
         """See ``Folder.address``."""
         return Address(f"{self._address.url}/{self._key(name)}".rstrip("/"), self._address.options)
 
-    def file_system(self) -> "FsspecStore":
+    def file_system(self) -> ObjectFiles:
         """See ``Folder.file_system``."""
         with self._translated("open", ""):
             scheme: Any = self._scheme
@@ -196,8 +196,7 @@ class ObjectFolder(FolderAdapter):
             options: Any = {name: value for name, value in given.items() if not name.endswith(_HTTP)}
             over_http = [value.lower() == "true" for name, value in given.items() if name.endswith(_HTTP)]
             client: Any = {_HTTP: any(over_http)} if over_http else None
-            system: FsspecStore = FsspecStore(scheme, config=options, client_options=client)
-            return system
+            return ObjectFiles(scheme, config=options, client_options=client)
 
     def _put_if(self, name: str, content: bytes, mode: "PutMode", former: str | None = None) -> str | None:
         """Put an object on a condition, and return its stamp; None where the condition does not hold.
