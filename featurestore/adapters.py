@@ -17,7 +17,7 @@ from featurestore.locks import Locks
 from featurestore.offline.backend import OfflineBackend
 from featurestore.offline.folder import Folder
 from featurestore.offline.open_folder import open_folder
-from featurestore.online.base import OnlineAdapter, OnlineStore
+from featurestore.online.base import OnlineAdapter, OnlineStore, hide_password
 from featurestore.plugins import Context
 from featurestore.sources.base import ReaderAdapter, SourceContext, SourceReader
 from featurestore.streams.base import StreamAdapter, StreamConsumer
@@ -124,9 +124,19 @@ def _online_folder(settings: Settings) -> Path | None:
     return _online(settings).folder(settings.online, settings.root)
 
 
+def is_online_here(settings: Settings) -> bool:
+    """Return whether the online store lies in a folder of this machine, which no other machine reaches."""
+    return _online_folder(settings) is not None
+
+
 def online_address(settings: Settings) -> str:
     """Return where the online store is, without its password."""
     return _online(settings).shown(settings.online)
+
+
+def shown_addresses(settings: Settings) -> dict[str, str]:
+    """Return the addresses of a project's registry and stores by the names of their settings, without passwords."""
+    return {"registry": hide_password(settings.registry), "offline": settings.offline, "online": online_address(settings)}
 
 
 def online_facts(settings: Settings) -> tuple[datetime, list[str]] | None:

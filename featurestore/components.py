@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from featurestore.adapters import (
+    is_online_here,
     open_engine,
     open_offline,
     open_online,
@@ -29,6 +30,7 @@ from featurestore.materialization.online_trust import WatchedOnline
 from featurestore.materialization.progress import Progress, Silence
 from featurestore.materialization.push import Pusher
 from featurestore.materialization.stores import MaterializeOptions, Stores
+from featurestore.materialization.tasks import ProjectElsewhere, Workers
 from featurestore.offline.backend import OfflineBackend
 from featurestore.offline.base import FeatureLog, OfflineStore, Table
 from featurestore.offline.folder import Folder
@@ -67,6 +69,7 @@ class Components(MadeOnce):
     Args:
         settings: the settings.
         clock: returns the present.
+        elsewhere: returns what names the project for workers of a cluster; None where no piece of a run is given to any.
 
     Example:
         >>> from featurestore.clock import utc_now
@@ -77,10 +80,11 @@ class Components(MadeOnce):
         >>> components.close()
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, elsewhere: Callable[[Settings], ProjectElsewhere] | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.clock = clock
+        self._elsewhere = elsewhere
         if settings.file_mode == "group":
             for folder in own_folders(settings):
                 share_with_group(folder)
@@ -258,6 +262,14 @@ class Components(MadeOnce):
         """Return the reader of a source."""
         return open_source(source, self.settings.root, self.clock, self.settings.storage_options)
 
+    @once
+    def workers(self) -> Workers | None:
+        """What does pieces of runs on other machines, where the engine's tasks run there."""
+        if self._elsewhere is None:
+            return None
+        reach_online = not is_online_here(self.settings)
+        return Workers(lambda: self.engine, self._elsewhere(self.settings), self.settings.chunk_rows, reach_online)
+
     def materializer(self, progress: Progress | None = None, ledger: Ledger | None = None) -> Materializer:
         """Return a materializer.
 
@@ -265,7 +277,7 @@ class Components(MadeOnce):
             progress: receives its progress.
             ledger: the ledger that it writes to; the project's by default.
         """
-        options = MaterializeOptions(self.settings.chunk_rows, progress or Silence())
+        options = MaterializeOptions(self.settings.chunk_rows, progress or Silence(), self.workers)
         return Materializer(self.stores(ledger), self.open_source, self.forgotten, _ServedVersions(self), options)
 
     @once

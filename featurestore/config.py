@@ -240,6 +240,12 @@ class RaySettings(_Table):
     py_modules: tuple[str, ...] = Field(
         default=(), description="Folders of Python packages that workers are sent; empty where their image has all."
     )
+    project_dir: str = Field(
+        default="", description="The project's folder on workers, for runs; empty for the path that it has here."
+    )
+    ship_project: bool = Field(
+        default=False, description="Whether workers are sent the project's folder, but for .featurestore, .git and .venv."
+    )
     object_store_mib: float = Field(
         default=200.0, ge=80, description="The MiB of shared memory of a cluster that is started on this machine."
     )
@@ -270,7 +276,9 @@ class Settings(_Table):
         default={},
         description="What is to be said of object storage besides: endpoint_url, region. Secrets go into AWS_… variables.",
     )
-    engine: str = Field(default="local", description="What runs training frames: local, ray, or the name of a plug-in.")
+    engine: str = Field(
+        default="local", description="What runs training frames and the pieces of runs: local, ray, or a plug-in's."
+    )
     memory_gib: float = Field(default=2.0, gt=0, description="The memory in GiB that the local engine's tasks may hold at once.")
     threads: int = Field(default=0, ge=0, description="The local engine's parallel tasks; 0 means one a core.")
     scratch: str = Field(

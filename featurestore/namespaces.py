@@ -17,6 +17,7 @@ from featurestore.materialization.versions import Versions
 from featurestore.materialization.writes import Writes
 from featurestore.retrieval.reads import Reads
 from featurestore.settings_loader import load_settings
+from featurestore.worker_project import WorkerProject
 
 if TYPE_CHECKING:
     from featurestore.scheduling.api import SchedulerApi
@@ -35,7 +36,7 @@ class Namespaces:
     """
 
     def __init__(self, root: str | Path, clock: Clock, settings: dict[str, Any]) -> None:
-        self.components = Components(load_settings(root, **settings), clock)
+        self.components = Components(load_settings(root, **settings), clock, WorkerProject.of)
         self.reads = Reads(self.components)
         self.writes = Writes(self.components)
         self.runs = Runs(self.components)

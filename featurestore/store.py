@@ -223,16 +223,37 @@ class FeatureStore:
 
     @overload
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: None = ...
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = ...,
+        as_known: bool = ...,
+        sink: None = ...,
+        progress: "Progress | None" = ...,
     ) -> "pl.DataFrame": ...
 
     @overload
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: str | Path
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = ...,
+        as_known: bool = ...,
+        sink: str | Path,
+        progress: "Progress | None" = ...,
     ) -> "pl.LazyFrame": ...
 
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = "event_time",
+        as_known: bool = True,
+        sink: str | Path | None = None,
+        progress: "Progress | None" = None,
     ) -> "pl.DataFrame | pl.LazyFrame":
         """Return a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
@@ -245,6 +266,7 @@ class FeatureStore:
                 online store could not have served.
             sink: a Parquet file to write instead of returning a frame, for a spine or a result larger than memory; or a folder,
                 ``"out/"`` or ``"s3://bucket/out/"``, for files of some rows each and ``_manifest.json``, which is written last.
+            progress: receives how many tasks are done, of how many, and about how many bytes these had.
 
         Returns:
             The spine's rows in their order, its columns unchanged, the features after them; nulls where an entity had no
@@ -257,7 +279,7 @@ class FeatureStore:
                 the folder ``sink`` already.
             EngineError: tasks cannot be run, or the folder of the work in hand cannot be used (settings ``engine``, ``scratch``).
         """
-        return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink)
+        return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink, progress=progress)
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
         """Look features up: the values that a training frame would have for this instant (S14, S16).

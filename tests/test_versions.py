@@ -422,7 +422,7 @@ def test_what_is_told_of_a_backfill(store: FeatureStore, source: Any) -> None:
     told: list[tuple[str, int, int]] = []
 
     class Watching:
-        def step(self, view: str, stage: str, done: int, total: int) -> None:
+        def step(self, view: str, stage: str, done: int, total: int, **_: int) -> None:
             told.append((stage, done, total))
 
     store.materialize(chunk="4us", progress=Watching())

@@ -11,6 +11,9 @@ Folder = Annotated[
     typer.Option("--project-dir", "-C", metavar="DIR", help="The project's folder, if not this one; paths start there."),
 ]
 Flag = partial(typer.Option, metavar="")
+Engine = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What runs it, local or ray; by default what the setting 'engine' says.")
+]
 Json = Annotated[bool, Flag("--json", help="Print JSON, for a script to read.")]
 
 CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}

@@ -11,6 +11,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 _MOST_PARTS = 64
 """Into how many parts a task is split at most."""
+FEW_ROWS = 100_000
+"""So many rows are done with in this process before a task has gone to another machine and its receipt has come back."""
 
 
 class Task(Protocol[R_co]):
@@ -94,3 +96,8 @@ class EngineAdapter(ABC):
         Raises:
             MissingExtraError: a library that it needs is not installed.
         """
+
+
+def goes_elsewhere(engine: Engine | None, rows: int) -> bool:
+    """Return whether work on so many rows is given to an engine whose tasks run elsewhere, and not done in this process."""
+    return engine is not None and rows > FEW_ROWS and engine.capacity().elsewhere

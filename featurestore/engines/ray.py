@@ -52,6 +52,8 @@ _FRESH_SECONDS = 2.0
 """For how long the nodes are taken to be as they were: to ask for them takes some milliseconds."""
 LOOPBACK = "127.0.0.1"
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_NOT_SENT = ("/.featurestore/", "/.git/", "/.venv/", "__pycache__/")
+"""What of a project's folder stays here."""
 _OURS = frozenset({"featurestore", "polars", *sys.stdlib_module_names})
 """Packages whose code is the same where the versions are."""
 
@@ -99,10 +101,12 @@ class RayEngine(EngineAdapter):
         settings: the table ``[ray]`` of the settings.
         threads: how many CPUs a cluster has that is started here.
         memory: how many bytes its tasks may take together.
+        project: the project's folder, which workers are sent if the settings say so.
     """
 
-    def __init__(self, settings: RaySettings, threads: int = 1, memory: int = 2 << 30) -> None:
+    def __init__(self, settings: RaySettings, threads: int = 1, memory: int = 2 << 30, project: Path | None = None) -> None:
         self._settings = settings
+        self._project = project
         self._threads = threads
         self._memory = memory
         self._is_ours = False
@@ -112,7 +116,7 @@ class RayEngine(EngineAdapter):
     @classmethod
     def open(cls, context: Context) -> "RayEngine":
         """See ``EngineAdapter.open``."""
-        return cls(RaySettings(**context.engine_settings), context.threads, context.memory)
+        return cls(RaySettings(**context.engine_settings), context.threads, context.memory, context.root)
 
     def run(self, tasks: Iterable[Task[R]]) -> Generator[tuple[Task[R], R], None, None]:
         """See ``Engine.run``."""
@@ -204,12 +208,12 @@ class RayEngine(EngineAdapter):
         )
 
     def _common(self) -> dict[str, Any]:
-        modules = list(self._settings.py_modules)
-        return {
-            "log_to_driver": False,
-            "logging_level": logging.WARNING,
-            "runtime_env": {"py_modules": modules} if modules else None,
-        }
+        sent: dict[str, Any] = {}
+        if self._settings.py_modules:
+            sent["py_modules"] = list(self._settings.py_modules)
+        if self._settings.ship_project and self._project is not None:
+            sent |= {"working_dir": str(self._project.absolute()), "excludes": list(_NOT_SENT)}
+        return {"log_to_driver": False, "logging_level": logging.WARNING, "runtime_env": sent or None}
 
     def _nodes(self) -> list[dict[str, float]]:
         """Return what each node has that is alive, or was a moment ago."""

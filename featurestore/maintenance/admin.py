@@ -454,7 +454,7 @@ def make_maintenance(components: Components, retention: timedelta | None = None,
     files, versions = settings.retention.files, settings.retention.versions
     logs = None if settings.retention.logs == "forever" else settings.retention.logs
     kept = Retention(files, versions, logs) if retention is None else Retention(retention, retention, logs)
-    options = MaintenanceOptions(kept, dry_run)
+    options = MaintenanceOptions(kept, dry_run, components.workers)
     tables = components.backend.maintenance
     return Maintenance(components.stores(), components.serving, tables, components.feature_log, components.forgotten, options)
 

@@ -14,6 +14,7 @@ from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
 from featurestore.materialization.stores import Stores
+from featurestore.materialization.tasks import Workers
 from featurestore.offline.base import Compacted, FeatureLog, Table, TableMaintenance
 from featurestore.offline.condition import require_runs
 from featurestore.privacy.guarded_stores import ForgottenFilter
@@ -108,10 +109,12 @@ class MaintenanceOptions:
     Args:
         retention: how long what is not needed stays.
         dry_run: change nothing, and report what would be done: of a compaction its first step, of a retired version its files.
+        workers: what merges large files on other machines; None if this process does.
     """
 
     retention: Retention
     dry_run: bool = False
+    workers: Workers | None = None
 
 
 class Maintenance:
@@ -147,6 +150,7 @@ class Maintenance:
         self._retention = options.retention
         self._space = stores.trust.space
         self._dry_run = options.dry_run
+        self._workers = options.workers
 
     def keep_view(self, applied: AppliedView) -> list[MaintenanceResult]:
         """Keep the histories of a view in order: that of its present data version, and those that one can return to."""
@@ -201,12 +205,11 @@ class Maintenance:
             done = self._ledger.last_done(applied.spec.name, applied.data_version)
             # A step at a time, so that forgetting somebody need not wait for all of them.
             with self._forgotten_filter.writing() as tombstones:
-                without = (
-                    partial(self._forgotten_filter.rows, tombstones, table)
-                    if self._forgotten_filter.concerned(tombstones, table)
-                    else None
-                )
-                step = self._upkeep.compact(table, done.seq if done else 0, without, dry_run=self._dry_run)
+                concerned = self._forgotten_filter.concerned(tombstones, table)
+                here = partial(self._forgotten_filter.rows, tombstones, table) if concerned else None
+                without = here if here is None or self._workers is None else self._workers.without_forgotten(table, here)
+                engine = None if self._workers is None else self._workers.engine
+                step = self._upkeep.compact(table, done.seq if done else 0, without, dry_run=self._dry_run, engine=engine)
             if step is None:
                 return
             failed += not step.merged

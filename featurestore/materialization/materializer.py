@@ -18,6 +18,7 @@ leaves the cursor where it is, and the segments are deleted once their rows are 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,10 +28,11 @@ from featurestore.materialization.failed_attempts import noting_failures
 from featurestore.materialization.per_view import each_view
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.rebuild_online import Rebuilder
-from featurestore.materialization.results import ViewSummary
+from featurestore.materialization.results import ViewSummary, Written
 from featurestore.materialization.stores import MaterializeOptions, OnlineWriters, OpenSource, RowFilter, ServedVersions, Stores
+from featurestore.materialization.tasks import PartWriter
 from featurestore.materialization.view_run import UNFINISHED, ViewRun
-from featurestore.offline.base import Table
+from featurestore.offline.base import History, Table
 
 
 class Materializer:
@@ -52,7 +54,7 @@ class Materializer:
         self._rows = rows
         self._served = served
         self._options = options
-        self._writers = OnlineWriters.of(stores)
+        self._writers = OnlineWriters.of(stores, options.workers)
 
     def materialize_all(
         self,
@@ -83,7 +85,8 @@ class Materializer:
 
     def sharing(self, parallel: int, progress: Progress | None = None) -> "Materializer":
         """Return a materializer that leaves room for others: so many together hold the rows of one."""
-        options = MaterializeOptions(max(1, self._options.chunk_rows // parallel), progress or self._options.progress)
+        chunk_rows = max(1, self._options.chunk_rows // parallel)
+        options = replace(self._options, chunk_rows=chunk_rows, progress=progress or self._options.progress)
         return Materializer(self._stores, self._open_source, self._rows, self._served, options)
 
     def materialize(
@@ -146,6 +149,16 @@ class Materializer:
             latest = self._stores.ledger.latest(view.spec.name, view.data_version)
             if alone and (latest is None or latest.state not in UNFINISHED or latest.folds):
                 self.resume(view)
+
+    def stage(self, view: BoundView, run: int, index: int, chunk: Mapping[str, Any]) -> dict[str, Any]:
+        """Stage a chunk of a run that another process is at; return what its ledger notes of it. Raises as ``materialize``."""
+        view_run = self._run(view)
+        return discreetly([view.spec], lambda: view_run.stage(run, index, chunk), view_run.reader.schema)
+
+    def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
+        """Write the values of a bucket online: see ``LatestWriter.write_part``."""
+        writer: PartWriter = self._writers.windows if applied.spec.windows else self._writers.latest
+        return writer.write_part(applied, part, whole=whole, repair=repair)
 
     @property
     def rebuilder(self) -> Rebuilder:

@@ -86,7 +86,7 @@ class OnlineRepair:
         if thread is not None:
             thread.join(_CLOSE_SECONDS)
 
-    def step(self, view: str, stage: str, done: int, total: int) -> None:
+    def step(self, view: str, stage: str, done: int, total: int, *, size: int = 0, total_size: int = 0) -> None:
         """See ``Progress.step``: goes on being the one that mends.
 
         Raises:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import polars as pl
 
@@ -12,6 +11,8 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
 from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.progress import Progress
+from featurestore.materialization.results import Written
+from featurestore.materialization.tasks import Workers, write_parts
 from featurestore.offline.base import History, OfflineStore, Table
 from featurestore.online.base import Entry, OnlineLostError, OnlineStore
 from featurestore.online.plan import KEEP_MS, entity_keys, online_entries
@@ -30,13 +31,6 @@ _EVENT = slice(2, 10)
 _log = logging.getLogger("featurestore")
 
 
-class Written(NamedTuple):
-    """How many values became newer, and how many of the rows have the join keys and times of another (S4)."""
-
-    online: int
-    tied: int = 0
-
-
 class LatestWriter:
     """Write the values of latest-value views online: of each entity the greatest row (S4, S15).
 
@@ -49,14 +43,24 @@ class LatestWriter:
         online: where to write.
         clock: tells the present, from which a row's remaining life is counted.
         trust: tells whether what is online can be built upon; by default it can, and its keys begin with the project alone.
+        workers: what writes many buckets on other machines; None if this process does.
     """
 
-    def __init__(self, project: str, offline: OfflineStore, online: OnlineStore, clock: Clock, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        project: str,
+        offline: OfflineStore,
+        online: OnlineStore,
+        clock: Clock,
+        trust: Trust | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self._project = project
         self._offline = offline
         self._online = online
         self._clock = clock
         self._trust = trust or TrustedOnline(project)
+        self._workers = workers
 
     def write_rows(self, applied: AppliedView, rows: pl.DataFrame) -> Written:
         """Write rows that the history has got, in any order."""
@@ -80,20 +84,26 @@ class LatestWriter:
         parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
         return self._write_parts(applied, parts, progress, whole=True, repair=True).online
 
+    def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
+        """Write the values of a bucket's entities.
+
+        Args:
+            applied: the view.
+            part: rows of its history; all rows of an entity that are written at once are in it.
+            whole: whether they are all that the history has of their entities.
+            repair: whether damaged values are looked for, which may seem to be greater than any other.
+        """
+        view = applied.spec
+        history = merge_files(part.read(), view.entity.key_names, list(view.stored_schema))
+        return Written(self._write(applied, history, whole=whole, repair=repair), count_tied(history, view.entity.key_names))
+
     def _write_parts(
         self, applied: AppliedView, parts: Sequence[History], progress: Progress, *, whole: bool, repair: bool
     ) -> Written:
-        view = applied.spec
-        written = tied = 0
-        for done, part in enumerate(parts):
-            progress.step(view.name, "write online", done, len(parts))
-            history = merge_files(part.read(), view.entity.key_names, list(view.stored_schema))
-            tied += count_tied(history, view.entity.key_names)
-            written += self._write(applied, history, whole=whole, repair=repair)
+        written = write_parts(self, applied, parts, progress, self._workers, whole=whole, repair=repair)
         if parts:
-            progress.step(view.name, "write online", len(parts), len(parts))
             self._online.sweep()
-        return Written(written, tied)
+        return written
 
     def _write(self, applied: AppliedView, rows: pl.DataFrame, *, whole: bool = False, repair: bool = False) -> int:
         """Write each entity's greatest row among some in their total order, or in all of the history where that may be another.

@@ -24,8 +24,7 @@ from featurestore.definitions.fingerprint import Transform
 from featurestore.definitions.source import Source
 from featurestore.definitions.window_features import EVENT_ID, WithInputs
 from featurestore.errors import RejectedRowsError, RequestError, SourceError, with_article
-from featurestore.materialization.online_writer import Written
-from featurestore.materialization.results import PushedView
+from featurestore.materialization.results import PushedView, Written
 from featurestore.materialization.stores import OnlineWriters, OpenSource, Stores
 from featurestore.offline.base import Appended, Table
 from featurestore.privacy.guarded_stores import ForgottenFilter

@@ -75,7 +75,7 @@ class Rebuilder:
             self._trust.look()
             epoch = self._trust.epoch()
             if applied.spec.windows:
-                written += self._windows.recompute(applied, None, self._progress)
+                written += self._windows.rebuild(applied, self._progress)
             else:
                 written += self._latest.rebuild(applied, self._progress)
             if self._trust.settle(applied, epoch):

@@ -3,11 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from featurestore.reports import Column, Note, Report
+
+
+class Written(NamedTuple):
+    """How many values became newer online, and how many of the rows have the join keys and times of another (S4)."""
+
+    online: int
+    tied: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from featurestore.definitions.source import Source
 from featurestore.materialization.online_trust import Trust
 from featurestore.materialization.online_writer import LatestWriter
 from featurestore.materialization.progress import Progress
+from featurestore.materialization.tasks import Workers
 from featurestore.offline.base import OfflineStore
 from featurestore.online.base import OnlineStore
 from featurestore.registry.ledger import Ledger
@@ -58,9 +59,9 @@ class OnlineWriters(NamedTuple):
     latest: LatestWriter
 
     @classmethod
-    def of(cls, stores: Stores) -> "OnlineWriters":
-        """Return those of a project."""
-        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust
+    def of(cls, stores: Stores, workers: Workers | None = None) -> "OnlineWriters":
+        """Return those of a project, which give many buckets to workers where there are some."""
+        places = stores.project, stores.offline, stores.online, stores.clock, stores.trust, workers
         return cls(WindowWriter(*places), LatestWriter(*places))
 
 
@@ -71,10 +72,12 @@ class MaterializeOptions:
     Args:
         chunk_rows: about how many of a source's rows are held at once.
         progress: receives the progress.
+        workers: what does pieces of runs on other machines; None if this process does all.
     """
 
     chunk_rows: int
     progress: Progress
+    workers: Workers | None = None
 
 
 class RowFilter(Protocol):

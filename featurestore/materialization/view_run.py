@@ -13,10 +13,9 @@ from featurestore.access.redaction import discreetly
 from featurestore.definitions.catalog import BoundView
 from featurestore.errors import FeatureStoreError, MaterializeError, RejectedRowsError
 from featurestore.materialization.failed_attempts import is_to_clear, pinned, reads_nothing
-from featurestore.materialization.online_writer import Written
 from featurestore.materialization.per_view import OF_ONE_VIEW
 from featurestore.materialization.read_progress import accepted_cursor, latest_accepted, rejects
-from featurestore.materialization.results import ViewSummary
+from featurestore.materialization.results import ViewSummary, Written
 from featurestore.materialization.stores import MaterializeOptions, OnlineWriters, RowFilter, Stores
 from featurestore.offline.base import Table
 from featurestore.offline.condition import require_runs
@@ -61,6 +60,7 @@ class ViewRun:
         self._spec = view.spec
         self._chunk_rows = options.chunk_rows
         self._progress = options.progress
+        self._workers = options.workers
 
     def all(self, start: datetime | None, end: datetime, note: Mapping[str, Any]) -> ViewSummary:
         """Complete what was interrupted, then read and write what is new: see ``Materializer.materialize``."""
@@ -180,7 +180,8 @@ class ViewRun:
             raise RejectedRowsError(run.view, reasons, next(body["kept"] for body in bodies if body["kept"]))
         self._progress.step(run.view, "write history", 0, 1)
         after = self._ledger.last_committed(run.view, run.data_version)
-        written = self._offline.commit(self.table, run.seq, [body["staged"] for body in bodies], after)
+        engine = None if self._workers is None or run.folds else self._workers.engine
+        written = self._offline.commit(self.table, run.seq, [body["staged"] for body in bodies], after, engine)
         self._progress.step(run.view, "write history", 1, 1)
         cursor = accepted_cursor(run.span, [] if run.folds else bodies)
         return self._ledger.update(
@@ -190,18 +191,23 @@ class ViewRun:
     def _stage_all(self, run: Run) -> list[dict[str, Any]]:
         chunks = run.span["chunks"]
         staged = self._ledger.staged(run)
-        for index, chunk in enumerate(chunks):
-            self._progress.step(run.view, "read", index, len(chunks))
-            if index not in staged:
-                staged[index] = self._ledger.stage(run, index, self._stage(run, index, chunk))
-        self._progress.step(run.view, "read", len(chunks), len(chunks))
+        waiting = {index: chunk for index, chunk in enumerate(chunks) if index not in staged}
+        if waiting and self._workers is not None and self._workers.stages(self._view):
+            bodies = self._workers.stage(self._view, run.seq, waiting)
+        else:
+            bodies = ((index, self.stage(run.seq, index, chunk)) for index, chunk in waiting.items())
+        self._progress.step(run.view, "read", len(staged), len(chunks))
+        for index, body in bodies:
+            staged[index] = self._ledger.stage(run, index, body)
+            self._progress.step(run.view, "read", len(staged), len(chunks))
         return [staged[index] for index in range(len(chunks))]
 
-    def _stage(self, run: Run, index: int, chunk: Mapping[str, Any]) -> dict[str, Any]:
+    def stage(self, run: int, index: int, chunk: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a chunk of a run and stage its rows; return what the ledger notes of it."""
         rows = self.reader.read(chunk, texts=True)
         shaped = self._shaped(rows)
-        kept = self._offline.keep_rejected(self.table, run.seq, index, rejects(shaped, self._spec)) if shaped.rejected else ""
-        staged = self._offline.stage(self.table, run.seq, index, shaped.rows)
+        kept = self._offline.keep_rejected(self.table, run, index, rejects(shaped, self._spec)) if shaped.rejected else ""
+        staged = self._offline.stage(self.table, run, index, shaped.rows)
         return {
             "staged": dict(staged), "read": rows.height, "made": shaped.rows.height, "reasons": shaped.reasons, "kept": kept,
             "latest": latest_accepted(rows, shaped, self._spec.source),

@@ -11,6 +11,7 @@ import polars as pl
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.serialization import stored_digests
+from featurestore.engines.base import Engine
 from featurestore.offline.history_size import HistorySize
 from featurestore.rows.buckets import ROOT, bits_of
 
@@ -333,7 +334,13 @@ class TableMaintenance(Protocol):
         """Return how many files the table has, and segments its log; 0 where there is neither."""
 
     def compact(
-        self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
+        self,
+        table: Table,
+        done: int,
+        without: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+        *,
+        dry_run: bool = False,
+        engine: Engine | None = None,
     ) -> Compacted | None:
         """Merge some small files into fewer, in one commit; return None where there is nothing worth it.
 
@@ -343,8 +350,9 @@ class TableMaintenance(Protocol):
         Args:
             table: the table.
             done: the files of runs up to this number are merged; those of later ones may yet have to be found by it.
-            without: takes rows out that nobody may write any more.
+            without: takes rows out that nobody may write any more; with an engine it can be pickled.
             dry_run: change nothing.
+            engine: what may do the work by tasks on other machines; None to do it here.
         """
 
     def checkpoint(self, table: Table) -> bool:
@@ -379,7 +387,7 @@ class OfflineStore(Protocol):
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:
         """Write the rows of a run's chunk where no reader sees them, and return where."""
 
-    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
+    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0, engine: Engine | None = None) -> int:
         """Add the staged rows of a run to the table, all at once, less those it or its log holds already; return how many.
 
         Segments of the log may be among what is staged: all up to a certain one. They are out of the log then, but deleted
@@ -389,6 +397,8 @@ class OfflineStore(Protocol):
 
         ``after`` is the last run whose commit the ledger knows of: where the table lacks it, or a file, or was made by another
         definition while the ledger knows of none, it raises ``DamagedHistoryError`` or ``MaterializeError``, and writes nothing.
+
+        ``engine``, if given, may do the work by tasks on other machines. Only the commit itself is done here.
         """
 
     def committed(self, table: Table, run: int) -> list[History]:

@@ -181,5 +181,5 @@ def hide_password(url: str) -> str:
         'rediss://user:***@db:6379/0?ssl_password=***'
     """
     # Up to the last @, so that a password with a / or ? in it, which is a mistake, is not shown either.
-    url = re.sub(r"(?<=://)([^/?@:]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?<=password=)[^&]*", "***", url)
+    url = re.sub(r"(?<=://)([^/?@:]*):.+@", r"\1:***@", url)
+    return re.sub(r"(?<=password=)[^&]+", "***", url)

@@ -17,6 +17,7 @@ import polars as pl
 
 from featurestore.definitions.entity import Entity
 from featurestore.definitions.feature_view import ViewSpec
+from featurestore.engines.base import Engine
 from featurestore.errors import LockLostError
 from featurestore.materialization.online_trust import Trust
 from featurestore.offline.base import (
@@ -304,10 +305,12 @@ class GuardedOffline:
         with self._forgotten_filter.writing() as tombstones:
             return self._store.stage(table, run, index, self._forgotten_filter.rows(tombstones, table, frame))
 
-    def commit(self, table: Table, run: int, staged: Sequence[Mapping[str, Any]], after: int = 0) -> int:
+    def commit(
+        self, table: Table, run: int, staged: Sequence[Mapping[str, Any]], after: int = 0, engine: Engine | None = None
+    ) -> int:
         """See ``OfflineStore.commit``. Who is forgotten was taken out of what is staged, and is so before the next commit."""
         with self._forgotten_filter.writing():
-            return self._store.commit(table, run, staged, after)
+            return self._store.commit(table, run, staged, after, engine)
 
     def keep_rejected(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> str:
         """See ``OfflineStore.keep_rejected``."""

@@ -14,6 +14,7 @@ from typing import Protocol
 import polars as pl
 
 from featurestore.engines.base import Capacity, Engine
+from featurestore.materialization.progress import Progress, Silence, watched
 from featurestore.offline.base import History, Snapshot
 from featurestore.offline.folder import Address, Folder
 from featurestore.retrieval.flow_tasks import (
@@ -49,6 +50,8 @@ _MOST_GROUPS = 1024
 for each cut has a piece for each group."""
 _BATCHES_PER_CPU = 2
 """How many batches of a spine in files there are for each task that can run at once elsewhere, at the least, if it has the rows."""
+FRAME = "training frame"
+"""What progress is steps to be of."""
 _LIGHT = 32 << 20
 """Groups are put together up to this weight, however many there are."""
 
@@ -70,6 +73,7 @@ class FlowPlan:
         time: its time column.
         as_known: whether only what was available by a row's time counts (S6).
         folder: where the files of the work in hand are written.
+        progress: receives how many tasks of each step are done.
     """
 
     selection: Selection
@@ -77,6 +81,7 @@ class FlowPlan:
     time: str
     as_known: bool
     folder: Folder
+    progress: Progress = field(default_factory=Silence)
 
     @property
     def width(self) -> int:
@@ -200,8 +205,10 @@ class Flow:
         cuts = self._cut(groups)
         try:
             receipts: list[list[JoinReceipt]] = [[] for _ in groups]
-            with closing(self._engine.run(self._join_tasks(groups, cuts))) as results:
-                for _, receipt in results:
+            weighed = self._weighed(groups, cuts)
+            weight = -sum(entry[0] for entry in weighed)
+            with closing(self._engine.run(self._join_tasks(groups, cuts, weighed))) as results:
+                for _, receipt in watched(results, self._plan.progress, FRAME, "join", len(weighed), weight):
                     receipts[receipt.join].append(receipt)
         finally:
             discard(self._plan.folder, [name for cut in cuts for pieces in cut.pieces for name in pieces.names])
@@ -216,7 +223,7 @@ class Flow:
         waiting: dict[int, Stretch] = {}
         following = 0
         with closing(self._engine.run(self._gather_tasks(receipts))) as results:
-            for _, part in results:
+            for _, part in watched(results, self._plan.progress, FRAME, "gather", len(self._spine), self._gather_weight):
                 waiting[part.batch] = part.pieces.stretch(0)
                 while following in waiting:
                     stretch = waiting.pop(following)
@@ -232,7 +239,8 @@ class Flow:
         """
         tasks = (PartTask(task, target) for task in self._gather_tasks(receipts))
         with closing(self._engine.run(tasks)) as results:
-            return [part for _, part in sorted(results, key=lambda result: result[0].gather.number)]  # type: ignore[attr-defined]  # a PartTask
+            steps = watched(results, self._plan.progress, FRAME, "gather", len(self._spine), self._gather_weight)
+            return [part for _, part in sorted(steps, key=lambda result: result[0].gather.number)]  # type: ignore[attr-defined]  # a PartTask
 
     def _cut(self, groups: Sequence[_Groups]) -> list[CutReceipt]:
         """Cut each batch for all joins; the receipts are in the order of the batches."""
@@ -245,11 +253,13 @@ class Flow:
             CutTask(number, batch, plan.time, cuts, plan.folder, COPIES * width * batch.rows)
             for number, batch in enumerate(self._spine)
         )
+        weight = COPIES * width * sum(batch.rows for batch in self._spine)
         with closing(self._engine.run(tasks)) as results:
-            return sorted((receipt for _, receipt in results), key=lambda receipt: receipt.batch)
+            steps = watched(results, plan.progress, FRAME, "cut", len(self._spine), weight)
+            return sorted((receipt for _, receipt in steps), key=lambda receipt: receipt.batch)
 
-    def _join_tasks(self, groups: Sequence[_Groups], cuts: Sequence[CutReceipt]) -> Iterator[JoinFilesTask]:
-        """Yield a task for each group that has rows of the spine, as it is wanted: all of them may be more than memory holds.
+    def _weighed(self, groups: Sequence[_Groups], cuts: Sequence[CutReceipt]) -> list[tuple[int, int, int, int]]:
+        """Return of each group that has rows of the spine less its weight, the join, the group, and the rows looked up at once.
 
         The heaviest come first, those of all joins together: a view of one bucket is looked up beside the others' buckets.
         """
@@ -260,7 +270,13 @@ class Flow:
                 if any(counts):
                     at_once, weight = self._at_once(members, group, sum(counts), max(counts))
                     weighed.append((-weight, number, group, at_once))
-        for weight, number, group, at_once in sorted(weighed):
+        return sorted(weighed)
+
+    def _join_tasks(
+        self, groups: Sequence[_Groups], cuts: Sequence[CutReceipt], weighed: Sequence[tuple[int, int, int, int]]
+    ) -> Iterator[JoinFilesTask]:
+        """Yield the task of each group as it is wanted: all of them may be more than memory holds."""
+        for weight, number, group, at_once in weighed:
             members = groups[number]
             times = sorted(time for cut in cuts for time in cut.times[number].get(group, ()))
             pieces = tuple(cut.pieces[number].stretch(group) for cut in cuts)
@@ -284,6 +300,10 @@ class Flow:
         fitting = self._capacity.memory_per_task // weight_of(join, plan, 1) - history_rows
         at_once = min(fitting, max(history_rows, self._plan.batch_rows))
         return at_once, weight_of(join, plan, history_rows + min(rows, max(at_once, most)))
+
+    @property
+    def _gather_weight(self) -> int:
+        return COPIES * self._plan.width * sum(batch.rows for batch in self._spine)
 
     def _gather_tasks(self, receipts: Sequence[Sequence[JoinReceipt]]) -> Iterator[GatherTask]:
         selection = self._plan.selection

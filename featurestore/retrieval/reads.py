@@ -1,5 +1,6 @@
 """Reads, as ``store.training_frame``, ``store.sample_request``, ``store.feature_log`` and ``store.sql``."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from featurestore.clock import parse_instant
 from featurestore.components import Components
 from featurestore.errors import NotFoundError
 from featurestore.given_paths import is_folder, local_path
+from featurestore.materialization.progress import Progress, Silence
 from featurestore.retrieval.parts import scan_parts
 from featurestore.retrieval.sample_request import Examples
 from featurestore.retrieval.spine import read_spine
@@ -27,11 +29,11 @@ class Reads:
         self._components = components
 
     def training_frame(
-        self, spine: Any, features: Any, *, time: str, as_known: bool, sink: str | Path | None
+        self, spine: Any, features: Any, *, time: str, as_known: bool, sink: str | Path | None, progress: Progress | None
     ) -> pl.DataFrame | pl.LazyFrame:
         """See ``FeatureStore.training_frame``."""
         reader, root = self._components.training_reader, self._components.settings.root
-        request = self.training_request(spine, features, time, as_known=as_known)
+        request = replace(self.training_request(spine, features, time, as_known=as_known), progress=progress or Silence())
         if sink is None:
             return reader.frame(request)
         if is_folder(sink, "sink"):

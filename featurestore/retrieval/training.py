@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +12,11 @@ import polars as pl
 from featurestore.clock import to_micros
 from featurestore.engines.base import Engine
 from featurestore.errors import OfflineStoreError
+from featurestore.materialization.progress import Progress, Silence, watched
 from featurestore.offline.base import OfflineStore, Snapshot, Table, is_gone
 from featurestore.offline.folder import Address, Folder
 from featurestore.retrieval.assembly import in_order, with_features
-from featurestore.retrieval.flow import Flow, FlowPlan, locate, spill
+from featurestore.retrieval.flow import FRAME, Flow, FlowPlan, locate, spill
 from featurestore.retrieval.flow_tasks import JoinReceipt
 from featurestore.retrieval.join_plan import (
     BUCKET,
@@ -51,6 +52,7 @@ class TrainingRequest:
         as_known: whether only what was available by a row's time counts (S6).
         files: where the spine's rows lie, in files one after another, to be read there as they are needed; none where they lie
             nowhere but in ``spine``.
+        progress: receives how many tasks are done.
     """
 
     spine: pl.DataFrame | pl.LazyFrame
@@ -58,6 +60,7 @@ class TrainingRequest:
     time: str
     as_known: bool = True
     files: Sequence[Address] = ()
+    progress: Progress = field(default_factory=Silence)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class TrainingReader:
             rows = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
         check_times(rows, time)
         check_keys(rows, selection)
-        return _repeated(lambda: self._frame(rows, selection, time=time, as_known=request.as_known))
+        return _repeated(lambda: self._frame(rows, request))
 
     def sink(self, request: TrainingRequest, path: Path) -> int:
         """Write the same to a Parquet file, in bounded memory whatever the spine's and the result's size; return the rows.
@@ -140,15 +143,19 @@ class TrainingReader:
     def _joined(self, request: TrainingRequest, beside: Path | None = None) -> Iterator["_Joined"]:
         """Look all rows of a spine up, and give where their features lie for as long as the block lasts."""
         with self._scratch.work(elsewhere=self._engine.capacity().elsewhere, beside=beside) as folder:
-            plan = FlowPlan(request.selection, request.spine.collect_schema(), request.time, request.as_known, folder)
+            schema = request.spine.collect_schema()
+            plan = FlowPlan(request.selection, schema, request.time, request.as_known, folder, request.progress)
             flow = Flow(self._engine, plan, locate(request.files, plan, self._engine) or spill(request.spine, plan))
             yield _Joined(flow, _repeated(lambda: flow.join(self._snapshot)))
 
-    def _frame(self, spine: pl.DataFrame, selection: Selection, *, time: str, as_known: bool) -> pl.DataFrame:
+    def _frame(self, spine: pl.DataFrame, request: TrainingRequest) -> pl.DataFrame:
+        selection = request.selection
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.
-        tasks = sorted(self._tasks(spine, selection, time, as_known=as_known), key=lambda task: -task.weight)
+        unordered = self._tasks(spine, selection, request.time, as_known=request.as_known)
+        tasks = sorted(unordered, key=lambda task: -task.weight)
         frames: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
-        for _, joined in self._engine.run(tasks):
+        weight = sum(task.weight for task in tasks)
+        for _, joined in watched(self._engine.run(tasks), request.progress, FRAME, "join", len(tasks), weight):
             frames[joined.join].append(joined.rows)
         features: list[pl.Series] = []
         for number, join in enumerate(selection.joins):

@@ -20,6 +20,8 @@ from featurestore.errors import OnlineStoreError
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
 from featurestore.materialization.online_trust import Trust, TrustedOnline
 from featurestore.materialization.progress import Progress, Silence
+from featurestore.materialization.results import Written
+from featurestore.materialization.tasks import Workers, write_parts
 from featurestore.offline.base import History, OfflineStore, Snapshot, Table
 from featurestore.online.base import Entry, OnlineLostError, OnlineStore
 from featurestore.online.plan import entity_keys, lives
@@ -42,15 +44,25 @@ class WindowWriter:
         online: where to write.
         clock: tells the present, from which a value's remaining life is counted.
         trust: tells whether what is online can be built upon; by default it can, and its keys begin with the project alone.
+        workers: what writes many buckets on other machines; None if this process does.
     """
 
-    def __init__(self, project: str, offline: OfflineStore, online: OnlineStore, clock: Clock, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        project: str,
+        offline: OfflineStore,
+        online: OnlineStore,
+        clock: Clock,
+        trust: Trust | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self._project = project
         self._trust = trust or TrustedOnline(project)
         self._offline = offline
         self._log = offline.log
         self._online = online
         self._clock = clock
+        self._workers = workers
 
     def write_run(self, applied: AppliedView, parts: Sequence[History], progress: Progress) -> int:
         """Recompute the values of the entities that some rows of the history are about; return how many changed.
@@ -58,49 +70,49 @@ class WindowWriter:
         Raises:
             OnlineStoreError: the store cannot be reached. What is written stays; writing it all again is right.
         """
-        view = applied.spec
-        written = 0
-        for done, part in enumerate(parts):
-            progress.step(view.name, "write online", done, len(parts))
-            rows = pl.concat(part.read([*view.entity.key_names, EVENT]))
-            entities = rows.group_by(view.entity.key_names, maintain_order=True).agg(pl.col(EVENT).max())
-            written += self.recompute(applied, entities)
-        if parts:
-            progress.step(view.name, "write online", len(parts), len(parts))
-            self._online.sweep()
-        return written
+        return self._write_parts(applied, parts, progress, whole=False)
 
-    def recompute(self, applied: AppliedView, entities: pl.DataFrame | None = None, progress: Progress | None = None) -> int:
-        """Compute the values of some entities, or of all, from the history; return how many changed.
+    def rebuild(self, applied: AppliedView, progress: Progress | None = None) -> int:
+        """Compute the values of all entities from the history; return how many changed. Raises as ``write_run``."""
+        parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
+        return self._write_parts(applied, parts, progress or Silence(), whole=True)
+
+    def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
+        """Compute the values of the entities of a bucket from the history.
 
         Args:
             applied: the view.
-            entities: the join keys of each, each once; None for all. With ``event_time``, an event of the entity, older
-                files need not be read.
-            progress: receives the progress.
+            part: rows of its history.
+            whole: whether all events of these entities count, as in a rebuild: else those that are near the rows' own.
+            repair: whether damaged values are looked for; they always are.
+        """
+        keys = applied.spec.entity.key_names
+        if whole:
+            entities = pl.concat(part.read(keys)).unique(maintain_order=True)
+            return Written(sum(self._rewrite(applied, batch) for batch in entities.iter_slices(_BATCH)))
+        rows = pl.concat(part.read([*keys, EVENT]))
+        return Written(self.recompute(applied, rows.group_by(keys, maintain_order=True).agg(pl.col(EVENT).max())))
+
+    def recompute(self, applied: AppliedView, entities: pl.DataFrame) -> int:
+        """Compute the values of some entities from the history; return how many changed.
+
+        Args:
+            applied: the view.
+            entities: the join keys of each, each once. With ``event_time``, an event of the entity, older files need not be read.
 
         Raises:
             OnlineStoreError: the store cannot be reached.
         """
-        view = applied.spec
-        tell = progress or Silence()
+        # Neighbours lie in few buckets, so a batch reads few; but a few entities of many buckets are one batch.
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
-        written = 0
-        if entities is not None:
-            # Neighbours lie in few buckets, so a batch reads few; but a few entities of many buckets are one batch.
-            for batch in in_buckets(entities, view.entity, snapshot).iter_slices(_BATCH):
-                written += self._rewrite(applied, batch)
-            return written
-        nodes = list(snapshot.buckets)
-        for done, node in enumerate(nodes):
-            tell.step(view.name, "write online", done, len(nodes))
-            here = pl.concat(snapshot.buckets[node].read(view.entity.key_names)).unique(maintain_order=True)
-            for batch in here.iter_slices(_BATCH):
-                written += self._rewrite(applied, batch)
-        if nodes:
-            tell.step(view.name, "write online", len(nodes), len(nodes))
+        batches = in_buckets(entities, applied.spec.entity, snapshot).iter_slices(_BATCH)
+        return sum(self._rewrite(applied, batch) for batch in batches)
+
+    def _write_parts(self, applied: AppliedView, parts: Sequence[History], progress: Progress, *, whole: bool) -> int:
+        written = write_parts(self, applied, parts, progress, self._workers, whole=whole, repair=True)
+        if parts:
             self._online.sweep()
-        return written
+        return written.online
 
     def apply_segment(self, applied: AppliedView, seq: int, rows: pl.DataFrame) -> int:
         """Join a pushed segment to the values of its entities, where it is not in them yet; return how many changed.

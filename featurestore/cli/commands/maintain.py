@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.options import Engine, Flag, Folder, Json
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, print_report
 
@@ -22,6 +22,7 @@ def maintain(
         ),
     ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", help="Tell what would be done; change nothing.")] = False,
+    engine: Engine = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
@@ -29,7 +30,7 @@ def maintain(
 
     It may run beside everything else. The scheduler does it by itself, as the setting maintenance.schedule says.
     """
-    with open_store(ctx, project_dir) as store:
+    with open_store(ctx, project_dir, engine=engine) as store:
         report = store.admin.maintain(views or None, retention=retention, dry_run=dry_run)
     if json:
         print_json(report.to_dicts())

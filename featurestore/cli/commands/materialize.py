@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.options import Engine, Flag, Folder, Json
 from featurestore.cli.progress import bars
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import called, out, print_json, print_report, table
@@ -36,6 +36,7 @@ def materialize(
     rebuild: Annotated[
         bool, Flag("--rebuild-online", help="Read no source; write the history's latest values online, if that store is new.")
     ] = False,
+    engine: Engine = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
@@ -46,7 +47,7 @@ def materialize(
     """
     if rebuild and (start or end or chunk or dry_run):
         raise typer.BadParameter("--rebuild-online reads no source, so it goes with none of --start, --end, --chunk and --dry-run.")
-    with open_store(ctx, project_dir) as store, bars(wanted=not json) as progress:
+    with open_store(ctx, project_dir, engine=engine) as store, bars(wanted=not json) as progress:
         if rebuild:
             show_rebuilt(store.admin.rebuild_online(views or None, progress=progress), json=json)
             return

@@ -1,7 +1,7 @@
 """The ``train`` command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -9,7 +9,8 @@ from rich.text import Text
 
 from featurestore.cli.arguments import selection_of
 from featurestore.cli.frames import head_table
-from featurestore.cli.options import Flag, Folder, Json
+from featurestore.cli.options import Engine, Flag, Folder, Json
+from featurestore.cli.progress import bars
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
 from featurestore.given_paths import given_place
@@ -39,24 +40,16 @@ def train(
         bool,
         Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
     ] = False,
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What runs it, local or ray; by default what the setting 'engine' says.")
-    ] = None,
+    engine: Engine = None,
     json: Json = False,
     project_dir: Folder = None,
 ) -> None:
     """Fetch a training frame: the spine's rows with the features each could have seen at its time."""
     with open_store(ctx, project_dir, engine=engine) as store:
-        if file is None:
-            frame = store.training_frame(spine, features, time=time, as_known=not corrected)
-            rows, head, names = frame.height, frame.head(3), frame.columns
-        else:
-            written = store.training_frame(spine, features, time=time, as_known=not corrected, sink=file)
-            rows, head, names = (
-                written.select(pl.len()).collect().item(),
-                written.head(3).collect(),
-                written.collect_schema().names(),
-            )
+        with bars(wanted=not json) as progress:
+            sink: Any = file  # with one it is a lazy frame, and else one in memory
+            frame = store.training_frame(spine, features, time=time, as_known=not corrected, sink=sink, progress=progress)
+        rows, head, names = _shown(frame)
         added = list(selection_of(store, features).names)
         place = None if file is None else given_place(file, store.settings.root, "file")
     if json:
@@ -68,3 +61,9 @@ def train(
     if place is not None:
         where = place if is_object_address(place) else shown_path(Path(place))
         console.print(Text.assemble("written to ", (where, "bold")), soft_wrap=True)
+
+
+def _shown(frame: pl.DataFrame | pl.LazyFrame) -> tuple[int, pl.DataFrame, list[str]]:
+    """Return how many rows a frame has, the first ones, and the names of its columns."""
+    rows = frame.lazy()
+    return rows.select(pl.len()).collect().item(), rows.head(3).collect(), rows.collect_schema().names()

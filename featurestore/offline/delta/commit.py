@@ -1,13 +1,15 @@
 """Commits to a Delta table: merges a run's new rows, one sorted file in each bucket, and splits large buckets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 from deltalake.transaction import RemoveAction
 
 from featurestore.clock import from_micros
+from featurestore.engines.base import Engine, goes_elsewhere
 from featurestore.offline.base import Table
 from featurestore.offline.delta.files import (
     BUCKET,
@@ -21,6 +23,7 @@ from featurestore.offline.delta.files import (
 )
 from featurestore.offline.delta.table_files import TableFiles, by_bucket, remove_file
 from featurestore.offline.folder import Folder, is_local
+from featurestore.offline.scan import scan_files
 from featurestore.rows.buckets import (
     ROWS_PER_BUCKET,
     are_related,
@@ -33,11 +36,14 @@ from featurestore.rows.buckets import (
     within,
 )
 from featurestore.rows.total_order import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
+from featurestore.rows.widths import COPIES, width_of
 
 _SPLIT_AT = 4
 """A table is split further once its buckets hold so many times the rows they should."""
 _FEW = 50_000
 """Of so many rows or fewer, others of the same entities are looked for by name."""
+TASK_BYTES = 256 << 20
+"""How much memory a task takes, where there are rows enough."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,36 @@ class Merged:
     added: Sequence[NewFile]
     removed: Sequence[RemoveAction]
     rows: int
+
+
+@dataclass(frozen=True)
+class StagedRows:
+    """The rows of a run that wait for their commit. They can be pickled.
+
+    Args:
+        folder: the table's folder.
+        table: the table.
+        files: the files that chunks were staged in.
+        pushed: the rows of pushes, which are few, with the hash of their keys.
+        rows: how many rows there are.
+    """
+
+    folder: Folder
+    table: Table
+    files: tuple[str, ...]
+    pushed: pl.DataFrame | None
+    rows: int
+
+    def scans(self) -> list[pl.LazyFrame]:
+        """Return the rows, with the hash of their keys, and null for columns that the view has got since they were written."""
+        parts = [scan_files([self.folder.address(name)]) for name in self.files]
+        parts += [] if self.pushed is None else [self.pushed.lazy()]
+        return [self._completed(part) for part in parts]
+
+    def _completed(self, part: pl.LazyFrame) -> pl.LazyFrame:
+        there = part.collect_schema()
+        columns = columns_of(self.table).items()
+        return part.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns if name not in there)
 
 
 @dataclass(frozen=True)
@@ -77,44 +113,77 @@ class CommitBuilder:
     threads: int
     log: Sequence[pl.DataFrame] = field(default=(), repr=False)
 
-    def add(self, parts: Sequence[pl.LazyFrame], staged_rows: int) -> Merged:
+    def add(self, staged: StagedRows, engine: Engine | None = None) -> Merged:
         """Write the rows staged that neither the table nor its log holds yet.
 
         Args:
-            parts: the rows staged, with the hash of their keys.
-            staged_rows: how many there are.
+            staged: the rows.
+            engine: what merges buckets on other machines, where there are many rows; None for threads of this process.
         """
-        rows = self.files.rows + staged_rows
+        rows = self.files.rows + staged.rows
         needed = bits_for(rows)
         bits = needed if self.files.bits is None else self.files.bits
         split = needed > bits and rows > (_SPLIT_AT << bits) * ROWS_PER_BUCKET
         # A run that brings little takes as long on a large table as on a small one: it need not write to all buckets.
-        depth = bits if split or not self.files else bits_worth(staged_rows, bits, self._per_file(rows, bits))
+        depth = bits if split or not self.files else bits_worth(staged.rows, bits, self._per_file(rows, bits))
         nodes = range(1 << depth, 2 << depth)
-        with ThreadPoolExecutor(self.threads) as threads:
-            one = (lambda node: self._split(node, parts, needed)) if split else (lambda node: self._add(node, parts))
-            merged = list(threads.map(one, nodes))
+        deeper = needed if split else None
+        if engine is not None and goes_elsewhere(engine, rows if split else staged.rows):
+            merged = self._added_elsewhere(engine, staged, nodes, deeper)
+        else:
+            parts = staged.scans()
+            with ThreadPoolExecutor(self.threads) as threads:
+                merged = list(threads.map(lambda node: self.merge(node, parts, deeper), nodes))
         added = [action for actions, _ in merged for action in actions]
         removed = [remove_file(file, self.now) for file in self.files] if split else []
         return Merged(added, removed, sum(count for _, count in merged))
 
+    def _added_elsewhere(
+        self, engine: Engine, staged: StagedRows, nodes: range, deeper: int | None
+    ) -> list[tuple[list[NewFile], int]]:
+        with closing(engine.run(self._tasks(staged, nodes, deeper))) as results:
+            # In the order of the buckets, whichever came first.
+            receipts = sorted(((task.nodes, merged) for task, merged in results), key=lambda receipt: receipt[0])  # type: ignore[attr-defined]  # a MergeTask
+        return [bucket for _, merged in receipts for bucket in merged]
+
+    def _tasks(self, staged: StagedRows, nodes: range, deeper: int | None) -> Iterator["MergeTask"]:
+        """Yield the tasks that merge some nodes each: neighbours, so many that a task is worth its way."""
+        width = COPIES * (8 + width_of(columns_of(self.table).values()))
+        # Beside the new rows those that the table has of their time; of buckets that are split it has all.
+        rows = staged.rows + (staged.rows if deeper is None else self.files.rows)
+        weight = max(1, width * rows // len(nodes))
+        many = max(1, TASK_BYTES // weight)
+        plain = replace(self.table, spec=None)  # which may name what is the user's, and is not needed
+        for first in range(0, len(nodes), many):
+            members = tuple(nodes[first : first + many])
+            builder = replace(self, table=plain, files=self.files.near(members[0], members[-1]))
+            yield MergeTask(builder, replace(staged, table=plain), members, deeper, weight * len(members))
+
     def _per_file(self, rows: int, bits: int) -> int:
         return rows_per_file(rows, bits, is_local=is_local(self.folder))
 
-    def _add(self, node: int, parts: Sequence[pl.LazyFrame]) -> tuple[list[NewFile], int]:
+    def merge(self, node: int, parts: Sequence[pl.LazyFrame], deeper: int | None) -> tuple[list[NewFile], int]:
+        """Write what one bucket gets of the rows staged; return the files and how many rows are new.
+
+        Args:
+            node: the bucket.
+            parts: the rows staged (``StagedRows.scans``).
+            deeper: how deep the bucket's rows, those it has too, are to be split; None if they stay as they are.
+        """
         new = self._new_rows(node, parts)
+        if deeper is not None:
+            return self._split(node, new, deeper), new.height
         return ([write_file(self.folder, self.run, node, new, self.now)] if new.height else []), new.height
 
-    def _split(self, node: int, parts: Sequence[pl.LazyFrame], bits: int) -> tuple[list[NewFile], int]:
+    def _split(self, node: int, new: pl.DataFrame, bits: int) -> list[NewFile]:
         table = self.table
-        new = self._new_rows(node, parts)
         frames = [new]
         files = [file for file in self.files if are_related(file.node, node)]
         frames += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read() if files else []
         rows = sort_history(pl.concat(frames), list(table.keys), list(table.features))
         children = rows.with_columns(node_of(key_hash(table.keys), bits).alias(BUCKET))
         parted = children.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True)
-        return [write_file(self.folder, self.run, int(child), frame, self.now) for (child,), frame in parted.items()], new.height
+        return [write_file(self.folder, self.run, int(child), frame, self.now) for (child,), frame in parted.items()]
 
     def _new_rows(self, node: int, parts: Sequence[pl.LazyFrame]) -> pl.DataFrame:
         table = self.table
@@ -172,3 +241,35 @@ class CommitBuilder:
             if kept.height:
                 added.append(write_file(self.folder, self.run, new.node, kept, self.now))
         return Merged(added, merged.removed, merged.rows - left_out)
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Write what some buckets get of the rows staged, on whichever machine: see ``Task``.
+
+    Args:
+        builder: what merges a bucket, of the files that have rows of these.
+        staged: the rows staged.
+        nodes: the buckets.
+        deeper: as ``CommitBuilder.merge``.
+        weight: about how many bytes of memory it takes.
+    """
+
+    builder: CommitBuilder
+    staged: StagedRows
+    nodes: tuple[int, ...]
+    deeper: int | None
+    weight: int
+
+    def run(self) -> list[tuple[list[NewFile], int]]:
+        """Return the files written and the number of new rows, of each bucket."""
+        parts = self.staged.scans()
+        return [self.builder.merge(node, parts, self.deeper) for node in self.nodes]
+
+    def split(self, parts: int) -> "list[MergeTask] | None":
+        """Return about so many tasks of fewer buckets."""
+        if len(self.nodes) == 1:
+            return None
+        size = -(-len(self.nodes) // parts)
+        some = [self.nodes[first : first + size] for first in range(0, len(self.nodes), size)]
+        return [replace(self, nodes=nodes, weight=self.weight * len(nodes) // len(self.nodes)) for nodes in some]

@@ -6,16 +6,17 @@ and go the deeper into the tree of buckets the more they are together. Large one
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from featurestore.offline.base import Table
-from featurestore.offline.delta.files import DeltaFiles, NewFile, run_of, write_file
+from featurestore.offline.delta.files import DeltaFiles, NewFile, columns_of, run_of, write_file
 from featurestore.offline.delta.table_files import File
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import are_related, bits_of, bits_worth, rows_per_file
 from featurestore.rows.total_order import merge_files
+from featurestore.rows.widths import COPIES, width_of
 
 _SMALL_FILES = 8
 """So many small files are worth being merged, if they become half as many by it."""
@@ -63,15 +64,9 @@ def worth_merging(files: Sequence[File], done: int, *, is_local: bool = True) ->
     return next((Group(group, bits) for group in groups), None)
 
 
-def merge_group(
-    folder: Folder,
-    table: Table,
-    group: Group,
-    now: int,
-    without: Callable[[pl.DataFrame], pl.DataFrame] | None,
-    written: list[NewFile],
-) -> None:
-    """Write the rows of some files into fewer ones, a node after the other.
+@dataclass(frozen=True)
+class CompactTask:
+    """Write the rows of some files into fewer ones, a node after the other, on whichever machine: see ``Task``.
 
     Args:
         folder: the table's folder.
@@ -79,17 +74,64 @@ def merge_group(
         group: the files.
         now: the present in milliseconds.
         without: takes rows out that nobody may write any more.
-        written: takes in each file as it is written, so that a caller knows of them where it fails.
+        nodes: which nodes of the files' rows.
     """
-    for node in sorted({child for file in group.files for child in _nodes(file, group.bits)}):
+
+    folder: Folder
+    table: Table
+    group: Group
+    now: int
+    without: Callable[[pl.DataFrame], pl.DataFrame] | None
+    nodes: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, folder: Folder, table: Table, group: Group, now: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None
+    ) -> "CompactTask":
+        """Return the task of a whole group."""
+        nodes = sorted({child for file in group.files for child in _nodes(file, group.bits)})
+        return cls(folder, replace(table, spec=None), group, now, without, tuple(nodes))
+
+    @property
+    def rows(self) -> int:
+        """About how many rows it writes."""
+        all_nodes = {child for file in self.group.files for child in _nodes(file, self.group.bits)}
+        return sum(file.rows for file in self.group.files) * len(self.nodes) // len(all_nodes)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes: a node after the other is in it."""
+        return COPIES * width_of(columns_of(self.table).values()) * self.rows // len(self.nodes)
+
+    def run(self, written: list[NewFile] | None = None) -> list[NewFile]:
+        """Return the files written.
+
+        Args:
+            written: takes in each file as it is written, so that a caller knows of them where it fails.
+        """
+        taken = [] if written is None else written
+        for node in self.nodes:
+            rows = self._rows(node)
+            if rows.height:
+                taken.append(write_file(self.folder, 0, node, rows, self.now, changes=False))
+        return taken
+
+    def split(self, parts: int) -> "list[CompactTask] | None":
+        """Return about so many tasks of fewer nodes; None of a single one."""
+        if len(self.nodes) == 1:
+            return None
+        size = -(-len(self.nodes) // parts)
+        return [replace(self, nodes=self.nodes[first : first + size]) for first in range(0, len(self.nodes), size)]
+
+    def _rows(self, node: int) -> pl.DataFrame:
+        group, table = self.group, self.table
         near = [file for file in group.files if are_related(file.node, node)]
-        own = tuple(folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
-        above = tuple(folder.address(file.path).url for file in near if bits_of(file.node) < group.bits)
-        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, folder.address().options).read()
+        own = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
+        above = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) < group.bits)
+        options = self.folder.address().options
+        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, options).read()
         rows = merge_files(frames, list(table.keys), list(table.features))
-        rows = rows if without is None else without(rows)
-        if rows.height:
-            written.append(write_file(folder, 0, node, rows, now, changes=False))
+        return rows if self.without is None else self.without(rows)
 
 
 def _nodes(file: File, bits: int) -> range:

@@ -10,10 +10,11 @@ from uuid import uuid4
 import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
+from featurestore.engines.base import Engine
 from featurestore.errors import DamagedHistoryError, OfflineStoreError
 from featurestore.locks import FileLocks, Locks
 from featurestore.offline.base import History, PushLog, Snapshot, Staged, Table, is_gone
-from featurestore.offline.delta.commit import CommitBuilder, Merged
+from featurestore.offline.delta.commit import CommitBuilder, Merged, StagedRows
 from featurestore.offline.delta.files import (
     COMPRESSION,
     HASH,
@@ -41,7 +42,6 @@ from featurestore.offline.delta.table import (
 from featurestore.offline.delta.table_files import Buckets, by_bucket
 from featurestore.offline.folder import Address, Entry, Folder, delete_below
 from featurestore.offline.local_folder import LocalFolder
-from featurestore.offline.scan import scan_files
 from featurestore.rows.buckets import key_hash
 from featurestore.rows.transform import stack_rejects
 
@@ -126,11 +126,10 @@ class DeltaStore:
             folder.write(name, lambda file: hashed.write_parquet(file, compression=COMPRESSION, row_group_size=131_072))
         return {"path": name, "rows": frame.height}
 
-    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0) -> int:
+    def commit(self, table: Table, run: int, staged: Sequence[Staged], after: int = 0, engine: Engine | None = None) -> int:
         """See ``OfflineStore.commit``."""
         folder = self.folder(table)
         folded = max((chunk["pushed"] for chunk in staged if "pushed" in chunk), default=None)
-        rows = sum(chunk["rows"] for chunk in staged)
         with translated("write", folder.address().url):
             sequence = self.push_log.sequence(table)
             for _ in range(_ATTEMPTS):
@@ -154,7 +153,7 @@ class DeltaStore:
                 log = tuple(view.after(folded or 0))
                 try:
                     merge = CommitBuilder(folder, table, run, state.files, self._now(), self._threads, log)
-                    merged = self._commit(sequence, view, merge, merge.add(self._staged(table, staged), rows), folded)
+                    merged = self._commit(sequence, view, merge, merge.add(self._staged(table, staged), engine), folded)
                 except (FileNotFoundError, OfflineStoreError) as error:
                     # Another process at the same run was done first and cleared up, or one at an earlier run was; or an entity was
                     # forgotten, or what was merged was removed, since the table was opened.
@@ -197,13 +196,12 @@ class DeltaStore:
         merge.folder.delete(new.action.path for new in merged.added)
         return None
 
-    def _staged(self, table: Table, staged: Sequence[Staged]) -> list[pl.LazyFrame]:
+    def _staged(self, table: Table, staged: Sequence[Staged]) -> StagedRows:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
         numbers = [chunk["pushed"] for chunk in staged if "pushed" in chunk]
-        pushed = [pl.concat(self.push_log.sequence(table).rows_of(numbers).values()).lazy()] if numbers else []
-        folder = self.folder(table)
-        files = [folder.address(chunk["path"]) for chunk in staged if chunk["rows"] and "pushed" not in chunk]
-        return [*(_scan_staged(table, scan_files([file])) for file in files), *pushed]
+        pushed = pl.concat(self.push_log.sequence(table).rows_of(numbers).values()) if numbers else None
+        files = tuple(chunk["path"] for chunk in staged if chunk["rows"] and "pushed" not in chunk)
+        return StagedRows(self.folder(table), table, files, pushed, sum(chunk["rows"] for chunk in staged))
 
     def committed(self, table: Table, run: int) -> list[History]:
         """See ``OfflineStore.committed``."""
@@ -280,9 +278,3 @@ def staged_files(folder: Folder) -> dict[int, list[Entry]]:
 def rejected_files(folder: Folder) -> list[str]:
     """Return the names of the files of rejected rows."""
     return [file.name for file in folder.list(f"{REJECTED}/run-") if file.name.endswith(".parquet")]
-
-
-def _scan_staged(table: Table, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Return staged rows, with null for columns that the view has got since they were written."""
-    there = rows.collect_schema()
-    return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns_of(table).items() if name not in there)

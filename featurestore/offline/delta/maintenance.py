@@ -7,7 +7,7 @@ versions, which would make runs that write at the same time start over.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 from io import BytesIO
 
@@ -15,9 +15,10 @@ import polars as pl
 
 from featurestore.clock import Clock, to_micros, utc_now
 from featurestore.durable import TEMPORARY
+from featurestore.engines.base import Engine, goes_elsewhere
 from featurestore.offline.base import Compacted, Removed, Table, is_gone
 from featurestore.offline.condition import damaged
-from featurestore.offline.delta.compaction import merge_group, worth_merging
+from featurestore.offline.delta.compaction import CompactTask, worth_merging
 from featurestore.offline.delta.files import BUCKET, NewFile, translated
 from featurestore.offline.delta.history import DeltaStore, staged_files
 from featurestore.offline.delta.integrity import problems_of
@@ -67,7 +68,13 @@ class DeltaMaintenance:
             return len(view.state.files) + len(view.pushes)
 
     def compact(
-        self, table: Table, done: int, without: Callable[[pl.DataFrame], pl.DataFrame] | None = None, *, dry_run: bool = False
+        self,
+        table: Table,
+        done: int,
+        without: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+        *,
+        dry_run: bool = False,
+        engine: Engine | None = None,
     ) -> Compacted | None:
         """See ``TableMaintenance.compact``."""
         folder = self._folder(table)
@@ -88,7 +95,13 @@ class DeltaMaintenance:
             now = to_micros(self._clock()) // 1000
             written: list[NewFile] = []
             try:
-                merge_group(folder, table, group, now, without, written)
+                task = CompactTask.of(folder, table, group, now, without)
+                if engine is not None and goes_elsewhere(engine, task.rows):
+                    with closing(engine.run(task.split(len(task.nodes)) or [task])) as results:
+                        for _, files in results:
+                            written += files
+                else:
+                    task.run(written)
             except BaseException as error:  # by an interruption too: nobody claims these files any more
                 folder.delete(new.action.path for new in written)
                 if is_gone(error) and open_state(folder).files != state.files:

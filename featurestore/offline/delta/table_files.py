@@ -94,6 +94,17 @@ class TableFiles(Sequence[File]):
         bounds += [] if until is None else [pl.col("since") <= until]
         return TableFiles(self.frame.filter(bounds)) if bounds else self
 
+    def near(self, first: int, last: int) -> "TableFiles":
+        """Return those that may have rows of a stretch of buckets of one depth, from the first to the last."""
+        bits = bits_of(first)
+
+        def is_near(node: int) -> bool:
+            deeper = bits_of(node) - bits
+            return first <= node >> deeper <= last if deeper >= 0 else first >> -deeper <= node <= last >> -deeper
+
+        nodes = [node for node in self.frame["node"].unique() if is_near(node)]
+        return TableFiles(self.frame.filter(pl.col("node").is_in(nodes)))
+
     def __len__(self) -> int:
         return self.frame.height
 
