@@ -102,6 +102,36 @@ def training_on_ray(folder: str, spine: str, features: str, sink: str) -> None:
         engine.close()
 
 
+def materialize_on_local(folder: str, online: str, name: str, rows: str, entities: str) -> None:
+    """The floor of a run on a cluster: the CPU time that it takes in one process."""
+    from benchmarks.project import store, view
+
+    with store(folder, online) as opened:
+        opened.apply([view(name, int(rows), int(entities), "f")])
+        began = time.process_time()
+        summary = opened.materialize(end="1971-01-01")
+        tell(time.process_time() - began)
+        assert summary[0].rows_written == int(rows)
+
+
+def materialize_on_ray(folder: str, online: str, name: str, rows: str, entities: str) -> None:
+    """The same on three nodes: the CPU time of the tasks and of the driver, whose memory is told."""
+    from benchmarks.project import store, view
+    from benchmarks.timed import TimedRay
+    from tests.servers.ray_cluster import ray_cluster
+
+    with ray_cluster(memory=4 << 30) as cluster, store(folder, online) as opened:
+        opened.apply([view(name, int(rows), int(entities), "f")])
+        engine = TimedRay.at(cluster.address)
+        opened.components.__dict__["engine"] = engine
+        list(engine.run([]))  # which joins the cluster: its start is not measured
+        began = time.process_time()
+        summary = opened.materialize(end="1971-01-01")
+        tell(time.process_time() - began + engine.seconds)
+        engine.close()
+        assert summary[0].rows_written == int(rows)
+
+
 def plan_scale() -> None:
     """The plan of a training frame that is larger than any of ours."""
     from benchmarks.plan_scale import plan

@@ -5,7 +5,7 @@ the process that asked would do: it passes the write barrier, leaves out who is 
 that runs twice stages its chunk twice, of which one counts, and writes values that are there (S15, S17).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -153,7 +153,9 @@ class Workers:
         """Return whether chunks of a view are staged elsewhere. A frame in memory is nowhere but here."""
         return not isinstance(view.spec.source_as_read, FrameSource) and self.engine.capacity().elsewhere
 
-    def stage(self, view: BoundView, run: int, chunks: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def stage(
+        self, view: BoundView, run: int, chunks: Mapping[int, Mapping[str, Any]]
+    ) -> Generator[tuple[int, dict[str, Any]], None, None]:
         """Stage chunks of a run, and yield what the ledger notes of each as it comes, with its number."""
         width = width_of([*view.spec.entity.keys.values(), *view.spec.stored_schema.values()])
         weight = 2 * COPIES * (16 + width) * self.chunk_rows  # as they are read, and as they are stored
@@ -170,7 +172,9 @@ class Workers:
         """Return whether the values of some buckets are written online by workers."""
         return self.reach_online and goes_elsewhere(self.engine, sum(part.rows for part in parts))
 
-    def write(self, applied: AppliedView, parts: Sequence[History], *, whole: bool, repair: bool) -> Iterator[tuple[int, Written]]:
+    def write(
+        self, applied: AppliedView, parts: Sequence[History], *, whole: bool, repair: bool
+    ) -> Generator[tuple[int, Written], None, None]:
         """Write the values of buckets online, and yield for some after others how many these are, and what was written."""
         width = COPIES * (16 + width_of([*applied.spec.entity.keys.values(), *applied.spec.stored_schema.values()]))
         groups: list[list[History]] = []
@@ -235,14 +239,15 @@ def write_parts(
         whole: as ``LatestWriter.write_part``.
         repair: as ``LatestWriter.write_part``.
     """
+    if parts:
+        progress.step(applied.spec.name, "write online", 0, len(parts))
     if workers is not None and workers.writes(parts):
         results = workers.write(applied, parts, whole=whole, repair=repair)
     else:
         results = ((1, writer.write_part(applied, part, whole=whole, repair=repair)) for part in parts)
     done = online = tied = 0
-    if parts:
-        progress.step(applied.spec.name, "write online", 0, len(parts))
-    for count, written in results:
-        done, online, tied = done + count, online + written.online, tied + written.tied
-        progress.step(applied.spec.name, "write online", done, len(parts))
+    with closing(results):
+        for count, written in results:
+            done, online, tied = done + count, online + written.online, tied + written.tied
+            progress.step(applied.spec.name, "write online", done, len(parts))
     return Written(online, tied)

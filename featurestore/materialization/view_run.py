@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -197,9 +198,10 @@ class ViewRun:
         else:
             bodies = ((index, self.stage(run.seq, index, chunk)) for index, chunk in waiting.items())
         self._progress.step(run.view, "read", len(staged), len(chunks))
-        for index, body in bodies:
-            staged[index] = self._ledger.stage(run, index, body)
-            self._progress.step(run.view, "read", len(staged), len(chunks))
+        with closing(bodies):
+            for index, body in bodies:
+                staged[index] = self._ledger.stage(run, index, body)
+                self._progress.step(run.view, "read", len(staged), len(chunks))
         return [staged[index] for index in range(len(chunks))]
 
     def stage(self, run: int, index: int, chunk: Mapping[str, Any]) -> dict[str, Any]:
