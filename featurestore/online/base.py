@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,10 @@ from featurestore.plugins import Context
 
 class OnlineLostError(OnlineStoreError):
     """The store may have lost what was written to it: it restarted, failed over, was emptied or put back from a copy."""
+
+
+class OnlineLayoutError(OnlineStoreError):
+    """The store has a project's values in another layout than its address asks for, so whoever reads there finds none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,27 @@ class Epoch:
 class Marks(Protocol):
     """The marks of a store: one or more for each shard that can lose its data alone."""
 
+    def agree(self, epoch: Epoch) -> None:
+        """Look whether values lie as the store's address asks for. Where nothing is marked, or there is one layout, they do.
+
+        Raises:
+            OnlineLayoutError: they lie in another layout.
+        """
+
     def look(self, epoch: Epoch) -> list[str]:
         """Return what may have been lost, a sentence for each shard whose marks are not an epoch's; none where all are.
 
         A mark that is missing beside others of its shard, as after the slots of a Cluster were moved, is placed again.
+
+        Raises:
+            OnlineLayoutError: values lie in another layout than the store's address asks for.
         """
 
     def place(self, epoch: Epoch) -> None:
-        """Mark every shard. What was written before counts for nothing; the caller has recorded that."""
+        """Mark every shard. What was written before counts for nothing; the caller has recorded that.
+
+        What lies in another layout than the store's address asks for is deleted.
+        """
 
     def strangers(self, project: bytes, most: int = 1_000_000) -> dict[bytes, int]:
         """Return how many keys of a project have which second part: the id of a registry, or a view of an older version.
@@ -101,15 +118,18 @@ class OnlineStore(Protocol):
 
         Raises:
             OnlineLostError: a shard's mark is another one, or gone: what is in it may be less than was written.
+            OnlineLayoutError: the mark has another layout than the store's address asks for.
             ValueError: a key that is to be replaced has several entries.
         """
 
-    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
         """Delete all keys that begin with a prefix; return how many there were, perhaps none.
 
         Args:
             prefix: what they begin with.
             keys: which of them, if not all. What the store can do so that nothing of these is left on its disk, it does.
+            known: batches of keys, which are all of them as far as the caller knows. A store that would have to look through very
+                many keys to find them deletes these instead; any other takes no notice of them.
         """
 
     def sweep(self) -> int:

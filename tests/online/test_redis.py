@@ -14,7 +14,7 @@ import redis
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLostError, hide_password
 from featurestore.online.redis.address import split_hosts
-from featurestore.online.redis.connections import WRITE
+from featurestore.online.redis.layouts import WRITE
 from featurestore.online.redis.store import RedisStore
 from featurestore.testing.online import Make, OnlineStoreContract
 from tests.servers.valkey import ValkeyServer, free_port

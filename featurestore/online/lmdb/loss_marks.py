@@ -36,6 +36,9 @@ class LMDBMarks:
         self._change = change
         self._look = look
 
+    def agree(self, epoch: Epoch) -> None:
+        """Do nothing: there is one layout."""
+
     def look(self, epoch: Epoch) -> list[str]:
         """Return what may have been lost, in a sentence; none where the mark is the epoch's."""
         missed = self._look(lambda transaction: self.missed(epoch, transaction, transaction.id()))

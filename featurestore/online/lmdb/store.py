@@ -7,7 +7,7 @@ zeros) and its BLAKE2b digest, 511 bytes in all, which no key kept as it is has;
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -139,7 +139,7 @@ class LMDBStore(OnlineAdapter):
                 self._marks.note(epoch)
         return written
 
-    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
         """Delete all keys that begin with a prefix, some 10,000 a transaction; return how many there were.
 
         Certain ``keys`` are written over in the file, too: what nobody reads any more would else stay there for long.

@@ -3,6 +3,10 @@
 import re
 from urllib.parse import urlsplit
 
+from featurestore.online.redis.packing import MOST, MOST_BITS, Packing
+
+_ENTITIES = 100_000_000
+
 
 def is_cluster(url: str) -> bool:
     """Return whether an address names a Cluster."""
@@ -29,3 +33,34 @@ def split_hosts(url: str) -> tuple[str, list[tuple[str, int]]]:
     parts = [urlsplit(f"//{other}") for other in others]
     plain = f"{scheme.removesuffix('+cluster')}://{user}{at}{first}{options}"
     return plain, [(part.hostname or "localhost", part.port or 6379) for part in parts]
+
+
+def split_packing(url: str) -> tuple[str, Packing | None]:
+    """Return the address without the options of packing, and how values are packed; None where each has a key of its own.
+
+    Raises:
+        ValueError: one of these options is not a number, or has no sense.
+
+    Example:
+        >>> split_packing("redis://a/0?pack=64&entities=1000000&socket_timeout=2")
+        ('redis://a/0?socket_timeout=2', Packing(bits=14))
+    """
+    place, mark, query = url.partition("?")
+    options = query.split("&") if mark else []
+    given = {name: value for name, _, value in (option.partition("=") for option in options) if name in ("pack", "entities")}
+    if not given:
+        return url, None
+    if "pack" not in given:
+        raise ValueError("entities= says how many entities are packed, so it goes with pack=64")
+    numbers = {"entities": _ENTITIES}
+    for name, value in given.items():
+        if not (value.isascii() and value.isdigit()) or int(value) < 1:
+            raise ValueError(f"{name}={value} must be a whole number from 1 on")
+        numbers[name] = int(value)
+    if not 2 <= numbers["pack"] <= MOST:
+        raise ValueError(f"pack={given['pack']} must be from 2 to {MOST}: so many entities are kept together")
+    packing = Packing.of(numbers["pack"], numbers["entities"])
+    if packing.bits > MOST_BITS:
+        raise ValueError(f"entities={given['entities']} are more than can be packed: at most {numbers['pack'] << MOST_BITS:,}")
+    rest = "&".join(option for option in options if option.partition("=")[0] not in given)
+    return place + (f"?{rest}" if rest else ""), packing

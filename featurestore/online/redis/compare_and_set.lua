@@ -8,11 +8,7 @@
 --
 -- NOTE: == on Lua's strings compares bytes, whatever the server's locale. A missing key has an empty range.
 
-if ARGV[1] ~= '' then
-  -- The id is another one after each restart and failover: what the mark stood for may be lost, though the mark is not.
-  local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
-  if redis.call('MGET', ARGV[1])[1] ~= ARGV[2] .. ' ' .. id then return -1 end
-end
+if unmarked() then return -1 end
 
 local count = #KEYS
 local ttls = #ARGV - 2 * count - 2

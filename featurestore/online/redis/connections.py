@@ -1,26 +1,19 @@
 """Connections to a Redis server, or to the nodes of a Cluster."""
 
 import asyncio
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha1
 from itertools import count
-from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from featurestore.online.base import Entry, Epoch
 from featurestore.online.batching import batches
+from featurestore.online.redis.layouts import Command, Layout, Script, checked
 from featurestore.online.redis.per_loop import PerEventLoop
 
-WRITE, SWAP = SCRIPTS = [Path(__file__).with_name(f"{name}.lua").read_bytes() for name in ("set_if_newer", "compare_and_set")]
-"""What runs inside the server: to write the greatest values, and to replace values."""
-
-_WRITE_SHA, _SWAP_SHA = [sha1(script, usedforsecurity=False).hexdigest().encode() for script in SCRIPTS]
-
-_ENTRIES_A_SCRIPT = 500  # while a script runs the server answers nobody else: about a millisecond
-_BYTES_A_SCRIPT = 1 << 20
 _ENTRIES_A_ROUND = 8000  # sent ahead of their answers, so that the server computes while the next ones are packed
 _BYTES_A_ROUND = 8 << 20
 _KEYS_A_SCAN = 1000
@@ -50,11 +43,6 @@ class RedisDriver(Protocol):
         """Return a client of a Cluster, for the running event loop."""
 
 
-Script = tuple[bytes, ...]
-"""One run of a script as a command: EVALSHA, its hash, the number of keys, the keys, the mark, the values, what they replace, the
-ttls."""
-
-
 class RedisBackend(Protocol):
     """What a single server and a Cluster do differently."""
 
@@ -76,8 +64,8 @@ class RedisBackend(Protocol):
     def run(self, scripts: Sequence[Script]) -> list[Any]:
         """Return how many each wrote, or the error with which the server answered it."""
 
-    def unlink(self, keys: Sequence[bytes]) -> int:
-        """Delete keys; return how many there were."""
+    def each(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to commands of one key each, or the error with which the server answered it."""
 
     def servers(self) -> list["Connections"]:
         """Return the primaries."""
@@ -109,16 +97,21 @@ class Connections:
         except self._errors.ConnectionError:
             return self._exchange(packed)
 
-    def delete(self, pattern: bytes) -> int:
-        """Delete the keys that match a pattern; return how many."""
-        deleted = 0
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Yield the server's keys that begin with a prefix, some at a time; it looks through all that it has."""
+        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
         cursor = b"0"
         while True:
             cursor, keys = self.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _KEYS_A_SCAN)
-            # One command a key: the keys that one node of a Cluster holds are of many slots.
-            deleted += _counted(self.ask_all([(b"UNLINK", key) for key in keys])) if keys else 0
+            if keys:
+                yield keys
             if cursor == b"0":
-                return deleted
+                return
+
+    def size(self) -> int:
+        """Return how many keys the server has, in all its databases."""
+        info: bytes = self.ask(b"INFO", b"keyspace")
+        return sum(int(keys) for keys in re.findall(rb":keys=(\d+)", info))
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,15 +149,16 @@ class _Turn:
 class Server(Connections):
     """One server."""
 
-    def __init__(self, driver: RedisDriver) -> None:
+    def __init__(self, driver: RedisDriver, layout: Layout) -> None:
         super().__init__(driver, driver.pool())
+        self._layout = layout
         self._loops = PerEventLoop(driver.pool_async, driver.most)
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, in order; None where there is none."""
-        values: list[bytes | None] = self.ask(b"MGET", *keys)
-        return values
+        commands, gather = self._layout.lookup(keys)
+        return gather(checked(self.ask_all(commands)))
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop. Reads that are asked for in one turn of the loop share a round trip."""
@@ -181,19 +175,21 @@ class Server(Connections):
 
     async def _read_turn(self, loop: asyncio.AbstractEventLoop, batch: "_Turn") -> list[bytes | None]:
         del self._turns[loop]  # whoever asks from now on begins another one
-        packed = self._pack((b"MGET", *batch.keys))
+        commands, gather = self._layout.lookup(batch.keys)
+        packed = [self._pack(command) for command in commands]
         pool, free = await self._loops.client()
         async with free:
             try:
-                return await self._exchange_async(pool, packed)
+                answers = await self._exchange_async(pool, packed)
             except self._errors.ConnectionError:
-                return await self._exchange_async(pool, packed)
+                answers = await self._exchange_async(pool, packed)
+        return gather(checked(answers))
 
     def rounds(self, entries: Iterable[Entry], epoch: Epoch | None) -> Iterator[list[Script]]:
         """Yield the runs of the script that write some entries: as many as to send at once."""
-        mark = _UNMARKED if epoch is None else (epoch.key, epoch.value)
+        mark = _UNMARKED if epoch is None else (epoch.key, epoch.value + self._layout.tag)
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
-            yield list(_scripts(some, mark))
+            yield list(self._layout.writes(some, mark))
 
     def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
         """Return the server with its mark."""
@@ -206,9 +202,9 @@ class Server(Connections):
         """Return how many each wrote, or the error with which the server answered it."""
         return self.ask_all(scripts)
 
-    def unlink(self, keys: Sequence[bytes]) -> int:
-        """Delete keys; return how many there were."""
-        return _counted(self.ask_all([(b"UNLINK", key) for key in keys]))
+    def each(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to commands of one key each, or the error with which the server answered it."""
+        return self.ask_all(commands) if commands else []
 
     def servers(self) -> list[Connections]:
         """Return the primaries."""
@@ -219,24 +215,30 @@ class Server(Connections):
         super().close()
         self._loops.close()
 
-    async def _exchange_async(self, pool: Any, packed: bytes) -> list[bytes | None]:
+    async def _exchange_async(self, pool: Any, packed: Sequence[bytes]) -> list[Any]:
         connection = await pool.get_connection()
         try:
             await connection.send_packed_command(packed)
-            values: list[bytes | None] = await connection.read_response()
-            return values
+            return [await self._answer_async(connection) for _ in packed]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         finally:
             await pool.release(connection)
 
+    async def _answer_async(self, connection: Any) -> Any:
+        try:
+            return await connection.read_response()
+        except self._errors.ResponseError as error:
+            return error
+
 
 class Cluster:
     """A Cluster. redis-py knows which node has which slot, and follows when slots move or a node fails over."""
 
-    def __init__(self, driver: RedisDriver) -> None:
+    def __init__(self, driver: RedisDriver, layout: Layout) -> None:
         self._driver = driver
+        self._layout = layout
         self._lock = threading.Lock()
         self._client: Any = None
         self._known: dict[bytes, dict[str, list[bytes]]] = {}
@@ -244,6 +246,9 @@ class Cluster:
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, in order; None where there is none."""
+        if self._layout.tag:
+            commands, gather = self._layout.lookup(keys)
+            return gather(checked(self.each(commands)))
         values: list[bytes | None] = self._connected().mget_nonatomic(keys)
         return values
 
@@ -251,6 +256,12 @@ class Cluster:
         """Like ``read``, for the running event loop."""
         client, free = await self._loops.client()
         async with free:
+            if self._layout.tag:
+                commands, gather = self._layout.lookup(keys)
+                pipeline = client.pipeline()
+                for name, *rest in commands:
+                    pipeline.execute_command(name.decode(), *rest)
+                return gather(await pipeline.execute())
             values: list[bytes | None] = await client.mget_nonatomic(keys)
             return values
 
@@ -267,13 +278,13 @@ class Cluster:
             if name not in marks:
                 marks = self._marks(epoch.key)
             # NOTE: no key of the script, as it lies in another slot. A script may read it where it lies on the same node.
-            return marks[name][0], epoch.value
+            return marks[name][0], epoch.value + self._layout.tag
 
         for some in batches(entries, _ENTRIES_A_ROUND, _BYTES_A_ROUND):
             slots: dict[int, list[Entry]] = defaultdict(list)
             for entry in some:
-                slots[client.keyslot(entry.key)].append(entry)
-            yield [script for slot, those in slots.items() for script in _scripts(those, mark(slot))]
+                slots[client.keyslot(self._layout.place(entry.key))].append(entry)
+            yield [script for slot, those in slots.items() for script in self._layout.writes(those, mark(slot))]
 
     def marks(self, key: bytes) -> list[tuple[Connections, list[bytes]]]:
         """Return each primary with the keys of marks that lie on it."""
@@ -314,13 +325,16 @@ class Cluster:
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
-    def unlink(self, keys: Sequence[bytes]) -> int:
-        """Delete keys; return how many there were."""
+    def each(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to commands of one key each, or the error with which the server answered it."""
+        if not commands:
+            return []
         client = self._connected()
         pipeline = client.pipeline()
-        for key in keys:
-            pipeline.execute_command("UNLINK", key, target_nodes=[client.get_node_from_key(key)])
-        return _counted(pipeline.execute(raise_on_error=False))
+        for name, key, *rest in commands:
+            pipeline.execute_command(name.decode(), key, *rest, target_nodes=[client.get_node_from_key(key)])
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
 
     def servers(self) -> list[Connections]:
         """Return the primaries."""
@@ -339,35 +353,3 @@ class Cluster:
             if self._client is None:
                 self._client = self._driver.cluster()
             return self._client
-
-
-def _counted(answers: Iterable[Any]) -> int:
-    """Return the sum of answers; raise the first that is an error."""
-    total = 0
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-        total += answer
-    return total
-
-
-def _scripts(entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
-    for batch in batches((entry for entry in entries if entry.replaces is None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
-        yield _script(_WRITE_SHA, batch, mark, [])
-    for batch in batches((entry for entry in entries if entry.replaces is not None), _ENTRIES_A_SCRIPT, _BYTES_A_SCRIPT):
-        yield _script(_SWAP_SHA, batch, mark, [entry.replaces for entry in batch if entry.replaces is not None])
-
-
-def _script(sha: bytes, entries: Sequence[Entry], mark: tuple[bytes, bytes], replaced: Sequence[bytes]) -> Script:
-    ttls = {entry.ttl_ms for entry in entries}
-    sent: list[int | None] = [] if ttls == {None} else list(ttls) if len(ttls) == 1 else [entry.ttl_ms for entry in entries]
-    return (
-        b"EVALSHA",
-        sha,
-        b"%d" % len(entries),
-        *[entry.key for entry in entries],
-        *mark,
-        *[entry.value for entry in entries],
-        *replaced,
-        *[b"" if ttl is None else b"%d" % max(ttl, 1) for ttl in sent],
-    )

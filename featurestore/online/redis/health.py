@@ -6,6 +6,10 @@ from typing import Any
 
 from featurestore.clock import from_micros
 
+_LOOKED_AT = 200
+"""How many hashes of packed values are looked at."""
+_LOOKS = 50
+
 
 def server_facts(ask: Callable[[bytes], Any]) -> tuple[datetime, list[str]]:
     """Return the time that a server has, and what about its settings may lose values, a sentence each.
@@ -31,3 +35,27 @@ def server_facts(ask: Callable[[bytes], Any]) -> tuple[datetime, list[str]]:
     if facts.get("aof_last_write_status", "ok") != "ok" or facts.get("rdb_last_bgsave_status", "ok") != "ok":
         problems.append("It could not write to its disk the last time. Look at the room there, and at its log.")
     return from_micros(int(seconds) * 1_000_000 + int(micros)), problems
+
+
+def packing_facts(ask: Callable[..., Any], tag: bytes) -> list[str]:
+    """Return what keeps packed values from taking less memory, a sentence each, as some hashes of a server show.
+
+    Args:
+        ask: sends a command to the server and returns its answer.
+        tag: what the names of the hashes have.
+    """
+    cursor, names = b"0", []
+    for _ in range(_LOOKS):
+        cursor, some = ask(b"SCAN", cursor, b"MATCH", b"*/" + tag + b"{*", b"COUNT", b"1000")
+        names += some
+        if cursor == b"0" or len(names) >= _LOOKED_AT:
+            break
+    names = names[:_LOOKED_AT]
+    large = sum(1 for name in names if ask(b"OBJECT", b"ENCODING", name) == b"hashtable")
+    if large * 10 <= len(names):
+        return []
+    return [
+        f"Of {len(names)} hashes of packed values {large} are hash tables, which take more memory than lists: a value is longer "
+        "than its hash-max-listpack-value, or a hash has more fields than its hash-max-listpack-entries. Set them to 1024 each; "
+        "hashes that are written from then on are lists."
+    ]

@@ -1,12 +1,12 @@
 """The online store on a server: Redis, Valkey, or a Cluster of either.
 
-A key holds the value as it was given, nothing more, so anything that speaks the protocol can read it. Writes run
-``set_if_newer.lua`` inside the server (``compare_and_set.lua`` for entries that replace something), which compares and sets a few
-hundred keys in one step.
+A key holds the value as it was given, nothing more, so anything that speaks the protocol can read it; ``layouts`` has the other
+layout, values that are packed into hashes. Writes run ``set_if_newer.lua`` inside the server (``compare_and_set.lua`` for entries
+that replace something), which compares and sets a few hundred keys in one step.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 from featurestore.errors import ConfigError, MissingExtraError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, Marks, OnlineAdapter, OnlineLostError, hide_password
 from featurestore.online.batching import greatest
-from featurestore.online.redis.address import is_cluster, split_hosts
-from featurestore.online.redis.connections import SCRIPTS, Cluster, RedisBackend, Script, Server
-from featurestore.online.redis.health import server_facts
+from featurestore.online.redis.address import is_cluster, split_hosts, split_packing
+from featurestore.online.redis.connections import Cluster, RedisBackend, Server
+from featurestore.online.redis.deletion import delete_below, delete_keys
+from featurestore.online.redis.health import packing_facts, server_facts
+from featurestore.online.redis.layouts import Packed, Script, layout_of
 from featurestore.online.redis.loss_marks import RedisMarks
+from featurestore.online.redis.packing import head_in
 from featurestore.plugins import Context
 
 try:
@@ -30,10 +33,13 @@ except ImportError as error:
     raise MissingExtraError("an online store of Redis or Valkey", "redis") from error
 
 _CONNECTIONS = 64
-_DELETES = 1000  # keys, that are deleted at once
+_SWEPT = 65_536  # hashes of a view's version, that are looked through in one sweep
+_SWEPT_A_SCRIPT = 32  # about a millisecond, in which the server answers nobody else
+_SCRIPTS_A_ROUND = 500
 _REFUSED = -1  # by a script, where the mark is another one
 _WAIT = 5  # seconds, for a connection to become free
 _COMMANDS = "MGET, MSET, SET, GETRANGE, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
+_COMMANDS_PACKED = "MGET, SET, HGET, HMGET, HSET, HDEL, HLEN, HKEYS, HGETALL, OBJECT, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
 _DEFAULTS: dict[str, Any] = {
     "socket_timeout": 5.0,
     "socket_connect_timeout": None,  # as socket_timeout
@@ -63,6 +69,10 @@ class RedisStore(OnlineAdapter):
             ``ssl_cert_reqs=none``, ``max_connections=64`` (of each process, and of each event loop; a call waits for a
             free one).
 
+            With ``?pack=64`` values are packed: entities are fields of hashes, at most about so many each, which takes half of the
+            memory for each. ``&entities=1000000000`` says how many there are in a view, by default 100,000,000; both together
+            decide how many hashes there are, so all processes must have the same.
+
     Raises:
         ConfigError: the address is of another form, or has an unknown option.
         MissingExtraError: redis-py or hiredis is not installed.
@@ -78,11 +88,17 @@ class RedisStore(OnlineAdapter):
 
     def __init__(self, url: str) -> None:
         self._address = hide_password(url)
+        try:
+            url, packing = split_packing(url)
+        except ValueError as error:
+            raise ConfigError(f"The online store's address {self._address} has a wrong option: {error}") from error
         driver = _RedisPy(url, self._address)
+        self._layout = layout_of(packing)
+        self._to_sweep: set[bytes] = set()
         self._errors = driver.errors
         self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
-        self._link: RedisBackend | None = Cluster(driver) if is_cluster(url) else Server(driver)
-        self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining)
+        self._link: RedisBackend | None = Cluster(driver, self._layout) if is_cluster(url) else Server(driver, self._layout)
+        self.marks: Marks = RedisMarks(self._open, self._errors, self._explaining, self._layout, self._address)
 
     @classmethod
     def open(cls, url: str, context: Context) -> "RedisStore":
@@ -94,7 +110,10 @@ class RedisStore(OnlineAdapter):
         """See ``OnlineAdapter.facts``; of a Cluster one primary answers."""
         store = cls(url)
         try:
-            return server_facts(store.ask)
+            now, problems = server_facts(store.ask)
+            if store._layout.tag:
+                problems += packing_facts(store.ask, store._layout.tag)
+            return now, problems
         finally:
             store.close()
 
@@ -124,6 +143,8 @@ class RedisStore(OnlineAdapter):
         """
         with self._explaining():
             kept = greatest(entries)
+            if self._layout.tag:
+                self._to_sweep.update({head_in(entry.key) for entry in kept if entry.ttl_ms is not None})
             written = self._write(kept, epoch)
             if written is None and epoch is not None:
                 self._open().look_again()
@@ -133,26 +154,36 @@ class RedisStore(OnlineAdapter):
                     raise OnlineLostError(f"The online store at {self._address}: {'; '.join(missed) or 'its marks move'}.")
             return written or 0
 
-    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
         """Delete all keys that begin with a prefix; return how many there were.
 
-        It looks through all keys of the server, unless they are given. A key that is written meanwhile may stay. What the server
-        writes to its disk (snapshots, an append-only file) it rewrites by its own rules.
+        Packed values of a view's version are deleted by the names of their hashes. Else it looks through all keys of the server, of
+        all shards at once, unless they are given, or known and the server has many. A key that is written meanwhile may stay. What
+        the server writes to its disk (snapshots, an append-only file) it rewrites by its own rules.
         """
-        if keys is not None:
-            with self._explaining():
-                named = [key for key in keys if key.startswith(prefix)]
-                link = self._open()
-                return sum(link.unlink(named[first : first + _DELETES]) for first in range(0, len(named), _DELETES))
-        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
-        try:
-            return sum(server.delete(pattern) for server in self._open().servers())
-        except self._foreign as error:
-            raise self._explain(error) from error
+        with self._explaining():
+            if keys is not None:
+                return delete_keys(self._open(), self._layout, [key for key in keys if key.startswith(prefix)])
+            return delete_below(self._open(), self._layout, prefix, known)
 
     def sweep(self) -> int:
-        """Return 0: the server drops expired keys by itself."""
-        return 0
+        """Drop packed values whose ttl is over, and return how many; 0 for keys of their own, which the server drops by itself.
+
+        Of each version of a view that was written to since, some 65,000 hashes are looked through, beginning with any of them.
+        """
+        if not isinstance(self._layout, Packed):
+            return 0
+        heads, self._to_sweep = self._to_sweep, set()
+        together = 1 if isinstance(self._link, Cluster) else _SWEPT_A_SCRIPT
+        swept = 0
+        with self._explaining():
+            link = self._open()
+            for head in sorted(heads):
+                first = random.randrange(self._layout.packing.hashes)
+                scripts = list(self._layout.sweeps(head, first, _SWEPT, together))
+                for start in range(0, len(scripts), _SCRIPTS_A_ROUND):
+                    swept += sum(self._run(link, scripts[start : start + _SCRIPTS_A_ROUND]))
+        return swept
 
     def check(self) -> str:
         """Return the server's kind and version, such as ``"valkey 9.1.2"``, as far as its user may know them.
@@ -217,7 +248,7 @@ class RedisStore(OnlineAdapter):
         unknown = [run for run, reply in zip(scripts, replies, strict=True) if isinstance(reply, self._errors.NoScriptError)]
         if unknown:  # a server forgets its scripts when it restarts, or is told to
             for server in link.servers():
-                for script in SCRIPTS:
+                for script in self._layout.scripts:
                     server.ask(b"SCRIPT", b"LOAD", script)
             replies = [reply for reply in replies if not isinstance(reply, self._errors.NoScriptError)]
             replies += link.run(unknown)
@@ -237,7 +268,7 @@ class RedisStore(OnlineAdapter):
             ((errors.AuthenticationError, errors.AuthorizationError), "Look at the user and the password in the address."),
             (
                 errors.NoPermissionError,
-                f"Give its user the commands {_COMMANDS}.",
+                self._rights(),
             ),
             (errors.BusyLoadingError, "It has just started and loads its data: try again."),
             (errors.ReadOnlyError, "This is a replica: take the primary's address."),
@@ -249,12 +280,15 @@ class RedisStore(OnlineAdapter):
         ]
         # These redis-py tells apart by their text only.
         if "ACL failure in script" in str(error) or "executing the script can't run" in str(error):
-            return f"Give its user the commands {_COMMANDS}."
+            return self._rights()
         if "Cluster mode is not enabled" in str(error):
             return "This is a single server: take redis:// for redis+cluster://."
         if "No connection available" in str(error):
             return "All connections were in use: raise ?max_connections=… in the address."
         return next((text for kind, text in advice if isinstance(error, kind)), "Look at the server's log.")
+
+    def _rights(self) -> str:
+        return f"Give its user the commands {_COMMANDS_PACKED if self._layout.tag else _COMMANDS}."
 
 
 class _RedisPy:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
@@ -69,8 +69,8 @@ class SQLiteStore(OnlineAdapter):
                 raise OnlineLostError(f"The online store {self._path} may have lost values: {lost}.")
             return sum(_write(connection, entry, None if entry.ttl_ms is None else now + entry.ttl_ms) for entry in entries)
 
-    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None) -> int:
-        """See ``OnlineStore.delete``; SQLite overwrites what is deleted."""
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
+        """See ``OnlineStore.delete``; SQLite overwrites what is deleted, and finds the keys of a prefix by itself."""
         where, given = _beginning(prefix)
         with self.transaction(writes=True) as connection:
             if keys is None:
@@ -133,6 +133,9 @@ class _Marks:
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
+
+    def agree(self, epoch: Epoch) -> None:
+        """Do nothing: there is one way in which values lie in the file."""
 
     def look(self, epoch: Epoch) -> list[str]:
         with self._store.transaction() as connection:
