@@ -1,7 +1,7 @@
 """Administration, as ``store.admin``: what is done to a project as a whole, and seldom."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from featurestore.given_paths import given_place
 from featurestore.maintenance.backup import Backup, Restored
 from featurestore.maintenance.delete_project import DeletionReport, Remover, tear_down
 from featurestore.maintenance.doctor import DoctorReport, examine
+from featurestore.maintenance.known_keys import known_keys
 from featurestore.maintenance.maintain import Maintenance, MaintenanceOptions, MaintenanceReport, Retention, retention_of
 from featurestore.maintenance.project_checks import ProjectChecks
 from featurestore.materialization.progress import Progress
@@ -125,7 +126,8 @@ class Admin:
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: Progress | None = None) -> dict[str, int]:
         """Write the latest values of the whole history online, for an online store that is new or lost values.
 
-        Newer values that are online stay.
+        Newer values that are online stay. Where the store has its values in another layout than its address asks for, all of them are
+        deleted first, those of other views too.
 
         Args:
             views: the views, as classes or names; None for all.
@@ -135,8 +137,11 @@ class Admin:
             How many values were written, by view.
         """
         components = self._components
+        chosen = components.views(views)
+        if components.watched_online.change_layout():
+            components.online_epochs.announce()
         job, previous = components.materializer(progress).rebuilder, components.catalog_cache.refresh().previous_versions
-        written = {applied.spec.name: job.rebuild(applied) for applied in components.views(views)}
+        written = {applied.spec.name: job.rebuild(applied) for applied in chosen}
         for name in written.keys() & previous.keys():
             written[name] += job.rebuild(previous[name])
         return written
@@ -409,19 +414,34 @@ class Admin:
     def _removers(self) -> Mapping[str, Remover]:
         components = self._components
         return {
-            "offline store": lambda dry_run: components.backend.delete_project(components.settings.project, dry_run=dry_run),
+            # The history, which names what is online, goes after it.
             "online store": lambda dry_run: {"values": None if dry_run else self._remove_online()},
+            "offline store": lambda dry_run: components.backend.delete_project(components.settings.project, dry_run=dry_run),
             "registry": lambda dry_run: remove_project(components.registry, dry_run=dry_run),
         }
 
     def _remove_online(self) -> int:
         """Delete the project's online values, and return how many there were; the store's marks are not counted."""
-        state = self._components.online_epochs.find()
+        components = self._components
+        state = components.online_epochs.find()
         if state is None:
             return 0
         space = f"{state.space}/".encode()
-        self._components.online.delete(space + b"!")
-        return self._components.online.delete(space)
+        marks = space + b"!"
+        components.online.delete(marks, known=[])
+        deleted = components.online.delete(space, known=self._known_online(state.space))
+        # NOTE: a store of very many keys deleted those that are known. Now it can look through what is left: that is little, where
+        # no other project has a part in it.
+        components.online.delete(marks)
+        return deleted + components.online.delete(space)
+
+    def _known_online(self, space: str) -> Iterator[list[bytes]]:
+        components = self._components
+        project, forms = components.settings.project, components.forgotten.forms()
+        for view, number in components.backend.maintenance.tables(project):
+            applied = forms.stored(view, number)
+            if applied is not None:
+                yield from known_keys(components.offline, project, applied, space)
 
     def _forgetter(self) -> Forgetter:
         components = self._components

@@ -13,6 +13,7 @@ from typing import Literal
 from featurestore.clock import parse_duration
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import DefinitionError, RequestError
+from featurestore.maintenance.known_keys import known_keys
 from featurestore.materialization.stores import Stores
 from featurestore.materialization.tasks import Workers
 from featurestore.offline.base import Compacted, FeatureLog, Table, TableMaintenance
@@ -222,7 +223,13 @@ class Maintenance:
         files = self._upkeep.files(table)
         if self._dry_run:
             return MaintenanceResult("retired", _named(table), files, 0, deleted=None)
-        deleted = self._online.delete(key_prefix(self._space(), retired.view, retired.data_version))
+        space = self._space()
+        applied = self._forgotten_filter.forms().stored(retired.view, retired.data_version)
+        # NOTE: before the history, which names what is online.
+        deleted = self._online.delete(
+            key_prefix(space, retired.view, retired.data_version),
+            known=None if applied is None else known_keys(self._offline, self._project, applied, space),
+        )
         self._offline.drop(table)
         return MaintenanceResult("retired", _named(table), files, 0, removed=files, deleted=deleted)
 

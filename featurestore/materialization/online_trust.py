@@ -13,7 +13,7 @@ from typing import Protocol
 
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import OnlineStoreError
-from featurestore.online.base import Entry, Epoch, OnlineLostError, OnlineStore
+from featurestore.online.base import Entry, Epoch, OnlineLayoutError, OnlineLostError, OnlineStore
 from featurestore.registry.online_epochs import OnlineEpochs, OnlineState
 
 _log = logging.getLogger("featurestore")
@@ -97,10 +97,10 @@ class WatchedOnline:
         self._filled = filled
         self._lock = Lock()
         self._known: OnlineState | None = None
+        self._agreed = False
         self.marks = store.marks
         self.read = store.read
         self.read_async = store.read_async
-        self.delete = store.delete
         self.sweep = store.sweep
         self.close = store.close
 
@@ -117,6 +117,16 @@ class WatchedOnline:
         except OnlineLostError as error:
             self._notice(state, str(error))
             raise
+
+    def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
+        """See ``OnlineStore.delete``.
+
+        Raises:
+            OnlineLayoutError: certain keys are to be deleted, and values lie in another layout, where they would not be found.
+        """
+        if keys is not None:
+            self._store.marks.agree(_epoch_of(self._known or self._load()))
+        return self._store.delete(prefix, keys=keys, known=known)
 
     def check(self) -> str:
         """Return the store's kind and version.
@@ -146,9 +156,29 @@ class WatchedOnline:
         return self.doubts()
 
     def space(self) -> str:
-        """See ``Trust.space``."""
+        """See ``Trust.space``.
+
+        Raises:
+            OnlineLayoutError: values lie in another layout than the store's address asks for, so none would be found.
+        """
         known = self._known or self._load()
+        if not self._agreed:
+            self._store.marks.agree(_epoch_of(known))
+            self._agreed = True
         return known.space
+
+    def change_layout(self) -> bool:
+        """Give the store the layout that its address asks for, where it has another; return whether it had.
+
+        All values are deleted, and in doubt until they were written from the history.
+        """
+        state = self._load()
+        try:
+            self._store.marks.agree(_epoch_of(state))
+        except OnlineLayoutError:
+            self._notice(state, "the layout of the store was changed")
+            return True
+        return False
 
     def doubted(self, applied: AppliedView) -> bool:
         """See ``Trust.doubted``."""
@@ -176,8 +206,9 @@ class WatchedOnline:
         return self._begun().epoch
 
     def forget(self) -> None:
-        """Forget what the registry said, where it may say something else by now."""
+        """Forget what the registry and the store said, where they may say something else by now."""
         self._known = None
+        self._agreed = False
 
     def _load(self) -> OnlineState:
         self._known = known = self._epochs.current()

@@ -92,6 +92,13 @@ class OnlineEpochs:
         assert state is not None, "it is there since it was looked at"
         return state
 
+    def announce(self) -> None:
+        """Have all processes look again what the store is like: they take the catalog anew, as after an apply."""
+        project = self._database.tables.project
+        with self._database.writing() as connection:
+            mine = project.c.project == self._project
+            connection.execute(project.update().where(mine).values(stamp=secrets.token_hex(16)))
+
     def outgrow(self, before: Catalog, after: Catalog) -> None:
         """Note the views whose ttl became longer: the store would forget what it has of them after the former one."""
         known = {(view.spec.name, view.data_version): view.spec.ttl for view in before.views.values()}

@@ -285,7 +285,8 @@ class Forms:
         self.views = tombstones.tables()
         self._renamed = tombstones.renamed()
         self._related = related(self.views)
-        self._entities = {(view.spec.name, view.data_version): view.spec.entity for view in self.views}
+        self._stored = {(view.spec.name, view.data_version): view for view in self.views}
+        self._entities = {place: view.spec.entity for place, view in self._stored.items()}
 
     @property
     def names(self) -> list[str]:
@@ -300,6 +301,10 @@ class Forms:
         """Return the forms of the entities that a view is or was on, the latest first."""
         own = {entity.name for (view, _), entity in self._entities.items() if view == name}
         return forms_of(own.union(*(self._related[entity_name] for entity_name in own)), self.views)
+
+    def stored(self, view: str, data_version: int) -> AppliedView | None:
+        """Return a view as one of its data versions is stored; None where that never was."""
+        return self._stored.get((view, data_version))
 
     def keyed(self, view: str, data_version: int) -> Entity | None:
         """Return the entity by which a data version of a view is stored."""

@@ -152,13 +152,18 @@ class Server(Connections):
     def __init__(self, driver: RedisDriver, layout: Layout) -> None:
         super().__init__(driver, driver.pool())
         self._layout = layout
+        self._loads = [(b"SCRIPT", b"LOAD", script) for script in layout.scripts]
         self._loops = PerEventLoop(driver.pool_async, driver.most)
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, in order; None where there is none."""
         commands, gather = self._layout.lookup(keys)
-        return gather(checked(self.ask_all(commands)))
+        answers = self.ask_all(commands)
+        if self._forgot_scripts(answers):
+            checked(self.ask_all(self._loads))
+            answers = self.ask_all(commands)
+        return gather(checked(answers))
 
     async def read_async(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Like ``read``, for the running event loop. Reads that are asked for in one turn of the loop share a round trip."""
@@ -182,6 +187,9 @@ class Server(Connections):
             try:
                 answers = await self._exchange_async(pool, packed)
             except self._errors.ConnectionError:
+                answers = await self._exchange_async(pool, packed)
+            if self._forgot_scripts(answers):
+                checked(await self._exchange_async(pool, [self._pack(command) for command in self._loads]))
                 answers = await self._exchange_async(pool, packed)
         return gather(checked(answers))
 
@@ -215,6 +223,10 @@ class Server(Connections):
         super().close()
         self._loops.close()
 
+    def _forgot_scripts(self, answers: list[Any]) -> bool:
+        """Return whether the server has lost its scripts, as it does when it restarts."""
+        return any(isinstance(answer, self._errors.NoScriptError) for answer in answers)
+
     async def _exchange_async(self, pool: Any, packed: Sequence[bytes]) -> list[Any]:
         connection = await pool.get_connection()
         try:
@@ -247,7 +259,7 @@ class Cluster:
     def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, in order; None where there is none."""
         if self._layout.tag:
-            commands, gather = self._layout.lookup(keys)
+            commands, gather = self._layout.lookup(keys, by_slot=True)
             return gather(checked(self.each(commands)))
         values: list[bytes | None] = self._connected().mget_nonatomic(keys)
         return values
@@ -257,7 +269,7 @@ class Cluster:
         client, free = await self._loops.client()
         async with free:
             if self._layout.tag:
-                commands, gather = self._layout.lookup(keys)
+                commands, gather = self._layout.lookup(keys, by_slot=True)
                 pipeline = client.pipeline()
                 for name, *rest in commands:
                     pipeline.execute_command(name.decode(), *rest)

@@ -1,5 +1,6 @@
 """Layouts: how values lie on a server, each under a key of its own or packed into hashes."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 
 from featurestore.online.base import Entry
 from featurestore.online.batching import batches
-from featurestore.online.redis.packing import Packing, head_in, head_of, value_in
+from featurestore.online.redis.packing import NEVER, Packing, head_in, head_of, value_in
 
 _HERE = Path(__file__).parent
 
@@ -22,6 +23,8 @@ SWAP = _script("conditions", "compare_and_set")
 PACKED_WRITE = _script("conditions", "packed_fields", "packed_set_if_newer")
 PACKED_SWAP = _script("conditions", "packed_fields", "packed_compare_and_set")
 PACKED_SWEEP = _script("packed_fields", "packed_sweep")
+PACKED_READ = _script("packed_read")
+"""Reads many fields of many hashes: one answer is parsed in a tenth of the time that as many answers take."""
 
 
 def _sha(script: bytes) -> bytes:
@@ -29,9 +32,11 @@ def _sha(script: bytes) -> bytes:
 
 
 _SWEEP_SHA = _sha(PACKED_SWEEP)
+_READ_SHA = _sha(PACKED_READ)
 
 _ENTRIES_A_SCRIPT = 500  # while a script runs the server answers nobody else: about a millisecond
 _BYTES_A_SCRIPT = 1 << 20
+_FIELDS_A_SCRIPT = 1000  # that are read
 
 Command = tuple[bytes, ...]
 """A command as it is sent. Its second part is the key, or the first of several."""
@@ -55,8 +60,13 @@ class Layout(Protocol):
     def place(self, key: bytes) -> bytes:
         """Return the server's key under which a key's value lies."""
 
-    def lookup(self, keys: Sequence[bytes]) -> tuple[list[Command], Gather]:
-        """Return the commands that read some values, and what makes the values of the answers."""
+    def lookup(self, keys: Sequence[bytes], *, by_slot: bool = False) -> tuple[list[Command], Gather]:
+        """Return the commands that read some values, and what makes the values of the answers.
+
+        Args:
+            keys: the values' keys.
+            by_slot: whether all keys of a command must be in one slot.
+        """
 
     def writes(self, entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
         """Yield the runs of the scripts that write some entries, which lie in one slot."""
@@ -91,8 +101,8 @@ class Plain:
         """See ``Layout.place``."""
         return key
 
-    def lookup(self, keys: Sequence[bytes]) -> tuple[list[Command], Gather]:
-        """See ``Layout.lookup``."""
+    def lookup(self, keys: Sequence[bytes], *, by_slot: bool = False) -> tuple[list[Command], Gather]:
+        """See ``Layout.lookup``. Of keys in one slot alone, as ``MGET`` is."""
         return [(b"MGET", *keys)], _only
 
     def writes(self, entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
@@ -123,7 +133,7 @@ class Packed:
         packing: how they are spread over hashes.
     """
 
-    scripts: tuple[bytes, ...] = (PACKED_WRITE, PACKED_SWAP, PACKED_SWEEP)
+    scripts: tuple[bytes, ...] = (PACKED_WRITE, PACKED_SWAP, PACKED_SWEEP, PACKED_READ)
 
     def __init__(self, packing: Packing) -> None:
         self.packing = packing
@@ -135,40 +145,28 @@ class Packed:
         """See ``Layout.place``."""
         return self.packing.place(key)[0]
 
-    def lookup(self, keys: Sequence[bytes]) -> tuple[list[Command], Gather]:
+    def lookup(self, keys: Sequence[bytes], *, by_slot: bool = False) -> tuple[list[Command], Gather]:
         """See ``Layout.lookup``."""
-        fields: dict[bytes, list[bytes]] = {}
-        order: dict[bytes, list[int]] = {}
-        for number, key in enumerate(keys):
-            name, field = self.packing.place(key)
-            if name in fields:
-                fields[name].append(field)
-                order[name].append(number)
-            else:
-                fields[name] = [field]
-                order[name] = [number]
-        commands = [(b"HMGET", name, *of_name) for name, of_name in fields.items()]
-
-        def gather(answers: list[Any]) -> list[bytes | None]:
-            values: list[bytes | None] = [None] * len(keys)
-            for numbers, answer in zip(order.values(), answers, strict=True):
-                for number, stored in zip(numbers, answer, strict=True):
-                    values[number] = value_in(stored)
-            return values
-
-        return commands, gather
+        places = list(self.packing.places(keys))
+        if by_slot or len({name for name, _ in places}) == 1:
+            return self._lookup_by_hash(places)
+        commands: list[Command] = []
+        for first in range(0, len(places), _FIELDS_A_SCRIPT):
+            names, fields = zip(*places[first : first + _FIELDS_A_SCRIPT], strict=True)
+            commands.append((b"EVALSHA_RO", _READ_SHA, b"%d" % len(names), *names, *fields))
+        return commands, _one_after_the_other
 
     def writes(self, entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
         """See ``Layout.writes``."""
         for batch, replaced in _batched(entries):
             sha = self._write if replaced is None else self._swap
-            names, fields = zip(*[self.packing.place(entry.key) for entry in batch], strict=True)
-            yield _run(sha, names, mark, [*fields, *[entry.value for entry in batch]], replaced or (), _ttls(batch))
+            names, fields = zip(*self.packing.places(entry.key for entry in batch), strict=True)
+            yield _run(sha, names, mark, [*fields, *[NEVER + entry.value for entry in batch]], replaced or (), _ttls(batch))
 
     def removals(self, keys: Sequence[bytes]) -> list[Command]:
         """See ``Layout.removals``."""
         fields: dict[bytes, list[bytes]] = {}
-        for name, field in map(self.packing.place, keys):
+        for name, field in self.packing.places(keys):
             fields.setdefault(name, []).append(field)
         return [(b"HDEL", name, *of_name) for name, of_name in fields.items()]
 
@@ -190,6 +188,24 @@ class Packed:
             fields = [field for field in answer if (head + field).startswith(prefix)]
             chosen += [(b"HDEL", name, *fields)] if fields else []
         return cleared + counted(ask(chosen))
+
+    @staticmethod
+    def _lookup_by_hash(places: Sequence[tuple[bytes, bytes]]) -> tuple[list[Command], Gather]:
+        fields: dict[bytes, list[bytes]] = defaultdict(list)
+        numbers: dict[bytes, list[int]] = defaultdict(list)
+        for number, (name, field) in enumerate(places):
+            fields[name].append(field)
+            numbers[name].append(number)
+        commands = [(b"HMGET", name, *of_name) for name, of_name in fields.items()]
+
+        def gather(answers: list[Any]) -> list[bytes | None]:
+            values: list[bytes | None] = [None] * len(places)
+            for of_name, answer in zip(numbers.values(), answers, strict=True):
+                for number, stored in zip(of_name, answer, strict=True):
+                    values[number] = value_in(stored)
+            return values
+
+        return commands, gather
 
     @staticmethod
     def whole(names: Sequence[bytes], ask: Callable[[list[Command]], list[Any]]) -> int:
@@ -228,6 +244,10 @@ def checked(answers: list[Any]) -> list[Any]:
 def counted(answers: list[Any]) -> int:
     """Return the sum of answers; raise the first that is an error."""
     return sum(checked(answers))
+
+
+def _one_after_the_other(answers: list[Any]) -> list[bytes | None]:
+    return [value_in(stored) for answer in answers for stored in answer]
 
 
 def _only(answers: list[Any]) -> list[bytes | None]:

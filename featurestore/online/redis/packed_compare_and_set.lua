@@ -3,7 +3,7 @@
 --
 -- KEYS  the hashes, one for each field
 -- ARGV  the key of a mark, and what it must hold before the server's id, both empty where nothing is marked; the fields; their
---       values; then what each must begin with, empty for a field that must hold nothing; then no ttl, or one ttl for all fields, or
+--       values behind a zero byte; then what each must begin with, empty for a field that must hold nothing; then no ttl, or one ttl for all fields, or
 --       one for each: milliseconds, empty for never
 
 if unmarked() then return -1 end

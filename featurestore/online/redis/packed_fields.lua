@@ -1,7 +1,6 @@
 -- What a field of a packed hash holds: when the store may forget it, and the value. A zero byte for never, or six bytes, big-endian,
 -- of milliseconds since 1970, of which the first is never zero.
 
-local never = '\0'
 local first, last = 2 ^ 40, 2 ^ 48 - 1
 
 -- Returns when a field may be forgotten, nil for never, and its value.
@@ -12,10 +11,11 @@ local function taken_apart(stored)
   return high * 4294967296 + low, string.sub(stored, 7)
 end
 
-local function put_together(ends, value)
-  if not ends then return never .. value end
+-- Returns what a field holds from when on it may be forgotten, of what it holds for ever.
+local function put_together(ends, kept)
+  if not ends then return kept end
   ends = math.max(first, math.min(last, ends))
-  return struct.pack('>I2I4', math.floor(ends / 4294967296), ends % 4294967296) .. value
+  return struct.pack('>I2I4', math.floor(ends / 4294967296), ends % 4294967296) .. string.sub(kept, 2)
 end
 
 local function present()

@@ -2,7 +2,7 @@
 --
 -- KEYS  the hashes, one for each field
 -- ARGV  the key of a mark, and what it must hold before the server's id, both empty where nothing is marked; the fields; their
---       values; then no ttl, or one ttl for all fields, or one for each: milliseconds, empty for never
+--       values behind a zero byte; then no ttl, or one ttl for all fields, or one for each: milliseconds, empty for never
 
 if unmarked() then return -1 end
 
@@ -12,17 +12,26 @@ local now = #ARGV > before and present() or 0
 local written = 0
 
 for i = 1, count do
-  local field, value = ARGV[2 + i], ARGV[2 + count + i]
+  local field, kept = ARGV[2 + i], ARGV[2 + count + i]
   local ends = ending(i, before, now)
   local stored = redis.call('HGET', KEYS[i], field)
-  local held_ends, held = nil, false
-  if stored then held_ends, held = taken_apart(stored) end
-  if held == value then
-    -- A ttl that has become longer keeps what is there for longer; nothing is ever forgotten sooner.
-    if held_ends and (not ends or ends > held_ends) then redis.call('HSET', KEYS[i], field, put_together(ends, value)) end
-  elseif outdoes(value, held) then
-    redis.call('HSET', KEYS[i], field, put_together(ends, value))
-    written = written + 1
+  if not ends and (not stored or string.byte(stored, 1) == 0) then
+    -- Neither has an end, so both are compared as they are, without copies.
+    if outdoes(kept, stored) then
+      redis.call('HSET', KEYS[i], field, kept)
+      written = written + 1
+    end
+  else
+    local value = string.sub(kept, 2)
+    local held_ends, held = nil, false
+    if stored then held_ends, held = taken_apart(stored) end
+    if held == value then
+      -- A ttl that has become longer keeps what is there for longer; nothing is ever forgotten sooner.
+      if held_ends and (not ends or ends > held_ends) then redis.call('HSET', KEYS[i], field, put_together(ends, kept)) end
+    elseif outdoes(value, held) then
+      redis.call('HSET', KEYS[i], field, put_together(ends, kept))
+      written = written + 1
+    end
   end
 end
 

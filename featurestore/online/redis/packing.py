@@ -5,7 +5,7 @@ it lies, and how many hashes there are is part of their names, so hashes of anot
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -57,9 +57,25 @@ class Packing:
 
     def place(self, key: bytes) -> tuple[bytes, bytes]:
         """Return the name of the hash in which a key's value lies, and the field."""
-        field = key.split(b"/", _SEGMENTS)[-1]
-        # NOTE: in a Cluster the number in braces alone decides about the slot, so all views of an entity are in one.
-        return b"%b#%d{%d}" % (key[: len(key) - len(field)], self.bits, crc32(field) & (1 << self.bits) - 1), field
+        ((name, field),) = self.places([key])
+        return name, field
+
+    def places(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield for each key the name of the hash in which its value lies, and the field."""
+        last = (1 << self.bits) - 1
+        head: bytes | None = None
+        begin = b""
+        for key in keys:
+            if head is not None and key.startswith(head):  # of the same version of a view as the one before
+                field = key[len(head) :]
+            else:
+                parts = key.split(b"/", _SEGMENTS)
+                field = parts[-1]
+                known = key[: len(key) - len(field)]
+                begin = b"%b#%d" % (known, self.bits)
+                head = known if len(parts) > _SEGMENTS else None
+            # NOTE: in a Cluster the number in braces alone decides about the slot, so all views of an entity are in one.
+            yield b"%b{%d}" % (begin, crc32(field) & last), field
 
     def names(self, head: bytes, first: int = 0, count: int | None = None) -> Iterator[bytes]:
         """Yield the names of all hashes of a version, or of so many from one on; after the last comes the first."""
