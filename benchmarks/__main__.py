@@ -13,6 +13,7 @@ from benchmarks import (
     materialize,
     objects,
     online,
+    packed,
     plan_scale,
     push,
     ray,
@@ -31,7 +32,7 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup, "objects": objects, "ray": ray, "plan-scale": plan_scale,
+    "streams": streams, "startup": startup, "objects": objects, "packed": packed, "ray": ray, "plan-scale": plan_scale,
 }  # fmt: skip
 SOAK = "soak"
 

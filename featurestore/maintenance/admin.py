@@ -126,8 +126,8 @@ class Admin:
     def rebuild_online(self, views: Iterable[Any] | None = None, *, progress: Progress | None = None) -> dict[str, int]:
         """Write the latest values of the whole history online, for an online store that is new or lost values.
 
-        Newer values that are online stay. Where the store has its values in another layout than its address asks for, all of them are
-        deleted first, those of other views too.
+        Newer values that are online stay. Where the store has its values in another layout than its address asks for, all of them
+        are deleted first, those of other views too.
 
         Args:
             views: the views, as classes or names; None for all.

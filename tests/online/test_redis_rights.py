@@ -22,10 +22,18 @@ def server() -> Iterator[ValkeyServer]:
         yield server
 
 
-def documented() -> list[str]:
-    found = re.search(r"user needs the commands `([A-Z ]+)`; one that\s+only reads needs `MGET`", PAGE)
+PACK = "/0?pack=8&entities=64"
+PAGES = {
+    "": r"user needs the commands `([A-Z ]+)`; one that\s+only reads needs `([A-Z]+)`",
+    PACK: r"For packed values it needs\s+`([A-Z_ ]+)`, to read them\s+`([A-Z_ ]+)`",
+}
+LAYOUTS = pytest.mark.parametrize("layout", list(PAGES), ids=["plain", "packed"])
+
+
+def documented(layout: str, *, to_read: bool = False) -> list[str]:
+    found = re.search(PAGES[layout], PAGE)
     assert found is not None
-    return found.group(1).lower().split()
+    return found.group(2 if to_read else 1).lower().split()
 
 
 def user_of(server: ValkeyServer, name: str, commands: list[str]) -> str:
@@ -36,9 +44,10 @@ def user_of(server: ValkeyServer, name: str, commands: list[str]) -> str:
     return f"redis://{name}:pw@127.0.0.1:{server.port}"
 
 
-def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
+@LAYOUTS
+def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer, layout: str) -> None:
     clock = FakeClock(NOW + 60_000_000)
-    with opened(tmp_path, clock, user_of(server, "writer", documented())) as store:
+    with opened(tmp_path, clock, user_of(server, "writer", documented(layout)) + layout) as store:
         store.materialize()
         store.push(SOURCE, rows_of(("a", 10, 1.0)))
         assert served(store) == trained(store)
@@ -57,16 +66,19 @@ def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left_out", documented())
-def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeyServer, left_out: str) -> None:
+@pytest.mark.parametrize(("layout", "left_out"), [(layout, command) for layout in PAGES for command in documented(layout)])
+def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeyServer, layout: str, left_out: str) -> None:
     clock = FakeClock(NOW + 60_000_000)
-    commands = [each for each in documented() if each != left_out]
+    commands = [each for each in documented(layout) if each != left_out]
     refused = 0
-    with opened(tmp_path, clock, user_of(server, "writer", commands)) as store:
+    with opened(tmp_path, clock, user_of(server, "writer", commands) + layout) as store:
         for work in (
             store.materialize,
             lambda: store.push(SOURCE, rows_of(("a", 10, 1.0))),
+            lambda: served(store),
+            lambda: store.online("newest", [{"k": "a"}]),
             store.admin.rebuild_online,
+            lambda: store.admin.forget("thing", {"k": "b"}),
             store.admin.delete_project,
         ):
             problem = ""
@@ -81,11 +93,12 @@ def test_none_of_the_documented_rights_is_idle(tmp_path: Path, server: ValkeySer
         assert refused or any(each["reason"] == "command" for each in client.acl_log()), f"{left_out} is not needed"
 
 
-def test_a_user_that_only_reads_answers_look_ups_and_is_ready(tmp_path: Path, server: ValkeyServer) -> None:
+@LAYOUTS
+def test_a_user_that_only_reads_answers_look_ups_and_is_ready(tmp_path: Path, server: ValkeyServer, layout: str) -> None:
     clock = FakeClock(NOW + 60_000_000)
-    with opened(tmp_path, clock, server.url) as writer:
+    with opened(tmp_path, clock, server.url + layout) as writer:
         writer.materialize()
-        reader_url = user_of(server, "reader", ["mget"])
+        reader_url = user_of(server, "reader", documented(layout, to_read=True)) + layout
         with opened(tmp_path, clock, reader_url) as reader:
             assert StoreBackend(reader).check()["online"] == "redis or valkey"
             assert served(reader) == trained(reader)

@@ -147,26 +147,27 @@ class Packed:
 
     def lookup(self, keys: Sequence[bytes], *, by_slot: bool = False) -> tuple[list[Command], Gather]:
         """See ``Layout.lookup``."""
-        places = list(self.packing.places(keys))
-        if by_slot or len({name for name, _ in places}) == 1:
-            return self._lookup_by_hash(places)
+        names, fields = self.packing.places(keys)
+        if by_slot or names.count(names[0]) == len(names):
+            return _lookup_by_hash(names, fields)
         commands: list[Command] = []
-        for first in range(0, len(places), _FIELDS_A_SCRIPT):
-            names, fields = zip(*places[first : first + _FIELDS_A_SCRIPT], strict=True)
-            commands.append((b"EVALSHA_RO", _READ_SHA, b"%d" % len(names), *names, *fields))
+        for first in range(0, len(names), _FIELDS_A_SCRIPT):
+            last = first + _FIELDS_A_SCRIPT
+            some = names[first:last]
+            commands.append((b"EVALSHA_RO", _READ_SHA, b"%d" % len(some), *some, *fields[first:last]))
         return commands, _one_after_the_other
 
     def writes(self, entries: Sequence[Entry], mark: tuple[bytes, bytes]) -> Iterator[Script]:
         """See ``Layout.writes``."""
         for batch, replaced in _batched(entries):
             sha = self._write if replaced is None else self._swap
-            names, fields = zip(*self.packing.places(entry.key for entry in batch), strict=True)
+            names, fields = self.packing.places([entry.key for entry in batch])
             yield _run(sha, names, mark, [*fields, *[NEVER + entry.value for entry in batch]], replaced or (), _ttls(batch))
 
     def removals(self, keys: Sequence[bytes]) -> list[Command]:
         """See ``Layout.removals``."""
         fields: dict[bytes, list[bytes]] = {}
-        for name, field in self.packing.places(keys):
+        for name, field in zip(*self.packing.places(keys), strict=True):
             fields.setdefault(name, []).append(field)
         return [(b"HDEL", name, *of_name) for name, of_name in fields.items()]
 
@@ -188,24 +189,6 @@ class Packed:
             fields = [field for field in answer if (head + field).startswith(prefix)]
             chosen += [(b"HDEL", name, *fields)] if fields else []
         return cleared + counted(ask(chosen))
-
-    @staticmethod
-    def _lookup_by_hash(places: Sequence[tuple[bytes, bytes]]) -> tuple[list[Command], Gather]:
-        fields: dict[bytes, list[bytes]] = defaultdict(list)
-        numbers: dict[bytes, list[int]] = defaultdict(list)
-        for number, (name, field) in enumerate(places):
-            fields[name].append(field)
-            numbers[name].append(number)
-        commands = [(b"HMGET", name, *of_name) for name, of_name in fields.items()]
-
-        def gather(answers: list[Any]) -> list[bytes | None]:
-            values: list[bytes | None] = [None] * len(places)
-            for of_name, answer in zip(numbers.values(), answers, strict=True):
-                for number, stored in zip(of_name, answer, strict=True):
-                    values[number] = value_in(stored)
-            return values
-
-        return commands, gather
 
     @staticmethod
     def whole(names: Sequence[bytes], ask: Callable[[list[Command]], list[Any]]) -> int:
@@ -244,6 +227,23 @@ def checked(answers: list[Any]) -> list[Any]:
 def counted(answers: list[Any]) -> int:
     """Return the sum of answers; raise the first that is an error."""
     return sum(checked(answers))
+
+
+def _lookup_by_hash(names: Sequence[bytes], fields: Sequence[bytes]) -> tuple[list[Command], Gather]:
+    fields_of: dict[bytes, list[bytes]] = defaultdict(list)
+    numbers: dict[bytes, list[int]] = defaultdict(list)
+    for number, (name, field) in enumerate(zip(names, fields, strict=True)):
+        fields_of[name].append(field)
+        numbers[name].append(number)
+
+    def gather(answers: list[Any]) -> list[bytes | None]:
+        values: list[bytes | None] = [None] * len(names)
+        for of_name, answer in zip(numbers.values(), answers, strict=True):
+            for number, stored in zip(of_name, answer, strict=True):
+                values[number] = value_in(stored)
+        return values
+
+    return [(b"HMGET", name, *of_name) for name, of_name in fields_of.items()], gather
 
 
 def _one_after_the_other(answers: list[Any]) -> list[bytes | None]:

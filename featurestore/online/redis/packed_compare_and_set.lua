@@ -6,6 +6,8 @@
 --       values behind a zero byte; then what each must begin with, empty for a field that must hold nothing; then no ttl, or one ttl for all fields, or
 --       one for each: milliseconds, empty for never
 
+local call, sub = redis.call, string.sub
+
 if unmarked() then return -1 end
 
 local count = #KEYS
@@ -15,14 +17,14 @@ local written = 0
 
 for i = 1, count do
   local field, begins = ARGV[2 + i], ARGV[2 + 2 * count + i]
-  local stored = redis.call('HGET', KEYS[i], field)
+  local stored = call('HGET', KEYS[i], field)
   local held = false
   local ends
   if stored then ends, held = taken_apart(stored) end
   local expected
-  if begins == '' then expected = not held else expected = held and string.sub(held, 1, #begins) == begins end
+  if begins == '' then expected = not held else expected = held and sub(held, 1, #begins) == begins end
   if expected then
-    redis.call('HSET', KEYS[i], field, put_together(ending(i, before, now), ARGV[2 + count + i]))
+    call('HSET', KEYS[i], field, put_together(ending(i, before, now), ARGV[2 + count + i]))
     written = written + 1
   end
 end

@@ -3,6 +3,7 @@
 -- KEYS  the hashes, one for each field
 -- ARGV  the fields
 
+local call = redis.call
 local held = {}
-for i = 1, #KEYS do held[i] = redis.call('HGET', KEYS[i], ARGV[i]) end
+for i = 1, #KEYS do held[i] = call('HGET', KEYS[i], ARGV[i]) end
 return held

@@ -57,25 +57,29 @@ class Packing:
 
     def place(self, key: bytes) -> tuple[bytes, bytes]:
         """Return the name of the hash in which a key's value lies, and the field."""
-        ((name, field),) = self.places([key])
-        return name, field
+        names, fields = self.places([key])
+        return names[0], fields[0]
 
-    def places(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield for each key the name of the hash in which its value lies, and the field."""
+    def places(self, keys: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Return for each key the name of the hash in which its value lies, and for each the field."""
+        names: list[bytes] = []
+        fields: list[bytes] = []
         last = (1 << self.bits) - 1
-        head: bytes | None = None
+        head, length = b"/", 1  # with which no key begins that has a project
         begin = b""
         for key in keys:
-            if head is not None and key.startswith(head):  # of the same version of a view as the one before
-                field = key[len(head) :]
+            if key.startswith(head):  # of the same version of a view as the one before
+                field = key[length:]
             else:
                 parts = key.split(b"/", _SEGMENTS)
                 field = parts[-1]
-                known = key[: len(key) - len(field)]
-                begin = b"%b#%d" % (known, self.bits)
-                head = known if len(parts) > _SEGMENTS else None
+                length = len(key) - len(field)
+                begin = b"%b#%d{" % (key[:length], self.bits)
+                head = key[:length] if len(parts) > _SEGMENTS else b"/"
             # NOTE: in a Cluster the number in braces alone decides about the slot, so all views of an entity are in one.
-            yield b"%b{%d}" % (begin, crc32(field) & last), field
+            names.append(b"%b%d}" % (begin, crc32(field) & last))
+            fields.append(field)
+        return names, fields
 
     def names(self, head: bytes, first: int = 0, count: int | None = None) -> Iterator[bytes]:
         """Yield the names of all hashes of a version, or of so many from one on; after the last comes the first."""

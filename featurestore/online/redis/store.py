@@ -40,7 +40,7 @@ _REFUSED = -1  # by a script, where the mark is another one
 _WAIT = 5  # seconds, for a connection to become free
 _COMMANDS = "MGET, MSET, SET, GETRANGE, PEXPIRE, PERSIST, EVALSHA, SCRIPT, SCAN, UNLINK, TIME and INFO"
 _COMMANDS_PACKED = (
-    "MGET, SET, HGET, HMGET, HSET, HDEL, HLEN, HKEYS, HGETALL, OBJECT, EVALSHA, EVALSHA_RO, SCRIPT, SCAN, UNLINK, TIME and INFO"
+    "MGET, SET, HGET, HMGET, HSET, HDEL, HLEN, HGETALL, OBJECT, EVALSHA, EVALSHA_RO, SCRIPT, SCAN, UNLINK, TIME and INFO"
 )
 _DEFAULTS: dict[str, Any] = {
     "socket_timeout": 5.0,
