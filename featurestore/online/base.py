@@ -17,7 +17,7 @@ class OnlineLostError(OnlineStoreError):
 
 
 class OnlineLayoutError(OnlineStoreError):
-    """The store has a project's values in another layout than its address asks for, so whoever reads there finds none of them."""
+    """The store has a project's values in another layout than its address asks for, so a reader finds none of them."""
 
 
 @dataclass(frozen=True, slots=True)

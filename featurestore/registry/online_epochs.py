@@ -93,7 +93,7 @@ class OnlineEpochs:
         return state
 
     def announce(self) -> None:
-        """Have all processes look again what the store is like: they take the catalog anew, as after an apply."""
+        """Have all processes look again what the store is like: they load the catalog again, as after an apply."""
         project = self._database.tables.project
         with self._database.writing() as connection:
             mine = project.c.project == self._project

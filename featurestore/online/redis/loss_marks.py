@@ -81,7 +81,7 @@ class RedisMarks:
             shards = self._held(epoch.key)
             layouts = {_layout_of(value) for _, _, values in shards for value in values if value is not None}
             if layouts - {self._layout.tag}:
-                # NOTE: whoever reads or writes in either layout is refused, until nothing of the former one is there.
+                # NOTE: readers and writers of either layout are refused, until nothing of the former one is there.
                 self._mark(shards, epoch.value + _MOVING)
                 space = epoch.key[: epoch.key.rfind(b"/") + 1]
                 delete_scanned(self._link().servers(), Plain(), space, besides=epoch.key)
@@ -96,8 +96,8 @@ class RedisMarks:
                 cursor, looked = b"0", 0
                 while looked == 0 or (cursor != b"0" and looked < most):
                     cursor, keys = server.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _KEYS_A_SCAN)
-                    for key, held in zip(keys, self._sizes(server, keys), strict=True):
-                        counts[key[len(project) :].partition(b"/")[0]] += held
+                    for key, size in zip(keys, self._sizes(server, keys), strict=True):
+                        counts[key[len(project) :].partition(b"/")[0]] += size
                     looked += _KEYS_A_SCAN
         return dict(counts)
 
