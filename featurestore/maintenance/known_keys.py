@@ -1,7 +1,7 @@
 """Known keys: what the keys are called under which a table's values lie online, as its history names their entities.
 
-Every entity that is online is in the history, which is written first, and an entity that is forgotten is erased in both. So they are
-all, unless the history lost rows that are online still. Data versions are never used again, so what may be left is never read.
+Every entity that is online is in the history, which is written first, and one that is forgotten is erased in both. So they are all,
+unless the history lost rows that are online still. Data versions are never used again, so what may be left is never read.
 """
 
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLayoutError
 from featurestore.online.redis import deletion
 from featurestore.online.redis.packing import NEVER, Packing
@@ -125,6 +125,26 @@ class TestCluster(PackedContract):
         assert len(holders) == 3
         assert store.delete(prefix) == 300
 
+    def test_a_slot_that_moved(self, store: RedisStore, prefix: bytes, url: str) -> None:
+        key = prefix + b"v/1/{moving}"
+        name = self.packing.place(key)[0]
+        store.write([Entry(key, b"1")])
+        with client_of(url.partition("?")[0]) as client:
+            slot = client.keyslot(name)
+            source = client.get_node_from_key(name)
+            target = next(node for node in client.get_primaries() if node.name != source.name)
+            holder = client.get_redis_connection(source)
+            for held in holder.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+                holder.delete(held)
+            identity = client.get_redis_connection(target).execute_command("CLUSTER MYID")
+            for node in client.get_primaries():
+                client.get_redis_connection(node).execute_command("CLUSTER", "SETSLOT", slot, "NODE", identity)
+        assert store.read([key]) == [None]
+        assert asyncio.run(store.read_async([key])) == [None]
+        assert store.write([Entry(key, b"2", 600_000)]) == 1
+        assert store.read([key]) == [b"2"]
+        assert store.delete(prefix, keys=[key]) == 1
+
 
 @pytest.fixture(params=["a server", "a cluster"])
 def address(request: pytest.FixtureRequest) -> str:
@@ -224,6 +244,35 @@ def test_a_ttl_that_is_over_is_swept_whatever_was_written_after(valkey_url: str,
 
         wait_until(swept, "what has ended is not swept")
         assert store.read([space + b"v/1/{%b}" % entity for entity in (b"a", b"b", b"c")]) == [None, b"2", b"1"]
+
+
+def test_writes_alone_keep_what_has_ended_from_piling_up(address: str, space: bytes) -> None:
+    """Of entities that come, and never again, as a stream's do."""
+    with closing(RedisStore(packed(address, "pack=8&entities=800"))) as store, client_of(address) as client:
+        for number in range(0, 8000, 400):
+            entries = [Entry(space + b"v/1/{%d}" % entity, b"1", 1) for entity in range(number, number + 400)]
+            assert store.write(entries) == 400
+        fields = sum(client.hlen(name) for name in client.scan_iter(space + b"*", count=1000))
+    assert fields < 4000
+
+
+@pytest.mark.parametrize("command", ["EVALSHA_RO", "EVALSHA"])
+def test_a_server_that_is_too_old_is_refused(space: bytes, command: str) -> None:
+    keys = [space + b"v/1/{%d}" % number for number in range(10)]
+    with ValkeyServer("--rename-command", command, "") as server, closing(RedisStore(packed(server.url))) as store:
+
+        def write() -> None:
+            store.write([Entry(key, b"1", 1000) for key in keys])
+
+        def read() -> None:
+            store.read(keys)
+
+        def read_async() -> None:
+            asyncio.run(store.read_async(keys))
+
+        for use in (read, read_async) if command == "EVALSHA_RO" else (write,):
+            with pytest.raises(OnlineStoreError, match=r"EVALSHA.*take Redis 7 or later"):
+                use()
 
 
 # -- reads -------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ that replace something), which compares and sets a few hundred keys in one step.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from featurestore.online.redis.deletion import delete_below, delete_keys
 from featurestore.online.redis.health import packing_facts, server_facts
 from featurestore.online.redis.layouts import Packed, Script, layout_of
 from featurestore.online.redis.loss_marks import RedisMarks
-from featurestore.online.redis.packing import head_in
+from featurestore.online.redis.sweep_credit import SweepCredit
 from featurestore.plugins import Context
 
 try:
@@ -33,7 +33,6 @@ except ImportError as error:
     raise MissingExtraError("an online store of Redis or Valkey", "redis") from error
 
 _CONNECTIONS = 64
-_SWEPT = 65_536  # hashes of a view's version, that are looked through in one sweep
 _SWEPT_A_SCRIPT = 32  # about a millisecond, in which the server answers nobody else
 _SCRIPTS_A_ROUND = 500
 _REFUSED = -1  # by a script, where the mark is another one
@@ -96,7 +95,7 @@ class RedisStore(OnlineAdapter):
             raise ConfigError(f"The online store's address {self._address} has a wrong option: {error}") from error
         driver = _RedisPy(url, self._address)
         self._layout = layout_of(packing)
-        self._to_sweep: set[bytes] = set()
+        self._sweep_credit = SweepCredit()
         self._errors = driver.errors
         self._foreign = (self._errors.RedisError, self._errors.RedisClusterException, OSError)
         self._link: RedisBackend | None = Cluster(driver, self._layout) if is_cluster(url) else Server(driver, self._layout)
@@ -145,8 +144,6 @@ class RedisStore(OnlineAdapter):
         """
         with self._explaining():
             kept = greatest(entries)
-            if self._layout.tag:
-                self._to_sweep.update({head_in(entry.key) for entry in kept if entry.ttl_ms is not None})
             written = self._write(kept, epoch)
             if written is None and epoch is not None:
                 self._open().look_again()
@@ -154,6 +151,8 @@ class RedisStore(OnlineAdapter):
                 written = None if missed else self._write(kept, epoch)
                 if written is None:
                     raise OnlineLostError(f"The online store at {self._address}: {'; '.join(missed) or 'its marks move'}.")
+            if isinstance(self._layout, Packed):
+                self._look_through(self._layout, self._sweep_credit.note(kept))
             return written or 0
 
     def delete(self, prefix: bytes, *, keys: Sequence[bytes] | None = None, known: Iterable[Sequence[bytes]] | None = None) -> int:
@@ -171,20 +170,22 @@ class RedisStore(OnlineAdapter):
     def sweep(self) -> int:
         """Drop packed values whose ttl is over, and return how many; 0 for keys of their own, which the server drops by itself.
 
-        Of each version of a view that was written to since, some 65,000 hashes are looked through, beginning with any of them.
+        Writes of packed values do so too, a little each (``sweep_credit``); this is what they have left over.
         """
         if not isinstance(self._layout, Packed):
             return 0
-        heads, self._to_sweep = self._to_sweep, set()
-        together = 1 if isinstance(self._link, Cluster) else _SWEPT_A_SCRIPT
-        swept = 0
         with self._explaining():
-            link = self._open()
-            for head in sorted(heads):
-                first = random.randrange(self._layout.packing.hashes)
-                scripts = list(self._layout.sweeps(head, first, _SWEPT, together))
-                for start in range(0, len(scripts), _SCRIPTS_A_ROUND):
-                    swept += sum(self._run(link, scripts[start : start + _SCRIPTS_A_ROUND]))
+            return self._look_through(self._layout, self._sweep_credit.rest())
+
+    def _look_through(self, layout: Packed, hashes: Mapping[bytes, int]) -> int:
+        """Drop what has ended from some hashes of versions of views, beginning with any of them; return how much there was."""
+        link = self._open()
+        together = 1 if isinstance(link, Cluster) else _SWEPT_A_SCRIPT
+        swept = 0
+        for head, count in hashes.items():
+            scripts = list(layout.sweeps(head, random.randrange(layout.packing.hashes), count, together))
+            for start in range(0, len(scripts), _SCRIPTS_A_ROUND):
+                swept += sum(self._run(link, scripts[start : start + _SCRIPTS_A_ROUND]))
         return swept
 
     def check(self) -> str:
@@ -283,6 +284,8 @@ class RedisStore(OnlineAdapter):
         # These redis-py tells apart by their text only.
         if "ACL failure in script" in str(error) or "executing the script can't run" in str(error):
             return self._rights()
+        if "unknown command" in str(error).lower() or "Unknown Redis command" in str(error):
+            return "It is older than Redis 7, or has the command turned off: take Redis 7 or later, or Valkey."
         if "Cluster mode is not enabled" in str(error):
             return "This is a single server: take redis:// for redis+cluster://."
         if "No connection available" in str(error):
