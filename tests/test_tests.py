@@ -14,6 +14,7 @@ _SMALL = "a limit, made small: the test need not write so much"
 _SHORT = "a patience, made short: the test need not wait so long"
 _POWER = "what has reached the disk is known by who asks for it: there is no other sign of it before the power is cut"
 REACHES = {
+    "_AT_ONCE": _SMALL,
     "_ATTEMPTS": _SHORT,
     "_BATCH": _SMALL,
     "_BATCH_ROWS": _SMALL,

@@ -10,7 +10,7 @@ import redis
 from featurestore import FeatureStore, FeatureView
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.online_repair import OnlineRepair
-from featurestore.online.base import OnlineLayoutError
+from featurestore.online.base import Entry, OnlineLayoutError
 from featurestore.online.redis import deletion
 from featurestore.server.backend import StoreBackend
 from featurestore.testing import FakeClock
@@ -122,6 +122,8 @@ def test_values_of_another_layout_are_never_silently_missing(
             assert served(present) == trained(present)
             with pytest.raises(OnlineLayoutError):
                 former.push(SOURCE, rows_of(("b", 31, 31.0)))
+            with pytest.raises(OnlineLayoutError):
+                former.components.online.delete(b"test/", keys=[b"test/of the other layout"])
             former.components.catalog_cache.refresh()  # as a thread does every few seconds
             with pytest.raises(OnlineLayoutError):
                 served(former)
@@ -161,6 +163,8 @@ def test_a_retired_version_is_deleted_by_name_from_a_large_server(
         assert retired.deleted == 4
         assert options or scans == 0
         assert set(kinds(server)) == set(names) - old
+        space = f"{store.components.watched_online.space()}/".encode()
+        store.components.online.write([Entry(space + b"newest/3/{stray}", b"of no history")])
         assert store.admin.delete_project()
     with redis.Redis(port=server.port) as client:
         assert client.dbsize() == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from featurestore.errors import ConfigError, OnlineStoreError
 from featurestore.online.base import Entry, Epoch, OnlineLayoutError
-from featurestore.online.redis import deletion
+from featurestore.online.redis import deletion, loss_marks
 from featurestore.online.redis.packing import NEVER, Packing
 from featurestore.online.redis.store import RedisStore
 from featurestore.testing.examples import examples
@@ -347,14 +347,22 @@ def test_a_store_of_another_layout_is_refused_until_it_is_given_this_one(
         assert present.marks.strangers(space) == {}
 
 
-def test_a_change_of_layout_that_was_interrupted_is_refused_by_both_until_it_is_repeated(valkey_url: str, space: bytes) -> None:
+def test_a_change_of_layout_that_was_interrupted_is_refused_by_both_until_it_is_repeated(
+    valkey_url: str, space: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     epoch = Epoch(space + b"!", b"one")
     key = space + b"v/1/{a}"
     with closing(RedisStore(valkey_url)) as plain, closing(RedisStore(packed(valkey_url))) as store:
         plain.marks.place(epoch)
         plain.write([Entry(key, b"1")], epoch=epoch)
-        with redis.Redis.from_url(valkey_url) as client:
-            client.set(epoch.key, client.get(epoch.key).replace(b"one ", b"one#moving "))
+
+        def interrupted(*given: object, **named: object) -> int:
+            raise OnlineStoreError("the network is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loss_marks, "delete_scanned", interrupted)
+            with pytest.raises(OnlineStoreError, match="the network is gone"):
+                store.marks.place(epoch)
         for other in (plain, store):
             with pytest.raises(OnlineLayoutError, match="was interrupted"):
                 other.marks.agree(epoch)
@@ -418,7 +426,10 @@ def test_entities_are_spread_evenly_over_hashes() -> None:
 # -- deletion ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_versions_hashes_are_deleted_by_their_names_where_the_server_has_more_keys(address: str, space: bytes) -> None:
+def test_a_versions_hashes_are_deleted_by_their_names_where_the_server_has_more_keys(
+    address: str, space: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "_AT_ONCE", 9)
     with closing(RedisStore(packed(address, "pack=2&entities=64"))) as store:
         gone = [space + b"v/1/{%d}" % number for number in range(300)]
         kept = [space + b"%b{%d}" % (version, number) for version in (b"v/2/", b"v/10/", b"w/1/") for number in range(100)]
