@@ -357,6 +357,14 @@ class OnlineStoreContract:
         assert store.read([prefix + key for key in kept]) == [b"1"] * len(kept)
         assert store.delete(prefix + b"v/1/") == 0
 
+    def test_all_that_is_known_of_a_prefix_is_deleted(self, store: OnlineStore, prefix: bytes) -> None:
+        keys = [prefix + b"v/1/{%d}" % number for number in range(50)]
+        other = prefix + b"v/10/{1}"
+        store.write([Entry(key, b"1") for key in [*keys, other]])
+        assert store.delete(prefix + b"v/1/", known=iter([keys[:30], [], keys[30:]])) == len(keys)
+        assert store.read([*keys, other]) == [None] * len(keys) + [b"1"]
+        assert store.delete(prefix + b"v/1/", known=[keys]) == 0
+
     @pytest.mark.parametrize("odd", [b"*", b"?", b"[ab]", b"[^a]", b"\\", b"\\*", b"{a}", b"\x00", b"\n", b"\xff"])
     def test_a_prefix_is_no_pattern(self, store: OnlineStore, prefix: bytes, odd: bytes) -> None:
         kept = [prefix + other for other in (b"a1", b"b1", b"ab1", b"1", b"^1")]
@@ -423,8 +431,10 @@ class OnlineStoreContract:
         swap = [Entry(prefix + b"{swap}", b"1", replaces=b"")]
         with pytest.raises(OnlineLostError, match="mark is gone"):
             store.write(entries, epoch=epoch)
+        store.marks.agree(epoch)
         assert store.marks.look(epoch)
         store.marks.place(epoch)
+        store.marks.agree(epoch)
         assert store.marks.look(epoch) == []
         assert store.write(entries, epoch=epoch) == 50
         assert store.write(swap, epoch=epoch) == 1

@@ -70,8 +70,8 @@ class RedisStore(OnlineAdapter):
             ``ssl_cert_reqs=none``, ``max_connections=64`` (of each process, and of each event loop; a call waits for a
             free one).
 
-            With ``?pack=64`` values are packed: entities are fields of hashes, at most about so many each, which takes less than two
-            thirds of the memory. ``&entities=1000000000`` says how many there are in a view, by default 100,000,000; both together
+            With ``?pack=64`` values are packed: entities are fields of hashes, at most about so many each, which takes less than
+            two thirds of the memory. ``&entities=1000000000`` says how many there are in a view, by default 100,000,000; both together
             decide how many hashes there are, so all processes must have the same.
 
     Raises:
