@@ -71,8 +71,8 @@ class RedisStore(OnlineAdapter):
             free one).
 
             With ``?pack=64`` values are packed: entities are fields of hashes, at most about so many each, which takes less than
-            two thirds of the memory. ``&entities=1000000000`` says how many there are in a view, by default 100,000,000; both together
-            decide how many hashes there are, so all processes must have the same.
+            two thirds of the memory. ``&entities=1000000000`` says how many there are in a view, by default 100,000,000; both
+            together decide how many hashes there are, so all processes must have the same.
 
     Raises:
         ConfigError: the address is of another form, or has an unknown option.
