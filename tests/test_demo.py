@@ -30,6 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool, str]:
         return folder, ended, file.read()
 
 
+@pytest.mark.slow
 def test_the_demo_reaches_parity(made: tuple[Path, bool, str]) -> None:
     """S16."""
     _, ended, told = made

@@ -141,7 +141,7 @@ def test_the_list_of_commands_says_what_their_own_help_says(name: str) -> None:
     assert bool(COMMANDS[name].examples) != hasattr(command, "commands")
 
 
-@pytest.mark.parametrize(("answer", "code", "version"), [("n\n", 1, 1), ("y\n", 0, 2)])
+@pytest.mark.parametrize(("answer", "code", "version"), [("n\n", 1, 1), pytest.param("y\n", 0, 2, marks=pytest.mark.slow)])
 def test_a_terminal_is_asked_before_rows_are_computed_anew(shop: Path, answer: str, code: int, version: int) -> None:
     definitions = shop / "definitions" / "shop.py"
     definitions.write_text(definitions.read_text().replace('unit="EUR", ge=0', 'unit="EUR", ge=1'))
@@ -153,6 +153,7 @@ def test_a_terminal_is_asked_before_rows_are_computed_anew(shop: Path, answer: s
     ] == version
 
 
+@pytest.mark.slow
 def test_a_terminal_is_not_asked_with_yes_and_sees_bars(shop: Path) -> None:
     definitions = shop / "definitions" / "shop.py"
     definitions.write_text(definitions.read_text().replace('unit="EUR", ge=0', 'unit="EUR", ge=1'))

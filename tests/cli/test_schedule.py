@@ -73,7 +73,7 @@ def test_its_help_shows_an_example(invoke: Invoke) -> None:
     assert "featurestore schedule --once" in invoke("schedule", "--help").stdout
 
 
-@pytest.mark.parametrize(("seconds", "end"), [(0.2, "done"), (60, "given back")])
+@pytest.mark.parametrize(("seconds", "end"), [pytest.param(0.2, "done", marks=pytest.mark.slow), (60, "given back")])
 def test_sigterm_lets_it_finish_or_gives_it_back(seconds: float, end: str, tmp_path: Path) -> None:
     """The end comes with 0 in any case; whoever comes next resumes what was not finished, at once."""
     for name in ("definitions", "data"):

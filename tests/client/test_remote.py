@@ -110,7 +110,10 @@ def test_a_training_frame_from_file_to_file(lab: FeatureStore, remote: RemoteFea
     assert_frame_equal(corrected, lab.training_frame(spine(), "weather", as_known=False))
 
 
-@pytest.mark.parametrize("rows", [ROWS, frame(), [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]])
+LISTED = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
+
+
+@pytest.mark.parametrize("rows", [frame(), *(pytest.param(rows, marks=pytest.mark.slow) for rows in (ROWS, LISTED))])
 def test_a_push_does_what_the_local_one_does(tmp_path: Path, rows: Any) -> None:
     done = []
     for name in ("here", "there"):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SNIPPETS = """
 from datetime import timedelta
 
@@ -77,6 +79,7 @@ Feature(ge="0")  # wrong: arg-type
 """
 
 
+@pytest.mark.slow
 def test_options_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "snippets.py"
     file.write_text(SNIPPETS)

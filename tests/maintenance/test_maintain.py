@@ -290,6 +290,7 @@ def calls_of(folder: Path, hand: FakeClock) -> int:
     return WORKER.run(folder, hand.micros)
 
 
+@pytest.mark.slow
 def test_s17_killed_half_way_and_repeated(tmp_path: Path, hand: FakeClock) -> None:
     kill_and_repeat(tmp_path / "project", [700, 1100], hand)
 

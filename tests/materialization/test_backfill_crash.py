@@ -75,6 +75,7 @@ def survive(filled: Path, rounds: int) -> None:
         assert all_left(folder) == expected
 
 
+@pytest.mark.slow
 def test_s17_a_backfill_killed_and_repeated_leaves_what_an_undisturbed_one_leaves(filled: Path) -> None:
     survive(filled, 1)
 

@@ -14,6 +14,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.registry.ledger import Ledger, Run
 from featurestore.testing import Killed
 from tests.crashes import Worker
+from tests.effort import few
 from tests.oracle import Row
 from tests.projects import frame_of, left, view_of
 from tests.servers.valkey import ValkeyServer
@@ -101,6 +102,7 @@ def test_s17_killed_at_many_points_valkey(data: Path, quiet: tuple[dict[str, Any
     survive(data, quiet, valkey_url, 14)
 
 
+@pytest.mark.slow
 def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dict[str, Any], int], valkey_url: str) -> None:
     for number, online in enumerate(("", valkey_url)):
         folder = data / f"twice-{number}"
@@ -110,7 +112,7 @@ def test_s17_two_runs_at_once_leave_what_one_leaves(data: Path, quiet: tuple[dic
         assert all_left(folder, online or None) == quiet[0]
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2, 3])
+@pytest.mark.parametrize("batch", few([0, 1, 2, 3], [1]))
 def test_s17_an_online_server_that_goes_away_half_way(
     batch: int, data: Path, quiet: tuple[dict[str, Any], int], server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from featurestore.online.base import Entry
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.server.backend import StoreBackend
 from featurestore.testing import FakeClock
+from tests.effort import few
 from tests.projects import INSTANT, store_at
 from tests.servers.valkey import ValkeyServer, wait_until
 
@@ -110,7 +111,11 @@ LMDB = ["the folder deleted", "one file", "put back from a copy"]
 VALKEY = ["FLUSHALL", "restarted empty", "restarted from a snapshot", "its mark evicted", "failed over"]
 
 
-@pytest.fixture(params=[f"lmdb: {how}" for how in LMDB] + [f"valkey: {how}" for how in VALKEY])
+@pytest.fixture(
+    params=few(
+        [f"lmdb: {how}" for how in LMDB] + [f"valkey: {how}" for how in VALKEY], ["lmdb: one file", "valkey: restarted empty"]
+    )
+)
 def fate(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fate]:
     store, _, how = request.param.partition(": ")
     yield from _lmdb(tmp_path, how) if store == "lmdb" else _failed_over() if how == "failed over" else _valkey(how)

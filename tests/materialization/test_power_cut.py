@@ -301,6 +301,7 @@ def survive(tmp_path: Path, registry: str, cuts: int) -> None:
         print(f"cut {number + 1}: {len(told.done)} acknowledged, at {told.tried[-1]}", flush=True)
 
 
+@pytest.mark.slow
 def test_f1_nothing_acknowledged_is_lost_by_a_power_cut(tmp_path: Path) -> None:
     survive(tmp_path, "", 2)
 

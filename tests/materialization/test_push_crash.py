@@ -69,6 +69,7 @@ def survive(data: Path, quiet: tuple[dict[str, Any], int], online: str, points: 
         assert all_left(folder, online or None) == expected
 
 
+@pytest.mark.slow
 def test_s17_a_killed_push_repeated_leaves_what_an_undisturbed_one_leaves(data: Path, quiet: tuple[dict[str, Any], int]) -> None:
     survive(data, quiet, "", 3)
 

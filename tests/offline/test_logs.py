@@ -20,6 +20,7 @@ from featurestore.offline.delta.repair import DeltaRepair
 from featurestore.offline.folder import Entry
 from featurestore.offline.ledger_record import LedgerRecord
 from featurestore.offline.local_folder import LocalFolder
+from tests.effort import spread
 from tests.offline.paths import path_of
 
 TABLE = Table("p", "v", 1, {"k": pl.Int64()}, {"x": pl.Float64()})
@@ -86,8 +87,7 @@ def deleted_with_the_hint(path: Path) -> None:
 DAMAGE: list[Callable[[Path], None]] = [cut, cut_at_its_end, emptied, zeroed, zeroed_inside, deleted, deleted_with_the_hint]
 
 
-@pytest.mark.parametrize("after", [0, 2])
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(("damage", "after"), spread(DAMAGE, [0, 2]))
 def test_f2_a_lost_checkpoint_whose_entries_are_there_loses_nothing(
     tmp_path: Path, damage: Callable[[Path], None], after: int
 ) -> None:
@@ -113,8 +113,7 @@ def test_f2_a_lost_checkpoint_whose_entries_are_there_loses_nothing(
     assert len(keys(tmp_path)) == len(before) + 10
 
 
-@pytest.mark.parametrize("after", [0, 1])
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda each: each.__name__)
+@pytest.mark.parametrize(("damage", "after"), spread(DAMAGE, [0, 1]))
 def test_f2_a_lost_checkpoint_of_a_log_that_begins_with_it_loses_no_rows(
     tmp_path: Path, damage: Callable[[Path], None], after: int
 ) -> None:

@@ -174,6 +174,7 @@ class TestAnswers:
         with pytest.raises(ConnectionError, match="503"):
             folder.create("b", b"one")
 
+    @pytest.mark.slow
     def test_one_that_never_answers_raises_in_bounded_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in KEYS.items():
             monkeypatch.setenv(name, value)

@@ -124,9 +124,9 @@ SECRETS = (*KEYS.values(), "WRONGKEYWRONGKEY", "wrongsecretwrongsecret")
     ("variables", "offline", "told"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrongsecretwrongsecret"}, "", "it is not allowed"),
-        ({"AWS_ACCESS_KEY_ID": "WRONGKEYWRONGKEY"}, "", "it is not allowed"),
-        ({}, "s3://there-is-none/x", "there is no such bucket"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "", "the store cannot be reached"),
+        pytest.param({"AWS_ACCESS_KEY_ID": "WRONGKEYWRONGKEY"}, "", "it is not allowed", marks=pytest.mark.slow),
+        pytest.param({}, "s3://there-is-none/x", "there is no such bucket", marks=pytest.mark.slow),
+        pytest.param({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "", "the store cannot be reached", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_wrong_is_said_without_a_secret(

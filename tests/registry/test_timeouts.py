@@ -31,6 +31,7 @@ def proxy(postgres_dsn: str) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.mark.slow
 def test_silence_is_an_error_and_its_connections_are_not_used_again(
     proxy: Proxy, postgres_dsn: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

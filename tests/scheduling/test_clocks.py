@@ -20,6 +20,7 @@ from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 from featurestore.registry.specs import SpecRegistry
 from featurestore.scheduling.retry_policy import OVER, Belief, RetryPolicy, take_up
 from featurestore.testing import FakeClock
+from tests.effort import spread
 from tests.projects import view_of
 from tests.scheduling.scheduling import FEATURES, KEYS, SECOND, Manual, scheduler_of, states
 from tests.scheduling.test_scheduler import NOW, Opener, hand, open_store, pass_seconds, row_of, store, view, write
@@ -36,8 +37,7 @@ def tick_ten_times(stores: list[tuple[Any, FakeClock]], seconds: float = 10) -> 
             scheduler.tick()
 
 
-@pytest.mark.parametrize("ahead", [60, 3_600, DAY, 400 * DAY])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(("ahead", "same"), spread([60, 3_600, DAY, 400 * DAY], [True, False]))
 def test_f8_a_clock_that_was_ahead_once_stops_nobody(
     open_store: Opener, tmp_path: Path, hand: FakeClock, ahead: float, same: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

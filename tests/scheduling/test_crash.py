@@ -237,6 +237,7 @@ def test_s17_three_schedulers_killed_and_stopped_sqlite(tmp_path: Path) -> None:
     survive(tmp_path, None, None, 24, 0.15, 2, 2, 3)
 
 
+@pytest.mark.slow
 def test_s17_three_schedulers_killed_and_stopped_postgres(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
     survive(tmp_path, postgres_url, valkey_url, 24, 0.15, 2, 2, 3)
 

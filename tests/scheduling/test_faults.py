@@ -35,6 +35,7 @@ def postgres() -> Iterator[Any]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_s17_servers_that_go_away_under_schedulers(tmp_path: Path, postgres: Any, caplog: pytest.LogCaptureFixture) -> None:
     url = postgres.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     draw, hand = random.Random(SEED), FakeClock(BEGIN * SECOND)

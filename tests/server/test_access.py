@@ -355,6 +355,7 @@ def test_an_apply_changes_what_a_grant_is_good_for(tmp_path: Path) -> None:
             wait_until(lambda: client.post("/v1/online", json=asked, headers=headers).status_code == 403, "it is read on")
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_over_within_seconds_on_all_workers(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     with FeatureStore(folder) as store:

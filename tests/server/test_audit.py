@@ -229,6 +229,7 @@ def test_no_log_has_a_value_or_a_secret(tmp_path: Path) -> None:
             assert secret not in told, secret
 
 
+@pytest.mark.slow
 def test_several_workers_write_whole_lines(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     with FeatureStore(folder) as store:

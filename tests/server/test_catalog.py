@@ -100,6 +100,7 @@ def test_an_apply_elsewhere_is_noticed(own: FeatureStore) -> None:
         assert [each["name"] for each in client.get("/v1/services/delay_model").json()["features"]] == ["t"]
 
 
+@pytest.mark.slow
 def test_two_projects_on_one_server_see_their_own_rows(tmp_path: Path, valkey_url: str) -> None:
     body = {"features": ["weather.temp"], "rows": [{"origin": "JFK"}, {"origin": "LGA"}]}
     answers = []

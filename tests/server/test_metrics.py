@@ -130,6 +130,7 @@ def test_the_statuses_are_those_of_the_answer(store: FeatureStore) -> None:
         assert counted == {name: told[tally.view].count(name) for name in counted}
 
 
+@pytest.mark.slow
 def test_several_workers_count_together(tmp_path: Path) -> None:
     folder = make_project(tmp_path / "lab")
     with FeatureStore(folder) as store:

@@ -44,6 +44,7 @@ def test_who_is_told_to_end_ends_well(lab_folder: Path, workers: str, number: in
         assert server.end(number) == 0
 
 
+@pytest.mark.slow
 def test_a_hangup_replaces_the_workers_while_requests_are_answered(lab_folder: Path) -> None:
     with Serve(lab_folder, "--workers", "2") as server:
         wait_until(lambda: len(workers(server)) == 2 and answers(server), "the workers do not start")

@@ -108,7 +108,7 @@ with FeatureStore(".", project="empty") as store:
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-O",)], ids=str)
+@pytest.mark.parametrize("options", [("-O",), pytest.param((), marks=pytest.mark.slow)], ids=str)
 def test_an_endpoint_that_does_not_ask_the_guard_cannot_answer(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Whatever it is made of, and also where ``python -O`` takes assertions away."""
     command = [sys.executable, *options, "-c", ALL_BUT_ASKING]

@@ -4,6 +4,7 @@ import io
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -81,6 +82,13 @@ def test_every_type_and_corrected_history(lab: FeatureStore, url: str) -> None:
     assert_frame_equal(pl.read_ipc_stream(answer.content), lab.training_frame(rows, "every_model", time="t", as_known=False))
 
 
+@pytest.fixture(scope="module", params=[64.0, 0.000001], ids=["in memory", "in files"])
+def spine_url(request: pytest.FixtureRequest, lab: FeatureStore) -> Iterator[str]:
+    """A server that works on spines in memory, or in files."""
+    with served(create_app(lab, lab.settings.replace(server={"spine_memory_mib": request.param}))) as url:
+        yield url
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "query", "status", "name"),
     [
@@ -101,12 +109,10 @@ def test_every_type_and_corrected_history(lab: FeatureStore, url: str) -> None:
     ],
     ids=range(14),
 )
-@pytest.mark.parametrize("memory", [64.0, 0.000001])
 def test_a_wrong_spine_is_told_what_is_wrong(
-    lab: FeatureStore, memory: float, body: bytes, kind: str, query: dict[str, str], status: int, name: str
+    spine_url: str, body: bytes, kind: str, query: dict[str, str], status: int, name: str
 ) -> None:
-    with served(create_app(lab, lab.settings.replace(server={"spine_memory_mib": memory}))) as url:
-        answer = fetch(url, body, kind, **query)
+    answer = fetch(spine_url, body, kind, **query)
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:featurestore:problem:{name}"), answer.text
 
 

@@ -35,7 +35,7 @@ from featurestore.testing.sources import (
     read,
     run,
 )
-from tests.effort import examples
+from tests.effort import examples, spread
 from tests.sources.places import SQLOverDuckDB, SQLOverFiles, SQLOverPostgres
 
 
@@ -337,8 +337,9 @@ def test_s1_an_infinity_of_seconds_is_no_event_of_1970(tmp_path: Path) -> None:
     assert there.read(chunk)["t"].to_list() == [None]
 
 
-@pytest.mark.parametrize("precision", ["DATE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP"])
-@pytest.mark.parametrize("unit", ["day", "hour", "minute", "second"])
+@pytest.mark.parametrize(
+    ("unit", "precision"), spread(["day", "hour", "minute", "second"], ["DATE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP"])
+)
 def test_s18_a_row_of_the_same_step_that_comes_later_is_read(tmp_path: Path, precision: str, unit: str) -> None:
     """An available time told in steps, and events that are later within the step: the effective time passes over the step."""
     if precision == "DATE" and unit != "day":
