@@ -10,11 +10,10 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.config import Settings
-from featurestore.engines.base import Capacity
-from featurestore.engines.local import LocalEngine
 from featurestore.errors import EngineError
 from featurestore.materialization.tasks import StageTask
 from featurestore.worker_project import WorkerProject
+from tests.engines.far import FarEngine
 from tests.projects import INSTANT, memory_of, parquet_of, view_of
 
 ROWS = pl.DataFrame({"k": ["a", "b"], "event": [1, 2], "x": [1.0, 2.0]}).with_columns(pl.col("event").cast(INSTANT))
@@ -98,13 +97,6 @@ def test_definitions_that_are_not_there_are_said(tmp_path: Path) -> None:
             task.run()
 
 
-class Far(LocalEngine):
-    """An engine that says its tasks run elsewhere."""
-
-    def capacity(self) -> Capacity:
-        return Capacity(1, 1 << 30, elsewhere=True)
-
-
 def test_a_frame_in_memory_is_nowhere_else(tmp_path: Path) -> None:
     views = [
         view_of(memory_of(ROWS, late=False), {"k": str}, {"x": float}, name="here"),
@@ -114,7 +106,7 @@ def test_a_frame_in_memory_is_nowhere_else(tmp_path: Path) -> None:
         store.apply(views)
         workers = store.components.workers
         assert workers is not None
-        far = replace(workers, open_engine=lambda: Far(1, 1))
+        far = replace(workers, open_engine=lambda: FarEngine())
         bound = {name: store.components.definition_loader.bind(view) for name, view in store.catalog.views.items()}
         assert [far.stages(bound[name]) for name in ("here", "there")] == [False, True]
         assert not workers.stages(bound["there"]), "its engine runs tasks in this process"

@@ -156,7 +156,9 @@ class CommitBuilder:
         plain = replace(self.table, spec=None)  # which may name what is the user's, and is not needed
         for first in range(0, len(nodes), many):
             members = tuple(nodes[first : first + many])
-            builder = replace(self, table=plain, files=self.files.near(members[0], members[-1]))
+            inside = pl.any_horizontal(within(node, pl.col(HASH)) for node in members)
+            log = [near for pushed in self.log if (near := pushed.filter(inside)).height]
+            builder = replace(self, table=plain, files=self.files.near(members[0], members[-1]), log=log)
             yield MergeTask(builder, replace(staged, table=plain), members, deeper, weight * len(members))
 
     def _per_file(self, rows: int, bits: int) -> int:
