@@ -91,7 +91,7 @@ def work(folder: Path, server: ValkeyServer, commands: list[str], *, beside: boo
 
 
 def test_the_documented_rights_do(tmp_path: Path, server: ValkeyServer) -> None:
-    rights = sorted({*documented(), *online_rights()})
+    rights = sorted({*documented(), *online_rights("")})
     assert work(tmp_path, server, rights, beside=True) == []
     with redis.Redis(port=server.port) as client:
         # The client says at connecting who it is, and does without.
