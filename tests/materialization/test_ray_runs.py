@@ -114,7 +114,7 @@ def test_files_are_merged_by_tasks_and_who_is_forgotten_stays_so(fleet: Fleet, e
     with fleet.cluster("kept", engine) as store:
         store.apply()
         for part in range(FILES):
-            events(part).write_parquet(root / "events" / f"{part}.parquet")
+            events(ROWS, part).write_parquet(root / "events" / f"{part}.parquet")
             store.materialize()
             if part == 2:
                 store.admin.forget("user", {"k": "k7"})
