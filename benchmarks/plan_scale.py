@@ -98,7 +98,8 @@ def _receipt(task: Any) -> Any:
             return JoinReceipt(task.join, _pieces(len(task.pieces), task.pieces[0].rows, 90))
         case PartTask():
             rows = task.gather.batch.rows
-            return Part(part_name(task.gather.number), rows, rows * 280, uuid4().hex * 2)
+            number = task.gather.number
+            return number, Part(part_name(number), rows, rows * 280, uuid4().hex * 2)
     raise AssertionError(type(task))
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from featurestore.plugins import Context
 
@@ -98,6 +98,6 @@ class EngineAdapter(ABC):
         """
 
 
-def goes_elsewhere(engine: Engine | None, rows: int) -> bool:
+def goes_elsewhere(engine: Engine | None, rows: int) -> TypeGuard[Engine]:
     """Return whether work on so many rows is given to an engine whose tasks run elsewhere, and not done in this process."""
     return engine is not None and rows > FEW_ROWS and engine.capacity().elsewhere

@@ -30,7 +30,6 @@ from featurestore.materialization.progress import Progress
 from featurestore.materialization.rebuild_online import Rebuilder
 from featurestore.materialization.results import ViewSummary, Written
 from featurestore.materialization.stores import MaterializeOptions, OnlineWriters, OpenSource, RowFilter, ServedVersions, Stores
-from featurestore.materialization.tasks import PartWriter
 from featurestore.materialization.view_run import UNFINISHED, ViewRun
 from featurestore.offline.base import History, Table
 
@@ -156,15 +155,13 @@ class Materializer:
         return discreetly([view.spec], lambda: view_run.stage(run, index, chunk), view_run.reader.schema)
 
     def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
-        """Write the values of a bucket online: see ``LatestWriter.write_part``."""
-        writer: PartWriter = self._writers.windows if applied.spec.windows else self._writers.latest
-        return writer.write_part(applied, part, whole=whole, repair=repair)
+        """Write the values of a bucket online: see ``PartWriter.write_part``."""
+        return self._writers.of_view(applied).write_part(applied, part, whole=whole, repair=repair)
 
     @property
     def rebuilder(self) -> Rebuilder:
         """Writes whole histories online."""
-        windows, latest = self._writers
-        return Rebuilder(windows, latest, self._stores.trust, self._served.online_of, self._options.progress)
+        return Rebuilder(self._writers, self._stores.trust, self._served.online_of, self._options.progress)
 
     def _run(self, view: BoundView) -> ViewRun:
         reader = self._open_source(view.spec.source_as_read)

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from featurestore.clock import Clock, to_micros
+from featurestore.clock import to_micros
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.feature_view import ViewSpec
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
-from featurestore.materialization.online_trust import Trust, TrustedOnline
+from featurestore.materialization.part_writer import PartWriter
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import Written
-from featurestore.materialization.tasks import Workers, write_parts
-from featurestore.offline.base import History, OfflineStore, Table
-from featurestore.online.base import Entry, OnlineLostError, OnlineStore
+from featurestore.offline.base import History, Table
+from featurestore.online.base import Entry, OnlineLostError
 from featurestore.online.plan import KEEP_MS, entity_keys, online_entries
 from featurestore.row_codec import is_whole, oldest_header
 from featurestore.rows.total_order import count_tied, merge_files, sort_history
@@ -31,36 +30,8 @@ _EVENT = slice(2, 10)
 _log = logging.getLogger("featurestore")
 
 
-class LatestWriter:
-    """Write the values of latest-value views online: of each entity the greatest row (S4, S15).
-
-    Every method raises ``OnlineStoreError`` where the store cannot be reached. What is written stays; writing it all again is
-    right.
-
-    Args:
-        project: whose values.
-        offline: where the history is.
-        online: where to write.
-        clock: tells the present, from which a row's remaining life is counted.
-        trust: tells whether what is online can be built upon; by default it can, and its keys begin with the project alone.
-        workers: what writes many buckets on other machines; None if this process does.
-    """
-
-    def __init__(
-        self,
-        project: str,
-        offline: OfflineStore,
-        online: OnlineStore,
-        clock: Clock,
-        trust: Trust | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        self._project = project
-        self._offline = offline
-        self._online = online
-        self._clock = clock
-        self._trust = trust or TrustedOnline(project)
-        self._workers = workers
+class LatestWriter(PartWriter):
+    """Write the values of latest-value views online: of each entity the greatest row (S4, S15)."""
 
     def write_rows(self, applied: AppliedView, rows: pl.DataFrame) -> Written:
         """Write rows that the history has got, in any order."""
@@ -79,31 +50,11 @@ class LatestWriter:
         """
         return self._write_parts(applied, parts, progress, whole=first, repair=False)
 
-    def rebuild(self, applied: AppliedView, progress: Progress) -> int:
-        """Write the values of the whole history, in the place of damaged ones too; return how many changed."""
-        parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
-        return self._write_parts(applied, parts, progress, whole=True, repair=True).online
-
     def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
-        """Write the values of a bucket's entities.
-
-        Args:
-            applied: the view.
-            part: rows of its history; all rows of an entity that are written at once are in it.
-            whole: whether they are all that the history has of their entities.
-            repair: whether damaged values are looked for, which may seem to be greater than any other.
-        """
+        """See ``PartWriter.write_part``."""
         view = applied.spec
         history = merge_files(part.read(), view.entity.key_names, list(view.stored_schema))
         return Written(self._write(applied, history, whole=whole, repair=repair), count_tied(history, view.entity.key_names))
-
-    def _write_parts(
-        self, applied: AppliedView, parts: Sequence[History], progress: Progress, *, whole: bool, repair: bool
-    ) -> Written:
-        written = write_parts(self, applied, parts, progress, self._workers, whole=whole, repair=repair)
-        if parts:
-            self._online.sweep()
-        return written
 
     def _write(self, applied: AppliedView, rows: pl.DataFrame, *, whole: bool = False, repair: bool = False) -> int:
         """Write each entity's greatest row among some in their total order, or in all of the history where that may be another.

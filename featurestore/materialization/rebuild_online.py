@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from featurestore.definitions.catalog import AppliedView
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.online_trust import Trust
-from featurestore.materialization.online_writer import LatestWriter
 from featurestore.materialization.progress import Progress
-from featurestore.windows.writer import WindowWriter
+from featurestore.materialization.stores import OnlineWriters
 
 _log = logging.getLogger("featurestore")
 
@@ -20,8 +19,7 @@ class Rebuilder:
     """Write the values of whole histories online.
 
     Args:
-        windows: writes those of windowed views.
-        latest: writes those of other views.
+        writers: write those of each kind of view.
         trust: tells which values are in doubt.
         versions: returns a view in each version that is read or written online.
         progress: receives the progress.
@@ -29,14 +27,12 @@ class Rebuilder:
 
     def __init__(
         self,
-        windows: WindowWriter,
-        latest: LatestWriter,
+        writers: OnlineWriters,
         trust: Trust,
         versions: Callable[[AppliedView], Sequence[AppliedView]],
         progress: Progress,
     ) -> None:
-        self._windows = windows
-        self._latest = latest
+        self._writers = writers
         self._trust = trust
         self._versions = versions
         self._progress = progress
@@ -74,10 +70,7 @@ class Rebuilder:
         for _ in range(_ATTEMPTS):
             self._trust.look()
             epoch = self._trust.epoch()
-            if applied.spec.windows:
-                written += self._windows.rebuild(applied, self._progress)
-            else:
-                written += self._latest.rebuild(applied, self._progress)
+            written += self._writers.of_view(applied).rebuild(applied, self._progress)
             if self._trust.settle(applied, epoch):
                 break
         return written

@@ -13,6 +13,7 @@ from featurestore.definitions.feature_view import ViewSpec
 from featurestore.definitions.source import Source
 from featurestore.materialization.online_trust import Trust
 from featurestore.materialization.online_writer import LatestWriter
+from featurestore.materialization.part_writer import PartWriter
 from featurestore.materialization.progress import Progress
 from featurestore.materialization.tasks import Workers
 from featurestore.offline.base import OfflineStore
@@ -57,6 +58,10 @@ class OnlineWriters(NamedTuple):
 
     windows: WindowWriter
     latest: LatestWriter
+
+    def of_view(self, applied: AppliedView) -> PartWriter:
+        """Return what writes the values of a view."""
+        return self.windows if applied.spec.windows else self.latest
 
     @classmethod
     def of(cls, stores: Stores, workers: Workers | None = None) -> "OnlineWriters":

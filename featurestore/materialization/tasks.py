@@ -14,8 +14,7 @@ import polars as pl
 
 from featurestore.definitions.catalog import AppliedView, BoundView
 from featurestore.definitions.source import FrameSource
-from featurestore.engines.base import Capacity, Engine, goes_elsewhere
-from featurestore.materialization.progress import Progress
+from featurestore.engines.base import Engine, goes_elsewhere
 from featurestore.materialization.results import Written
 from featurestore.offline.base import History, Table
 from featurestore.rows.widths import COPIES, width_of
@@ -70,9 +69,9 @@ class StageTask:
     chunk: Mapping[str, Any]
     weight: int
 
-    def run(self) -> dict[str, Any]:
-        """Return what the ledger notes of the chunk."""
-        return self.project.open().stage(self.view, self.data_version, self.seq, self.index, self.chunk)
+    def run(self) -> tuple[int, dict[str, Any]]:
+        """Return the number of the chunk, and what the ledger notes of it."""
+        return self.index, self.project.open().stage(self.view, self.data_version, self.seq, self.index, self.chunk)
 
     def split(self, parts: int) -> None:
         """Return None: the ledger has said what the chunk is."""
@@ -87,8 +86,8 @@ class OnlineTask:
         view: the view.
         data_version: the version of its stored values.
         parts: the buckets.
-        whole: as ``LatestWriter.write_part``.
-        repair: as ``LatestWriter.write_part``.
+        whole: as ``PartWriter.write_part``.
+        repair: as ``PartWriter.write_part``.
         weight: about how many bytes of memory it takes: that of the largest bucket, for one after the other is in it.
     """
 
@@ -100,11 +99,11 @@ class OnlineTask:
     repair: bool
     weight: int
 
-    def run(self) -> Written:
-        """Return how many values became newer. Of a task that ran twice it may be fewer than did."""
+    def run(self) -> tuple[int, Written]:
+        """Return how many buckets it has, and how many values became newer. Of a task that ran twice it may be fewer than did."""
         opened = self.project.open()
         done = [opened.write_part(self.view, self.data_version, part, whole=self.whole, repair=self.repair) for part in self.parts]
-        return Written(sum(written.online for written in done), sum(written.tied for written in done))
+        return len(done), Written(sum(written.online for written in done), sum(written.tied for written in done))
 
     def split(self, parts: int) -> "list[OnlineTask] | None":
         """Return a task a bucket; None of a single one."""
@@ -158,15 +157,12 @@ class Workers:
     ) -> Generator[tuple[int, dict[str, Any]], None, None]:
         """Stage chunks of a run, and yield what the ledger notes of each as it comes, with its number."""
         width = width_of([*view.spec.entity.keys.values(), *view.spec.stored_schema.values()])
-        weight = 2 * COPIES * (16 + width) * self.chunk_rows  # as they are read, and as they are stored
+        heaviest = 2 * COPIES * (16 + width) * self.chunk_rows  # as they are read, and as they are stored
+        weight = min(heaviest, self.engine.capacity().memory_per_task)
         name, number = view.spec.name, view.data_version
-        tasks = (
-            StageTask(self.project, name, number, run, index, chunk, min(weight, self._most))
-            for index, chunk in sorted(chunks.items())
-        )
+        tasks = (StageTask(self.project, name, number, run, index, chunk, weight) for index, chunk in sorted(chunks.items()))
         with closing(self.engine.run(tasks)) as results:
-            for task, body in results:
-                yield task.index, body  # type: ignore[attr-defined]  # a StageTask
+            yield from (receipt for _, receipt in results)
 
     def writes(self, parts: Sequence[History]) -> bool:
         """Return whether the values of some buckets are written online by workers."""
@@ -193,8 +189,7 @@ class Workers:
             for group in groups
         )  # fmt: skip
         with closing(self.engine.run(tasks)) as results:
-            for task, written in results:
-                yield len(task.parts), written  # type: ignore[attr-defined]  # an OnlineTask
+            yield from (receipt for _, receipt in results)
 
     def without_forgotten(self, table: Table, here: Callable[[pl.DataFrame], pl.DataFrame]) -> WithoutForgotten:
         """Return what takes rows of forgotten entities out of a table's: ``here`` in this process, else as it is opened there."""
@@ -204,50 +199,3 @@ class Workers:
     def engine(self) -> Engine:
         """The engine."""
         return self.open_engine()
-
-    @property
-    def _most(self) -> int:
-        capacity: Capacity = self.engine.capacity()
-        return capacity.memory_per_task
-
-
-class PartWriter(Protocol):
-    """Writes the values of buckets online."""
-
-    def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
-        """Write the values of one."""
-
-
-def write_parts(
-    writer: PartWriter,
-    applied: AppliedView,
-    parts: Sequence[History],
-    progress: Progress,
-    workers: Workers | None,
-    *,
-    whole: bool,
-    repair: bool,
-) -> Written:
-    """Write the values of buckets online, in this process or by workers; return what was written.
-
-    Args:
-        writer: writes those of one.
-        applied: the view.
-        parts: the buckets.
-        progress: receives the progress.
-        workers: what writes many on other machines; None if this process writes all.
-        whole: as ``LatestWriter.write_part``.
-        repair: as ``LatestWriter.write_part``.
-    """
-    if parts:
-        progress.step(applied.spec.name, "write online", 0, len(parts))
-    if workers is not None and workers.writes(parts):
-        results = workers.write(applied, parts, whole=whole, repair=repair)
-    else:
-        results = ((1, writer.write_part(applied, part, whole=whole, repair=repair)) for part in parts)
-    done = online = tied = 0
-    with closing(results):
-        for count, written in results:
-            done, online, tied = done + count, online + written.online, tied + written.tied
-            progress.step(applied.spec.name, "write online", done, len(parts))
-    return Written(online, tied)

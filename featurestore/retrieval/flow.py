@@ -240,7 +240,7 @@ class Flow:
         tasks = (PartTask(task, target) for task in self._gather_tasks(receipts))
         with closing(self._engine.run(tasks)) as results:
             steps = watched(results, self._plan.progress, FRAME, "gather", len(self._spine), self._gather_weight)
-            return [part for _, part in sorted(steps, key=lambda result: result[0].gather.number)]  # type: ignore[attr-defined]  # a PartTask
+            return [part for _, part in sorted((receipt for _, receipt in steps), key=lambda receipt: receipt[0])]
 
     def _cut(self, groups: Sequence[_Groups]) -> list[CutReceipt]:
         """Cut each batch for all joins; the receipts are in the order of the batches."""

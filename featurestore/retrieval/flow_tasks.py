@@ -383,9 +383,9 @@ class PartTask:
         """About how many bytes of memory it takes."""
         return self.gather.weight
 
-    def run(self) -> Part:
-        """Write the file, and return what the manifest says of it."""
-        return write_part(self.target, self.gather.number, self.gather.rows())
+    def run(self) -> tuple[int, Part]:
+        """Write the file, and return the batch's number with what the manifest says of the file."""
+        return self.gather.number, write_part(self.target, self.gather.number, self.gather.rows())
 
     def split(self, parts: int) -> None:
         """See ``Task.split``: a batch is as small as it is to be."""

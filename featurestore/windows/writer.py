@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from featurestore.clock import Clock, to_micros
+from featurestore.clock import to_micros
 from featurestore.definitions.catalog import AppliedView
 from featurestore.definitions.window_features import EVENT_ID
 from featurestore.errors import OnlineStoreError
 from featurestore.materialization.entity_rows import entity_rows, in_buckets
-from featurestore.materialization.online_trust import Trust, TrustedOnline
-from featurestore.materialization.progress import Progress, Silence
+from featurestore.materialization.part_writer import PartWriter
+from featurestore.materialization.progress import Progress
 from featurestore.materialization.results import Written
-from featurestore.materialization.tasks import Workers, write_parts
-from featurestore.offline.base import History, OfflineStore, Snapshot, Table
-from featurestore.online.base import Entry, OnlineLostError, OnlineStore
+from featurestore.offline.base import History, Snapshot, Table
+from featurestore.online.base import Entry, OnlineLostError
 from featurestore.online.plan import entity_keys, lives
 from featurestore.row_codec import HEADER_SIZE, is_whole, seal, unpack_times, unpack_values
 from featurestore.rows.total_order import EVENT
@@ -35,34 +34,8 @@ _BATCH = 50_000
 _log = logging.getLogger("featurestore")
 
 
-class WindowWriter:
-    """Write the values of windowed views online.
-
-    Args:
-        project: whose values.
-        offline: where the history is.
-        online: where to write.
-        clock: tells the present, from which a value's remaining life is counted.
-        trust: tells whether what is online can be built upon; by default it can, and its keys begin with the project alone.
-        workers: what writes many buckets on other machines; None if this process does.
-    """
-
-    def __init__(
-        self,
-        project: str,
-        offline: OfflineStore,
-        online: OnlineStore,
-        clock: Clock,
-        trust: Trust | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        self._project = project
-        self._trust = trust or TrustedOnline(project)
-        self._offline = offline
-        self._log = offline.log
-        self._online = online
-        self._clock = clock
-        self._workers = workers
+class WindowWriter(PartWriter):
+    """Write the values of windowed views online."""
 
     def write_run(self, applied: AppliedView, parts: Sequence[History], progress: Progress) -> int:
         """Recompute the values of the entities that some rows of the history are about; return how many changed.
@@ -70,21 +43,12 @@ class WindowWriter:
         Raises:
             OnlineStoreError: the store cannot be reached. What is written stays; writing it all again is right.
         """
-        return self._write_parts(applied, parts, progress, whole=False)
-
-    def rebuild(self, applied: AppliedView, progress: Progress | None = None) -> int:
-        """Compute the values of all entities from the history; return how many changed. Raises as ``write_run``."""
-        parts = list(self._offline.snapshot(Table.of(self._project, applied)).buckets.values())
-        return self._write_parts(applied, parts, progress or Silence(), whole=True)
+        return self._write_parts(applied, parts, progress, whole=False, repair=True).online
 
     def write_part(self, applied: AppliedView, part: History, *, whole: bool, repair: bool) -> Written:
-        """Compute the values of the entities of a bucket from the history.
+        """See ``PartWriter.write_part``. Damaged values are looked for in any case.
 
-        Args:
-            applied: the view.
-            part: rows of its history.
-            whole: whether all events of these entities count, as in a rebuild: else those that are near the rows' own.
-            repair: whether damaged values are looked for; they always are.
+        Where the rows are not all of their entities', of these the events near the rows' own are read.
         """
         keys = applied.spec.entity.key_names
         if whole:
@@ -107,12 +71,6 @@ class WindowWriter:
         snapshot = self._offline.snapshot(Table.of(self._project, applied))
         batches = in_buckets(entities, applied.spec.entity, snapshot).iter_slices(_BATCH)
         return sum(self._rewrite(applied, batch) for batch in batches)
-
-    def _write_parts(self, applied: AppliedView, parts: Sequence[History], progress: Progress, *, whole: bool) -> int:
-        written = write_parts(self, applied, parts, progress, self._workers, whole=whole, repair=True)
-        if parts:
-            self._online.sweep()
-        return written.online
 
     def apply_segment(self, applied: AppliedView, seq: int, rows: pl.DataFrame) -> int:
         """Join a pushed segment to the values of its entities, where it is not in them yet; return how many changed.
@@ -150,7 +108,7 @@ class WindowWriter:
         names = entity_keys(self._trust.space(), applied, waiting)
         values = self._online.read(names)
         # NOTE: looked at after the values. A segment that is gone was in every value before it went (``Fold``).
-        if not self._log.exists(Table.of(self._project, applied), seq):
+        if not self._offline.log.exists(Table.of(self._project, applied), seq):
             return waiting.clear(), 0
         online_states = self._held(names, values)
         if doubted or not all(online_state.groups is not None for online_state in online_states):
@@ -178,7 +136,7 @@ class WindowWriter:
         joined = layout.join(old, new)
         known = {number for online_state in online_states for number in online_state.segments}
         table = Table.of(self._project, applied)
-        current = {number for number in known if self._log.exists(table, number)} | {seq}
+        current = {number for number in known if self._offline.log.exists(table, number)} | {seq}
         segments = [[*(number for number in online_state.segments if number in current), seq] for online_state in online_states]
         failed, changed = self._swap(names, online_states, layout, joined, segments)
         return waiting.filter(pl.Series(failed, dtype=pl.Boolean)), done + changed

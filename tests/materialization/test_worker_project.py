@@ -79,7 +79,8 @@ def test_a_chunk_is_staged_as_the_process_that_asks_would(tmp_path: Path) -> Non
         span = store.components.open_source(applied.spec.source).span(None, None, store.components.clock(), 10)
         project = WorkerProject.of(store.settings)
         task = StageTask(project, "v", applied.data_version, 1, 0, span.chunks[0], 1)
-        body = pickle.loads(pickle.dumps(task)).run()
+        index, body = pickle.loads(pickle.dumps(task)).run()
+        assert index == 0
         assert (body["read"], body["made"], body["reasons"], body["kept"]) == (2, 2, {}, "")
         with pytest.raises(EngineError, match=r"does not know version 7 of view 'v'"):
             StageTask(project, "v", 7, 1, 0, span.chunks[0], 1).run()

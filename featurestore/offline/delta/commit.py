@@ -128,7 +128,7 @@ class CommitBuilder:
         depth = bits if split or not self.files else bits_worth(staged.rows, bits, self._per_file(rows, bits))
         nodes = range(1 << depth, 2 << depth)
         deeper = needed if split else None
-        if engine is not None and goes_elsewhere(engine, rows if split else staged.rows):
+        if goes_elsewhere(engine, rows if split else staged.rows):
             merged = self._added_elsewhere(engine, staged, nodes, deeper)
         else:
             parts = staged.scans()
@@ -141,10 +141,11 @@ class CommitBuilder:
     def _added_elsewhere(
         self, engine: Engine, staged: StagedRows, nodes: range, deeper: int | None
     ) -> list[tuple[list[NewFile], int]]:
+        merged: dict[int, tuple[list[NewFile], int]] = {}
         with closing(engine.run(self._tasks(staged, nodes, deeper))) as results:
-            # In the order of the buckets, whichever came first.
-            receipts = sorted(((task.nodes, merged) for task, merged in results), key=lambda receipt: receipt[0])  # type: ignore[attr-defined]  # a MergeTask
-        return [bucket for _, merged in receipts for bucket in merged]
+            for _, receipt in results:
+                merged |= receipt
+        return [merged[node] for node in nodes]
 
     def _tasks(self, staged: StagedRows, nodes: range, deeper: int | None) -> Iterator["MergeTask"]:
         """Yield the tasks that merge some nodes each: neighbours, so many that a task is worth its way."""
@@ -263,10 +264,10 @@ class MergeTask:
     deeper: int | None
     weight: int
 
-    def run(self) -> list[tuple[list[NewFile], int]]:
-        """Return the files written and the number of new rows, of each bucket."""
+    def run(self) -> dict[int, tuple[list[NewFile], int]]:
+        """Return the files written and the number of new rows, by bucket."""
         parts = self.staged.scans()
-        return [self.builder.merge(node, parts, self.deeper) for node in self.nodes]
+        return {node: self.builder.merge(node, parts, self.deeper) for node in self.nodes}
 
     def split(self, parts: int) -> "list[MergeTask] | None":
         """Return about so many tasks of fewer buckets."""

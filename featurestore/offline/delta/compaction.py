@@ -75,6 +75,7 @@ class CompactTask:
         now: the present in milliseconds.
         without: takes rows out that nobody may write any more.
         nodes: which nodes of the files' rows.
+        rows: about how many rows these have.
     """
 
     folder: Folder
@@ -83,6 +84,7 @@ class CompactTask:
     now: int
     without: Callable[[pl.DataFrame], pl.DataFrame] | None
     nodes: tuple[int, ...]
+    rows: int
 
     @classmethod
     def of(
@@ -90,13 +92,8 @@ class CompactTask:
     ) -> "CompactTask":
         """Return the task of a whole group."""
         nodes = sorted({child for file in group.files for child in _nodes(file, group.bits)})
-        return cls(folder, replace(table, spec=None), group, now, without, tuple(nodes))
-
-    @property
-    def rows(self) -> int:
-        """About how many rows it writes."""
-        all_nodes = {child for file in self.group.files for child in _nodes(file, self.group.bits)}
-        return sum(file.rows for file in self.group.files) * len(self.nodes) // len(all_nodes)
+        rows = sum(file.rows for file in group.files)
+        return cls(folder, replace(table, spec=None), group, now, without, tuple(nodes), rows)
 
     @property
     def weight(self) -> int:
@@ -121,7 +118,8 @@ class CompactTask:
         if len(self.nodes) == 1:
             return None
         size = -(-len(self.nodes) // parts)
-        return [replace(self, nodes=self.nodes[first : first + size]) for first in range(0, len(self.nodes), size)]
+        some = [self.nodes[first : first + size] for first in range(0, len(self.nodes), size)]
+        return [replace(self, nodes=nodes, rows=self.rows * len(nodes) // len(self.nodes)) for nodes in some]
 
     def _rows(self, node: int) -> pl.DataFrame:
         group, table = self.group, self.table

@@ -96,7 +96,7 @@ class DeltaMaintenance:
             written: list[NewFile] = []
             try:
                 task = CompactTask.of(folder, table, group, now, without)
-                if engine is not None and goes_elsewhere(engine, task.rows):
+                if goes_elsewhere(engine, task.rows):
                     with closing(engine.run(task.split(len(task.nodes)) or [task])) as results:
                         for _, files in results:
                             written += files
