@@ -4,15 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from time import sleep
 from typing import Any
 
 import polars as pl
-import psutil
 import pytest
 
 from featurestore import FeatureStore
@@ -28,7 +26,7 @@ from tests.servers.valkey import ValkeyServer
 pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install 'featurestore[ray]'")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-from featurestore.engines.ray import RayEngine  # noqa: E402 - it is there where Ray is
+from tests.engines.ray_engines import Recording, SlowRay, kill_two_workers, workers  # noqa: E402 - it is there where Ray is
 
 HERE = pytest.mark.parametrize("fleet", ["here"], indirect=True)
 IN_A_FLEET = pytest.mark.parametrize("fleet", ["fleet"], indirect=True)
@@ -52,6 +50,10 @@ def fleet(
         yield Fleet(folder, "s3://history/ray-runs" if is_fleet else "", valkey.url, ray_nodes.address, registry)
 
 
+def ray_of(fleet: Fleet) -> RaySettings:
+    return RaySettings(address=fleet.address, memory_per_task_gib=0.5)
+
+
 @pytest.fixture(scope="module")
 def expected(fleet: Fleet) -> "Written":
     """What the local engine writes."""
@@ -61,26 +63,13 @@ def expected(fleet: Fleet) -> "Written":
         return Written.of(store, summary)
 
 
-class Recording(RayEngine):
-    """An engine that notes the tasks that it ran."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        super().__init__(RaySettings(address=fleet.address, memory_per_task_gib=0.5))
-        self.done: list[str] = []
-
-    def run(self, tasks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
-        for task, result in super().run(tasks):
-            self.done.append(type(task).__name__)
-            yield task, result
-
-
 def test_runs_write_what_the_local_engine_writes(fleet: Fleet, expected: Written) -> None:
-    engine = Recording(fleet)
+    engine = Recording(ray_of(fleet))
     with fleet.cluster("on_ray", engine) as store:
         store.apply()
         Written.of(store, store.materialize()).require_same(expected)
-        assert engine.done.count("StageTask") == 2 * FILES
-        assert engine.done.count("MergeTask") == engine.done.count("OnlineTask") == 2
+        assert engine.kinds.count("StageTask") == 2 * FILES
+        assert engine.kinds.count("MergeTask") == engine.kinds.count("OnlineTask") == 2
 
 
 @HERE
@@ -98,11 +87,11 @@ def test_online_values_are_rebuilt_by_tasks(fleet: Fleet, expected: Written) -> 
         store.apply()
         store.materialize()
     fleet.lose_online_values()
-    engine = Recording(fleet)
+    engine = Recording(ray_of(fleet))
     with fleet.cluster("rebuilt", engine) as store:
         store.admin.rebuild_online()
         assert Written.of(store, []).online == expected.online
-        assert set(engine.done) == {"OnlineTask"}
+        assert set(engine.kinds) == {"OnlineTask"}
 
 
 def test_files_are_merged_by_tasks_and_who_is_forgotten_stays_so(fleet: Fleet, expected: Written) -> None:
@@ -110,7 +99,7 @@ def test_files_are_merged_by_tasks_and_who_is_forgotten_stays_so(fleet: Fleet, e
     root = fleet.root("kept")
     for file in (root / "events").iterdir():
         file.unlink()
-    engine = Recording(fleet)
+    engine = Recording(ray_of(fleet))
     with fleet.cluster("kept", engine) as store:
         store.apply()
         for part in range(FILES):
@@ -119,7 +108,7 @@ def test_files_are_merged_by_tasks_and_who_is_forgotten_stays_so(fleet: Fleet, e
             if part == 2:
                 store.admin.forget("user", {"k": "k7"})
         store.admin.maintain()
-        assert "CompactTask" in engine.done
+        assert "CompactTask" in engine.kinds
         gone = pl.col("k") != "k7"
         written = Written.of(store, [])
         assert written.history.equals(expected.history.filter(gone), null_equal=True)
@@ -130,67 +119,13 @@ def test_files_are_merged_by_tasks_and_who_is_forgotten_stays_so(fleet: Fleet, e
 # -- what is lost ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Slow:
-    """A task that takes long enough to be interrupted."""
-
-    task: Any
-
-    @property
-    def weight(self) -> int:
-        return int(self.task.weight)
-
-    def run(self) -> Any:
-        sleep(0.3)
-        result = self.task.run()
-        sleep(0.3)
-        return result
-
-    def split(self, parts: int) -> "list[Slow] | None":
-        tasks = self.task.split(parts)
-        return None if tasks is None else [Slow(task) for task in tasks]
-
-
-class SlowRay(RayEngine):
-    """A cluster whose tasks take long, and that calls something as the first of a kind ends."""
-
-    def __init__(self, fleet: Fleet, kind: str, then: Callable[[], None]) -> None:
-        super().__init__(RaySettings(address=fleet.address, memory_per_task_gib=0.5))
-        self._kind = kind
-        self._then: Callable[[], None] | None = then
-        self.called = False
-
-    def run(self, tasks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
-        slow: Any
-        for slow, result in super().run(Slow(task) for task in tasks):
-            if self._then is not None and type(slow.task).__name__ == self._kind:
-                self.called = True
-                Thread(target=self._then).start()
-                self._then = None
-            yield slow.task, result
-
-
-def workers() -> list[psutil.Process]:
-    """The processes that run a task now."""
-    processes = psutil.process_iter(["cmdline"])
-    return [process for process in processes if (process.info["cmdline"] or [""])[0].startswith("ray::Slow")]
-
-
-def kill_a_worker() -> None:
-    for _ in range(2):
-        wait_until(workers, "no task runs")
-        for process in workers()[:1]:
-            process.kill()
-        sleep(0.2)
-
-
 @IN_A_FLEET
 @pytest.mark.parametrize("kind", ["StageTask", "MergeTask"])
 def test_a_worker_that_is_killed_changes_nothing(
     fleet: Fleet, expected: Written, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("featurestore.offline.delta.commit.TASK_BYTES", 1)
-    engine = SlowRay(fleet, kind, kill_a_worker)
+    engine = SlowRay(ray_of(fleet), kind, kill_two_workers)
     name = f"killed_{kind.lower()}"
     with fleet.cluster(name, engine) as store:
         store.apply()
@@ -207,9 +142,9 @@ def test_a_worker_that_is_killed_as_it_writes_online_changes_nothing(
         store.apply()
         store.materialize()
     fleet.lose_online_values()
-    began: list[Thread] = [Thread(target=kill_a_worker)]
+    began: list[Thread] = [Thread(target=kill_two_workers)]
     began[0].start()
-    with fleet.cluster("killed_online", SlowRay(fleet, "OnlineTask", lambda: None)) as store:
+    with fleet.cluster("killed_online", SlowRay(ray_of(fleet), "OnlineTask", lambda: None)) as store:
         store.admin.rebuild_online()
         began[0].join()
         assert Written.of(store, []).online == expected.online
@@ -222,7 +157,7 @@ import tests.materialization.test_ray_runs as these
 
 folder, offline, url, address, registry, name, kind = sys.argv[1:]
 fleet = these.Fleet(Path(folder), offline, url, address, registry)
-engine = these.SlowRay(fleet, kind, lambda: print("there", flush=True))
+engine = these.SlowRay(these.ray_of(fleet), kind, lambda: print("there", flush=True))
 with fleet.cluster(name, engine) as store:
     store.apply()
     store.materialize()
@@ -244,10 +179,10 @@ def test_a_driver_that_is_killed_goes_on_where_it_stopped(fleet: Fleet, expected
         sleep(0.5)  # for it to note what the task has done
         driver.send_signal(signal.SIGKILL)
     wait_until(lambda: not workers(), "its tasks go on")
-    engine = Recording(fleet)
+    engine = Recording(ray_of(fleet))
     with fleet.cluster(name, engine) as store:
         summary = store.materialize()
-        assert engine.done.count("StageTask") < 2 * FILES
+        assert engine.kinds.count("StageTask") < 2 * FILES
         written = Written.of(store, summary)
         assert written.online == expected.online
         assert written.history.equals(expected.history, null_equal=True)

@@ -5,15 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from time import sleep
 from typing import Any
 
 import polars as pl
-import psutil
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -34,7 +32,9 @@ pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 from featurestore.engines.ray import RayEngine  # noqa: E402 - it is there where Ray is
+from tests.engines.ray_engines import Recording, SlowRay, kill_a_worker, workers  # noqa: E402 - likewise
 
+SHARE = RaySettings(memory_per_task_gib=0.25)
 ROWS, ENTITIES, SPINE = 20_000, 300, 12_000
 MINUTE = 60_000_000
 NOW = 10**13
@@ -148,19 +148,6 @@ def test_a_hot_entity_is_split_by_time(project: Project) -> None:
     assert any(getattr(task, "span", None) is not None for task in engine.done)
 
 
-class Recording(RayEngine):
-    """An engine that notes what it ran."""
-
-    def __init__(self, settings: RaySettings) -> None:
-        super().__init__(settings)
-        self.done: list[Any] = []
-
-    def run(self, tasks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
-        for task, result in super().run(tasks):
-            self.done.append(task)
-            yield task, result
-
-
 def test_an_error_of_a_row_arrives_as_itself(project: Project) -> None:
     rows = spine_frame().with_columns(distance=pl.when(pl.int_range(pl.len()) != 7001).then("distance"))
     with pytest.raises(RequestError, match="7001"):
@@ -182,54 +169,6 @@ def test_from_the_command_line(project: Project, ray_nodes: Any, tmp_path: Path,
 # -- what is lost ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Slow:
-    """A task that takes long enough to be interrupted."""
-
-    task: Any
-
-    @property
-    def weight(self) -> int:
-        return int(self.task.weight)
-
-    def run(self) -> Any:
-        sleep(0.4)
-        return self.task.run()
-
-    def split(self, parts: int) -> "list[Slow] | None":
-        tasks = self.task.split(parts)
-        return None if tasks is None else [Slow(task) for task in tasks]
-
-
-class SlowRay(RayEngine):
-    """A cluster whose tasks take long, and that calls something as the first of a kind ends."""
-
-    def __init__(self, kind: str, then: Callable[[], None]) -> None:
-        super().__init__(RaySettings(memory_per_task_gib=0.25))
-        self._kind = kind
-        self._then: Callable[[], None] | None = then
-
-    def run(self, tasks: Iterable[Any]) -> Generator[tuple[Any, Any], None, None]:
-        for slow, result in super().run(Slow(task) for task in tasks):
-            assert isinstance(slow, Slow)
-            if self._then is not None and type(slow.task).__name__ == self._kind:
-                Thread(target=self._then).start()
-                self._then = None
-            yield slow.task, result
-
-
-def workers() -> list[psutil.Process]:
-    """The processes that run a task now."""
-    processes = psutil.process_iter(["cmdline"])
-    return [process for process in processes if (process.info["cmdline"] or [""])[0].startswith("ray::Slow")]
-
-
-def kill_a_worker() -> None:
-    wait_until(workers, "no task runs")
-    for process in workers()[:1]:
-        process.kill()
-
-
 def made_by(project: Project, engine: RayEngine) -> pl.DataFrame:
     components = project.store.components
     return TrainingReader(project.store.settings.project, components.offline, engine, components.scratch).frame(project.request())
@@ -237,7 +176,7 @@ def made_by(project: Project, engine: RayEngine) -> pl.DataFrame:
 
 @pytest.mark.parametrize("kind", ["CutTask", "JoinFilesTask", "GatherTask"])
 def test_a_worker_that_is_killed_changes_nothing(project: Project, kind: str) -> None:
-    assert made_by(project, SlowRay(kind, kill_a_worker)).equals(project.expected, null_equal=True)
+    assert made_by(project, SlowRay(SHARE, kind, kill_a_worker)).equals(project.expected, null_equal=True)
 
 
 def test_a_node_that_is_killed_changes_nothing(project: Project, ray_nodes: Any) -> None:
@@ -248,7 +187,7 @@ def test_a_node_that_is_killed_changes_nothing(project: Project, ray_nodes: Any)
         ray_nodes.remove_node(node, allow_graceful=False)
         killed.append(node)
 
-    frame = made_by(project, SlowRay("JoinFilesTask", kill))
+    frame = made_by(project, SlowRay(SHARE, "JoinFilesTask", kill))
     assert killed
     assert frame.equals(project.expected, null_equal=True)
 
@@ -266,8 +205,7 @@ address, folder, scratch, target = sys.argv[1:]
 settings = {"engine": "ray", "ray": {"address": address}}
 with small_batches(2500), store_at(Path(folder), FakeClock(these.NOW), scratch=scratch, **settings) as store:
     project = these.Project(store, f"{folder}/spine.parquet", None)
-    engine = these.SlowRay("JoinFilesTask", lambda: print("joining", flush=True))
-    engine._settings = store.settings.ray
+    engine = these.SlowRay(store.settings.ray, "JoinFilesTask", lambda: print("joining", flush=True))
     reader = TrainingReader("test", store.components.offline, engine, store.components.scratch)
     reader.sink_parts(project.request(), store.components.open_folder(target))
 """
