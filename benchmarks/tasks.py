@@ -197,18 +197,23 @@ def open_history(root: str) -> None:
 
 
 def then(what: str, root: str) -> None:
-    """Pushes to a table that was opened, or looks at it for the rows of an hour; the median of some."""
+    """Pushes to a table that was opened, or looks at it for the rows of an hour, after another's commit if asked; the median."""
     import statistics
 
     from featurestore.clock import to_micros
     from featurestore.offline.delta.history import DeltaStore
+    from featurestore.offline.delta.sequence_entries import Intent
     from featurestore.testing.offline import PLAIN, rows
 
-    store, at = DeltaStore(Path(root)), to_micros(datetime(2025, 1, 1, tzinfo=UTC))
+    store, other, at = DeltaStore(Path(root)), DeltaStore(Path(root)), to_micros(datetime(2025, 1, 1, tzinfo=UTC))
     base = max((segment.seq for segment in store.log.segments(PLAIN)), default=0)
     seconds = []
     for number in range(30):
         instant = at + (base + number) * 1_000_000
+        if what == "read after another's commit":
+            sequence = other.push_log.sequence(PLAIN)
+            view = sequence.settle()  # as the files are not there, no run would add to them
+            sequence.commit(view, Intent("run", [], view.pushed_with(), view.state.last_run + 1, 0))
         began = time.perf_counter()
         if what == "push":
             store.log.append(PLAIN, rows(*((f"k{place}", instant + place, instant + place, 1.0) for place in range(1000))))

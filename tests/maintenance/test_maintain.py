@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from featurestore import FeatureStore, ParquetSource
 from featurestore.clock import from_micros, to_micros, utc_now
 from featurestore.errors import FeatureStoreError, NotFoundError, OfflineStoreError, OnlineStoreError, StoreError
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.online.lmdb.environment import LMDBEnvironments
 from featurestore.online.lmdb.store import LMDBStore
 from featurestore.registry.serving import Serving
@@ -177,7 +178,7 @@ def full_disk(at: int) -> AbstractContextManager[list[int]]:
     """Lets every write from a certain one on fail for want of space."""
     writes = [
         (pl.DataFrame, "write_parquet"),
-        (DeltaTable, "create_write_transaction"),
+        (LocalFolder, "create"),
         (DeltaTable, "create_checkpoint"),
         (LMDBEnvironments, "change"),
     ]

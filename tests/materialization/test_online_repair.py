@@ -90,7 +90,7 @@ def test_a_push_of_a_new_entity_does_not_open_the_table_again(tmp_path: Path, mo
         store.materialize()
         store.push(SOURCE, rows_of(("new", 20, 20.0)))
         opens: list[Path] = []
-        monkeypatch.setattr(sequence, "open_state", lambda folder: opens.append(folder) or open_state(folder))
+        monkeypatch.setattr(sequence, "open_state", lambda folder, before: opens.append(folder) or open_state(folder, before))
         for number in range(3):
             store.push(SOURCE, rows_of((f"newer{number}", 20, 20.0)))
         assert opens == []

@@ -43,7 +43,7 @@ class TestObjectPushLog(DeltaLimits, PushLogContract):
 
 @pytest.mark.slow
 class TestObjectUpkeep(DeltaLimits, TableMaintenanceContract):
-    writes = ((ObjectFolder, "write"), (ObjectFolder, "create"), (ObjectFolder, "delete"), (DeltaTable, "create_write_transaction"))
+    writes = ((ObjectFolder, "write"), (ObjectFolder, "create"), (ObjectFolder, "delete"))
 
     @pytest.fixture
     def store(self, s3_url: str, locks: FileLocks, clock: FakeClock) -> DeltaStore:

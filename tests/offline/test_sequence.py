@@ -28,12 +28,13 @@ from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Intent
-from featurestore.offline.delta.table import DeltaState, apply_intent
+from featurestore.offline.delta.table import DeltaState, apply_intent, open_state
 from featurestore.offline.folder import Folder
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.offline.object_folder import ObjectFolder
 from featurestore.testing.offline import PLAIN, read, rows, run
 from tests.crashes import ROOT
+from tests.effort import examples
 
 Key = tuple[str, int]
 
@@ -181,6 +182,10 @@ class Processes(RuleBasedStateMachine):
             assert len(there) == len(set(there)), "a row is there twice"
             assert self.there <= set(there) <= self.there | self.maybe
             assert store.snapshot(PLAIN).rows == len(there)
+            state = store.push_log.sequence(PLAIN).look().state
+            opened = open_state(state.folder)
+            assert state == opened, "what a process knows of the table is not what its log says"
+            assert state.files.frame.sort("path").equals(opened.files.frame.sort("path"))
         if self.stores[0].folder(PLAIN).list(""):
             assert self.stores[0].push_log.sequence(PLAIN).lost() == []
 
@@ -199,7 +204,7 @@ def _hashed(given: pl.DataFrame) -> pl.DataFrame:
 
 TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow],
+    max_examples=examples(25), stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
 

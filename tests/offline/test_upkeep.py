@@ -15,6 +15,7 @@ from featurestore.offline.delta.compaction import worth_merging
 from featurestore.offline.delta.history import DeltaStore
 from featurestore.offline.delta.maintenance import DeltaMaintenance
 from featurestore.offline.delta.table_files import File
+from featurestore.offline.local_folder import LocalFolder
 from featurestore.rows.buckets import ROOT, bits_of
 from featurestore.testing import FakeClock
 from featurestore.testing.offline import PLAIN, read, rows, run
@@ -24,7 +25,7 @@ from tests.offline.paths import path_of
 
 
 class TestDeltaUpkeep(DeltaLimits, TableMaintenanceContract):
-    writes = (*TableMaintenanceContract.writes, (DeltaTable, "create_write_transaction"))
+    writes = (*TableMaintenanceContract.writes, (LocalFolder, "create"))
 
     @pytest.fixture
     def store(self, tmp_path: Path, clock: FakeClock) -> DeltaStore:

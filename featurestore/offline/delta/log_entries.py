@@ -34,7 +34,8 @@ VOID = "void"
 _DIGITS = 20
 _CHECKPOINT = ".checkpoint.parquet"
 _ENTRY = ".json"
-_HINT = f"{LOG}/_last_checkpoint"
+HINT = f"{LOG}/_last_checkpoint"
+"""The file that points readers to a checkpoint."""
 _LOOKS = 3
 
 
@@ -107,13 +108,13 @@ def checkpoint_at(version: int) -> str:
 
 def marks_of(folder: Folder, version: int) -> tuple[str | None, ...]:
     """Return what tells the entry of a version from another one of its number, whether entries were taken out, what follows it."""
-    return tuple(folder.stamps([entry_at(version), _HINT, entry_at(version + 1)]))
+    return tuple(folder.stamps([entry_at(version), HINT, entry_at(version + 1)]))
 
 
 def hinted_checkpoint(folder: Folder) -> int:
     """Return the version of the checkpoint that the log points readers to; -1 if it names none."""
     try:
-        return int(json.loads(folder.read(_HINT))["version"])
+        return int(json.loads(folder.read(HINT))["version"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):  # a power cut may leave one that says nothing; it is passed over
         return -1
 
@@ -178,7 +179,7 @@ def put_checkpoint_aside(folder: Folder, *, pages: bool) -> LogFiles:
     """Move checkpoints out of the way that cannot be read, and what points to them; return the files that are left."""
     files = log_files(folder)
     while (checkpoint := broken_checkpoint(folder, files, pages=pages)) is not None:
-        put_aside(folder, [_HINT, checkpoint])
+        put_aside(folder, [HINT, checkpoint])
         files = log_files(folder)
     return files
 

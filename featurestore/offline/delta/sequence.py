@@ -109,20 +109,17 @@ class TableSequence:
 
     def look(self) -> View:
         """Return the table and its sequence as they are at one instant, and change nothing."""
+        # NOTE: what was opened counts as long as nobody has committed: to open a table takes milliseconds.
+        state = self._state or self._open()
         for _ in range(_ATTEMPTS):
-            # NOTE: what was opened counts as long as nobody has committed: to open a table takes milliseconds.
-            state = self._state
-            if state is None:
-                state = self._state = open_state(self.folder)
             try:
                 view = self._view(state)
             except FileNotFoundError:  # its rows were added to the table since, and it was deleted
                 view = None
-            if state.is_current():
-                if view is not None:
-                    return view
-            else:
-                self._state = None
+            if not state.is_current():
+                state = self._open()
+            elif view is not None:
+                return view
         raise OfflineStoreError(f"{self.table} changed {_ATTEMPTS} times over while it was opened. Open it again.")
 
     def settle(self) -> View:
@@ -142,7 +139,7 @@ class TableSequence:
             return None
         # Entries are deleted only once the table says that they are in its files. So if it says so of this number, which was
         # created only now, the number may have been another's before. Who tries again finds out.
-        if not view.state.is_current() and open_state(self.folder).folded >= number:
+        if not view.state.is_current() and open_state(self.folder, view.state).folded >= number:
             return None
         self._mark(number)
         return number
@@ -283,8 +280,10 @@ class TableSequence:
 
     def _current_state(self) -> DeltaState:
         state = self._state
-        if state is None or not state.is_current():
-            state = self._state = open_state(self.folder)
+        return self._open() if state is None or not state.is_current() else state
+
+    def _open(self) -> DeltaState:
+        state = self._state = open_state(self.folder, self._state)
         return state
 
     def _view(self, state: DeltaState) -> View:

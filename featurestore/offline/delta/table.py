@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -15,7 +15,19 @@ from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
 from featurestore.offline.delta.files import BUCKET, columns_of, delta_schema
-from featurestore.offline.delta.log_entries import ADDED, ENTRY, INTENT, LOG, ROWS, VOID, broken_entries, log_files, marks_of
+from featurestore.offline.delta.log_entries import (
+    ADDED,
+    ENTRY,
+    INTENT,
+    LOG,
+    ROWS,
+    VOID,
+    broken_entries,
+    entry_at,
+    log_files,
+    marks_of,
+)
+from featurestore.offline.delta.log_tail import packed_entry, read_tail
 from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
 from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.offline.delta.table_files import TableFiles
@@ -29,6 +41,8 @@ _RUNS = "featurestore"
 _PUSHED = "pushed"
 _APPLIED = "applied"
 CHECKPOINT_EVERY = 100
+_FEATURES = {"appendOnly", "invariants", "timestampNtz"}
+"""What a table's protocol may ask for: it changes neither what is read nor what is written here."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A commit's own checkpoint would take the place of entries before either is on the disk."""
 
@@ -47,7 +61,6 @@ class DeltaState:
         marks: tells the version's entry in the log from another one of the same number, and whether another one follows.
         columns: the names of its columns.
         configuration: what was noted of it when it was made, and mended.
-        delta: the table as its library has it.
     """
 
     folder: Folder
@@ -59,7 +72,6 @@ class DeltaState:
     marks: tuple[str | None, ...] = ()
     columns: frozenset[str] = frozenset()
     configuration: Mapping[str, str] = field(default_factory=dict)
-    delta: DeltaTable | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -84,8 +96,20 @@ class DeltaState:
         return marks_of(self.folder, self.version) == self.marks
 
 
-def open_state(folder: Folder) -> DeltaState:
-    """Return a table as it is now."""
+def open_state(folder: Folder, before: DeltaState | None = None) -> DeltaState:
+    """Return a table as it is now.
+
+    Args:
+        folder: the table's folder.
+        before: the table as it was. Where it is older by a few versions that add and remove files, only their entries are read:
+            that takes the same time for a table of any size.
+
+    Raises:
+        DamagedHistoryError: its log cannot be read, or lacks an entry.
+        OfflineStoreError: another program has changed it into one that this one does not read.
+    """
+    if before is not None and (state := _advanced(before)) is not None:
+        return state
     for left in reversed(range(_ATTEMPTS)):
         try:
             return from_newest(folder, lambda delta: _state_of(folder, delta))
@@ -107,7 +131,22 @@ def _require_log(folder: Folder) -> None:
         raise damaged(f"{project}/{view}/{version}", view, broken)
 
 
+def _advanced(before: DeltaState) -> DeltaState | None:
+    """Return a state of now that is made of an earlier one; None where the log's end does not suffice."""
+    if before.version < 0 or (tail := read_tail(before.folder, before.version, before.marks[:2])) is None:
+        return None
+    files = before.files.changed(tail.added, tail.removed)
+    if files is None:
+        return None
+    applications = {_RUNS: before.last_run, _PUSHED: before.folded, _APPLIED: before.applied, **tail.applications}
+    return replace(
+        before, version=tail.version, files=files, marks=(*tail.marks, None),
+        last_run=applications[_RUNS], folded=applications[_PUSHED], applied=applications[_APPLIED],
+    )  # fmt: skip
+
+
 def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
+    _require_plain(folder, delta)
     version = delta.version()
     marks = (*marks_of(folder, version)[:-1], None)  # what follows it is not in it
     actions: Any = delta.get_add_actions(flatten=True)
@@ -116,7 +155,20 @@ def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
     applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
     applied = folded if applied is None else applied  # the version before knew no intents
-    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, delta.metadata().configuration, delta)
+    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, delta.metadata().configuration)
+
+
+def _require_plain(folder: Folder, delta: DeltaTable) -> None:
+    """Refuse a table whose rows are not simply those of its files, or whose entries have to say more than is written here."""
+    protocol = delta.protocol()
+    features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _FEATURES
+    if protocol.min_reader_version == 2 or 2 < protocol.min_writer_version < 7:
+        features |= {f"reader version {protocol.min_reader_version}", f"writer version {protocol.min_writer_version}"}
+    if features:
+        raise OfflineStoreError(
+            f"Another program has changed the table {folder.address().url} into one that cannot be read here: it has "
+            f"{', '.join(sorted(features))}. Switch that off there, or restore the table from a backup."
+        )
 
 
 def create_table(folder: Folder, table: Table) -> None:
@@ -165,11 +217,11 @@ def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
     """
     is_void = not intent.removes <= state.files.paths
     actions = [] if is_void else intent.actions
-    marks = [Transaction(_APPLIED, number)]
+    applications = {_APPLIED: number}
     if intent.run is not None and not is_void:
-        marks.append(Transaction(_RUNS, intent.run))
+        applications[_RUNS] = intent.run
     if intent.pushed is not None and not is_void:
-        marks.append(Transaction(_PUSHED, intent.pushed))
+        applications[_PUSHED] = intent.pushed
     metadata = {ENTRY: str(number), INTENT: intent.id, "why": intent.reason, ROWS: str(_rows_after(state, actions))}
     if is_void:
         metadata[VOID] = "true"
@@ -177,7 +229,7 @@ def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
         metadata |= {"run": str(intent.run), ADDED: str(intent.added)}
     elif intent.run is not None:
         metadata["run"] = str(intent.run)
-    _write(state, actions, marks, metadata)
+    _write(state, actions, applications, metadata)
 
 
 def write_repair(state: DeltaState, actions: Sequence[Action], run: int, pushed: int, applied: int) -> bool:
@@ -190,28 +242,20 @@ def write_repair(state: DeltaState, actions: Sequence[Action], run: int, pushed:
         pushed: the greatest push whose rows are in the files then.
         applied: the last entry of the sequence: what intents up to it were to change is in the files, or is to be claimed again.
     """
-    marks = [Transaction(_RUNS, run), Transaction(_PUSHED, pushed), Transaction(_APPLIED, applied)]
-    return _write(state, actions, marks, {"run": str(run), ROWS: str(_rows_after(state, actions))})
+    applications = {_RUNS: run, _PUSHED: pushed, _APPLIED: applied}
+    return _write(state, actions, applications, {"run": str(run), ROWS: str(_rows_after(state, actions))})
 
 
-def _write(state: DeltaState, actions: Sequence[Action], marks: list[Transaction], metadata: dict[str, str]) -> bool:
-    # No retries inside: a commit that came between may be one that makes the same intent.
-    properties = CommitProperties(max_commit_retries=0, app_transactions=marks, custom_metadata=metadata)
-    if state.delta is None or not state.is_current():  # the version may be one that was taken out of the table's log
+def _write(state: DeltaState, actions: Sequence[Action], applications: Mapping[str, int], metadata: Mapping[str, str]) -> bool:
+    if state.version < 0 or not state.is_current():  # the version may be one that was taken out of the table's log
         return False
-    delta = state.delta
-    try:
-        delta.create_write_transaction(
-            list(actions),
-            mode="append",
-            schema=delta.schema(),
-            partition_by=[BUCKET],
-            commit_properties=properties,
-            post_commithook_properties=NO_HOOKS,
-        )
-    except CommitFailedError:
+    require_conditions(state.folder)
+    # NOTE: written here, for the library opens the table to write to it and again to see what it wrote. A commit that came
+    # between may be one that makes the same intent, so nothing is tried again.
+    entry = packed_entry(actions, applications, metadata)
+    if state.folder.create(entry_at(state.version + 1), entry) is None:
         return False
-    settle(state.folder, LOG)
+    settle(state.folder, LOG)  # an entry before it may be another library's, which does not flush what it writes
     if (state.version + 2) % CHECKPOINT_EVERY == 0:
         with suppress(DeltaError, OSError):  # the commit is made; the log is as good without
             write_checkpoint(state.folder)

@@ -4,13 +4,17 @@ A table may have some ten thousands of files, so what is asked at each push and 
 files when it is asked for.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from datetime import datetime
+from typing import Any, overload
 
 import polars as pl
 from deltalake.transaction import RemoveAction
 
+from featurestore.clock import to_micros
 from featurestore.offline.base import Table
 from featurestore.offline.delta.files import BUCKET, HASH, DeltaFiles
 from featurestore.offline.folder import Folder
@@ -19,6 +23,7 @@ from featurestore.rows.total_order import EVENT
 
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
+_OWN = re.compile(rf"{BUCKET}=\d+/run-[\w-]+\.parquet", re.ASCII)
 _EVER = -(1 << 62), (1 << 62)
 _SCHEMA = {
     "path": pl.String(), "node": pl.Int64(), "rows": pl.Int64(), "size": pl.Int64(), "since": pl.Int64(), "until": pl.Int64(),
@@ -59,7 +64,7 @@ class TableFiles(Sequence[File]):
 
     def __init__(self, frame: pl.DataFrame | None = None) -> None:
         self.frame = pl.DataFrame(schema=_SCHEMA) if frame is None else frame
-        self.paths = frozenset(self.frame["path"])
+        self._paths: frozenset[str] | None = None
         self.rows = int(self.frame["rows"].sum())
         deepest = self.frame["node"].max()
         self.bits = bits_of(deepest) if isinstance(deepest, int) else None
@@ -81,6 +86,32 @@ class TableFiles(Sequence[File]):
             (instants[1] + pl.when(is_own).then(0).otherwise(_CUT_OFF)).fill_null(_EVER[1]).alias("until"),
         )
         return cls(frame.select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items()))
+
+    def changed(self, added: Mapping[str, Mapping[str, Any]], removed: frozenset[str]) -> "TableFiles | None":
+        """Return the files after some were removed and others added.
+
+        Args:
+            added: the ``add`` actions of new ones, as entries of the table's log hold them, by path.
+            removed: the paths of those that are gone.
+
+        Returns:
+            Those; None where a new file is not of this store, or one is gone or new that was not there or was.
+        """
+        try:
+            new = pl.DataFrame([_row_of(path, action) for path, action in added.items()], _SCHEMA, orient="row")
+        except (KeyError, TypeError, ValueError):
+            return None
+        kept = self.frame.filter(~pl.col("path").is_in(list(removed))) if removed else self.frame
+        if kept.height + len(removed) != self.frame.height or kept["path"].is_in(new["path"].implode()).any():
+            return None
+        return TableFiles(pl.concat([kept, new]))
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where they are, from the table's folder on."""
+        if self._paths is None:  # threads that ask at once get equal ones
+            self._paths = frozenset(self.frame["path"])
+        return self._paths
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -192,6 +223,17 @@ class Buckets(Mapping[int, DeltaFiles]):
             self._address.options,
             rows,
         )
+
+
+def _row_of(path: str, action: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the row of a file that this store has written; of any other one raise ``ValueError``."""
+    if not _OWN.fullmatch(path) or action.get("deletionVector"):
+        raise ValueError(path)
+    statistics = json.loads(action["stats"])
+    since, until = (
+        to_micros(datetime.fromisoformat(statistics[end][EVENT].removesuffix("Z"))) for end in ("minValues", "maxValues")
+    )
+    return path, int(action["partitionValues"][BUCKET]), int(statistics["numRecords"]), int(action["size"]), since, until
 
 
 def _places(nodes: pl.Series) -> dict[int, tuple[int, int]]:
