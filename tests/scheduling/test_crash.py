@@ -233,6 +233,7 @@ def survive(folder: Path, registry: str | None, online: str | None, ticks: int, 
     trial.check(over)
 
 
+@pytest.mark.slow
 def test_s17_three_schedulers_killed_and_stopped_sqlite(tmp_path: Path) -> None:
     survive(tmp_path, None, None, 24, 0.15, 2, 2, 3)
 

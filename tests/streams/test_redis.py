@@ -9,10 +9,11 @@ from featurestore.errors import ConfigError, StreamError
 from featurestore.streams.base import Entry, StreamConsumer
 from featurestore.streams.redis import RedisConsumer
 from featurestore.testing.streams import LONG, Make, StreamContract, payloads, read_all, settled
+from tests.effort import few
 from tests.servers.valkey import ValkeyServer, free_port, wait_until
 
 
-@pytest.fixture(scope="module", params=["valkey_unix_url", "redis_server_url"])
+@pytest.fixture(scope="module", params=few(["valkey_unix_url", "redis_server_url"], ["valkey_unix_url"]))
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(request.param)
     return found

@@ -113,10 +113,6 @@ def test_s17_a_quiet_process_leaves_what_the_oracle_says_and_so_do_two(data: Pat
     assert left(data / "quiet", None) == before
 
 
-def test_s17_killed_in_a_push_or_a_run(data: Path, quiet: int) -> None:
-    survive(data, quiet, "", 2)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("online", ["", "valkey_url"])
 def test_s17_killed_at_many_points(data: Path, quiet: int, online: str, request: pytest.FixtureRequest) -> None:
