@@ -184,6 +184,28 @@ def put_checkpoint_aside(folder: Folder, *, pages: bool) -> LogFiles:
     return files
 
 
+def drop_lost_checkpoint(folder: Folder) -> bool:
+    """Move a checkpoint out of the way that cannot be read, if all entries that it stands for are there; return whether it did.
+
+    A power cut leaves such a one: the library flushes neither it nor what points readers to it.
+    """
+    files = log_files(folder)
+    if (checkpoint := broken_checkpoint(folder, files, pages=True)) is None:
+        return False
+    version = max(files.newest, files.hinted)
+    before = max((older for older in files.checkpoints if older < version), default=-1)
+    entries = [number for number in files.entries if number > before]
+    if entries != list(range(before + 1, before + 1 + len(entries))) or before + len(entries) < version:
+        return False
+    try:
+        if not all(is_whole(folder, number) for number in entries):
+            return False
+        put_aside(folder, [HINT, checkpoint])
+    except OSError:  # another process clears up, or this one may not write
+        return False
+    return True
+
+
 def is_readable(folder: Folder, name: str, *, pages: bool = False) -> bool:
     """Return whether a Parquet file can be read: its footer, and all its pages if these are asked for.
 

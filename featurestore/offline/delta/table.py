@@ -23,6 +23,7 @@ from featurestore.offline.delta.log_entries import (
     ROWS,
     VOID,
     broken_entries,
+    drop_lost_checkpoint,
     entry_at,
     log_files,
     marks_of,
@@ -120,6 +121,8 @@ def open_state(folder: Folder, before: DeltaState | None = None) -> DeltaState:
                 _require_log(folder)
                 raise
         except (DeltaError, OSError):
+            if left and drop_lost_checkpoint(folder):
+                continue
             _require_log(folder)
             raise
     raise AssertionError("the last attempt raises")
