@@ -17,6 +17,8 @@ from featurestore.registry.leases import Leases
 from featurestore.registry.schedule_state import ScheduleState, ScheduleStates
 
 VIEWS, SECONDS, REACH = 500, 10, 0.050
+STARTED = 2
+"""After so many seconds a scheduler has imported what it needs, and worked out its schedules."""
 SCHEDULES = ("5m", "15m", "1h", "*/5 * * * *", "0 6 * * mon-fri Europe/Berlin")
 NOW = datetime(2013, 7, 1, 12, 7, tzinfo=UTC)
 
@@ -47,13 +49,14 @@ def lines(*, full: bool) -> Iterator[Line]:
         f"an idle tick over {VIEWS} views, their runs and upkeep, SQLite", f"{ours * 1e3:.1f} ms",
         f"{floor * 1e3:.1f} ms (a bare SELECT)", f"{ours / floor:.1f}×", f"≤ {REACH * 1e3:.0f} ms", ours <= REACH,
     )  # fmt: skip
-    before = _cpu_seconds()
-    stop = Event()
-    Timer(SECONDS, stop.set).start()
+    used, stop = list[float](), Event()
+    for second in (STARTED, STARTED + SECONDS):
+        Timer(second, lambda: used.append(_cpu_seconds())).start()
+    Timer(STARTED + SECONDS + 0.1, stop.set).start()
     opened.scheduler.drive(scheduler, stop)
-    share = (_cpu_seconds() - before) / SECONDS
+    share = (used[1] - used[0]) / SECONDS
     yield Line(
-        f"a scheduler of {VIEWS} views that has nothing to do, {SECONDS} s", f"{share:.1%} of a core",
+        f"a scheduler of {VIEWS} views that has started and nothing to do, {SECONDS} s", f"{share:.1%} of a core",
         f"{ours:.1%} (its ticks alone)", f"{share / ours:.1f}×", "≤ 5% of a core", share <= 0.05,
     )  # fmt: skip
     opened.close()
