@@ -229,6 +229,7 @@ class FeatureStore:
         *,
         time: str = ...,
         as_known: bool = ...,
+        stored_by: datetime | None = ...,
         sink: None = ...,
         progress: "Progress | None" = ...,
     ) -> "pl.DataFrame": ...
@@ -241,6 +242,7 @@ class FeatureStore:
         *,
         time: str = ...,
         as_known: bool = ...,
+        stored_by: datetime | None = ...,
         sink: str | Path,
         progress: "Progress | None" = ...,
     ) -> "pl.LazyFrame": ...
@@ -252,6 +254,7 @@ class FeatureStore:
         *,
         time: str = "event_time",
         as_known: bool = True,
+        stored_by: datetime | None = None,
         sink: str | Path | None = None,
         progress: "Progress | None" = None,
     ) -> "pl.DataFrame | pl.LazyFrame":
@@ -264,6 +267,8 @@ class FeatureStore:
             time: the spine's time column; naive times are taken as UTC.
             as_known: whether a row counts only once it was available. False trains on corrected history (S6), which the
                 online store could not have served.
+            stored_by: only rows count that the history held by this instant (S24), so the frame is the one that the same call
+                returned then: late rows, corrections and backfills that came since are left out. Naive instants are UTC.
             sink: a Parquet file to write instead of returning a frame, for a spine or a result larger than memory; or a folder,
                 ``"out/"`` or ``"s3://bucket/out/"``, for files of some rows each and ``_manifest.json``, which is written last.
             progress: receives how many tasks are done, of how many, and about how many bytes these had.
@@ -276,10 +281,12 @@ class FeatureStore:
             NotFoundError: something asked for is not applied ("did you mean").
             NameClashError: two columns would have one name (S13).
             RequestError: the spine lacks a column, or has one of the wrong type, or rows without a time; or there is a result in
-                the folder ``sink`` already.
+                the folder ``sink`` already; or ``stored_by`` is in the future, or before a view's data were stored.
             EngineError: tasks cannot be run, or the folder of the work in hand cannot be used (settings ``engine``, ``scratch``).
         """
-        return self._namespaces.reads.training_frame(spine, features, time=time, as_known=as_known, sink=sink, progress=progress)
+        return self._namespaces.reads.training_frame(
+            spine, features, time=time, as_known=as_known, stored_by=stored_by, sink=sink, progress=progress
+        )
 
     def online(self, features: Any, rows: Any, *, at: datetime | str | None = None) -> "OnlineRows":
         """Look features up: the values that a training frame would have for this instant (S14, S16).

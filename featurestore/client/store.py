@@ -91,16 +91,37 @@ class RemoteFeatureStore:
 
     @overload
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: None = ...
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = ...,
+        as_known: bool = ...,
+        stored_by: datetime | None = ...,
+        sink: None = ...,
     ) -> "pl.DataFrame": ...
 
     @overload
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = ..., as_known: bool = ..., sink: str | Path
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = ...,
+        as_known: bool = ...,
+        stored_by: datetime | None = ...,
+        sink: str | Path,
     ) -> "pl.LazyFrame": ...
 
     def training_frame(
-        self, spine: Any, features: Any, *, time: str = "event_time", as_known: bool = True, sink: str | Path | None = None
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str = "event_time",
+        as_known: bool = True,
+        stored_by: datetime | None = None,
+        sink: str | Path | None = None,
     ) -> "pl.DataFrame | pl.LazyFrame":
         """Return a spine's rows with the features each of them could have seen at its time (S3-S6, S11-S13).
 
@@ -110,6 +131,7 @@ class RemoteFeatureStore:
             features: a service, views and features, or a list of these, by name or by definition.
             time: the spine's time column; naive times are taken as UTC.
             as_known: whether a row counts only once it was available.
+            stored_by: only rows count that the history held by this instant (S24); naive ones are UTC.
             sink: a Parquet file to write as the answer comes, instead of returning a frame.
 
         Returns:
@@ -127,6 +149,8 @@ class RemoteFeatureStore:
         names = names_of(features)
         asked = names if isinstance(names, str) else ",".join(names)
         query = {"features": asked, "time": time, "as_known": str(as_known).lower()}
+        if stored_by is not None:
+            query["stored_by"] = stored_by.isoformat()
         options: dict[str, Any] = {"params": query, "timeout": self._training_timeout, "size": upload.size}
 
         def ask(use: Callable[[Iterator[bytes], int | None], T]) -> T:

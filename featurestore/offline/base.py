@@ -79,7 +79,8 @@ class History(Protocol):
         """Return the rows, one frame in the total order or several, of which each may be in any.
 
         Args:
-            columns: which columns, in this order; None for all.
+            columns: which columns, in this order; None for all. ``"_commit"`` is the number of the commit that brought the row
+                (S24), 0 where that is not known; it is not among all.
             entities: the join keys of some entities: rows of others are left out, as far as that is cheap.
             since: leave out rows with event times before these microseconds.
             until: leave out rows with event times after these microseconds.
@@ -189,6 +190,12 @@ class PushLog(Protocol):
 
     def remove(self, table: Table) -> None:
         """Delete the committed segments; all readers have finished with them. Idempotent."""
+
+    def last_commit(self, table: Table, stored_by: int) -> int:
+        """Return the number of the last commit, a push or a run, that was stored by an instant in microseconds; 0 for none (S24).
+
+        It is the last one of all whose instant is not later: where a clock was wrong, those before it may be later ones.
+        """
 
     def folding(self, table: Table) -> AbstractContextManager[bool]:
         """Return a context in which no one else of this store folds the log: it gives False where somebody does."""
@@ -375,13 +382,19 @@ class OfflineStore(Protocol):
     log: PushLog
     """What was pushed and is not in the tables yet."""
 
-    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+    def snapshot(
+        self, table: Table, *, since: int | None = None, until: int | None = None, stored_until: int | None = None
+    ) -> Snapshot:
         """Return the table as it is now, with what is in its log; an empty snapshot where there is neither.
 
         Args:
             table: the table.
             since: leave out files and pushed rows whose event times all lie before these microseconds.
             until: leave out files and pushed rows whose event times all lie after these microseconds.
+            stored_until: leave out the rows of commits after this one (S24). The counts are of all rows then.
+
+        Raises:
+            OfflineStoreError: by ``stored_until``, where it is not known which commit brought some rows.
         """
 
     def stage(self, table: Table, run: int, index: int, frame: pl.DataFrame) -> Staged:

@@ -253,6 +253,10 @@ class GuardedPushLog:
         """See ``PushLog.exists``."""
         return self._log.exists(table, seq)
 
+    def last_commit(self, table: Table, stored_by: int) -> int:
+        """See ``PushLog.last_commit``."""
+        return self._log.last_commit(table, stored_by)
+
     def remove(self, table: Table) -> None:
         """See ``PushLog.remove``."""
         self._log.remove(table)
@@ -317,9 +321,11 @@ class GuardedOffline:
         with self._forgotten_filter.writing() as tombstones:
             return self._store.keep_rejected(table, run, index, self._forgotten_filter.rejected(tombstones, table, frame))
 
-    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+    def snapshot(
+        self, table: Table, *, since: int | None = None, until: int | None = None, stored_until: int | None = None
+    ) -> Snapshot:
         """See ``OfflineStore.snapshot``."""
-        return self._store.snapshot(table, since=since, until=until)
+        return self._store.snapshot(table, since=since, until=until, stored_until=stored_until)
 
     def committed(self, table: Table, run: int) -> list[History]:
         """See ``OfflineStore.committed``."""

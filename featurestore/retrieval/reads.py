@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from featurestore.clock import parse_instant
+from featurestore.clock import from_micros, parse_instant, to_micros
 from featurestore.components import Components
-from featurestore.errors import NotFoundError
+from featurestore.errors import NotFoundError, RequestError
 from featurestore.given_paths import is_folder, local_path
 from featurestore.materialization.progress import Progress, Silence
 from featurestore.retrieval.parts import scan_parts
@@ -29,11 +29,20 @@ class Reads:
         self._components = components
 
     def training_frame(
-        self, spine: Any, features: Any, *, time: str, as_known: bool, sink: str | Path | None, progress: Progress | None
+        self,
+        spine: Any,
+        features: Any,
+        *,
+        time: str,
+        as_known: bool,
+        stored_by: datetime | None,
+        sink: str | Path | None,
+        progress: Progress | None,
     ) -> pl.DataFrame | pl.LazyFrame:
         """See ``FeatureStore.training_frame``."""
         reader, root = self._components.training_reader, self._components.settings.root
-        request = replace(self.training_request(spine, features, time, as_known=as_known), progress=progress or Silence())
+        request = self.training_request(spine, features, time, as_known=as_known)
+        request = replace(request, progress=progress or Silence(), stored_by=self._stored_by(stored_by))
         if sink is None:
             return reader.frame(request)
         if is_folder(sink, "sink"):
@@ -42,6 +51,20 @@ class Reads:
         path = local_path(sink, root, "sink")
         reader.sink(request, path)
         return pl.scan_parquet(path)
+
+    def _stored_by(self, instant: datetime | None) -> int | None:
+        """Return an instant by which rows must have been stored, in microseconds."""
+        if instant is None:
+            return None
+        if not isinstance(instant, datetime):
+            raise RequestError(f"stored_by must be a datetime; got {instant!r} ({type(instant).__name__}).")
+        micros, now = to_micros(parse_instant(instant)), to_micros(self._components.clock())
+        if micros > now:
+            raise RequestError(
+                f"stored_by={from_micros(micros)} is in the future: what will be stored by then is not known. "
+                f"It is {from_micros(now)} now."
+            )
+        return micros
 
     def training_request(self, spine: Any, features: Any, time: str, *, as_known: bool = True) -> TrainingRequest:
         """Return what is asked for, as the reader of training frames takes it."""

@@ -1,17 +1,18 @@
 """Training frames: a spine's rows with the feature values known at each row's time (S11)."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
 
-from featurestore.clock import to_micros
+from featurestore.clock import from_micros, to_micros
 from featurestore.engines.base import Engine
-from featurestore.errors import OfflineStoreError
+from featurestore.errors import OfflineStoreError, RequestError
 from featurestore.materialization.progress import Progress, Silence, watched
 from featurestore.offline.base import OfflineStore, Snapshot, Table, is_gone
 from featurestore.offline.folder import Address, Folder
@@ -53,6 +54,7 @@ class TrainingRequest:
         files: where the spine's rows lie, in files one after another, to be read there as they are needed; none where they lie
             nowhere but in ``spine``.
         progress: receives how many tasks are done.
+        stored_by: only rows count that were stored by these microseconds (S24); None for all.
     """
 
     spine: pl.DataFrame | pl.LazyFrame
@@ -61,6 +63,7 @@ class TrainingRequest:
     as_known: bool = True
     files: Sequence[Address] = ()
     progress: Progress = field(default_factory=Silence)
+    stored_by: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,13 @@ class TrainingReader:
             schema = request.spine.collect_schema()
             plan = FlowPlan(request.selection, schema, request.time, request.as_known, folder, request.progress)
             flow = Flow(self._engine, plan, locate(request.files, plan, self._engine) or spill(request.spine, plan))
-            yield _Joined(flow, _repeated(lambda: flow.join(self._snapshot)))
+            commits = self._commits(request)
+            yield _Joined(flow, _repeated(lambda: flow.join(partial(self._snapshot, commits=commits))))
 
     def _frame(self, spine: pl.DataFrame, request: TrainingRequest) -> pl.DataFrame:
         selection = request.selection
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.
-        unordered = self._tasks(spine, selection, request.time, as_known=request.as_known)
+        unordered = self._tasks(spine, request)
         tasks = sorted(unordered, key=lambda task: -task.weight)
         frames: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
         weight = sum(task.weight for task in tasks)
@@ -163,10 +167,31 @@ class TrainingReader:
             frames[number].clear()
         return with_features(spine, features, selection.computation, selection.names)
 
-    def _tasks(self, spine: pl.DataFrame, selection: Selection, time: str, *, as_known: bool) -> Iterator[JoinTask]:
-        for number, join in enumerate(selection.joins):
+    def _commits(self, request: TrainingRequest) -> dict[str, int]:
+        """Return up to which commit the rows of each view count; none where all do.
+
+        Raises:
+            RequestError: nothing of a view was stored by then, or it was not kept when.
+        """
+        if request.stored_by is None:
+            return {}
+        commits = {}
+        for view in {join.applied.spec.name: join.applied for join in request.selection.joins}.values():
+            table = Table.of(self._project, view)
+            number = commits[view.spec.name] = self._offline.log.last_commit(table, request.stored_by)
+            if not number:
+                raise RequestError(
+                    f"Of {view.spec.name!r} nothing is known to have been stored by {from_micros(request.stored_by)}: version "
+                    f"{view.data_version} of its data, which is the one that is read, was filled later, or by a version of "
+                    "featurestore that did not keep when. Ask for a later instant."
+                )
+        return commits
+
+    def _tasks(self, spine: pl.DataFrame, request: TrainingRequest) -> Iterator[JoinTask]:
+        time, as_known, commits = request.time, request.as_known, self._commits(request)
+        for number, join in enumerate(request.selection.joins):
             thin = spine.lazy().select(row_numbers(), *spine_columns(spine.schema, time, join.keys, join.on)).collect()
-            snapshot = self._snapshot(join, thin[TIME].min(), thin[TIME].max(), as_known=as_known)
+            snapshot = self._snapshot(join, thin[TIME].min(), thin[TIME].max(), as_known=as_known, commits=commits)
             plan, columns = plan_join(join, as_known=as_known), columns_of(join)
             bucketed = thin.with_columns(spine_bucket(join.keys, snapshot.bits)).drop_nulls(BUCKET)
             for (node,), part in bucketed.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True).items():
@@ -174,14 +199,14 @@ class TrainingReader:
                 rows = part.height + (history.rows if history is not None else 0)
                 yield JoinTask(number, plan, FramePart(part), history, columns, weight_of(join, plan, rows))
 
-    def _snapshot(self, join: Join, earliest: Any, latest: Any, *, as_known: bool) -> Snapshot:
-        """Return a join's history, less the files that no spine row can see."""
+    def _snapshot(self, join: Join, earliest: Any, latest: Any, *, as_known: bool, commits: Mapping[str, int]) -> Snapshot:
+        """Return a join's history up to a commit, less the files that no spine row can see."""
         table = Table.of(self._project, join.applied)
-        plan = plan_join(join, as_known=as_known)
+        plan, last = plan_join(join, as_known=as_known), commits.get(table.view)
         if not isinstance(earliest, datetime) or not isinstance(latest, datetime) or not plan.prunes:
-            return self._offline.snapshot(table)
+            return self._offline.snapshot(table, stored_until=last)
         since = None if plan.reach is None else to_micros(earliest) - plan.reach
-        return self._offline.snapshot(table, since=since, until=to_micros(latest))
+        return self._offline.snapshot(table, since=since, until=to_micros(latest), stored_until=last)
 
 
 def _repeated(attempt: Callable[[], R]) -> R:

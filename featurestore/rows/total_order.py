@@ -16,6 +16,9 @@ from featurestore.row_codec import pack_rows
 
 EVENT = "event_time"
 AVAILABLE = "available_time"
+COMMIT = "_commit"
+"""The number of the commit that brought a row (S24), in frames that have it beside the columns of a history."""
+_NOT_YET = (1 << 63) - 1
 _TIE = "_tie"
 _HELD = "_held"
 
@@ -32,6 +35,9 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
         frame: rows in any order, perhaps repeated.
         keys: the join keys.
         features: all features of the view, in the view's order: the bytes of a tie depend on it.
+
+    Returns:
+        The rows. Of equal ones the first commit's is kept; a null is a commit after all others.
     """
     order = _order_of(keys, features)
     frame = frame.sort(order)
@@ -43,7 +49,8 @@ def sort_history(frame: pl.DataFrame, keys: Sequence[str], features: Sequence[st
     # What is stored beside the values decides nothing: online there are these alone.
     values = [name for name in features if name != ORDER]
     ties = ties.with_columns(pl.Series(_TIE, pack_rows(ties.select(values)), dtype=pl.Binary))
-    ties = ties.sort([*order, _TIE]).filter(~same_as_before([*order, _TIE]))
+    first = [pl.col(COMMIT).fill_null(_NOT_YET)] if COMMIT in ties.columns else []
+    ties = ties.sort([*order, _TIE, *first]).filter(~same_as_before([*order, _TIE]))
     return pl.concat([frame.filter(~tied), ties.drop(_TIE)]).sort(order, maintain_order=True)
 
 

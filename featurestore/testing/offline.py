@@ -21,6 +21,7 @@ def table_of(features: dict[str, pl.DataType], name: str = "weather") -> Table:
     return Table("flights", name, 1, {"origin": pl.String()}, features)
 
 
+_MICROS = pl.col("event_time").to_physical()
 PLAIN = table_of({"temp": pl.Float64()})
 
 
@@ -99,6 +100,22 @@ class OfflineStoreContract(Limited):
     @pytest.fixture
     def store(self) -> OfflineStore:
         raise NotImplementedError("the adapter's tests bring the store")
+
+    def test_s24_a_snapshot_shows_what_was_stored_until_a_commit(self, store: OfflineStore) -> None:
+        seqs = [store.log.append(PLAIN, rows(("JFK", event, event, 1.0), ("LGA", event, event, 1.0))).seq for event in range(3)]
+        first, second, third = (seq for seq in seqs if seq is not None)
+        run(store, PLAIN, 1, rows(("JFK", 9, 9, 1.0)))
+        for folded in (False, True):
+            if folded:
+                store.commit(PLAIN, 2, [segment.staged for segment in store.log.segments(PLAIN)])
+                store.log.remove(PLAIN)
+            for until, wanted in ((first - 1, set()), (first, {0}), (second, {0, 1}), (third, {0, 1, 2}), (None, {0, 1, 2, 9})):
+                histories = store.snapshot(PLAIN, stored_until=until).buckets.values()
+                frames = [frame for history in histories for frame in history.read(["event_time", "_commit"])]
+                shown = {event: commit for frame in frames for event, commit in frame.with_columns(_MICROS).iter_rows()}
+                assert set(shown) == wanted
+                assert [shown[event] for event in range(3) if event in shown] == [first, second, third][: len(wanted - {9})]
+                assert until is not None or shown[9] > third
 
     def test_a_bucket_is_read_between_two_instants(self, store: OfflineStore) -> None:
         run(store, PLAIN, 1, rows(*(("JFK", event, event + 100, 1.0) for event in range(0, 10, 2))))

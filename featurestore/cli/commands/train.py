@@ -13,6 +13,7 @@ from featurestore.cli.options import Engine, Flag, Folder, Json
 from featurestore.cli.progress import bars
 from featurestore.cli.project import open_store
 from featurestore.cli.terminal import out, print_json, row_count, shown_path
+from featurestore.clock import parse_instant
 from featurestore.given_paths import given_place
 from featurestore.object_storage import is_object_address
 
@@ -40,6 +41,10 @@ def train(
         bool,
         Flag("--corrected", help="Use rows from their event time on, even before they were available: no online read can."),
     ] = False,
+    stored_by: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Use only rows that the history held by this instant, as the frame was then."),
+    ] = None,
     engine: Engine = None,
     json: Json = False,
     project_dir: Folder = None,
@@ -48,7 +53,10 @@ def train(
     with open_store(ctx, project_dir, engine=engine) as store:
         with bars(wanted=not json) as progress:
             sink: Any = file  # with one it is a lazy frame, and else one in memory
-            frame = store.training_frame(spine, features, time=time, as_known=not corrected, sink=sink, progress=progress)
+            instant = None if stored_by is None else parse_instant(stored_by)
+            frame = store.training_frame(
+                spine, features, time=time, as_known=not corrected, stored_by=instant, sink=sink, progress=progress
+            )
         rows, head, names = _shown(frame)
         added = list(selection_of(store, features).names)
         place = None if file is None else given_place(file, store.settings.root, "file")

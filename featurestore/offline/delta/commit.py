@@ -35,7 +35,16 @@ from featurestore.rows.buckets import (
     rows_per_file,
     within,
 )
-from featurestore.rows.total_order import EVENT, number_copies, sort_history, split_equal, split_former, without_hash, without_known
+from featurestore.rows.total_order import (
+    COMMIT,
+    EVENT,
+    number_copies,
+    sort_history,
+    split_equal,
+    split_former,
+    without_hash,
+    without_known,
+)
 from featurestore.rows.widths import COPIES, width_of
 
 _SPLIT_AT = 4
@@ -69,7 +78,7 @@ class StagedRows:
         folder: the table's folder.
         table: the table.
         files: the files that chunks were staged in.
-        pushed: the rows of pushes, which are few, with the hash of their keys.
+        pushed: the rows of pushes, which are few, with the hash of their keys and the commit that brought them.
         rows: how many rows there are.
     """
 
@@ -80,10 +89,14 @@ class StagedRows:
     rows: int
 
     def scans(self) -> list[pl.LazyFrame]:
-        """Return the rows, with the hash of their keys, and null for columns that the view has got since they were written."""
-        parts = [scan_files([self.folder.address(name)]) for name in self.files]
-        parts += [] if self.pushed is None else [self.pushed.lazy()]
-        return [self._completed(part) for part in parts]
+        """Return the rows, with the hash of their keys, and null for columns that the view has got since they were written.
+
+        Where some were pushed, all have the commit that brought them: that of others is null, for the run has no number yet.
+        """
+        parts = [self._completed(scan_files([self.folder.address(name)])) for name in self.files]
+        if self.pushed is None:
+            return parts
+        return [*(part.with_columns(pl.lit(None, pl.Int64).alias(COMMIT)) for part in parts), self._completed(self.pushed.lazy())]
 
     def _completed(self, part: pl.LazyFrame) -> pl.LazyFrame:
         there = part.collect_schema()
@@ -180,10 +193,11 @@ class CommitBuilder:
 
     def _split(self, node: int, new: pl.DataFrame, bits: int) -> list[NewFile]:
         table = self.table
-        frames = [new]
+        frames = [new if COMMIT in new.columns else new.with_columns(pl.lit(None, pl.Int64).alias(COMMIT))]
         files = [file for file in self.files if are_related(file.node, node)]
-        frames += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read() if files else []
-        rows = sort_history(pl.concat(frames), list(table.keys), list(table.features))
+        columns = [*columns_of(table), COMMIT]
+        frames += by_bucket(self.folder, table, files, bits=bits_of(node))[node].read(columns) if files else []
+        rows = sort_history(pl.concat([frame.select(columns) for frame in frames]), list(table.keys), list(table.features))
         children = rows.with_columns(node_of(key_hash(table.keys), bits).alias(BUCKET))
         parted = children.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True)
         return [write_file(self.folder, self.run, int(child), frame, self.now) for (child,), frame in parted.items()]
@@ -194,7 +208,8 @@ class CommitBuilder:
         if not parts:
             return pl.DataFrame(schema=columns_of(table))
         inside = within(node, pl.col(HASH))
-        new = pl.concat([part.filter(inside).select(*columns_of(table)) for part in parts]).collect()
+        commit = [COMMIT] if COMMIT in parts[-1].collect_schema() else []
+        new = pl.concat([part.filter(inside).select(*columns_of(table), *commit) for part in parts]).collect()
         new = sort_history(number_copies(new, keys, features), keys, features)
         if new.is_empty():
             return new
@@ -234,7 +249,8 @@ class CommitBuilder:
                 added.append(new)
                 continue
             address = self.folder.address(new.action.path)
-            [stored] = DeltaFiles(new.node, (address.url,), (), 0, 0, self.table.keys, self.table.features, address.options).read()
+            history = DeltaFiles(new.node, (address.url,), (), 0, 0, self.table.keys, self.table.features, address.options)
+            [stored] = history.read([*columns_of(self.table), COMMIT])
             kept = without_known(stored, known, keys, features)
             if kept.height == stored.height:
                 added.append(new)

@@ -15,7 +15,7 @@ from featurestore.offline.delta.files import DeltaFiles, NewFile, columns_of, ru
 from featurestore.offline.delta.table_files import File
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import are_related, bits_of, bits_worth, rows_per_file
-from featurestore.rows.total_order import merge_files
+from featurestore.rows.total_order import COMMIT, merge_files
 from featurestore.rows.widths import COPIES, width_of
 
 _SMALL_FILES = 8
@@ -127,7 +127,9 @@ class CompactTask:
         own = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
         above = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) < group.bits)
         options = self.folder.address().options
-        frames = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, options).read()
+        commits = {self.folder.address(file.path).url: file.last_commit for file in near}
+        history = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, options, commits=commits)
+        frames = history.read([*columns_of(table), COMMIT])
         rows = merge_files(frames, list(table.keys), list(table.features))
         return rows if self.without is None else self.without(rows)
 

@@ -124,7 +124,8 @@ class DeltaEraser:
             actions.append(remove_file(file, now))
             if kept.height:
                 # Of the same run, by its name: a run that is interrupted finds what it added by that.
-                new = write_file(folder, run_of(file.path), file.node, kept, now)
+                commits = file.first_commit, file.last_commit
+                new = write_file(folder, run_of(file.path), file.node, kept, now, commits=commits)
                 actions.append(new.action)
                 written.append(new.action.path)
         return actions, written
@@ -163,7 +164,7 @@ class DeltaEraser:
         sequence = self._log.sequence(table)
         erased = 0
         for number, content in sequence.raw().items():
-            rows = unpacked(content)
+            rows, _ = unpacked(content)
             if isinstance(rows, Intent):
                 continue
             hit = _strictly(rows, table, entities)

@@ -23,7 +23,7 @@ from featurestore.offline.base import CORRECTS, Table
 from featurestore.offline.folder import Folder
 from featurestore.offline.object_errors import problem_of
 from featurestore.rows.buckets import ROOT, key_hash, within
-from featurestore.rows.total_order import AVAILABLE, EVENT, sort_history
+from featurestore.rows.total_order import AVAILABLE, COMMIT, EVENT, sort_history
 
 BUCKET = "_bucket"
 HASH = "_hash"
@@ -67,7 +67,7 @@ def with_columns_of(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 def delta_schema(table: Table) -> Schema:
     """Return the columns of a table as Delta has them."""
     stored = {name: storage_dtype(dtype) for name, dtype in columns_of(table).items()}
-    return Schema.from_arrow(pl.DataFrame(schema={**stored, BUCKET: pl.Int32()}).to_arrow().schema)
+    return Schema.from_arrow(pl.DataFrame(schema={**stored, COMMIT: pl.Int64(), BUCKET: pl.Int32()}).to_arrow().schema)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class DeltaFiles:
         features: its other columns but the times.
         options: what is to be said of the object storage in which the files are.
         pushed: the rows in the log, in any order.
+        commits: the last commit of a file's rows, by its path: that of the rows that say none.
+        until: rows of later commits are left out; None for none.
     """
 
     node: int
@@ -95,6 +97,8 @@ class DeltaFiles:
     features: Mapping[str, pl.DataType]
     options: Mapping[str, str] = field(default_factory=dict)
     pushed: pl.DataFrame | None = field(default=None, compare=False, repr=False)
+    commits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    until: int | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -117,6 +121,8 @@ class DeltaFiles:
     ) -> list[pl.DataFrame]:
         """See ``History.read``; ``where`` tells which rows, by the columns as they are stored."""
         dtypes = _columns(self.keys, self.features)
+        if columns is not None and COMMIT in columns:
+            dtypes[COMMIT] = pl.Int64()
         names = list(dtypes) if columns is None else list(columns)
         asked = [] if where is None else [where]
         asked += [] if entities is None else [of_keys(entities, self.keys)]
@@ -124,7 +130,7 @@ class DeltaFiles:
         asked += [] if until is None else [pl.col(EVENT) <= nearest_instant(until)]
         where = pl.all_horizontal(asked) if asked else None
         with translated("read", ", ".join(self.paths[:3])):
-            frames = [self._scan(paths, names, where, dtypes).collect() for paths in self._groups()]
+            frames = [self._scan_all(paths, names, where, dtypes).collect() for paths in self._groups()]
         if self.pushed is not None:
             pushed = self.pushed.select(*dtypes)
             if where is not None:
@@ -147,11 +153,33 @@ class DeltaFiles:
             self.features,
             self.options,
             pl.concat(pushed) if pushed else None,
+            {path: commit for bucket in every for path, commit in bucket.commits.items()},
+            self.until,
         )
 
     def _groups(self) -> list[tuple[str, ...]]:
         """Return which files are read together: many small ones take less time so, and a large one stays in order."""
         return [paths for paths in (self.own[:1], self.own[1:], self.above[:1], self.above[1:]) if paths]
+
+    def _scan_all(
+        self, paths: tuple[str, ...], names: list[str], where: pl.Expr | None, dtypes: Mapping[str, pl.DataType]
+    ) -> pl.LazyFrame:
+        """Scan some files: those together whose rows need no look at their commits, any other by itself."""
+        alone = [path for path in paths if COMMIT in dtypes or self._is_later(path)]
+        together = tuple(path for path in paths if path not in alone)
+        scans = [self._scan(together, names, where, dtypes)] if together else []
+        for path in alone:
+            commit = pl.col(COMMIT).fill_null(self.commits[path]) if path in self.commits else pl.col(COMMIT)
+            wanted = where
+            if self._is_later(path):
+                is_early = commit <= self.until
+                wanted = is_early if where is None else where & is_early
+            scan = self._scan((path,), names, wanted, {**dtypes, COMMIT: pl.Int64()})
+            scans.append(scan.with_columns(commit) if COMMIT in names else scan)
+        return scans[0] if len(scans) == 1 else pl.concat(scans)
+
+    def _is_later(self, path: str) -> bool:
+        return self.until is not None and self.commits.get(path, 0) > self.until
 
     def _scan(
         self, paths: tuple[str, ...], names: list[str], where: pl.Expr | None, dtypes: Mapping[str, pl.DataType]
@@ -204,7 +232,16 @@ class NewFile:
     until: int
 
 
-def write_file(folder: Folder, run: int, node: int, frame: pl.DataFrame, now: int, *, changes: bool = True) -> NewFile:
+def write_file(
+    folder: Folder,
+    run: int,
+    node: int,
+    frame: pl.DataFrame,
+    now: int,
+    *,
+    changes: bool = True,
+    commits: tuple[int, int] | None = None,
+) -> NewFile:
     """Write one bucket's rows, in the total order, as a file of a table.
 
     Args:
@@ -214,7 +251,11 @@ def write_file(folder: Folder, run: int, node: int, frame: pl.DataFrame, now: in
         frame: the rows.
         now: the present in milliseconds.
         changes: whether the rows are new to the table.
+        commits: the first and the last commit of the rows, where those that say none are of the last one. By default they are
+            of the one that adds the file.
     """
+    if COMMIT in frame.columns and frame[COMMIT].null_count() == frame.height:
+        frame = frame.drop(COMMIT)
     name = f"{BUCKET}={node}/{run_prefix(run)}{uuid4().hex}.parquet"
     stored = frame.with_columns(pl.col(column).cast(storage_dtype(dtype)) for column, dtype in frame.schema.items())
     size = folder.write(name, lambda file: stored.write_parquet(file, compression=COMPRESSION, row_group_size=262_144))
@@ -233,8 +274,31 @@ def write_file(folder: Folder, run: int, node: int, frame: pl.DataFrame, now: in
         "maxValues": {EVENT: last, AVAILABLE: known_last},
         "nullCount": {EVENT: 0, AVAILABLE: 0},
     }
+    stats = _with_commits(stats, frame, commits)
     action = AddAction(name, size, {BUCKET: str(node)}, now, changes, json.dumps(stats))
     return NewFile(action, node, to_micros(spans[0]), to_micros(spans[1]))
+
+
+def _with_commits(stats: dict[str, Any], frame: pl.DataFrame, commits: tuple[int, int] | None) -> dict[str, Any]:
+    numbers = frame[COMMIT] if COMMIT in frame.columns else pl.Series([], dtype=pl.Int64)
+    least, greatest = (numbers.min(), numbers.max()) if commits is None else commits
+    unsaid = (numbers.null_count() if len(numbers) else frame.height) if commits is None else 0
+    bounds = {} if least is None else {"minValues": least, "maxValues": greatest}
+    return {name: {**values, COMMIT: bounds[name]} if name in bounds else values for name, values in stats.items()} | {
+        "nullCount": {**stats["nullCount"], COMMIT: unsaid}
+    }
+
+
+def numbered(action: AddAction, number: int) -> AddAction:
+    """Return what adds a file in the commit of a number: rows that say no other one are of that."""
+    stats = json.loads(action.stats)
+    if not stats["nullCount"].get(COMMIT):
+        return action
+    stats["minValues"].setdefault(COMMIT, number)
+    stats["maxValues"][COMMIT] = number
+    return AddAction(
+        action.path, action.size, action.partition_values, action.modification_time, action.data_change, json.dumps(stats)
+    )
 
 
 def run_prefix(run: int) -> str:

@@ -1,6 +1,6 @@
 """Histories in Delta tables: one table for each view and data version, sorted and bucketed by entity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,6 @@ from featurestore.offline.delta.files import (
     COMPRESSION,
     HASH,
     between,
-    columns_of,
     event_span,
     run_prefix,
     translated,
@@ -39,10 +38,11 @@ from featurestore.offline.delta.table import (
     open_state,
     require_known_columns,
 )
-from featurestore.offline.delta.table_files import Buckets, by_bucket
+from featurestore.offline.delta.table_files import UNKNOWN_COMMIT, Buckets, by_bucket
 from featurestore.offline.folder import Address, Entry, Folder, delete_below
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.rows.buckets import key_hash
+from featurestore.rows.total_order import COMMIT
 from featurestore.rows.transform import stack_rejects
 
 _ATTEMPTS = 20
@@ -92,25 +92,39 @@ class DeltaStore:
     def _place(self, table: Table) -> str:
         return self.folder(table).address().url
 
-    def snapshot(self, table: Table, *, since: int | None = None, until: int | None = None) -> Snapshot:
+    def snapshot(
+        self, table: Table, *, since: int | None = None, until: int | None = None, stored_until: int | None = None
+    ) -> Snapshot:
         """See ``OfflineStore.snapshot``."""
         with translated("open", self._place(table)):
             sequence = self.push_log.sequence(table)
             view = sequence.look()
+            if stored_until is not None and any(number <= stored_until for number in view.pending):
+                view = sequence.settle()  # what was stored by then is seen, whether or not its writer has come so far
             # Those that a commit took over are named until they are deleted: whoever tries one again must find it told.
             taken = sequence.pushes_behind(view)
         state = view.state
+        if stored_until is not None:
+            _require_commits(state, table)
         spans = [] if state.files.span is None else [state.files.span]
         rows = state.rows
         pushed: pl.DataFrame | None = None
         # A push may be empty: its entities were forgotten.
-        if view.pushes and (log := pl.concat(view.pushes.values())).height:
+        pushes = {number: rows for number, rows in view.pushes.items() if stored_until is None or number <= stored_until}
+        if pushes and (log := _with_commits(pushes)).height:
             rows += log.height
             spans.append(event_span(log))
             pushed = between(log, since, until)
         return Snapshot(
             state.version,
-            Buckets(self.folder(table), table, state.files.overlapping(since, until), pushed, bits=state.bits),
+            Buckets(
+                self.folder(table),
+                table,
+                state.files.overlapping(since, until).stored_until(stored_until),
+                pushed,
+                bits=state.bits,
+                until=stored_until,
+            ),
             rows,
             state.last_run,
             (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None,
@@ -147,7 +161,7 @@ class DeltaStore:
                 if after and table.definitions and DEFINITION not in state.configuration:  # the version before did not say
                     note(state, DEFINITION, table.definitions[0])
                     continue
-                if not state.columns >= columns_of(table).keys():
+                if not state.has_columns_of(table):
                     add_columns(state, table)
                     continue
                 log = tuple(view.after(folded or 0))
@@ -199,7 +213,8 @@ class DeltaStore:
     def _staged(self, table: Table, staged: Sequence[Staged]) -> StagedRows:
         """Return the staged rows. Segments, which are many and small, are kept in memory."""
         numbers = [chunk["pushed"] for chunk in staged if "pushed" in chunk]
-        pushed = pl.concat(self.push_log.sequence(table).rows_of(numbers).values()) if numbers else None
+        pushes = self.push_log.sequence(table).rows_of(numbers) if numbers else {}
+        pushed = _with_commits(pushes) if pushes else None
         files = tuple(chunk["path"] for chunk in staged if chunk["rows"] and "pushed" not in chunk)
         return StagedRows(self.folder(table), table, files, pushed, sum(chunk["rows"] for chunk in staged))
 
@@ -240,6 +255,24 @@ class DeltaStore:
         with suppress(OSError):  # what is left is cleared up by the next run
             folder = self.folder(table)
             folder.delete([file.name for number, files in staged_files(folder).items() if number <= run for file in files])
+
+
+def _require_commits(state: DeltaState, table: Table) -> None:
+    """Refuse a table of which it is not known for all rows which commit brought them."""
+    if foreign := [file.path for file in state.files if file.last_commit >= UNKNOWN_COMMIT]:
+        raise OfflineStoreError(
+            f"Another program has written files of {table}, such as {foreign[0]}, so it is not known when their rows were stored. "
+            "A frame as the store was at an instant cannot be computed any more; one of the present can."
+        )
+
+
+def _with_commits(pushes: Mapping[int, pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of pushes, which stand by their numbers, each with the number of its own."""
+    counts = pl.DataFrame(
+        {COMMIT: list(pushes), "rows": [rows.height for rows in pushes.values()]}, schema={COMMIT: pl.Int64, "rows": pl.Int64}
+    )
+    commits = counts.select(pl.col(COMMIT).repeat_by("rows").explode(empty_as_null=False)).to_series()
+    return pl.concat(pushes.values()).with_columns(commits)
 
 
 def _is_whole(sequence: TableSequence, state: DeltaState, table: Table, after: int) -> bool:

@@ -29,6 +29,8 @@ ENTRY = "entry"
 """The number of the sequence's entry whose intent a commit makes."""
 INTENT = "intent"
 """The id of that intent."""
+STORED = "stored"
+"""The instant of the entry that a commit makes, in microseconds."""
 VOID = "void"
 """Whether an intent is not made, for a file is gone that it removes; its commit changes no file then."""
 _DIGITS = 20
@@ -264,6 +266,12 @@ def recorded_outcome(folder: Folder, number: int) -> Outcome | None:
         if ENTRY in info and int(info[ENTRY]) <= number:
             return Outcome(str(info[INTENT]), VOID not in info) if int(info[ENTRY]) == number else None
     return None
+
+
+def recorded_instant(folder: Folder, version: int) -> int:
+    """Return the instant of the last intent that a version or one of those right before it has made; 0 where none says it."""
+    infos = (_info(folder, older) for older in range(version, max(-1, version - _LOOKS), -1))
+    return next((int(info[STORED]) for info in infos if STORED in info), 0)
 
 
 def recorded_intents(folder: Folder) -> set[int]:

@@ -25,10 +25,11 @@ from featurestore.offline.delta.integrity import problems_of
 from featurestore.offline.delta.log_entries import LOG, checkpoint_at, entry_at, hinted_checkpoint, log_files
 from featurestore.offline.delta.sequence import TableSequence, View
 from featurestore.offline.delta.sequence_entries import Action, Intent
-from featurestore.offline.delta.table import open_state, require_known_columns, write_checkpoint
+from featurestore.offline.delta.table import add_columns, open_state, require_known_columns, write_checkpoint
 from featurestore.offline.delta.table_files import remove_file
 from featurestore.offline.folder import Entry, Folder, is_local, present
 from featurestore.offline.folder_probe import PROBES
+from featurestore.rows.total_order import COMMIT
 
 _COMMITS = 50
 """So many commits are worth a checkpoint."""
@@ -80,18 +81,19 @@ class DeltaMaintenance:
         folder = self._folder(table)
         with translated("compact", folder.address().url):
             sequence = self._log.sequence(table)
-            view = sequence.settle()
+            view = _sound(sequence)
+            if view is None:
+                return Compacted(0, 0, 0)
             state = view.state
-            if problems := problems_of(state, 0, sequence.lost()):
-                if not state.is_current():
-                    return Compacted(0, 0, 0)
-                raise damaged(str(table), table.view, problems)
             group = worth_merging(state.files, done, is_local=is_local(folder))
             if group is None:
                 return None
             size = sum(file.size for file in group.files)
             if dry_run:
                 return Compacted(len(group.files), 1 << group.bits, size)
+            if COMMIT not in state.columns:  # the version before did not keep which commit brought a row
+                add_columns(state, table)
+                return Compacted(0, 0, 0)
             now = to_micros(self._clock()) // 1000
             written: list[NewFile] = []
             try:
@@ -149,6 +151,16 @@ class DeltaMaintenance:
             if not dry_run:
                 folder.delete(file.name for file in old)
             return Removed(len(old), sum(file.size for file in old))
+
+
+def _sound(sequence: TableSequence) -> View | None:
+    """Return a table that lacks nothing, for a writer; None where it was written to while it was looked at."""
+    view = sequence.settle()
+    if problems := problems_of(view.state, 0, sequence.lost()):
+        if not view.state.is_current():
+            return None
+        raise damaged(str(sequence.table), sequence.table.view, problems)
+    return view
 
 
 def _abandoned(folder: Folder, files: Sequence[Entry], keep: timedelta, *, dry_run: bool) -> list[Entry]:

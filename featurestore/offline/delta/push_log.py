@@ -71,6 +71,13 @@ class DeltaPushLog:
         with translated("read", self._folder_of(table).address().url):
             return self.sequence(table).exists(seq)
 
+    def last_commit(self, table: Table, stored_by: int) -> int:
+        """See ``PushLog.last_commit``."""
+        with translated("read", self._folder_of(table).address().url):
+            instants = self.sequence(table).instants()
+        last = instants.filter(pl.col("stored").is_between(1, stored_by))["number"].max()
+        return last if isinstance(last, int) else 0
+
     def remove(self, table: Table) -> None:
         """See ``PushLog.remove``."""
         with translated("delete", self._folder_of(table).address().url):

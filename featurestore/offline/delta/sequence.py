@@ -15,12 +15,14 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from time import sleep
+from uuid import uuid4
 
 import polars as pl
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, to_micros
 from featurestore.durable import TEMPORARY, make_mark, sync_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
@@ -35,6 +37,8 @@ from featurestore.offline.folder import Entry, Folder
 from featurestore.offline.folder_probe import require_conditions
 
 FOLDER = "_pushed"
+INSTANTS = "_commits"
+"""The folder of the instants of entries that are deleted."""
 MARK = ".last"
 _DIGITS = 16
 _ENTRY = re.compile(rf"(\d{{{_DIGITS}}})(-[^.]*)?\.parquet")
@@ -45,6 +49,19 @@ _PATIENCE = 60.0
 _OPTIMISTIC = 3
 """How often a writer tries to be the next one before it queues up with others that did not succeed."""
 _LONGEST_PAUSE = 0.05
+_AHEAD = 60_000_000
+"""An instant that lies further ahead, in microseconds, is of a wrong clock."""
+_MANY_FILES = 32
+"""So many files of instants are merged into one."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of an entry: its stamp, what it holds, and its instant in microseconds."""
+
+    stamp: str
+    content: pl.DataFrame | Intent
+    stored: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class View:
         last: the greatest number of an entry that there is, or was.
         is_whole: whether no entry is lost of those that must be there.
         behind: the entries that the table's files have already, by number: nobody has deleted them yet.
+        stored: the instant of the last entry, in microseconds; 0 where it is not known.
     """
 
     state: DeltaState
@@ -66,6 +84,7 @@ class View:
     last: int = 0
     is_whole: bool = True
     behind: Mapping[int, Entry] = field(default_factory=dict)
+    stored: int = 0
 
     def after(self, number: int) -> list[pl.DataFrame]:
         """Return the rows of the pushes after one, in their order."""
@@ -102,7 +121,7 @@ class TableSequence:
         self._locks = locks
         self._clock = clock
         self._state: DeltaState | None = None
-        self._contents: dict[int, tuple[str, pl.DataFrame | Intent]] = {}
+        self._contents: dict[int, _Known] = {}
         self._entries: dict[int, Entry] = {}
         self._marks: list[int] = []
         self._removed = 0
@@ -135,7 +154,8 @@ class TableSequence:
     def push(self, view: View, rows: pl.DataFrame) -> int | None:
         """Add rows that were computed from a settled view, and return their number; None where another entry came first."""
         number = view.last + 1
-        if not self._create(number, packed_push(rows, self._clock().isoformat()), rows):
+        stored = self._instant_after(view)
+        if not self._create(number, packed_push(rows, stored), rows, stored):
             return None
         # Entries are deleted only once the table says that they are in its files. So if it says so of this number, which was
         # created only now, the number may have been another's before. Who tries again finds out.
@@ -151,7 +171,8 @@ class TableSequence:
             Whether it was made: where a file is gone that it removes, it never will be. None where another entry came first.
         """
         number = view.last + 1
-        if not self._create(number, packed_intent(intent, self._clock().isoformat()), intent):
+        intent = replace(intent, stored=self._instant_after(view))
+        if not self._create(number, packed_intent(intent), intent, intent.stored):
             return None
         settled = self.settle()
         self._clear_intents(settled)
@@ -223,6 +244,39 @@ class TableSequence:
             return True
         return number in self._listed(0)
 
+    def instants(self) -> pl.DataFrame:
+        """Return the number of each entry that there is or was, and its instant in microseconds, 0 where it is not known."""
+        live = {}
+        for number, entry in self._listed(0).items():
+            with suppress(FileNotFoundError):  # deleted meanwhile: its instant was kept before that
+                live[number] = self._known(number, entry).stored
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                kept, _ = self._kept_instants()
+                break
+            except FileNotFoundError:  # merged with others meanwhile
+                if not left:
+                    raise
+        return pl.concat([_instants_of(live), kept]).unique("number").sort("number")
+
+    def _kept_instants(self) -> tuple[pl.DataFrame, list[str]]:
+        names = [file.name for file in self.folder.list(f"{INSTANTS}/") if file.name.endswith(".parquet")]
+        frames = [pl.read_parquet(BytesIO(self.folder.read(name))) for name in names]
+        return pl.concat([_instants_of({}), *frames]).unique("number").sort("number"), names
+
+    def _merge_instants(self) -> None:
+        """Merge the files of instants, once they are many; another process may do so at the same time."""
+        if len(self.folder.list(f"{INSTANTS}/")) < _MANY_FILES:
+            return
+        with suppress(FileNotFoundError):  # another process was faster
+            kept, names = self._kept_instants()
+            self._write_instants(kept)
+            self.folder.delete(names)
+
+    def _write_instants(self, instants: pl.DataFrame) -> None:
+        first, last = instants["number"][0], instants["number"][-1]
+        self.folder.write(f"{INSTANTS}/{first:d}-{last:d}-{uuid4().hex[:8]}.parquet", instants.write_parquet)
+
     def lost(self) -> list[int]:
         """Return the numbers of entries that must be there and are not."""
         missing: set[int] = set()
@@ -239,10 +293,13 @@ class TableSequence:
     def clear(self) -> None:
         """Delete the entries whose rows are in the table's files, and what killed writers have left."""
         state = self._current_state()
-        behind = [entry.name for number, entry in self._listed(state.folded).items() if number <= state.folded]
+        behind = {number: entry for number, entry in self._listed(state.folded).items() if number <= state.folded}
         if behind:
             settle(self.folder, LOG)  # another process may have written the version that has them, and not flushed it yet
-        self.folder.delete(behind)
+            self._note_instants(behind)
+        self.folder.delete(entry.name for entry in behind.values())
+        if behind:
+            self._merge_instants()
         # One that is at it finds its file gone, and writes it again.
         self.folder.delete(entry.name for entry in self.folder.list(f"{FOLDER}/") if entry.name.endswith(TEMPORARY))
 
@@ -303,14 +360,21 @@ class TableSequence:
         for gone in self._contents.keys() - entries.keys():
             self._contents.pop(gone, None)
         last = self._last(state, entries)
-        return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind)
+        known = self._contents.get(last) if last in entries else None
+        stored = state.stored if known is None else known.stored
+        return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind, stored)
 
-    def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent) -> bool:
+    def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent, stored: int) -> bool:
         require_conditions(self.folder)
         stamp = self.folder.create(_entry(number), packed)
         if stamp is not None:
-            self._contents[number] = stamp, content
+            self._contents[number] = _Known(stamp, content, stored)
         return stamp is not None
+
+    def _instant_after(self, view: View) -> int:
+        """Return the instant of the next entry (S24): no earlier than the former one's, unless that is of a wrong clock."""
+        now = to_micros(self._clock())
+        return view.stored if now < view.stored <= now + _AHEAD else now
 
     def _last(self, state: DeltaState, entries: Iterable[int]) -> int:
         return max([state.folded, state.applied, *entries, *self._marks])
@@ -335,10 +399,13 @@ class TableSequence:
         return entries
 
     def _content(self, number: int, entry: Entry, *, fresh: bool = False) -> pl.DataFrame | Intent:
-        stamp, content = self._contents.get(number, ("", None))
-        if content is None or stamp != entry.stamp or fresh:
+        return self._known(number, entry, fresh=fresh).content
+
+    def _known(self, number: int, entry: Entry, *, fresh: bool = False) -> _Known:
+        known = self._contents.get(number)
+        if known is None or known.stamp != entry.stamp or fresh:
             try:
-                content = unpacked(self.folder.read(entry.name))
+                content, stored = unpacked(self.folder.read(entry.name))
                 if isinstance(content, pl.DataFrame):
                     content = with_columns_of(self.table, content)
             except (pl.exceptions.PolarsError, ValueError, KeyError) as error:
@@ -346,21 +413,39 @@ class TableSequence:
                     f"The pushed rows in {self.folder.address(entry.name).url} cannot be read: the file is damaged ({error}). "
                     "Restore it from a backup."
                 ) from error
-            self._contents[number] = entry.stamp, content
-        return content
+            known = self._contents[number] = _Known(entry.stamp, content, stored)
+        return known
 
     def _clear_intents(self, view: View) -> None:
-        """Delete the intents that are made and that no push before them keeps."""
-        kept = self._contents
-        self.folder.delete(
-            entry.name for number, entry in view.behind.items() if isinstance(kept.get(number, ("", None))[1], Intent)
-        )
+        """Delete the intents that are carried out and that no push before them keeps."""
+        known = self._contents
+        intents = {
+            number: entry for number, entry in view.behind.items() if number in known and isinstance(known[number].content, Intent)
+        }
+        if intents:
+            self._note_instants(intents)
+            self.folder.delete(entry.name for entry in intents.values())
+            self._merge_instants()
+
+    def _note_instants(self, entries: Mapping[int, Entry]) -> None:
+        """Keep the instants of entries that are about to be deleted."""
+        stored = {}
+        for number, entry in entries.items():
+            with suppress(FileNotFoundError):  # another process has kept it, and deleted the entry
+                stored[number] = self._known(number, entry).stored
+        if stored:
+            self._write_instants(_instants_of(stored))
 
     def _mark(self, number: int) -> None:
         """Note beside the entries which is the last, where a disk may lose the names of others."""
         if (path := self.folder.address(FOLDER).path) is not None:
             with suppress(FileNotFoundError):  # its entry is in the files already, and went with its folder
                 make_mark(path / _mark(number), [path / _mark(former) for former in self._marks if former < number])
+
+
+def _instants_of(stored: Mapping[int, int]) -> pl.DataFrame:
+    schema = {"number": pl.Int64(), "stored": pl.Int64()}
+    return pl.DataFrame({"number": list(stored), "stored": list(stored.values())}, schema=schema).sort("number")
 
 
 def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:

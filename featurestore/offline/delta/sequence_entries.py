@@ -8,12 +8,14 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import IO, Any, Literal
 from uuid import uuid4
 
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
+from featurestore.clock import from_micros, to_micros
 from featurestore.offline.base import CORRECTS
 from featurestore.offline.delta.files import BUCKET, COMPRESSION
 
@@ -40,6 +42,7 @@ class Intent:
         run: the run that is done then; None where it is as before.
         added: how many rows a run's own commit adds; None for another change.
         id: tells it from others.
+        stored: the instant of its entry, in microseconds; 0 before it has one.
     """
 
     reason: Reason
@@ -48,6 +51,7 @@ class Intent:
     run: int | None = None
     added: int | None = None
     id: str = field(default_factory=lambda: uuid4().hex)
+    stored: int = 0
 
     @property
     def adds(self) -> frozenset[str]:
@@ -60,37 +64,38 @@ class Intent:
         return frozenset(action.path for action in self.actions if isinstance(action, RemoveAction))
 
 
-def packed_push(rows: pl.DataFrame, instant: str) -> bytes:
+def packed_push(rows: pl.DataFrame, stored: int) -> bytes:
     """Return the entry of a push.
 
     Args:
         rows: the table's columns, the hash of the keys, sorted by it, and whether each corrects an event.
-        instant: the present, for the people who look at it.
+        stored: the entry's instant (S24), in microseconds.
     """
-    return _packed(rows, {"kind": "push", "id": uuid4().hex, "instant": instant})
+    return _packed(rows, {"kind": "push", "id": uuid4().hex, "instant": from_micros(stored).isoformat()})
 
 
-def packed_intent(intent: Intent, instant: str) -> bytes:
+def packed_intent(intent: Intent) -> bytes:
     """Return the entry of an intent."""
     head = {
-        "kind": intent.reason, "id": intent.id, "instant": instant,
+        "kind": intent.reason, "id": intent.id, "instant": from_micros(intent.stored).isoformat(),
         "run": intent.run, "added": intent.added, "pushed": intent.pushed,
     }  # fmt: skip
     return _packed(pl.DataFrame([_row_of(action) for action in intent.actions], schema=_ACTIONS, orient="row"), head)
 
 
-def unpacked(content: bytes) -> pl.DataFrame | Intent:
-    """Return what an entry holds: the rows of a push as they were packed, or an intent.
+def unpacked(content: bytes) -> tuple[pl.DataFrame | Intent, int]:
+    """Return what an entry holds, the rows of a push as they were packed or an intent, and its instant in microseconds.
 
     Raises:
         PolarsError: it is damaged.
     """
     head = _head_of(content)
     rows = pl.read_parquet(io.BytesIO(content))
+    stored = to_micros(datetime.fromisoformat(head["instant"])) if "instant" in head else 0
     if head.get("kind", "push") == "push":
-        return rows
+        return rows, stored
     actions = [_action_of(row) for row in rows.iter_rows(named=True)]
-    return Intent(head["kind"], actions, head["pushed"], head["run"], head["added"], head["id"])
+    return Intent(head["kind"], actions, head["pushed"], head["run"], head["added"], head["id"], stored), stored
 
 
 def without_rows(content: bytes, kept: pl.DataFrame) -> bytes:

@@ -14,19 +14,21 @@ from deltalake.transaction import AddAction, RemoveAction
 from featurestore.errors import OfflineStoreError
 from featurestore.offline.base import Table
 from featurestore.offline.condition import damaged
-from featurestore.offline.delta.files import BUCKET, columns_of, delta_schema
+from featurestore.offline.delta.files import BUCKET, columns_of, delta_schema, numbered
 from featurestore.offline.delta.log_entries import (
     ADDED,
     ENTRY,
     INTENT,
     LOG,
     ROWS,
+    STORED,
     VOID,
     broken_entries,
     drop_lost_checkpoint,
     entry_at,
     log_files,
     marks_of,
+    recorded_instant,
 )
 from featurestore.offline.delta.log_tail import packed_entry, read_tail
 from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
@@ -34,6 +36,7 @@ from featurestore.offline.delta.sequence_entries import Action, Intent
 from featurestore.offline.delta.table_files import TableFiles
 from featurestore.offline.folder import Folder
 from featurestore.offline.folder_probe import require_conditions
+from featurestore.rows.total_order import COMMIT
 
 _ATTEMPTS = 5
 DEFINITION = "featurestore.definition"
@@ -62,6 +65,7 @@ class DeltaState:
         marks: tells the version's entry in the log from another one of the same number, and whether another one follows.
         columns: the names of its columns.
         configuration: what was noted of it when it was made, and mended.
+        stored: the instant of the last intent that is made, in microseconds; 0 where the log does not say it.
     """
 
     folder: Folder
@@ -73,11 +77,16 @@ class DeltaState:
     marks: tuple[str | None, ...] = ()
     columns: frozenset[str] = frozenset()
     configuration: Mapping[str, str] = field(default_factory=dict)
+    stored: int = 0
 
     @property
     def rows(self) -> int:
         """How many rows its files have."""
         return self.files.rows
+
+    def has_columns_of(self, table: Table) -> bool:
+        """Return whether it has all columns of its view, and that of commits."""
+        return self.columns >= {*columns_of(table), COMMIT}
 
     @property
     def bits(self) -> int | None:
@@ -145,6 +154,7 @@ def _advanced(before: DeltaState) -> DeltaState | None:
     return replace(
         before, version=tail.version, files=files, marks=(*tail.marks, None),
         last_run=applications[_RUNS], folded=applications[_PUSHED], applied=applications[_APPLIED],
+        stored=tail.stored or before.stored,
     )  # fmt: skip
 
 
@@ -158,7 +168,8 @@ def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
     applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
     applied = folded if applied is None else applied  # the version before knew no intents
-    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, delta.metadata().configuration)
+    configuration, stored = delta.metadata().configuration, recorded_instant(folder, version)
+    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, configuration, stored)
 
 
 def _require_plain(folder: Folder, delta: DeltaTable) -> None:
@@ -196,7 +207,7 @@ def create_table(folder: Folder, table: Table) -> None:
 
 
 def add_columns(state: DeltaState, table: Table) -> None:
-    """Give a table the columns that its view has got; the files that there are have null in them.
+    """Give a table the columns that its view has got, and that of commits; the files that there are have null in them.
 
     Whether it did, or another process came first, is seen by opening the table again.
     """
@@ -219,13 +230,16 @@ def apply_intent(state: DeltaState, number: int, intent: Intent) -> None:
         intent: the intent. If a file is gone that it removes, the version notes that it is void.
     """
     is_void = not intent.removes <= state.files.paths
-    actions = [] if is_void else intent.actions
+    actions = [] if is_void else [
+        numbered(action, number) if isinstance(action, AddAction) else action for action in intent.actions
+    ]  # fmt: skip
     applications = {_APPLIED: number}
     if intent.run is not None and not is_void:
         applications[_RUNS] = intent.run
     if intent.pushed is not None and not is_void:
         applications[_PUSHED] = intent.pushed
     metadata = {ENTRY: str(number), INTENT: intent.id, "why": intent.reason, ROWS: str(_rows_after(state, actions))}
+    metadata[STORED] = str(intent.stored)
     if is_void:
         metadata[VOID] = "true"
     elif intent.added is not None:
@@ -271,7 +285,7 @@ def require_known_columns(state: DeltaState, table: Table, actions: Sequence[Act
     Raises:
         OfflineStoreError: it has some.
     """
-    newer = state.columns - columns_of(table).keys() - {BUCKET}
+    newer = state.columns - columns_of(table).keys() - {BUCKET, COMMIT}
     if newer and any(isinstance(action, RemoveAction) for action in actions):
         raise OfflineStoreError(
             f"{table} has got the columns {', '.join(sorted(newer))}, which this process does not know of yet: the view was "

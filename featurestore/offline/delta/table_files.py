@@ -7,7 +7,7 @@ files when it is asked for.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any, overload
 
@@ -19,14 +19,17 @@ from featurestore.offline.base import Table
 from featurestore.offline.delta.files import BUCKET, HASH, DeltaFiles
 from featurestore.offline.folder import Folder
 from featurestore.rows.buckets import are_related, bits_of, node_of
-from featurestore.rows.total_order import EVENT
+from featurestore.rows.total_order import COMMIT, EVENT
 
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
 _OWN = re.compile(rf"{BUCKET}=\d+/run-[\w-]+\.parquet", re.ASCII)
+UNKNOWN_COMMIT = 1 << 62
+"""The last commit of a file that another program has written of ours."""
 _EVER = -(1 << 62), (1 << 62)
 _SCHEMA = {
     "path": pl.String(), "node": pl.Int64(), "rows": pl.Int64(), "size": pl.Int64(), "since": pl.Int64(), "until": pl.Int64(),
+    "first_commit": pl.Int64(), "last_commit": pl.Int64(),
 }  # fmt: skip
 
 
@@ -41,6 +44,8 @@ class File:
         size: how many bytes.
         since: the least event time in it, in microseconds.
         until: the greatest one.
+        first_commit: the first commit that brought one of its rows; 0 where that is not known.
+        last_commit: the last one.
     """
 
     path: str
@@ -49,6 +54,8 @@ class File:
     size: int
     since: int
     until: int
+    first_commit: int = 0
+    last_commit: int = 0
 
     def overlaps(self, since: int | None, until: int | None) -> bool:
         """Return whether it may have rows of a span of event times, both bounds inclusive; None means unbounded."""
@@ -76,6 +83,8 @@ class TableFiles(Sequence[File]):
             return cls()
         is_own = pl.col("path").str.split("/").list.last().str.starts_with("run-")
         instants = [pl.col(f"{end}.{EVENT}").cast(pl.Datetime("us")).to_physical() for end in ("min", "max")]
+        zero, unknown = pl.lit(0, pl.Int64), pl.lit(UNKNOWN_COMMIT, pl.Int64)
+        commits = [pl.col(name) if (name := f"{end}.{COMMIT}") in actions.columns else zero for end in ("min", "max")]
         frame = actions.select(
             pl.col("path"),
             pl.col(f"partition.{BUCKET}").alias("node"),
@@ -84,6 +93,8 @@ class TableFiles(Sequence[File]):
             # What another library has written without such statistics may have rows of any time.
             instants[0].fill_null(_EVER[0]).alias("since"),
             (instants[1] + pl.when(is_own).then(0).otherwise(_CUT_OFF)).fill_null(_EVER[1]).alias("until"),
+            pl.when(is_own).then(commits[0]).otherwise(zero).fill_null(zero).alias("first_commit"),
+            pl.when(is_own).then(commits[1]).otherwise(unknown).fill_null(zero).alias("last_commit"),
         )
         return cls(frame.select(pl.col(name).cast(dtype) for name, dtype in _SCHEMA.items()))
 
@@ -124,6 +135,10 @@ class TableFiles(Sequence[File]):
         bounds = [] if since is None else [pl.col("until") >= since]
         bounds += [] if until is None else [pl.col("since") <= until]
         return TableFiles(self.frame.filter(bounds)) if bounds else self
+
+    def stored_until(self, commit: int | None) -> "TableFiles":
+        """Return those that have rows of commits up to one, it included; None for all."""
+        return self if commit is None else TableFiles(self.frame.filter(pl.col("first_commit") <= commit))
 
     def near(self, first: int, last: int) -> "TableFiles":
         """Return those that may have rows of a stretch of buckets of one depth, from the first to the last."""
@@ -166,6 +181,7 @@ class Buckets(Mapping[int, DeltaFiles]):
         pushed: the rows in its log, with the hash of their keys.
         bits: how many bits the table is split by: files that lie above are in each bucket below them. None: each file is in
             the bucket whose node it has.
+        until: rows of later commits are left out; None for none.
     """
 
     def __init__(
@@ -176,8 +192,10 @@ class Buckets(Mapping[int, DeltaFiles]):
         pushed: pl.DataFrame | None = None,
         *,
         bits: int | None = None,
+        until: int | None = None,
     ) -> None:
         self._address = folder.address()
+        self._until = until
         self._table = table
         self._pushed, self._pushed_places = pl.DataFrame(), dict[int, tuple[int, int]]()
         if pushed is not None:
@@ -222,6 +240,8 @@ class Buckets(Mapping[int, DeltaFiles]):
             self._table.features,
             self._address.options,
             rows,
+            {place + file.path: file.last_commit for file in (*members, *(file for file, _ in shared))},
+            self._until,
         )
 
 
@@ -233,7 +253,8 @@ def _row_of(path: str, action: Mapping[str, Any]) -> tuple[Any, ...]:
     since, until = (
         to_micros(datetime.fromisoformat(statistics[end][EVENT].removesuffix("Z"))) for end in ("minValues", "maxValues")
     )
-    return path, int(action["partitionValues"][BUCKET]), int(statistics["numRecords"]), int(action["size"]), since, until
+    commits = (int(statistics[end].get(COMMIT, 0)) for end in ("minValues", "maxValues"))
+    return path, int(action["partitionValues"][BUCKET]), int(statistics["numRecords"]), int(action["size"]), since, until, *commits
 
 
 def _places(nodes: pl.Series) -> dict[int, tuple[int, int]]:
@@ -245,7 +266,7 @@ def _places(nodes: pl.Series) -> dict[int, tuple[int, int]]:
 
 def by_bucket(folder: Folder, table: Table, files: Sequence[File], *, bits: int | None = None) -> Buckets:
     """Return some files of a table as a history a bucket; ``bits`` as of ``Buckets``."""
-    rows = [(file.path, file.node, file.rows, file.size, file.since, file.until) for file in files]
+    rows = [astuple(file) for file in files]
     return Buckets(folder, table, TableFiles(pl.DataFrame(rows, _SCHEMA, orient="row")), bits=bits)
 
 

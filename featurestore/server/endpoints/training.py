@@ -20,6 +20,7 @@ from msgspec import Meta
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from featurestore.clock import parse_instant
 from featurestore.errors import FeatureStoreError, LimitError, UnavailableError
 from featurestore.server.decoding.decoder import Bounds
 from featurestore.server.decoding.pool import reading
@@ -53,6 +54,7 @@ class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
     time: Annotated[str, Meta(description="The spine's time column.")] = "event_time"
     as_known: Annotated[bool, Meta(description="Whether a row counts only once it was available.")] = True
     spine: Annotated[bool, Meta(description="Whether the spine's columns are in the answer too.")] = True
+    stored_by: Annotated[str | None, Meta(description="Only rows count that were stored by this instant.")] = None
 
 
 @requires("read", "features")
@@ -230,7 +232,8 @@ class _Frame:
         self._decoders = state.decoders
         self._sender = sender
         self._features = query.features
-        self._options = {"time": query.time, "as_known": query.as_known}
+        stored_by = None if query.stored_by is None else parse_instant(query.stored_by)
+        self._options = {"time": query.time, "as_known": query.as_known, "stored_by": stored_by}
         self._with_spine = query.spine
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._frame: pl.DataFrame | None = None
@@ -359,7 +362,10 @@ def _query(request: Request) -> TrainingQuery:
         raise Problem(422, "request", f"Ask for {_MOST_FEATURES} features at most, by names of {_LONGEST_NAME} characters at most.")
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
-    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"))
+    stored_by = query.get("stored_by", "")[:_LONGEST_NAME]
+    if stored_by:
+        parse_instant(stored_by)  # before anything is read of the spine
+    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"), stored_by or None)
 
 
 def _truth(query: Mapping[str, str], name: str) -> bool:
