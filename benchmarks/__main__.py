@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    commits,
     computed,
     hostile,
     materialize,
@@ -32,7 +33,8 @@ from benchmarks.measure import Line
 SUITES = {
     "training": training, "online": online, "writes": writes, "materialize": materialize, "windows": windows, "push": push,
     "computed": computed, "serving": serving, "hostile": hostile, "schedule": schedule, "upkeep": upkeep,
-    "streams": streams, "startup": startup, "objects": objects, "packed": packed, "ray": ray, "plan-scale": plan_scale,
+    "streams": streams, "startup": startup, "objects": objects, "packed": packed, "commits": commits,
+    "ray": ray, "plan-scale": plan_scale,
 }  # fmt: skip
 SOAK = "soak"
 

@@ -58,16 +58,16 @@ def range_windows(spine: str, events: str) -> None:
     assert rows.num_rows
 
 
-def training(folder: str, spine: str, features: str, sink: str = "") -> None:
-    """Our training frame over a store that is materialized."""
+def training(folder: str, spine: str, features: str, sink: str = "", stored_by: str = "") -> None:
+    """Our training frame over a store that is materialized, as it was at an instant if one is given."""
     from benchmarks.project import store
 
-    opened = store(folder)
+    opened, instant = store(folder), datetime.fromisoformat(stored_by) if stored_by else None
     began = time.perf_counter()
     if sink:
         opened.training_frame(spine, json.loads(features), sink=sink)
     else:
-        rows = opened.training_frame(spine, json.loads(features))
+        rows = opened.training_frame(spine, json.loads(features), stored_by=instant)
         assert rows.height
     tell(time.perf_counter() - began)
 

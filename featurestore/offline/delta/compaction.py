@@ -124,10 +124,11 @@ class CompactTask:
     def _rows(self, node: int) -> pl.DataFrame:
         group, table = self.group, self.table
         near = [file for file in group.files if are_related(file.node, node)]
+        near.sort(key=lambda file: bits_of(file.node) < group.bits)
         own = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
-        above = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) < group.bits)
+        above = tuple(self.folder.address(file.path).url for file in near[len(own) :])
         options = self.folder.address().options
-        commits = {self.folder.address(file.path).url: file.last_commit for file in near}
+        commits = tuple(file.last_commit for file in near)
         history = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, options, commits=commits)
         frames = history.read([*columns_of(table), COMMIT])
         rows = merge_files(frames, list(table.keys), list(table.features))

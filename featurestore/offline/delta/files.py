@@ -84,7 +84,7 @@ class DeltaFiles:
         features: its other columns but the times.
         options: what is to be said of the object storage in which the files are.
         pushed: the rows in the log, in any order.
-        commits: the last commit of a file's rows, by its path: that of the rows that say none.
+        commits: the last commit of the rows of each of ``paths``, which is that of the rows that say none; empty where not known.
         until: rows of later commits are left out; None for none.
     """
 
@@ -97,7 +97,7 @@ class DeltaFiles:
     features: Mapping[str, pl.DataType]
     options: Mapping[str, str] = field(default_factory=dict)
     pushed: pl.DataFrame | None = field(default=None, compare=False, repr=False)
-    commits: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    commits: tuple[int, ...] = field(default=(), compare=False, repr=False)
     until: int | None = None
 
     @property
@@ -142,18 +142,21 @@ class DeltaFiles:
     def joined(self, others: Sequence[Any]) -> "DeltaFiles":
         """See ``History.joined``."""
         every = [self, *others]
+        own = tuple(path for bucket in every for path in bucket.own)
+        above = tuple(dict.fromkeys(path for bucket in every for path in bucket.above))
+        commits = {path: commit for bucket in every for path, commit in zip(bucket.paths, bucket.commits, strict=False)}
         pushed = [bucket.pushed for bucket in every if bucket.pushed is not None]
         return DeltaFiles(
             ROOT,
-            tuple(path for bucket in every for path in bucket.own),
-            tuple(dict.fromkeys(path for bucket in every for path in bucket.above)),
+            own,
+            above,
             sum(bucket.rows for bucket in every),
             sum(bucket.size for bucket in every),
             self.keys,
             self.features,
             self.options,
             pl.concat(pushed) if pushed else None,
-            {path: commit for bucket in every for path, commit in bucket.commits.items()},
+            tuple(commits[path] for path in (*own, *above)) if commits else (),
             self.until,
         )
 
@@ -165,21 +168,23 @@ class DeltaFiles:
         self, paths: tuple[str, ...], names: list[str], where: pl.Expr | None, dtypes: Mapping[str, pl.DataType]
     ) -> pl.LazyFrame:
         """Scan some files: those together whose rows need no look at their commits, any other by itself."""
-        alone = [path for path in paths if COMMIT in dtypes or self._is_later(path)]
-        together = tuple(path for path in paths if path not in alone)
+        if COMMIT not in dtypes and self.until is None:
+            return self._scan(paths, names, where, dtypes)
+        commits = dict(zip(self.paths, self.commits, strict=False))
+        later = {path for path in paths if self.until is not None and commits.get(path, 0) > self.until}
+        together = tuple(path for path in paths if COMMIT not in dtypes and path not in later)
         scans = [self._scan(together, names, where, dtypes)] if together else []
-        for path in alone:
-            commit = pl.col(COMMIT).fill_null(self.commits[path]) if path in self.commits else pl.col(COMMIT)
+        for path in paths:
+            if path in together:
+                continue
+            commit = pl.col(COMMIT).fill_null(commits[path]) if path in commits else pl.col(COMMIT)
             wanted = where
-            if self._is_later(path):
+            if path in later:
                 is_early = commit <= self.until
                 wanted = is_early if where is None else where & is_early
             scan = self._scan((path,), names, wanted, {**dtypes, COMMIT: pl.Int64()})
             scans.append(scan.with_columns(commit) if COMMIT in names else scan)
         return scans[0] if len(scans) == 1 else pl.concat(scans)
-
-    def _is_later(self, path: str) -> bool:
-        return self.until is not None and self.commits.get(path, 0) > self.until
 
     def _scan(
         self, paths: tuple[str, ...], names: list[str], where: pl.Expr | None, dtypes: Mapping[str, pl.DataType]

@@ -240,7 +240,7 @@ class Buckets(Mapping[int, DeltaFiles]):
             self._table.features,
             self._address.options,
             rows,
-            {place + file.path: file.last_commit for file in (*members, *(file for file, _ in shared))},
+            tuple(file.last_commit for file in (*members, *(file for file, _ in shared))),
             self._until,
         )
 
