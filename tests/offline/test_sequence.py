@@ -331,13 +331,16 @@ def test_a_sleeper_whose_number_was_anothers_starts_over(stores: tuple[DeltaStor
     for number in range(entries):
         other.log.append(PLAIN, frame(("b", number)))
     fold(other, 3)
+    instants = other.push_log.sequence(PLAIN).instants()
     assert sequence.push(view, _hashed(frame(("b", 0))).with_columns(_corrects=pl.lit(value=False))) is None
+    assert sequence.instants().equals(instants)
     for store in stores:
         assert keys_of(store) == [("a", 1), ("a", 2), *(("b", number) for number in range(entries))]
         assert store.snapshot(PLAIN).last_run == 3
     assert one.log.append(PLAIN, frame(("b", 0), ("e", 1))).rows.height == 1
     fold(one, 4)
     assert not entries_of(one)
+    assert other.push_log.sequence(PLAIN).instants()[: instants.height].equals(instants)
 
 
 def test_a_sleeper_whose_commit_has_a_number_that_was_anothers_starts_over(stores: tuple[DeltaStore, DeltaStore]) -> None:

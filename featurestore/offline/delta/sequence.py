@@ -257,12 +257,12 @@ class TableSequence:
             except FileNotFoundError:  # merged with others meanwhile
                 if not left:
                     raise
-        return pl.concat([_instants_of(live), kept]).unique("number").sort("number")
+        return _first_of(pl.concat([_instants_of(live), kept]))
 
     def _kept_instants(self) -> tuple[pl.DataFrame, list[str]]:
         names = [file.name for file in self.folder.list(f"{INSTANTS}/") if file.name.endswith(".parquet")]
         frames = [pl.read_parquet(BytesIO(self.folder.read(name))) for name in names]
-        return pl.concat([_instants_of({}), *frames]).unique("number").sort("number"), names
+        return _first_of(pl.concat([_instants_of({}), *frames])), names
 
     def _merge_instants(self) -> None:
         """Merge the files of instants, once they are many; another process may do so at the same time."""
@@ -446,6 +446,12 @@ class TableSequence:
 def _instants_of(stored: Mapping[int, int]) -> pl.DataFrame:
     schema = {"number": pl.Int64(), "stored": pl.Int64()}
     return pl.DataFrame({"number": list(stored), "stored": list(stored.values())}, schema=schema).sort("number")
+
+
+def _first_of(instants: pl.DataFrame) -> pl.DataFrame:
+    """Return each number's first instant: a later one is of a writer who slept, and whose entry counts for nothing."""
+    known = pl.col("stored").replace(0, None)
+    return instants.group_by("number").agg(known.min().fill_null(0)).sort("number")
 
 
 def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:
