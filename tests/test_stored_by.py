@@ -90,6 +90,8 @@ def test_s24_a_frame_is_as_it_was_at_any_instant(first: Given, steps: list[tuple
         with opened(folder, clock) as store:  # another process
             for instant, frame in then.items():
                 assert trained(store, stored_by=instant).equals(frame), instant
+            sunk = trained(store, stored_by=min(then), sink=Path(folder) / "frame.parquet")
+            assert sunk.collect().equals(then[min(then)])
             naive = max(then).replace(tzinfo=None)
             assert trained(store, stored_by=naive).equals(trained(store))
 

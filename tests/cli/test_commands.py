@@ -121,6 +121,15 @@ def test_train_on_corrected_history_sees_rows_before_they_were_available(invoke:
     assert pl.read_parquet(corrected)["amount"].null_count() == 0
 
 
+def test_s24_train_as_the_store_was(invoke: Invoke, made_shop: Path, tmp_path: Path) -> None:
+    asked = ("-C", made_shop, "train", "spine.parquet", "account", "--time", "asked_at", "--out", tmp_path / "frame.parquet")
+    invoke(*asked, "--stored-by", datetime.now(UTC).isoformat())
+    expected = FeatureStore(made_shop).training_frame(made_shop / "spine.parquet", "account", time="asked_at")
+    assert pl.read_parquet(tmp_path / "frame.parquet").equals(expected)
+    refused = invoke(*asked, "--stored-by", "2020-01-01", code=1)
+    assert "nothing is known to have been stored by 2020-01-01" in refused.stderr.replace("\n", " ")
+
+
 def test_online(invoke: Invoke, made_shop: Path) -> None:
     told = invoke("-C", made_shop, "online", "churn_model", "customer_id=1001,7").stdout
     assert "customer_id=1001" in told

@@ -127,6 +127,21 @@ def test_a_push_does_what_the_local_one_does(tmp_path: Path, rows: Any) -> None:
     assert done[0] == done[1]
 
 
+def test_s24_a_training_frame_is_as_the_store_was(tmp_path: Path) -> None:
+    with FeatureStore(make_project(tmp_path / "own")) as store, served(create_app(store)) as url:
+        store.apply()
+        store.materialize()
+        before, instant = store.training_frame(spine(), "weather"), store.components.clock()
+        store.push("observations", frame())
+        assert not store.training_frame(spine(), "weather").equals(before)
+        with RemoteFeatureStore(url) as remote:
+            assert_frame_equal(remote.training_frame(spine(), "weather", stored_by=instant), before)
+            with pytest.raises(RequestError, match="nothing is known to have been stored by"):
+                remote.training_frame(spine(), "weather", stored_by=instant - timedelta(days=1))
+            with pytest.raises(RequestError, match="in the future"):
+                remote.training_frame(spine(), "weather", stored_by=instant + timedelta(days=1))
+
+
 def test_a_push_tells_what_it_rejects_and_to_which_views(own: FeatureStore) -> None:
     bad = frame().with_columns(observed_at=pl.lit(None, pl.Datetime("us", "UTC")))
     with served(create_app(own)) as url, RemoteFeatureStore(url) as remote:
