@@ -31,7 +31,7 @@ def lines(*, full: bool) -> Iterator[Line]:
     place = f"commits-{uuid4().hex[:8]}"
     try:
         table, instant = _filled(place)
-        yield _bytes(f"the commit column of {ROWS // 1_000_000}M rows after {COMMITS} runs and compaction", table)
+        yield _bytes(f"the commit column of {ROWS // 1_000_000}M rows after {COMMITS} runs and compaction", table, "≤ 1 %")
         spine = str(data.spine(SPINE, ENTITIES))
         ours = in_process("training", place, spine, '["many"]', "", instant, runs=3)
         plain = in_process("training", place, spine, '["many"]', runs=3)
@@ -41,9 +41,8 @@ def lines(*, full: bool) -> Iterator[Line]:
             f"{ours.seconds:.2f} s, {ours.peak_mib:,} MiB", f"{plain.seconds:.2f} s (without stored_by=)",
             f"{ratio:.2f}×", "≤ 1.3×", ratio <= 1.3,
         )  # fmt: skip
-        yield _bytes(
-            f"the commit column of {COMMITS} pushes of {PUSHED:,} rows that a run took over", _pushed(DATA / place / "pushed")
-        )
+        what = f"the commit column of {COMMITS} pushes of {PUSHED:,} rows that a run took over"
+        yield _bytes(what, _pushed(DATA / place / "pushed"), "≤ 2 bytes a row")
     finally:
         shutil.rmtree(DATA / place, ignore_errors=True)
 
@@ -94,7 +93,7 @@ def _rows(number: int, count: int) -> pl.DataFrame:
     )
 
 
-def _bytes(what: str, folder: Path) -> Line:
+def _bytes(what: str, folder: Path, reach: str) -> Line:
     whole = commits = rows = 0
     for file in open_state(LocalFolder(folder)).files:
         footer = pq.ParquetFile(folder / file.path).metadata
@@ -106,5 +105,5 @@ def _bytes(what: str, folder: Path) -> Line:
     ratio = commits / (whole - commits)
     return Line(
         what, f"{commits / rows:.2f} bytes a row", f"{(whole - commits) / rows:.1f} bytes (the other columns)",
-        f"{ratio:.2%}", "≤ 1 %, ≤ 2 bytes", ratio <= 0.01 and commits <= 2 * rows,
+        f"{ratio:.2%}", reach, ratio <= 0.01 if "%" in reach else commits <= 2 * rows,
     )  # fmt: skip
