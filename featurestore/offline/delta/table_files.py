@@ -24,6 +24,7 @@ from featurestore.rows.total_order import COMMIT, EVENT
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
 _OWN = re.compile(rf"{BUCKET}=\d+/run-[\w-]+\.parquet", re.ASCII)
+_MOST_CHUNKS = 16
 UNKNOWN_COMMIT = 1 << 62
 """The last commit of a file that another program has written of ours."""
 _EVER = -(1 << 62), (1 << 62)
@@ -72,6 +73,7 @@ class TableFiles(Sequence[File]):
     def __init__(self, frame: pl.DataFrame | None = None) -> None:
         self.frame = pl.DataFrame(schema=_SCHEMA) if frame is None else frame
         self._paths: frozenset[str] | None = None
+        self._span: tuple[int, int] | None = None
         self.rows = int(self.frame["rows"].sum())
         deepest = self.frame["node"].max()
         self.bits = bits_of(deepest) if isinstance(deepest, int) else None
@@ -113,9 +115,15 @@ class TableFiles(Sequence[File]):
         except (KeyError, TypeError, ValueError):
             return None
         kept = self.frame.filter(~pl.col("path").is_in(list(removed))) if removed else self.frame
-        if kept.height + len(removed) != self.frame.height or kept["path"].is_in(new["path"].implode()).any():
+        if kept.height + len(removed) != self.frame.height:
             return None
-        return TableFiles(pl.concat([kept, new]))
+        if new.is_empty():
+            return TableFiles(kept) if removed else self
+        near = kept.filter(pl.col("node").is_in(new["node"].unique().implode()))
+        if near["path"].is_in(new["path"].implode()).any():
+            return None
+        whole = pl.concat([kept, new])
+        return TableFiles(whole.rechunk() if whole.n_chunks() > _MOST_CHUNKS else whole)
 
     @property
     def paths(self) -> frozenset[str]:
@@ -127,8 +135,9 @@ class TableFiles(Sequence[File]):
     @property
     def span(self) -> tuple[int, int] | None:
         """The least and the greatest event time of their rows, in microseconds; None without files."""
-        first, last = self.frame.select(pl.col("since").min(), pl.col("until").max()).row(0)
-        return None if first is None else (first, last)
+        if self._span is None and self.frame.height:  # as with the paths
+            self._span = self.frame.select(pl.col("since").min(), pl.col("until").max()).row(0)
+        return self._span
 
     def overlapping(self, since: int | None, until: int | None) -> "TableFiles":
         """Return those that may have rows of a span of event times, both bounds inclusive; None means unbounded."""
