@@ -17,7 +17,7 @@ from featurestore.materialization.progress import Progress, Silence, watched
 from featurestore.offline.base import OfflineStore, Snapshot, Table, is_gone
 from featurestore.offline.folder import Address, Folder
 from featurestore.retrieval.assembly import in_order, with_features
-from featurestore.retrieval.flow import FRAME, Flow, FlowPlan, locate, spill
+from featurestore.retrieval.flow import FRAME, Flow, FlowPlan, Snapshots, locate, spill
 from featurestore.retrieval.flow_tasks import JoinReceipt
 from featurestore.retrieval.join_plan import (
     BUCKET,
@@ -108,7 +108,8 @@ class TrainingReader:
             rows = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
         check_times(rows, time)
         check_keys(rows, selection)
-        return _repeated(lambda: self._frame(rows, request))
+        snapshots = self._snapshots(request)
+        return _repeated(lambda: self._frame(rows, request, snapshots))
 
     def sink(self, request: TrainingRequest, path: Path) -> int:
         """Write the same to a Parquet file, in bounded memory whatever the spine's and the result's size; return the rows.
@@ -149,13 +150,13 @@ class TrainingReader:
             schema = request.spine.collect_schema()
             plan = FlowPlan(request.selection, schema, request.time, request.as_known, folder, request.progress)
             flow = Flow(self._engine, plan, locate(request.files, plan, self._engine) or spill(request.spine, plan))
-            commits = self._commits(request)
-            yield _Joined(flow, _repeated(lambda: flow.join(partial(self._snapshot, commits=commits))))
+            snapshots = self._snapshots(request)
+            yield _Joined(flow, _repeated(lambda: flow.join(snapshots)))
 
-    def _frame(self, spine: pl.DataFrame, request: TrainingRequest) -> pl.DataFrame:
+    def _frame(self, spine: pl.DataFrame, request: TrainingRequest, snapshots: Snapshots) -> pl.DataFrame:
         selection = request.selection
         # One run for all joins, the heaviest tasks first: a view of one bucket is looked up beside the others' buckets.
-        unordered = self._tasks(spine, request)
+        unordered = self._tasks(spine, request, snapshots)
         tasks = sorted(unordered, key=lambda task: -task.weight)
         frames: list[list[pl.DataFrame]] = [[] for _ in selection.joins]
         weight = sum(task.weight for task in tasks)
@@ -167,15 +168,15 @@ class TrainingReader:
             frames[number].clear()
         return with_features(spine, features, selection.computation, selection.names)
 
-    def _commits(self, request: TrainingRequest) -> dict[str, int]:
-        """Return up to which commit the rows of each view count; none where all do.
+    def _snapshots(self, request: TrainingRequest) -> Snapshots:
+        """Return what gives the histories: all of them up to the same commits, however often they are asked for.
 
         Raises:
-            RequestError: nothing of a view was stored by then, or it was not kept when.
+            RequestError: nothing of a view was stored by the instant asked for, or it was not kept when.
         """
+        commits: dict[str, int] = {}
         if request.stored_by is None:
-            return {}
-        commits = {}
+            return partial(self._snapshot, commits=commits)
         for view in {join.applied.spec.name: join.applied for join in request.selection.joins}.values():
             table = Table.of(self._project, view)
             number = commits[view.spec.name] = self._offline.log.last_commit(table, request.stored_by)
@@ -185,13 +186,14 @@ class TrainingReader:
                     f"{view.data_version} of its data, which is the one that is read, was filled later, or by a version of "
                     "featurestore that did not keep when. Ask for a later instant."
                 )
-        return commits
+        return partial(self._snapshot, commits=commits)
 
-    def _tasks(self, spine: pl.DataFrame, request: TrainingRequest) -> Iterator[JoinTask]:
-        time, as_known, commits = request.time, request.as_known, self._commits(request)
+    def _tasks(self, spine: pl.DataFrame, request: TrainingRequest, snapshots: Snapshots) -> Iterator[JoinTask]:
+        time, as_known = request.time, request.as_known
         for number, join in enumerate(request.selection.joins):
             thin = spine.lazy().select(row_numbers(), *spine_columns(spine.schema, time, join.keys, join.on)).collect()
-            snapshot = self._snapshot(join, thin[TIME].min(), thin[TIME].max(), as_known=as_known, commits=commits)
+            earliest, latest = thin.select(pl.col(TIME).min(), pl.col(TIME).max().alias("latest")).row(0)
+            snapshot = snapshots(join, earliest, latest, as_known=as_known)
             plan, columns = plan_join(join, as_known=as_known), columns_of(join)
             bucketed = thin.with_columns(spine_bucket(join.keys, snapshot.bits)).drop_nulls(BUCKET)
             for (node,), part in bucketed.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True).items():

@@ -26,7 +26,7 @@ pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 from featurestore.engines import ray as ray_engine  # noqa: E402 - it is there where Ray is
-from featurestore.engines.ray import RayEngine  # noqa: E402 - likewise
+from featurestore.engines.ray import RayEngine  # noqa: E402 - it is there where Ray is
 
 
 @pytest.fixture

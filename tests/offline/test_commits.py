@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -173,3 +174,32 @@ def test_s24_a_table_that_another_program_rewrote_does_not_know_its_commits(tmp_
     assert store.snapshot(PLAIN).rows == 3
     with pytest.raises(OfflineStoreError, match=r"Another program has written files of flights/weather/v1"):
         store.snapshot(PLAIN, stored_until=2)
+
+
+def test_s24_instants_are_kept_by_upkeep_in_few_files(tmp_path: Path) -> None:
+    store = DeltaStore(tmp_path)
+    for number in range(1, 41):
+        run(store, PLAIN, number, rows(("a", number, number, 1.0)))
+    sequence, folder = store.push_log.sequence(PLAIN), store.folder(PLAIN)
+    before = sequence.instants()
+    assert before["number"].to_list() == list(range(1, 41))
+    assert before["stored"].is_sorted()
+    assert len(folder.list("_commits/")) == 40
+    DeltaMaintenance(store).vacuum(PLAIN, timedelta(days=7), dry_run=True)
+    assert len(folder.list("_commits/")) == 40
+    DeltaMaintenance(store).vacuum(PLAIN, timedelta(days=7))
+    assert len(folder.list("_commits/")) == 1
+    assert sequence.instants().equals(before)
+
+
+def test_a_damaged_push_that_a_run_has_taken_over_hinders_nobody(tmp_path: Path) -> None:
+    store = DeltaStore(tmp_path)
+    run(store, PLAIN, 1, rows(("a", 1, 1, 1.0)))
+    appended = store.log.append(PLAIN, rows(("a", 2, 2, 1.0)))
+    store.commit(PLAIN, 2, [segment.staged for segment in store.log.segments(PLAIN)])
+    [entry] = tmp_path.rglob(f"{appended.seq:016d}.parquet")
+    entry.write_bytes(b"damaged")
+    store = DeltaStore(tmp_path)  # another process, which has not read it
+    store.log.remove(PLAIN)
+    assert not entry.exists()
+    assert len(read_until(store, PLAIN, None)) == 2

@@ -42,7 +42,7 @@ class TestObjectFolder(FolderContract):
 @pytest.mark.slow
 def test_of_many_threads_that_create_one_succeeds(s3_url: str) -> None:
     class Patient(FolderContract):
-        rounds = 8
+        rounds = 20
 
     Patient().test_of_threads_that_create_one_succeeds(ObjectFolder(s3_url))
 

@@ -416,7 +416,7 @@ def start(folder: Path, place: Folder, kind: str, name: str) -> "subprocess.Pope
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(60, marks=pytest.mark.slow)])
 def test_s17_eight_processes_with_kills_lose_nothing_and_double_nothing(tmp_path: Path, place: Folder, kills: int) -> None:
     """Four push, two run and fold, one compacts and removes files, one reads; all but the reader are killed now and then."""
     draw = random.Random(kills)

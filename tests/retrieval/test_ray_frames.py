@@ -32,7 +32,7 @@ pytest.importorskip("ray", reason="the extra 'ray' is not installed: pip install
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 from featurestore.engines.ray import RayEngine  # noqa: E402 - it is there where Ray is
-from tests.engines.ray_engines import Recording, SlowRay, kill_a_worker, workers  # noqa: E402 - likewise
+from tests.engines.ray_engines import Recording, SlowRay, kill_a_worker, workers  # noqa: E402 - it is there where Ray is
 
 SHARE = RaySettings(memory_per_task_gib=0.25)
 ROWS, ENTITIES, SPINE = 20_000, 300, 12_000

@@ -124,12 +124,12 @@ class CompactTask:
     def _rows(self, node: int) -> pl.DataFrame:
         group, table = self.group, self.table
         near = [file for file in group.files if are_related(file.node, node)]
-        near.sort(key=lambda file: bits_of(file.node) < group.bits)
-        own = tuple(self.folder.address(file.path).url for file in near if bits_of(file.node) >= group.bits)
-        above = tuple(self.folder.address(file.path).url for file in near[len(own) :])
+        own = [file for file in near if bits_of(file.node) >= group.bits]
+        above = [file for file in near if bits_of(file.node) < group.bits]
+        own_paths, above_paths = (tuple(self.folder.address(file.path).url for file in files) for files in (own, above))
+        commits = tuple(file.last_commit for file in (*own, *above))
         options = self.folder.address().options
-        commits = tuple(file.last_commit for file in near)
-        history = DeltaFiles(node, own, above, 0, 0, table.keys, table.features, options, commits=commits)
+        history = DeltaFiles(node, own_paths, above_paths, 0, 0, table.keys, table.features, options, commits=commits)
         frames = history.read([*columns_of(table), COMMIT])
         rows = merge_files(frames, list(table.keys), list(table.features))
         return rows if self.without is None else self.without(rows)

@@ -4,7 +4,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from uuid import uuid4
@@ -172,17 +172,13 @@ class DeltaFiles:
             return self._scan(paths, names, where, dtypes)
         commits = dict(zip(self.paths, self.commits, strict=False))
         later = {path for path in paths if self.until is not None and commits.get(path, 0) > self.until}
-        together = tuple(path for path in paths if COMMIT not in dtypes and path not in later)
+        alone = paths if COMMIT in dtypes else tuple(path for path in paths if path in later)
+        together = () if COMMIT in dtypes else tuple(path for path in paths if path not in later)
         scans = [self._scan(together, names, where, dtypes)] if together else []
-        for path in paths:
-            if path in together:
-                continue
+        for path in alone:
             commit = pl.col(COMMIT).fill_null(commits[path]) if path in commits else pl.col(COMMIT)
-            wanted = where
-            if path in later:
-                is_early = commit <= self.until
-                wanted = is_early if where is None else where & is_early
-            scan = self._scan((path,), names, wanted, {**dtypes, COMMIT: pl.Int64()})
+            asked = [*([] if where is None else [where]), *([commit <= self.until] if path in later else [])]
+            scan = self._scan((path,), names, pl.all_horizontal(asked) if asked else None, {**dtypes, COMMIT: pl.Int64()})
             scans.append(scan.with_columns(commit) if COMMIT in names else scan)
         return scans[0] if len(scans) == 1 else pl.concat(scans)
 
@@ -273,25 +269,27 @@ def write_file(
     # NOTE: not strftime, which writes year 1 as "1" on some systems, and then nobody reads it back.
     instants = [moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z" for moment in spans]
     first, last, known_first, known_last = instants
-    stats = {
+    stats: dict[str, Any] = {
         "numRecords": frame.height,
         "minValues": {EVENT: first, AVAILABLE: known_first},
         "maxValues": {EVENT: last, AVAILABLE: known_last},
         "nullCount": {EVENT: 0, AVAILABLE: 0},
     }
-    stats = _with_commits(stats, frame, commits)
+    _note_commits(stats, frame, commits)
     action = AddAction(name, size, {BUCKET: str(node)}, now, changes, json.dumps(stats))
     return NewFile(action, node, to_micros(spans[0]), to_micros(spans[1]))
 
 
-def _with_commits(stats: dict[str, Any], frame: pl.DataFrame, commits: tuple[int, int] | None) -> dict[str, Any]:
-    numbers = frame[COMMIT] if COMMIT in frame.columns else pl.Series([], dtype=pl.Int64)
-    least, greatest = (numbers.min(), numbers.max()) if commits is None else commits
-    unsaid = (numbers.null_count() if len(numbers) else frame.height) if commits is None else 0
-    bounds = {} if least is None else {"minValues": least, "maxValues": greatest}
-    return {name: {**values, COMMIT: bounds[name]} if name in bounds else values for name, values in stats.items()} | {
-        "nullCount": {**stats["nullCount"], COMMIT: unsaid}
-    }
+def _note_commits(stats: dict[str, Any], frame: pl.DataFrame, commits: tuple[int, int] | None) -> None:
+    """Note in a file's statistics the first and the last commit of its rows, and of how many that is still to be said."""
+    unsaid = 0
+    if commits is None and COMMIT not in frame.columns:
+        unsaid = frame.height
+    elif commits is None:
+        unsaid, commits = frame[COMMIT].null_count(), frame.select(pl.col(COMMIT).min(), pl.col(COMMIT).max().alias("last")).row(0)
+    stats["nullCount"][COMMIT] = unsaid
+    if commits is not None:
+        stats["minValues"][COMMIT], stats["maxValues"][COMMIT] = commits
 
 
 def numbered(action: AddAction, number: int) -> AddAction:
@@ -301,9 +299,7 @@ def numbered(action: AddAction, number: int) -> AddAction:
         return action
     stats["minValues"].setdefault(COMMIT, number)
     stats["maxValues"][COMMIT] = number
-    return AddAction(
-        action.path, action.size, action.partition_values, action.modification_time, action.data_change, json.dumps(stats)
-    )
+    return replace(action, stats=json.dumps(stats))
 
 
 def run_prefix(run: int) -> str:

@@ -38,7 +38,7 @@ from featurestore.offline.delta.table import (
     open_state,
     require_known_columns,
 )
-from featurestore.offline.delta.table_files import UNKNOWN_COMMIT, Buckets, by_bucket
+from featurestore.offline.delta.table_files import Buckets, by_bucket
 from featurestore.offline.folder import Address, Entry, Folder, delete_below
 from featurestore.offline.local_folder import LocalFolder
 from featurestore.rows.buckets import key_hash
@@ -259,9 +259,9 @@ class DeltaStore:
 
 def _require_commits(state: DeltaState, table: Table) -> None:
     """Refuse a table of which it is not known for all rows which commit brought them."""
-    if foreign := [file.path for file in state.files if file.last_commit >= UNKNOWN_COMMIT]:
+    if (foreign := state.files.of_unknown_commit) is not None:
         raise OfflineStoreError(
-            f"Another program has written files of {table}, such as {foreign[0]}, so it is not known when their rows were stored. "
+            f"Another program has written files of {table}, such as {foreign}, so it is not known when their rows were stored. "
             "A frame as the store was at an instant cannot be computed any more; one of the present can."
         )
 

@@ -14,7 +14,7 @@ from deltalake.transaction import AddAction
 
 from featurestore.clock import to_micros, utc_now
 from featurestore.offline.delta.files import BUCKET
-from featurestore.offline.delta.log_entries import HINT, STORED, entry_at
+from featurestore.offline.delta.log_entries import HINT, entry_at
 from featurestore.offline.delta.sequence_entries import Action
 from featurestore.offline.folder import Folder
 
@@ -33,7 +33,6 @@ class Tail:
         added: the ``add`` actions of the files that are there after them and were not before, by path.
         removed: the paths of files that were there before and are no longer.
         applications: the last version of each application whose version they note.
-        stored: the instant of the last intent that they make, in microseconds; 0 where none says it.
     """
 
     version: int
@@ -41,7 +40,6 @@ class Tail:
     added: Mapping[str, Mapping[str, Any]]
     removed: frozenset[str]
     applications: Mapping[str, int]
-    stored: int = 0
 
 
 def packed_entry(actions: Sequence[Action], applications: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
@@ -85,7 +83,7 @@ def read_tail(folder: Folder, version: int, marks: Sequence[str | None]) -> Tail
     count = next((place for place, stamp in enumerate(stamps) if stamp is None), _MOST)
     if (own, hint) != tuple(marks) or not 0 < count < _MOST:
         return None
-    added, removed, applications, stored = dict[str, Mapping[str, Any]](), set[str](), dict[str, int](), 0
+    added, removed, applications = dict[str, Mapping[str, Any]](), set[str](), dict[str, int]()
     try:
         lines = [line for number in versions[:count] for line in folder.read(entry_at(number)).splitlines() if line]
         for line in lines:
@@ -98,11 +96,9 @@ def read_tail(folder: Folder, version: int, marks: Sequence[str | None]) -> Tail
                 removed.add(action["path"])
             elif kind == "txn":
                 applications[action["appId"]] = int(action["version"])
-            elif kind == "commitInfo":
-                stored = int(action.get(STORED, stored))
     except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):  # taken out of the log, or cut off
         return None
-    return Tail(version + count, (stamps[count - 1], hint), added, frozenset(removed), applications, stored)
+    return Tail(version + count, (stamps[count - 1], hint), added, frozenset(removed), applications)
 
 
 def _line_of(action: Action) -> dict[str, Any]:

@@ -150,6 +150,7 @@ class DeltaMaintenance:
             old += _abandoned(folder, left, keep, dry_run=dry_run)
             if not dry_run:
                 folder.delete(file.name for file in old)
+                self._log.sequence(table).kept_instants.merge()
             return Removed(len(old), sum(file.size for file in old))
 
 

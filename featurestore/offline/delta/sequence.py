@@ -16,9 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from time import sleep
-from uuid import uuid4
 
 import polars as pl
 
@@ -27,9 +25,10 @@ from featurestore.durable import TEMPORARY, make_mark, sync_folder
 from featurestore.errors import OfflineStoreError
 from featurestore.locks import Locks
 from featurestore.offline.base import Table
+from featurestore.offline.delta.commit_instants import CommitInstants
 from featurestore.offline.delta.dedup_index import DedupIndex
 from featurestore.offline.delta.files import with_columns_of
-from featurestore.offline.delta.log_entries import LOG, recorded_intents, recorded_outcome
+from featurestore.offline.delta.log_entries import LOG, recorded_instant, recorded_intents, recorded_outcome
 from featurestore.offline.delta.open import settle
 from featurestore.offline.delta.sequence_entries import Intent, packed_intent, packed_push, unpacked
 from featurestore.offline.delta.table import DeltaState, apply_intent, open_state
@@ -37,8 +36,6 @@ from featurestore.offline.folder import Entry, Folder
 from featurestore.offline.folder_probe import require_conditions
 
 FOLDER = "_pushed"
-INSTANTS = "_commits"
-"""The folder of the instants of entries that are deleted."""
 MARK = ".last"
 _DIGITS = 16
 _ENTRY = re.compile(rf"(\d{{{_DIGITS}}})(-[^.]*)?\.parquet")
@@ -51,8 +48,6 @@ _OPTIMISTIC = 3
 _LONGEST_PAUSE = 0.05
 _AHEAD = 60_000_000
 """An instant that lies further ahead, in microseconds, is of a wrong clock."""
-_MANY_FILES = 32
-"""So many files of instants are merged into one."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,6 @@ class View:
         last: the greatest number of an entry that there is, or was.
         is_whole: whether no entry is lost of those that must be there.
         behind: the entries that the table's files have already, by number: nobody has deleted them yet.
-        stored: the instant of the last entry, in microseconds; 0 where it is not known.
     """
 
     state: DeltaState
@@ -84,7 +78,6 @@ class View:
     last: int = 0
     is_whole: bool = True
     behind: Mapping[int, Entry] = field(default_factory=dict)
-    stored: int = 0
 
     def after(self, number: int) -> list[pl.DataFrame]:
         """Return the rows of the pushes after one, in their order."""
@@ -116,6 +109,7 @@ class TableSequence:
         self.table = table
         self.columns = table.features.keys()
         self.known = DedupIndex(folder, table)
+        self.kept_instants = CommitInstants(folder)
         self.lock = threading.Lock()
         """Held by a thread that looks what is known of rows it pushes, and until their entry is there."""
         self._locks = locks
@@ -250,32 +244,7 @@ class TableSequence:
         for number, entry in self._listed(0).items():
             with suppress(FileNotFoundError):  # deleted meanwhile: its instant was kept before that
                 live[number] = self._known(number, entry).stored
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                kept, _ = self._kept_instants()
-                break
-            except FileNotFoundError:  # merged with others meanwhile
-                if not left:
-                    raise
-        return _first_of(pl.concat([_instants_of(live), kept]))
-
-    def _kept_instants(self) -> tuple[pl.DataFrame, list[str]]:
-        names = [file.name for file in self.folder.list(f"{INSTANTS}/") if file.name.endswith(".parquet")]
-        frames = [pl.read_parquet(BytesIO(self.folder.read(name))) for name in names]
-        return _first_of(pl.concat([_instants_of({}), *frames])), names
-
-    def _merge_instants(self) -> None:
-        """Merge the files of instants, once they are many; another process may do so at the same time."""
-        if len(self.folder.list(f"{INSTANTS}/")) < _MANY_FILES:
-            return
-        with suppress(FileNotFoundError):  # another process was faster
-            kept, names = self._kept_instants()
-            self._write_instants(kept)
-            self.folder.delete(names)
-
-    def _write_instants(self, instants: pl.DataFrame) -> None:
-        first, last = instants["number"][0], instants["number"][-1]
-        self.folder.write(f"{INSTANTS}/{first:d}-{last:d}-{uuid4().hex[:8]}.parquet", instants.write_parquet)
+        return self.kept_instants.with_those_of(live)
 
     def lost(self) -> list[int]:
         """Return the numbers of entries that must be there and are not."""
@@ -296,10 +265,7 @@ class TableSequence:
         behind = {number: entry for number, entry in self._listed(state.folded).items() if number <= state.folded}
         if behind:
             settle(self.folder, LOG)  # another process may have written the version that has them, and not flushed it yet
-            self._note_instants(behind)
-        self.folder.delete(entry.name for entry in behind.values())
-        if behind:
-            self._merge_instants()
+            self._delete_behind(behind)
         # One that is at it finds its file gone, and writes it again.
         self.folder.delete(entry.name for entry in self.folder.list(f"{FOLDER}/") if entry.name.endswith(TEMPORARY))
 
@@ -360,9 +326,7 @@ class TableSequence:
         for gone in self._contents.keys() - entries.keys():
             self._contents.pop(gone, None)
         last = self._last(state, entries)
-        known = self._contents.get(last) if last in entries else None
-        stored = state.stored if known is None else known.stored
-        return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind, stored)
+        return View(state, pushes, pending, last, not _missing(entries, state.folded, last), behind)
 
     def _create(self, number: int, packed: bytes, content: pl.DataFrame | Intent, stored: int) -> bool:
         require_conditions(self.folder)
@@ -373,8 +337,10 @@ class TableSequence:
 
     def _instant_after(self, view: View) -> int:
         """Return the instant of the next entry (S24): no earlier than the former one's, unless that is of a wrong clock."""
-        now = to_micros(self._clock())
-        return view.stored if now < view.stored <= now + _AHEAD else now
+        now, known = to_micros(self._clock()), self._contents.get(view.last)
+        # A deleted one's change is in the table's files, so the log of the table has its instant, or a later one.
+        former = recorded_instant(self.folder, view.state.version) if known is None else known.stored
+        return former if now < former <= now + _AHEAD else now
 
     def _last(self, state: DeltaState, entries: Iterable[int]) -> int:
         return max([state.folded, state.applied, *entries, *self._marks])
@@ -422,36 +388,23 @@ class TableSequence:
         intents = {
             number: entry for number, entry in view.behind.items() if number in known and isinstance(known[number].content, Intent)
         }
-        if intents:
-            self._note_instants(intents)
-            self.folder.delete(entry.name for entry in intents.values())
-            self._merge_instants()
+        self._delete_behind(intents)
 
-    def _note_instants(self, entries: Mapping[int, Entry]) -> None:
-        """Keep the instants of entries that are about to be deleted."""
+    def _delete_behind(self, entries: Mapping[int, Entry]) -> None:
+        """Delete entries whose changes are in the table's files, once their instants are kept."""
         stored = {}
         for number, entry in entries.items():
-            with suppress(FileNotFoundError):  # another process has kept it, and deleted the entry
+            # Another process has kept its instant and deleted it; or it is damaged, and the table needs it no longer.
+            with suppress(FileNotFoundError, OfflineStoreError):
                 stored[number] = self._known(number, entry).stored
-        if stored:
-            self._write_instants(_instants_of(stored))
+        self.kept_instants.keep(stored)
+        self.folder.delete(entry.name for entry in entries.values())
 
     def _mark(self, number: int) -> None:
         """Note beside the entries which is the last, where a disk may lose the names of others."""
         if (path := self.folder.address(FOLDER).path) is not None:
             with suppress(FileNotFoundError):  # its entry is in the files already, and went with its folder
                 make_mark(path / _mark(number), [path / _mark(former) for former in self._marks if former < number])
-
-
-def _instants_of(stored: Mapping[int, int]) -> pl.DataFrame:
-    schema = {"number": pl.Int64(), "stored": pl.Int64()}
-    return pl.DataFrame({"number": list(stored), "stored": list(stored.values())}, schema=schema).sort("number")
-
-
-def _first_of(instants: pl.DataFrame) -> pl.DataFrame:
-    """Return each number's first instant: a later one is of a writer who slept, and whose entry counts for nothing."""
-    known = pl.col("stored").replace(0, None)
-    return instants.group_by("number").agg(known.min().fill_null(0)).sort("number")
 
 
 def _missing(entries: Mapping[int, Entry], folded: int, last: int) -> set[int]:

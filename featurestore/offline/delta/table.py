@@ -28,7 +28,6 @@ from featurestore.offline.delta.log_entries import (
     entry_at,
     log_files,
     marks_of,
-    recorded_instant,
 )
 from featurestore.offline.delta.log_tail import packed_entry, read_tail
 from featurestore.offline.delta.open import delta_options, from_newest, open_delta, prepare, settle
@@ -65,7 +64,6 @@ class DeltaState:
         marks: tells the version's entry in the log from another one of the same number, and whether another one follows.
         columns: the names of its columns.
         configuration: what was noted of it when it was made, and mended.
-        stored: the instant of the last intent that is made, in microseconds; 0 where the log does not say it.
     """
 
     folder: Folder
@@ -77,7 +75,6 @@ class DeltaState:
     marks: tuple[str | None, ...] = ()
     columns: frozenset[str] = frozenset()
     configuration: Mapping[str, str] = field(default_factory=dict)
-    stored: int = 0
 
     @property
     def rows(self) -> int:
@@ -154,7 +151,6 @@ def _advanced(before: DeltaState) -> DeltaState | None:
     return replace(
         before, version=tail.version, files=files, marks=(*tail.marks, None),
         last_run=applications[_RUNS], folded=applications[_PUSHED], applied=applications[_APPLIED],
-        stored=tail.stored or before.stored,
     )  # fmt: skip
 
 
@@ -168,8 +164,7 @@ def _state_of(folder: Folder, delta: DeltaTable) -> DeltaState:
     applied = delta.transaction_version(_APPLIED)
     columns = frozenset(field.name for field in delta.schema().fields)
     applied = folded if applied is None else applied  # the version before knew no intents
-    configuration, stored = delta.metadata().configuration, recorded_instant(folder, version)
-    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, configuration, stored)
+    return DeltaState(folder, version, files, last_run, folded, applied, marks, columns, delta.metadata().configuration)
 
 
 def _require_plain(folder: Folder, delta: DeltaTable) -> None:

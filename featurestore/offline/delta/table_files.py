@@ -23,9 +23,10 @@ from featurestore.rows.total_order import COMMIT, EVENT
 
 _CUT_OFF = 999
 """So many microseconds later than a table says may the last event be in a file of others: they tell milliseconds."""
-_OWN = re.compile(rf"{BUCKET}=\d+/run-[\w-]+\.parquet", re.ASCII)
+_OWN = rf"^{BUCKET}=[0-9]+/run-[0-9A-Za-z_-]+\.parquet$"
+"""How this store names files."""
 _MOST_CHUNKS = 16
-UNKNOWN_COMMIT = 1 << 62
+_UNKNOWN_COMMIT = 1 << 62
 """The last commit of a file that another program has written of ours."""
 _EVER = -(1 << 62), (1 << 62)
 _SCHEMA = {
@@ -83,9 +84,9 @@ class TableFiles(Sequence[File]):
         """Return the files of a table, from what its log says of them."""
         if actions.is_empty():
             return cls()
-        is_own = pl.col("path").str.split("/").list.last().str.starts_with("run-")
+        is_own = pl.col("path").str.contains(_OWN)
         instants = [pl.col(f"{end}.{EVENT}").cast(pl.Datetime("us")).to_physical() for end in ("min", "max")]
-        zero, unknown = pl.lit(0, pl.Int64), pl.lit(UNKNOWN_COMMIT, pl.Int64)
+        zero, unknown = pl.lit(0, pl.Int64), pl.lit(_UNKNOWN_COMMIT, pl.Int64)
         commits = [pl.col(name) if (name := f"{end}.{COMMIT}") in actions.columns else zero for end in ("min", "max")]
         frame = actions.select(
             pl.col("path"),
@@ -144,6 +145,12 @@ class TableFiles(Sequence[File]):
         bounds = [] if since is None else [pl.col("until") >= since]
         bounds += [] if until is None else [pl.col("since") <= until]
         return TableFiles(self.frame.filter(bounds)) if bounds else self
+
+    @property
+    def of_unknown_commit(self) -> str | None:
+        """Where one lies whose rows do not all say which commit they are of; None if all do."""
+        paths = self.frame.filter(pl.col("last_commit") == _UNKNOWN_COMMIT)["path"]
+        return None if paths.is_empty() else str(paths[0])
 
     def stored_until(self, commit: int | None) -> "TableFiles":
         """Return those that have rows of commits up to one, it included; None for all."""
@@ -256,7 +263,7 @@ class Buckets(Mapping[int, DeltaFiles]):
 
 def _row_of(path: str, action: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the row of a file that this store has written; of any other one raise ``ValueError``."""
-    if not _OWN.fullmatch(path) or action.get("deletionVector"):
+    if not re.fullmatch(_OWN, path) or action.get("deletionVector"):
         raise ValueError(path)
     statistics = json.loads(action["stats"])
     since, until = (

@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -54,7 +55,7 @@ class TrainingQuery(msgspec.Struct, forbid_unknown_fields=True):
     time: Annotated[str, Meta(description="The spine's time column.")] = "event_time"
     as_known: Annotated[bool, Meta(description="Whether a row counts only once it was available.")] = True
     spine: Annotated[bool, Meta(description="Whether the spine's columns are in the answer too.")] = True
-    stored_by: Annotated[str | None, Meta(description="Only rows count that were stored by this instant.")] = None
+    stored_by: Annotated[datetime | None, Meta(description="Only rows count that were stored by this instant.")] = None
 
 
 @requires("read", "features")
@@ -232,8 +233,7 @@ class _Frame:
         self._decoders = state.decoders
         self._sender = sender
         self._features = query.features
-        stored_by = None if query.stored_by is None else parse_instant(query.stored_by)
-        self._options = {"time": query.time, "as_known": query.as_known, "stored_by": stored_by}
+        self._options = {"time": query.time, "as_known": query.as_known, "stored_by": query.stored_by}
         self._with_spine = query.spine
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._frame: pl.DataFrame | None = None
@@ -362,10 +362,9 @@ def _query(request: Request) -> TrainingQuery:
         raise Problem(422, "request", f"Ask for {_MOST_FEATURES} features at most, by names of {_LONGEST_NAME} characters at most.")
     if not features:
         raise Problem(422, "request", "Say what to fetch: ?features=delay_model or ?features=weather.temp,plane.")
-    stored_by = query.get("stored_by", "")[:_LONGEST_NAME]
-    if stored_by:
-        parse_instant(stored_by)  # before anything is read of the spine
-    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"), stored_by or None)
+    text = query.get("stored_by", "")[:_LONGEST_NAME]
+    stored_by = parse_instant(text) if text else None
+    return TrainingQuery(features, time, _truth(query, "as_known"), _truth(query, "spine"), stored_by)
 
 
 def _truth(query: Mapping[str, str], name: str) -> bool:
